@@ -1,0 +1,102 @@
+"""The error tree: each class with its exit code, each message with a stable code, a place and a way out.
+
+A programmer's mistake is an `assert`; the world's mistake is a `DinmoError`. A rejected record is data in a
+sync run, never an exception. No message carries a secret or a row value.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+
+@dataclass(frozen=True, slots=True)
+class Problem:
+    """One thing that is wrong: what, where and what to do next.
+
+    `code` is stable between releases (DB1xx configuration, DB2xx dbt artifacts, DB3xx Salesforce schema,
+    DB4xx guards and gates, DB5xx state, DB6xx Salesforce session and jobs, DB7xx warehouse, DB8xx command line).
+    `where` names the file, model and `meta` path, or the object and field.
+    """
+
+    code: str
+    message: str
+    where: str = ""
+    hint: str = ""
+
+    def __str__(self) -> str:
+        place = f"{self.where}: " if self.where else ""
+        hint = f"\n    {self.hint}" if self.hint else ""
+        return f"{self.code} {place}{self.message}{hint}"
+
+
+class DinmoError(Exception):
+    """The world's mistake. Carries one `Problem`; `ConfigError` may carry many."""
+
+    exit_code = 1
+
+    def __init__(self, code: str, message: str, *, where: str = "", hint: str = "") -> None:
+        self.problems: tuple[Problem, ...] = (Problem(code, message, where, hint),)
+        super().__init__(str(self.problems[0]))
+
+
+class UsageError(DinmoError):
+    """A flag, a selector or an environment that can't be used."""
+
+    exit_code = 2
+
+
+class ConfigError(DinmoError):
+    """`meta`, dinmo.yml, profiles.yml, manifest or the object's schema: every problem found, in one go."""
+
+    exit_code = 2
+
+    @classmethod
+    def of(cls, problems: tuple[Problem, ...] | list[Problem]) -> ConfigError:
+        """One error that reports all `problems` (at least one), in the order given."""
+        first = problems[0]
+        error = cls(first.code, first.message, where=first.where, hint=first.hint)
+        error.problems = tuple(problems)
+        error.args = ("\n".join(str(problem) for problem in problems),)
+        return error
+
+
+class Refused(DinmoError):
+    """A guard or the gate said no; nothing was sent."""
+
+    exit_code = 4
+
+
+class StateError(DinmoError):
+    """The state is locked, belongs to something else, is damaged, or has a newer format. It is left untouched."""
+
+    exit_code = 5
+
+
+class CountsError(DinmoError):
+    """The counts of promise 1 do not add up: a defect of ours, never passed over."""
+
+    exit_code = 7
+
+
+class WarehouseError(DinmoError):
+    """The warehouse can't be reached, or the model's relation can't be read."""
+
+
+class DestinationError(DinmoError):
+    """Salesforce, or the way to it, failed."""
+
+
+class NotApplied(DestinationError):
+    """Known not to have acted: refused, or never reached. Safe to send again within a budget."""
+
+
+class OutcomeUnknown(DestinationError):
+    """May have acted: ask before anything else. Never sent again on a guess."""
+
+
+class AuthError(DestinationError):
+    """Login refused, or the session can't be renewed."""
+
+
+class LimitReached(DestinationError):
+    """The org's API limit, or the share of it that `api_share` allows, is used up."""
