@@ -1,0 +1,100 @@
+"""What the user declared: an activation and its parts, validated. Pure values; no file is read here."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from decimal import Decimal
+from enum import StrEnum
+from typing import Any
+
+
+class Mode(StrEnum):
+    """DinMo's three modes, and delete."""
+
+    INSERT = "insert"
+    UPDATE = "update"
+    UPSERT = "upsert"
+    DELETE = "delete"
+
+
+@dataclass(frozen=True, slots=True)
+class FieldMapping:
+    """One model column and the Salesforce field it feeds: `Plan__c`, or a parent path `Customer__r.Customer_Id__c`."""
+
+    column: str
+    field: str
+    nulls: str = "clear"  # clear | keep
+    write: str = "always"  # always | on_create | if_empty (the last two are not in force yet)
+
+
+@dataclass(frozen=True, slots=True)
+class Match:
+    """The model column that identifies the record, and the Salesforce field that holds it."""
+
+    column: str
+    field: str
+    create: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class Ceiling:
+    """A guard's number: a share of the snapshot with a floor of 10 rows, or an absolute count of rows."""
+
+    percent: Decimal | None = None
+    rows: int | None = None
+
+    def limit(self, snapshot_rows: int) -> int:
+        """The greatest number of rows that passes, for a snapshot of that size."""
+        if self.rows is not None:
+            return self.rows
+        assert self.percent is not None
+        return max(10, int(self.percent * snapshot_rows / 100))
+
+    def __str__(self) -> str:
+        return str(self.rows) if self.rows is not None else f"{self.percent}%"
+
+
+@dataclass(frozen=True, slots=True)
+class Guards:
+    max_delete: Ceiling
+    max_change: Ceiling
+
+
+@dataclass(frozen=True, slots=True)
+class Activation:
+    """Model or segment + destination + object + mode + mapping: one resolved declaration.
+
+    `where` is the segment's or the activation's own SQL condition. `meta_path` says where it was written, for error
+    messages (`models/marts/_marts.yml: dim_customers.config.meta.dinmo.activations[0]`). `not_in_force` names the
+    keys that were accepted but have no effect yet.
+    """
+
+    name: str
+    model: str  # the dbt unique_id
+    model_name: str
+    relation_name: str
+    resource_type: str
+    fqn: tuple[str, ...]
+    tags: tuple[str, ...]
+    file: str
+    meta_path: str
+    destination: str
+    object: str
+    mode: Mode
+    key: tuple[str, ...]
+    match: Match | None
+    fields: tuple[FieldMapping, ...]
+    constants: tuple[tuple[str, Any], ...]
+    guards: Guards
+    segment: str | None = None
+    where: str | None = None
+    on_change: str = "insert"  # insert mode: insert | ignore
+    on_removed: str = "ignore"  # ignore | delete | set
+    on_removed_set: tuple[tuple[str, Any], ...] = ()
+    schedule: Any = "after_dbt"
+    warnings: Any = None
+    api: str = "auto"  # auto | bulk | collections
+    enabled: bool = True
+    documented_columns: tuple[str, ...] = ()
+    contract_enforced: bool = False
+    not_in_force: tuple[str, ...] = ()

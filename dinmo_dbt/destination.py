@@ -1,0 +1,250 @@
+"""The Destination contract and its words: what `plan` and `sync` may ask of Salesforce, and what may be repeated.
+
+Rows are Arrow tables of *canonical* values (see `values`). Nothing here speaks HTTP: `salesforce` fulfils the
+contract, and `sync` journals between its calls. Every method may raise `AuthError`, `LimitReached`, `NotApplied`
+(known not to have acted) or, where it writes, `OutcomeUnknown` (may have acted).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from enum import StrEnum
+from functools import cached_property
+from typing import Protocol
+
+import pyarrow as pa
+
+
+class Operation(StrEnum):
+    """What one batch does with its rows; Bulk API 2.0's own words."""
+
+    INSERT = "insert"
+    UPDATE = "update"
+    UPSERT = "upsert"
+    DELETE = "delete"
+
+
+class Api(StrEnum):
+    """How a batch travels: a Bulk API 2.0 job, or sObject Collections calls of 200 rows."""
+
+    BULK = "bulk"
+    COLLECTIONS = "collections"
+
+
+class Fate(StrEnum):
+    """What became of one row in one sync run."""
+
+    SUCCEEDED = "succeeded"
+    REJECTED = "rejected"
+    INVALID = "invalid"
+    NO_MATCH = "no_match"
+    AMBIGUOUS = "ambiguous"
+    HELD = "held"
+    UNKNOWN = "unknown"
+
+
+@dataclass(frozen=True, slots=True)
+class Field:
+    """One field as describe reports it (REST Developer Guide, sObject Describe)."""
+
+    name: str
+    label: str
+    type: str
+    length: int = 0
+    precision: int = 0
+    scale: int = 0
+    digits: int = 0
+    createable: bool = True
+    updateable: bool = True
+    nillable: bool = True
+    defaulted_on_create: bool = False
+    external_id: bool = False
+    id_lookup: bool = False
+    unique: bool = False
+    case_sensitive: bool = False
+    restricted_picklist: bool = False
+    picklist: tuple[str, ...] = ()
+    reference_to: tuple[str, ...] = ()
+    relationship_name: str | None = None
+    calculated: bool = False
+    auto_number: bool = False
+    filterable: bool = True
+
+    @property
+    def required_on_create(self) -> bool:
+        """The usual client rule: not nillable, createable, and no default of its own."""
+        return not self.nillable and self.createable and not self.defaulted_on_create
+
+    @property
+    def folds_case(self) -> bool:
+        """Whether an upsert by this external id takes ABC and abc for one record (SOAP guide, upsert())."""
+        return self.type == "email" or (self.unique and not self.case_sensitive)
+
+
+@dataclass(frozen=True)
+class ObjectSchema:
+    """One sObject: its rights and its fields, in describe's order, by API name in describe's exact case."""
+
+    name: str
+    label: str
+    key_prefix: str | None
+    createable: bool
+    updateable: bool
+    deletable: bool
+    custom: bool
+    fields: Mapping[str, Field]
+
+    @cached_property
+    def _by_folded_name(self) -> dict[str, Field]:
+        return {name.lower(): field for name, field in self.fields.items()}
+
+    @cached_property
+    def _by_relationship(self) -> dict[str, Field]:
+        return {f.relationship_name.lower(): f for f in self.fields.values() if f.relationship_name}
+
+    def field(self, name: str) -> Field | None:
+        """The field of that API name, in any case; None if the object has none the user may see."""
+        return self._by_folded_name.get(name.lower())
+
+    def relationship(self, name: str) -> Field | None:
+        """The lookup field behind a relationship name (`Customer__r` -> `Customer__c`)."""
+        return self._by_relationship.get(name.lower())
+
+
+@dataclass(frozen=True, slots=True)
+class PayloadColumn:
+    """One column of a batch as it travels.
+
+    `header` is the wire name in describe's exact case: `Plan__c`, `Id`, or `Customer__r.Customer_Id__c`.
+    `field` is the field whose type decides the text form; for a parent path, the parent's external id.
+    `keep_nulls`: a null leaves the field alone (empty cell, omitted key) instead of clearing it.
+    """
+
+    header: str
+    field: Field
+    keep_nulls: bool = False
+
+    @property
+    def is_parent_path(self) -> bool:
+        return "." in self.header
+
+
+@dataclass(frozen=True)
+class Batch:
+    """One operation over a bounded number of rows; the unit journalled and sent.
+
+    `rows`: payload columns named by their headers in canonical types, after `key` (utf8), `kh` and `ck` (uint64).
+    Update and delete carry `Id`. `match` is the header of the external id for an upsert.
+    """
+
+    id: str
+    operation: Operation
+    object: str
+    api: Api
+    columns: tuple[PayloadColumn, ...]
+    match: str | None
+    rows: pa.Table
+
+
+# One row a batch row, in the batch's order. `code` is Salesforce's status code or ours; `fields` its comma-joined
+# field names; `message` is stored whole and shown only with the row's sent values masked.
+RESULTS = pa.schema(
+    [
+        pa.field("fate", pa.utf8()),
+        pa.field("record_id", pa.utf8()),
+        pa.field("created", pa.bool_()),
+        pa.field("code", pa.utf8()),
+        pa.field("message", pa.utf8()),
+        pa.field("fields", pa.utf8()),
+    ]
+)
+
+
+@dataclass(frozen=True, slots=True)
+class Job:
+    """A Bulk API 2.0 ingest job as its info call reports it. `processed` includes the failed rows."""
+
+    id: str
+    state: str
+    processed: int = 0
+    failed: int = 0
+    error: str = ""
+
+    @property
+    def is_open(self) -> bool:
+        return self.state == "Open"
+
+    @property
+    def is_terminal(self) -> bool:
+        return self.state in ("JobComplete", "Failed", "Aborted")
+
+
+@dataclass(frozen=True, slots=True)
+class ApiUsage:
+    """The org's daily API calls: used and allowed, as the last reply said (0 of 0 before any)."""
+
+    used: int
+    limit: int
+
+
+class Destination(Protocol):
+    """A Salesforce org, logged in.
+
+    Reads may be repeated at will. Of the writes, `create_job`, `upload` and `abort` change no record and are safe
+    to give up on; `close` is the commit point of a job and is idempotent while the job is Open; `send` may be
+    repeated for upsert, update and delete, never for insert.
+    """
+
+    org_id: str
+
+    @property
+    def calls(self) -> int:
+        """HTTP calls made so far, login included."""
+
+    @property
+    def usage(self) -> ApiUsage: ...
+
+    def describe(self, object_name: str) -> ObjectSchema:
+        """The object's schema, cached for the life of the session. ConfigError DB301 if the org lacks it."""
+
+    def has_records(self, object_name: str) -> bool:
+        """Whether the object holds at least one record (one call)."""
+
+    def lookup(self, object_name: str, field: Field, values: pa.Array) -> pa.Table:
+        """Every record whose `field` holds one of `values` (canonical, distinct, no nulls), in no order.
+
+        Columns `value` (canonical type of `field`) and `record_id` (18 characters). May hold values that differ in
+        case from those asked: SOQL compares without case, so the caller folds and compares again.
+        Up to 2,000 values by SOQL, above by one Bulk query job.
+        """
+
+    def read(
+        self, object_name: str, fields: tuple[str, ...], record_ids: tuple[str, ...]
+    ) -> list[dict[str, object]]:
+        """At most 200 records by id, as JSON values by field name, `Id` included; a missing record is left out."""
+
+    def create_job(self, batch: Batch) -> str:
+        """Open an ingest job for the batch; its id. No data yet, so a job opened unseen does nothing."""
+
+    def upload(self, job_id: str, batch: Batch) -> None:
+        """PUT the batch as CSV. Nothing is processed before `close`."""
+
+    def close(self, job_id: str) -> None:
+        """PATCH UploadComplete: the commit point. Idempotent while Open; OutcomeUnknown: ask `job`."""
+
+    def abort(self, job_id: str) -> None:
+        """PATCH Aborted: the fence. Records already written stay written; `results` tells which."""
+
+    def job(self, job_id: str) -> Job | None:
+        """The job's state, or None if the org no longer knows it."""
+
+    def results(self, job_id: str, batch: Batch) -> pa.Table:
+        """`RESULTS` for each batch row in batch order, joined by content, never by position. Terminal jobs only.
+
+        A row in no result file of a job that processed anything is `unknown`; unprocessed rows are `held` with the
+        code UNPROCESSED. Reads again when a file is incomplete; OutcomeUnknown if it stays so.
+        """
+
+    def send(self, batch: Batch) -> pa.Table:
+        """At most 200 rows by sObject Collections; `RESULTS` in batch order. OutcomeUnknown if no whole reply came."""
