@@ -219,9 +219,7 @@ class Destination(Protocol):
         Up to 2,000 values by SOQL, above by one Bulk query job.
         """
 
-    def read(
-        self, object_name: str, fields: tuple[str, ...], record_ids: tuple[str, ...]
-    ) -> list[dict[str, object]]:
+    def read(self, object_name: str, fields: tuple[str, ...], record_ids: tuple[str, ...]) -> list[dict[str, object]]:
         """At most 200 records by id, as JSON values by field name, `Id` included; a missing record is left out."""
 
     def create_job(self, batch: Batch) -> str:
