@@ -1,0 +1,636 @@
+"""Arrow columns -> canonical values -> Salesforce's text, and the values that can't be sent. Vectorised, pure.
+
+Canonical is what would be sent, in the Salesforce field's own type; change detection compares canonical values with
+the canonical values Salesforce last acknowledged, never with what Salesforce echoes. The canonical type of a field
+is part of the state format.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from enum import IntEnum
+
+import numpy as np
+import numpy.typing as npt
+import pyarrow as pa
+import pyarrow.compute as pc
+
+from dinmo_dbt.destination import Field
+
+TEXT_TYPES = frozenset({"string", "textarea", "email", "url", "phone", "picklist", "multipicklist", "combobox"})
+ID_TYPES = frozenset({"id", "reference"})
+NUMBER_TYPES = frozenset({"int", "long", "double", "currency", "percent"})
+SUPPORTED_TYPES = TEXT_TYPES | ID_TYPES | NUMBER_TYPES | {"boolean", "date", "datetime", "time"}
+
+DECIMAL = pa.decimal128(38, 18)
+DATETIME = pa.timestamp("ms", "UTC")
+TIME = pa.time32("ms")
+
+# What Bulk API 2.0 reads as null; as a text value it can't travel in a CSV file.
+BULK_NULL = "#N/A"
+
+Reasons = npt.NDArray[np.uint8]
+Doubles = npt.NDArray[np.float64]
+
+
+class Reason(IntEnum):
+    """Why a value can't be sent; stored as a number, shown by its code."""
+
+    OK = 0
+    LENGTH = 1
+    CONTROL = 2
+    PICKLIST = 3
+    ID_FORM = 4
+    ID_CHECKSUM = 5
+    NOT_FINITE = 6
+    NUMBER_RANGE = 7
+    NOT_WHOLE = 8
+    DATE_RANGE = 9
+    BULK_NULL_TEXT = 10
+    NUMBER_SCALE = 11
+
+    @property
+    def code(self) -> str:
+        return "V-" + self.name.replace("_", "-")
+
+    @property
+    def message(self) -> str:
+        return _REASON_TEXT[self]
+
+
+_REASON_TEXT = {
+    Reason.OK: "",
+    Reason.LENGTH: "the text is longer than the field allows",
+    Reason.CONTROL: "the text holds a control character",
+    Reason.PICKLIST: "the value is not in the field's restricted picklist",
+    Reason.ID_FORM: "the value is not a Salesforce id of 15 or 18 characters",
+    Reason.ID_CHECKSUM: "the id's last three characters do not fit the first fifteen",
+    Reason.NOT_FINITE: "the number is NaN or infinite",
+    Reason.NUMBER_RANGE: "the number has more integer digits than the field or the API takes",
+    Reason.NOT_WHOLE: "the field takes whole numbers only",
+    Reason.DATE_RANGE: "the date lies outside 1700-01-01 to 4000-12-31",
+    Reason.BULK_NULL_TEXT: "the text #N/A means null in Bulk API 2.0, and this row can only travel by it",
+    Reason.NUMBER_SCALE: "the number has more than 18 decimal places",
+}
+
+
+def canonical_type(field: Field) -> pa.DataType:
+    """The Arrow type that holds values of `field`."""
+    if field.type in NUMBER_TYPES:
+        return DECIMAL
+    return {"boolean": pa.bool_(), "date": pa.date32(), "datetime": DATETIME, "time": TIME}.get(field.type, pa.utf8())
+
+
+def why_not(source: pa.DataType, field: Field) -> str | None:
+    """Why a model column of type `source` can never feed `field`, as a sentence; None if it can."""
+    if field.type not in SUPPORTED_TYPES:
+        return f"fields of type {field.type} can't be written; map their parts instead"
+    source = _plain_type(source)
+    if pa.types.is_null(source):
+        return None
+    if field.type in TEXT_TYPES:
+        simple = _is_text(source) or _is_number(source) or pa.types.is_temporal(source) or pa.types.is_boolean(source)
+        accepted = simple or (field.type == "multipicklist" and _is_list_of_text(source))
+    elif field.type in ID_TYPES:
+        accepted = _is_text(source)
+    elif field.type in NUMBER_TYPES:
+        accepted = _is_number(source)
+    elif field.type == "boolean":
+        accepted = pa.types.is_boolean(source)
+    elif field.type == "date":
+        accepted = pa.types.is_date(source)
+    elif field.type == "datetime":
+        accepted = pa.types.is_timestamp(source) or pa.types.is_date(source)
+    else:
+        accepted = pa.types.is_time(source)
+    if accepted and not pa.types.is_duration(source):
+        return None
+    return f"a column of type {source} can't feed a field of type {field.type}: cast it in the model's SQL"
+
+
+def canonical(array: pa.Array, field: Field, *, keep_nulls: bool = False) -> tuple[pa.Array, Reasons | None]:
+    """The column in `canonical_type(field)`, and a `Reason` a row (None: all are fine).
+
+    A value that can't be sent becomes null with its reason. '' is null. A checkbox has no null: null is false there
+    unless `keep_nulls`. The pair of types must have passed `why_not`.
+    """
+    array = _plain(array)
+    if pa.types.is_null(array.type):
+        array = pa.nulls(len(array), canonical_type(field))
+    if field.type in TEXT_TYPES:
+        return _text(array, field)
+    if field.type in ID_TYPES:
+        return _ids(array)
+    if field.type in NUMBER_TYPES:
+        return _numbers(array, field)
+    if field.type == "boolean":
+        return (array if keep_nulls or array.null_count == 0 else pc.fill_null(array, False)), None
+    if field.type == "date":
+        return _in_years(array.cast(pa.date32(), safe=False), 86_400_000)
+    if field.type == "datetime":
+        return _in_years(_milliseconds(array), 1)
+    return _times(array), None
+
+
+def key_text(arrays: Sequence[pa.Array]) -> pa.Array:
+    """The model's key as one utf8 column; null where a part is null or blank.
+
+    One column: its plain text. Several: each part with its length before it (`3:abc5:2024x`), so that parts can't
+    slide into each other. Parts are text, whole numbers, decimals, dates or timestamps (`why_not_key`).
+    """
+    parts = []
+    for array in arrays:
+        part = _as_text(_plain(array))
+        blank = pc.equal(pc.utf8_trim_whitespace(part), "")
+        parts.append(pc.if_else(blank, pa.scalar(None, pa.utf8()), part))
+    if len(parts) == 1:
+        return parts[0]
+    pieces: list[pa.Array | str] = []
+    for part in parts:
+        pieces += [pc.utf8_length(part).cast(pa.utf8()), ":", part]
+    return pc.binary_join_element_wise(*pieces, "", null_handling="emit_null")
+
+
+def why_not_key(source: pa.DataType) -> str | None:
+    """Why a column of that type can't be part of a key; None if it can."""
+    source = _plain_type(source)
+    exact = _is_text(source) or pa.types.is_integer(source) or pa.types.is_decimal(source)
+    if exact or pa.types.is_date(source) or pa.types.is_timestamp(source):
+        return None
+    return f"a key is text, a whole number or a date, not {source}: cast it in the model's SQL"
+
+
+def fold(array: pa.Array, field: Field) -> pa.Array:
+    """Match values as Salesforce compares them: text trimmed, case folded where the field ignores case.
+
+    SOQL compares without case unless the field is case-sensitive; an upsert only for unique fields that ignore case.
+    Folding too much only refuses a twin too early, so matching folds whenever describe says case does not count.
+    """
+    if not pa.types.is_string(array.type):
+        return array
+    trimmed = pc.utf8_trim_whitespace(array)
+    trimmed = pc.if_else(pc.equal(trimmed, ""), pa.scalar(None, pa.utf8()), trimmed)
+    return trimmed if field.case_sensitive or field.type in ID_TYPES else pc.utf8_lower(trimmed)
+
+
+def text(array: pa.Array, field: Field) -> pa.Array:
+    """Canonical values as Salesforce reads them, in CSV and (quoted or not) in JSON; nulls stay null.
+
+    Numbers in plain notation, dates `2024-01-31`, dateTimes `2024-01-31T08:00:00.000Z`, times `08:00:00.000Z`,
+    booleans true/false.
+    """
+    if field.type in NUMBER_TYPES:
+        return _decimal_text(array)
+    if field.type == "datetime":
+        return _datetime_text(array)
+    if field.type == "time":
+        return _time_text(array)
+    return array if pa.types.is_string(array.type) else array.cast(pa.utf8())
+
+
+def from_text(array: pa.Array, field: Field) -> pa.Array:
+    """Salesforce's text as canonical values: '' and #N/A are null, numbers also as `9.1E8`; unreadable is null.
+
+    Numbers are read as doubles and so carry 15 significant digits: compare them in `echo_form`.
+    """
+    trimmed = pc.utf8_trim_whitespace(array)
+    empty = pc.or_(pc.equal(trimmed, ""), pc.equal(trimmed, BULK_NULL))
+    trimmed = pc.if_else(empty, pa.scalar(None, pa.utf8()), trimmed)
+    if field.type in NUMBER_TYPES:
+        numbers = _readable(trimmed, r"^[+-]?(\d+\.?\d*|\.\d+)([eE][+-]?\d+)?$").cast(pa.float64())
+        return _from_floats(numbers)[0]
+    if field.type == "boolean":
+        lower = pc.utf8_lower(trimmed)
+        return _readable(lower, "^(true|false|1|0)$").cast(pa.bool_())
+    if field.type == "date":
+        return _readable(trimmed, r"^\d{4}-\d\d-\d\d$").cast(pa.date32())
+    if field.type == "datetime":
+        form = r"^\d{4}-\d\d-\d\d[T ]\d\d:\d\d:\d\d(\.\d{1,3})?(Z|[+-]\d\d:?\d\d)$"
+        return _readable(trimmed, form).cast(DATETIME)
+    if field.type == "time":
+        return _readable(pc.utf8_rtrim(trimmed, "Z"), r"^\d\d:\d\d:\d\d(\.\d{1,3})?$").cast(TIME)
+    if field.type in ID_TYPES:
+        return _ids(trimmed)[0]
+    return pc.utf8_lower(trimmed) if field.type == "email" else trimmed
+
+
+def echo_form(array: pa.Array, field: Field) -> pa.Array:
+    """Canonical values with everything removed that Salesforce may change when it echoes a row.
+
+    Both sides of a join on results go through it: text trimmed with newlines `\\n` and '' null, e-mail in lower
+    case, numbers to 15 significant digits, dateTimes to the second.
+    """
+    if field.type in NUMBER_TYPES:
+        return _from_floats(array.cast(pa.float64()))[0]
+    if field.type == "datetime":
+        return _floor(array, 1000)
+    if pa.types.is_string(array.type) and field.type not in ID_TYPES:
+        trimmed = pc.utf8_trim_whitespace(_unix_newlines(array))
+        trimmed = pc.if_else(pc.equal(trimmed, ""), pa.scalar(None, pa.utf8()), trimmed)
+        return pc.utf8_lower(trimmed) if field.type == "email" else trimmed
+    return array
+
+
+# Arrow types
+
+
+def _plain_type(source: pa.DataType) -> pa.DataType:
+    if pa.types.is_dictionary(source):
+        return source.value_type
+    return pa.utf8() if isinstance(source, pa.UuidType) else source
+
+
+def _plain(array: pa.Array) -> pa.Array:
+    """Text as utf8, whatever Arrow layout the adapter gave it."""
+    if isinstance(array, pa.ChunkedArray):
+        array = array.combine_chunks()
+    if isinstance(array.type, pa.UuidType):
+        return _uuid_text(array)
+    if pa.types.is_dictionary(array.type):
+        array = array.dictionary_decode()
+    return array.cast(pa.utf8()) if _is_text(array.type) and not pa.types.is_string(array.type) else array
+
+
+def _is_text(source: pa.DataType) -> bool:
+    return bool(pa.types.is_string(source) or pa.types.is_large_string(source) or pa.types.is_string_view(source))
+
+
+def _is_number(source: pa.DataType) -> bool:
+    return bool(pa.types.is_integer(source) or pa.types.is_floating(source) or pa.types.is_decimal(source))
+
+
+def _is_list_of_text(source: pa.DataType) -> bool:
+    is_list = pa.types.is_list(source) or pa.types.is_large_list(source)
+    return bool(is_list and _is_text(_plain_type(source.value_type)))
+
+
+def _uuid_text(array: pa.Array) -> pa.Array:
+    raw = array.storage.fill_null(bytes(16)) if array.null_count else array.storage
+    octets = np.frombuffer(raw.buffers()[1], np.uint8)[array.offset * 16 : (array.offset + len(array)) * 16]
+    digits = np.frombuffer(b"0123456789abcdef", np.uint8)
+    pairs = np.stack([digits[octets >> 4], digits[octets & 15]], axis=1).reshape(-1, 32)
+    dash = np.full((len(array), 1), ord("-"), np.uint8)
+    parts = [pairs[:, 0:8], dash, pairs[:, 8:12], dash, pairs[:, 12:16], dash, pairs[:, 16:20], dash, pairs[:, 20:32]]
+    return _fixed_text(np.hstack(parts), array)
+
+
+def _fixed_text(characters: npt.NDArray[np.uint8], like: pa.Array) -> pa.Array:
+    """A utf8 array from rows of ASCII bytes, null where `like` is."""
+    count, width = characters.shape
+    offsets = np.arange(0, (count + 1) * width, width, dtype=np.int32)
+    array = pa.StringArray.from_buffers(count, pa.py_buffer(offsets), pa.py_buffer(np.ascontiguousarray(characters)))
+    return array if like.null_count == 0 else pc.if_else(pc.is_valid(like), array, pa.scalar(None, pa.utf8()))
+
+
+def _readable(array: pa.Array, form: str) -> pa.Array:
+    return pc.if_else(pc.match_substring_regex(array, form), array, pa.scalar(None, pa.utf8()))
+
+
+def _reasons(bad: pa.Array | npt.NDArray[np.bool_], reason: Reason) -> Reasons | None:
+    flags = bad if isinstance(bad, np.ndarray) else pc.fill_null(bad, False).to_numpy(zero_copy_only=False)
+    return flags.astype(np.uint8) * np.uint8(reason) if flags.any() else None
+
+
+def _merge(first: Reasons | None, second: Reasons | None) -> Reasons | None:
+    if first is None or second is None:
+        return second if first is None else first
+    return np.where(first != 0, first, second)
+
+
+def _without(array: pa.Array, reasons: Reasons | None) -> tuple[pa.Array, Reasons | None]:
+    if reasons is None:
+        return array, None
+    return pc.if_else(pa.array(reasons == 0), array, pa.scalar(None, array.type)), reasons
+
+
+# Text
+
+
+def _text(array: pa.Array, field: Field) -> tuple[pa.Array, Reasons | None]:
+    if _is_list_of_text(array.type):
+        array = pc.binary_join(array.cast(pa.list_(pa.utf8())), ";")
+    array = _as_text(array)
+    reasons = None
+    if _has_control_bytes(array):
+        array = _unix_newlines(array)
+        reasons = _reasons(pc.match_substring_regex(array, r"[\x00-\x08\x0b\x0c\x0e-\x1f]"), Reason.CONTROL)
+    if pc.any(pc.equal(array, "")).as_py():
+        array = pc.if_else(pc.equal(array, ""), pa.scalar(None, pa.utf8()), array)
+    if field.length and _longest_bytes(array) > field.length:
+        reasons = _merge(reasons, _reasons(pc.greater(pc.utf8_length(array), field.length), Reason.LENGTH))
+    if field.restricted_picklist:
+        reasons = _merge(reasons, _reasons(_not_listed(array, field), Reason.PICKLIST))
+    return _without(array, reasons)
+
+
+def _as_text(array: pa.Array) -> pa.Array:
+    kind = array.type
+    if pa.types.is_string(kind):
+        return array
+    if pa.types.is_floating(kind):
+        return _decimal_text(_from_floats(array.cast(pa.float64()))[0])
+    if pa.types.is_timestamp(kind):
+        return _datetime_text(_milliseconds(array))
+    if pa.types.is_time(kind):
+        return _time_text(_times(array))
+    if pa.types.is_decimal(kind) and kind.scale <= 6:
+        return array.cast(pa.utf8())
+    if pa.types.is_decimal(kind):
+        return _decimal_text(_numbers(array, _ANY_NUMBER)[0])
+    return array.cast(pa.utf8())
+
+
+def _text_bytes(array: pa.Array) -> npt.NDArray[np.uint8]:
+    _, offsets_buffer, data = array.buffers()
+    if data is None or len(array) == 0:
+        return np.empty(0, np.uint8)
+    offsets = np.frombuffer(offsets_buffer, "<i4")
+    return np.frombuffer(data, np.uint8)[offsets[array.offset] : offsets[array.offset + len(array)]]
+
+
+def _has_control_bytes(array: pa.Array) -> bool:
+    octets = _text_bytes(array)
+    low = octets[octets < 32]
+    return bool(((low != 10) & (low != 9)).any())
+
+
+def _longest_bytes(array: pa.Array) -> int:
+    if len(array) == 0:
+        return 0
+    offsets = np.frombuffer(array.buffers()[1], "<i4")[array.offset : array.offset + len(array) + 1]
+    return int(np.diff(offsets).max())
+
+
+def _unix_newlines(array: pa.Array) -> pa.Array:
+    # Bulk jobs declare LF line ends, and a CR inside a quoted value of such a job fails the whole job; JSON would
+    # keep it. One form for both, so that the same row gives the same record by either API.
+    return pc.replace_substring(pc.replace_substring(array, "\r\n", "\n"), "\r", "\n")
+
+
+def _not_listed(array: pa.Array, field: Field) -> pa.Array:
+    listed = pa.array(field.picklist, pa.utf8())
+    if field.type != "multipicklist":
+        return pc.and_(pc.is_valid(array), pc.invert(pc.is_in(array, value_set=listed)))
+    parts = pc.split_pattern(array, ";")
+    unlisted = pc.invert(pc.is_in(parts.flatten(), value_set=listed)).to_numpy(zero_copy_only=False)
+    bad = np.zeros(len(array), np.bool_)
+    bad[pc.list_parent_indices(parts).to_numpy()[unlisted]] = True
+    return pa.array(bad)
+
+
+# Ids: 15 characters, then three that encode which of them are upper case (five a character)
+
+_SUFFIX = np.frombuffer(b"ABCDEFGHIJKLMNOPQRSTUVWXYZ012345", np.uint8)
+
+
+def _ids(array: pa.Array) -> tuple[pa.Array, Reasons | None]:
+    trimmed = pc.utf8_trim_whitespace(array)
+    trimmed = pc.if_else(pc.equal(trimmed, ""), pa.scalar(None, pa.utf8()), trimmed)
+    shaped = pc.fill_null(pc.match_substring_regex(trimmed, "^[0-9A-Za-z]{15}([0-9A-Za-z]{3})?$"), True)
+    reasons = _reasons(pc.invert(shaped), Reason.ID_FORM)
+    sound = pc.if_else(shaped, trimmed, pa.scalar(None, pa.utf8()))
+    padded = pc.utf8_rpad(pc.fill_null(sound, ""), width=18, padding=" ")
+    characters = _text_bytes(padded).reshape(-1, 18)
+    upper = (characters[:, :15] >= ord("A")) & (characters[:, :15] <= ord("Z"))
+    suffix = _SUFFIX[(upper.reshape(-1, 3, 5) * np.array([1, 2, 4, 8, 16])).sum(axis=2)]
+    # The suffix itself is not case-sensitive: it says only which of the first fifteen are upper case.
+    given = characters[:, 15:]
+    given = np.where((given >= ord("a")) & (given <= ord("z")), given - 32, given)
+    wrong = (given[:, 0] != ord(" ")) & (given != suffix).any(axis=1)
+    reasons = _merge(reasons, _reasons(wrong, Reason.ID_CHECKSUM))
+    return _without(_fixed_text(np.hstack([characters[:, :15], suffix]), sound), reasons)
+
+
+# Numbers
+
+_ANY_NUMBER = Field(name="", label="", type="double")
+_DIGITS = 15
+_POWERS = np.array([float(f"1e{power}") for power in range(22)])
+
+
+def _numbers(array: pa.Array, field: Field) -> tuple[pa.Array, Reasons | None]:
+    if pa.types.is_floating(array.type):
+        values, reasons = _from_floats(array.cast(pa.float64()))
+    elif pa.types.is_decimal(array.type):
+        values, reasons = _from_decimals(array)
+    else:
+        wide = array.cast(pa.decimal128(20, 0)) if pa.types.is_integer(array.type) else array
+        values, reasons = wide.cast(DECIMAL), None
+    integer_digits = field.precision - field.scale if field.precision else 0
+    if field.type in ("int", "long"):
+        fraction = pc.not_equal(values, pc.trunc(values))
+        reasons = _merge(reasons, _reasons(fraction, Reason.NOT_WHOLE))
+        integer_digits = 0
+        limit = 2**31 if field.type == "int" else 2**63
+        outside = pc.or_(pc.greater_equal(values, _decimal(limit)), pc.less(values, _decimal(-limit)))
+        reasons = _merge(reasons, _reasons(outside, Reason.NUMBER_RANGE))
+    if 0 < integer_digits < 20:
+        outside = pc.greater_equal(pc.abs(values), _decimal(10**integer_digits))
+        reasons = _merge(reasons, _reasons(outside, Reason.NUMBER_RANGE))
+    return _without(values, reasons)
+
+
+def _decimal(number: int) -> pa.Scalar:
+    return pa.scalar(number, pa.decimal128(38, 0)).cast(DECIMAL)
+
+
+def _from_decimals(array: pa.Array) -> tuple[pa.Array, Reasons | None]:
+    kind = array.type
+    if kind.scale <= 18 and kind.precision - kind.scale <= 20:
+        return array.cast(DECIMAL), None
+    wide = array.cast(pa.decimal256(76, max(kind.scale, 18)))
+    too_large = pc.greater_equal(pc.abs(wide), pa.scalar(10**20, pa.decimal256(76, 0)).cast(wide.type))
+    reasons = _reasons(too_large, Reason.NUMBER_RANGE)
+    if kind.scale > 18:
+        finer = pc.not_equal(wide, pc.round(wide, ndigits=18))
+        reasons = _merge(reasons, _reasons(finer, Reason.NUMBER_SCALE))
+    wide, reasons = _without(wide, reasons)
+    return wide.cast(DECIMAL), reasons
+
+
+def _from_floats(array: pa.Array) -> tuple[pa.Array, Reasons | None]:
+    """Doubles as the nearest decimal of 15 significant digits (at most 18 decimal places), exactly.
+
+    `whole` is the 15-digit integer nearest to value * 10^places, found with the product's rounding error made good
+    (Dekker's two-product), so that ties and last digits come out as decimal arithmetic would give them.
+    """
+    numbers = array.fill_null(0.0).to_numpy(zero_copy_only=False) if array.null_count else array.to_numpy()
+    finite = np.isfinite(numbers)
+    too_large = finite & (np.abs(numbers) >= 1e20)
+    reasons = _merge(_reasons(~finite, Reason.NOT_FINITE), _reasons(too_large, Reason.NUMBER_RANGE))
+    numbers = np.where(finite & ~too_large, numbers, 0.0)
+
+    magnitude = np.abs(numbers)
+    exponent = np.floor(np.log10(np.maximum(magnitude, 1e-9))).astype(np.int64)
+    # log10 rounds: next to a power of ten its floor may be one off, and the comparison with the power decides.
+    power = np.maximum(exponent, 0)
+    exponent = np.where(
+        exponent == power, power - (magnitude < _POWERS[power]) + (magnitude >= _POWERS[power + 1]), exponent
+    )
+    places = np.clip(_DIGITS - 1 - exponent, -5, 18)
+    whole = _nearest_whole(numbers, places)
+    rounded_up = np.abs(whole) * _POWERS[np.maximum(-places, 0)] >= 1e20
+    reasons = _merge(reasons, _reasons(rounded_up, Reason.NUMBER_RANGE))
+    whole = np.where(rounded_up, 0, whole)
+
+    unscaled = _times_power_of_ten(whole, 18 - places)
+    values = pa.Array.from_buffers(DECIMAL, len(whole), [None, pa.py_buffer(unscaled)])
+    if array.null_count:
+        values = pc.if_else(pc.is_valid(array), values, pa.scalar(None, DECIMAL))
+    return _without(values, reasons)
+
+
+def _nearest_whole(numbers: Doubles, places: npt.NDArray[np.int64]) -> npt.NDArray[np.int64]:
+    """The whole number nearest to numbers * 10^places, ties to even; results stay below 10^16."""
+    factor = _POWERS[np.maximum(places, 0)]
+    divisor = _POWERS[np.maximum(-places, 0)]
+    product = numbers * factor
+    whole = np.rint(product / divisor)
+    back = whole * divisor
+    rest = (product - back) - _product_error(whole, divisor, back) + _product_error(numbers, factor, product)
+    tie_from_odd = (np.abs(rest) * 2 == divisor) & (np.fmod(whole, 2) != 0)
+    away = (np.abs(rest) * 2 > divisor) | tie_from_odd
+    nearest: npt.NDArray[np.int64] = (whole + np.where(away, np.sign(rest), 0)).astype(np.int64)
+    return nearest
+
+
+def _product_error(a: Doubles, b: Doubles, product: Doubles) -> Doubles:
+    def halves(x: Doubles) -> tuple[Doubles, Doubles]:
+        scaled = x * 134217729.0  # 2^27 + 1
+        high = scaled - (scaled - x)
+        return high, x - high
+
+    a_high, a_low = halves(a)
+    b_high, b_low = halves(b)
+    return ((a_high * b_high - product) + a_high * b_low + a_low * b_high) + a_low * b_low
+
+
+def _times_power_of_ten(whole: npt.NDArray[np.int64], power: npt.NDArray[np.int64]) -> npt.NDArray[np.uint64]:
+    """whole * 10^power as 128-bit two's complement, low word first; |whole| < 10^16, power 0 to 23."""
+    negative = whole < 0
+    magnitude = np.abs(whole).astype(np.uint64)
+    first = np.power(np.uint64(10), np.minimum(power, 11).astype(np.uint64))
+    second = np.power(np.uint64(10), np.maximum(power - 11, 0).astype(np.uint64))
+    low, high = _multiply(magnitude, np.zeros_like(magnitude), first)
+    low, high = _multiply(low, high, second)
+    low, high = np.where(negative, ~low + np.uint64(1), low), np.where(negative, ~high + (low == 0), high)
+    return np.stack([low, high], axis=1)
+
+
+def _multiply(
+    low: npt.NDArray[np.uint64], high: npt.NDArray[np.uint64], factor: npt.NDArray[np.uint64]
+) -> tuple[npt.NDArray[np.uint64], npt.NDArray[np.uint64]]:
+    """(low, high) * factor modulo 2^128, by 32-bit halves; factor < 2^40."""
+    half, mask = np.uint64(32), np.uint64(2**32 - 1)
+    a0, a1 = low & mask, low >> half
+    b0, b1 = factor & mask, factor >> half
+    p00, p01, p10, p11 = a0 * b0, a0 * b1, a1 * b0, a1 * b1
+    middle = (p00 >> half) + (p01 & mask) + (p10 & mask)
+    new_low = (p00 & mask) | (middle << half)
+    carry = p11 + (p01 >> half) + (p10 >> half) + (middle >> half)
+    return new_low, high * factor + carry
+
+
+def _decimal_text(array: pa.Array) -> pa.Array:
+    """Plain notation: no exponent, no trailing zeros, `0` for zero."""
+    if len(array) == 0:
+        return pa.array([], pa.utf8())
+    plain = pc.utf8_rtrim(pc.utf8_rtrim(array.cast(pa.utf8()), "0"), ".")
+    # Arrow writes an exponent below 1e-6 and for zero: those are written from their unscaled integer.
+    words = np.frombuffer(array.buffers()[1], "<i8").reshape(-1, 2)[array.offset : array.offset + len(array)]
+    small = (words[:, 1] == words[:, 0] >> 63) & (np.abs(words[:, 0]) < 10**13)
+    if not small.any():
+        return plain
+    unscaled = pa.array(np.where(small, words[:, 0], 0))
+    decimals = pc.utf8_rtrim(pc.utf8_lpad(pc.abs(unscaled).cast(pa.utf8()), 18, padding="0"), "0")
+    sign = pc.if_else(pc.less(unscaled, 0), "-0.", "0.")
+    tiny = pc.if_else(pc.equal(unscaled, 0), "0", pc.binary_join_element_wise(sign, decimals, ""))
+    return pc.if_else(pc.and_(pa.array(small), pc.is_valid(array)), tiny, plain)
+
+
+# Dates and times
+
+_FIRST_DAY = -98_615  # 1700-01-01
+_LAST_DAY = 741_807  # 4000-12-31
+
+
+def _milliseconds(array: pa.Array) -> pa.Array:
+    """timestamp[ms, UTC], floored; a naive timestamp is UTC, a date is its midnight."""
+    if pa.types.is_date(array.type):
+        days = array.cast(pa.date32(), safe=False).cast(pa.int32()).cast(pa.int64())
+        return _checked_product(days, 86_400_000).cast(DATETIME)
+    numbers = array.cast(pa.int64())
+    unit = array.type.unit
+    if unit == "s":
+        return _checked_product(numbers, 1000).cast(DATETIME)
+    per_ms = {"ms": 1, "us": 1000, "ns": 1_000_000}[unit]
+    return _floor_divided(numbers, per_ms).cast(DATETIME)
+
+
+def _checked_product(numbers: pa.Array, factor: int) -> pa.Array:
+    """Clipped before it is multiplied: what lies outside the range of years is refused later, never wrapped."""
+    bound = 2**62 // factor
+    clipped = pc.max_element_wise(pc.min_element_wise(numbers, bound, skip_nulls=False), -bound, skip_nulls=False)
+    return pc.multiply(clipped, factor)
+
+
+def _floor_divided(numbers: pa.Array, divisor: int) -> pa.Array:
+    if divisor == 1:
+        return numbers
+    whole = np.frombuffer(numbers.buffers()[1], "<i8")[numbers.offset : numbers.offset + len(numbers)] // divisor
+    return pa.array(whole, mask=pc.is_null(numbers).to_numpy(zero_copy_only=False))
+
+
+def _floor(array: pa.Array, milliseconds: int) -> pa.Array:
+    return pc.multiply(_floor_divided(array.cast(pa.int64()), milliseconds), milliseconds).cast(array.type)
+
+
+def _in_years(array: pa.Array, ms_a_unit: int) -> tuple[pa.Array, Reasons | None]:
+    per_day = 86_400_000 // ms_a_unit
+    numbers = array.cast(pa.int32() if pa.types.is_date32(array.type) else pa.int64())
+    outside = pc.or_(pc.less(numbers, _FIRST_DAY * per_day), pc.greater_equal(numbers, (_LAST_DAY + 1) * per_day))
+    return _without(array, _reasons(outside, Reason.DATE_RANGE))
+
+
+def _times(array: pa.Array) -> pa.Array:
+    width = np.dtype(f"<i{array.type.bit_width // 8}")
+    per_ms = {"s": 0, "ms": 1, "us": 1000, "ns": 1_000_000}[array.type.unit]
+    numbers = array.cast(pa.int32() if width.itemsize == 4 else pa.int64()).cast(pa.int64())
+    whole = pc.multiply(numbers, 1000) if per_ms == 0 else _floor_divided(numbers, per_ms)
+    return whole.cast(pa.int32()).cast(TIME)
+
+
+def _datetime_text(array: pa.Array) -> pa.Array:
+    numbers = array.cast(pa.int64()).fill_null(0).to_numpy(zero_copy_only=False)
+    days, rest = np.divmod(numbers, 86_400_000)
+    dates = days.astype("datetime64[D]")
+    years = dates.astype("datetime64[Y]")
+    months = dates.astype("datetime64[M]")
+    template = np.frombuffer(b"0000-00-00T00:00:00.000Z", np.uint8)
+    characters = np.tile(template, (len(numbers), 1))
+    _digits(characters, 0, years.astype(np.int64) + 1970, 4)
+    _digits(characters, 5, (months - years.astype("datetime64[M]")).astype(np.int64) + 1, 2)
+    _digits(characters, 8, (dates - months.astype("datetime64[D]")).astype(np.int64) + 1, 2)
+    _clock(characters, 11, rest)
+    return _fixed_text(characters, array)
+
+
+def _time_text(array: pa.Array) -> pa.Array:
+    numbers = array.cast(pa.int32()).fill_null(0).to_numpy(zero_copy_only=False).astype(np.int64)
+    characters = np.tile(np.frombuffer(b"00:00:00.000Z", np.uint8), (len(numbers), 1))
+    _clock(characters, 0, numbers)
+    return _fixed_text(characters, array)
+
+
+def _clock(characters: npt.NDArray[np.uint8], at: int, milliseconds: npt.NDArray[np.int64]) -> None:
+    seconds, thousandths = np.divmod(milliseconds, 1000)
+    minutes, second = np.divmod(seconds, 60)
+    hour, minute = np.divmod(minutes, 60)
+    for position, number, width in ((0, hour, 2), (3, minute, 2), (6, second, 2), (9, thousandths, 3)):
+        _digits(characters, at + position, number, width)
+
+
+def _digits(characters: npt.NDArray[np.uint8], at: int, numbers: npt.NDArray[np.int64], width: int) -> None:
+    for position in range(width - 1, -1, -1):
+        numbers, digit = np.divmod(numbers, 10)
+        characters[:, at + position] = digit + ord("0")
