@@ -1,7 +1,9 @@
-"""What the user declared: an activation and its parts, validated. Pure values; no file is read here."""
+"""What the user declared: an activation and its parts, resolved. Pure values; `meta` makes them from a manifest."""
 
 from __future__ import annotations
 
+import hashlib
+import json
 from dataclasses import dataclass
 from decimal import Decimal
 from enum import StrEnum
@@ -65,8 +67,9 @@ class Activation:
     """Model or segment + destination + object + mode + mapping: one resolved declaration.
 
     `where` is the segment's or the activation's own SQL condition. `meta_path` says where it was written, for error
-    messages (`models/marts/_marts.yml: dim_customers.config.meta.dinmo.activations[0]`). `not_in_force` names the
-    keys that were accepted but have no effect yet.
+    messages (`models/marts/_marts.yml: dim_customers.config.meta.dinmo.activations[0]`); `file` is the model's own.
+    `not_in_force` names the keys that were accepted but have no effect yet; `unsafe_to_ignore` those of them that
+    protect data, so that a sync without them must not start.
     """
 
     name: str
@@ -98,3 +101,24 @@ class Activation:
     documented_columns: tuple[str, ...] = ()
     contract_enforced: bool = False
     not_in_force: tuple[str, ...] = ()
+    unsafe_to_ignore: tuple[str, ...] = ()
+
+    @property
+    def digest(self) -> str:
+        """SHA-256 over everything that decides which rows are sent, and as what; the same on every machine."""
+        sent = {
+            "model": self.model,
+            "relation": self.relation_name,
+            "destination": self.destination,
+            "object": self.object,
+            "mode": self.mode.value,
+            "key": self.key,
+            "match": [self.match.column, self.match.field, self.match.create] if self.match else None,
+            "fields": sorted([f.column, f.field, f.nulls, f.write] for f in self.fields),
+            "constants": sorted(([field, value] for field, value in self.constants), key=lambda pair: str(pair[0])),
+            "where": self.where,
+            "on_change": self.on_change,
+            "on_removed": self.on_removed,
+            "on_removed_set": sorted(([field, value] for field, value in self.on_removed_set), key=lambda p: str(p[0])),
+        }
+        return hashlib.sha256(json.dumps(sent, sort_keys=True, allow_nan=False).encode()).hexdigest()

@@ -1,0 +1,363 @@
+"""One model's `config.meta.dinmo` block as activations, or everything that is wrong with it. No file is read here."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, replace
+from typing import Any, TypeVar
+
+from pydantic import ValidationError
+
+from . import declaration
+from .activation import Activation, FieldMapping, Guards, Mode
+from .block import ACTIVATION_NAME, ActivationSpec, BlockSpec, Cron, GuardsSpec, RemovedSpec, activation_keys
+from .declaration import CONFLICT, MISPLACED, NOT_ALLOWED, REQUIRED, Path, Strict, show
+from .errors import Problem
+
+NO_KEY = "DB134"
+UNKNOWN_SEGMENT = "DB138"
+FIELD_TWICE = "DB139"
+
+
+@dataclass(frozen=True, slots=True)
+class Source:
+    """What a manifest says about the model that carries a block."""
+
+    model: str
+    model_name: str
+    relation_name: str
+    resource_type: str
+    fqn: tuple[str, ...]
+    tags: tuple[str, ...]
+    file: str
+    meta_path: str  # of the block: `models/marts/_marts.yml: dim_customers.config.meta.dinmo`
+    primary_key: tuple[str, ...] = ()
+    documented_columns: tuple[str, ...] = ()
+    contract_enforced: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class Resolved:
+    """The activations of one block that are right, and what is wrong with the others."""
+
+    activations: tuple[Activation, ...]
+    problems: tuple[Problem, ...]
+
+
+def resolve(block: object, source: Source, defaults: Mapping[str, Any]) -> Resolved:
+    """One model's block as activations, with `defaults` (already checked) below each; every problem at once."""
+
+    def where(path: Path) -> str:
+        return f"{source.meta_path}.{declaration.dotted(path)}" if path else source.meta_path
+
+    if not isinstance(block, Mapping):
+        message = f"expected a mapping, got {declaration.kind(block)}"
+        return Resolved((), (Problem(declaration.WRONG_TYPE, message, where(())),))
+    problems = list(_unfit_texts(block, (), where))
+    if problems:
+        return Resolved((), tuple(problems))
+
+    outer = {key: value for key, value in block.items() if key not in ("activation", "activations")}
+    shorthand = [key for key in outer if key in activation_keys() and key not in BlockSpec.model_fields]
+    for key in shorthand:
+        hint = f"write it one level down: dinmo: {{activation: {{{key}: ...}}}}"
+        problems.append(Problem(declaration.UNKNOWN_KEY, f"{show(key)} belongs to an activation", where((key,)), hint))
+        del outer[key]
+    spec, found = _validated(BlockSpec, outer, (), where)
+    problems += found
+    listed = _written_activations(block)
+    if isinstance(listed, Problem):
+        written: list[tuple[Path, object]] = []
+        if not shorthand:
+            problems.append(replace(listed, where=where(())))
+    else:
+        written = listed
+
+    activations = []
+    for path, raw in written:
+        activation, found = _resolve_one(raw, spec, source, defaults, _under(where, path))
+        problems += found
+        if activation:
+            activations.append(activation)
+    if not problems and not (spec and spec.key) and not source.primary_key:
+        hint = "name the unique column or columns: key: customer_id (or give dbt unique and not_null tests on it)"
+        problems.append(
+            Problem(NO_KEY, f"{show(source.model_name)} has no `key`, and dbt knows no primary key", where(()), hint)
+        )
+    return Resolved(tuple(activations) if not problems else (), tuple(problems))
+
+
+def checked_defaults(defaults: Mapping[str, Any], where: Callable[[Path], str]) -> tuple[dict[str, Any], list[Problem]]:
+    """The part of dinmo.yml's `defaults` that can stand below every activation, and what is wrong with the rest."""
+    problems = list(_unfit_texts(defaults, (), where))
+    if problems:
+        return {}, problems
+    try:
+        ActivationSpec.model_validate(defaults)
+    except ValidationError as error:
+        wrong_ones = [e for e in error.errors(include_url=False) if e["type"] != "missing" or len(e["loc"]) > 1]
+        found = declaration.problems(error, model=ActivationSpec, where=where)
+        kept = [
+            problem
+            for problem, details in zip(found, error.errors(include_url=False), strict=True)
+            if details["type"] != "missing" or len(details["loc"]) > 1
+        ]
+        bad = {str(details["loc"][0]) for details in wrong_ones}
+        return {key: value for key, value in defaults.items() if key not in bad}, kept
+    return dict(defaults), []
+
+
+def _written_activations(block: Mapping[str, Any]) -> list[tuple[Path, object]] | Problem:
+    single, several = "activation" in block, "activations" in block
+    if single and several:
+        return Problem(CONFLICT, "both `activation` and `activations` are given", hint="keep one of them")
+    if single:
+        return [(("activation",), block["activation"])]
+    if not several:
+        return Problem(REQUIRED, "neither `activation` nor `activations` is given")
+    listed = block["activations"]
+    if not isinstance(listed, list) or not listed:
+        message = "expected a list of activations, got " + (
+            "an empty list" if listed == [] else declaration.kind(listed)
+        )
+        return Problem(declaration.WRONG_TYPE, message)
+    return [(("activations", i), raw) for i, raw in enumerate(listed)]
+
+
+def _resolve_one(
+    raw: object, block: BlockSpec | None, source: Source, defaults: Mapping[str, Any], where: Callable[[Path], str]
+) -> tuple[Activation | None, list[Problem]]:
+    if not isinstance(raw, Mapping):
+        return None, [Problem(declaration.WRONG_TYPE, f"expected a mapping, got {declaration.kind(raw)}", where(()))]
+    spec, problems = _validated(ActivationSpec, _with_defaults(raw, defaults), (), where)
+    if spec is None:
+        return None, problems
+    problems += _contradictions(spec, raw, where)
+    problems += _fields_twice(spec, where)
+    segments = block.segments if block else {}
+    if spec.segment and block and spec.segment not in segments:
+        hint = (
+            f"segments here: {', '.join(segments)}" if segments else "declare it under `segments`, beside `activations`"
+        )
+        message = f"no segment {show(spec.segment)}{declaration.did_you_mean(spec.segment, segments)}"
+        problems.append(Problem(UNKNOWN_SEGMENT, message, where(("segment",)), hint))
+    name = spec.name or f"{source.model_name}__{spec.object}"
+    if not ACTIVATION_NAME.fullmatch(name):
+        hint = "letters, digits, dots, dashes and underscores, at most 100"
+        problems.append(
+            Problem(REQUIRED, f"{show(name)} can't be a name: give the activation a `name`", where(()), hint)
+        )
+    if problems or block is None:
+        return None, problems
+    return _activation(spec, block, source, name, where(())), []
+
+
+def _activation(spec: ActivationSpec, block: BlockSpec, source: Source, name: str, meta_path: str) -> Activation:
+    later, unsafe = _not_in_force(spec)
+    removed = spec.on_removed
+    return Activation(
+        name=name,
+        model=source.model,
+        model_name=source.model_name,
+        relation_name=source.relation_name,
+        resource_type=source.resource_type,
+        fqn=source.fqn,
+        tags=source.tags,
+        file=source.file,
+        meta_path=meta_path,
+        destination=spec.destination,
+        object=spec.object,
+        mode=Mode(spec.mode),
+        key=tuple(block.key) or source.primary_key,
+        match=spec.match,
+        fields=tuple(FieldMapping(column, f.field, f.nulls, f.write) for column, f in spec.fields.items()),
+        constants=tuple(spec.constants.items()),
+        guards=Guards(max_delete=spec.guards.max_delete, max_change=spec.guards.max_change),
+        segment=spec.segment or None,
+        where=block.segments[spec.segment] if spec.segment else spec.where or None,
+        on_change=spec.on_change,
+        on_removed="set" if isinstance(removed, RemovedSpec) else removed,
+        on_removed_set=tuple(removed.set.items()) if isinstance(removed, RemovedSpec) else (),
+        schedule=spec.schedule.model_dump() if isinstance(spec.schedule, Cron) else spec.schedule,
+        warnings=spec.warnings.model_dump(exclude_unset=True) or None,
+        api=spec.api,
+        enabled=spec.enabled,
+        documented_columns=source.documented_columns,
+        contract_enforced=source.contract_enforced,
+        not_in_force=later,
+        unsafe_to_ignore=unsafe,
+    )
+
+
+def _not_in_force(spec: ActivationSpec) -> tuple[tuple[str, ...], tuple[str, ...]]:
+    """Keys given that have no effect in this release: the harmless, and those that a sync must not go without."""
+    given = {
+        "schedule": spec.schedule != "after_dbt",
+        "warnings": bool(spec.warnings.model_fields_set),
+        "keep_before_images": spec.keep_before_images,
+        "engine": spec.engine != "arrow",
+        "missing_parent": "missing_parent" in spec.model_fields_set,
+        "auto_pause": spec.auto_pause is not False,
+        "quiet_hours": "quiet_hours" in spec.model_fields_set,
+        "mute_until": "mute_until" in spec.model_fields_set,
+    }
+    safety = {
+        "mode: delete": spec.mode == "delete",
+        "on_removed": spec.on_removed != "ignore",
+        "guards.max_delete": spec.guards.max_delete != GuardsSpec().max_delete,
+        # A field meant for new records only, or only while empty, would overwrite what people typed in Salesforce.
+        **{f"fields.{column}.write": field.write != "always" for column, field in spec.fields.items()},
+    }
+    return tuple(key for key, is_given in given.items() if is_given), tuple(
+        k for k, is_given in safety.items() if is_given
+    )
+
+
+def _contradictions(spec: ActivationSpec, raw: Mapping[str, Any], where: Callable[[Path], str]) -> list[Problem]:
+    """Keys of one activation that can't stand together."""
+    found: list[Problem] = []
+
+    def add(code: str, message: str, *path: str, hint: str = "") -> None:
+        found.append(Problem(code, message, where(path), hint))
+
+    mode, match = spec.mode, spec.match
+    if mode != "insert" and not match:
+        add(
+            REQUIRED,
+            f"mode {mode} needs `match`: the field that identifies the record",
+            hint="match: {id: External_Id__c}",
+        )
+    if mode == "insert" and match and "match" in raw:
+        add(CONFLICT, "mode insert takes no `match`: it never looks for a record", "match", hint="or use mode: upsert")
+    if match and match.create and mode != "upsert":
+        add(CONFLICT, f"`create: true` is for mode upsert, not {mode}", "match", "create")
+    if match and match.create and match.field.lower() == "id":
+        add(CONFLICT, "a record can't be created with an Id of ours", "match", "create", hint="match on an external id")
+    if mode != "insert" and "on_change" in raw:
+        add(CONFLICT, f"`on_change` is for mode insert, not {mode}", "on_change")
+    if mode == "insert" and spec.on_change == "insert" and spec.on_removed != "ignore":
+        hint = "with on_change: insert a row may have several records; on_change: ignore keeps it to one"
+        add(CONFLICT, "`on_removed` can't be used with on_change: insert", "on_removed", hint=hint)
+    if mode == "delete":
+        for key, value in (("fields", spec.fields), ("constants", spec.constants)):
+            if value:
+                add(CONFLICT, f"mode delete writes no field: remove `{key}`", key)
+        if spec.on_removed != "ignore":
+            add(CONFLICT, "mode delete takes no `on_removed`", "on_removed")
+        if "max_delete" not in spec.guards.model_fields_set:
+            add(
+                REQUIRED,
+                "mode delete needs `guards.max_delete`, a number of rows",
+                "guards",
+                hint="guards: {max_delete: 100}",
+            )
+        elif spec.guards.max_delete.rows is None:
+            add(
+                NOT_ALLOWED,
+                "mode delete needs an absolute number of rows here, not a percentage",
+                "guards",
+                "max_delete",
+            )
+    elif not spec.fields and not spec.constants and mode != "upsert":
+        add(REQUIRED, f"nothing to write: mode {mode} needs `fields` or `constants`")
+    if spec.segment and spec.where:
+        add(
+            CONFLICT,
+            "both `segment` and `where` are given",
+            "where",
+            hint="put the condition under `segments`, or keep one",
+        )
+    return found
+
+
+def _fields_twice(spec: ActivationSpec, where: Callable[[Path], str]) -> list[Problem]:
+    """Salesforce fields that two things feed. A parent path feeds the lookup behind it."""
+    feeds: list[tuple[str, Path]] = []
+    if spec.match and spec.mode != "insert":
+        feeds.append((spec.match.field, ("match", spec.match.column)))
+    feeds += [(field.field, ("fields", column)) for column, field in spec.fields.items()]
+    feeds += [(field, ("constants", field)) for field in spec.constants]
+    problems = []
+    seen: dict[str, Path] = {}
+    for field, path in feeds:
+        if path[0] != "match" and field.lower() == "id":
+            problems.append(
+                Problem(NOT_ALLOWED, "`Id` identifies a record and can't be written; use `match`", where(path))
+            )
+        first = seen.setdefault(_fed(field), path)
+        if first != path:
+            message = f"{show(field)} is fed twice; the other is {declaration.dotted(first)}"
+            problems.append(Problem(FIELD_TWICE, message, where(path)))
+    return problems
+
+
+def _fed(field: str) -> str:
+    """The lookup behind a parent path (`Customer__r.X` -> `customer__c`, `Account.X` -> `accountid`), or the field."""
+    parent, dot, _ = field.rpartition(":")[2].lower().partition(".")
+    if not dot:
+        return parent
+    return parent[:-1] + "c" if parent.endswith("__r") else parent + "id"
+
+
+def _with_defaults(raw: Mapping[str, Any], defaults: Mapping[str, Any]) -> dict[str, Any]:
+    """The activation over the defaults. `guards` and `warnings` merge by key; every other key is taken whole.
+
+    A default that its mode has no use for is left out: an organisation-wide `on_change` must not break an upsert.
+    """
+    merged = dict(raw)
+    mode = raw.get("mode", defaults.get("mode"))
+    for key, value in defaults.items():
+        if (key == "on_change" and mode != "insert") or (key == "match" and mode == "insert"):
+            continue
+        if (key == "where" and "segment" in raw) or (key == "segment" and "where" in raw):
+            continue
+        if key not in merged:
+            merged[key] = value
+        elif key in ("guards", "warnings") and isinstance(value, Mapping) and isinstance(merged[key], Mapping):
+            merged[key] = {**value, **merged[key]}
+    return merged
+
+
+def _unfit_texts(value: object, path: Path, where: Callable[[Path], str]) -> list[Problem]:
+    """Texts that must not be in a manifest: literal secrets, and what is not Unicode. At most 50 levels deep."""
+    if len(path) > 50:
+        return [Problem(NOT_ALLOWED, "nested more than 50 levels deep", where(path[:3]))]
+    if isinstance(value, Mapping):
+        found = []
+        for key, inner in value.items():
+            if not isinstance(key, str) or any(0xD800 <= ord(c) <= 0xDFFF or c == "\0" for c in key):
+                found.append(Problem(declaration.WRONG_TYPE, f"expected text as a key, got {show(key)}", where(path)))
+                continue
+            in_constants = path[-1:] in (("constants",), ("set",))
+            if in_constants and isinstance(inner, str) and declaration.looks_secret(key.removesuffix("__c")):
+                hint = "the manifest is no place for secrets: dbt writes it to target/ and often to a docs site"
+                found.append(
+                    Problem(MISPLACED, f"{show(key)} looks like a secret, as a constant", where((*path, key)), hint)
+                )
+            found += _unfit_texts(inner, (*path, key), where)
+        return found
+    if isinstance(value, list):
+        return [problem for i, inner in enumerate(value) for problem in _unfit_texts(inner, (*path, i), where)]
+    if isinstance(value, str):
+        if declaration.holds_secret(value):
+            hint = "the manifest is no place for secrets: dbt writes it to target/ and often to a docs site"
+            return [Problem(MISPLACED, "this text looks like a secret", where(path), hint)]
+        if any(0xD800 <= ord(c) <= 0xDFFF or c == "\0" for c in value):
+            return [Problem(NOT_ALLOWED, "the text is not valid Unicode", where(path))]
+    return []
+
+
+def _under(where: Callable[[Path], str], path: Path) -> Callable[[Path], str]:
+    return lambda below: where(path + below)
+
+
+Spec = TypeVar("Spec", bound=Strict)
+
+
+def _validated(
+    model: type[Spec], raw: Mapping[str, Any], path: Path, where: Callable[[Path], str]
+) -> tuple[Spec | None, list[Problem]]:
+    try:
+        return model.model_validate(dict(raw)), []
+    except ValidationError as error:
+        return None, declaration.problems(error, model=model, where=_under(where, path))
