@@ -1,0 +1,603 @@
+"""Segment x snapshot -> ChangeSet: what changed since Salesforce last acknowledged it. Pure pyarrow and numpy.
+
+One pass over the segment in record batches. Each row is hashed under today's mapping, and under each older mapping
+that the snapshot still holds rows of; a row whose check hash agrees with an acknowledged one is unchanged. 64 bits of
+key hash choose the slot, but a slot is a row's own only if the check hash (which covers the key) agrees or the stored
+key is equal, so a collision of key hashes costs a comparison and never a wrong answer.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass, field
+from enum import IntEnum
+from typing import Protocol, TypeVar
+
+import numpy as np
+import numpy.typing as npt
+import pyarrow as pa
+import pyarrow.compute as pc
+
+from dinmo_dbt import values
+from dinmo_dbt.mapping import Column, Mapping
+from dinmo_dbt.rowhash import Hashes, hash_columns
+
+Positions = npt.NDArray[np.int64]
+
+_Number = TypeVar("_Number", bound=np.generic)
+
+_KEY_SEED = 0x6B6579  # "key"
+_MATCH_SEED = 0x6D61746368  # "match"
+
+
+class Flag(IntEnum):
+    """Bits of a snapshot row's `flags`."""
+
+    CREATED = 1  # this activation created the record
+    ADOPTED = 2  # taken over from before
+    LEFT = 4  # the key is no longer in the segment
+    STALE = 8  # left, and its check hash is of a mapping that is no longer stored
+
+
+class Kind(IntEnum):
+    """What one spooled row is, against the snapshot."""
+
+    ADDED = 1
+    CHANGED = 2
+    REMAPPED = 3
+    RETURNED = 4  # its key had left the segment
+    SAME = 5  # unchanged, sent again by --full
+    DROPPED = 6  # not to be sent after all: re-baselined, in flight, or set aside
+
+
+class Aside(IntEnum):
+    """Why a row of the segment is neither unchanged nor spooled."""
+
+    INVALID = 1
+    HELD = 2
+
+
+class Snapshot(Protocol):
+    """What Salesforce last acknowledged, by key hash. Arrays are parallel and sorted by `kh`."""
+
+    kh: Hashes
+    ck: Hashes
+    flags: npt.NDArray[np.uint8]
+
+    def keys(self, positions: Positions) -> pa.Array:
+        """The key texts at these positions, in their order."""
+
+    def record_ids(self, positions: Positions) -> pa.Array:
+        """The record ids (null where none is known) at these positions, in their order."""
+
+
+class Spool(Protocol):
+    """Rows on their way from the scan to the plan, in the order written."""
+
+    def write(self, rows: pa.RecordBatch) -> None: ...
+
+    def take(self, rows: Positions, columns: Sequence[str] | None = None) -> pa.Table:
+        """The rows of these numbers, ascending and without repeats, in one table."""
+
+
+@dataclass(frozen=True)
+class Pending:
+    """Rows that wait, sorted by `kh`: key and check hashes, whether each may be tried now, and why it waits."""
+
+    kh: Hashes
+    ck: Hashes
+    due: npt.NDArray[np.bool_]
+    codes: pa.Array
+
+    @classmethod
+    def none(cls) -> Pending:
+        return cls(np.empty(0, np.uint64), np.empty(0, np.uint64), np.empty(0, np.bool_), pa.array([], pa.utf8()))
+
+
+@dataclass(frozen=True)
+class Baseline:
+    """Where acknowledged rows stand today: snapshot positions and the check hashes they are to have."""
+
+    positions: Positions
+    ck: Hashes
+
+
+@dataclass
+class ChangeSet:
+    """Every row of the segment, accounted for: with no refusal, `read == unchanged + spooled + aside`, where
+    spooled leaves out the rows of kind DROPPED.
+
+    `kind`, `position` (in the snapshot, -1 for none), `older` (which older mapping a remapped row agrees with, -1 for
+    none), `kh` and `has_bulk_null` (a text equal to #N/A) run parallel to the spool. `aside` has columns key, kh, why
+    (`Aside`), reason (`values.Reason`), column (its header) and code. `unchanged` includes the re-baselined rows.
+    """
+
+    read: int
+    unchanged: int
+    kind: npt.NDArray[np.uint8]
+    position: Positions
+    older: npt.NDArray[np.int8]
+    kh: Hashes
+    has_bulk_null: npt.NDArray[np.bool_]
+    aside: pa.Table
+    baseline: Baseline
+    left: Positions
+    refusals: list[str] = field(default_factory=list)
+
+    def count(self, kind: Kind) -> int:
+        return int(np.count_nonzero(self.kind == kind))
+
+
+ASIDE = pa.schema(
+    [
+        pa.field("key", pa.utf8()),
+        pa.field("kh", pa.uint64()),
+        pa.field("why", pa.uint8()),
+        pa.field("reason", pa.uint8()),
+        pa.field("column", pa.utf8()),
+        pa.field("code", pa.utf8()),
+    ]
+)
+
+
+def key_hash(keys: pa.Array) -> Hashes:
+    """The 64-bit hash that sorts and finds a key."""
+    return hash_columns([keys], seed=_KEY_SEED)
+
+
+def between(
+    batches: Iterable[pa.RecordBatch],
+    mapping: Mapping,
+    snapshot: Snapshot,
+    spool: Spool,
+    *,
+    older: Sequence[Mapping] = (),
+    pending: Pending | None = None,
+    resend: bool = False,
+    inserting: bool = False,
+    ignore_changes: bool = False,
+    hash_key: Callable[[pa.Array], Hashes] = key_hash,
+) -> ChangeSet:
+    """Scan the segment once and class every row; rows that may have to be sent go to `spool`.
+
+    Spooled columns: key, kh, ck, `match` when there is one, then one column a mapped field, named by its header.
+    `resend` spools unchanged rows too (--full). `inserting`: a returned or remapped row is only re-baselined;
+    with `ignore_changes` a changed one too. `older` are the stored mappings besides today's, newest first; their
+    model columns must all be in the batches. Key and match problems are `refusals`: nothing may be sent then.
+    """
+    scan = _Scan(mapping, snapshot, spool, older, pending or Pending.none(), hash_key)
+    scan.resend, scan.inserting, scan.ignore_changes = resend, inserting, ignore_changes
+    for batch in batches:
+        if batch.num_rows:
+            scan.add(batch)
+    return scan.finish()
+
+
+class _Index:
+    """Finds the first snapshot slot of a key hash: a directory over its top bits, then a short walk."""
+
+    def __init__(self, kh: Hashes) -> None:
+        self.kh = kh
+        bits = max(4, int(np.ceil(np.log2(max(len(kh), 2)))) - 1)
+        self.shift = np.uint64(64 - bits)
+        sizes = np.zeros((1 << bits) + 1, np.uint32)
+        for start in range(0, len(kh), 1 << 20):
+            buckets = (kh[start : start + (1 << 20)] >> self.shift).view(np.int64)
+            first, last = (int(buckets[0]), int(buckets[-1])) if len(buckets) else (0, 0)
+            sizes[first + 1 : last + 2] += np.bincount(buckets - first, minlength=last - first + 1).astype(np.uint32)
+        self.starts = np.cumsum(sizes, dtype=np.uint32)
+
+    def first(self, kh: Hashes) -> tuple[Positions, npt.NDArray[np.bool_]]:
+        """The first slot whose hash is not smaller, and whether it is that hash."""
+        size = len(self.kh)
+        if size == 0:
+            return np.full(len(kh), -1, np.int64), np.zeros(len(kh), np.bool_)
+        slot = self.starts.take((kh >> self.shift).view(np.int64)).astype(np.int64)
+        short = np.flatnonzero(self.kh.take(slot, mode="clip") < kh)
+        short = short.compress(slot.take(short) < size)
+        while short.size:  # bounded by the fullest bucket
+            slot[short] += 1
+            inside = slot.take(short) < size
+            short = short.compress(inside)
+            short = short.compress(self.kh.take(slot.take(short)) < kh.take(short))
+        found = (slot < size) & (self.kh.take(slot, mode="clip") == kh)
+        return slot, found
+
+    def same(self, slot: Positions, kh: Hashes) -> npt.NDArray[np.bool_]:
+        same: npt.NDArray[np.bool_] = (slot < len(self.kh)) & (self.kh.take(slot, mode="clip") == kh)
+        return same
+
+    def agreeing(
+        self, slot: Positions, rows: npt.NDArray[np.bool_], kh: Hashes, ck: Hashes, stored: Hashes
+    ) -> npt.NDArray[np.bool_]:
+        """Of `rows`, those whose check hash a slot of their key hash holds; their `slot` moves to that one."""
+        same = rows.copy()
+        if len(self.kh) == 0:
+            return same
+        same &= stored.take(slot, mode="clip") == ck
+        open_rows = np.flatnonzero(rows & ~same)
+        ahead = slot.take(open_rows) + 1
+        while open_rows.size:  # bounded by the largest group of equal key hashes
+            keep = self.same(ahead, kh.take(open_rows))
+            open_rows, ahead = open_rows.compress(keep), ahead.compress(keep)
+            agree = stored.take(ahead, mode="clip") == ck.take(open_rows)
+            slot[open_rows[agree]] = ahead[agree]
+            same[open_rows[agree]] = True
+            open_rows, ahead = open_rows[~agree], ahead[~agree] + 1
+        return same
+
+
+@dataclass(frozen=True)
+class _Canonical:
+    """One batch in canonical types: arrays by (source, kind, keep_nulls), and why rows can't be sent."""
+
+    arrays: dict[tuple[str, str, bool], pa.Array]
+    reason: values.Reasons
+    culprit: npt.NDArray[np.int16]  # index into the mapping's columns; -1: the match
+
+
+class _Scan:
+    resend = inserting = ignore_changes = False
+
+    def __init__(
+        self,
+        mapping: Mapping,
+        snapshot: Snapshot,
+        spool: Spool,
+        older: Sequence[Mapping],
+        pending: Pending,
+        hash_key: Callable[[pa.Array], Hashes],
+    ) -> None:
+        self.mapping, self.snapshot, self.spool, self.older = mapping, snapshot, spool, older
+        self.pending, self.hash_key = pending, hash_key
+        self.index = _Index(snapshot.kh)
+        self.waiting = _Index(pending.kh)
+        self.hits = np.zeros(len(snapshot.kh), np.uint32)  # rows of the segment per snapshot row
+        self.read = self.same_rows = self.blank_keys = self.blank_matches = self.spooled = 0
+        self.kinds: list[npt.NDArray[np.uint8]] = []
+        self.positions: list[Positions] = []
+        self.olders: list[npt.NDArray[np.int8]] = []
+        self.khs: list[Hashes] = []
+        self.cks: list[Hashes] = []
+        self.bulk_nulls: list[npt.NDArray[np.bool_]] = []
+        self.asides: list[pa.Table] = []
+        self.match_hashes: list[Hashes] = []  # 128 bits a row: enough to call two equal hashes one value
+        # Rows whose slot is known only by key hash: where they are, and their keys.
+        self.candidates: list[_Candidates] = []
+        self.baseline_positions: list[Positions] = []
+        self.baseline_ck: list[Hashes] = []
+
+    # One batch
+
+    def add(self, batch: pa.RecordBatch) -> None:
+        self.read += batch.num_rows
+        key = values.key_text([batch.column(name) for name in self.mapping.key])
+        if key.null_count:
+            self.blank_keys += key.null_count
+            whole = pc.is_valid(key)
+            batch, key = batch.filter(whole), key.filter(whole)
+            if batch.num_rows == 0:
+                return
+        canonical = self.canonical(batch)
+        match = self.note_match(canonical)
+        kh = self.hash_key(key)
+        ck = self.check_hash(key, self.mapping, canonical.arrays)
+        slot, found = self.index.first(kh)
+        same = self.index.agreeing(slot, found, kh, ck, self.snapshot.ck)
+        invalid = canonical.reason != 0
+
+        unchanged = same & ~invalid
+        returned = unchanged & (self.flags_at(slot, unchanged) & Flag.LEFT != 0)
+        self.note_unchanged(slot, ck, unchanged, returned)
+        held, waiting = self.held(kh, ck, ~unchanged & ~invalid)
+        older = self.older_mapping(batch, key, kh, slot, found & ~same & ~invalid & ~held)
+
+        spooled = ~invalid & ~held & (~unchanged | returned | self.resend)
+        if self.inserting:
+            spooled &= ~unchanged
+        self.set_aside(key, kh, slot, found, canonical, held, waiting)
+        if not spooled.any():
+            return
+        rows = np.flatnonzero(spooled)
+        kind = np.where(found, Kind.CHANGED, Kind.ADDED).astype(np.uint8)
+        kind[older >= 0] = Kind.REMAPPED
+        kind[unchanged] = Kind.SAME
+        kind[returned] = Kind.RETURNED
+        self.write(rows, key, kh, ck, match, canonical)
+        self.kinds.append(kind[rows])
+        settled = (unchanged | (older >= 0))[rows]
+        self.positions.append(np.where(settled, slot[rows], -1))
+        self.olders.append(older[rows])
+        self.khs.append(kh[rows])
+        self.cks.append(ck[rows])
+        open_rows = np.flatnonzero(found[rows] & ~settled)
+        if open_rows.size:
+            at = rows[open_rows]
+            self.candidates.append(_Candidates(slot[at], kh[at], key.take(pa.array(at)), open_rows + self.spooled))
+        remapped = np.flatnonzero(older[rows] >= 0)
+        self.hit(slot[rows[remapped]])
+        self.spooled += len(rows)
+
+    def canonical(self, batch: pa.RecordBatch) -> _Canonical:
+        arrays: dict[tuple[str, str, bool], pa.Array] = {}
+        reason = np.zeros(batch.num_rows, np.uint8)
+        culprit = np.full(batch.num_rows, -1, np.int16)
+        columns: list[tuple[int, Column]] = list(enumerate(self.mapping.columns))
+        if self.mapping.match:
+            columns.insert(0, (-1, self.mapping.match))
+        for number, column in columns:
+            array, bad = values.canonical(batch.column(column.source), column.field, keep_nulls=column.keep_nulls)
+            arrays[(column.source, column.header, column.keep_nulls)] = array
+            if bad is not None:
+                first = (bad != 0) & (reason == 0)
+                reason[first], culprit[first] = bad[first], number
+        return _Canonical(arrays, reason, culprit)
+
+    def check_hash(self, key: pa.Array, mapping: Mapping, arrays: dict[tuple[str, str, bool], pa.Array]) -> Hashes:
+        columns = ([mapping.match] if mapping.match else []) + list(mapping.columns)
+        taken = [arrays[(column.source, column.header, column.keep_nulls)] for column in columns]
+        return hash_columns([key, *taken], seed=mapping.digest)
+
+    def note_match(self, canonical: _Canonical) -> pa.Array | None:
+        column = self.mapping.match
+        if column is None:
+            return None
+        match = canonical.arrays[(column.source, column.header, column.keep_nulls)]
+        folded = values.fold(match, column.field)
+        self.blank_matches += int(pc.sum(pc.and_(pc.is_null(folded), pa.array(canonical.reason == 0))).as_py() or 0)
+        known = folded.drop_null()
+        self.match_hashes.append(
+            np.stack([hash_columns([known], seed=seed) for seed in (_MATCH_SEED, _MATCH_SEED + 1)], axis=1)
+        )
+        return match
+
+    def flags_at(self, slot: Positions, rows: npt.NDArray[np.bool_]) -> npt.NDArray[np.uint8]:
+        flags = np.zeros(len(slot), np.uint8)
+        at = np.flatnonzero(rows)
+        flags[at] = self.snapshot.flags.take(slot[at])
+        return flags
+
+    def note_unchanged(
+        self, slot: Positions, ck: Hashes, unchanged: npt.NDArray[np.bool_], returned: npt.NDArray[np.bool_]
+    ) -> None:
+        self.hit(slot[unchanged])
+        if self.inserting and returned.any():
+            self.baseline_positions.append(slot[returned])
+            self.baseline_ck.append(ck[returned])
+        sent_again = returned if not self.resend else unchanged
+        self.same_rows += int(unchanged.sum()) - (0 if self.inserting else int(sent_again.sum()))
+
+    def hit(self, positions: Positions) -> None:
+        np.add.at(self.hits, positions, 1)
+
+    def held(self, kh: Hashes, ck: Hashes, rows: npt.NDArray[np.bool_]) -> tuple[npt.NDArray[np.bool_], Positions]:
+        """Rows that wait unchanged and may not be tried yet, and which pending row each is."""
+        slot, found = self.waiting.first(kh)
+        same = self.waiting.agreeing(slot, found & rows, kh, ck, self.pending.ck)
+        if self.resend or not same.any():
+            return np.zeros(len(kh), np.bool_), slot
+        return same & ~self.pending.due.take(slot, mode="clip"), slot
+
+    def older_mapping(
+        self, batch: pa.RecordBatch, key: pa.Array, kh: Hashes, slot: Positions, rows: npt.NDArray[np.bool_]
+    ) -> npt.NDArray[np.int8]:
+        """Which older mapping each of `rows` was acknowledged under with today's values; -1 for none."""
+        which = np.full(len(kh), -1, np.int8)
+        for number, mapping in enumerate(self.older):
+            at = np.flatnonzero(rows & (which < 0))
+            if not at.size:
+                break
+            part, indices = batch.take(pa.array(at)), pa.array(at)
+            arrays = {}
+            for column in ([mapping.match] if mapping.match else []) + list(mapping.columns):
+                array, _ = values.canonical(part.column(column.source), column.field, keep_nulls=column.keep_nulls)
+                arrays[(column.source, column.header, column.keep_nulls)] = array
+            ck = self.check_hash(key.take(indices), mapping, arrays)
+            here = slot[at]
+            agree = self.index.agreeing(here, np.ones(len(at), np.bool_), kh[at], ck, self.snapshot.ck)
+            slot[at[agree]] = here[agree]
+            which[at[agree]] = number
+        return which
+
+    def set_aside(
+        self,
+        key: pa.Array,
+        kh: Hashes,
+        slot: Positions,
+        found: npt.NDArray[np.bool_],
+        canonical: _Canonical,
+        held: npt.NDArray[np.bool_],
+        which: Positions,
+    ) -> None:
+        rows = np.flatnonzero((canonical.reason != 0) | held)
+        if not rows.size:
+            return
+        taken = pa.array(rows)
+        match = self.mapping.match.header if self.mapping.match else ""
+        headers = pa.array([match, *(column.header for column in self.mapping.columns)], pa.utf8())
+        invalid = canonical.reason[rows] != 0
+        column = headers.take(pa.array(np.where(invalid, canonical.culprit[rows] + 1, 0)))
+        waiting = pa.array(which[rows], mask=invalid)
+        self.asides.append(
+            pa.table(
+                [
+                    key.take(taken),
+                    pa.array(kh[rows]),
+                    pa.array(np.where(invalid, Aside.INVALID, Aside.HELD).astype(np.uint8)),
+                    pa.array(canonical.reason[rows]),
+                    pc.if_else(pa.array(invalid), column, pa.scalar(None, pa.utf8())),
+                    self.pending.codes.take(waiting),
+                ],
+                schema=ASIDE,
+            )
+        )
+        here = rows[found[rows]]
+        if here.size:
+            self.candidates.append(_Candidates(slot[here], kh[here], key.take(pa.array(here)), None))
+
+    def write(
+        self,
+        rows: npt.NDArray[np.int64],
+        key: pa.Array,
+        kh: Hashes,
+        ck: Hashes,
+        match: pa.Array | None,
+        canonical: _Canonical,
+    ) -> None:
+        taken = pa.array(rows)
+        whole = len(rows) == len(key)
+
+        def chosen(array: pa.Array) -> pa.Array:
+            return array if whole else array.take(taken)
+
+        columns = {"key": chosen(key), "kh": pa.array(kh[rows]), "ck": pa.array(ck[rows])}
+        if match is not None:
+            columns["match"] = chosen(match)
+        literal = np.zeros(len(rows), np.bool_)
+        for column in self.mapping.columns:
+            array = chosen(canonical.arrays[(column.source, column.header, column.keep_nulls)])
+            columns[column.header] = array
+            if pa.types.is_string(array.type):
+                equal = pc.equal(array, values.BULK_NULL)
+                if pc.any(equal).as_py():
+                    literal |= pc.fill_null(equal, False).to_numpy(zero_copy_only=False)
+        self.bulk_nulls.append(literal)
+        self.spool.write(pa.RecordBatch.from_arrays(list(columns.values()), names=list(columns)))
+
+    # The whole segment
+
+    def finish(self) -> ChangeSet:
+        kind = _joined(self.kinds, np.uint8)
+        position = _joined(self.positions, np.int64)
+        older = _joined(self.olders, np.int8)
+        kh, ck = _joined(self.khs, np.uint64), _joined(self.cks, np.uint64)
+        for candidates in self.candidates:
+            own = self.own_slots(candidates)
+            self.hit(own[own >= 0])
+            if candidates.rows is not None:
+                position[candidates.rows] = own
+                kind[candidates.rows[own < 0]] = Kind.ADDED
+        left_before = np.zeros(len(kind), np.uint8)
+        known = np.flatnonzero(position >= 0)
+        left_before[known] = self.snapshot.flags.take(position[known])
+        self.rebase(kind, position, ck, left_before, older)
+        aside = pa.concat_tables([ASIDE.empty_table(), *self.asides])
+        seen = self.hits > 0
+        left = np.flatnonzero(~seen & (np.asarray(self.snapshot.flags) & Flag.LEFT == 0))
+        dropped = int(np.count_nonzero(kind == Kind.DROPPED))
+        changes = ChangeSet(
+            read=self.read,
+            unchanged=self.same_rows + dropped,
+            kind=kind,
+            position=position,
+            older=older,
+            kh=kh,
+            has_bulk_null=_joined(self.bulk_nulls, np.bool_),
+            aside=aside,
+            baseline=Baseline(_joined(self.baseline_positions, np.int64), _joined(self.baseline_ck, np.uint64)),
+            left=left,
+        )
+        changes.refusals = self.refusals(changes)
+        return changes
+
+    def own_slots(self, candidates: _Candidates) -> Positions:
+        """The slot that really holds each candidate's key, or -1: stored keys are compared, neighbour by neighbour."""
+        own = np.full(len(candidates.slot), -1, np.int64)
+        rows, at = np.arange(len(own)), candidates.slot.copy()
+        while rows.size:  # bounded by the largest group of equal key hashes
+            stored = self.snapshot.keys(at)
+            equal = pc.equal(stored, candidates.keys.take(pa.array(rows))).to_numpy(zero_copy_only=False)
+            own[rows[equal]] = at[equal]
+            rows, at = rows[~equal], at[~equal] + 1
+            more = self.index.same(at, candidates.kh[rows])
+            rows, at = rows[more], at[more]
+        return own
+
+    def rebase(
+        self,
+        kind: npt.NDArray[np.uint8],
+        position: Positions,
+        ck: Hashes,
+        flags: npt.NDArray[np.uint8],
+        older: npt.NDArray[np.int8],
+    ) -> None:
+        """Settle what known rows are: returned ones, and those that only move their check hash."""
+        left = flags & Flag.LEFT != 0
+        quiet = np.zeros(len(kind), np.bool_)
+        if self.inserting:
+            quiet |= kind == Kind.REMAPPED
+            # A row that left under a mapping no longer stored may or may not have changed: never insert on a guess.
+            quiet |= (kind == Kind.CHANGED) & ((flags & Flag.STALE != 0) | self.ignore_changes)
+        else:
+            kind[(position >= 0) & left & (kind != Kind.SAME)] = Kind.RETURNED
+            for number, mapping in enumerate(self.older):
+                columns, constants = self.mapping.added_since(mapping)
+                if not columns and not constants:
+                    quiet |= (kind == Kind.REMAPPED) & (older == number)
+        at = np.flatnonzero(quiet)
+        kind[at] = Kind.DROPPED
+        self.baseline_positions.append(position[at])
+        self.baseline_ck.append(ck[at])
+
+    def refusals(self, changes: ChangeSet) -> list[str]:
+        found = []
+        if self.blank_keys:
+            found.append(f"{_rows(self.blank_keys)} have no key ({', '.join(self.mapping.key)} is null or blank)")
+        repeated = self.repeated_keys(changes)
+        if len(repeated):
+            examples = ", ".join(f"{number:016x}" for number in repeated[:5].tolist())
+            found.append(f"{len(repeated):,} keys occur more than once (key hashes {examples})")
+        if self.blank_matches and self.mapping.match:
+            found.append(
+                f"{_rows(self.blank_matches)} have no match value ({self.mapping.match.source} is null or blank)"
+            )
+        if self.match_hashes and self.mapping.match:
+            twins = self.repeated_matches()
+            if len(twins) and not len(repeated):
+                examples = ", ".join(f"{number:016x}" for number in twins[:5].tolist())
+                found.append(
+                    f"{len(twins):,} values of {self.mapping.match.source} occur more than once, as Salesforce "
+                    f"compares {self.mapping.match.header} (value hashes {examples})"
+                )
+        return found
+
+    def repeated_matches(self) -> Hashes:
+        hashes = np.concatenate(self.match_hashes)
+        ordered = np.sort(hashes[:, 0])
+        twins = np.unique(ordered[1:][ordered[1:] == ordered[:-1]])
+        whole, counts = np.unique(hashes[np.isin(hashes[:, 0], twins)], axis=0, return_counts=True)
+        again: Hashes = whole[counts > 1, 0]
+        return again
+
+    def repeated_keys(self, changes: ChangeSet) -> Hashes:
+        """Key hashes of keys that occur more than once in the segment, after comparing the keys themselves."""
+        repeated = [self.snapshot.kh.take(np.flatnonzero(self.hits > 1))]
+        # New rows have no slot to be hit twice: group them by key hash, then compare.
+        fresh = np.flatnonzero((changes.position < 0) & (changes.kind == Kind.ADDED))
+        hashes = np.concatenate([changes.kh[fresh], changes.aside["kh"].to_numpy()])
+        ordered = np.sort(hashes)
+        twins = np.unique(ordered[1:][ordered[1:] == ordered[:-1]])
+        if len(twins):
+            rows = fresh[np.isin(changes.kh[fresh], twins)]
+            keys = self.spool.take(rows, ["key"])["key"]
+            others = changes.aside["key"].filter(pa.array(np.isin(changes.aside["kh"].to_numpy(), twins)))
+            counts = pa.chunked_array([*keys.chunks, *others.chunks], pa.utf8()).value_counts()
+            again = counts.filter(pc.greater(counts.field("counts"), 1)).field("values")
+            repeated.append(self.hash_key(again))
+        return np.unique(np.concatenate(repeated))
+
+
+@dataclass(frozen=True)
+class _Candidates:
+    slot: Positions
+    kh: Hashes
+    keys: pa.Array
+    rows: npt.NDArray[np.int64] | None  # spool row numbers; None for rows set aside
+
+
+def _joined(parts: list[npt.NDArray[_Number]], kind: type[_Number]) -> npt.NDArray[_Number]:
+    return np.concatenate(parts) if parts else np.empty(0, kind)
+
+
+def _rows(count: int) -> str:
+    return f"{count:,} row" if count == 1 else f"{count:,} rows"

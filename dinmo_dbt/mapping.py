@@ -1,0 +1,396 @@
+"""An activation against the object's schema: which model column feeds which field, and everything that can't be.
+
+Pure. The resolved `Mapping` is what change detection hashes and what a snapshot's header stores.
+"""
+
+from __future__ import annotations
+
+import difflib
+import hashlib
+import json
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from functools import cached_property
+from typing import Any
+
+import pyarrow as pa
+
+from dinmo_dbt import values
+from dinmo_dbt.activation import Activation, Mode
+from dinmo_dbt.destination import Field, ObjectSchema, PayloadColumn
+from dinmo_dbt.errors import Problem
+from dinmo_dbt.rowhash import HASH_VERSION
+
+# The canonical kinds a stored mapping names; each stands for all field types with that canonical form.
+_KINDS = {"text": "string", "id": "reference", "number": "double"}
+
+
+@dataclass(frozen=True, slots=True)
+class Column:
+    """One model column, in the relation's own case, and the field it feeds under its wire header."""
+
+    source: str
+    header: str
+    field: Field
+    keep_nulls: bool = False
+    lookup: Field | None = None  # the lookup field behind a parent path
+
+    @property
+    def kind(self) -> str:
+        if self.field.type in values.TEXT_TYPES:
+            return "text"
+        if self.field.type in values.ID_TYPES:
+            return "id"
+        return "number" if self.field.type in values.NUMBER_TYPES else self.field.type
+
+    def payload(self) -> PayloadColumn:
+        return PayloadColumn(self.header, self.field, self.keep_nulls)
+
+    def stored(self) -> list[Any]:
+        return [self.source, self.header, self.kind, self.keep_nulls]
+
+
+@dataclass(frozen=True, slots=True)
+class Constant:
+    """One value that every row sends: a one-element canonical array."""
+
+    header: str
+    field: Field
+    value: pa.Array
+
+    def payload(self) -> PayloadColumn:
+        return PayloadColumn(self.header, self.field)
+
+    def stored(self) -> list[Any]:
+        return [self.header, values.text(self.value, self.field)[0].as_py()]
+
+
+@dataclass(frozen=True)
+class Mapping:
+    """Key, match, columns (sorted by header) and constants of one activation, resolved against its object."""
+
+    key: tuple[str, ...]
+    match: Column | None
+    columns: tuple[Column, ...]
+    constants: tuple[Constant, ...] = ()
+
+    def header(self) -> dict[str, Any]:
+        """The stored form: JSON values, from which `from_header` gives a mapping with the same digest."""
+        return {
+            "hash_version": HASH_VERSION,
+            "key": list(self.key),
+            "match": self.match.stored() if self.match else None,
+            "columns": [column.stored() for column in self.columns],
+            "constants": [constant.stored() for constant in self.constants],
+        }
+
+    @cached_property
+    def digest(self) -> int:
+        """64 bits over the stored form; seeds the check hash, so hashes of two mappings never agree by accident."""
+        stored = json.dumps(self.header(), sort_keys=True, separators=(",", ":"))
+        return int.from_bytes(hashlib.sha256(stored.encode()).digest()[:8], "little")
+
+    @property
+    def sources(self) -> tuple[str, ...]:
+        """Every model column that is read, once, in a stable order."""
+        match = (self.match.source,) if self.match else ()
+        return tuple(dict.fromkeys((*self.key, *match, *(column.source for column in self.columns))))
+
+    def added_since(self, older: Mapping) -> tuple[frozenset[str], frozenset[str]]:
+        """Headers of the columns and of the constants that `older` did not send in this form."""
+        known = [column.stored() for column in older.columns]
+        columns = frozenset(column.header for column in self.columns if column.stored() not in known)
+        known = [constant.stored() for constant in older.constants]
+        return columns, frozenset(c.header for c in self.constants if c.stored() not in known)
+
+
+def from_header(header: dict[str, Any]) -> Mapping:
+    """A stored mapping, good for computing its check hashes; its fields know only their kind."""
+
+    def column(stored: list[Any]) -> Column:
+        source, name, kind, keep_nulls = stored
+        return Column(source, name, Field(name=name, label=name, type=_KINDS.get(kind, kind)), keep_nulls)
+
+    def constant(stored: list[Any]) -> Constant:
+        name, text = stored
+        return Constant(name, Field(name=name, label=name, type="string"), pa.array([text], pa.utf8()))
+
+    return Mapping(
+        key=tuple(header["key"]),
+        match=column(header["match"]) if header["match"] else None,
+        columns=tuple(column(stored) for stored in header["columns"]),
+        constants=tuple(constant(stored) for stored in header["constants"]),
+    )
+
+
+def resolve(
+    activation: Activation, schema: ObjectSchema, parent: Callable[[str], ObjectSchema], relation: pa.Schema | None
+) -> tuple[Mapping | None, tuple[Problem, ...]]:
+    """The activation's mapping, or every problem that keeps it from being one.
+
+    `parent` describes a parent object. `relation` is the model's real schema; None when it has not been seen
+    (`validate --online`), in which case the declared column names stand.
+    """
+    work = _Resolution(activation, schema, parent, relation)
+    mapping = work.mapping()
+    return (None, tuple(work.problems)) if work.problems else (mapping, ())
+
+
+class _Resolution:
+    def __init__(
+        self,
+        activation: Activation,
+        schema: ObjectSchema,
+        parent: Callable[[str], ObjectSchema],
+        relation: pa.Schema | None,
+    ) -> None:
+        self.activation, self.schema, self.parent, self.relation = activation, schema, parent, relation
+        self.problems: list[Problem] = []
+        self.writes_new = activation.mode in (Mode.INSERT, Mode.UPSERT)
+        self.writes_known = activation.mode in (Mode.UPDATE, Mode.UPSERT)
+        creating_match = activation.match is not None and activation.match.create
+        self.writes_new = self.writes_new or creating_match
+
+    def mapping(self) -> Mapping | None:
+        self.object_rights()
+        key = tuple(name for name in map(self.key_column, self.activation.key) if name)
+        match = self.match_column()
+        columns = [self.field_column(m.column, m.field, m.nulls == "keep") for m in self.activation.fields]
+        constants = [self.constant(name, value) for name, value in self.activation.constants]
+        found = tuple(sorted((c for c in columns if c), key=lambda column: column.header))
+        kept = tuple(sorted((c for c in constants if c), key=lambda constant: constant.header))
+        self.required_fields(match, found, kept)
+        self.unique_fields(found)
+        return None if self.problems else Mapping(key, match, found, kept)
+
+    def problem(self, code: str, message: str, key: str, hint: str = "") -> None:
+        where = f"{self.activation.meta_path}.{key}" if key else self.activation.meta_path
+        self.problems.append(Problem(code, message, where, hint))
+
+    # The object
+
+    def object_rights(self) -> None:
+        name, mode = self.schema.name, self.activation.mode
+        rights = [
+            (self.writes_new, self.schema.createable, "create"),
+            (self.writes_known, self.schema.updateable, "edit"),
+            (mode is Mode.DELETE, self.schema.deletable, "delete"),
+        ]
+        for needed, given, right in rights:
+            if needed and not given:
+                hint = f"Setup > Users > Permission Sets > Object Settings > {self.schema.label}: tick {right.title()}"
+                self.problem("DB312", f"the user may not {right} {name} records", "object", hint)
+
+    # Model columns
+
+    def key_column(self, name: str) -> str | None:
+        source = self.source_column(name, "key")
+        if source and self.relation is not None:
+            reason = values.why_not_key(self.relation.field(source).type)
+            if reason:
+                self.problem("DB317", f"key column {source}: {reason}", "key")
+        return source
+
+    def source_column(self, name: str, key: str) -> str | None:
+        if self.relation is None:
+            return name
+        names = self.relation.names
+        if name in names:
+            return name
+        folded = [candidate for candidate in names if candidate.lower() == name.lower()]
+        if len(folded) == 1:
+            return str(folded[0])
+        if folded:
+            self.problem("DB152", f"column {name} fits several columns: {', '.join(folded)}", key)
+            return None
+        near = difflib.get_close_matches(name, names, 1)
+        hint = f"did you mean {near[0]}?" if near else f"its columns are {', '.join(names)}"
+        self.problem("DB151", f"{self.activation.relation_name} has no column {name}", key, hint)
+        return None
+
+    def typed(self, source: str | None, field: Field, key: str) -> str | None:
+        if source and self.relation is not None:
+            reason = values.why_not(self.relation.field(source).type, field)
+            if reason:
+                self.problem("DB314", f"{source} -> {self.schema.name}.{field.name}: {reason}", key)
+                return None
+        return source
+
+    # Fields
+
+    def match_column(self) -> Column | None:
+        match = self.activation.match
+        if match is None:
+            return None
+        key = f"match.{match.column}"
+        source = self.source_column(match.column, key)
+        field = self.schema.field(match.field)
+        if field is None:
+            self.missing_field(self.schema, match.field, key)
+            return None
+        by_external_id = field.name == "Id" or field.external_id or field.id_lookup
+        if self.activation.mode is Mode.UPSERT and not match.create and not by_external_id:
+            hint = (
+                f"{_setup(self.schema, field)} > Edit: tick External ID (and Unique), "
+                f"or write match: {{{match.column}: {field.name}, create: true}}"
+            )
+            self.problem(
+                "DB308", f"{self.schema.name}.{field.name} is not an external id, so it can't upsert", key, hint
+            )
+        if field.name != "Id" and not field.filterable:
+            self.problem("DB309", f"{self.schema.name}.{field.name} can't be searched, so it can't match", key)
+        if self.activation.mode is Mode.UPSERT and field.name != "Id":
+            self.writable(self.schema, field, key)
+        if self.typed(source, field, key) is None:
+            return None
+        assert source is not None
+        return Column(source, field.name, field)
+
+    def field_column(self, column: str, target: str, keep_nulls: bool) -> Column | None:
+        key = f"fields.{column}"
+        source = self.source_column(column, key)
+        if "." in target:
+            resolved = self.parent_path(target, key)
+            if resolved is None:
+                return None
+            header, field, lookup = resolved
+        else:
+            found = self.schema.field(target)
+            if found is None:
+                self.missing_field(self.schema, target, key)
+                return None
+            self.writable(self.schema, found, key)
+            header, field, lookup = found.name, found, None
+        source = self.typed(source, field, key)
+        return Column(source, header, field, keep_nulls, lookup) if source else None
+
+    def parent_path(self, target: str, key: str) -> tuple[str, Field, Field] | None:
+        """`Customer__r.Customer_Id__c`: its exact header, the parent's external id, and our lookup field."""
+        path, _, external_id = target.rpartition(".")
+        type_name, _, relationship = path.rpartition(":")
+        lookup = self.schema.relationship(relationship)
+        if lookup is None:
+            known = [f.relationship_name for f in self.schema.fields.values() if f.relationship_name]
+            near = difflib.get_close_matches(relationship, known, 1)
+            hint = f"did you mean {near[0]}?" if near else "a lookup Parent__c is reached as Parent__r"
+            self.problem("DB305", f"{self.schema.name} has no relationship {relationship}", key, hint)
+            return None
+        self.writable(self.schema, lookup, key)
+        if len(lookup.reference_to) > 1 and not type_name:
+            choices = ", ".join(f"{name}:{relationship}.{external_id}" for name in lookup.reference_to[:3])
+            self.problem("DB307", f"{relationship} may point to several objects: say which, as in {choices}", key)
+            return None
+        if type_name and len(lookup.reference_to) == 1:
+            self.problem("DB307", f"{relationship} points to one object only: write {relationship}.{external_id}", key)
+            return None
+        parent = self.parent(type_name or lookup.reference_to[0])
+        field = parent.field(external_id)
+        if field is None:
+            self.missing_field(parent, external_id, key)
+            return None
+        if not (field.external_id or field.id_lookup) or field.name == "Id":
+            hint = f"{_setup(parent, field)} > Edit: tick External ID; or map the lookup's id to {lookup.name}"
+            self.problem("DB306", f"{parent.name}.{field.name} is not an external id", key, hint)
+            return None
+        prefix = f"{type_name}:" if type_name else ""
+        return f"{prefix}{lookup.relationship_name}.{field.name}", field, lookup
+
+    def constant(self, name: str, value: Any) -> Constant | None:
+        key = f"constants.{name}"
+        field = self.schema.field(name)
+        if field is None:
+            self.missing_field(self.schema, name, key)
+            return None
+        self.writable(self.schema, field, key)
+        array = _constant_array(value, field)
+        if array is None:
+            self.problem("DB316", f"{value!r} is no value for {self.schema.name}.{field.name} ({field.type})", key)
+            return None
+        canonical, reasons = values.canonical(array, field)
+        if reasons is not None:
+            reason = values.Reason(int(reasons[0])).message
+            self.problem("DB316", f"{value!r} is no value for {self.schema.name}.{field.name}: {reason}", key)
+            return None
+        return Constant(field.name, field, canonical)
+
+    def missing_field(self, schema: ObjectSchema, name: str, key: str) -> None:
+        labelled = [f.name for f in schema.fields.values() if f.label.lower() == name.lower()]
+        if labelled:
+            self.problem("DB315", f"{name!r} is a label; its API name is {labelled[0]}", key)
+            return
+        near = difflib.get_close_matches(name, list(schema.fields), 1)
+        hint = f"Setup > Object Manager > {schema.label} > Fields & Relationships > New creates it"
+        if near:
+            hint = f"did you mean {near[0]}? Otherwise: {hint}"
+        hint += "; if it exists, the user lacks field-level security on it"
+        self.problem("DB302", f"{schema.name} has no field {name} that the user may see", key, hint)
+
+    def writable(self, schema: ObjectSchema, field: Field, key: str) -> None:
+        if field.calculated or field.auto_number:
+            what = "an auto-number" if field.auto_number else "a formula or roll-up"
+            self.problem("DB304", f"{schema.name}.{field.name} is {what}: Salesforce computes it", key)
+            return
+        missing = [
+            right
+            for needed, given, right in (
+                (self.writes_new, field.createable, "created"),
+                (self.writes_known, field.updateable, "edited"),
+            )
+            if needed and not given
+        ]
+        if missing:
+            hint = f"{_setup(schema, field)} > Set Field-Level Security: Visible, not Read-Only"
+            self.problem("DB303", f"{schema.name}.{field.name} can't be {' or '.join(missing)} by the user", key, hint)
+
+    # The whole row
+
+    def required_fields(
+        self, match: Column | None, columns: tuple[Column, ...], constants: tuple[Constant, ...]
+    ) -> None:
+        if not self.writes_new:
+            return
+        sent = {column.lookup.name if column.lookup else column.header for column in columns}
+        sent |= {constant.header for constant in constants}
+        if match:
+            sent.add(match.header)
+        for field in self.schema.fields.values():
+            if field.required_on_create and field.type != "boolean" and field.name not in sent:
+                hint = f"map a column to {field.name}, or give it under constants"
+                self.problem("DB310", f"{self.schema.name}.{field.name} is required to create records", "fields", hint)
+
+    def unique_fields(self, columns: tuple[Column, ...]) -> None:
+        if self.activation.mode is not Mode.INSERT or self.activation.on_change == "ignore":
+            return
+        for column in columns:
+            if column.field.unique and column.lookup is None:
+                message = f"{self.schema.name}.{column.header} is unique, so a changed row can't become a new record"
+                self.problem("DB311", message, f"fields.{column.source}", "set on_change: ignore, or use mode: upsert")
+
+
+def _setup(schema: ObjectSchema, field: Field) -> str:
+    return f"Setup > Object Manager > {schema.label} > Fields & Relationships > {field.label}"
+
+
+def _constant_array(value: Any, field: Field) -> pa.Array | None:
+    """A one-row array of the constant in a type `canonical` takes for the field; None if it can't be one."""
+    if value is None:
+        return pa.nulls(1)
+    if field.type in values.TEXT_TYPES | values.ID_TYPES:
+        return pa.array([str(value).lower() if isinstance(value, bool) else str(value)])
+    if field.type == "boolean":
+        return pa.array([value]) if isinstance(value, bool) else None
+    if field.type in values.NUMBER_TYPES:
+        number = isinstance(value, int | float) and not isinstance(value, bool)
+        return pa.array([value]) if number else None
+    parsed = values.from_text(pa.array([str(value)]), field)
+    return None if parsed.null_count else parsed
+
+
+def referenced_objects(schema: ObjectSchema, activation: Activation) -> Iterator[str]:
+    """Objects that the activation's mapped lookups point to: they are to be synced first."""
+    for mapped in activation.fields:
+        path, _, _ = mapped.field.rpartition(".")
+        type_name, _, relationship = path.rpartition(":")
+        lookup = schema.relationship(relationship) if path else schema.field(mapped.field)
+        if lookup is not None:
+            yield from ((type_name,) if type_name else lookup.reference_to)
