@@ -1,0 +1,131 @@
+"""The only speaker of HTTP: a Salesforce org as `destination.Destination`.
+
+Importing this package is cheap; `connect` loads requests and logs in, a batch loads pyarrow's CSV.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    import random
+
+    import pyarrow as pa
+
+    from dinmo_dbt.destination import ApiUsage, Batch, Field, Job, ObjectSchema
+    from dinmo_dbt.project import Org
+    from dinmo_dbt.salesforce.client import Client
+
+
+def connect(
+    org: Org,
+    *,
+    scratch: Path,
+    sleep: Callable[[float], None],
+    rng: random.Random,
+    now: Callable[[], float],
+    trust_env: bool = False,
+) -> SalesforceDestination:
+    """Log in to `org`; AuthError if that fails or the org is not the pinned one.
+
+    `scratch` is a private folder for unlinked temporary files, `now` gives seconds since the epoch (as `time.time`).
+    """
+    from dinmo_dbt.salesforce.auth import log_in_to
+    from dinmo_dbt.salesforce.client import Client
+
+    client = Client(log_in_to(org, now), sleep=sleep, rng=rng, api_share=org.api_share, trust_env=trust_env)
+    return SalesforceDestination(client, scratch=scratch, sleep=sleep)
+
+
+class SalesforceDestination:
+    """`destination.Destination` over one logged-in client. Its promises are the contract's."""
+
+    def __init__(self, client: Client, *, scratch: Path, sleep: Callable[[float], None]) -> None:
+        self._client = client
+        self._scratch = scratch
+        self._sleep = sleep
+        self._schemas: dict[str, ObjectSchema] = {}
+        self.org_id = client.login.organization_id
+
+    @property
+    def calls(self) -> int:
+        return self._client.calls
+
+    @property
+    def usage(self) -> ApiUsage:
+        return self._client.usage
+
+    @property
+    def instance_url(self) -> str:
+        return self._client.login.instance_url
+
+    @property
+    def username(self) -> str:
+        """The logged-in user; may ask the org, '' if the token does not allow it."""
+        from dinmo_dbt.salesforce.auth import username
+
+        return username(self._client)
+
+    def disconnect(self) -> None:
+        """Close the connections. The session is left alive: other processes may share it."""
+        self._client.close()
+
+    def describe(self, object_name: str) -> ObjectSchema:
+        from dinmo_dbt.salesforce.describe import describe
+
+        folded = object_name.lower()
+        if folded not in self._schemas:
+            self._schemas[folded] = describe(self._client, object_name)
+        return self._schemas[folded]
+
+    def has_records(self, object_name: str) -> bool:
+        from dinmo_dbt.salesforce.lookup import has_records
+
+        return has_records(self._client, object_name)
+
+    def lookup(self, object_name: str, field: Field, values: pa.Array) -> pa.Table:
+        from dinmo_dbt.salesforce.lookup import lookup
+
+        return lookup(self._client, object_name, field, values, scratch=self._scratch, sleep=self._sleep)
+
+    def read(self, object_name: str, fields: tuple[str, ...], record_ids: tuple[str, ...]) -> list[dict[str, object]]:
+        from dinmo_dbt.salesforce.collections import read
+
+        return read(self._client, object_name, fields, record_ids)
+
+    def create_job(self, batch: Batch) -> str:
+        from dinmo_dbt.salesforce.bulk import create_job
+
+        return create_job(self._client, batch)
+
+    def upload(self, job_id: str, batch: Batch) -> None:
+        from dinmo_dbt.salesforce.bulk import upload
+
+        upload(self._client, job_id, batch, scratch=self._scratch)
+
+    def close(self, job_id: str) -> None:
+        from dinmo_dbt.salesforce.bulk import close
+
+        close(self._client, job_id)
+
+    def abort(self, job_id: str) -> None:
+        from dinmo_dbt.salesforce.bulk import abort
+
+        abort(self._client, job_id)
+
+    def job(self, job_id: str) -> Job | None:
+        from dinmo_dbt.salesforce.bulk import job
+
+        return job(self._client, job_id)
+
+    def results(self, job_id: str, batch: Batch) -> pa.Table:
+        from dinmo_dbt.salesforce.bulk import read_results
+
+        return read_results(self._client, job_id, batch, scratch=self._scratch, sleep=self._sleep)
+
+    def send(self, batch: Batch) -> pa.Table:
+        from dinmo_dbt.salesforce.collections import send
+
+        return send(self._client, batch, self.describe(batch.object))

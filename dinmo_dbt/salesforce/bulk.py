@@ -1,0 +1,219 @@
+"""Bulk API 2.0: ingest jobs, their result files, and query jobs (Bulk API 2.0 Developer Guide).
+
+A job does nothing before `close`, so everything up to it may be given up and begun again with a new job. A doubtful
+upload is never repeated on the same job: what the org would do with a second PUT is documented only as "refused".
+"""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import re
+import tempfile
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import pyarrow as pa
+
+from dinmo_dbt.destination import Batch, Job, Operation
+from dinmo_dbt.errors import DestinationError, NotApplied, OutcomeUnknown
+from dinmo_dbt.salesforce import encode, results
+from dinmo_dbt.salesforce.client import Client, Effect, Request, checked_id
+from dinmo_dbt.salesforce.errors import SalesforceRefusal
+
+RESULT_READS_MAX = 5
+QUERY_POLLS_MAX = 2_000
+QUERY_PAGES_MAX = 10_000
+_POLL_FIRST_S = 0.2
+_POLL_MAX_S = 10.0
+_PAGE_ROWS = 100_000
+
+
+def create_job(client: Client, batch: Batch) -> str:
+    """Open an ingest job; its id. A reply lost leaves at most an empty job that does nothing."""
+    body = {
+        "object": batch.object,
+        "operation": batch.operation.value,
+        "contentType": "CSV",
+        "columnDelimiter": "COMMA",
+        "lineEnding": "LF",
+    }
+    if batch.operation is Operation.UPSERT:
+        assert batch.match is not None
+        body["externalIdFieldName"] = batch.match
+    return _new_job(client, "jobs/ingest", body)
+
+
+def upload(client: Client, job_id: str, batch: Batch, *, scratch: Path) -> None:
+    """PUT the batch as CSV. NotApplied after any fault: abort the job and open another."""
+    with tempfile.TemporaryFile(dir=scratch) as file:  # 0600, and gone with its descriptor
+        size = encode.write_csv(batch, file)
+        if size > encode.FILE_BYTES_MAX:
+            raise AssertionError(f"a batch of {size} bytes: plan cuts at {encode.FILE_BYTES_MAX}")
+        client.call(
+            Request(
+                "PUT",
+                f"jobs/ingest/{checked_id(job_id)}/batches",
+                Effect.STAGES,
+                body=file,
+                content_type="text/csv; charset=UTF-8",
+                holds_values=True,
+            )
+        )
+
+
+def close(client: Client, job_id: str) -> None:
+    """PATCH UploadComplete: the commit point. Fine if the job is closed already; OutcomeUnknown: ask `job`."""
+    try:
+        _set_state(client, job_id, "UploadComplete")
+    except SalesforceRefusal:
+        found = job(client, job_id)
+        if found is None or found.is_open or found.state == "Aborted":
+            raise
+
+
+def abort(client: Client, job_id: str) -> None:
+    """PATCH Aborted: after it the job writes nothing more. Fine if the job has ended, or is unknown to the org."""
+    try:
+        _set_state(client, job_id, "Aborted")
+    except SalesforceRefusal:
+        found = job(client, job_id)
+        if found is not None and not found.is_terminal:
+            raise
+
+
+def job(client: Client, job_id: str) -> Job | None:
+    """The job's state; None if the org no longer knows it."""
+    try:
+        info = client.get(f"jobs/ingest/{checked_id(job_id)}", is_whole=_is_job)
+    except SalesforceRefusal as refusal:
+        if refusal.status == 404:
+            return None
+        raise
+    error = info.get("errorMessage")
+    return Job(
+        id=job_id,
+        state=info["state"],
+        processed=_count(info.get("numberRecordsProcessed")),
+        failed=_count(info.get("numberRecordsFailed")),
+        error=error if isinstance(error, str) else "",
+    )
+
+
+def read_results(
+    client: Client, job_id: str, batch: Batch, *, scratch: Path, sleep: Callable[[float], None]
+) -> pa.Table:
+    """`RESULTS` of a terminal job for each batch row; read again while a file is short of the job's own counters."""
+    found = job(client, job_id)
+    if found is None:
+        raise OutcomeUnknown(
+            "DB610",
+            f"the org no longer knows job {job_id}",
+            hint="Salesforce keeps jobs for 7 days: look at the object's records",
+        )
+    assert found.is_terminal, f"job {job_id} is {found.state}"
+    reason = ""
+    for read in range(RESULT_READS_MAX):
+        last = read == RESULT_READS_MAX - 1
+        try:
+            files = _read_files(client, job_id, scratch)
+        except results.UnreadableFile as fault:
+            reason = f"unreadable: {fault}"
+        else:
+            reason = _shortfall(found, files)
+            written = files.succeeded.num_rows + files.failed.num_rows
+            touched = written > 0 or found.processed > 0
+            # Rows of an untouched job need not be listed: an upload that never landed has none.
+            complete = files.rows >= batch.rows.num_rows or (not touched and files.rows == 0)
+            if not reason and (complete or last):
+                return results.join(batch, files, touched=touched, job_error=found.error)
+        if not last:
+            sleep(min(_POLL_MAX_S, _POLL_FIRST_S * 4**read))
+    raise OutcomeUnknown(
+        "DB610",
+        f"the result files of job {job_id} stay incomplete ({reason}) after {RESULT_READS_MAX} reads",
+        hint="run sync again: it reads them anew",
+    )
+
+
+def query(client: Client, soql: str, *, scratch: Path, sleep: Callable[[float], None]) -> Iterator[pa.Table]:
+    """The pages of a Bulk query, each a table of utf8 columns."""
+    body = {
+        "operation": "query",
+        "query": soql,
+        "contentType": "CSV",
+        "columnDelimiter": "COMMA",
+        "lineEnding": "LF",
+    }
+    path = f"jobs/query/{_new_job(client, 'jobs/query', body)}"
+    _await_query(client, path, sleep)
+    locator: str | None = None
+    with tempfile.TemporaryFile(dir=scratch) as file:
+        for _ in range(QUERY_PAGES_MAX):
+            params = {"maxRecords": str(_PAGE_ROWS), **({"locator": locator} if locator else {})}
+            reply = client.call(Request("GET", f"{path}/results", params=params, file=file, accept="text/csv"))
+            try:
+                yield results.read_file(file)
+            except results.UnreadableFile as fault:
+                raise NotApplied("DB610", f"a page of {path} is unreadable: {fault}") from None
+            locator = reply.headers.get("Sforce-Locator", "null")
+            if locator in ("null", ""):
+                return
+            if not re.fullmatch(r"[A-Za-z0-9+/=_-]{1,200}", locator):
+                raise NotApplied("DB610", f"{path} names a next page of unknown form")
+    raise NotApplied("DB610", f"{path} has more than {QUERY_PAGES_MAX} pages")
+
+
+def _await_query(client: Client, path: str, sleep: Callable[[float], None]) -> None:
+    pause = _POLL_FIRST_S
+    for _ in range(QUERY_POLLS_MAX):
+        info = client.get(path, is_whole=_is_job)
+        if info["state"] == "JobComplete":
+            return
+        if info["state"] in ("Failed", "Aborted"):
+            raise DestinationError("DB611", f"{path} ended as {info['state']}")
+        sleep(pause)
+        pause = min(_POLL_MAX_S, pause * 1.5)
+    with contextlib.suppress(DestinationError):
+        client.call(Request("PATCH", path, body=b'{"state":"Aborted"}'))
+    raise DestinationError("DB611", f"{path} is not done after {QUERY_POLLS_MAX} polls")
+
+
+def _read_files(client: Client, job_id: str, scratch: Path) -> results.ResultFiles:
+    tables = []
+    for name in ("successfulResults", "failedResults", "unprocessedrecords"):
+        with tempfile.TemporaryFile(dir=scratch) as file:
+            client.call(Request("GET", f"jobs/ingest/{checked_id(job_id)}/{name}", file=file, accept="text/csv"))
+            tables.append(results.read_file(file))
+    return results.ResultFiles(*tables)
+
+
+def _shortfall(found: Job, files: results.ResultFiles) -> str:
+    """Why the files can't be whole by the job's own counters; '' if they can. The counters may lag, never lead."""
+    succeeded = found.processed - found.failed
+    if files.succeeded.num_rows < succeeded:
+        return f"{files.succeeded.num_rows} of {succeeded} successful rows"
+    if files.failed.num_rows < found.failed:
+        return f"{files.failed.num_rows} of {found.failed} failed rows"
+    return ""
+
+
+def _new_job(client: Client, path: str, body: dict[str, str]) -> str:
+    # Opening a job again after a lost reply leaves an empty one behind, which changes nothing.
+    request = Request(
+        "POST", path, Effect.NOTHING, body=json.dumps(body).encode(), holds_values="query" in body, is_whole=_is_job
+    )
+    return checked_id(client.call(request).json["id"])
+
+
+def _set_state(client: Client, job_id: str, state: str) -> None:
+    body = json.dumps({"state": state}).encode()
+    client.call(Request("PATCH", f"jobs/ingest/{checked_id(job_id)}", Effect.REPEATABLE, body=body))
+
+
+def _is_job(content: object) -> bool:
+    return isinstance(content, dict) and isinstance(content.get("id"), str) and isinstance(content.get("state"), str)
+
+
+def _count(number: object) -> int:
+    return number if isinstance(number, int) else 0

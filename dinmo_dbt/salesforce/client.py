@@ -1,0 +1,543 @@
+"""The one door to Salesforce over HTTP: timeouts, retries, session refresh, limits and the hosts that may be called.
+
+Every request of the package goes through `Client.call`. A reply is one of three: whole, a definite refusal
+(`SalesforceRefusal`, nothing was applied), or none that can be trusted; what the last means depends on the call's
+`Effect`. Nothing is logged here; no message carries a token, a body, or, for requests that hold row values, any of
+Salesforce's own words.
+
+simple-salesforce: `Client.simple` is a `simple_salesforce.Salesforce` whose session is this door, and describe and
+limits are read through its `restful`. Its writes, pagers and logins are not used, for these reasons, each seen in
+1.12.10: no timeouts, redirects followed with the request's secrets, a token reply's whole body in an exception's
+text, no refresh in bulk2, results decoded by a guessed charset.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import io
+import ipaddress
+import json
+import random
+import re
+import threading
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from decimal import Decimal
+from enum import Enum
+from typing import TYPE_CHECKING, Any, BinaryIO, NoReturn
+from urllib.parse import SplitResult, quote, urlencode, urlsplit
+
+import requests
+import urllib3
+
+from dinmo_dbt import __version__
+from dinmo_dbt.destination import ApiUsage
+from dinmo_dbt.errors import AuthError, DestinationError, LimitReached, NotApplied, OutcomeUnknown
+from dinmo_dbt.project import Secret
+from dinmo_dbt.salesforce.errors import ErrorClass, SalesforceRefusal, classify, hint
+
+if TYPE_CHECKING:
+    from simple_salesforce import Salesforce
+
+API_VERSION = "62.0"  # results, and the ids in failed rows, need 53 or later; newer versions change nothing we use
+
+CONNECT_TIMEOUT_S = 10
+READ_TIMEOUT_S = 120
+ATTEMPTS_MAX = 8
+BACKOFF_BASE_S = 0.5
+BACKOFF_MAX_S = 30.0
+RETRY_AFTER_MAX_S = 60.0
+JSON_BYTES_MAX = 64 << 20
+FILE_BYTES_MAX = 1 << 30
+_CHUNK_BYTES = 1 << 16
+
+# Domains of Salesforce itself (Salesforce Help, "My Domain URL Formats"): hosts are compared by suffix.
+_SALESFORCE_DOMAINS = ("salesforce.com", "salesforce.mil", "sfcrmproducts.cn")
+
+
+class Effect(Enum):
+    """What a call does when it arrives, and so what may follow a reply that never came."""
+
+    NOTHING = "nothing"  # a read, or a call that changes no record: sent again; in the end NotApplied
+    STAGES = "stages"  # stages data, changes no record, must not be repeated: NotApplied at once
+    REPEATABLE = "repeatable"  # the same end state once or twice: sent again; in the end OutcomeUnknown
+    ONCE = "once"  # never sent again after a doubt: OutcomeUnknown at once
+
+    @property
+    def repeats(self) -> bool:
+        return self in (Effect.NOTHING, Effect.REPEATABLE)
+
+    @property
+    def acts(self) -> bool:
+        return self in (Effect.REPEATABLE, Effect.ONCE)
+
+
+@dataclass(frozen=True, slots=True)
+class Login:
+    """What a login gave: where to call, the session's token, and the org's id (18 characters)."""
+
+    instance_url: str
+    token: Secret
+    organization_id: str
+    username: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class Reply:
+    """A whole reply of status 2xx. `json` is None when the body was empty or went to a file."""
+
+    status: int
+    headers: Mapping[str, str]
+    json: Any = None
+    body_bytes: int = 0
+
+
+@dataclass(frozen=True, slots=True)
+class Request:
+    """One call, as often as it is sent. `path` is below `/services/data/vNN.N/` unless it starts with `/`."""
+
+    method: str
+    path: str
+    effect: Effect = Effect.NOTHING
+    params: Mapping[str, str] | None = None
+    body: bytes | BinaryIO | None = None
+    content_type: str = "application/json; charset=UTF-8"
+    accept: str = "application/json"
+    holds_values: bool = False  # row values in the request: Salesforce's words about it stay out of messages
+    file: BinaryIO | None = None  # where the body goes; None: it is JSON
+    exact_numbers: bool = False  # JSON numbers arrive as their text
+    is_whole: Callable[[Any], bool] | None = None  # whether the JSON has the promised shape
+
+
+class _Doubtful(Exception):
+    """The request may have acted, and no whole reply came."""
+
+
+class _NotSent(Exception):
+    """The request is known not to have acted, and may be sent again; `after_s` is the server's own wish."""
+
+    def __init__(self, reason: str, after_s: float | None = None, *, final: type[DestinationError] = NotApplied):
+        super().__init__(reason)
+        self.after_s = after_s
+        self.final = final
+
+
+class _SessionExpired(Exception):
+    """401 INVALID_SESSION_ID."""
+
+
+class Client:
+    """A logged-in HTTP client of one org. Safe to use from several threads.
+
+    `log_in(client)` gives a `Login`; it is called at once and again, under a lock, when the session expires.
+    """
+
+    def __init__(
+        self,
+        log_in: Callable[[Client], Login],
+        *,
+        sleep: Callable[[float], None],
+        rng: random.Random,
+        api_share: Decimal = Decimal(80),
+        trust_env: bool = False,
+    ) -> None:
+        self._log_in = log_in
+        self._sleep = sleep
+        self._rng = rng
+        self._api_share = api_share
+        self._session = _plain_session(trust_env)
+        self._lock = threading.Lock()
+        self._renewal = threading.Lock()
+        self._simple: Salesforce | None = None
+        self.calls = 0
+        self.usage = ApiUsage(0, 0)
+        self.login = log_in(self)
+
+    def close(self) -> None:
+        self._session.close()
+
+    # The calls of the package
+
+    def get(self, path: str, params: Mapping[str, str] | None = None, **options: Any) -> Any:
+        """The JSON of a read."""
+        return self.call(Request("GET", path, params=params, **options)).json
+
+    def call(self, request: Request) -> Reply:
+        """Send until a whole reply comes or the bound is met.
+
+        Raises SalesforceRefusal, AuthError, LimitReached, NotApplied, or OutcomeUnknown (see `Effect`).
+        """
+        doubt = ""
+        renewed = False
+        error: DestinationError = NotApplied("DB607", f"{_name(request)}: not answered")
+        for attempt in range(ATTEMPTS_MAX):
+            login = self.login
+            try:
+                url = _url(login.instance_url, request)
+                return self._attempt(request, url, {"Authorization": f"Bearer {login.token.reveal()}"})
+            except _SessionExpired:
+                if renewed:
+                    error = AuthError(
+                        "DB604", "Salesforce refused a session that was just renewed", hint="is the user still active?"
+                    )
+                    break
+                renewed = True
+                try:
+                    self._renew(login)
+                except DestinationError as refused:
+                    error = refused
+                    break
+            except _NotSent as pause:
+                error = pause.final("DB607", f"{_name(request)}: {pause}, {attempt + 1} times")
+                self._pause(attempt, pause.after_s)
+            except _Doubtful as lost:
+                doubt = str(lost)
+                error = NotApplied("DB607", f"{_name(request)}: {lost}, at attempt {attempt + 1}")
+                if not request.effect.repeats:
+                    break
+                self._pause(attempt, None)
+            except DestinationError as refused:
+                error = refused
+                break
+        if doubt and request.effect.acts:
+            raise OutcomeUnknown(
+                "DB608", f"{_name(request)}: no whole reply came ({doubt}); it may have been applied"
+            ) from error
+        raise error
+
+    def post_form(self, url: str, form: Mapping[str, str], headers: Mapping[str, str]) -> tuple[int, Any]:
+        """A login call: status and JSON (None if the body isn't). Repeating it gives another token, no harm.
+
+        Sent without a session's token; the URL must have passed `checked_url`.
+        """
+        kind = {"Content-Type": "application/x-www-form-urlencoded"}
+        return self._ask("POST", url, {**kind, **headers}, urlencode(form).encode())
+
+    def get_as(self, login: Login, path: str) -> tuple[int, Any]:
+        """A read during login, under the token just given: status and JSON (None if the body isn't)."""
+        headers = {"Authorization": f"Bearer {login.token.reveal()}"}
+        return self._ask("GET", _url(login.instance_url, Request("GET", path)), headers, None)
+
+    def _ask(self, method: str, url: str, headers: Mapping[str, str], body: bytes | None) -> tuple[int, Any]:
+        """One call of the login: repeated on faults, any other answer is the caller's to judge."""
+        reason = ""
+        for attempt in range(ATTEMPTS_MAX):
+            try:
+                with self._exchange(
+                    method, url, headers={"Accept": "application/json", **headers}, body=body
+                ) as response:
+                    text = _read_all(response, JSON_BYTES_MAX)
+                if response.status_code < 500 and response.status_code not in (420, 429):
+                    return response.status_code, _json_or_none(text)
+                reason = f"HTTP {response.status_code}"
+            except (_NotSent, _Doubtful) as fault:
+                reason = str(fault)
+            self._pause(attempt, None)
+        raise AuthError("DB601", f"no answer from {urlsplit(url).hostname}: {reason}")
+
+    @property
+    def simple(self) -> Salesforce:
+        """A simple-salesforce object whose every request passes `call`; for reads only."""
+        if self._simple is None:
+            from simple_salesforce import Salesforce
+
+            simple = Salesforce(
+                session_id="-", instance_url=self.login.instance_url, version=API_VERSION, session=_ReadingSession(self)
+            )
+            simple.base_url = f"{self.login.instance_url}/services/data/v{API_VERSION}/"
+            self._simple = simple
+        return self._simple
+
+    # One attempt
+
+    def _attempt(self, request: Request, url: str, headers: Mapping[str, str]) -> Reply:
+        self._enforce_share()
+        kind = {"Accept": request.accept}
+        if request.body is not None:
+            kind["Content-Type"] = request.content_type
+        body = request.body
+        if body is not None and not isinstance(body, bytes):
+            body.seek(0)
+        response = self._exchange(request.method, url, headers={**kind, **headers}, body=body)
+        with response:
+            if not 200 <= response.status_code < 300:
+                _refuse(request, response)
+            return _whole_reply(request, response)
+
+    def _exchange(
+        self, method: str, url: str, *, headers: Mapping[str, str], body: bytes | BinaryIO | None
+    ) -> requests.Response:
+        with self._lock:
+            self.calls += 1
+        try:
+            response = self._session.request(
+                method,
+                url,
+                headers=dict(headers),
+                data=body,
+                timeout=(CONNECT_TIMEOUT_S, READ_TIMEOUT_S),
+                allow_redirects=False,
+                stream=True,
+            )
+        except requests.exceptions.SSLError:
+            raise NotApplied("DB603", f"the certificate of {urlsplit(url).hostname} is not trusted") from None
+        except (requests.exceptions.ConnectTimeout, requests.exceptions.ProxyError):
+            raise _NotSent("no connection within the time allowed") from None
+        except requests.exceptions.ConnectionError as fault:
+            # Refused, or no such host: the request never left. Anything else may have arrived.
+            raise (_NotSent("no connection") if _never_connected(fault) else _Doubtful("connection lost")) from None
+        except requests.exceptions.RequestException as fault:
+            raise _Doubtful(type(fault).__name__) from None
+        self._note_usage(response.headers.get("Sforce-Limit-Info", ""))
+        return response
+
+    def _note_usage(self, header: str) -> None:
+        found = re.search(r"(?<!-)api-usage=(\d{1,12})/(\d{1,12})", header)
+        if found:
+            self.usage = ApiUsage(int(found[1]), int(found[2]))
+
+    def _enforce_share(self) -> None:
+        used, limit = self.usage.used, self.usage.limit
+        if limit and used >= limit * self._api_share / 100:
+            raise LimitReached(
+                "DB609",
+                f"{used} of the org's {limit} daily API calls are used; api_share allows {self._api_share}%",
+                hint="wait for the 24-hour window to move on, or raise api_share in dinmo.yml",
+            )
+
+    def _renew(self, expired: Login) -> None:
+        """Log in again unless another thread just did; the org must stay the same."""
+        with self._renewal:
+            if self.login is not expired:
+                return
+            login = self._log_in(self)
+            if login.organization_id != expired.organization_id:
+                raise AuthError(
+                    "DB602", f"the renewed session is of another org: {login.organization_id}", hint="nothing was sent"
+                )
+            self.login = login
+            self._simple = None
+
+    def _pause(self, attempt: int, after_s: float | None) -> None:
+        if attempt == ATTEMPTS_MAX - 1:
+            return
+        backoff = self._rng.uniform(0, min(BACKOFF_MAX_S, BACKOFF_BASE_S * 2**attempt))
+        self._sleep(backoff if after_s is None else min(after_s, RETRY_AFTER_MAX_S) + backoff)
+
+
+def checked_url(url: str, *, like: str | None = None) -> str:
+    """scheme://host[:port] of `url` if secrets may be sent there: https to Salesforce, or a loopback host.
+
+    `like`: a URL already checked; both must be Salesforce, or both loopback.
+    """
+    try:
+        parts = urlsplit(url.strip())
+        host, port = parts.hostname or "", parts.port
+    except ValueError:
+        raise AuthError("DB603", "the URL can't be read", hint="write it as https://acme.my.salesforce.com") from None
+    loopback = _is_loopback(host)
+    if parts.username is not None or parts.password is not None or not host.isascii() or host.endswith("."):
+        _refuse_host(host)
+    if loopback:
+        allowed = parts.scheme in ("http", "https")
+    else:
+        ours = any(host.endswith("." + domain) for domain in _SALESFORCE_DOMAINS)
+        allowed = parts.scheme == "https" and port in (None, 443) and ours and bool(_HOST.fullmatch(host))
+    if not allowed:
+        _refuse_host(host)
+    if like is not None and _is_loopback(urlsplit(like).hostname or "") != loopback:
+        _refuse_host(host)
+    return _origin(parts, host, port)
+
+
+def checked_path(path: str) -> str:
+    """A path that a reply named, if it is one of the data API on the host we already talk to (never a URL)."""
+    if not isinstance(path, str) or not _REPLY_PATH.fullmatch(path) or ".." in path:
+        raise DestinationError("DB603", "a reply named a place that is not a path of this org's data API")
+    return "/" + path.lstrip("/")
+
+
+def checked_id(text: object) -> str:
+    """A Salesforce id from a reply, before it becomes part of a path."""
+    if not isinstance(text, str) or not re.fullmatch(r"[a-zA-Z0-9]{15}([a-zA-Z0-9]{3})?", text):
+        raise DestinationError("DB611", "a reply named an id that is none")
+    return text
+
+
+_HOST = re.compile(r"[a-z0-9]([a-z0-9.-]*[a-z0-9])?")
+_REPLY_PATH = re.compile(r"/?services/data/v[1-9][0-9]{0,2}\.0/[A-Za-z0-9_./?=&%-]{1,2000}")
+
+
+def _is_loopback(host: str) -> bool:
+    if host == "localhost":
+        return True
+    with contextlib.suppress(ValueError):
+        return ipaddress.ip_address(host).is_loopback
+    return False
+
+
+def _refuse_host(host: str) -> NoReturn:
+    raise AuthError(
+        "DB603",
+        f"refusing to send credentials to {host[:100] or 'an empty host'}",
+        hint="use https and the org's My Domain, login.salesforce.com or test.salesforce.com",
+    )
+
+
+def _origin(parts: SplitResult, host: str, port: int | None) -> str:
+    name = f"[{host}]" if ":" in host else host
+    return f"{parts.scheme}://{name}" + (f":{port}" if port else "")
+
+
+def _plain_session(trust_env: bool) -> requests.Session:
+    """A session that repeats nothing by itself: `Client.call` decides what is sent again, and counts it."""
+    session = requests.Session()
+    session.trust_env = trust_env
+    session.headers["User-Agent"] = f"dinmo-dbt/{__version__}"
+    adapter = requests.adapters.HTTPAdapter(max_retries=urllib3.Retry(0, read=False), pool_maxsize=8)
+    session.mount("https://", adapter)
+    session.mount("http://", adapter)
+    return session
+
+
+class _ReadingSession(requests.Session):
+    """What simple-salesforce takes for its session: every request is a read through the client's door."""
+
+    def __init__(self, client: Client) -> None:
+        super().__init__()
+        self._client = client
+
+    def request(self, method: str | bytes, url: str | bytes, **options: Any) -> requests.Response:  # type: ignore[override]
+        assert method == "GET", "simple-salesforce only reads here"
+        parts = urlsplit(str(url))
+        query = parts.query or urlencode(options.get("params") or {})
+        reply = self._client.call(Request("GET", parts.path + ("?" + query if query else "")))
+        response = requests.Response()
+        response.status_code = reply.status
+        response.headers.update(reply.headers)
+        response.raw = io.BytesIO(json.dumps(reply.json).encode())
+        return response
+
+
+def _url(instance_url: str, request: Request) -> str:
+    path = request.path if request.path.startswith("/") else f"/services/data/v{API_VERSION}/{request.path}"
+    assert not path.startswith("//") and ".." not in path, path
+    if request.params:
+        # %20 and %2B, never `+`: servers differ on what a plus in a query means.
+        path += "?" + urlencode(request.params, quote_via=quote)
+    return instance_url + path
+
+
+def _name(request: Request) -> str:
+    """Method and path without its query, which can hold row values."""
+    return f"{request.method} {request.path.partition('?')[0]}"
+
+
+def _never_connected(fault: requests.exceptions.ConnectionError) -> bool:
+    reason = fault.args[0] if fault.args else None
+    cause = getattr(reason, "reason", reason)
+    return isinstance(cause, urllib3.exceptions.NewConnectionError)
+
+
+def _read_all(response: requests.Response, bytes_max: int) -> bytes:
+    sink = io.BytesIO()
+    _copy(response, sink, bytes_max)
+    return sink.getvalue()
+
+
+def _copy(response: requests.Response, file: BinaryIO, bytes_max: int) -> int:
+    """The body, decompressed, into `file`; _Doubtful if it breaks off or passes the bound."""
+    size = 0
+    try:
+        for chunk in response.iter_content(_CHUNK_BYTES):
+            size += len(chunk)
+            if size > bytes_max:
+                raise _Doubtful(f"a reply of more than {bytes_max} bytes")
+            file.write(chunk)
+    except (requests.exceptions.RequestException, urllib3.exceptions.HTTPError):
+        raise _Doubtful("the reply broke off") from None
+    return size
+
+
+def _json_or_none(body: bytes) -> Any:
+    try:
+        return json.loads(body)
+    except (ValueError, RecursionError):
+        return None
+
+
+def _whole_reply(request: Request, response: requests.Response) -> Reply:
+    if request.file is not None:
+        request.file.seek(0)
+        request.file.truncate()
+        size = _copy(response, request.file, FILE_BYTES_MAX)
+        return Reply(response.status_code, response.headers, None, size)
+    body = _read_all(response, JSON_BYTES_MAX)
+    if not body.strip():
+        content = None
+    else:
+        try:
+            content = json.loads(body, parse_float=str, parse_int=str) if request.exact_numbers else json.loads(body)
+        except (ValueError, RecursionError):
+            raise _Doubtful("the reply is not JSON") from None
+    if request.is_whole is not None and not request.is_whole(content):
+        raise _Doubtful("the reply does not have the promised shape")
+    return Reply(response.status_code, response.headers, content, len(body))
+
+
+def _refuse(request: Request, response: requests.Response) -> NoReturn:
+    """Raise what a status outside 2xx means."""
+    status = response.status_code
+    if 300 <= status < 400:
+        raise NotApplied("DB605", f"{_name(request)}: HTTP {status}, a redirect; none is followed")
+    try:
+        content = _json_or_none(_read_all(response, JSON_BYTES_MAX))
+    except _Doubtful:
+        content = None
+    code, message = _salesforce_error(content)
+    after_s = _retry_after(response.headers.get("Retry-After", ""))
+    if status == 401:
+        if code in ("INVALID_SESSION_ID", ""):
+            raise _SessionExpired
+        raise AuthError("DB604", f"Salesforce refused the session: {code}", hint=hint(code))
+    if code == "REQUEST_LIMIT_EXCEEDED" and "concurrent" in message.lower():
+        raise _NotSent("too many long requests at once in the org", after_s, final=LimitReached)
+    if code in ("REQUEST_LIMIT_EXCEEDED", "LIMIT_EXCEEDED", "EXCEEDEDQUOTA"):
+        raise LimitReached("DB609", f"{_name(request)}: {code}", hint=hint("REQUEST_LIMIT_EXCEEDED"))
+    if status in (420, 429):
+        raise _NotSent(f"HTTP {status}", after_s)
+    if status == 503 and (after_s is not None or classify(code) is ErrorClass.TRANSIENT):
+        raise _NotSent(f"HTTP 503 {code}".rstrip(), after_s)  # refused at the door: a definite answer
+    if status >= 500:
+        raise _Doubtful(f"HTTP {status} {code}".rstrip())
+    shown = code if request.holds_values or not message else f"{code}: {_one_line(message)}"
+    raise SalesforceRefusal(
+        "DB606",
+        f"{_name(request)}: HTTP {status} {shown}".rstrip(),
+        status=status,
+        salesforce_code=code,
+        salesforce_message=message,
+        hint=hint(code),
+    )
+
+
+def _salesforce_error(content: Any) -> tuple[str, str]:
+    """errorCode and message of the first error, '' where the body is not Salesforce's error array."""
+    first = content[0] if isinstance(content, list) and content else content
+    if not isinstance(first, dict):
+        return "", ""
+    code, message = first.get("errorCode"), first.get("message")
+    code = code if isinstance(code, str) and re.fullmatch(r"[A-Za-z0-9_]{1,100}", code) else ""
+    return code, message if isinstance(message, str) else ""
+
+
+def _retry_after(header: str) -> float | None:
+    """Seconds; a date is not honoured as such (no clock here) but still says that the answer is definite."""
+    if not header:
+        return None
+    return float(header) if re.fullmatch(r"\d{1,6}", header.strip()) else 0.0
+
+
+def _one_line(message: str) -> str:
+    printable = "".join(c if c.isprintable() else " " for c in message)
+    return " ".join(printable.split())[:300]

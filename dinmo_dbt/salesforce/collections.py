@@ -1,0 +1,108 @@
+"""sObject Collections: at most 200 rows a call, answered by position (REST guide, "sObject Collections")."""
+
+from __future__ import annotations
+
+from typing import Any
+from urllib.parse import quote
+
+import pyarrow as pa
+
+from dinmo_dbt.destination import RESULTS, Batch, Fate, ObjectSchema, Operation
+from dinmo_dbt.salesforce import encode
+from dinmo_dbt.salesforce.client import Client, Effect, Request, checked_id
+from dinmo_dbt.salesforce.errors import SalesforceRefusal
+
+ROWS_MAX = 200
+
+
+def send(client: Client, batch: Batch, schema: ObjectSchema) -> pa.Table:
+    """`RESULTS` in batch order. OutcomeUnknown if no whole reply came; an insert is never sent twice.
+
+    A row that Salesforce can't parse makes it refuse the whole call; the call is then halved until that row is alone
+    with its error.
+    """
+    count = batch.rows.num_rows
+    assert 0 < count <= ROWS_MAX, count
+    try:
+        items = client.call(_request(batch, schema)).json
+    except SalesforceRefusal as refusal:
+        if refusal.salesforce_code != "JSON_PARSER_ERROR":
+            raise
+        if count > 1:
+            halves = (batch.rows.slice(0, count // 2), batch.rows.slice(count // 2))
+            return pa.concat_tables([send(client, _with_rows(batch, half), schema) for half in halves])
+        code, message = refusal.salesforce_code, refusal.salesforce_message
+        return _table([(Fate.REJECTED.value, None, None, code, message, None)])
+    return _table([_result(item, batch) for item in items])
+
+
+def read(
+    client: Client, object_name: str, fields: tuple[str, ...], record_ids: tuple[str, ...]
+) -> list[dict[str, object]]:
+    """At most 200 records by id; a missing record is left out."""
+    assert len(record_ids) <= ROWS_MAX
+    if not record_ids:
+        return []
+    import json
+
+    wanted = list(dict.fromkeys(("Id", *fields)))
+    body = json.dumps({"ids": list(record_ids), "fields": wanted}).encode()
+    path = f"composite/sobjects/{quote(object_name, safe='')}"
+    reply = client.call(Request("POST", path, body=body, holds_values=True, is_whole=_is_list_of(len(record_ids))))
+    return [{name: value for name, value in item.items() if name != "attributes"} for item in reply.json if item]
+
+
+def _request(batch: Batch, schema: ObjectSchema) -> Request:
+    count = batch.rows.num_rows
+    whole = _is_list_of(count)
+    if batch.operation is Operation.DELETE:
+        ids = ",".join(checked_id(text) for text in batch.rows.column("Id").to_pylist())
+        params = {"ids": ids, "allOrNone": "false"}
+        return Request("DELETE", "composite/sobjects", Effect.REPEATABLE, params=params, is_whole=whole)
+    method, path, effect = "PATCH", "composite/sobjects", Effect.REPEATABLE
+    if batch.operation is Operation.INSERT:
+        method, effect = "POST", Effect.ONCE
+    elif batch.operation is Operation.UPSERT:
+        assert batch.match is not None
+        path += f"/{quote(batch.object, safe='')}/{quote(batch.match, safe='')}"
+    body = encode.json_records(batch, schema)
+    return Request(method, path, effect, body=body, holds_values=True, is_whole=whole)
+
+
+def _is_list_of(count: int) -> Any:
+    def is_whole(content: object) -> bool:
+        return (
+            isinstance(content, list)
+            and len(content) == count
+            and all(item is None or isinstance(item, dict) for item in content)
+        )
+
+    return is_whole
+
+
+def _result(item: dict[str, Any] | None, batch: Batch) -> tuple[str | bool | None, ...]:
+    item = item or {}
+    record_id = item.get("id")
+    record_id = record_id if isinstance(record_id, str) else None
+    if item.get("success") is True:
+        created = item.get("created", batch.operation is Operation.INSERT)
+        return (Fate.SUCCEEDED.value, record_id, bool(created), None, None, None)
+    errors = [error for error in item.get("errors") or () if isinstance(error, dict)]
+    codes = [str(error.get("statusCode") or error.get("errorCode") or "UNKNOWN_EXCEPTION") for error in errors]
+    if batch.operation is Operation.DELETE and codes == ["ENTITY_IS_DELETED"]:
+        return (Fate.SUCCEEDED.value, record_id, False, None, None, None)
+    message = "; ".join(str(error.get("message") or "") for error in errors)
+    names = ",".join(dict.fromkeys(str(name) for error in errors for name in error.get("fields") or ()))
+    code = codes[0] if codes else "UNKNOWN_EXCEPTION"
+    return (Fate.REJECTED.value, record_id, None, code, message, names or None)
+
+
+def _table(rows: list[tuple[Any, ...]]) -> pa.Table:
+    columns = zip(*rows, strict=True)
+    return pa.table(
+        [pa.array(column, field.type) for column, field in zip(columns, RESULTS, strict=True)], schema=RESULTS
+    )
+
+
+def _with_rows(batch: Batch, rows: pa.Table) -> Batch:
+    return Batch(batch.id, batch.operation, batch.object, batch.api, batch.columns, batch.match, rows)

@@ -1,0 +1,93 @@
+"""describe -> ObjectSchema, in the exact case of the org (REST guide, "sObject Describe")."""
+
+from __future__ import annotations
+
+import difflib
+import re
+from typing import Any
+
+from dinmo_dbt.destination import Field, ObjectSchema
+from dinmo_dbt.errors import ConfigError, DestinationError
+from dinmo_dbt.salesforce.client import Client
+from dinmo_dbt.salesforce.errors import SalesforceRefusal
+
+_API_NAME = re.compile(r"[A-Za-z][A-Za-z0-9_]{0,120}")
+
+
+def describe(client: Client, object_name: str) -> ObjectSchema:
+    """The object's schema; ConfigError DB301, with the nearest names, if the org has no such object for this user."""
+    if not _API_NAME.fullmatch(object_name):
+        raise _unknown(object_name, [])
+    try:
+        content = client.simple.restful(f"sobjects/{object_name}/describe")
+    except SalesforceRefusal as refusal:
+        if refusal.status == 404 or refusal.salesforce_code == "INVALID_TYPE":
+            raise _unknown(object_name, _object_names(client)) from None
+        raise
+    return parse(content)
+
+
+def parse(content: Any) -> ObjectSchema:
+    """describe's JSON as a schema. Picklist values are the active ones."""
+    try:
+        fields = {entry["name"]: _field(entry) for entry in content["fields"]}
+        return ObjectSchema(
+            name=content["name"],
+            label=content["label"],
+            key_prefix=content.get("keyPrefix"),
+            createable=bool(content["createable"]),
+            updateable=bool(content["updateable"]),
+            deletable=bool(content["deletable"]),
+            custom=bool(content["custom"]),
+            fields=fields,
+        )
+    except (KeyError, TypeError, AttributeError) as fault:
+        raise DestinationError("DB302", f"describe has an unknown form ({type(fault).__name__})") from None
+
+
+def _field(entry: dict[str, Any]) -> Field:
+    return Field(
+        name=entry["name"],
+        label=entry.get("label") or entry["name"],
+        type=entry["type"],
+        length=entry.get("length") or 0,
+        precision=entry.get("precision") or 0,
+        scale=entry.get("scale") or 0,
+        digits=entry.get("digits") or 0,
+        createable=bool(entry.get("createable")),
+        updateable=bool(entry.get("updateable")),
+        nillable=bool(entry.get("nillable")),
+        defaulted_on_create=bool(entry.get("defaultedOnCreate")),
+        external_id=bool(entry.get("externalId")),
+        id_lookup=bool(entry.get("idLookup")),
+        unique=bool(entry.get("unique")),
+        case_sensitive=bool(entry.get("caseSensitive")),
+        restricted_picklist=bool(entry.get("restrictedPicklist")),
+        picklist=tuple(value["value"] for value in entry.get("picklistValues") or () if value.get("active")),
+        reference_to=tuple(entry.get("referenceTo") or ()),
+        relationship_name=entry.get("relationshipName"),
+        calculated=bool(entry.get("calculated")),
+        auto_number=bool(entry.get("autoNumber")),
+        filterable=bool(entry.get("filterable", True)),
+    )
+
+
+def _object_names(client: Client) -> list[str]:
+    content = client.simple.restful("sobjects")
+    entries = content.get("sobjects", []) if content else []
+    return [entry["name"] for entry in entries if isinstance(entry, dict) and isinstance(entry.get("name"), str)]
+
+
+def _unknown(object_name: str, names: list[str]) -> ConfigError:
+    by_folded = {name.lower(): name for name in names}
+    near = [by_folded[name] for name in difflib.get_close_matches(object_name.lower(), by_folded, n=3, cutoff=0.6)]
+    custom = f"{object_name}__c".lower()
+    if custom in by_folded and by_folded[custom] not in near:
+        near.insert(0, by_folded[custom])
+    create = "create it: Setup -> Object Manager -> Create -> Custom Object, and give the user access to it"
+    return ConfigError(
+        "DB301",
+        f"the org has no object {object_name}, or the user may not see it",
+        where=f"object {object_name}",
+        hint=(f"did you mean {' or '.join(near)}? Or " if near else "") + create,
+    )

@@ -1,0 +1,150 @@
+"""Finding records by a field's value: SOQL for few values, one Bulk query job for many. Read-only."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+from urllib.parse import quote
+
+import pyarrow as pa
+import pyarrow.compute as pc
+
+from dinmo_dbt import values
+from dinmo_dbt.destination import Field
+from dinmo_dbt.errors import NotApplied
+from dinmo_dbt.salesforce import bulk
+from dinmo_dbt.salesforce.client import Client, Request, checked_path
+from dinmo_dbt.salesforce.errors import SalesforceRefusal
+
+SOQL_VALUES_MAX = 2_000
+# URI and headers together may have 16,384 bytes (REST guide, status 414 and 431); a token can be 2,000 of them.
+_QUERY_BYTES_MAX = 12_000
+_STRING_CHARACTERS_MAX = 4_000  # of one string in a WHERE clause (SOQL and SOSL limits)
+_PAGES_MAX = 5_000
+
+_ESCAPES = str.maketrans(
+    {"\\": "\\\\", "'": "\\'", '"': '\\"', "\n": "\\n", "\r": "\\r", "\t": "\\t", "\b": "\\b", "\f": "\\f"}
+)
+
+
+def lookup(
+    client: Client,
+    object_name: str,
+    field: Field,
+    wanted: pa.Array,
+    *,
+    scratch: Path,
+    sleep: Callable[[float], None],
+) -> pa.Table:
+    """Columns `value` and `record_id`: every record whose `field` holds one of `wanted`, perhaps in another case."""
+    if len(wanted) > SOQL_VALUES_MAX:
+        try:
+            return _by_bulk_query(client, object_name, field, wanted, scratch=scratch, sleep=sleep)
+        except SalesforceRefusal as refusal:
+            if refusal.salesforce_code not in ("INVALIDENTITY", "FEATURENOTENABLED"):
+                raise  # some standard objects have no Bulk query: those are asked by SOQL
+    return _by_soql(client, object_name, field, wanted)
+
+
+def has_records(client: Client, object_name: str) -> bool:
+    return any(page for page in query(client, f"SELECT Id FROM {object_name} LIMIT 1"))
+
+
+def query(client: Client, soql: str) -> Iterator[list[dict[str, Any]]]:
+    """The pages of a SOQL query, numbers as text."""
+    path, params = "query", {"q": soql}
+    for _ in range(_PAGES_MAX):
+        request = Request(
+            "GET", path, params=params or None, holds_values=True, exact_numbers=True, is_whole=_is_query_page
+        )
+        page = client.call(request).json
+        yield page["records"]
+        if page["done"] is True:
+            return
+        path, params = checked_path(page.get("nextRecordsUrl")), {}
+    raise NotApplied("DB610", f"a query has more than {_PAGES_MAX} pages")
+
+
+def literal(text: str, field: Field) -> str:
+    """A canonical value's wire text as a SOQL literal."""
+    if field.type in values.TEXT_TYPES or field.type in values.ID_TYPES:
+        return "'" + text.translate(_ESCAPES) + "'"
+    return text
+
+
+def _by_soql(client: Client, object_name: str, field: Field, wanted: pa.Array) -> pa.Table:
+    literals = [
+        literal(text, field)
+        for text in values.text(wanted, field).to_pylist()
+        if len(text) <= _STRING_CHARACTERS_MAX or field.type not in values.TEXT_TYPES
+    ]
+    found: list[str | None] = []
+    ids: list[str] = []
+    head = f"SELECT {_select(field)} FROM {object_name} WHERE {field.name} IN ("
+    for chunk in _chunks(literals, _QUERY_BYTES_MAX - len(quote(head + ")", safe=""))):
+        for page in query(client, head + ",".join(chunk) + ")"):
+            for record in page:
+                value = record.get(field.name)
+                found.append(str(value).lower() if isinstance(value, bool) else value)
+                ids.append(record["Id"])
+    return _table(pa.array(found, pa.utf8()), pa.array(ids, pa.utf8()), field)
+
+
+def _chunks(literals: list[str], bytes_max: int) -> Iterator[list[str]]:
+    chunk: list[str] = []
+    size = 0
+    for text in literals:
+        cost = len(quote(text, safe="")) + 3  # and its comma
+        if chunk and size + cost > bytes_max:
+            yield chunk
+            chunk, size = [], 0
+        chunk.append(text)
+        size += cost
+    if chunk:
+        yield chunk
+
+
+def _by_bulk_query(
+    client: Client,
+    object_name: str,
+    field: Field,
+    wanted: pa.Array,
+    *,
+    scratch: Path,
+    sleep: Callable[[float], None],
+) -> pa.Table:
+    asked = _compared(wanted, field)
+    where = "" if field.name == "Id" else f" WHERE {field.name} != null"
+    pages = [_table(pa.array([], pa.utf8()), pa.array([], pa.utf8()), field)]
+    soql = f"SELECT {_select(field)} FROM {object_name}{where}"
+    for page in bulk.query(client, soql, scratch=scratch, sleep=sleep):
+        if page.num_rows == 0:
+            continue
+        found = _table(page.column(field.name).combine_chunks(), page.column("Id").combine_chunks(), field)
+        kept = pc.is_in(_compared(found.column("value").combine_chunks(), field), value_set=asked)
+        pages.append(found.filter(kept))
+    return pa.concat_tables(pages)
+
+
+def _select(field: Field) -> str:
+    return "Id" if field.name == "Id" else f"Id, {field.name}"
+
+
+def _compared(array: pa.Array, field: Field) -> pa.Array:
+    """As SOQL compares: text without case. The caller compares again, exactly."""
+    echo = values.echo_form(array, field)
+    return pc.utf8_lower(echo) if pa.types.is_string(echo.type) and field.type not in values.ID_TYPES else echo
+
+
+def _table(found: pa.Array, ids: pa.Array, field: Field) -> pa.Table:
+    return pa.table({"value": values.from_text(found, field), "record_id": ids})
+
+
+def _is_query_page(content: object) -> bool:
+    return (
+        isinstance(content, dict)
+        and isinstance(content.get("records"), list)
+        and isinstance(content.get("done"), bool)
+        and all(isinstance(record, dict) for record in content["records"])
+    )

@@ -1,0 +1,371 @@
+"""Which row became what: Bulk API 2.0 result files joined to the batch by content, never by position. Pure.
+
+The files come in no order, with the sent columns echoed and numbers written anew, so rows are joined on columns in
+`values.echo_form`: an upsert on its external id, update and delete on the record id, an insert on the multiset of
+every echoed column. Rows that look alike to Salesforce form a group; within it fates can be told apart only if all
+payloads are equal (then the rows are interchangeable) or all fates are. Everything is numpy and Arrow over whole
+columns; no Python runs per row, except to unescape HTML in error texts.
+"""
+
+from __future__ import annotations
+
+import csv
+import html
+import io
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import BinaryIO
+
+import numpy as np
+import numpy.typing as npt
+import pyarrow as pa
+import pyarrow.compute as pc
+import pyarrow.csv as pacsv
+
+from dinmo_dbt import rowhash, values
+from dinmo_dbt.destination import RESULTS, Batch, Fate, Field, Operation, PayloadColumn
+
+SLOTS = 8
+
+UNPROCESSED = "UNPROCESSED"
+MISSING = "NO_RESULT"
+INDISTINGUISHABLE = "INDISTINGUISHABLE"
+
+# A row is read only if it lies in one block or two; a record has at most 400,000 characters.
+_BLOCK_BYTES = 16 << 20
+_HEADER_BYTES_MAX = 1 << 20
+
+_SUCCEEDED, _FAILED, _UNPROCESSED = range(3)
+
+# CODE:message:FIELD --   or   CODE:message:--   The message may hold colons and newlines, so fields are what stands
+# between the last colon and the dashes (Bulk API 2.0 guide, "Get Job Failed Record Results").
+_ERROR = r"(?s)^\s*(?P<code>[A-Za-z][A-Za-z0-9_]*):(?P<message>.*):(?P<fields>[A-Za-z0-9_., ;\[\]]*?) *--\s*$"
+
+Indices = npt.NDArray[np.int64]
+Flags = npt.NDArray[np.bool_]
+
+
+@dataclass(frozen=True, slots=True)
+class ResultFiles:
+    """A job's three result files, all columns utf8."""
+
+    succeeded: pa.Table
+    failed: pa.Table
+    unprocessed: pa.Table
+
+    @property
+    def rows(self) -> int:
+        return sum(int(table.num_rows) for table in (self.succeeded, self.failed, self.unprocessed))
+
+
+class UnreadableFile(ValueError):
+    """A result file that is not whole CSV."""
+
+
+def read_file(file: BinaryIO) -> pa.Table:
+    """One result file as utf8 columns; an empty body has no columns. UnreadableFile if it is no whole CSV."""
+    file.seek(0)
+    first = file.readline(_HEADER_BYTES_MAX)
+    if not first.strip():
+        return pa.table({})
+    try:
+        names = next(csv.reader(io.StringIO(first.decode("utf-8-sig"), newline="")))
+        if len(set(names)) != len(names):
+            raise UnreadableFile("a column name occurs twice")
+        if not file.read(1):
+            return pa.table({name: pa.array([], pa.utf8()) for name in names})
+        file.seek(-1, io.SEEK_END)
+        if file.read(1) not in (b"\n", b"\r"):
+            raise UnreadableFile("the last line does not end")
+        file.seek(len(first))
+        return pacsv.read_csv(
+            file,
+            read_options=pacsv.ReadOptions(column_names=names, block_size=_BLOCK_BYTES, encoding="utf8"),
+            parse_options=pacsv.ParseOptions(newlines_in_values=True, ignore_empty_lines=len(names) > 1),
+            convert_options=pacsv.ConvertOptions(
+                column_types=dict.fromkeys(names, pa.utf8()), strings_can_be_null=False, check_utf8=True
+            ),
+        )
+    except (pa.ArrowInvalid, UnicodeDecodeError, csv.Error) as fault:
+        raise UnreadableFile(type(fault).__name__) from None
+
+
+def join(batch: Batch, files: ResultFiles, *, touched: bool, job_error: str = "") -> pa.Table:
+    """`RESULTS` for each batch row in batch order.
+
+    `touched`: the job processed something, so a row without a result is unknown; otherwise it is held, as are
+    unprocessed rows, with `job_error` as their message.
+    """
+    count = batch.rows.num_rows
+    tables = (files.succeeded, files.failed, files.unprocessed)
+    fates = np.repeat(np.arange(3), [table.num_rows for table in tables])
+    groups = _Groups.of(_key_arrays(batch, tables), count)
+    answered = groups.answer(fates)
+
+    alone = groups.batch_rows[groups.of_batch] == 1
+    trusted = groups.trusted(fates, _payloads(batch) if not alone.all() else None)[groups.of_batch]
+    chosen = np.where(trusted, answered, -1)
+
+    outcome = _outcomes(batch, files, job_error)
+    picked = outcome.take(pa.array(chosen, mask=chosen < 0))
+    rows = {name: picked.column(name).combine_chunks() for name in RESULTS.names}
+    rows["record_id"] = pc.if_else(pa.array(alone), rows["record_id"], pa.scalar(None, pa.utf8()))
+
+    blurred = trusted & (chosen >= 0) & ~groups.uniform(_error_hashes(outcome), fates)[groups.of_batch]
+    _overwrite(rows, blurred, None, INDISTINGUISHABLE, "one of several errors of rows that look alike to Salesforce")
+    missing = trusted & (chosen < 0)
+    if touched:
+        _overwrite(rows, missing, Fate.UNKNOWN, MISSING, "Salesforce's result files do not mention the row")
+    else:
+        _overwrite(rows, missing, Fate.HELD, UNPROCESSED, job_error)
+    text = "rows that look alike to Salesforce had different outcomes"
+    _overwrite(rows, ~trusted, Fate.UNKNOWN, INDISTINGUISHABLE, text)
+    return pa.table(rows, schema=RESULTS)
+
+
+def parse_errors(texts: pa.Array) -> tuple[pa.Array, pa.Array, pa.Array]:
+    """`sf__Error` texts as code, message and comma-joined field names."""
+    parts = pc.extract_regex(texts, _ERROR)
+    whole = pc.is_valid(parts)
+    code = pc.if_else(whole, pc.struct_field(parts, "code"), "UNKNOWN_EXCEPTION")
+    message = _unescaped(pc.if_else(whole, pc.struct_field(parts, "message"), texts))
+    names = pc.replace_substring_regex(pc.struct_field(parts, "fields"), r"[\[\]]", "")
+    names = pc.replace_substring_regex(pc.utf8_trim_whitespace(names), r"[ ,;]+", ",")
+    names = pc.if_else(pc.and_kleene(whole, pc.not_equal(names, "")), names, pa.scalar(None, pa.utf8()))
+    return code, message, names
+
+
+def job_slots(rows: pa.Table, columns: Sequence[PayloadColumn]) -> npt.NDArray[np.int8]:
+    """Which of `SLOTS` jobs each row of an insert belongs in, so that in one job rows that look alike to Salesforce
+    are alike. Rows with equal payloads share a slot; from the eighth different payload on they share the last.
+    """
+    count = rows.num_rows
+    slots = np.zeros(count, dtype=np.int8)
+    if count == 0:
+        return slots
+    looks = rowhash.hash_columns([_echo(_column(rows, c.header), c.field) for c in columns])
+    payloads = rowhash.hash_columns([_column(rows, c.header) for c in columns])
+    order = np.lexsort((payloads, looks))
+    looks, payloads = looks[order], payloads[order]
+    new_group = np.ones(count, dtype=bool)
+    new_group[1:] = looks[1:] != looks[:-1]
+    new_payload = new_group.copy()
+    new_payload[1:] |= payloads[1:] != payloads[:-1]
+    nth = np.cumsum(new_payload)
+    first = np.maximum.accumulate(np.where(new_group, nth, 0))
+    slots[order] = np.minimum(nth - first, SLOTS - 1)
+    return slots
+
+
+# Groups of rows that look alike
+
+
+@dataclass(frozen=True, slots=True)
+class _Groups:
+    """Batch rows and result rows that share an echo form."""
+
+    of_batch: Indices  # group of each batch row
+    of_result: Indices
+    batch_rows: Indices  # rows a group
+    result_rows: Indices
+    torn: Flags  # equal hashes, unequal values: nothing can be said
+
+    @classmethod
+    def of(cls, keys: Sequence[pa.Array], batch_rows: int) -> _Groups:
+        """Group `keys`, whose first `batch_rows` rows are the batch's and the rest the results'."""
+        total = len(keys[0]) if keys else 0
+        hashes = rowhash.hash_columns(keys) if total else np.empty(0, np.uint64)
+        _, first, group = np.unique(hashes, return_index=True, return_inverse=True)
+        like = first[group]
+        compared = np.flatnonzero(like != np.arange(total))
+        unequal = compared[~_equal_rows(keys, compared, like[compared])]
+        torn = np.zeros(len(first), dtype=bool)
+        torn[group[unequal]] = True
+        of_batch, of_result = group[:batch_rows], group[batch_rows:]
+        return cls(
+            of_batch,
+            of_result,
+            np.bincount(of_batch, minlength=len(first)),
+            np.bincount(of_result, minlength=len(first)),
+            torn,
+        )
+
+    def answer(self, fates: Indices) -> Indices:
+        """For each batch row the index of a result of its group, each result used once; -1 if there is none left."""
+        order = np.argsort(self.of_batch, kind="stable")
+        rank = np.empty(len(order), dtype=np.int64)
+        rank[order] = np.arange(len(order)) - _starts(self.batch_rows)[self.of_batch[order]]
+        results = np.append(np.lexsort((fates, self.of_result)), -1)
+        at = _starts(self.result_rows)[self.of_batch] + rank
+        return np.where(rank < self.result_rows[self.of_batch], results[np.minimum(at, len(results) - 1)], -1)
+
+    def trusted(self, fates: Indices, payloads: rowhash.Hashes | None) -> Flags:
+        """Groups in which each row's fate follows from the results. `payloads` None: all groups hold one row."""
+        fits: Flags = ~self.torn & (self.result_rows <= self.batch_rows)
+        if payloads is None:
+            return fits
+        same_payload = _uniform(self.of_batch, payloads, len(fits))
+        same_fate = _uniform(self.of_result, fates.astype(np.uint64), len(fits))
+        complete = (self.result_rows == self.batch_rows) | (self.result_rows == 0)
+        told: Flags = (self.batch_rows <= 1) | same_payload | (same_fate & complete)
+        return fits & told
+
+    def uniform(self, errors: rowhash.Hashes, fates: Indices) -> Flags:
+        """Groups of one row, or in which every failed result has the same error."""
+        failed = fates == _FAILED
+        same_error = _uniform(self.of_result[failed], errors[failed], len(self.torn))
+        return np.logical_or(self.batch_rows <= 1, same_error)
+
+
+def _starts(counts: Indices) -> Indices:
+    return np.cumsum(counts) - counts
+
+
+def _uniform(group: Indices, marks: rowhash.Hashes, groups: int) -> Flags:
+    """Groups whose members all carry one mark (or that have none)."""
+    order = np.argsort(group, kind="stable")
+    group, marks = group[order], marks[order]
+    uneven = np.flatnonzero((group[1:] == group[:-1]) & (marks[1:] != marks[:-1]))
+    same = np.ones(groups, dtype=bool)
+    same[group[uneven]] = False
+    return same
+
+
+def _equal_rows(keys: Sequence[pa.Array], left: Indices, right: Indices) -> Flags:
+    same = np.ones(len(left), dtype=bool)
+    if len(left) == 0:
+        return same
+    left_rows, right_rows = pa.array(left), pa.array(right)
+    for key in keys:
+        ours, theirs = key.take(left_rows), key.take(right_rows)
+        equal = pc.fill_null(pc.equal(ours, theirs), False)
+        both_null = pc.and_(pc.is_null(ours), pc.is_null(theirs))
+        same &= pc.or_(equal, both_null).to_numpy(zero_copy_only=False)
+    return same
+
+
+# Columns to join on
+
+
+def _key_arrays(batch: Batch, tables: Sequence[pa.Table]) -> list[pa.Array]:
+    """The joining columns, the batch's rows first, then those of the files in order."""
+    arrays = []
+    for column in _key_columns(batch, tables):
+        pieces = [_key_form(_column(batch.rows, column.header), column, batch)]
+        for table in tables:
+            name = column.header
+            if name == "Id" and name not in table.column_names:
+                name = "sf__Id"
+            if table.num_rows:
+                text = _column(table, name)
+                pieces.append(_key_form(values.from_text(text, column.field), column, batch))
+        arrays.append(pa.concat_arrays(pieces))
+    if not arrays:  # nothing was echoed: every row looks like every other
+        total = batch.rows.num_rows + sum(table.num_rows for table in tables)
+        arrays.append(pa.nulls(total, pa.utf8()))
+    return arrays
+
+
+def _key_columns(batch: Batch, tables: Sequence[pa.Table]) -> list[PayloadColumn]:
+    echoed = [set(table.column_names) for table in tables if table.num_rows]
+    present = [column for column in batch.columns if all(column.header in names for names in echoed)]
+    if batch.operation is Operation.INSERT:
+        return present
+    if batch.operation is Operation.UPSERT:
+        return [column for column in present if column.header == batch.match] or present
+    return [column for column in batch.columns if column.header == "Id"]
+
+
+def _key_form(array: pa.Array, column: PayloadColumn, batch: Batch) -> pa.Array:
+    echo = _echo(array, column.field)
+    matches = batch.operation is Operation.UPSERT and column.header == batch.match
+    if matches and column.field.folds_case and pa.types.is_string(echo.type):
+        return pc.utf8_lower(echo)
+    return echo
+
+
+def _echo(array: pa.Array, field: Field) -> pa.Array:
+    echo = values.echo_form(array, field)
+    return pc.fill_null(echo, False) if pa.types.is_boolean(echo.type) else echo  # a checkbox has no null
+
+
+def _column(table: pa.Table, name: str) -> pa.Array:
+    if name not in table.column_names:
+        return pa.array([""] * table.num_rows, pa.utf8())
+    column = table.column(name)
+    return column.chunk(0) if column.num_chunks == 1 else pa.concat_arrays(column.chunks or [pa.array([], column.type)])
+
+
+def _payloads(batch: Batch) -> rowhash.Hashes:
+    return rowhash.hash_columns([_column(batch.rows, column.header) for column in batch.columns])
+
+
+# What each result row says
+
+
+def _outcomes(batch: Batch, files: ResultFiles, job_error: str) -> pa.Table:
+    """Every result row as a `RESULTS` row, in the files' order."""
+    ok, bad, left = files.succeeded, files.failed, files.unprocessed
+    code, message, names = parse_errors(_column(bad, "sf__Error"))
+    fate = pa.array([Fate.REJECTED.value] * bad.num_rows, pa.utf8())
+    if batch.operation is Operation.DELETE:  # already gone is what a delete wants
+        gone = pc.equal(code, "ENTITY_IS_DELETED")
+        nothing = pa.scalar(None, pa.utf8())
+        fate = pc.if_else(gone, Fate.SUCCEEDED.value, fate)
+        code, message, names = (pc.if_else(gone, nothing, text) for text in (code, message, names))
+    created = pc.equal(pc.utf8_lower(_column(ok, "sf__Created")), "true")
+    not_created = pc.if_else(pc.equal(fate, Fate.SUCCEEDED.value), False, pa.scalar(None, pa.bool_()))
+    rejected = pa.table(
+        [fate, _ids(bad), not_created, code, message, names],
+        schema=RESULTS,
+    )
+    return pa.concat_tables(
+        [
+            _rows(ok.num_rows, fate=Fate.SUCCEEDED.value, record_id=_ids(ok), created=created),
+            rejected,
+            _rows(left.num_rows, fate=Fate.HELD.value, code=UNPROCESSED, message=job_error or None),
+        ]
+    )
+
+
+def _rows(count: int, **given: pa.Array | str | None) -> pa.Table:
+    columns = []
+    for field in RESULTS:
+        value = given.get(field.name)
+        if isinstance(value, str) or value is None:
+            value = pa.array([value], field.type).take(pa.array(np.zeros(count, dtype=np.int64)))
+        columns.append(value)
+    return pa.table(columns, schema=RESULTS)
+
+
+def _ids(table: pa.Table) -> pa.Array:
+    ids = _column(table, "sf__Id")
+    return pc.if_else(pc.equal(ids, ""), pa.scalar(None, pa.utf8()), ids)
+
+
+def _error_hashes(outcome: pa.Table) -> rowhash.Hashes:
+    if outcome.num_rows == 0:
+        return np.empty(0, np.uint64)
+    return rowhash.hash_columns([_column(outcome, name) for name in ("code", "message", "fields")])
+
+
+def _unescaped(texts: pa.Array) -> pa.Array:
+    """Bulk API escapes row values inside its messages as HTML (`Macy&#39;s`)."""
+    escaped = pc.fill_null(pc.match_substring(texts, "&"), False)
+    if not pc.any(escaped).as_py():
+        return texts
+    plain = [html.unescape(text) for text in texts.filter(escaped).to_pylist()]
+    return pc.replace_with_mask(texts, escaped, pa.array(plain, pa.utf8()))
+
+
+def _overwrite(rows: dict[str, pa.Array], where: Flags, fate: Fate | None, code: str, message: str) -> None:
+    if not where.any():
+        return
+    mask = pa.array(where)
+    if fate is not None:
+        rows["fate"] = pc.if_else(mask, fate.value, rows["fate"])
+        for name in ("record_id", "created"):
+            rows[name] = pc.if_else(mask, pa.scalar(None, rows[name].type), rows[name])
+    rows["code"] = pc.if_else(mask, code, rows["code"])
+    rows["message"] = pc.if_else(mask, pa.scalar(message or None, pa.utf8()), rows["message"])
+    rows["fields"] = pc.if_else(mask, pa.scalar(None, pa.utf8()), rows["fields"])
