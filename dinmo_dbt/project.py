@@ -1,10 +1,26 @@
-"""dinmo.yml: destinations per dbt target, defaults, state and emulator. Only the chosen target renders."""
+"""dinmo.yml: destinations per dbt target, defaults, state and emulator. Only the chosen target renders.
+
+`load_project` reads the file as `document` does, checks its shape whole, then renders `env_var()` and `var()` in the
+chosen target's part and checks the rendered values. A secret comes from the environment or from a file, never from
+this document.
+"""
 
 from __future__ import annotations
 
+import re
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from decimal import Decimal
 from pathlib import Path
+from typing import Annotated, Any, Literal
+from urllib.parse import urlsplit
+
+from pydantic import Field, StringConstraints, ValidationError
+
+from . import declaration, document, template
+from .declaration import CONFLICT, MISPLACED, NOT_ALLOWED, REQUIRED, WRONG_TYPE, Strict, show
+from .declaration import Path as KeyPath
+from .errors import ConfigError, Problem
 
 
 class Secret:
@@ -56,7 +72,607 @@ class Org:
     credentials: Credentials | None
     organization_id: str | None = None
     api_share: Decimal = field(default=Decimal(80))  # percent of the org's daily API calls
+    allowed_hosts: tuple[str, ...] = ()  # besides Salesforce's own and loopback; `*.suffix` or a whole name
 
     @property
     def is_emulator(self) -> bool:
         return self.credentials is None
+
+
+@dataclass(frozen=True, slots=True)
+class EmulatorConfig:
+    """The embedded org: its schema, its starting records, and where it keeps its data."""
+
+    schema: Path
+    records: Path
+    data: Path
+
+
+@dataclass(frozen=True, slots=True)
+class Project:
+    """dinmo.yml under one dbt target. `orgs` holds every destination that has an entry for the target."""
+
+    root: Path
+    target: str | None
+    state_location: Path
+    state_warehouse_schema: str | None
+    emulator: EmulatorConfig
+    orgs: Mapping[str, Org]
+    targets: Mapping[str, tuple[str, ...]]  # destination -> the dbt targets it has an entry for
+    defaults: Mapping[str, Any]
+    notes: tuple[Problem, ...] = ()
+    not_in_force: tuple[str, ...] = ()
+    unsafe_to_ignore: tuple[str, ...] = ()
+
+    def problem_with(self, destination: str, *, where: str = "") -> Problem | None:
+        """Why an activation can't use that destination under this target; None if it can."""
+        if destination in self.orgs:
+            return None
+        if destination not in self.targets:
+            known = f"destinations in dinmo.yml: {', '.join(self.targets)}" if self.targets else "dinmo.yml has none"
+            message = f"no destination {show(destination)}{declaration.did_you_mean(destination, self.targets)}"
+            return Problem(NO_DESTINATION, message, where, known)
+        targets = self.targets[destination]
+        if self.target is None:
+            return Problem(NO_TARGET, f"no dbt target was chosen for destination {show(destination)}", where)
+        message = f"destination {show(destination)} has no entry for dbt target {show(self.target)}"
+        message += declaration.did_you_mean(self.target, targets)
+        hint = (
+            f"add destinations.{destination}.targets.{self.target} to dinmo.yml; it has: {', '.join(targets) or 'none'}"
+        )
+        return Problem(NO_TARGET, message, where, hint)
+
+    def org(self, destination: str) -> Org:
+        """The org of a destination; ConfigError if it has none under this target."""
+        if problem := self.problem_with(destination):
+            raise ConfigError.of([problem])
+        return self.orgs[destination]
+
+
+FILE_NAME = "dinmo.yml"
+NO_FILE = "DB101"
+NO_DESTINATION = "DB120"
+NO_TARGET = "DB121"
+HOST = "DB118"
+NOT_YET = "DB119"
+NO_PATH = "DB122"
+ORGANIZATION_ID = "DB123"
+TEMPLATE = "DB116"
+UNSET = "DB117"
+
+MINIMAL = """\
+destinations:
+  crm:
+    targets:
+      dev: {org: emulator}
+"""
+
+SECRET_KEYS = ("client_secret", "access_token", "refresh_token", "password", "security_token")
+SECRET_FILE_BYTES_MAX = 64 * 1024
+_LOOPBACK = ("localhost", "127.0.0.1", "::1")
+_LOGIN_HOSTS = ("login.salesforce.com", "test.salesforce.com")
+_HOST_SUFFIXES = (".my.salesforce.com", ".salesforce.mil")
+
+
+def load_project(
+    project_dir: Path, *, target: str | None, env: Mapping[str, str], vars: Mapping[str, Any], offline: bool
+) -> Project:
+    """dinmo.yml of that dbt project under that dbt target. Raises ConfigError with every problem found.
+
+    Offline, an unset variable is a note and no file of a destination is looked at; the `Org`s are then good for
+    their names only.
+    """
+    root = Path(project_dir)
+    try:
+        read = document.load(root / FILE_NAME)
+    except FileNotFoundError:
+        hint = f"write one there:\n\n{MINIMAL}"
+        raise ConfigError(NO_FILE, f"no {FILE_NAME} beside dbt_project.yml", where=str(root), hint=hint) from None
+    return _Reading(root, read, target=target, env=env, vars=vars, offline=offline).project()
+
+
+def json_schema() -> dict[str, Any]:
+    """JSON Schema of dinmo.yml, for editors and for docs/dinmo_yml.md."""
+    schema = FileSpec.model_json_schema(by_alias=True)
+    schema["$schema"] = "https://json-schema.org/draft/2020-12/schema"
+    schema["title"] = FILE_NAME
+    declaration.without_null(schema)
+    return schema
+
+
+def host_allowed(host: str, allowed_hosts: tuple[str, ...] = ()) -> bool:
+    """Whether a host name is Salesforce's, loopback, or one of `allowed_hosts` (`name` or `*.suffix`).
+
+    Whole labels are compared in lower case ASCII: `evil-salesforce.com`, a trailing dot, a Unicode dot and any
+    numeric address but loopback are refused.
+    """
+    if host in _LOOPBACK:
+        return True
+    if not re.fullmatch(r"[a-z0-9-]+(\.[a-z0-9-]+)+", host) or re.fullmatch(r"[0-9.]+", host):
+        return False
+    if host in _LOGIN_HOSTS or host.endswith(_HOST_SUFFIXES):
+        return True
+    return any(host.endswith(a[1:].lower()) if a.startswith("*.") else host == a.lower() for a in allowed_hosts)
+
+
+def url_problem(url: str, allowed_hosts: tuple[str, ...] = ()) -> str:
+    """Why `url` can't be a Salesforce URL, without showing it; empty if it can."""
+    try:
+        parts = urlsplit(url)
+        host, port = (parts.hostname or ""), parts.port
+    except ValueError:
+        return "not a URL"
+    if parts.scheme not in ("https", "http") or not host or any(c <= " " or c == "\\" for c in url):
+        return "not a URL that starts with https://"
+    if "@" in parts.netloc:
+        return "a URL with a user name or password in it is refused"
+    if not host_allowed(host, allowed_hosts):
+        return "not a Salesforce host"
+    loopback = host in _LOOPBACK
+    if parts.scheme == "http" and not loopback:
+        return "http is only for this machine; use https"
+    if port is not None and not loopback:
+        return "a Salesforce URL has no port"
+    if parts.path not in ("", "/") or parts.query or parts.fragment:
+        return "a URL without path, query or fragment is expected"
+    return ""
+
+
+def organization_id(text: str) -> str | None:
+    """The 18-character form of an organization id; None if it is not one or its check characters are wrong.
+
+    The last three characters say which of the first fifteen are upper case (Salesforce help, "What is the
+    difference between a 15-digit and an 18-digit record ID").
+    """
+    if not re.fullmatch(r"00D[A-Za-z0-9]{12}(?:[A-Za-z0-5]{3})?", text):
+        return None
+    checks = ""
+    for start in (0, 5, 10):
+        bits = sum(1 << i for i, c in enumerate(text[start : start + 5]) if "A" <= c <= "Z")
+        checks += "ABCDEFGHIJKLMNOPQRSTUVWXYZ012345"[bits]
+    return text[:15] + checks if text[15:].upper() in ("", checks) else None
+
+
+_Text = Annotated[str, StringConstraints(min_length=1, max_length=10_000)]
+
+
+class AuthSpec(Strict):
+    """How to log in. Secrets come from `env_var()` or a file."""
+
+    flow: _Text = Field(
+        description="`jwt` (client_id, username, private_key_path), `client_credentials` (client_id, client_secret) "
+        "or `access_token` (instance_url, access_token)."
+    )
+    client_id: _Text | None = Field(default=None, description="Consumer key of the connected app.")
+    username: _Text | None = Field(default=None, description="The integration user, for `jwt`.")
+    private_key_path: _Text | None = Field(default=None, description="PEM file, relative to the project; `~` works.")
+    client_secret: _Text | None = Field(default=None, description="`{{ env_var('...') }}` only.")
+    client_secret_path: _Text | None = Field(default=None, description="A file that holds it, instead.")
+    instance_url: _Text | None = Field(default=None, description="The org's URL, for `access_token`.")
+    access_token: _Text | None = Field(default=None, description="`{{ env_var('...') }}` only.")
+    access_token_path: _Text | None = Field(default=None, description="A file that holds it, instead.")
+
+
+class TargetSpec(Strict):
+    """The org that a destination means under one dbt target."""
+
+    org: Literal["emulator"] | None = Field(default=None, description="The embedded org: needs no other key.")
+    login_url: _Text | None = Field(default=None, description="My Domain URL of the org; https only.")
+    auth: AuthSpec | None = Field(default=None, description="How to log in.")
+    organization_id: _Text | None = Field(default=None, description="Pin: any other org is refused.")
+    api_share: _Text | None = Field(
+        default=None,
+        description="Share of the org's daily API calls that a run may use up.",
+        json_schema_extra={"default": "80%"},
+    )
+    allowed_hosts: list[_Text] = Field(
+        default_factory=list, description="Hosts besides Salesforce's own, such as a proxy's: a name, or `*.suffix`."
+    )
+
+
+class DestinationSpec(Strict):
+    """A named Salesforce connection."""
+
+    targets: dict[_Text, TargetSpec] = Field(
+        description="dbt target: the org it means, so that dev never touches prod."
+    )
+
+
+class WarehouseStateSpec(Strict):
+    schema_: _Text = Field(alias="schema", description="Schema for the state tables.")
+
+
+class StateSpec(Strict):
+    """Where snapshots, journal and history are kept."""
+
+    location: _Text | None = Field(
+        default=None, description="A local folder, relative to the project.", json_schema_extra={"default": ".dinmo"}
+    )
+    warehouse: WarehouseStateSpec | None = Field(
+        default=None, description="Tables in the warehouse instead.", json_schema_extra={"x-in-force": False}
+    )
+
+
+class EmulatorSpec(Strict):
+    """The embedded org; every path is relative to the project."""
+
+    schema_: _Text = Field(
+        default="force-app", alias="schema", description="SFDX source tree, YAML file or folder of describe JSON."
+    )
+    records: _Text = Field(default="emulator_records", description="Folder of starting records, one CSV per object.")
+    data: _Text | None = Field(
+        default=None,
+        description="Where the org keeps its records.",
+        json_schema_extra={"default": "<state location>/emulator"},
+    )
+
+
+class ChannelsSpec(Strict):
+    """Where warnings go."""
+
+    channels: list[_Text] = Field(
+        default_factory=list,
+        description="Webhook URLs, each `{{ env_var('...') }}`.",
+        json_schema_extra={"x-in-force": False},
+    )
+
+
+class FileSpec(Strict):
+    """dinmo.yml, beside dbt_project.yml."""
+
+    destinations: dict[_Text, DestinationSpec] = Field(description="Name: a Salesforce connection.")
+    defaults: dict[str, Any] = Field(
+        default_factory=dict, description="Any key of an activation; each activation's own keys win."
+    )
+    state: StateSpec = Field(default_factory=StateSpec, description="Where state is kept.")
+    emulator: EmulatorSpec = Field(default_factory=EmulatorSpec, description="The embedded org.")
+    warnings: ChannelsSpec = Field(default_factory=ChannelsSpec, description="Where warnings go.")
+
+
+_FLOW_KEYS = {
+    "jwt": ("client_id", "username", "private_key_path"),
+    "client_credentials": ("client_id", "client_secret"),
+    "access_token": ("instance_url", "access_token"),
+}
+_LATER_FLOWS = ("refresh_token", "sf_cli", "password")
+
+
+class _Reading:
+    """One reading of one file: shape, then the templates of the chosen target, then the rendered values."""
+
+    def __init__(
+        self,
+        root: Path,
+        read: document.Document,
+        *,
+        target: str | None,
+        env: Mapping[str, str],
+        vars: Mapping[str, Any],
+        offline: bool,
+    ) -> None:
+        self.root, self.read, self.target, self.offline = root, read, target, offline
+        self.env, self.vars = env, vars
+        self.problems: list[Problem] = []
+        self.notes: list[Problem] = []
+
+    def add(self, code: str, message: str, path: KeyPath, hint: str = "") -> None:
+        problem = Problem(code, message, self.read.where(path), hint)
+        same_place = any(p.where == problem.where and p.code == code for p in self.problems)
+        if not same_place:
+            self.problems.append(problem)
+
+    def project(self) -> Project:
+        raw = self.read.value
+        if not isinstance(raw, dict):
+            raise ConfigError(WRONG_TYPE, f"expected a mapping, got {declaration.kind(raw)}", where=self.read.name)
+        for place, text in _texts(raw, ()):
+            self.check_text(place, text)
+        spec = self.shape(raw)
+        if spec is None:
+            raise ConfigError.of(self.problems)
+
+        orgs: dict[str, Org] = {}
+        for name, destination in spec.destinations.items():
+            for target, written in destination.targets.items():
+                path: KeyPath = ("destinations", name, "targets", target)
+                org = self.org(written, name, target, path)
+                if target == self.target and org:
+                    orgs[name] = org
+        state, unsafe = self.state(spec.state)
+        emulator = EmulatorConfig(
+            schema=self.path(spec.emulator.schema_, ("emulator", "schema")),
+            records=self.path(spec.emulator.records, ("emulator", "records")),
+            data=self.path(spec.emulator.data, ("emulator", "data")) if spec.emulator.data else state / "emulator",
+        )
+        if self.problems:
+            raise ConfigError.of(self.problems)
+        warehouse = spec.state.warehouse
+        return Project(
+            root=self.root,
+            target=self.target,
+            state_location=state,
+            state_warehouse_schema=self.rendered(warehouse.schema_, ("state", "warehouse", "schema"))
+            if warehouse
+            else None,
+            emulator=emulator,
+            orgs=orgs,
+            targets={name: tuple(destination.targets) for name, destination in spec.destinations.items()},
+            defaults=spec.defaults,
+            notes=tuple(self.notes),
+            not_in_force=("warnings",) if spec.warnings.channels else (),
+            unsafe_to_ignore=unsafe,
+        )
+
+    def check_text(self, path: KeyPath, text: str) -> None:
+        """What holds for any text of the file, rendered or not: no literal secret, no template but ours."""
+        key = next((part for part in reversed(path) if isinstance(part, str)), "")
+        in_defaults = path[:1] == ("defaults",)
+        secret = (key in SECRET_KEYS or path[:2] == ("warnings", "channels")) and not in_defaults
+        if secret and not template.only_from_environment(text):
+            what = "a channel" if key == "channels" else show(key)
+            hint = "write \"{{ env_var('NAME') }}\" and set NAME where dinmo-dbt runs" + (
+                f", or use {key}_path" if key in ("client_secret", "access_token") else ""
+            )
+            self.add(MISPLACED, f"{what} is a secret: it must come from env_var(), without a default", path, hint)
+        elif declaration.holds_secret(text):
+            self.add(MISPLACED, "this text looks like a secret", path, "write \"{{ env_var('NAME') }}\"")
+        elif template.is_template(text) and not in_defaults:
+            try:
+                template.check(text)
+            except template.NotAllowed as error:
+                self.add(TEMPLATE, str(error), path, "write {{ env_var('NAME') }} or {{ var('name') }}")
+
+    def shape(self, raw: Mapping[str, Any]) -> FileSpec | None:
+        """The file as its spec; None when something is wrong with the shape."""
+        skipped = self.later_flows(raw)
+        try:
+            return FileSpec.model_validate(raw)
+        except ValidationError as error:
+            for details, problem in zip(
+                error.errors(include_url=False),
+                declaration.problems(error, model=FileSpec, where=self.read.where),
+                strict=True,
+            ):
+                if not any(details["loc"][: len(path)] == path for path in skipped):
+                    self.add_found(problem)
+        return None
+
+    def add_found(self, problem: Problem) -> None:
+        if not any(p.where == problem.where and p.code == problem.code for p in self.problems):
+            self.problems.append(problem)
+
+    def later_flows(self, raw: Mapping[str, Any]) -> list[KeyPath]:
+        """Report login flows that do not exist yet, once each; their other keys are then not looked at."""
+        found: list[KeyPath] = []
+        for name, destination in _mapping(raw.get("destinations")).items():
+            for target, written in _mapping(_mapping(destination).get("targets")).items():
+                flow = _mapping(_mapping(written).get("auth")).get("flow")
+                path: KeyPath = ("destinations", name, "targets", target, "auth")
+                if isinstance(flow, str) and flow in _LATER_FLOWS:
+                    self.add(NOT_YET, f"flow {flow} is not available yet", (*path, "flow"), f"use one of: {_FLOWS}")
+                    found.append(path)
+        return found
+
+    def org(self, spec: TargetSpec, destination: str, target: str, path: KeyPath) -> Org | None:
+        """The org of one target; of another than the chosen one only the keys and the plain texts are checked."""
+        chosen = target == self.target
+        if spec.org:
+            others = sorted(spec.model_fields_set - {"org"})
+            if others:
+                self.add(CONFLICT, f"`org: emulator` needs no other key: remove {declaration.listed(others)}", path)
+            return Org(destination, target, None)
+        if spec.auth is None:
+            hint = "auth: {flow: jwt, client_id: ..., username: ..., private_key_path: ...}, or org: emulator"
+            self.add(REQUIRED, "'auth' is required, or `org: emulator`", path, hint)
+            return None
+        before = len(self.problems)
+        credentials = self.credentials(spec, spec.auth, path, chosen)
+        pin = self.organization_id(spec, path, chosen)
+        share = self.api_share(spec, path, chosen)
+        if len(self.problems) > before:
+            return None
+        hosts = tuple(spec.allowed_hosts)
+        return Org(destination, target, credentials, organization_id=pin, api_share=share, allowed_hosts=hosts)
+
+    def credentials(self, spec: TargetSpec, auth: AuthSpec, path: KeyPath, chosen: bool) -> Credentials | None:
+        auth_path: KeyPath = (*path, "auth")
+        flow = self.final(auth.flow, (*auth_path, "flow"), chosen)
+        if flow is None:
+            return None
+        if flow not in _FLOW_KEYS:
+            code, message = NOT_ALLOWED, f"{show(flow)} is not a flow{declaration.did_you_mean(flow, _FLOW_KEYS)}"
+            if flow in _LATER_FLOWS:
+                code, message = NOT_YET, f"flow {flow} is not available yet"
+            self.add(code, message, (*auth_path, "flow"), f"use one of: {_FLOWS}")
+            return None
+        allowed = {"flow", *_FLOW_KEYS[flow]} | {f"{key}_path" for key in _FLOW_KEYS[flow] if key in SECRET_KEYS}
+        for key in sorted(auth.model_fields_set - allowed):
+            self.add(CONFLICT, f"flow {flow} has no use for {show(key)}", (*auth_path, key))
+        login_url = self.url(spec.login_url, (*path, "login_url"), spec, chosen)
+        if flow != "access_token" and spec.login_url is None:
+            self.add(REQUIRED, f"flow {flow} needs 'login_url'", path, 'login_url: "https://acme.my.salesforce.com"')
+        if flow == "client_credentials" and urlsplit(login_url).hostname in _LOGIN_HOSTS:
+            message = (
+                "flow client_credentials needs the org's own My Domain URL here (OAuth 2.0 Client Credentials Flow)"
+            )
+            self.add(HOST, message, (*path, "login_url"))
+        return Credentials(
+            flow=flow,
+            login_url=login_url,
+            client_id=self.needed(auth, "client_id", flow, auth_path, chosen),
+            username=self.needed(auth, "username", flow, auth_path, chosen),
+            private_key_path=self.key_file(auth, flow, auth_path, chosen),
+            client_secret=self.secret(auth, "client_secret", flow, auth_path, chosen),
+            instance_url=self.url(
+                self.needed(auth, "instance_url", flow, auth_path, chosen) and auth.instance_url,
+                (*auth_path, "instance_url"),
+                spec,
+                chosen,
+            ),
+            access_token=self.secret(auth, "access_token", flow, auth_path, chosen),
+        )
+
+    def needed(self, auth: AuthSpec, key: str, flow: str, path: KeyPath, chosen: bool) -> str:
+        """The rendered value of a key that the flow needs; empty for a key it does not use."""
+        if key not in _FLOW_KEYS[flow]:
+            return ""
+        text: str | None = getattr(auth, key)
+        if text is None:
+            self.add(REQUIRED, f"flow {flow} needs {show(key)}", path)
+            return ""
+        return self.final(text, (*path, key), chosen) or ""
+
+    def secret(self, auth: AuthSpec, key: str, flow: str, path: KeyPath, chosen: bool) -> Secret | None:
+        """A secret from its key or, by `<key>_path`, from a file; not read offline."""
+        if key not in _FLOW_KEYS[flow]:
+            return None
+        by_file: str | None = getattr(auth, f"{key}_path")
+        if by_file is None:
+            text = self.needed(auth, key, flow, path, chosen)
+            return Secret(text.strip())
+        if getattr(auth, key) is not None:
+            self.add(CONFLICT, f"both {show(key)} and '{key}_path' are given", path, "keep one of them")
+        file = self.file(by_file, (*path, f"{key}_path"), chosen)
+        if file is None or self.offline or not chosen:
+            return Secret("")
+        try:
+            with file.open("rb") as opened:
+                text = opened.read(SECRET_FILE_BYTES_MAX).decode().strip()
+        except (OSError, UnicodeDecodeError) as error:
+            self.add(NO_PATH, f"the file can't be read: {type(error).__name__}", (*path, f"{key}_path"))
+            return None
+        if not text:
+            self.add(NO_PATH, "the file is empty", (*path, f"{key}_path"))
+        return Secret(text)
+
+    def key_file(self, auth: AuthSpec, flow: str, path: KeyPath, chosen: bool) -> Path | None:
+        if not self.needed(auth, "private_key_path", flow, path, chosen):
+            return None
+        return self.file(auth.private_key_path or "", (*path, "private_key_path"), chosen)
+
+    def file(self, text: str, path: KeyPath, chosen: bool) -> Path | None:
+        """A file with a secret in it. Online it must exist; one that others may read is worth a note."""
+        final = self.final(text, path, chosen)
+        if not final or not chosen:
+            return None
+        file = self.absolute(final)
+        if self.offline:
+            return file
+        try:
+            mode = file.stat().st_mode
+            found = file.is_file()
+        except (OSError, ValueError):
+            mode, found = 0, False
+        if not found:
+            self.add(NO_PATH, "no such file", path, "a relative path starts at the dbt project")
+        elif mode & 0o077:
+            hint = "chmod 600 it (a mounted secret is often 0444: then leave it)"
+            self.notes.append(
+                Problem(NO_PATH, "others on this machine may read this file", self.read.where(path), hint)
+            )
+        return file
+
+    def url(self, text: str | None, path: KeyPath, spec: TargetSpec, chosen: bool) -> str:
+        final = self.final(text, path, chosen) if text else None
+        if not final:
+            return ""
+        if message := url_problem(final, tuple(spec.allowed_hosts)):
+            shown = (
+                f"{show(urlsplit(final).hostname or '')}: "
+                if final == text and message == "not a Salesforce host"
+                else ""
+            )
+            hint = (
+                "expected https://<domain>.my.salesforce.com, login.salesforce.com or test.salesforce.com; "
+                "other hosts go under `allowed_hosts`"
+            )
+            self.add(HOST, shown + message, path, hint)
+        return final.rstrip("/")
+
+    def organization_id(self, spec: TargetSpec, path: KeyPath, chosen: bool) -> str | None:
+        final = self.final(spec.organization_id, (*path, "organization_id"), chosen) if spec.organization_id else None
+        if not final:
+            return None
+        expanded = organization_id(final)
+        if expanded is None:
+            hint = "15 or 18 characters that start with 00D: Setup > Company Information > Organization ID"
+            self.add(ORGANIZATION_ID, "not a Salesforce organization id, or mistyped", (*path, "organization_id"), hint)
+        return expanded
+
+    def api_share(self, spec: TargetSpec, path: KeyPath, chosen: bool) -> Decimal:
+        final = self.final(spec.api_share, (*path, "api_share"), chosen) if spec.api_share else None
+        match = re.fullmatch(r"([0-9]{1,3}(?:\.[0-9]{1,6})?)\s*%", final) if final else None
+        share = Decimal(match[1]) if match else None
+        if final and (share is None or not 0 < share <= 100):
+            self.add(
+                NOT_ALLOWED, "expected a percentage above 0% and up to 100%", (*path, "api_share"), "api_share: 80%"
+            )
+        return share or Decimal(80)
+
+    def state(self, spec: StateSpec) -> tuple[Path, tuple[str, ...]]:
+        if spec.location is not None and spec.warehouse is not None:
+            self.add(CONFLICT, "both `location` and `warehouse` are given", ("state",), "keep one of them")
+        location = self.path(spec.location or ".dinmo", ("state", "location"))
+        target_folder = self.root / "target"
+        if location == target_folder or target_folder in location.parents:
+            hint = "dbt clean empties that folder, and state that is lost can double an object"
+            self.add(NOT_ALLOWED, "state can't be kept under target/", ("state", "location"), hint)
+        return location, ("state.warehouse",) if spec.warehouse else ()
+
+    def path(self, text: str, path: KeyPath) -> Path:
+        return self.absolute(self.rendered(text, path))
+
+    def absolute(self, text: str) -> Path:
+        """`~` is HOME, and a relative path starts at the project."""
+        home = self.env.get("HOME", "")
+        if home and (text == "~" or text.startswith("~/")):
+            text = home + text[1:]
+        return self.root / text
+
+    def final(self, text: str, path: KeyPath, chosen: bool) -> str | None:
+        """The text that will be used, or None while it is not known: another target's, or unset offline."""
+        if not template.is_template(text):
+            return text
+        if not chosen:
+            return None
+        rendered = self.rendered(text, path)
+        return None if rendered == text else rendered
+
+    def rendered(self, text: str, path: KeyPath) -> str:
+        """The text rendered; as it was written when a variable is unset, which is said."""
+        if not template.is_template(text):
+            return text
+        try:
+            result = template.render(text, env=self.env, vars=self.vars)
+        except template.NotAllowed as error:
+            self.add(TEMPLATE, str(error), path)
+            return text
+        if result.unset:
+            problem = Problem(UNSET, f"{result.unset} is not set", self.read.where(path))
+            if not self.offline:
+                self.add_found(problem)
+            elif problem not in self.notes:
+                self.notes.append(problem)
+            return text
+        if not result.text.strip() or "\0" in result.text:
+            self.add(UNSET, "the rendered value is empty", path)
+            return text
+        return result.text
+
+
+_FLOWS = ", ".join(_FLOW_KEYS)
+
+
+def _texts(value: object, path: KeyPath) -> Iterator[tuple[KeyPath, str]]:
+    if isinstance(value, str):
+        yield path, value
+    elif isinstance(value, dict):
+        for key, inner in value.items():
+            yield from _texts(inner, (*path, key))
+    elif isinstance(value, list):
+        for i, inner in enumerate(value):
+            yield from _texts(inner, (*path, i))
+
+
+def _mapping(value: object) -> Mapping[str, Any]:
+    return value if isinstance(value, dict) else {}

@@ -1,0 +1,261 @@
+"""run_results.json: which models the last dbt command left fit to sync, and whether it ran where we read.
+
+`gate` never opens by a guess: dbt writes `success` for models that `compile`, `docs generate` and `show` did not
+build, so only commands that build say "ok", and what failed stays blocked whatever else is unclear.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from enum import StrEnum
+from pathlib import Path
+from typing import Any
+
+from .declaration import listed, show
+from .errors import ConfigError, Problem, Refused
+from .manifest import ABSENT, UNREADABLE, Manifest, Node, read_json
+
+NOT_RUN_RESULTS = "DB211"
+OTHER_INVOCATION = "DB212"
+UNKNOWN_TEST = "DB213"
+EMPTY_BUILD = "DB451"
+SAMPLE_BUILD = "DB452"
+OTHER_ADAPTER = "DB455"
+OTHER_TARGET = "DB456"
+OTHER_RELATIONS = "DB457"
+
+
+class Standing(StrEnum):
+    """May the model be synced? `unbuilt`: the last dbt command says nothing about it; it syncs, and that is said."""
+
+    OK = "ok"
+    BLOCKED = "blocked"
+    UNBUILT = "unbuilt"
+
+
+@dataclass(frozen=True, slots=True)
+class Verdict:
+    standing: Standing
+    reason: str = ""  # `test failed: not_null_dim_customers_customer_id`
+
+    @property
+    def is_blocked(self) -> bool:
+        return self.standing is Standing.BLOCKED
+
+
+@dataclass(frozen=True, slots=True)
+class Result:
+    """One line of run_results.json."""
+
+    unique_id: str
+    status: str
+    message: str
+
+
+@dataclass(frozen=True, slots=True)
+class RunResults:
+    """What one dbt command reported. `which` is its name: build, run, test, generate (docs), show…"""
+
+    invocation_id: str
+    which: str
+    target: str  # `--target` as given; empty: the profile's default, or not recorded (dbt 2)
+    empty: bool
+    sample: bool
+    results: tuple[Result, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class Gate:
+    """A verdict on each model the results speak of; `otherwise` is the verdict on every other."""
+
+    verdicts: Mapping[str, Verdict]
+    otherwise: Verdict
+    notes: tuple[Problem, ...] = ()
+
+    def verdict(self, model: str) -> Verdict:
+        """The verdict on the model with that dbt unique_id."""
+        return self.verdicts.get(model, self.otherwise)
+
+
+@dataclass(frozen=True, slots=True)
+class ConnectedTarget:
+    """The dbt target that is connected: its name, and the default database and schema of its profile."""
+
+    database: str
+    schema: str
+    target_name: str
+    type: str
+
+
+def load_run_results(path: Path) -> RunResults | None:
+    """target/run_results.json; None when there is none. ConfigError when it is damaged or something else."""
+    try:
+        document = read_json(path)
+    except ConfigError as error:
+        if error.problems[0].code == ABSENT:
+            return None
+        raise
+    return parse_run_results(document, path.name)
+
+
+def parse_run_results(document: object, where: str) -> RunResults:
+    """Run results from their JSON values (schema v4 to v6 and dbt 2, which omits null keys)."""
+    root = _mapping(document)
+    metadata, args, results = _mapping(root.get("metadata")), _mapping(root.get("args")), root.get("results")
+    if "/run-results/" not in _text(metadata, "dbt_schema_version") or not isinstance(results, list):
+        raise ConfigError(NOT_RUN_RESULTS, "not dbt run results", where=where, hint="it is written by `dbt build`")
+    parsed = tuple(
+        Result(_text(result, "unique_id"), _text(result, "status"), _text(result, "message"))
+        for result in map(_mapping, results)
+    )
+    if not all(result.unique_id and result.status for result in parsed):
+        # A result that can't be read may be a failure: it must not pass for one that is absent.
+        raise ConfigError(UNREADABLE, "a result has no unique_id or status", where=where, hint="run `dbt build` again")
+    return RunResults(
+        invocation_id=_text(metadata, "invocation_id"),
+        which=_text(args, "which"),
+        target=_text(args, "target"),
+        empty=args.get("empty") is True,
+        sample=bool(args.get("sample")),
+        results=parsed,
+    )
+
+
+def gate(manifest: Manifest, run_results: RunResults | None) -> Gate:
+    """The verdict of the last dbt command on every model. Raises Refused for `--empty` and `--sample` builds."""
+    if run_results is None:
+        return Gate({}, Verdict(Standing.OK, "no run results"))
+    which = run_results.which
+    builds = which in _BUILDS
+    if builds and run_results.empty:
+        message = f"the last `dbt {which}` ran with --empty: its tables hold no rows"
+        raise Refused(EMPTY_BUILD, message, hint="run it again without --empty")
+    if builds and run_results.sample:
+        message = f"the last `dbt {which}` ran with --sample: its tables hold a part of the rows"
+        raise Refused(SAMPLE_BUILD, message, hint="run it again without --sample")
+
+    command = "docs generate" if which == "generate" else which or "command"
+    verdicts: dict[str, Verdict] = {}
+    notes: list[Problem] = []
+    if builds:
+        for result in run_results.results:
+            if result.unique_id.partition(".")[0] in _BUILT and result.status not in _NOTHING_DONE:
+                verdicts[result.unique_id] = _built(result)
+    if builds or which == "test":
+        for result in run_results.results:
+            if result.unique_id.partition(".")[0] in _TESTS and result.status in _FAILED:
+                notes += _block(manifest, result, verdicts)
+    if run_results.invocation_id != manifest.invocation_id:
+        notes += _other_invocation(manifest, run_results, verdicts)
+    otherwise = f"not in the last `dbt {command}`" if builds else f"the last `dbt {command}` built nothing"
+    return Gate(verdicts, Verdict(Standing.UNBUILT, otherwise), tuple(notes))
+
+
+def target_check(manifest: Manifest, run_results: RunResults | None, connected: ConnectedTarget) -> Problem | None:
+    """Why the manifest was written for another target than the connected one; None if nothing says so.
+
+    Relation names are baked into the manifest when dbt parses it. In order, the first evidence decides:
+
+    1. another adapter than the connected one: stop;
+    2. run results of the same invocation that record `--target`: its name decides, either way;
+    3. the database, then the schema, of models without a custom one: those are the target's own. One that agrees
+       is enough, since a project may override generate_schema_name for some of its models;
+    4. if every model has a custom schema: the part before `_<custom>`, which dbt's own generate_schema_name puts
+       there. Anything else about a custom schema is the project's own naming, and no evidence.
+
+    Names are compared without case, and only where both sides have one (Spark has no database).
+    """
+    hint = (
+        "run `dbt build` for the connected target, or choose its target with --target; --allow-target-mismatch passes"
+    )
+    if manifest.adapter_type and connected.type and manifest.adapter_type != connected.type:
+        message = f"the manifest was written for {manifest.adapter_type}, the connected target is {connected.type}"
+        return Problem(OTHER_ADAPTER, message, hint=hint)
+    same_run = run_results is not None and run_results.invocation_id == manifest.invocation_id
+    if run_results is not None and same_run and run_results.target and connected.target_name:
+        if run_results.target == connected.target_name:
+            return None
+        message = (
+            f"dbt ran for target {show(run_results.target)}, the connected target is {show(connected.target_name)}"
+        )
+        return Problem(OTHER_TARGET, message, hint=hint)
+    nodes = [node for node in manifest.nodes.values() if node.relation_name]
+    for what, found, expected in (
+        ("database", {node.database for node in nodes if not node.custom_database}, connected.database),
+        ("schema", _target_schemas(nodes), connected.schema),
+    ):
+        names = {name.lower() for name in found if name}
+        if names and expected and expected.lower() not in names:
+            message = f"the manifest's {what} is {listed(sorted(found))}, the connected target's is {show(expected)}"
+            return Problem(OTHER_RELATIONS, message, hint=hint)
+    return None
+
+
+_BUILDS = ("build", "run", "seed", "snapshot", "retry", "clone")
+_BUILT = ("model", "seed", "snapshot")
+_TESTS = ("test", "unit_test")
+_OK = ("success", "reused")  # reused: dbt 2 found the table current
+_NOTHING_DONE = ("no-op",)
+_FAILED = ("fail", "error", "runtime error")
+
+
+def _built(result: Result) -> Verdict:
+    if result.status in _OK:
+        return Verdict(Standing.OK)
+    match result.status:
+        case "skipped":
+            reason = "skipped by dbt"
+        case "error" | "runtime error" | "fail":
+            reason = "build failed"
+        case status:
+            reason = f"build ended as {status}"
+    return Verdict(Standing.BLOCKED, reason)
+
+
+def _block(manifest: Manifest, result: Result, verdicts: dict[str, Verdict]) -> list[Problem]:
+    """Block what a failed test judges; a build that failed stays the first reason."""
+    test = manifest.tests.get(result.unique_id)
+    if test is None:
+        message = f"failed test {show(result.unique_id)} is not in the manifest: the models it judges are not known"
+        return [Problem(UNKNOWN_TEST, message, hint="run `dbt build` again")]
+    what = "test failed" if result.status == "fail" else "test could not run"
+    for node in test.nodes:
+        if not verdicts.get(node, Verdict(Standing.OK)).is_blocked:
+            verdicts[node] = Verdict(Standing.BLOCKED, f"{what}: {test.name}")
+    return []
+
+
+def _other_invocation(manifest: Manifest, run_results: RunResults, verdicts: dict[str, Verdict]) -> list[Problem]:
+    """The manifest was rewritten since (`dbt ls` and `dbt parse` do), or the results are another project's."""
+    unknown = [result.unique_id for result in run_results.results if result.unique_id not in manifest.ids]
+    if not unknown:
+        message = "run results and manifest come from different dbt commands; the project is the same"
+        return [Problem(OTHER_INVOCATION, message)]
+    for model, verdict in list(verdicts.items()):
+        if not verdict.is_blocked:
+            verdicts[model] = Verdict(Standing.UNBUILT, "the run results are older than the manifest")
+    message = (
+        f"run results name {len(unknown)} nodes the manifest lacks ({listed(unknown, most=3)}): only failures count"
+    )
+    return [Problem(OTHER_INVOCATION, message, hint="run `dbt build` again")]
+
+
+def _target_schemas(nodes: list[Node]) -> set[str]:
+    own = {node.schema for node in nodes if not node.custom_schema and node.resource_type != "snapshot"}
+    if own:
+        return own
+    return {
+        node.schema[: -len(node.custom_schema) - 1]
+        for node in nodes
+        if node.schema.lower().endswith(f"_{node.custom_schema.lower()}")
+    }
+
+
+def _mapping(value: object) -> Mapping[str, Any]:
+    return value if isinstance(value, dict) else {}
+
+
+def _text(raw: Mapping[str, Any], key: str) -> str:
+    value = raw.get(key)
+    return value if isinstance(value, str) else ""

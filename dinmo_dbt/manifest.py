@@ -1,0 +1,467 @@
+"""manifest.json: what dbt built, and the activations its models declare. dbt itself is never imported.
+
+`load_manifest` reads the artifact of dbt-core 1.x or dbt 2 (schema v9 to v13; keys may be absent). `activations`
+resolves every `config.meta.dinmo` block of the root project, or raises one ConfigError with all that is wrong.
+"""
+
+from __future__ import annotations
+
+import heapq
+import json
+import re
+import time
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from . import declaration
+from .activation import Activation
+from .declaration import show
+from .errors import ConfigError, Problem
+from .meta import Source, checked_defaults, resolve
+
+ABSENT = "DB201"
+UNREADABLE = "DB202"
+NOT_A_MANIFEST = "DB203"
+OTHER_SCHEMA = "DB204"
+
+DUPLICATE_NAME = "DB130"
+INHERITED = "DB131"
+DISABLED = "DB132"
+NO_RELATION = "DB133"
+NOT_IN_CONTRACT = "DB135"
+NOT_DOCUMENTED = "DB136"
+SNAPSHOT_HISTORY = "DB137"
+CYCLE = "DB141"
+NOT_A_MODEL = "DB144"
+
+SCHEMAS = range(9, 14)
+REREAD_AFTER_S = 0.3
+
+
+@dataclass(frozen=True, slots=True)
+class Node:
+    """One model, seed or snapshot of the root project, as far as we need it."""
+
+    unique_id: str
+    resource_type: str
+    name: str
+    database: str
+    schema: str
+    relation_name: str
+    custom_database: str  # `+database` and `+schema` as configured; empty: the target's own
+    custom_schema: str
+    materialized: str
+    fqn: tuple[str, ...]
+    tags: tuple[str, ...]
+    file: str  # where the model itself is
+    yaml_file: str  # where its properties are, else `file`
+    columns: tuple[str, ...]
+    primary_key: tuple[str, ...]
+    contract_enforced: bool
+    is_latest: bool
+    block: Any = None  # the raw `dinmo` value of its meta, as yet unchecked; None: none
+
+    @property
+    def meta_path(self) -> str:
+        return f"{self.yaml_file}: {self.name}.config.meta.dinmo"
+
+
+@dataclass(frozen=True, slots=True)
+class Test:
+    """A data or unit test, and the nodes whose data it judges."""
+
+    unique_id: str
+    name: str
+    nodes: tuple[str, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class Manifest:
+    """The artifact. `ids` names everything in it, of every package; `disabled` the models dbt was told to leave out."""
+
+    adapter_type: str
+    invocation_id: str
+    project_name: str
+    dbt_version: str
+    nodes: Mapping[str, Node]
+    tests: Mapping[str, Test]
+    disabled: tuple[Node, ...]
+    strays: tuple[Problem, ...]  # `dinmo` blocks where none can work, such as on a source
+    ids: frozenset[str]
+
+
+@dataclass(frozen=True, slots=True)
+class Loaded:
+    """Every activation of the project, sorted by name, and what is worth saying about them."""
+
+    activations: tuple[Activation, ...]
+    notes: tuple[Problem, ...]
+
+
+def load_manifest(path: Path, *, pause: Callable[[float], None] = time.sleep) -> Manifest:
+    """target/manifest.json. A half-written file (dbt is running) is read once more after a moment."""
+    try:
+        document = read_json(path)
+    except ConfigError as error:
+        if error.problems[0].code != UNREADABLE:
+            raise
+        pause(REREAD_AFTER_S)
+        document = read_json(path)
+    return parse_manifest(document, str(path.name))
+
+
+def read_json(path: Path) -> Any:
+    """A dbt artifact as JSON values. ConfigError DB201 when it is not there, DB202 when it is not whole."""
+    try:
+        raw = path.read_bytes()
+    except FileNotFoundError:
+        hint = "run `dbt build` (or `dbt parse`) in the project first"
+        raise ConfigError(ABSENT, f"{path.name} not found", where=str(path.parent), hint=hint) from None
+    except OSError as error:
+        raise ConfigError(UNREADABLE, f"{path.name} can't be read: {error.strerror}", where=str(path.parent)) from error
+    try:
+        return json.loads(raw)
+    except (ValueError, RecursionError) as error:
+        hint = "is dbt still writing it? else delete it and run `dbt parse`"
+        message = f"{path.name} is not whole JSON: {type(error).__name__}"
+        raise ConfigError(UNREADABLE, message, where=str(path.parent), hint=hint) from None
+
+
+def parse_manifest(document: object, where: str) -> Manifest:
+    """A manifest from its JSON values. Unknown keys are ignored and missing ones tolerated; dbt 2 omits nulls."""
+    metadata = _mapping(_mapping(document).get("metadata"))
+    schema = _text(metadata, "dbt_schema_version")
+    match = re.search(r"/dbt/manifest/v([0-9]{1,4})\.json$", schema)
+    if not match or not isinstance(_mapping(document).get("nodes"), dict):
+        raise ConfigError(
+            NOT_A_MANIFEST, "not a dbt manifest", where=where, hint="it is written by `dbt build` or `dbt parse`"
+        )
+    if int(match[1]) not in SCHEMAS:
+        age = "newer" if int(match[1]) > SCHEMAS[-1] else "older"
+        message = f"manifest schema v{match[1]} is {age} than this version reads (v{SCHEMAS[0]} to v{SCHEMAS[-1]})"
+        raise ConfigError(
+            OTHER_SCHEMA, message, where=where, hint="update dinmo-dbt" if age == "newer" else "update dbt"
+        )
+
+    root = _mapping(document)
+    project = _text(metadata, "project_name")
+    nodes: dict[str, Node] = {}
+    tests: dict[str, Test] = {}
+    strays: list[Problem] = []
+    for unique_id, raw in root["nodes"].items():
+        kind, package = unique_id.partition(".")[0], _text(_mapping(raw), "package_name")
+        if kind in _RELATIONS:
+            if not project or package == project:
+                nodes[unique_id] = _node(unique_id, kind, _mapping(raw))
+        elif kind == "test":
+            tests[unique_id] = _test(unique_id, _mapping(raw))
+        elif package == project:
+            strays += _stray(unique_id, kind, _mapping(raw))
+    for section in ("sources", "exposures"):
+        for unique_id, raw in _mapping(root.get(section)).items():
+            if _text(_mapping(raw), "package_name") == project:
+                strays += _stray(unique_id, section.removesuffix("s"), _mapping(raw))
+    unit_tests = _mapping(root.get("unit_tests"))
+    tests |= {unique_id: _test(unique_id, _mapping(raw)) for unique_id, raw in unit_tests.items()}
+    disabled = [
+        _node(unique_id, unique_id.partition(".")[0], _mapping(raw))
+        for unique_id, versions in _mapping(root.get("disabled")).items()
+        if unique_id.partition(".")[0] in _RELATIONS
+        for raw in (versions if isinstance(versions, list) else [versions])
+        if _text(_mapping(raw), "package_name") == project
+    ]
+    return Manifest(
+        adapter_type=_text(metadata, "adapter_type"),
+        invocation_id=_text(metadata, "invocation_id"),
+        project_name=project,
+        dbt_version=_text(metadata, "dbt_version"),
+        nodes=nodes,
+        tests=tests,
+        disabled=tuple(disabled),
+        strays=tuple(strays),
+        ids=frozenset(unique_id for section in _SECTIONS for unique_id in _mapping(root.get(section))),
+    )
+
+
+def activations(
+    manifest: Manifest, project_defaults: Mapping[str, Any], *, defaults_where: str = "dinmo.yml"
+) -> Loaded:
+    """Every activation the root project declares, sorted by name. Raises one ConfigError with every problem."""
+
+    def where(path: declaration.Path) -> str:
+        return f"{defaults_where}: {declaration.dotted(('defaults', *path))}"
+
+    defaults, problems = checked_defaults(project_defaults, where)
+    problems += manifest.strays
+    enabled_ids = set(manifest.nodes)
+    for node in manifest.disabled:
+        if node.block is not None and node.unique_id not in enabled_ids:
+            hint = "enable it, or remove its dinmo block"
+            problems.append(Problem(DISABLED, f"{show(node.name)} is disabled in dbt", node.meta_path, hint))
+
+    declared = sorted(
+        (node for node in manifest.nodes.values() if node.block is not None and node.is_latest),
+        key=lambda n: n.unique_id,
+    )
+    inherited, problem_list = _inherited(declared)
+    problems += problem_list
+    found: list[Activation] = []
+    notes: list[Problem] = []
+    for node in declared:
+        if node.unique_id in inherited:
+            continue
+        if problem := _no_relation(node):
+            problems.append(problem)
+            continue
+        resolved = resolve(node.block, _source(node), defaults)
+        problems += resolved.problems
+        found += resolved.activations
+    problems += _duplicate_names(found)
+    for activation in found:
+        wrong, said = _columns(activation)
+        problems += wrong
+        notes += said
+        if activation.resource_type == "snapshot" and not activation.where:
+            hint = 'usually: where: "dbt_valid_to is null"'
+            message = "a dbt snapshot holds every past version of a row, and all of them would be read"
+            notes.append(Problem(SNAPSHOT_HISTORY, message, activation.meta_path, hint))
+    if problems:
+        raise ConfigError.of(_at_most(problems))
+    return Loaded(tuple(sorted(found, key=lambda a: a.name)), tuple(notes))
+
+
+def order(activations: Iterable[Activation], references: Callable[[Activation], set[str]]) -> tuple[Activation, ...]:
+    """Parents first: an activation comes after those that write an object it refers to; else sorted by name.
+
+    `references` names the objects behind an activation's lookups, in any case. In a cycle the first by name goes
+    first; `cycles` says so.
+    """
+    return _ordered(activations, references)[0]
+
+
+def cycles(activations: Iterable[Activation], references: Callable[[Activation], set[str]]) -> tuple[Problem, ...]:
+    """A note for each cycle of lookups that `order` had to break."""
+    return _ordered(activations, references)[1]
+
+
+_RELATIONS = ("model", "seed", "snapshot")
+_SECTIONS = (
+    "nodes",
+    "sources",
+    "exposures",
+    "metrics",
+    "unit_tests",
+    "semantic_models",
+    "saved_queries",
+    "functions",
+    "disabled",
+)
+
+
+def _node(unique_id: str, kind: str, raw: Mapping[str, Any]) -> Node:
+    config = _mapping(raw.get("config"))
+    contract = _mapping(raw.get("contract")) or _mapping(config.get("contract"))
+    file = _text(raw, "original_file_path") or _text(raw, "path")
+    version, latest = raw.get("version"), raw.get("latest_version")
+    name = _text(raw, "name") or unique_id.rpartition(".")[2]
+    return Node(
+        unique_id=unique_id,
+        resource_type=kind,
+        name=name,
+        database=_text(raw, "database"),
+        schema=_text(raw, "schema"),
+        relation_name=_text(raw, "relation_name"),
+        custom_database=_text(config, "database"),
+        custom_schema=_text(config, "schema") or _text(config, "target_schema"),
+        materialized=_text(config, "materialized") or kind,
+        fqn=_texts(raw.get("fqn")),
+        tags=_texts(raw.get("tags")),
+        file=file,
+        yaml_file=_text(raw, "patch_path").rpartition("://")[2] or file,
+        columns=_columns_of(raw),
+        primary_key=_texts(raw.get("primary_key")),
+        contract_enforced=contract.get("enforced") is True,
+        is_latest=version is None or latest is None or str(version) == str(latest),
+        block=_block(raw),
+    )
+
+
+def _block(raw: Mapping[str, Any]) -> Any:
+    """`config.meta.dinmo`, or `meta.dinmo` of an old manifest. A block that is null is a block: an empty one."""
+    for meta in (_mapping(_mapping(raw.get("config")).get("meta")), _mapping(raw.get("meta"))):
+        if "dinmo" in meta:
+            return {} if meta["dinmo"] is None else meta["dinmo"]
+    return None
+
+
+def _columns_of(raw: Mapping[str, Any]) -> tuple[str, ...]:
+    columns = _mapping(raw.get("columns"))
+    return tuple(_text(_mapping(column), "name") or key for key, column in columns.items())
+
+
+def _test(unique_id: str, raw: Mapping[str, Any]) -> Test:
+    attached = _text(raw, "attached_node")
+    depends_on = _texts(_mapping(raw.get("depends_on")).get("nodes"))
+    return Test(unique_id, _text(raw, "name") or unique_id, (attached,) if attached else depends_on)
+
+
+def _stray(unique_id: str, kind: str, raw: Mapping[str, Any]) -> list[Problem]:
+    # An exposure that `dinmo-dbt exposures` wrote carries `meta: {dinmo: {generated: true}}`: not a declaration.
+    block = _block(raw)
+    if block is None or (isinstance(block, Mapping) and block.get("generated") is True):
+        return []
+    where = f"{_text(raw, 'original_file_path')}: {_text(raw, 'name') or unique_id}.config.meta.dinmo"
+    return [Problem(NOT_A_MODEL, f"only models, seeds and snapshots can be activated, not a {kind}", where)]
+
+
+def _no_relation(node: Node) -> Problem | None:
+    if node.materialized == "ephemeral":
+        hint = "materialise it as a view or a table"
+        return Problem(NO_RELATION, f"{show(node.name)} is ephemeral: it has no relation to read", node.meta_path, hint)
+    if not node.relation_name:
+        return Problem(
+            NO_RELATION, f"{show(node.name)} has no relation in the manifest", node.meta_path, "run `dbt build`"
+        )
+    return None
+
+
+def _inherited(declared: list[Node]) -> tuple[set[str], list[Problem]]:
+    """Models that carry one and the same block: dbt hands a folder's `+meta` down to each model below it.
+
+    Two models that are meant to carry equal activations tell them apart by `name`, which makes the blocks unequal.
+    """
+    groups: dict[str, list[Node]] = {}
+    for node in declared:
+        if isinstance(node.block, Mapping) and (node.block.get("activations") or node.block.get("activation")):
+            groups.setdefault(json.dumps(node.block, sort_keys=True, default=str), []).append(node)
+    inherited, problems = set(), []
+    for nodes in groups.values():
+        if len(nodes) > 1:
+            inherited |= {node.unique_id for node in nodes}
+            names = declaration.listed(node.name for node in nodes)
+            message = f"{len(nodes)} models carry the same activations: {names}"
+            hint = (
+                "a folder's +meta reaches every model below it: declare activations on one model, and put what they "
+                "share under `defaults` in dinmo.yml. If each is meant, give each activation its own `name`"
+            )
+            problems.append(Problem(INHERITED, message, nodes[0].meta_path, hint))
+    return inherited, problems
+
+
+def _source(node: Node) -> Source:
+    return Source(
+        model=node.unique_id,
+        model_name=node.name,
+        relation_name=node.relation_name,
+        resource_type=node.resource_type,
+        fqn=node.fqn,
+        tags=node.tags,
+        file=node.file,
+        meta_path=node.meta_path,
+        primary_key=node.primary_key,
+        documented_columns=node.columns,
+        contract_enforced=node.contract_enforced,
+    )
+
+
+def _duplicate_names(found: list[Activation]) -> list[Problem]:
+    """State is kept under the name, on file systems that may not know upper from lower case."""
+    problems = []
+    first: dict[str, Activation] = {}
+    for activation in found:
+        other = first.setdefault(activation.name.lower(), activation)
+        if other is not activation:
+            message = f"two activations are called {show(activation.name)}; the other is {other.meta_path}"
+            hint = "names are unique in the project, upper and lower case alike: give one its own `name`"
+            problems.append(Problem(DUPLICATE_NAME, message, activation.meta_path, hint))
+    return problems
+
+
+def _columns(activation: Activation) -> tuple[list[Problem], list[Problem]]:
+    """Columns used that the manifest does not list: wrong under an enforced contract, else only worth a note."""
+    used = [*activation.key, *(f.column for f in activation.fields)]
+    if activation.match:
+        used.append(activation.match.column)
+    documented = {column.lower() for column in activation.documented_columns}
+    missing = [column for column in dict.fromkeys(used) if column.lower() not in documented]
+    if not missing:
+        return [], []
+    if activation.contract_enforced:
+        return [
+            Problem(
+                NOT_IN_CONTRACT,
+                f"the model's contract has no column {show(column)}"
+                + declaration.did_you_mean(column, activation.documented_columns),
+                activation.meta_path,
+            )
+            for column in missing
+        ], []
+    message = f"columns that the model's YAML does not list: {declaration.listed(missing)}"
+    return [], [Problem(NOT_DOCUMENTED, message, activation.meta_path, "they are checked when the relation is read")]
+
+
+def _at_most(problems: list[Problem]) -> list[Problem]:
+    if len(problems) <= declaration.PROBLEMS_MAX:
+        return problems
+    shown = problems[: declaration.PROBLEMS_MAX]
+    return [*shown, Problem(shown[-1].code, f"and {len(problems) - len(shown)} more problems")]
+
+
+def _ordered(
+    activations: Iterable[Activation], references: Callable[[Activation], set[str]]
+) -> tuple[tuple[Activation, ...], tuple[Problem, ...]]:
+    by_name = {activation.name: activation for activation in sorted(activations, key=lambda a: a.name)}
+    writers: dict[tuple[str, str], list[str]] = {}
+    for activation in by_name.values():
+        writers.setdefault((activation.destination, activation.object.lower()), []).append(activation.name)
+    # An object that refers to itself orders nothing: its rows are ordered inside each activation.
+    waits_for = {
+        name: {
+            writer
+            for reference in references(activation)
+            if reference.lower() != activation.object.lower()
+            for writer in writers.get((activation.destination, reference.lower()), [])
+        }
+        for name, activation in by_name.items()
+    }
+    placed: list[str] = []
+    notes: list[Problem] = []
+    while waits_for:
+        ready = [name for name, parents in waits_for.items() if not parents]
+        if not ready:
+            cycle = _cycle(waits_for)
+            message = f"lookups go in a circle: {' -> '.join([*cycle, cycle[0]])}"
+            first = min(cycle)
+            hint = f"{first} goes first; rows whose parent is not there yet follow on the next run"
+            notes.append(Problem(CYCLE, message, by_name[first].meta_path, hint))
+            ready = [first]
+        name = heapq.nsmallest(1, ready)[0]
+        placed.append(name)
+        del waits_for[name]
+        for parents in waits_for.values():
+            parents.discard(name)
+    return tuple(by_name[name] for name in placed), tuple(notes)
+
+
+def _cycle(waits_for: Mapping[str, set[str]]) -> list[str]:
+    """One cycle among activations that all wait for another: follow first parents until one comes again."""
+    name, path = min(waits_for), list[str]()
+    while name not in path:
+        path.append(name)
+        name = min(waits_for[name])
+    return path[path.index(name) :]
+
+
+def _mapping(value: object) -> Mapping[str, Any]:
+    return value if isinstance(value, dict) else {}
+
+
+def _text(raw: Mapping[str, Any], key: str) -> str:
+    value = raw.get(key)
+    return value if isinstance(value, str) else ""
+
+
+def _texts(value: object) -> tuple[str, ...]:
+    return tuple(item for item in value if isinstance(item, str)) if isinstance(value, list) else ()
