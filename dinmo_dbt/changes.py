@@ -26,6 +26,7 @@ Positions = npt.NDArray[np.int64]
 
 _Number = TypeVar("_Number", bound=np.generic)
 
+_ROW_BYTES = 24  # a record id, its comma, the line's end
 _KEY_SEED = 0x6B6579  # "key"
 _MATCH_SEED = 0x6D61746368  # "match"
 
@@ -108,7 +109,8 @@ class ChangeSet:
     spooled leaves out the rows of kind DROPPED.
 
     `kind`, `position` (in the snapshot, -1 for none), `older` (which older mapping a remapped row agrees with, -1 for
-    none), `kh` and `has_bulk_null` (a text equal to #N/A) run parallel to the spool. `aside` has columns key, kh, why
+    none), `kh`, `has_bulk_null` (a text equal to #N/A) and `width` (CSV bytes, never too few) run
+    parallel to the spool. `aside` has columns key, kh, why
     (`Aside`), reason (`values.Reason`), column (its header) and code. `unchanged` includes the re-baselined rows.
     """
 
@@ -119,6 +121,7 @@ class ChangeSet:
     older: npt.NDArray[np.int8]
     kh: Hashes
     has_bulk_null: npt.NDArray[np.bool_]
+    width: npt.NDArray[np.uint32]
     aside: pa.Table
     baseline: Baseline
     left: Positions
@@ -260,6 +263,7 @@ class _Scan:
         self.khs: list[Hashes] = []
         self.cks: list[Hashes] = []
         self.bulk_nulls: list[npt.NDArray[np.bool_]] = []
+        self.widths: list[npt.NDArray[np.uint32]] = []
         self.asides: list[pa.Table] = []
         self.match_hashes: list[Hashes] = []  # 128 bits a row: enough to call two equal hashes one value
         # Rows whose slot is known only by key hash: where they are, and their keys.
@@ -454,14 +458,19 @@ class _Scan:
         if match is not None:
             columns["match"] = chosen(match)
         literal = np.zeros(len(rows), np.bool_)
+        width = np.full(len(rows), _ROW_BYTES, np.uint32)
+        if match is not None:
+            width += _csv_bytes(columns["match"])
         for column in self.mapping.columns:
             array = chosen(canonical.arrays[(column.source, column.header, column.keep_nulls)])
             columns[column.header] = array
+            width += _csv_bytes(array)
             if pa.types.is_string(array.type):
                 equal = pc.equal(array, values.BULK_NULL)
                 if pc.any(equal).as_py():
                     literal |= pc.fill_null(equal, False).to_numpy(zero_copy_only=False)
         self.bulk_nulls.append(literal)
+        self.widths.append(width)
         self.spool.write(pa.RecordBatch.from_arrays(list(columns.values()), names=list(columns)))
 
     # The whole segment
@@ -493,6 +502,7 @@ class _Scan:
             older=older,
             kh=kh,
             has_bulk_null=_joined(self.bulk_nulls, np.bool_),
+            width=_joined(self.widths, np.uint32),
             aside=aside,
             baseline=Baseline(_joined(self.baseline_positions, np.int64), _joined(self.baseline_ck, np.uint64)),
             left=left,
@@ -593,6 +603,15 @@ class _Candidates:
     kh: Hashes
     keys: pa.Array
     rows: npt.NDArray[np.int64] | None  # spool row numbers; None for rows set aside
+
+
+def _csv_bytes(array: pa.Array) -> npt.NDArray[np.uint32]:
+    """An upper bound of each value's bytes in a CSV file, comma included: a quote may double every byte of text."""
+    if not pa.types.is_string(array.type):
+        return np.full(len(array), 44, np.uint32)
+    lengths = pc.fill_null(pc.binary_length(array), 1).to_numpy(zero_copy_only=False)
+    bound: npt.NDArray[np.uint32] = (lengths * 2 + 3).astype(np.uint32)
+    return bound
 
 
 def _joined(parts: list[npt.NDArray[_Number]], kind: type[_Number]) -> npt.NDArray[_Number]:

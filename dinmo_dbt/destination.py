@@ -13,6 +13,8 @@ from enum import StrEnum
 from functools import cached_property
 from typing import Protocol
 
+import numpy as np
+import numpy.typing as npt
 import pyarrow as pa
 
 
@@ -134,7 +136,8 @@ class PayloadColumn:
 class Batch:
     """One operation over a bounded number of rows; the unit journalled and sent.
 
-    `rows`: payload columns named by their headers in canonical types, after `key` (utf8), `kh` and `ck` (uint64).
+    `rows`: payload columns named by their headers in canonical types, after `key` (utf8), `kh` and `ck` (uint64) and
+    `flags` (uint8), which are the journal's and never travel.
     Update and delete carry `Id`. `match` is the header of the external id for an upsert.
     """
 
@@ -221,6 +224,12 @@ class Destination(Protocol):
 
     def read(self, object_name: str, fields: tuple[str, ...], record_ids: tuple[str, ...]) -> list[dict[str, object]]:
         """At most 200 records by id, as JSON values by field name, `Id` included; a missing record is left out."""
+
+    def job_slots(self, rows: pa.Table, columns: tuple[PayloadColumn, ...]) -> npt.NDArray[np.int8]:
+        """For an insert: the job (0 to 7) each row must go by, so that results can be told apart by content."""
+
+    def is_transient(self, code: str, message: str) -> bool:
+        """Whether a row rejected with that code may succeed later as it is (locks, limits, a busy server)."""
 
     def create_job(self, batch: Batch) -> str:
         """Open an ingest job for the batch; its id. No data yet, so a job opened unseen does nothing."""

@@ -1,0 +1,657 @@
+"""Activation x segment x snapshot x org -> Plan: what a sync would send, what it leaves out and why. Writes nothing.
+
+`draw` is the whole read-only path, the same for `plan` and for `sync`; `plan` stops where it ends. A plan is a value:
+it knows the activation, the state and the org it was computed from, and `sync` refuses it once any of them moved.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass, field
+from typing import Any, Protocol
+
+import numpy as np
+import numpy.typing as npt
+import pyarrow as pa
+import pyarrow.compute as pc
+
+from dinmo_dbt import changes, values
+from dinmo_dbt.activation import Activation, Mode
+from dinmo_dbt.changes import Aside, Baseline, ChangeSet, Kind, Pending, Positions, Snapshot, Spool
+from dinmo_dbt.destination import Api, Batch, Destination, Fate, Field, ObjectSchema, Operation, PayloadColumn
+from dinmo_dbt.errors import ConfigError, Problem, StateError
+from dinmo_dbt.mapping import Column, Mapping, from_header, resolve
+from dinmo_dbt.rowhash import Hashes
+
+# Up to here by collections, 200 a call; above by Bulk API 2.0 (Bulk API 2.0 Developer Guide, "When to use").
+COLLECTIONS_ROWS_MAX = 2_000
+# One job: well under the 100 MB of CSV a job takes, and few enough rows that its results fit in memory.
+BULK_ROWS_MAX = 200_000
+BULK_BYTES_MAX = 100_000_000
+# A guard on a share of the snapshot means nothing for a handful of rows.
+GUARDED_ROWS_MIN = 1_000
+
+
+class Source(Protocol):
+    """The warehouse, as far as a plan needs it."""
+
+    def schema(self, relation_name: str) -> pa.Schema:
+        """The relation's real columns."""
+
+    def read(self, relation_name: str, columns: Sequence[str], where: str | None) -> Iterator[pa.RecordBatch]:
+        """The relation's rows in record batches, columns in the order asked."""
+
+
+@dataclass(frozen=True)
+class InFlight:
+    """A batch of a dead run whose outcome has not been read yet: its rows' key hashes and keys."""
+
+    job_id: str | None
+    kh: Hashes
+    keys: pa.Array
+
+
+class StateView(Protocol):
+    """One activation's state in one org, as it is now. `mappings` are stored headers, newest first."""
+
+    serial: int
+    exists: bool
+    mappings: Sequence[dict[str, Any]]
+    snapshot: Snapshot
+    pending: Pending
+    in_flight: Sequence[InFlight]
+
+
+@dataclass(frozen=True, slots=True)
+class Ceilings:
+    """What the user allowed on the command line for this one run: each a number of rows, not a switch."""
+
+    allow_changes: int = 0
+    allow_remap: int = 0
+    first_sync: bool = False
+    full: bool = False
+
+
+@dataclass(frozen=True)
+class PlannedBatch:
+    """Rows of one operation that travel together: spool row numbers, ascending, and the columns they send."""
+
+    operation: Operation
+    api: Api
+    columns: tuple[PayloadColumn, ...]
+    match: str | None
+    rows: Positions
+
+
+@dataclass(frozen=True)
+class Counts:
+    """read == unchanged + planned + invalid + no_match + ambiguous + held + in_flight (promise 1)."""
+
+    read: int = 0
+    unchanged: int = 0
+    added: int = 0
+    changed: int = 0
+    remapped: int = 0
+    returned: int = 0
+    resent: int = 0
+    left: int = 0
+    planned: int = 0
+    invalid: int = 0
+    no_match: int = 0
+    ambiguous: int = 0
+    held: int = 0
+    in_flight: int = 0
+
+    @property
+    def add_up(self) -> bool:
+        aside = self.invalid + self.no_match + self.ambiguous + self.held + self.in_flight
+        return self.read == self.unchanged + self.planned + aside
+
+
+# Rows that a plan leaves out, and rows that a run could not deliver: one line each in `rejected`.
+LEFT_OUT = pa.schema(
+    [
+        pa.field("key", pa.utf8()),
+        pa.field("fate", pa.utf8()),
+        pa.field("code", pa.utf8()),
+        pa.field("message", pa.utf8()),
+        pa.field("fields", pa.utf8()),
+        pa.field("record_id", pa.utf8()),
+    ]
+)
+
+
+@dataclass(frozen=True)
+class Plan:
+    """Ordered batches, the rows left out and why, and what all that was computed from.
+
+    `refusal` is the guard that keeps it from being executed. `record_ids` runs parallel to the spool (null: none
+    known), `parents` holds for an insert the resolved lookup ids by header. `baseline` and `left` move the snapshot
+    without sending anything.
+    """
+
+    activation: Activation
+    org_id: str
+    serial: int
+    schema: ObjectSchema
+    mapping: Mapping
+    older: tuple[Mapping, ...]
+    counts: Counts
+    batches: tuple[PlannedBatch, ...]
+    left_out: pa.Table
+    baseline: Baseline
+    left: Positions
+    spool: Spool
+    changes: ChangeSet
+    snapshot_flags: npt.NDArray[np.uint8]
+    record_ids: pa.Array
+    parents: dict[str, pa.Array]
+    is_first: bool
+    refusal: Problem | None = None
+    notes: tuple[str, ...] = ()
+
+    @property
+    def has_changes(self) -> bool:
+        return bool(self.batches)
+
+    @property
+    def calls(self) -> int:
+        """About how many API calls the batches will take."""
+        by_bulk = sum(1 for batch in self.batches if batch.api is Api.BULK)
+        by_collections = sum(-(-len(batch.rows) // 200) for batch in self.batches if batch.api is Api.COLLECTIONS)
+        return by_bulk * 12 + by_collections
+
+    def batch_rows(self, planned: PlannedBatch) -> pa.Table:
+        """The payload of a planned batch: key, kh, ck, flags (the snapshot's), then its columns, sorted by parent.
+
+        Salesforce locks the parent of each row it writes; rows of one parent in different chunks of a job would wait
+        for each other, so they are sorted to stand together.
+        """
+        rows = planned.rows
+        spooled = self.spool.take(rows)
+        columns: dict[str, pa.Array | pa.ChunkedArray] = {name: spooled[name] for name in ("key", "kh", "ck")}
+        position = self.changes.position[rows]
+        known = np.flatnonzero(position >= 0)
+        flags = np.zeros(len(rows), np.uint8)
+        flags[known] = self.snapshot_flags.take(position[known])
+        columns["flags"] = pa.array(flags)
+        constants = {constant.header: constant for constant in self.mapping.constants}
+        match = self.mapping.match.header if self.mapping.match else None
+        for column in planned.columns:
+            if column.header == "Id" and match != "Id":
+                columns["Id"] = self.record_ids.take(pa.array(rows))
+            elif column.header == match and column.header not in spooled.column_names:
+                columns[column.header] = spooled["match"]
+            elif column.header in self.parents:
+                columns[column.header] = self.parents[column.header].take(pa.array(rows))
+            elif column.header in constants:
+                constant = constants[column.header].value
+                columns[column.header] = constant.take(pa.array(np.zeros(len(rows), np.int64)))
+            else:
+                columns[column.header] = spooled[column.header]
+        table = pa.table(columns)
+        parents = [c.header for c in planned.columns if c.is_parent_path or c.field.type == "reference"]
+        return table.sort_by([(header, "ascending") for header in parents]) if parents else table
+
+
+def draw(
+    activation: Activation,
+    source: Source,
+    destination: Destination,
+    state: StateView,
+    spool: Spool,
+    *,
+    ceilings: Ceilings = Ceilings(),
+    hash_key: Callable[[pa.Array], Hashes] = changes.key_hash,
+) -> Plan:
+    """Read the segment, compare it with the snapshot, resolve records: the plan. Raises ConfigError for a mapping that
+    does not fit the object, StateError for a snapshot that is another activation's."""
+    schema = destination.describe(activation.object)
+    relation = source.schema(activation.relation_name)
+    mapping, problems = resolve(activation, schema, destination.describe, relation)
+    if mapping is None:
+        raise ConfigError.of(problems)
+    older, notes = _stored_mappings(activation, mapping, state, relation)
+    inserting = activation.mode is Mode.INSERT
+    sources = tuple(dict.fromkeys(name for m in (mapping, *older) for name in m.sources))
+    found = changes.between(
+        source.read(activation.relation_name, sources, activation.where),
+        mapping,
+        state.snapshot,
+        spool,
+        older=older,
+        pending=state.pending,
+        resend=ceilings.full and not inserting,
+        inserting=inserting,
+        ignore_changes=inserting and activation.on_change == "ignore",
+        hash_key=hash_key,
+    )
+    refusal = _model_refusal(activation, state, found) or _guards(activation, state, destination, found, ceilings)
+    work = _Work(activation, mapping, schema, destination, state, spool, found)
+    if refusal is None or not found.refusals:
+        work.resolve()
+    return Plan(
+        activation=activation,
+        org_id=destination.org_id,
+        serial=state.serial,
+        schema=schema,
+        mapping=mapping,
+        older=older,
+        counts=work.counts(),
+        batches=tuple(work.batches(older)),
+        left_out=work.left_out(),
+        baseline=found.baseline,
+        left=found.left,
+        spool=spool,
+        changes=found,
+        snapshot_flags=state.snapshot.flags,
+        record_ids=work.record_ids,
+        parents=work.parents,
+        is_first=not state.exists,
+        refusal=refusal,
+        notes=tuple(notes),
+    )
+
+
+# Mappings and guards
+
+
+def _stored_mappings(
+    activation: Activation, mapping: Mapping, state: StateView, relation: pa.Schema
+) -> tuple[tuple[Mapping, ...], list[str]]:
+    """The stored mappings that differ from today's and whose columns the model still has."""
+    older, notes = [], []
+    for header in state.mappings:
+        stored = from_header(header)
+        if stored.digest == mapping.digest:
+            continue
+        gone = sorted(name for name in stored.sources if name not in relation.names)
+        columns = [stored.match] if stored.match else []
+        unfit = [
+            column.source
+            for column in (*columns, *stored.columns)
+            if column.source in relation.names and values.why_not(relation.field(column.source).type, column.field)
+        ]
+        if not gone and not unfit:
+            older.append(stored)
+            continue
+        lost = ", ".join(gone + unfit)
+        what = "are gone from the model" if gone else "changed their type"
+        if activation.mode is Mode.INSERT:
+            raise StateError(
+                "DB507",
+                f"columns that were synced before {what}: {lost}. Which rows changed can't be told any more, and "
+                "an insert would make new records of all of them",
+                where=activation.meta_path,
+                hint="bring the columns back for one sync, or start again with: "
+                f"dinmo-dbt state reset --select {activation.name}",
+            )
+        notes.append(f"{lost} {what}: which rows changed can't be told, so known rows are sent again")
+    return tuple(older), notes
+
+
+def _model_refusal(activation: Activation, state: StateView, found: ChangeSet) -> Problem | None:
+    if found.refusals:
+        hint = "mend the model (dbt's unique and not_null tests find such rows), or choose another key or match"
+        return Problem("DB410", "; ".join(found.refusals), activation.relation_name, hint)
+    known = int(np.count_nonzero(np.asarray(state.snapshot.flags) & changes.Flag.LEFT == 0))
+    if found.read == 0 and known:
+        message = f"the segment is empty, but {known:,} rows were synced before"
+        hint = f"look at the model; if it is right: dinmo-dbt state reset --select {activation.name}"
+        return Problem("DB402", message, activation.relation_name, hint)
+    return None
+
+
+def _guards(
+    activation: Activation, state: StateView, destination: Destination, found: ChangeSet, ceilings: Ceilings
+) -> Problem | None:
+    where = activation.meta_path
+    if activation.unsafe_to_ignore:
+        keys = ", ".join(activation.unsafe_to_ignore)
+        return Problem(
+            "DB405", f"{keys} is not in force yet, and syncing without it would not be safe", where, "take it out"
+        )
+    inserting = activation.mode is Mode.INSERT
+    if inserting and ceilings.full:
+        return Problem("DB406", "--full would insert every known row again", where, "leave --full out for inserts")
+    if inserting and not state.exists and not ceilings.first_sync and destination.has_records(activation.object):
+        message = (
+            f"nothing was synced to this org before, but {activation.object} already holds records: "
+            "if this is not the first sync, every row would be doubled"
+        )
+        hint = "first sync ever: add --first-sync. Lost state: restore the state folder"
+        return Problem("DB401", message, where, hint)
+    known = len(state.snapshot.kh)
+    if known < GUARDED_ROWS_MIN:
+        return None
+    limit = activation.guards.max_change.limit(known)
+    changed, remapped = found.count(Kind.CHANGED), found.count(Kind.REMAPPED)
+    if changed > max(limit, ceilings.allow_changes):
+        message = f"{changed:,} of {known:,} known rows changed; guards.max_change is {activation.guards.max_change}"
+        return Problem("DB403", message, where, f"if that is right: --allow-changes {changed}")
+    if remapped > max(limit, ceilings.allow_remap):
+        message = f"the mapping changed: {remapped:,} of {known:,} known rows would be sent their new fields"
+        return Problem("DB404", message, where, f"if that is right: --allow-remap {remapped}")
+    return None
+
+
+# Records, parents, batches
+
+
+@dataclass
+class _Work:
+    """The change set on its way to batches: what each spooled row does, and with which record."""
+
+    activation: Activation
+    mapping: Mapping
+    schema: ObjectSchema
+    destination: Destination
+    state: StateView
+    spool: Spool
+    found: ChangeSet
+    parents: dict[str, pa.Array] = field(default_factory=dict)
+    asides: list[pa.Table] = field(default_factory=list)
+
+    def __post_init__(self) -> None:
+        self.size = len(self.found.kind)
+        self.operation = np.zeros(self.size, np.uint8)  # index into _OPERATIONS; 0: not sent
+        self.record_ids = pa.nulls(self.size, pa.utf8())
+        self.in_flight = 0
+        self.without: dict[Fate, int] = {}
+        self.from_scan()
+
+    def from_scan(self) -> None:
+        aside = self.found.aside
+        invalid = pc.equal(aside["why"], int(Aside.INVALID))
+        reasons = [values.Reason(number) for number in range(len(values.Reason))]
+        index = aside["reason"]
+        self.asides.append(
+            pa.table(
+                [
+                    aside["key"],
+                    pc.if_else(invalid, Fate.INVALID.value, Fate.HELD.value),
+                    pc.if_else(invalid, pa.array([r.code for r in reasons]).take(index), aside["code"]),
+                    pc.if_else(invalid, pa.array([r.message for r in reasons]).take(index), _WAITING),
+                    aside["column"],
+                    pa.nulls(len(aside), pa.utf8()),
+                ],
+                schema=LEFT_OUT,
+            )
+        )
+        self.without[Fate.INVALID] = int(pc.sum(invalid.cast(pa.int64())).as_py() or 0)
+        self.without[Fate.HELD] = len(aside) - self.without[Fate.INVALID]
+
+    def resolve(self) -> None:
+        sent = self.found.kind != Kind.DROPPED
+        sent &= ~self.flying(sent)
+        known = np.flatnonzero(sent & (self.found.position >= 0))
+        if known.size:
+            ids = np.full(self.size, None, object)
+            ids[known] = self.state.snapshot.record_ids(self.found.position[known]).to_numpy(zero_copy_only=False)
+            self.record_ids = pa.array(ids, pa.utf8())
+        match self.activation.mode:
+            case Mode.INSERT:
+                self.insert(np.flatnonzero(sent))
+            case Mode.UPDATE:
+                self.update(np.flatnonzero(sent))
+            case Mode.UPSERT:
+                self.upsert(np.flatnonzero(sent))
+            case Mode.DELETE:
+                pass  # refused by its guard until deletes are in force
+
+    def flying(self, sent: npt.NDArray[np.bool_]) -> npt.NDArray[np.bool_]:
+        """Rows whose key is in a batch that has not been settled: shown, and left out of the plan."""
+        flying = np.zeros(self.size, np.bool_)
+        for batch in self.state.in_flight:
+            rows = np.flatnonzero(sent & np.isin(self.found.kh, batch.kh))
+            if rows.size:
+                keys = self.spool.take(rows, ["key"])["key"].combine_chunks()
+                here = rows[pc.is_in(keys, value_set=batch.keys).to_numpy(zero_copy_only=False)]
+                flying[here] = True
+        self.in_flight = int(flying.sum())
+        return flying
+
+    def insert(self, rows: Positions) -> None:
+        for column in self.mapping.columns:
+            if column.lookup is not None and rows.size:
+                rows = self.resolve_parent(column, column.lookup, rows)
+        literal = self.found.has_bulk_null[rows]
+        reason = values.Reason.BULK_NULL_TEXT
+        self.leave_out(rows[literal], Fate.INVALID, reason.code, reason.message)
+        self.operation[rows[~literal]] = _OPERATIONS.index(Operation.INSERT)
+
+    def resolve_parent(self, column: Column, lookup: Field, rows: Positions) -> Positions:
+        """Parent ids for an insert, so that results echo a plain lookup; rows without one parent are left out."""
+        wanted = self.spool.take(rows, [column.header])[column.header].combine_chunks()
+        parent = next(name for name in lookup.reference_to if _points_to(column, name, lookup))
+        ids, several = self.look_up(parent, column.field, wanted)
+        missing = (pc.is_valid(wanted).to_numpy(zero_copy_only=False)) & ids_missing(ids) & ~several
+        name = f"{parent}.{column.field.name}"
+        self.leave_out(
+            rows[missing], Fate.HELD, "PARENT_MISSING", f"no {name} holds the parent's value yet", column.header
+        )
+        self.leave_out(
+            rows[several], Fate.AMBIGUOUS, "PARENT_AMBIGUOUS", f"several {name} hold the parent's value", column.header
+        )
+        whole = np.full(self.size, None, object)
+        whole[rows] = ids.to_numpy(zero_copy_only=False)
+        self.parents[lookup.name] = pa.array(whole, pa.utf8())
+        kept: Positions = rows[~missing & ~several]
+        return kept
+
+    def update(self, rows: Positions) -> None:
+        assert self.mapping.match is not None
+        if self.mapping.match.header == "Id":
+            self.operation[rows] = _OPERATIONS.index(Operation.UPDATE)
+            return
+        missing = ids_missing(self.record_ids.take(pa.array(rows)))
+        self.operation[rows[~missing]] = _OPERATIONS.index(Operation.UPDATE)
+        self.match_records(rows[missing], Operation.UPDATE, none_found=None)
+        self.one_row_a_record()
+
+    def upsert(self, rows: Positions) -> None:
+        match, declared = self.mapping.match, self.activation.match
+        assert match is not None
+        assert declared is not None
+        if match.header == "Id":
+            self.operation[rows] = _OPERATIONS.index(Operation.UPDATE)
+        elif declared.create and not (match.field.external_id or match.field.id_lookup):
+            missing = ids_missing(self.record_ids.take(pa.array(rows)))
+            self.operation[rows[~missing]] = _OPERATIONS.index(Operation.UPDATE)
+            self.match_records(rows[missing], Operation.UPDATE, none_found=Operation.INSERT)
+            self.one_row_a_record()
+        elif self.mapping.key == (match.source,):
+            self.operation[rows] = _OPERATIONS.index(Operation.UPSERT)
+        else:
+            self.upsert_by_movable_match(rows)
+
+    def upsert_by_movable_match(self, rows: Positions) -> None:
+        """The match value of a known key may have changed: an upsert by the new value would make a second record."""
+        movable = np.isin(self.found.kind[rows], (Kind.CHANGED, Kind.RETURNED)) & (self.found.position[rows] >= 0)
+        self.operation[rows[~movable]] = _OPERATIONS.index(Operation.UPSERT)
+        rows = rows[movable]
+        missing = ids_missing(self.record_ids.take(pa.array(rows)))
+        message = "the row changed, its record id is not known, and its match value may have changed with it"
+        self.leave_out(rows[missing], Fate.HELD, "MATCH_CHANGED", message)
+        self.operation[rows[~missing]] = _OPERATIONS.index(Operation.UPDATE)
+
+    def match_records(self, rows: Positions, found_as: Operation, none_found: Operation | None) -> None:
+        """Give rows their record by the match field; none and several are fates of their own."""
+        match = self.mapping.match
+        assert match is not None
+        if not rows.size:
+            return
+        wanted = self.spool.take(rows, ["match"])["match"].combine_chunks()
+        ids, several = self.look_up(self.schema.name, match.field, wanted)
+        missing = ids_missing(ids) & ~several
+        name = f"{self.schema.name}.{match.header}"
+        self.leave_out(rows[several], Fate.AMBIGUOUS, "SEVERAL_RECORDS", f"several records hold this {name}")
+        if none_found is None:
+            self.leave_out(rows[missing], Fate.NO_MATCH, "NO_RECORD", f"no record holds this {name}")
+        else:
+            self.operation[rows[missing]] = _OPERATIONS.index(none_found)
+        matched = ~missing & ~several
+        self.operation[rows[matched]] = _OPERATIONS.index(found_as)
+        whole = self.record_ids.to_numpy(zero_copy_only=False).copy()
+        whole[rows[matched]] = ids.filter(pa.array(matched)).to_numpy(zero_copy_only=False)
+        self.record_ids = pa.array(whole, pa.utf8())
+
+    def look_up(self, object_name: str, by: Field, wanted: pa.Array) -> tuple[pa.Array, npt.NDArray[np.bool_]]:
+        """The record id for each wanted value (null: none or several), and where there are several."""
+        distinct = pc.unique(wanted.drop_null())
+        nothing = pa.nulls(len(wanted), pa.utf8()), np.zeros(len(wanted), np.bool_)
+        if len(distinct) == 0:
+            return nothing
+        records = self.destination.lookup(object_name, by, distinct)
+        if len(records) == 0:
+            return nothing
+        held = values.fold(values.echo_form(records["value"].combine_chunks(), by), by)
+        asked = values.fold(values.echo_form(wanted, by), by)
+        counts = held.value_counts()
+        several = counts.field("values").filter(pc.greater(counts.field("counts"), 1))
+        ids = records["record_id"].combine_chunks().take(pc.index_in(asked, value_set=held))
+        twice = pc.and_(pc.is_in(asked, value_set=several), pc.is_valid(asked)).to_numpy(zero_copy_only=False)
+        return pc.if_else(pa.array(twice), pa.scalar(None, pa.utf8()), ids), twice
+
+    def one_row_a_record(self) -> None:
+        """One record reached by a stored id and by another row's match value: neither row is a pick."""
+        rows = np.flatnonzero(self.operation == _OPERATIONS.index(Operation.UPDATE))
+        ids = self.record_ids.take(pa.array(rows))
+        counts = ids.value_counts()
+        several = counts.field("values").filter(pc.greater(counts.field("counts"), 1))
+        if len(several):
+            twice = rows[pc.is_in(ids, value_set=several).to_numpy(zero_copy_only=False)]
+            self.leave_out(
+                twice, Fate.AMBIGUOUS, "RECORD_CLAIMED_TWICE", "another row of the model has the same record"
+            )
+
+    def leave_out(self, rows: Positions, fate: Fate, code: str, message: str, header: str | None = None) -> None:
+        if not rows.size:
+            return
+        self.operation[rows] = 0
+        count = len(rows)
+        keys = self.spool.take(np.sort(rows), ["key"])["key"]
+        texts = [pa.array([text] * count, pa.utf8()) for text in (fate.value, code, message, header)]
+        self.asides.append(pa.table([keys, *texts, pa.nulls(count, pa.utf8())], schema=LEFT_OUT))
+        self.without[fate] = self.without.get(fate, 0) + count
+
+    def left_out(self) -> pa.Table:
+        return pa.concat_tables(self.asides)
+
+    def counts(self) -> Counts:
+        found = self.found
+        return Counts(
+            read=found.read,
+            unchanged=found.unchanged,
+            added=found.count(Kind.ADDED),
+            changed=found.count(Kind.CHANGED),
+            remapped=found.count(Kind.REMAPPED),
+            returned=found.count(Kind.RETURNED),
+            resent=found.count(Kind.SAME),
+            left=len(found.left),
+            planned=int(np.count_nonzero(self.operation)),
+            invalid=self.without.get(Fate.INVALID, 0),
+            no_match=self.without.get(Fate.NO_MATCH, 0),
+            ambiguous=self.without.get(Fate.AMBIGUOUS, 0),
+            held=self.without.get(Fate.HELD, 0),
+            in_flight=self.in_flight,
+        )
+
+    # Batches
+
+    def batches(self, older: Sequence[Mapping]) -> Iterator[PlannedBatch]:
+        total = int(np.count_nonzero(self.operation))
+        remapped = self.found.kind == Kind.REMAPPED
+        for number, operation in enumerate(_OPERATIONS):
+            if operation is None:
+                continue
+            doing = self.operation == number
+            yield from self.cut(operation, np.flatnonzero(doing & ~remapped), None, total)
+            for which, mapping in enumerate(older):
+                rows = np.flatnonzero(doing & remapped & (self.found.older == which))
+                yield from self.cut(operation, rows, self.mapping.added_since(mapping), total)
+
+    def cut(
+        self,
+        operation: Operation,
+        rows: Positions,
+        only: tuple[frozenset[str], frozenset[str]] | None,
+        total: int,
+    ) -> Iterator[PlannedBatch]:
+        if not rows.size:
+            return
+        columns, match = self.payload(operation, only)
+        by_bulk = self.by_bulk(operation, rows, total)
+        fixed = sum(2 * len(str(c.value[0].as_py())) + 3 for c in self.mapping.constants)
+        for api in Api:
+            left = rows[by_bulk] if api is Api.BULK else rows[~by_bulk]
+            while left.size:  # bounded: every turn takes at least one row
+                rows_max = BULK_ROWS_MAX if api is Api.BULK else COLLECTIONS_ROWS_MAX
+                here = left[:rows_max]
+                size = np.cumsum(self.found.width[here].astype(np.int64) + fixed)
+                fitting = max(1, int(np.searchsorted(size, BULK_BYTES_MAX - 32_000, side="right")))
+                yield PlannedBatch(operation, api, columns, match, here[:fitting])
+                left = left[len(here[:fitting]) :]
+
+    def by_bulk(self, operation: Operation, rows: Positions, total: int) -> npt.NDArray[np.bool_]:
+        if operation is Operation.INSERT:
+            return np.ones(len(rows), np.bool_)
+        wanted = self.activation.api
+        if wanted == "collections" or (wanted == "auto" and total <= COLLECTIONS_ROWS_MAX):
+            return np.zeros(len(rows), np.bool_)
+        # #N/A as a text means null in a CSV file; in JSON it is itself.
+        return ~self.found.has_bulk_null[rows]
+
+    def payload(
+        self, operation: Operation, only: tuple[frozenset[str], frozenset[str]] | None
+    ) -> tuple[tuple[PayloadColumn, ...], str | None]:
+        match = self.mapping.match
+        columns: list[PayloadColumn] = []
+        headers = {column.header for column in self.mapping.columns}
+        if operation is Operation.UPDATE:
+            columns.append(PayloadColumn("Id", _ID))
+        carries_match = operation in (Operation.UPSERT, Operation.INSERT) or self.activation.mode is Mode.UPSERT
+        if match and match.header != "Id" and carries_match and match.header not in headers:
+            columns.append(match.payload())
+        for column in self.mapping.columns:
+            if only is None or column.header in only[0]:
+                resolved = (
+                    operation is Operation.INSERT and column.lookup is not None and column.lookup.name in self.parents
+                )
+                assert not (resolved and column.lookup is None)
+                columns.append(
+                    PayloadColumn(column.lookup.name, column.lookup, column.keep_nulls)
+                    if resolved and column.lookup
+                    else column.payload()
+                )
+        columns += [c.payload() for c in self.mapping.constants if only is None or c.header in only[1]]
+        return tuple(columns), match.header if match and operation is Operation.UPSERT else None
+
+
+_OPERATIONS: tuple[Operation | None, ...] = (None, Operation.UPSERT, Operation.UPDATE, Operation.INSERT)
+_ID = Field(name="Id", label="Record ID", type="id", length=18, nillable=False, id_lookup=True)
+_WAITING = "waits since an earlier run; see its code"
+
+
+def ids_missing(ids: pa.Array) -> npt.NDArray[np.bool_]:
+    """Where no record id is known."""
+    missing: npt.NDArray[np.bool_] = pc.is_null(ids).to_numpy(zero_copy_only=False)
+    return missing
+
+
+def _points_to(column: Column, object_name: str, lookup: Field) -> bool:
+    type_name, _, _ = column.header.rpartition(":")
+    return len(lookup.reference_to) == 1 or object_name == type_name
+
+
+def payload_batch(plan: Plan, planned: PlannedBatch, batch_id: str, rows: pa.Table) -> Batch:
+    """One batch to send, of rows that `Plan.batch_rows` gave."""
+    return Batch(
+        id=batch_id,
+        operation=planned.operation,
+        object=plan.schema.name,
+        api=planned.api,
+        columns=planned.columns,
+        match=planned.match,
+        rows=rows,
+    )
