@@ -1,7 +1,7 @@
 """The wire forms of a batch: CSV that a strict reader reads back as it was, JSON that says the same."""
 
 import csv
-import datetime
+import datetime as dt
 import io
 import json
 from decimal import Decimal
@@ -64,11 +64,11 @@ def test_the_header_keeps_its_case_and_the_file_has_no_bom():
 
 
 def test_typed_values_take_their_wire_forms():
-    moment = datetime.datetime(2024, 1, 31, 8, 0, 0, 7000, tzinfo=datetime.UTC)
+    moment = dt.datetime(2024, 1, 31, 8, 0, 0, 7000, tzinfo=dt.UTC)
     columns = {
         PayloadColumn("MRR__c", NUMBER): [Decimal("0.000000000000000001"), Decimal("-12345678901234567890.5"), None],
         PayloadColumn("Active__c", FLAG): [True, False, None],
-        PayloadColumn("Since__c", DAY): [datetime.date(1969, 12, 31), None, datetime.date(2024, 2, 29)],
+        PayloadColumn("Since__c", DAY): [dt.date(1969, 12, 31), None, dt.date(2024, 2, 29)],
         PayloadColumn("Seen__c", MOMENT): [moment, None, moment],
     }
     batch = batch_of(columns)

@@ -159,7 +159,9 @@ def test_a_row_in_no_file_is_unknown_only_if_the_job_did_anything():
     touched = results.join(batch, files_of([ok(1, Name="x")]), touched=True).to_pylist()
     assert [r["fate"] for r in touched] == ["succeeded", "unknown"]
     untouched = results.join(batch, files_of(), touched=False, job_error="InvalidBatch : no").to_pylist()
-    assert [(r["fate"], r["code"], r["message"]) for r in untouched] == [("held", "UNPROCESSED", "InvalidBatch : no")] * 2
+    assert [(r["fate"], r["code"], r["message"]) for r in untouched] == [
+        ("held", "UNPROCESSED", "InvalidBatch : no")
+    ] * 2
 
 
 def test_more_results_than_rows_prove_nothing():

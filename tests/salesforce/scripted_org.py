@@ -1,0 +1,103 @@
+"""A loopback HTTP server that answers by script and misbehaves on purpose, for the tests of this folder."""
+
+from __future__ import annotations
+
+import json
+import threading
+from dataclasses import dataclass, field
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+
+ORG_ID = "00D000000000001EAA"
+TOKEN = "00D000000000001!CANARY_TOKEN"
+DATA = "/services/data/v62.0/"
+
+
+@dataclass
+class Answer:
+    """One scripted reply. `cut`: the connection closes after that many bytes of the body (0: before any reply)."""
+
+    status: int = 200
+    body: object = None
+    headers: dict[str, str] = field(default_factory=dict)
+    cut: int | None = None
+
+
+LOST = Answer(cut=0)
+
+
+@dataclass
+class Seen:
+    method: str
+    path: str
+    headers: dict[str, str]
+    body: bytes
+
+
+class Server:
+    """`on(method, path, *answers)`: given in order, the last one for ever."""
+
+    def __init__(self) -> None:
+        self.seen: list[Seen] = []
+        self._script: dict[tuple[str, str], list[Answer]] = {}
+        owner = self
+
+        class Handler(BaseHTTPRequestHandler):
+            protocol_version = "HTTP/1.1"
+
+            def answer(self) -> None:
+                body = self.rfile.read(int(self.headers.get("Content-Length") or 0))
+                path = self.path.partition("?")[0]
+                owner.seen.append(Seen(self.command, self.path, dict(self.headers), body))
+                answers = owner._script.get((self.command, path)) or [Answer(404, [{"errorCode": "NOT_FOUND"}])]
+                given = answers.pop(0) if len(answers) > 1 else answers[0]
+                content = given.body if isinstance(given.body, bytes) else json.dumps(given.body).encode()
+                if given.body is None:
+                    content = b""
+                if given.cut == 0:
+                    self.close_connection = True
+                    return
+                self.send_response(given.status)
+                self.send_header("Content-Length", str(len(content)))
+                for name, value in given.headers.items():
+                    self.send_header(name, value)
+                self.end_headers()
+                self.wfile.write(content[: given.cut])
+                self.close_connection = given.cut is not None
+
+            do_GET = do_POST = do_PUT = do_PATCH = do_DELETE = answer
+
+            def log_message(self, *args: object) -> None:
+                pass
+
+        self._http = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
+        self._http.daemon_threads = True
+        self.url = f"http://127.0.0.1:{self._http.server_address[1]}"
+        self._thread = threading.Thread(target=self._http.serve_forever, kwargs={"poll_interval": 0.01}, daemon=True)
+        self._thread.start()
+        self.on("GET", "/services/oauth2/userinfo", Answer(200, USERINFO))
+
+    def on(self, method: str, path: str, *answers: Answer) -> None:
+        self._script[method, path if path.startswith("/") else DATA + path] = list(answers)
+
+    def asked(self, method: str, path: str) -> list[Seen]:
+        path = path if path.startswith("/") else DATA + path
+        return [seen for seen in self.seen if seen.method == method and seen.path.partition("?")[0] == path]
+
+    def close(self) -> None:
+        self._http.shutdown()
+        self._http.server_close()
+        self._thread.join()
+
+
+USERINFO = {"organization_id": ORG_ID, "user_id": "005000000000001AAA", "preferred_username": "u@example.com"}
+EXPIRED = Answer(401, [{"message": "Session expired or invalid", "errorCode": "INVALID_SESSION_ID"}])
+
+
+def token_reply(server: Server, token: str = TOKEN, org_id: str = ORG_ID, **changes: object) -> Answer:
+    content = {
+        "access_token": token,
+        "instance_url": server.url,
+        "id": f"{server.url}/id/{org_id}/005000000000001AAA",
+        "token_type": "Bearer",
+    }
+    return Answer(200, {**content, **changes})

@@ -1,0 +1,172 @@
+"""Logging in: what is sent, which org is accepted, and that errors say what to do without saying a secret."""
+
+import base64
+import random
+from urllib.parse import parse_qs
+
+import jwt
+import pytest
+from cryptography.hazmat.primitives import serialization
+from cryptography.hazmat.primitives.asymmetric import rsa
+
+from dinmo_dbt.errors import AuthError
+from dinmo_dbt.project import Credentials, Org, Secret
+from dinmo_dbt.salesforce import auth, connect
+
+from .scripted_org import ORG_ID, TOKEN, USERINFO, Answer, token_reply
+
+NOW = 1_700_000_000
+
+
+@pytest.fixture(scope="module")
+def key():
+    return rsa.generate_private_key(public_exponent=65537, key_size=2048)
+
+
+@pytest.fixture
+def log_in(server, tmp_path, naps):
+    def log_in(credentials: Credentials, organization_id: str | None = None):
+        org = Org("crm", "prod", credentials, organization_id=organization_id)
+        return connect(org, scratch=tmp_path, sleep=naps.append, rng=random.Random(1), now=lambda: NOW + 0.9)
+
+    return log_in
+
+
+@pytest.fixture
+def by_jwt(server, tmp_path, key):
+    path = tmp_path / "key.pem"
+    form = serialization.PrivateFormat.PKCS8
+    path.write_bytes(key.private_bytes(serialization.Encoding.PEM, form, serialization.NoEncryption()))
+    return Credentials("jwt", server.url, client_id="app", username="u@example.com", private_key_path=path)
+
+
+@pytest.fixture
+def by_secret(server):
+    return Credentials("client_credentials", server.url, client_id="app", client_secret=Secret("CANARY_SECRET"))
+
+
+def test_the_jwt_is_signed_short_lived_and_of_integers(server, log_in, by_jwt, key):
+    server.on("POST", "/services/oauth2/token", token_reply(server))
+    destination = log_in(by_jwt, ORG_ID)
+    form = parse_qs(server.seen[0].body.decode())
+    assert form["grant_type"] == ["urn:ietf:params:oauth:grant-type:jwt-bearer"]
+    options = {"verify_exp": False}
+    claims = jwt.decode(form["assertion"][0], key.public_key(), ["RS256"], options, audience=server.url)
+    assert claims == {"iss": "app", "sub": "u@example.com", "aud": server.url, "exp": NOW + 180}
+    assert (destination.org_id, destination.username, destination.calls) == (ORG_ID, "u@example.com", 1)
+
+
+def test_client_credentials_travel_in_the_header_not_in_the_body(server, log_in, by_secret):
+    server.on("POST", "/services/oauth2/token", token_reply(server))
+    destination = log_in(by_secret)
+    sent = server.seen[0]
+    assert sent.headers["Authorization"] == "Basic " + base64.b64encode(b"app:CANARY_SECRET").decode()
+    assert sent.body == b"grant_type=client_credentials"
+    assert destination.username == USERINFO["preferred_username"]
+
+
+def test_a_token_without_identity_is_asked_for_its_org(server, log_in, by_secret):
+    server.on("POST", "/services/oauth2/token", token_reply(server, id=None))
+    assert log_in(by_secret).org_id == ORG_ID
+
+
+def test_a_token_without_an_identity_scope_still_tells_its_org(server, log_in):
+    server.on("GET", "/services/oauth2/userinfo", Answer(403, b"Bad_OAuth_Token"))
+    identity = f"{server.url}/id/{ORG_ID[:15]}/005000000000001"
+    server.on("GET", "/services/data/v62.0", Answer(200, {"identity": identity}))
+    credentials = Credentials("access_token", instance_url=server.url, access_token=Secret(TOKEN + "\n"))
+    assert log_in(credentials).org_id == ORG_ID
+
+
+def test_a_refused_access_token_is_told_plainly(server, log_in):
+    server.on("GET", "/services/oauth2/userinfo", Answer(403, b"Bad_OAuth_Token"))
+    server.on("GET", "/services/data/v62.0", Answer(401, [{"errorCode": "INVALID_SESSION_ID"}]))
+    with pytest.raises(AuthError, match="DB604"):
+        log_in(Credentials("access_token", instance_url=server.url, access_token=Secret(TOKEN)))
+
+
+def test_any_org_but_the_pinned_one_is_refused(server, log_in, by_secret):
+    server.on("POST", "/services/oauth2/token", token_reply(server))
+    with pytest.raises(AuthError, match="DB602"):
+        log_in(by_secret, "00D000000000002EAA")
+    assert log_in(by_secret, ORG_ID[:15]).org_id == ORG_ID
+
+
+def test_a_token_reply_may_not_name_a_strange_host(server, log_in, by_secret):
+    server.on("POST", "/services/oauth2/token", token_reply(server, instance_url="https://evil.example"))
+    with pytest.raises(AuthError, match="DB603"):
+        log_in(by_secret)
+
+
+def test_a_login_server_that_redirects_gets_nothing_more(server, other_server, log_in, by_secret):
+    server.on("POST", "/services/oauth2/token", Answer(302, None, {"Location": other_server.url}))
+    with pytest.raises(AuthError, match="DB601"):
+        log_in(by_secret)
+    assert other_server.seen == []
+
+
+def test_a_login_server_that_is_down_is_asked_again_within_a_bound(server, log_in, by_secret, naps):
+    server.on("POST", "/services/oauth2/token", Answer(503, b"<html>"), Answer(cut=0), token_reply(server))
+    assert log_in(by_secret).org_id == ORG_ID
+    server.on("POST", "/services/oauth2/token", Answer(503, b"<html>"))
+    with pytest.raises(AuthError, match="no answer"):
+        log_in(by_secret)
+
+
+@pytest.mark.parametrize(
+    ("error", "description", "told"),
+    [
+        ("invalid_grant", "user hasn't approved this consumer", "Permitted Users"),
+        ("invalid_grant", "audience is invalid", "My Domain"),
+        ("invalid_grant", "expired authorization code", "clock"),
+        ("invalid_grant", "ip restricted or invalid login hours", "Login IP Ranges"),
+        ("invalid_grant", "no client credentials user enabled", "Run As"),
+        ("invalid_grant", "authentication failure CANARY_SECRET", "does not accept"),
+        ("invalid_client_id", "client identifier invalid", "client id"),
+        ("invalid_client", "invalid client credentials", "do not fit"),
+        ("inactive_org", "", "administrator"),
+        ("unsupported_grant_type", None, "OAuth"),
+        ("CANARY_SECRET", "CANARY_SECRET", "Login History"),
+    ],
+)
+def test_each_oauth_error_says_what_to_do_and_no_secret(server, log_in, by_secret, error, description, told):
+    content = {"error": error, "error_description": description, "echo": "CANARY_SECRET"}
+    server.on("POST", "/services/oauth2/token", Answer(400, content))
+    with pytest.raises(AuthError, match="DB601") as caught:
+        log_in(by_secret)
+    assert told in str(caught.value)
+    assert "CANARY" not in str(caught.value) + repr(caught.value)
+
+
+def test_a_key_that_is_none_is_told_without_its_text(server, log_in, by_jwt, tmp_path):
+    by_jwt.private_key_path.write_text("-----BEGIN PRIVATE KEY-----\nCANARY\n-----END PRIVATE KEY-----\n")
+    with pytest.raises(AuthError) as caught:
+        log_in(by_jwt)
+    assert "RSA private key" in str(caught.value) and "CANARY" not in str(caught.value)
+    by_jwt.private_key_path.unlink()
+    with pytest.raises(AuthError, match="can't be read"):
+        log_in(by_jwt)
+    assert server.seen == []
+
+
+@pytest.mark.parametrize(
+    ("url", "audience"),
+    [
+        ("https://login.salesforce.com", "https://login.salesforce.com"),
+        ("https://test.salesforce.com", "https://test.salesforce.com"),
+        ("https://acme.my.salesforce.com", "https://login.salesforce.com"),
+        ("https://acme-dev-ed.develop.my.salesforce.com", "https://login.salesforce.com"),
+        ("https://acme--uat.sandbox.my.salesforce.com", "https://test.salesforce.com"),
+        ("https://acme--uat.my.salesforce.com", "https://test.salesforce.com"),
+        ("https://acme.scratch.my.salesforce.com", "https://test.salesforce.com"),
+        ("https://acme.my.salesforce.mil", "https://acme.my.salesforce.mil"),
+        ("http://127.0.0.1:8911", "http://127.0.0.1:8911"),
+    ],
+)
+def test_the_audience_is_the_authorization_server(url, audience):
+    assert auth.jwt_audience(url) == audience
+
+
+def test_ids_of_15_characters_gain_their_suffix():
+    assert auth.id_18("001A0000006Vm9r") == "001A0000006Vm9rIAC"
+    assert auth.id_18("a00B000000FSjVUIA1") == "a00B000000FSjVUIA1"
