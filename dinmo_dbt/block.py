@@ -17,7 +17,7 @@ from pydantic import BeforeValidator, Field, PlainValidator, StringConstraints, 
 
 from . import declaration
 from .activation import Ceiling, Match
-from .declaration import CONFLICT, NOT_ALLOWED, Strict, show, wrong, wrong_type
+from .declaration import CONFLICT, NOT_ALLOWED, REQUIRED, Strict, show, wrong, wrong_type
 
 LATER: dict[str, Any] = {"x-in-force": False}
 
@@ -164,7 +164,7 @@ def _cron(value: object) -> str:
         raise wrong(NOT_ALLOWED, f"{show(text)} has {len(parts)} parts; a cron line has 5", hint=hint)
     for part, (name, low, high, names) in zip(parts, _CRON, strict=True):
         if not all(_cron_range(item, low, high, names.split()) for item in part.lower().split(",")):
-            raise wrong(NOT_ALLOWED, f"{show(part)} is not a {name} of a cron line ({low}-{high})")
+            raise wrong(NOT_ALLOWED, f"{show(part)} can't be the {name} of a cron line ({low}-{high})")
     return text
 
 
@@ -207,12 +207,7 @@ Schedule = Annotated[
             "anyOf": [
                 {"enum": ["after_dbt", "manual"]},
                 {"type": "string", "pattern": f"^{_EVERY.pattern}$"},
-                {
-                    "type": "object",
-                    "properties": {"cron": {"type": "string"}, "timezone": {"type": "string", "default": "UTC"}},
-                    "required": ["cron"],
-                    "additionalProperties": False,
-                },
+                Cron.model_json_schema(),
             ]
         }
     ),
@@ -339,7 +334,7 @@ def _pause_after(value: object) -> object:
 
 
 class RemovedSpec(Strict):
-    set: dict[PlainField, Scalar] = Field(min_length=1, description="Fields to set on the record.")
+    set: dict[PlainField, Scalar] = Field(description="Salesforce field: the value to set on the record.")
 
 
 def _on_removed(value: object) -> object:
@@ -350,23 +345,14 @@ def _on_removed(value: object) -> object:
         near = declaration.did_you_mean(value, ("ignore", "delete"))
         raise wrong(NOT_ALLOWED, f"{show(value)} is not allowed{near}", hint=hint)
     if isinstance(value, Mapping):
-        return RemovedSpec.model_validate(value)
+        spec = RemovedSpec.model_validate(value)
+        if not spec.set:
+            raise wrong(REQUIRED, "`set` names no field", hint=hint)
+        return spec
     raise wrong(declaration.WRONG_TYPE, f"expected text or a mapping, got {declaration.kind(value)}", hint=hint)
 
 
-_REMOVED_SCHEMA: dict[str, Any] = {
-    "anyOf": [
-        {"enum": ["ignore", "delete"]},
-        {
-            "type": "object",
-            "properties": {
-                "set": {"type": "object", "additionalProperties": {"type": ["string", "number", "boolean", "null"]}}
-            },
-            "required": ["set"],
-            "additionalProperties": False,
-        },
-    ]
-}
+_REMOVED_SCHEMA: dict[str, Any] = {"anyOf": [{"enum": ["ignore", "delete"]}, RemovedSpec.model_json_schema()]}
 
 
 class ActivationSpec(Strict):
@@ -378,7 +364,7 @@ class ActivationSpec(Strict):
         WithJsonSchema({"type": "string", "pattern": f"^{ACTIVATION_NAME.pattern}$"}),
     ] = Field(
         default="",
-        description="Unique in the project; state and history are kept under it. Default: <model>__<object>.",
+        description="Unique in the project; state and history are kept under it. Default: `<model>__<object>`.",
     )
     destination: Text = Field(description="A destination of dinmo.yml.")
     object: Annotated[

@@ -166,7 +166,8 @@ def without_null(schema: Any) -> None:
             rest = [option for option in options if option != {"type": "null"}]
             del schema["anyOf"]
             schema.update(rest[0] if len(rest) == 1 else {"anyOf": rest})
-            schema.pop("default", None)
+            if schema.get("default", "") is None:
+                del schema["default"]
     inner = list(schema.values()) if isinstance(schema, dict) else schema if isinstance(schema, list) else []
     for value in inner:
         without_null(value)

@@ -179,7 +179,7 @@ def _activation(spec: ActivationSpec, block: BlockSpec, source: Source, name: st
         on_removed="set" if isinstance(removed, RemovedSpec) else removed,
         on_removed_set=tuple(removed.set.items()) if isinstance(removed, RemovedSpec) else (),
         schedule=spec.schedule.model_dump() if isinstance(spec.schedule, Cron) else spec.schedule,
-        warnings=spec.warnings.model_dump(exclude_unset=True) or None,
+        warnings={key: getattr(spec.warnings, key) for key in sorted(spec.warnings.model_fields_set)} or None,
         api=spec.api,
         enabled=spec.enabled,
         documented_columns=source.documented_columns,
