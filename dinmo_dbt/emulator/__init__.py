@@ -1,0 +1,76 @@
+"""A Salesforce org on localhost, for tests, demos and CI: written from the wire reference, sharing no code with
+the client, saying what it does not do.
+
+`app` mounts in process, `serve` listens on a loopback port, `reset` empties a data folder. Importing this
+package is light; the server's libraries are imported by the call that needs them.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from dinmo_dbt.emulator.errors import EmulatorError, FolderInUse, RecordsError, SchemaError
+
+if TYPE_CHECKING:
+    from dinmo_dbt.emulator.app import App
+
+__all__ = ["EmulatorError", "FolderInUse", "RecordsError", "SchemaError", "app", "reset", "serve"]
+
+
+def app(
+    *,
+    schema: Path | None,
+    data: Path | None,
+    records: Path | None = None,
+    batch_delay_s: float = 0.0,
+    daily_api_requests: int = 100_000,
+    public_key: str | None = None,
+) -> App:
+    """The org as a WSGI application with `.identity` and `.close()`; `data=None` keeps nothing after close.
+
+    Jobs run in a thread of the app, so in process too a client polls. One app per data folder: unlike `serve`
+    this takes no lock.
+    """
+    from dinmo_dbt.emulator.app import App
+
+    return App(
+        schema=schema, data=data, records=records, batch_delay_s=batch_delay_s,
+        daily_api_requests=daily_api_requests, public_key=public_key,
+    )  # fmt: skip
+
+
+def serve(
+    *,
+    schema: Path | None,
+    data: Path,
+    records: Path | None,
+    port: int = 0,
+    standing: bool = False,
+    exit_with_stdin: bool = False,
+    announce: Callable[[dict[str, Any]], None],
+    batch_delay_s: float = 0.0,
+    daily_api_requests: int = 100_000,
+    public_key: str | None = None,
+) -> None:
+    """Serve the org in `data` on 127.0.0.1 until SIGTERM, SIGINT or, if asked, the end of stdin.
+
+    Call it from the main thread. When it listens it writes `data/server.json` and calls `announce` with
+    `instance_url`, `access_token`, `username`, `client_id`, `client_secret`, `organization_id` and `pid`.
+    Raises FolderInUse if another server holds the folder for 10 s.
+    """
+    from dinmo_dbt.emulator.server import serve
+
+    serve(
+        schema=schema, data=data, records=records, port=port, standing=standing, exit_with_stdin=exit_with_stdin,
+        announce=announce, batch_delay_s=batch_delay_s, daily_api_requests=daily_api_requests,
+        public_key=public_key,
+    )  # fmt: skip
+
+
+def reset(data: Path) -> None:
+    """Empty `data`, so that the next start mints a new org. Raises FolderInUse while a server holds it."""
+    from dinmo_dbt.emulator.server import reset
+
+    reset(data)

@@ -1,0 +1,329 @@
+"""The data folder: one SQLite database, one writer at a time, and the org's identity.
+
+Every change is one transaction, so a process killed at any instant leaves a folder the next one can use.
+Schema changes between starts are applied here: new objects and fields get tables and columns. Nothing in
+this module knows HTTP or the rules of fields.
+"""
+
+from __future__ import annotations
+
+import secrets
+import shutil
+import sqlite3
+import tempfile
+import threading
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, replace
+from datetime import UTC, datetime
+from pathlib import Path
+
+from dinmo_dbt.emulator.errors import EmulatorError, SchemaError
+from dinmo_dbt.emulator.ids import ALPHABET, COUNTER_BITS, Codec, base62
+from dinmo_dbt.emulator.schema import TEXT_TYPES, Field, Schema, SObject
+
+FORMAT_VERSION = 1
+_CACHE_KIB = 64 * 1024
+_TABLES = """
+CREATE TABLE IF NOT EXISTS meta (key TEXT PRIMARY KEY, value TEXT NOT NULL);
+CREATE TABLE IF NOT EXISTS sobject (
+    name TEXT PRIMARY KEY, number INTEGER NOT NULL UNIQUE, prefix TEXT NOT NULL UNIQUE, next INTEGER NOT NULL);
+CREATE TABLE IF NOT EXISTS sobject_field (
+    sobject TEXT NOT NULL, field TEXT NOT NULL, type TEXT NOT NULL, PRIMARY KEY (sobject, field));
+CREATE TABLE IF NOT EXISTS token (token TEXT PRIMARY KEY, created TEXT NOT NULL);
+CREATE TABLE IF NOT EXISTS job (
+    number INTEGER PRIMARY KEY AUTOINCREMENT, kind TEXT NOT NULL, object TEXT NOT NULL, operation TEXT NOT NULL,
+    external_id TEXT, query TEXT, delimiter TEXT NOT NULL, line_ending TEXT NOT NULL, api_version TEXT NOT NULL,
+    state TEXT NOT NULL, created TEXT NOT NULL, changed TEXT NOT NULL, uploaded INTEGER NOT NULL DEFAULT 0,
+    layout TEXT, processed INTEGER NOT NULL DEFAULT 0, failed INTEGER NOT NULL DEFAULT 0, error TEXT,
+    total_ms INTEGER NOT NULL DEFAULT 0, active_ms INTEGER NOT NULL DEFAULT 0, assignment_rule TEXT,
+    retries INTEGER NOT NULL DEFAULT 0);
+CREATE TABLE IF NOT EXISTS job_batch (
+    job INTEGER NOT NULL, batch INTEGER NOT NULL, outcome BLOB NOT NULL, PRIMARY KEY (job, batch)) WITHOUT ROWID;
+CREATE TABLE IF NOT EXISTS cursor (
+    number INTEGER PRIMARY KEY AUTOINCREMENT, query TEXT NOT NULL, everything INTEGER NOT NULL,
+    rids BLOB NOT NULL, created TEXT NOT NULL);
+"""
+
+
+@dataclass(frozen=True, slots=True)
+class Identity:
+    """Who the org is; minted when the folder is created, stable until it is reset."""
+
+    organization_id: str
+    user_id: str
+    username: str
+    client_id: str
+    client_secret: str
+    access_token: str
+
+
+@dataclass(frozen=True, slots=True)
+class Table:
+    """One object with its place in the store."""
+
+    sobject: SObject
+    number: int
+    name: str  # the quoted SQL name
+
+
+def quoted(name: str) -> str:
+    return '"' + name.replace('"', '""') + '"'
+
+
+def fold(text: str | None) -> str | None:
+    """Text as case-insensitive comparison sees it. One rule for the index, SOQL and upsert."""
+    return text.lower() if isinstance(text, str) else text
+
+
+def utc_now() -> datetime:
+    return datetime.now(UTC)
+
+
+def stamp(moment: datetime) -> str:
+    """The stored form of a date and time: UTC, whole seconds."""
+    return moment.astimezone(UTC).strftime("%Y-%m-%dT%H:%M:%S")
+
+
+class Store:
+    """The open data folder. `data=None` keeps everything in a temporary folder that `close` removes.
+
+    `reading()` gives this thread's own connection: what was committed when its statement began. `writing()`
+    gives the one writing connection inside an immediate transaction, committed at the end, rolled back on error.
+    """
+
+    def __init__(self, data: Path | None, schema: Schema) -> None:
+        self._temporary = Path(tempfile.mkdtemp(prefix="dinmo-emulator-")) if data is None else None
+        self.folder = self._temporary or Path(data or ".")
+        self.folder.mkdir(parents=True, exist_ok=True)
+        self.jobs_folder = self.folder / "jobs"
+        self.jobs_folder.mkdir(exist_ok=True)
+        self._path = self.folder / "org.sqlite"
+        self._local = threading.local()
+        self._lock = threading.RLock()
+        self._opened: list[sqlite3.Connection] = []
+        self._opened_lock = threading.Lock()
+        self._closed = False
+        try:
+            self._writer = self._connect(cache_kib=_CACHE_KIB)
+            self._migrate(schema)
+        except sqlite3.Error as error:
+            self.close()
+            raise EmulatorError(f"{self._path}: can't be opened: {error}") from error
+        except BaseException:
+            self.close()
+            raise
+
+    @contextmanager
+    def writing(self) -> Iterator[sqlite3.Connection]:
+        with self._lock:
+            self._writer.execute("BEGIN IMMEDIATE")
+            try:
+                yield self._writer
+            except BaseException:
+                self._writer.execute("ROLLBACK")
+                raise
+            self._writer.execute("COMMIT")
+
+    def reading(self) -> sqlite3.Connection:
+        connection: sqlite3.Connection | None = getattr(self._local, "connection", None)
+        if connection is None:
+            connection = self._connect(cache_kib=8 * 1024)
+            self._local.connection = connection
+        return connection
+
+    def table(self, sobject: SObject) -> Table:
+        return self.tables[sobject.name]
+
+    def table_of(self, rid: int) -> Table | None:
+        """The table that holds the record `rid`."""
+        return self._by_number.get(rid >> COUNTER_BITS)
+
+    def allocate(self, db: sqlite3.Connection, table: Table, count: int) -> int:
+        """The first of `count` new consecutive record integers, inside the caller's transaction."""
+        row = db.execute(
+            "UPDATE sobject SET next = next + ? WHERE name = ? RETURNING next", (count, table.sobject.name)
+        ).fetchone()
+        return table.number << COUNTER_BITS | (int(row[0]) - count)
+
+    def close(self) -> None:
+        if self._closed:
+            return
+        self._closed = True
+        with self._lock, self._opened_lock:
+            for connection in self._opened:
+                connection.close()
+        if self._temporary is not None:
+            shutil.rmtree(self._temporary, ignore_errors=True)
+
+    def _connect(self, *, cache_kib: int) -> sqlite3.Connection:
+        connection = sqlite3.connect(self._path, timeout=30.0, isolation_level=None, check_same_thread=False)
+        with self._opened_lock:
+            self._opened.append(connection)
+        connection.create_function("fold", 1, fold, deterministic=True)
+        connection.execute("PRAGMA journal_mode = WAL")
+        # NORMAL keeps the database whole after a kill or a power cut; only the last commits may be lost to the latter.
+        connection.execute(f"PRAGMA synchronous = {'OFF' if self._temporary else 'NORMAL'}")
+        connection.execute(f"PRAGMA cache_size = -{cache_kib}")
+        connection.execute("PRAGMA wal_autocheckpoint = 8000")
+        connection.execute("PRAGMA temp_store = MEMORY")
+        return connection
+
+    def _migrate(self, schema: Schema) -> None:
+        """Bring the database to `schema`, in one transaction."""
+        with self.writing() as db:
+            for statement in _TABLES.split(";\n"):
+                if statement.strip():
+                    db.execute(statement)
+            self._identify(db)
+            known = dict(db.execute("SELECT name, number FROM sobject").fetchall())
+            prefixes = {row[0] for row in db.execute("SELECT prefix FROM sobject")}
+            custom = 0
+            for sobject in sorted(schema.objects, key=lambda o: (o.prefix is None, o.name)):
+                if sobject.name not in known:
+                    prefix = sobject.prefix
+                    while prefix is None or prefix in prefixes:
+                        prefix = f"a{base62(custom, 2)}"
+                        custom += 1
+                    prefixes.add(prefix)
+                    number = max(known.values(), default=0) + 1
+                    known[sobject.name] = number
+                    db.execute("INSERT INTO sobject VALUES (?, ?, ?, 1)", (sobject.name, number, prefix))
+                self._migrate_object(db, sobject, known[sobject.name])
+            rows = db.execute("SELECT name, number, prefix FROM sobject").fetchall()
+        by_name = {name: prefix for name, _, prefix in rows}
+        self.schema = Schema.of(replace(o, prefix=by_name[o.name]) for o in schema.objects)
+        self.tables = {o.name: Table(o, known[o.name], quoted(f"obj_{o.name}")) for o in self.schema.objects}
+        self._by_number = {t.number: t for t in self.tables.values()}
+        self.codec = Codec(self._instance, {number: prefix for _, number, prefix in rows})
+
+    def _migrate_object(self, db: sqlite3.Connection, sobject: SObject, number: int) -> None:
+        table = quoted(f"obj_{sobject.name}")
+        stored = [f for f in sobject.fields if f.stored and f.name != "Id"]
+        before = dict(db.execute("SELECT field, type FROM sobject_field WHERE sobject = ?", (sobject.name,)).fetchall())
+        if not before:
+            columns = ", ".join(quoted(f.name) for f in stored)
+            db.execute(f"CREATE TABLE {table} (rid INTEGER PRIMARY KEY, {columns})")
+        for field in stored:
+            kind = _storage(field)
+            if field.name not in before:
+                if before:
+                    default = " DEFAULT 0" if field.type == "boolean" else ""
+                    db.execute(f"ALTER TABLE {table} ADD COLUMN {quoted(field.name)}{default}")
+                db.execute("INSERT INTO sobject_field VALUES (?, ?, ?)", (sobject.name, field.name, kind))
+            elif before[field.name] != kind:
+                raise SchemaError(
+                    f"{sobject.name}.{field.name} changed its type from {before[field.name]} to {kind} since "
+                    f"{self.folder} was created: reset the emulator's data folder"
+                )
+        wanted = {f"ix_{number}_{f.name}_{form}": sql for f in stored for form, sql in _indexes(f, table)}
+        have = {
+            row[0]
+            for row in db.execute(
+                "SELECT name FROM sqlite_schema WHERE type = 'index' AND tbl_name = ? AND name LIKE 'ix_%'",
+                (f"obj_{sobject.name}",),
+            )
+        }
+        for name in have - wanted.keys():
+            db.execute(f"DROP INDEX {quoted(name)}")
+        for name in wanted.keys() - have:
+            db.execute(f"CREATE INDEX {quoted(name)} ON {wanted[name]}")
+
+    def _identify(self, db: sqlite3.Connection) -> None:
+        meta = dict(db.execute("SELECT key, value FROM meta").fetchall())
+        if not meta:
+            meta = _mint()
+            db.executemany("INSERT INTO meta VALUES (?, ?)", meta.items())
+            db.execute("INSERT INTO token VALUES (?, ?)", (meta["access_token"], stamp(utc_now())))
+        if int(meta["format"]) > FORMAT_VERSION:
+            raise EmulatorError(f"{self.folder} was written by a newer emulator (format {meta['format']})")
+        self._instance = meta["instance"]
+        self.organization_counter = int(meta["organization_counter"])
+        self._meta = meta
+
+    def identity(self) -> Identity:
+        codec = self.codec
+        numbers = self.tables["Organization"].number, self.tables["User"].number
+        return Identity(
+            organization_id=codec.encode(numbers[0] << COUNTER_BITS | self.organization_counter),
+            user_id=codec.encode(self.user_rid),
+            username=self._meta["username"],
+            client_id=self._meta["client_id"],
+            client_secret=self._meta["client_secret"],
+            access_token=self._meta["access_token"],
+        )
+
+    @property
+    def user_rid(self) -> int:
+        """The org's one user."""
+        return self.tables["User"].number << COUNTER_BITS | 1
+
+    def meta(self, key: str) -> str | None:
+        row = self.reading().execute("SELECT value FROM meta WHERE key = ?", (key,)).fetchone()
+        return row[0] if row else None
+
+    def job_id(self, number: int, kind: str = "750") -> str:
+        """A job's 18-character id, made like a record's."""
+        from dinmo_dbt.emulator.ids import checksum
+
+        id15 = f"{kind}{self._instance}{base62(number, 9)}"
+        return id15 + checksum(id15)
+
+    def job_number(self, text: str, kind: str = "750") -> int | None:
+        """The number behind a job id of this org, 15 or 18 characters; None for anything else."""
+        head = f"{kind}{self._instance}"
+        if not text.startswith(head) or len(text) not in (15, 18):
+            return None
+        digits = text[6:15]
+        if any(c not in ALPHABET for c in digits):
+            return None
+        number = 0
+        for char in digits:
+            number = number * 62 + ALPHABET.index(char)
+        return number if number < 1 << 62 and self.job_id(number, kind)[: len(text)] == text else None
+
+
+def _storage(field: Field) -> str:
+    if field.type in TEXT_TYPES:
+        return "text"
+    return "number" if field.type in ("double", "currency", "percent") else field.type
+
+
+def _indexes(field: Field, table: str) -> Iterator[tuple[str, str]]:
+    """The indexes that matching, uniqueness and deletion need; users own too much for an index on them."""
+    column = quoted(field.name)
+    if field.indexed:
+        if field.folded:
+            yield "fold", f"{table} (fold({column}))"
+        else:
+            yield "plain", f"{table} ({column})"
+    elif field.type == "reference" and "User" not in field.reference_to:
+        yield "ref", f"{table} ({column}) WHERE {column} IS NOT NULL"
+
+
+def _mint() -> dict[str, str]:
+    def letters(count: int) -> str:
+        return "".join(secrets.choice(ALPHABET) for _ in range(count))
+
+    instance = letters(3)
+    counter = secrets.randbelow(62**6 - 2) + 1
+    organization = f"00D{instance}{base62(counter, 9)}"
+    name = letters(8).lower()
+    return {
+        "format": str(FORMAT_VERSION),
+        "instance": instance,
+        "organization_counter": str(counter),
+        "username": f"admin@{name}.emulator.example",
+        "client_id": f"3MVG9{letters(80)}",
+        "client_secret": secrets.token_hex(32).upper(),
+        "access_token": f"{organization}!{_token_tail()}",
+    }
+
+
+def mint_token(identity: Identity) -> str:
+    """A new session of the org: `00D<15>!` and characters every client's pattern accepts."""
+    return f"{identity.organization_id[:15]}!{_token_tail()}"
+
+
+def _token_tail() -> str:
+    return "AQ" + "".join(secrets.choice(ALPHABET + "._") for _ in range(86))
