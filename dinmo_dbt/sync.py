@@ -1,0 +1,559 @@
+"""Execute a plan: the only way anything is written to Salesforce. The journal is told before each act.
+
+The commit point of a Bulk API 2.0 job is its UploadComplete. Spool and intent come before the job, the job's id before
+its data, and after the commit point the job is only asked, never sent again. What a dead run left is settled before
+the next change set is drawn, so no row is ever on its way twice.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from contextlib import suppress
+from dataclasses import dataclass, field, replace
+from enum import StrEnum
+from typing import Protocol
+
+import numpy as np
+import numpy.typing as npt
+import pyarrow as pa
+import pyarrow.compute as pc
+
+from dinmo_dbt.changes import Flag
+from dinmo_dbt.destination import RESULTS, Api, Batch, Destination, Fate, Job, Operation
+from dinmo_dbt.errors import (
+    CountsError,
+    DestinationError,
+    NotApplied,
+    OutcomeUnknown,
+    Problem,
+    Refused,
+)
+from dinmo_dbt.plan import LEFT_OUT, Counts, Plan, PlannedBatch, payload_batch
+
+# A job still running after a day is not waited for: its id is journalled and the next run asks again.
+POLL_MAX_S = 24 * 3600.0
+POLL_FIRST_S, POLL_LONGEST_S = 0.2, 5.0
+# Attempts to bring one batch to its commit point, and one collections call to a whole reply.
+ATTEMPTS_MAX = 3
+RETRY_PAUSE_S = 1.0
+COLLECTIONS_CALL_ROWS = 200
+
+# Salesforce's answers for a record id that no longer leads to a record.
+_GONE = ("ENTITY_IS_DELETED", "INVALID_CROSS_REFERENCE_KEY")
+
+
+class BatchState(StrEnum):
+    """Where a journalled batch stands."""
+
+    PLANNED = "planned"  # spooled; nothing sent
+    OPENED = "opened"  # the job exists; nothing is processed before it is closed
+    CLOSING = "closing"  # UploadComplete is being asked for, or was
+    CLOSED = "closed"  # the job is Salesforce's now
+    SENDING = "sending"  # collections calls are being made
+    SETTLED = "settled"
+    ABANDONED = "abandoned"  # nothing of it was written, or it can be sent again without harm
+
+
+_NEXT: dict[BatchState, frozenset[BatchState]] = {
+    BatchState.PLANNED: frozenset({BatchState.OPENED, BatchState.SENDING, BatchState.ABANDONED}),
+    BatchState.OPENED: frozenset({BatchState.CLOSING, BatchState.ABANDONED, BatchState.SETTLED}),
+    BatchState.CLOSING: frozenset({BatchState.CLOSED, BatchState.ABANDONED, BatchState.SETTLED}),
+    BatchState.CLOSED: frozenset({BatchState.SETTLED, BatchState.ABANDONED}),
+    BatchState.SENDING: frozenset({BatchState.SETTLED, BatchState.ABANDONED}),
+    BatchState.SETTLED: frozenset(),
+    BatchState.ABANDONED: frozenset(),
+}
+
+
+def check_transition(before: BatchState, after: BatchState) -> None:
+    """The life of a batch goes one way; anything else is a defect of ours."""
+    if after not in _NEXT[before]:
+        raise AssertionError(f"a {before} batch can't become {after}")
+
+
+@dataclass(frozen=True, slots=True)
+class Journalled:
+    """A batch as the journal knows it; its rows are in its spool."""
+
+    id: str
+    run_id: str
+    state: BatchState
+    operation: Operation
+    object: str
+    api: Api
+    rows: int
+    job_id: str | None
+
+
+@dataclass(frozen=True)
+class Settlement:
+    """What Salesforce said of one batch, as it moves the state: one transaction.
+
+    `snapshot`: kh, ck, key, record_id, flags, op (put | forget) of acknowledged rows. `resolved`: kh and key of rows
+    that no longer wait. `waiting`: rows that do: kh, key, ck, fate, code, message, fields, transient.
+    """
+
+    batch_id: str
+    snapshot: pa.Table
+    resolved: pa.Table
+    waiting: pa.Table
+    succeeded: int
+    rejected: int
+    held: int
+    unknown: int
+    not_delivered: pa.Table  # LEFT_OUT rows
+
+
+class Journal(Protocol):
+    """The durable record of one activation in one org, held by one writer.
+
+    Each method has reached the disk when it returns. A process may die between any two of them.
+    """
+
+    def begin(self, plan: Plan, run_id: str) -> None:
+        """Refuse a stale plan (StateError); move baselines and leavers, which nothing needs to be sent for."""
+
+    def planned(self, batch: Batch, run_id: str) -> None:
+        """Spool the rows and note the intent."""
+
+    def advance(self, batch_id: str, state: BatchState, job_id: str | None = None) -> None: ...
+
+    def settle(self, settlement: Settlement) -> None:
+        """Snapshot and results in one transaction; then the spool goes."""
+
+    def abandon(self, batch_id: str) -> None: ...
+
+    def open_batches(self) -> Sequence[Journalled]:
+        """Batches of earlier runs that are neither settled nor abandoned, oldest first."""
+
+    def batch(self, journalled: Journalled) -> Batch:
+        """The batch with its rows, from the spool."""
+
+    def finish(self, plan: Plan, *, complete: bool) -> None:
+        """Forget waits that no longer apply; with `complete`, older mappings too; compact when due."""
+
+
+class Clock(Protocol):
+    def now(self) -> float:
+        """Seconds since the epoch, UTC."""
+
+    def sleep(self, seconds: float) -> None: ...
+
+
+class Progress(Protocol):
+    """What a person may watch: rows, in order, of one activation."""
+
+    def sent(self, rows: int) -> None: ...
+
+    def processed(self, job: Job, batch_rows: int) -> None:
+        """A running job's counters."""
+
+    def settled(self, succeeded: int, not_delivered: int) -> None: ...
+
+
+class Status(StrEnum):
+    SUCCESS = "success"
+    REJECTED = "rejected"  # done; some rows were rejected or invalid
+    UNKNOWN = "unknown"  # the outcome of some rows can't be learned
+    FAILED = "failed"
+    REFUSED = "refused"
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """What became of the rows that were sent. `created` are those of `succeeded` that made a new record."""
+
+    succeeded: int = 0
+    rejected: int = 0
+    held: int = 0
+    unknown: int = 0
+    created: int = 0
+
+    def __add__(self, other: Outcome) -> Outcome:
+        return Outcome(
+            self.succeeded + other.succeeded,
+            self.rejected + other.rejected,
+            self.held + other.held,
+            self.unknown + other.unknown,
+            self.created + other.created,
+        )
+
+
+@dataclass
+class SyncRun:
+    """One execution of one activation's plan."""
+
+    run_id: str
+    started: float
+    finished: float = 0.0
+    plan_counts: Counts = field(default_factory=Counts)
+    outcome: Outcome = field(default_factory=Outcome)
+    recovered: Outcome = field(default_factory=Outcome)  # rows of jobs that an earlier run left behind
+    jobs: list[str] = field(default_factory=list)
+    problem: Problem | None = None
+    not_delivered: list[pa.Table] = field(default_factory=list)
+
+    @property
+    def status(self) -> Status:
+        if self.problem:
+            return Status.FAILED
+        if self.outcome.unknown or self.recovered.unknown:
+            return Status.UNKNOWN
+        rejected = self.outcome.rejected + self.recovered.rejected
+        return Status.REJECTED if rejected or self.plan_counts.invalid else Status.SUCCESS
+
+    def check_counts(self) -> None:
+        """Promise 1, on every run."""
+        read, sent = self.plan_counts, self.outcome
+        delivered = sent.succeeded + sent.rejected + sent.held + sent.unknown
+        if not read.add_up or read.planned != delivered:
+            raise CountsError(
+                "DB490",
+                f"the counts do not add up: read {read.read}, planned {read.planned}, accounted for {delivered}",
+                hint="nothing more is done; please report this with the output of dinmo-dbt history --json",
+            )
+
+
+def execute(
+    plan: Plan,
+    destination: Destination,
+    journal: Journal,
+    clock: Clock,
+    *,
+    run: SyncRun,
+    progress: Progress,
+) -> SyncRun:
+    """Send the plan's batches one after the other; every row gets its fate. Raises Refused for a refused plan.
+
+    A failure of Salesforce or the network stops the run: the rest of the rows are `held`, and the run says why.
+    """
+    if plan.refusal:
+        raise _refused(plan.refusal)
+    delivery = _Delivery(destination, journal, clock, run, progress)
+    run.plan_counts = plan.counts
+    run.not_delivered.append(plan.left_out)
+    journal.begin(plan, run.run_id)
+    for planned in plan.batches:
+        rows = plan.batch_rows(planned)
+        for part in _parts(destination, planned, rows):
+            batch = payload_batch(plan, planned, "", part)
+            if delivery.problem is not None:
+                delivery.hold(batch)
+            elif planned.api is Api.BULK:
+                delivery.by_job(batch)
+            else:
+                delivery.by_collections(batch)
+    run.problem, run.outcome = delivery.problem, delivery.outcome
+    run.not_delivered += delivery.not_delivered
+    complete = run.problem is None and run.outcome.succeeded == plan.counts.planned
+    aside = plan.counts.invalid + plan.counts.held + plan.counts.no_match + plan.counts.ambiguous
+    journal.finish(plan, complete=complete and aside == 0)
+    run.finished = clock.now()
+    run.check_counts()
+    return run
+
+
+def recover(destination: Destination, journal: Journal, clock: Clock, *, run: SyncRun, progress: Progress) -> None:
+    """Settle what a dead run left, before anything is read. An open job is aborted: nothing of it was processed.
+
+    A collections batch that may or may not have arrived is let go: its rows are still in the change set, and an
+    upsert, update or delete that is repeated does no harm.
+    """
+    delivery = _Delivery(destination, journal, clock, run, progress)
+    for journalled in journal.open_batches():
+        if journalled.job_id is None:
+            journal.abandon(journalled.id)
+            continue
+        job = destination.job(journalled.job_id)
+        if job is not None and job.is_open:
+            destination.abort(job.id)
+            job = destination.job(job.id)
+            if journalled.state is BatchState.OPENED:
+                # UploadComplete was never asked for, so nothing of this job can have been processed.
+                journal.abandon(journalled.id)
+                continue
+        if job is not None and not job.is_terminal:
+            job = delivery.poll(job.id, journalled.rows)
+        delivery.settle_job(journal.batch(journalled), journalled.job_id, job)
+        run.jobs.append(journalled.job_id)
+    run.recovered = delivery.outcome
+
+
+def _refused(problem: Problem) -> Refused:
+    return Refused(problem.code, problem.message, where=problem.where, hint=problem.hint)
+
+
+def _parts(destination: Destination, planned: PlannedBatch, rows: pa.Table) -> Iterator[pa.Table]:
+    """An insert's rows by job, so that no two rows with different payloads look alike in one job's results."""
+    if planned.operation is not Operation.INSERT:
+        yield rows
+        return
+    slots = destination.job_slots(rows, planned.columns)
+    for slot in np.unique(slots):
+        yield rows.filter(pa.array(slots == slot))
+
+
+@dataclass
+class _Delivery:
+    destination: Destination
+    journal: Journal
+    clock: Clock
+    run: SyncRun
+    progress: Progress
+    outcome: Outcome = field(default_factory=Outcome)
+    problem: Problem | None = None
+    not_delivered: list[pa.Table] = field(default_factory=list)
+    made: int = 0
+
+    # Bulk API 2.0
+
+    def by_job(self, batch: Batch) -> None:
+        """Bring the batch to its commit point, wait for the job, settle."""
+        for attempt in range(ATTEMPTS_MAX):
+            attempted = replace(batch, id=self.new_id())
+            self.journal.planned(attempted, self.run.run_id)
+            try:
+                job_id = self.commit(attempted)
+            except DestinationError as error:
+                # Nothing was processed: `commit` raises only before its commit point.
+                self.journal.abandon(attempted.id)
+                again = isinstance(error, NotApplied | OutcomeUnknown) and attempt < ATTEMPTS_MAX - 1
+                if not again:
+                    self.problem = error.problems[0]
+                    return self.hold(batch)
+                self.clock.sleep(RETRY_PAUSE_S * 2**attempt)
+            else:
+                self.run.jobs.append(job_id)
+                self.progress.sent(len(batch.rows))
+                return self.finish_job(attempted, job_id)
+        return None
+
+    def commit(self, batch: Batch) -> str:
+        """Create, upload, close. Raises only while nothing can have been processed."""
+        job_id = self.destination.create_job(batch)
+        self.journal.advance(batch.id, BatchState.OPENED, job_id)
+        try:
+            self.destination.upload(job_id, batch)
+        except DestinationError:
+            self.fence(job_id)
+            raise
+        self.journal.advance(batch.id, BatchState.CLOSING)
+        self.close(job_id)
+        self.journal.advance(batch.id, BatchState.CLOSED)
+        return job_id
+
+    def fence(self, job_id: str) -> None:
+        """Abort a job that was never closed; if even that is not heard, an open job holds data nobody processes."""
+        with suppress(DestinationError):
+            self.destination.abort(job_id)
+
+    def close(self, job_id: str) -> None:
+        """The commit point. When its reply is lost the job itself says whether it was reached."""
+        for attempt in range(ATTEMPTS_MAX):
+            try:
+                return self.destination.close(job_id)
+            except (NotApplied, OutcomeUnknown):
+                job = self.destination.job(job_id)
+                if job is not None and not job.is_open:
+                    return None
+                self.clock.sleep(RETRY_PAUSE_S * 2**attempt)
+        self.destination.abort(job_id)
+        job = self.destination.job(job_id)
+        if job is not None and job.state == "Aborted" and job.processed == 0:
+            raise NotApplied("DB621", f"job {job_id} could not be closed and was aborted")
+        return None
+
+    def finish_job(self, batch: Batch, job_id: str) -> None:
+        try:
+            self.settle_job(batch, job_id, self.poll(job_id, len(batch.rows)))
+        except DestinationError as error:
+            # The job is journalled and goes on without us: the next run reads what became of it.
+            self.problem = error.problems[0]
+            self.hold(batch, "JOB_RUNNING", f"job {job_id} was sent; the next run reads its results")
+
+    def poll(self, job_id: str, rows: int) -> Job | None:
+        pause, waited = POLL_FIRST_S, 0.0
+        while waited < POLL_MAX_S:
+            job = self.destination.job(job_id)
+            if job is None or job.is_terminal:
+                return job
+            self.progress.processed(job, rows)
+            self.clock.sleep(pause)
+            waited += pause
+            pause = min(pause * 1.5, POLL_LONGEST_S)
+        raise NotApplied("DB622", f"job {job_id} still runs after {POLL_MAX_S / 3600:.0f} hours")
+
+    def settle_job(self, batch: Batch, job_id: str, job: Job | None) -> None:
+        """Read a terminal job's results and settle them. A job that Salesforce no longer knows can't be read: an
+        insert's rows are `unknown` and never sent again by themselves, others are sent again."""
+        if job is None:
+            fate = Fate.UNKNOWN if batch.operation is Operation.INSERT else Fate.HELD
+            results = _all(batch, fate, "JOB_GONE", f"Salesforce no longer knows job {job_id}")
+        else:
+            results = self.destination.results(job.id, batch)
+        self.settle(batch, results)
+        if job is not None and job.state == "Failed":
+            self.problem = Problem(
+                "DB620",
+                f"job {job.id} failed: {job.error or 'Salesforce gave no reason'}",
+                f"{batch.object}, {batch.operation}",
+                "rows that were not processed are held and sent again by the next run",
+            )
+
+    # Collections
+
+    def by_collections(self, batch: Batch) -> None:
+        batch = replace(batch, id=self.new_id())
+        self.journal.planned(batch, self.run.run_id)
+        self.journal.advance(batch.id, BatchState.SENDING)
+        parts: list[pa.Table] = []
+        error: DestinationError | None = None
+        for start in range(0, len(batch.rows), COLLECTIONS_CALL_ROWS):
+            call = replace(batch, rows=batch.rows.slice(start, COLLECTIONS_CALL_ROWS))
+            if error is None:
+                try:
+                    parts.append(self.call(call))
+                    self.progress.sent(len(call.rows))
+                    continue
+                except DestinationError as failure:
+                    error = failure
+                    self.problem = failure.problems[0]
+            parts.append(_all(call, Fate.HELD, "NOT_SENT", "no reply says that this row was written"))
+        self.settle(batch, pa.concat_tables(parts))
+
+    def call(self, batch: Batch) -> pa.Table:
+        """One call of at most 200 rows. Upserts, updates and deletes may be repeated; inserts never come here."""
+        assert batch.operation is not Operation.INSERT
+        for attempt in range(ATTEMPTS_MAX):
+            try:
+                return self.destination.send(batch)
+            except (NotApplied, OutcomeUnknown):
+                if attempt == ATTEMPTS_MAX - 1:
+                    raise
+                self.clock.sleep(RETRY_PAUSE_S * 2**attempt)
+        raise AssertionError("unreachable: the last attempt returns or raises")
+
+    # Fates
+
+    def settle(self, batch: Batch, results: pa.Table) -> None:
+        settlement = settlement_of(batch, results, self.destination)
+        self.journal.settle(settlement)
+        created = int(pc.sum(pc.fill_null(results["created"], False).cast(pa.int64())).as_py() or 0)
+        outcome = Outcome(settlement.succeeded, settlement.rejected, settlement.held, settlement.unknown, created)
+        self.count(outcome, settlement.not_delivered)
+
+    def hold(self, batch: Batch, code: str = "NOT_SENT", message: str = "the run stopped before this row") -> None:
+        results = _all(batch, Fate.HELD, code, message)
+        self.count(Outcome(held=len(batch.rows)), _left_out(batch.rows, results))
+
+    def count(self, outcome: Outcome, not_delivered: pa.Table) -> None:
+        self.outcome += outcome
+        self.not_delivered.append(not_delivered)
+        self.progress.settled(outcome.succeeded, len(not_delivered))
+
+    def new_id(self) -> str:
+        self.made += 1
+        return f"{self.run.run_id}-{self.made:04d}"
+
+
+def _all(batch: Batch, fate: Fate, code: str, message: str) -> pa.Table:
+    """The same result for every row of a batch."""
+    count = len(batch.rows)
+    texts = [fate.value, None, None, code, message, None]
+    kinds = [field.type for field in RESULTS]
+    arrays = [
+        pa.nulls(count, kind) if text is None else pa.repeat(text, count)
+        for text, kind in zip(texts, kinds, strict=True)
+    ]
+    return pa.table(arrays, schema=RESULTS)
+
+
+def settlement_of(batch: Batch, results: pa.Table, destination: Destination) -> Settlement:
+    """What the results of a batch mean for the state. Pure but for the destination's knowledge of its codes."""
+    rows = batch.rows
+    if len(results) != len(rows):
+        raise CountsError("DB491", f"batch {batch.id}: {len(rows)} rows were sent, {len(results)} results read")
+    fate = results["fate"].combine_chunks()
+    done = pc.equal(fate, Fate.SUCCEEDED.value)
+    gone = pc.and_(pc.is_in(results["code"], value_set=pa.array(_GONE)), pc.equal(fate, Fate.REJECTED.value))
+    by_id = batch.operation in (Operation.UPDATE, Operation.DELETE)
+    return Settlement(
+        batch_id=batch.id,
+        snapshot=pa.concat_tables(
+            [_acknowledged(batch, rows, results, done), _forgotten(rows, gone if by_id else pc.and_(gone, False))]
+        ),
+        resolved=rows.filter(done).select(["kh", "key"]),
+        waiting=_waiting(rows, results, destination, pc.invert(done)),
+        succeeded=_count(fate, Fate.SUCCEEDED),
+        rejected=_count(fate, Fate.REJECTED),
+        held=_count(fate, Fate.HELD),
+        unknown=_count(fate, Fate.UNKNOWN),
+        not_delivered=_left_out(rows.filter(pc.invert(done)), results.filter(pc.invert(done))),
+    )
+
+
+def _acknowledged(batch: Batch, rows: pa.Table, results: pa.Table, done: pa.Array) -> pa.Table:
+    rows, results = rows.filter(done), results.filter(done)
+    before = rows["flags"].to_numpy()
+    created = pc.fill_null(results["created"], False).to_numpy() if len(results) else np.empty(0, np.bool_)
+    if batch.operation is Operation.INSERT:
+        created = np.ones(len(rows), np.bool_)
+    flags = (before & ~np.uint8(Flag.LEFT | Flag.STALE)) | np.where(created, np.uint8(Flag.CREATED), np.uint8(0))
+    record_id = results["record_id"]
+    if batch.operation is Operation.UPDATE:
+        record_id = pc.coalesce(record_id, rows["Id"])
+    return _snapshot_rows(rows, record_id, flags.astype(np.uint8), "put")
+
+
+def _forgotten(rows: pa.Table, gone: pa.Array | pa.ChunkedArray) -> pa.Table:
+    """Records that Salesforce says are gone: their rows are resolved anew by the next run."""
+    rows = rows.filter(gone)
+    return _snapshot_rows(rows, pa.nulls(len(rows), pa.utf8()), rows["flags"].to_numpy(), "forget")
+
+
+def _snapshot_rows(rows: pa.Table, record_id: pa.Array, flags: npt.NDArray[np.uint8], op: str) -> pa.Table:
+    return pa.table(
+        {
+            "kh": rows["kh"],
+            "ck": rows["ck"],
+            "key": rows["key"],
+            "record_id": record_id,
+            "flags": pa.array(flags, pa.uint8()),
+            "op": pa.repeat(op, len(rows)),
+        }
+    )
+
+
+def _waiting(rows: pa.Table, results: pa.Table, destination: Destination, left: pa.Array) -> pa.Table:
+    rows, results = rows.filter(left), results.filter(left)
+    held = pc.equal(results["fate"], Fate.HELD.value)
+    pairs = (
+        pa.table({"code": results["code"], "message": results["message"]}).group_by(["code", "message"]).aggregate([])
+    )
+    transient = [
+        code
+        for code, message in zip(pairs["code"].to_pylist(), pairs["message"].to_pylist(), strict=True)
+        if destination.is_transient(code or "", message or "")
+    ]
+    again = pc.or_(held, pc.is_in(results["code"], value_set=pa.array(sorted(set(transient)), pa.utf8())))
+    return pa.table(
+        {
+            "kh": rows["kh"],
+            "key": rows["key"],
+            "ck": rows["ck"],
+            "fate": results["fate"],
+            "code": results["code"],
+            "message": results["message"],
+            "fields": results["fields"],
+            "transient": again,
+        }
+    )
+
+
+def _left_out(rows: pa.Table, results: pa.Table) -> pa.Table:
+    columns = [rows["key"], *(results[name] for name in ("fate", "code", "message", "fields", "record_id"))]
+    return pa.table(columns, schema=LEFT_OUT)
+
+
+def _count(fate: pa.Array, wanted: Fate) -> int:
+    return int(pc.sum(pc.equal(fate, wanted.value).cast(pa.int64())).as_py() or 0)
