@@ -1,0 +1,186 @@
+"""One connection to the target's warehouse, and a relation's schema, rows and count from it."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from types import TracebackType
+from typing import TYPE_CHECKING, Any, Protocol
+
+from dinmo_dbt.errors import WarehouseError
+from dinmo_dbt.warehouse import dbt_profile, profiles
+from dinmo_dbt.warehouse.query import Cause, QueryRefused, column_list, select
+
+if TYPE_CHECKING:
+    import pyarrow as pa
+
+_CODES = {
+    Cause.MISSING: "DB702",
+    Cause.NO_DATABASE: "DB707",
+    Cause.LOCKED: "DB708",
+    Cause.DENIED: "DB709",
+    Cause.OTHER: "DB710",
+    Cause.UNREADABLE: "DB711",
+    Cause.LOST: "DB712",
+}
+NO_CONNECTION = "DB707"
+
+
+@dataclass(frozen=True, slots=True)
+class Connected:
+    """What the connection is to. `database` is None for warehouses that have none."""
+
+    adapter_type: str
+    profile: str
+    target: str
+    database: str | None
+    schema: str
+
+
+class Engine(Protocol):
+    """One kind of database. Every method raises QueryRefused; several reads may be open at once."""
+
+    def schema(self, sql: str) -> pa.Schema:
+        """Names and types of the columns `sql` gives, without running it over the rows."""
+        ...
+
+    def batches(self, sql: str) -> Iterator[pa.RecordBatch]:
+        """The rows of `sql`, streamed. The statement has started, or failed, when this returns."""
+        ...
+
+    def value(self, sql: str) -> Any:
+        """The first column of the one row that `sql` gives."""
+        ...
+
+    def version(self) -> str: ...
+
+    def close(self) -> None:
+        """Give the connections back; repeatable. Open reads end."""
+        ...
+
+
+class Warehouse:
+    """A target's warehouse, read only. Made by `connect`; a context manager; close it to release its locks."""
+
+    def __init__(self, *, connected: Connected, profiles_file: Path, engine: Engine) -> None:
+        self.connected = connected
+        self.profiles_file = profiles_file
+        self._engine = engine
+
+    def schema(self, relation_name: str) -> pa.Schema:
+        """The relation's column names, exactly as the database has them, and the Arrow types `read` will give."""
+        with self._said_plainly(relation_name, None):
+            return self._engine.schema(select("*", relation_name, None))
+
+    def read(self, relation_name: str, columns: Sequence[str], where: str | None) -> Iterator[pa.RecordBatch]:
+        """The rows for which `where` holds: all of them, streamed in batches of about 32K rows.
+
+        Columns come in the order asked; names must be the exact ones of `schema`. No order of rows is promised.
+        """
+        assert columns, "a read names its columns"
+        sql = select(column_list(columns, self.connected.adapter_type), relation_name, where)
+        with self._said_plainly(relation_name, where):
+            batches = self._engine.batches(sql)
+        return self._each(batches, relation_name, where)
+
+    def _each(
+        self, batches: Iterator[pa.RecordBatch], relation_name: str, where: str | None
+    ) -> Iterator[pa.RecordBatch]:
+        with self._said_plainly(relation_name, where):
+            yield from batches
+
+    def count(self, relation_name: str, where: str | None) -> int:
+        """How many rows `read` would give."""
+        with self._said_plainly(relation_name, where):
+            return int(self._engine.value(select("count(*)", relation_name, where)))
+
+    def ping(self) -> str:
+        """The database's product and version, asked of the database now."""
+        with self._said_plainly("the version", None):
+            return self._engine.version()
+
+    def close(self) -> None:
+        self._engine.close()
+
+    def __enter__(self) -> Warehouse:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.close()
+
+    @contextmanager
+    def _said_plainly(self, relation_name: str, where: str | None) -> Iterator[None]:
+        try:
+            yield
+        except QueryRefused as refused:
+            raise _warehouse_error(refused, relation_name, where, self.connected.target) from refused.__cause__
+
+
+def connect(
+    project_dir: Path,
+    *,
+    profiles_dir: Path | None,
+    profile: str | None,
+    target: str | None,
+    vars: Mapping[str, object],
+    env: Mapping[str, str],
+) -> Warehouse:
+    """Open the connection dbt would open for that target. Raises ConfigError or WarehouseError, DB7xx.
+
+    Takes about two seconds, nearly all of it dbt's own imports. Safe to call from a thread.
+    """
+    project_dir = project_dir.absolute()
+    chosen = profiles.choose(project_dir, profiles_dir, profile, target, env, vars=vars)
+    with dbt_profile.as_dbt_runs(project_dir):
+        credentials = dbt_profile.credentials(project_dir, chosen, vars, env)
+    connected = Connected(
+        adapter_type=credentials.type,
+        profile=chosen.profile,
+        target=chosen.target,
+        database=credentials.database or None,
+        schema=credentials.schema,
+    )
+    try:
+        engine = _engine(credentials.type)(credentials, project_dir, chosen)
+    except QueryRefused as refused:
+        message = dbt_profile.scrub(refused.message, credentials, env)
+        code = NO_CONNECTION if refused.cause is Cause.OTHER else _CODES[refused.cause]
+        where = f"{chosen.file}: {chosen.profile}.outputs.{chosen.target}"
+        raise WarehouseError(code, message, where=where, hint=_CONNECT_HINTS.get(refused.cause, _DEBUG)) from None
+    return Warehouse(connected=connected, profiles_file=chosen.file, engine=engine)
+
+
+def _engine(adapter_type: str) -> Callable[[Any, Path, profiles.Chosen], Engine]:
+    if adapter_type != "duckdb":
+        raise QueryRefused(Cause.UNREADABLE, f"reading from {adapter_type} isn't there yet")
+    from dinmo_dbt.warehouse.duckdb import DuckDB
+
+    return DuckDB
+
+
+_DEBUG = "`dbt debug` tests the same connection"
+_CONNECT_HINTS = {
+    Cause.NO_DATABASE: "build the models in this target first (dbt build), or choose another with --target",
+    Cause.LOCKED: "let that process end (a running dbt, a notebook, a database browser), then run again",
+}
+
+
+def _warehouse_error(refused: QueryRefused, relation_name: str, where: str | None, target: str) -> WarehouseError:
+    match refused.cause:
+        case Cause.MISSING:
+            message = f"{relation_name} can't be found: {refused.message}"
+            hint = f"was it built in target '{target}'? Run dbt build --target {target}"
+        case Cause.DENIED:
+            message = f"no permission to read {relation_name}: {refused.message}"
+            hint = "grant select on it (dbt's `grants` config) to the user of this target"
+        case Cause.LOST:
+            message = f"the connection was lost while {relation_name} was read: {refused.message}"
+            hint = "nothing was sent for these rows; run again"
+        case _:
+            message = f"{relation_name} can't be read: {refused.message}"
+            hint = f"check the condition of the segment: {' '.join(where.split())}" if where else ""
+    return WarehouseError(_CODES[refused.cause], message, hint=hint)

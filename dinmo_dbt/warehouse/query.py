@@ -1,0 +1,68 @@
+"""The few SELECT statements we write, and what a database answers when it refuses one. Pure text.
+
+A relation's name is dbt's own, used verbatim; a column's name is quoted here (the adapters' `quote` does not escape);
+a condition is the user's SQL, in parentheses on lines of its own so that a comment in it ends with it.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Sequence
+from enum import Enum
+
+BATCH_ROWS = 32_768
+
+_BACKTICK = frozenset({"bigquery", "databricks", "spark", "hive", "impala", "mysql", "mariadb"})
+_BRACKET = frozenset({"fabric", "sqlserver", "synapse"})
+
+
+class Cause(Enum):
+    """Why the database did not answer; decides the code and the hint."""
+
+    MISSING = "missing"  # no such relation
+    DENIED = "denied"
+    LOST = "lost"  # the connection
+    LOCKED = "locked"
+    NO_DATABASE = "no_database"
+    UNREADABLE = "unreadable"  # this adapter or this type
+    OTHER = "other"
+
+
+class QueryRefused(Exception):
+    """The database, or the way to it, refused. `message` is one line without row values."""
+
+    def __init__(self, cause: Cause, message: str) -> None:
+        super().__init__(message)
+        self.cause = cause
+        self.message = message
+
+
+def quote(name: str, adapter_type: str) -> str:
+    """A column's name as an identifier that means exactly that name, whatever is in it."""
+    if adapter_type == "bigquery":
+        return "`" + name.replace("\\", "\\\\").replace("`", "\\`") + "`"
+    if adapter_type in _BACKTICK:
+        return "`" + name.replace("`", "``") + "`"
+    if adapter_type in _BRACKET:
+        return "[" + name.replace("]", "]]") + "]"
+    return '"' + name.replace('"', '""') + '"'
+
+
+def select(what: str, relation_name: str, where: str | None) -> str:
+    """`select what from relation_name where (…)`."""
+    condition = f" where (\n{where}\n)" if where and where.strip() else ""
+    return f"select {what} from {relation_name}{condition}"
+
+
+def column_list(columns: Sequence[str], adapter_type: str) -> str:
+    return ", ".join(quote(name, adapter_type) for name in columns)
+
+
+def one_line(message: str, *, redact: bool) -> str:
+    """A database's message as one line, without its copy of the statement; with `redact` also without values."""
+    said = re.split(r"\n\s*(?:LINE \d+:|CONTEXT:|DETAIL:|QUERY:)", message.strip())[0]
+    line = " ".join(said.split())
+    if redact:
+        line = re.sub(r"""'(?:[^']|'')*'|"(?:[^"]|"")*\"""", "‹value›", line)
+        line = re.sub(r"(?<![\w.])[-+]?\d[\w.:+-]*", "‹value›", line)
+    return line if len(line) <= 400 else line[:399] + "…"
