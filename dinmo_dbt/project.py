@@ -356,17 +356,20 @@ class _Reading:
         self.notes: list[Problem] = []
 
     def add(self, code: str, message: str, path: KeyPath, hint: str = "") -> None:
-        problem = Problem(code, message, self.read.where(path), hint)
-        same_place = any(p.where == problem.where and p.code == code for p in self.problems)
-        if not same_place:
+        self.add_found(Problem(code, message, self.read.where(path), hint))
+
+    def add_found(self, problem: Problem) -> None:
+        """Once each; of a secret in the wrong place nothing more is said."""
+        at_place = [p for p in self.problems if p.where == problem.where]
+        if problem not in at_place and not any(p.code == MISPLACED for p in at_place):
             self.problems.append(problem)
 
     def project(self) -> Project:
         raw = self.read.value
         if not isinstance(raw, dict):
             raise ConfigError(WRONG_TYPE, f"expected a mapping, got {declaration.kind(raw)}", where=self.read.name)
-        for place, text in _texts(raw, ()):
-            self.check_text(place, text)
+        for place, value in _scalars(raw, ()):
+            self.check_scalar(place, value)
         spec = self.shape(raw)
         if spec is None:
             raise ConfigError.of(self.problems)
@@ -403,12 +406,13 @@ class _Reading:
             unsafe_to_ignore=unsafe,
         )
 
-    def check_text(self, path: KeyPath, text: str) -> None:
-        """What holds for any text of the file, rendered or not: no literal secret, no template but ours."""
+    def check_scalar(self, path: KeyPath, value: object) -> None:
+        """What holds for any value of the file, rendered or not: no literal secret, no template but ours."""
+        text = value if isinstance(value, str) else ""
         key = next((part for part in reversed(path) if isinstance(part, str)), "")
         in_defaults = path[:1] == ("defaults",)
         secret = (key in SECRET_KEYS or path[:2] == ("warnings", "channels")) and not in_defaults
-        if secret and not template.only_from_environment(text):
+        if secret and value is not None and not template.only_from_environment(text):
             what = "a channel" if key == "channels" else show(key)
             hint = "write \"{{ env_var('NAME') }}\" and set NAME where dinmo-dbt runs" + (
                 f", or use {key}_path" if key in ("client_secret", "access_token") else ""
@@ -436,10 +440,6 @@ class _Reading:
                 if not any(details["loc"][: len(path)] == path for path in skipped):
                     self.add_found(problem)
         return None
-
-    def add_found(self, problem: Problem) -> None:
-        if not any(p.where == problem.where and p.code == problem.code for p in self.problems):
-            self.problems.append(problem)
 
     def later_flows(self, raw: Mapping[str, Any]) -> list[KeyPath]:
         """Report login flows that do not exist yet, once each; their other keys are then not looked at."""
@@ -663,15 +663,15 @@ class _Reading:
 _FLOWS = ", ".join(_FLOW_KEYS)
 
 
-def _texts(value: object, path: KeyPath) -> Iterator[tuple[KeyPath, str]]:
-    if isinstance(value, str):
-        yield path, value
-    elif isinstance(value, dict):
+def _scalars(value: object, path: KeyPath) -> Iterator[tuple[KeyPath, object]]:
+    if isinstance(value, dict):
         for key, inner in value.items():
-            yield from _texts(inner, (*path, key))
+            yield from _scalars(inner, (*path, key))
     elif isinstance(value, list):
         for i, inner in enumerate(value):
-            yield from _texts(inner, (*path, i))
+            yield from _scalars(inner, (*path, i))
+    else:
+        yield path, value
 
 
 def _mapping(value: object) -> Mapping[str, Any]:
