@@ -124,7 +124,7 @@ def read_json(path: Path) -> Any:
     try:
         return json.loads(raw)
     except (ValueError, RecursionError) as error:
-        hint = "is dbt still writing it? else delete it and run `dbt parse`"
+        hint = "is dbt still writing it? else delete it and run `dbt build` again"
         message = f"{path.name} is not whole JSON: {type(error).__name__}"
         raise ConfigError(UNREADABLE, message, where=str(path.parent), hint=hint) from None
 

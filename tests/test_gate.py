@@ -1,0 +1,218 @@
+"""run_results.json: verdicts per command as dbt writes them, refused builds, and the target check."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+from config_cases import document, golden, manifest, node, told
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from dinmo_dbt.errors import ConfigError, DinmoError, Problem, Refused
+from dinmo_dbt.gate import ConnectedTarget, RunResults, gate, load_run_results, parse_run_results, target_check
+from dinmo_dbt.manifest import Manifest, parse_manifest
+
+A, B = "model.lab.a", "model.lab.b"
+
+
+def lab() -> Manifest:
+    read = document(
+        node("a"),
+        node("b"),
+        unit_tests={"unit_test.lab.b.sums": {"name": "sums", "depends_on": {"nodes": [B]}}},
+        exposures={"exposure.lab.e": {}},
+    )
+    read["nodes"] |= {
+        "test.lab.not_null_a.1": {"name": "not_null_a", "attached_node": A, "depends_on": {"nodes": [A]}},
+        "test.lab.a_and_b.2": {"name": "a_and_b", "depends_on": {"nodes": [A, B]}},
+        "test.lab.relationships.3": {"name": "relationships", "attached_node": B, "depends_on": {"nodes": [A, B]}},
+        "operation.lab.hook": {},
+    }
+    return parse_manifest(read, "manifest.json")
+
+
+def results(which: str, *, invocation: str = "one", args: dict[str, Any] | None = None, **statuses: str) -> RunResults:
+    written = {
+        "metadata": {
+            "dbt_schema_version": "https://schemas.getdbt.com/dbt/run-results/v6.json",
+            "invocation_id": invocation,
+        },
+        "args": {"which": which} | (args or {}),
+        "results": [{"unique_id": IDS.get(key, key), "status": status} for key, status in statuses.items()],
+    }
+    return parse_run_results(written, "run_results.json")
+
+
+IDS = {
+    "a": A,
+    "b": B,
+    "not_null": "test.lab.not_null_a.1",
+    "both": "test.lab.a_and_b.2",
+    "relationships": "test.lab.relationships.3",
+    "unit": "unit_test.lab.b.sums",
+    "hook": "operation.lab.hook",
+    "exposure": "exposure.lab.e",
+    "gone": "model.lab.gone",
+    "gone_test": "test.lab.gone.9",
+}
+
+
+def verdicts(which: str, **kwargs: Any) -> tuple[str, str]:
+    found = gate(lab(), results(which, **kwargs))
+    return tuple(f"{v.standing} {v.reason}".strip() for v in map(found.verdict, (A, B)))  # type: ignore[return-value]
+
+
+def test_without_run_results_everything_may_sync() -> None:
+    assert gate(lab(), None).verdict(A).standing == "ok"
+
+
+ABSENT = "unbuilt not in the last `dbt build`"
+COMMANDS: list[tuple[str, dict[str, str], str, str]] = [
+    ("build", {"a": "success", "b": "success"}, "ok", "ok"),
+    ("build", {"a": "success"}, "ok", ABSENT),
+    ("build", {"a": "no-op", "b": "success"}, ABSENT, "ok"),
+    ("run", {"a": "error", "b": "skipped"}, "blocked build failed", "blocked skipped by dbt"),
+    ("build", {"a": "reused", "b": "partial success"}, "ok", "blocked build ended as partial success"),
+    ("build", {"a": "success", "b": "mystery"}, "ok", "blocked build ended as mystery"),
+    ("build", {"a": "success", "b": "success", "not_null": "fail"}, "blocked test failed: not_null_a", "ok"),
+    ("build", {"a": "error", "b": "success", "not_null": "fail"}, "blocked build failed", "ok"),
+    ("build", {"a": "success", "b": "success", "not_null": "warn"}, "ok", "ok"),
+    ("build", {"a": "success", "b": "success", "not_null": "skipped"}, "ok", "ok"),
+    ("build", {"a": "success", "b": "success", "relationships": "fail"}, "ok", "blocked test failed: relationships"),
+    ("build", {"a": "success", "b": "success", "unit": "fail"}, "ok", "blocked test failed: sums"),
+    ("build", {"a": "success", "b": "success", "hook": "error", "exposure": "no-op"}, "ok", "ok"),
+    ("test", {"both": "fail"}, "blocked test failed: a_and_b", "blocked test failed: a_and_b"),
+    (
+        "test",
+        {"not_null": "error"},
+        "blocked test could not run: not_null_a",
+        "unbuilt the last `dbt test` built nothing",
+    ),
+    ("compile", {"a": "success", "b": "error"}, *["unbuilt the last `dbt compile` built nothing"] * 2),
+    ("generate", {"a": "success"}, *["unbuilt the last `dbt docs generate` built nothing"] * 2),
+    ("show", {"a": "success"}, *["unbuilt the last `dbt show` built nothing"] * 2),
+    ("retry", {"a": "success"}, "ok", "unbuilt not in the last `dbt retry`"),
+]
+
+
+@pytest.mark.parametrize("which, statuses, a, b", COMMANDS)
+def test_the_last_command_decides(which: str, statuses: dict[str, str], a: str, b: str) -> None:
+    assert verdicts(which, **statuses) == (a, b)
+
+
+@pytest.mark.parametrize("args", [{"empty": True}, {"sample": "3 days"}, {"sample": {"start": "2026-01-01"}}])
+def test_empty_and_sample_builds_are_refused(args: dict[str, Any]) -> None:
+    with pytest.raises(Refused) as raised:
+        gate(lab(), results("build", args=args, a="success"))
+    golden(f"gate_{'_'.join(args)}", told(raised.value))
+    assert gate(lab(), results("compile", args=args)).verdict(A).standing == "unbuilt"
+    assert gate(lab(), results("build", args={"empty": False, "sample": None}, a="success")).verdict(A).standing == "ok"
+
+
+def test_a_manifest_written_since_is_a_note() -> None:
+    found = gate(lab(), results("build", invocation="two", a="success", b="error"))
+    assert (found.verdict(A).standing, found.verdict(B).standing) == ("ok", "blocked")
+    golden("gate_other_invocation", "".join(f"{note}\n" for note in found.notes))
+
+
+def test_results_of_another_project_open_nothing_and_still_block() -> None:
+    found = gate(lab(), results("build", invocation="two", a="success", b="error", gone="success", gone_test="fail"))
+    assert (found.verdict(A).standing, found.verdict(B).standing) == ("unbuilt", "blocked")
+    golden("gate_unknown_nodes", "".join(f"{note}\n" for note in found.notes))
+
+
+def test_run_results_that_cannot_be_read(tmp_path: Path) -> None:
+    path = tmp_path / "run_results.json"
+    assert load_run_results(path) is None
+    said = ""
+    for raw in ("{", "[]", json.dumps(document()), json.dumps(written({"status": "success"}))):
+        path.write_text(raw)
+        with pytest.raises(ConfigError) as raised:
+            load_run_results(path)
+        said += told(raised.value)
+    golden("gate_files", said.replace(str(tmp_path), "<target>"))
+
+
+def written(*found: Any) -> dict[str, Any]:
+    return {
+        "metadata": {"dbt_schema_version": "https://schemas.getdbt.com/dbt/run-results/v6.json"},
+        "args": {"which": "build"},
+        "results": list(found),
+    }
+
+
+def placed(*places: tuple[str, str | None, str, str | None]) -> Manifest:
+    """Models given as (schema, custom schema, database, custom database)."""
+    return manifest(
+        *(
+            node(f"m{i}", schema=schema, database=database, config={"schema": custom, "database": custom_database})
+            for i, (schema, custom, database, custom_database) in enumerate(places)
+        )
+    )
+
+
+DEV = ConnectedTarget(database="dev", schema="main", target_name="dev", type="duckdb")
+
+
+@pytest.mark.parametrize(
+    "places, stops",
+    [
+        ([("main", None, "dev", None)], False),
+        ([("MAIN", None, "DEV", None)], False),
+        ([("main_marts", "marts", "dev", None)], False),
+        ([("ada_marts", "marts", "dev", None)], True),
+        ([("ada", None, "dev", None)], True),
+        ([("main", None, "prod", None)], True),
+        ([("main", None, "lake", "lake")], False),  # +database: says nothing about the target
+        ([("marts", "marts", "dev", None)], False),  # generate_schema_name overridden: the custom name alone
+        (
+            [("x_marts", "marts", "dev", None), ("main", None, "dev", None)],
+            False,
+        ),  # one plain model that agrees is enough
+        ([("x_marts", "marts", "dev", None), ("ada", None, "dev", None)], True),
+        ([("ada_marts", "MARTS", "dev", None)], True),
+        ([("main", None, "", None)], False),  # Spark: no database
+        ([], False),
+    ],
+)
+def test_relations_of_another_target_stop(places: list[Any], stops: bool) -> None:
+    assert (target_check(placed(*places), None, DEV) is not None) == stops
+
+
+def test_the_recorded_target_of_the_same_run_decides() -> None:
+    elsewhere = placed(("ada", None, "other", None))
+    assert target_check(elsewhere, results("build", args={"target": "dev"}), DEV) is None
+    told_of: list[Problem | None] = [
+        target_check(placed(("main", None, "dev", None)), results("build", args={"target": "prod"}), DEV),
+        target_check(elsewhere, results("build", invocation="two", args={"target": "dev"}), DEV),
+        target_check(placed(("ada", None, "dev", None)), results("build"), DEV),
+        target_check(placed(), None, ConnectedTarget("dev", "main", "dev", "snowflake")),
+    ]
+    golden("target_check", "".join(f"{problem}\n" for problem in told_of))
+
+
+VALUES = st.recursive(
+    st.none()
+    | st.booleans()
+    | st.integers()
+    | st.text(max_size=4)
+    | st.sampled_from([*IDS.values(), "success", "fail"]),
+    lambda inner: (
+        st.lists(inner, max_size=3)
+        | st.dictionaries(st.sampled_from(["unique_id", "status", "which", "empty", "target"]), inner, max_size=3)
+    ),
+    max_leaves=10,
+)
+
+
+@settings(max_examples=200, deadline=None)
+@given(VALUES, VALUES, st.lists(VALUES, max_size=3))
+def test_any_run_results_give_a_gate_or_an_error_of_ours(root: Any, args: Any, found: list[Any]) -> None:
+    for value in (root, written(*found) | {"args": args}):
+        try:
+            gate(lab(), parse_run_results(value, "run_results.json"))
+        except DinmoError as error:
+            assert error.problems
