@@ -12,9 +12,11 @@ from typing import TYPE_CHECKING
 if TYPE_CHECKING:
     import random
 
+    import numpy as np
+    import numpy.typing as npt
     import pyarrow as pa
 
-    from dinmo_dbt.destination import ApiUsage, Batch, Field, Job, ObjectSchema
+    from dinmo_dbt.destination import ApiUsage, Batch, Destination, Field, Job, ObjectSchema, PayloadColumn
     from dinmo_dbt.project import Org
     from dinmo_dbt.salesforce.client import Client
 
@@ -95,6 +97,16 @@ class SalesforceDestination:
 
         return read(self._client, object_name, fields, record_ids)
 
+    def job_slots(self, rows: pa.Table, columns: tuple[PayloadColumn, ...]) -> npt.NDArray[np.int8]:
+        from dinmo_dbt.salesforce.results import job_slots
+
+        return job_slots(rows, columns)
+
+    def is_transient(self, code: str, message: str) -> bool:
+        from dinmo_dbt.salesforce.errors import ErrorClass, classify
+
+        return classify(code, message) is not ErrorClass.PERMANENT
+
     def create_job(self, batch: Batch) -> str:
         from dinmo_dbt.salesforce.bulk import create_job
 
@@ -129,3 +141,9 @@ class SalesforceDestination:
         from dinmo_dbt.salesforce.collections import send
 
         return send(self._client, batch, self.describe(batch.object))
+
+
+if TYPE_CHECKING:
+
+    def _fulfils_the_contract(destination: SalesforceDestination) -> Destination:
+        return destination

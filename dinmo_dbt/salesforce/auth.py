@@ -96,6 +96,12 @@ def _by_oauth(client: Client, credentials: Credentials, now: Callable[[], float]
     else:
         assert credentials.flow == "client_credentials", credentials.flow
         assert credentials.client_secret is not None
+        if login_url in ("https://login.salesforce.com", "https://test.salesforce.com"):
+            raise AuthError(
+                "DB601",
+                "client credentials are accepted only by the org's own login server",
+                hint="set login_url to the org's My Domain: Setup -> My Domain",
+            )
         form = {"grant_type": "client_credentials"}
         pair = f"{credentials.client_id}:{credentials.client_secret.reveal()}"
         headers["Authorization"] = "Basic " + b64encode(pair.encode()).decode()

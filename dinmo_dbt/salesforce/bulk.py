@@ -171,12 +171,12 @@ def _await_query(client: Client, path: str, sleep: Callable[[float], None]) -> N
         if info["state"] == "JobComplete":
             return
         if info["state"] in ("Failed", "Aborted"):
-            raise DestinationError("DB611", f"{path} ended as {info['state']}")
+            raise NotApplied("DB611", f"{path} ended as {info['state']}")
         sleep(pause)
         pause = min(_POLL_MAX_S, pause * 1.5)
     with contextlib.suppress(DestinationError):
         client.call(Request("PATCH", path, body=b'{"state":"Aborted"}'))
-    raise DestinationError("DB611", f"{path} is not done after {QUERY_POLLS_MAX} polls")
+    raise NotApplied("DB611", f"{path} is not done after {QUERY_POLLS_MAX} polls")
 
 
 def _read_files(client: Client, job_id: str, scratch: Path) -> results.ResultFiles:

@@ -19,11 +19,13 @@ import ipaddress
 import json
 import random
 import re
+import ssl
 import threading
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from decimal import Decimal
 from enum import Enum
+from http.cookiejar import DefaultCookiePolicy
 from typing import TYPE_CHECKING, Any, BinaryIO, NoReturn
 from urllib.parse import SplitResult, quote, urlencode, urlsplit
 
@@ -279,8 +281,10 @@ class Client:
                 allow_redirects=False,
                 stream=True,
             )
-        except requests.exceptions.SSLError:
-            raise NotApplied("DB603", f"the certificate of {urlsplit(url).hostname} is not trusted") from None
+        except requests.exceptions.SSLError as fault:
+            if _is_untrusted(fault):
+                raise NotApplied("DB603", f"the certificate of {urlsplit(url).hostname} is not trusted") from None
+            raise _Doubtful("the TLS connection broke") from None
         except (requests.exceptions.ConnectTimeout, requests.exceptions.ProxyError):
             raise _NotSent("no connection within the time allowed") from None
         except requests.exceptions.ConnectionError as fault:
@@ -353,18 +357,30 @@ def checked_url(url: str, *, like: str | None = None) -> str:
 def checked_path(path: str) -> str:
     """A path that a reply named, if it is one of the data API on the host we already talk to (never a URL)."""
     if not isinstance(path, str) or not _REPLY_PATH.fullmatch(path) or ".." in path:
-        raise DestinationError("DB603", "a reply named a place that is not a path of this org's data API")
+        raise NotApplied("DB603", "a reply named a place that is not a path of this org's data API")
     return "/" + path.lstrip("/")
 
 
+def checked_name(text: str) -> str:
+    """An API name, before it becomes part of a path or a query."""
+    if not is_api_name(text):
+        raise NotApplied("DB301", "an object or field name has the wrong form")
+    return text
+
+
+def is_api_name(text: str) -> bool:
+    return bool(_API_NAME.fullmatch(text))
+
+
 def checked_id(text: object) -> str:
-    """A Salesforce id from a reply, before it becomes part of a path."""
+    """A Salesforce id, before it becomes part of a path."""
     if not isinstance(text, str) or not re.fullmatch(r"[a-zA-Z0-9]{15}([a-zA-Z0-9]{3})?", text):
-        raise DestinationError("DB611", "a reply named an id that is none")
+        raise NotApplied("DB611", "an id of a job or record has the wrong form")
     return text
 
 
 _HOST = re.compile(r"[a-z0-9]([a-z0-9.-]*[a-z0-9])?")
+_API_NAME = re.compile(r"[A-Za-z][A-Za-z0-9_]{0,120}")
 _REPLY_PATH = re.compile(r"/?services/data/v[1-9][0-9]{0,2}\.0/[A-Za-z0-9_./?=&%-]{1,2000}")
 
 
@@ -393,11 +409,17 @@ def _plain_session(trust_env: bool) -> requests.Session:
     """A session that repeats nothing by itself: `Client.call` decides what is sent again, and counts it."""
     session = requests.Session()
     session.trust_env = trust_env
+    session.auth = _as_it_is  # else requests would put a password from .netrc in place of our header
+    session.cookies.set_policy(DefaultCookiePolicy(allowed_domains=[]))
     session.headers["User-Agent"] = f"dinmo-dbt/{__version__}"
     adapter = requests.adapters.HTTPAdapter(max_retries=urllib3.Retry(0, read=False), pool_maxsize=8)
     session.mount("https://", adapter)
     session.mount("http://", adapter)
     return session
+
+
+def _as_it_is(request: requests.PreparedRequest) -> requests.PreparedRequest:
+    return request
 
 
 class _ReadingSession(requests.Session):
@@ -437,6 +459,18 @@ def _never_connected(fault: requests.exceptions.ConnectionError) -> bool:
     reason = fault.args[0] if fault.args else None
     cause = getattr(reason, "reason", reason)
     return isinstance(cause, urllib3.exceptions.NewConnectionError)
+
+
+def _is_untrusted(fault: BaseException) -> bool:
+    """Whether the handshake failed on the certificate, so before anything was sent."""
+    inner: object = fault
+    for _ in range(8):
+        if isinstance(inner, ssl.SSLCertVerificationError):
+            return True
+        if not isinstance(inner, BaseException):
+            return False
+        inner = getattr(inner, "reason", None) or inner.__cause__ or (inner.args[0] if inner.args else None)
+    return False
 
 
 def _read_all(response: requests.Response, bytes_max: int) -> bytes:

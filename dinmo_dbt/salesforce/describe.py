@@ -3,20 +3,17 @@
 from __future__ import annotations
 
 import difflib
-import re
 from typing import Any
 
 from dinmo_dbt.destination import Field, ObjectSchema
-from dinmo_dbt.errors import ConfigError, DestinationError
-from dinmo_dbt.salesforce.client import Client
+from dinmo_dbt.errors import ConfigError, NotApplied
+from dinmo_dbt.salesforce.client import Client, is_api_name
 from dinmo_dbt.salesforce.errors import SalesforceRefusal
-
-_API_NAME = re.compile(r"[A-Za-z][A-Za-z0-9_]{0,120}")
 
 
 def describe(client: Client, object_name: str) -> ObjectSchema:
     """The object's schema; ConfigError DB301, with the nearest names, if the org has no such object for this user."""
-    if not _API_NAME.fullmatch(object_name):
+    if not is_api_name(object_name):
         raise _unknown(object_name, [])
     try:
         content = client.simple.restful(f"sobjects/{object_name}/describe")
@@ -42,7 +39,7 @@ def parse(content: Any) -> ObjectSchema:
             fields=fields,
         )
     except (KeyError, TypeError, AttributeError) as fault:
-        raise DestinationError("DB302", f"describe has an unknown form ({type(fault).__name__})") from None
+        raise NotApplied("DB302", f"describe has an unknown form ({type(fault).__name__})") from None
 
 
 def _field(entry: dict[str, Any]) -> Field:

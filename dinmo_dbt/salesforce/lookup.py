@@ -14,7 +14,7 @@ from dinmo_dbt import values
 from dinmo_dbt.destination import Field
 from dinmo_dbt.errors import NotApplied
 from dinmo_dbt.salesforce import bulk
-from dinmo_dbt.salesforce.client import Client, Request, checked_path
+from dinmo_dbt.salesforce.client import Client, Request, checked_name, checked_path
 from dinmo_dbt.salesforce.errors import SalesforceRefusal
 
 SOQL_VALUES_MAX = 2_000
@@ -38,6 +38,7 @@ def lookup(
     sleep: Callable[[float], None],
 ) -> pa.Table:
     """Columns `value` and `record_id`: every record whose `field` holds one of `wanted`, perhaps in another case."""
+    checked_name(object_name)
     if len(wanted) > SOQL_VALUES_MAX:
         try:
             return _by_bulk_query(client, object_name, field, wanted, scratch=scratch, sleep=sleep)
@@ -48,7 +49,7 @@ def lookup(
 
 
 def has_records(client: Client, object_name: str) -> bool:
-    return any(page for page in query(client, f"SELECT Id FROM {object_name} LIMIT 1"))
+    return any(page for page in query(client, f"SELECT Id FROM {checked_name(object_name)} LIMIT 1"))
 
 
 def query(client: Client, soql: str) -> Iterator[list[dict[str, Any]]]:
@@ -128,7 +129,7 @@ def _by_bulk_query(
 
 
 def _select(field: Field) -> str:
-    return "Id" if field.name == "Id" else f"Id, {field.name}"
+    return "Id" if field.name == "Id" else f"Id, {checked_name(field.name)}"
 
 
 def _compared(array: pa.Array, field: Field) -> pa.Array:

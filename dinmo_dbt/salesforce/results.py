@@ -144,16 +144,20 @@ def job_slots(rows: pa.Table, columns: Sequence[PayloadColumn]) -> npt.NDArray[n
     if count == 0:
         return slots
     looks = rowhash.hash_columns([_echo(_column(rows, c.header), c.field) for c in columns])
-    payloads = rowhash.hash_columns([_column(rows, c.header) for c in columns])
-    order = np.lexsort((payloads, looks))
-    looks, payloads = looks[order], payloads[order]
-    new_group = np.ones(count, dtype=bool)
-    new_group[1:] = looks[1:] != looks[:-1]
-    new_payload = new_group.copy()
-    new_payload[1:] |= payloads[1:] != payloads[:-1]
+    order = np.argsort(looks, kind="stable")
+    alike = looks[order][1:] == looks[order][:-1]
+    twins = order[np.append(alike, False) | np.append(False, alike)]  # mostly none: only these need their payloads
+    if twins.size == 0:
+        return slots
+    some = rows.take(pa.array(twins))
+    payloads = rowhash.hash_columns([_column(some, c.header) for c in columns])
+    by_payload = np.lexsort((payloads, looks[twins]))
+    twins, payloads = twins[by_payload], payloads[by_payload]
+    new_group = np.append(True, looks[twins][1:] != looks[twins][:-1])
+    new_payload = new_group | np.append(True, payloads[1:] != payloads[:-1])
     nth = np.cumsum(new_payload)
     first = np.maximum.accumulate(np.where(new_group, nth, 0))
-    slots[order] = np.minimum(nth - first, SLOTS - 1)
+    slots[twins] = np.minimum(nth - first, SLOTS - 1)
     return slots
 
 
@@ -251,14 +255,16 @@ def _key_arrays(batch: Batch, tables: Sequence[pa.Table]) -> list[pa.Array]:
     """The joining columns, the batch's rows first, then those of the files in order."""
     arrays = []
     for column in _key_columns(batch, tables):
-        pieces = [_key_form(_column(batch.rows, column.header), column, batch)]
+        pieces = [_folded(_echo(_column(batch.rows, column.header), column.field), column, batch)]
         for table in tables:
             name = column.header
             if name == "Id" and name not in table.column_names:
                 name = "sf__Id"
             if table.num_rows:
-                text = _column(table, name)
-                pieces.append(_key_form(values.from_text(text, column.field), column, batch))
+                array = values.from_text(_column(table, name), column.field)
+                # from_text reads numbers in echo form already.
+                echo = array if column.field.type in values.NUMBER_TYPES else _echo(array, column.field)
+                pieces.append(_folded(echo, column, batch))
         arrays.append(pa.concat_arrays(pieces))
     if not arrays:  # nothing was echoed: every row looks like every other
         total = batch.rows.num_rows + sum(table.num_rows for table in tables)
@@ -276,12 +282,9 @@ def _key_columns(batch: Batch, tables: Sequence[pa.Table]) -> list[PayloadColumn
     return [column for column in batch.columns if column.header == "Id"]
 
 
-def _key_form(array: pa.Array, column: PayloadColumn, batch: Batch) -> pa.Array:
-    echo = _echo(array, column.field)
+def _folded(echo: pa.Array, column: PayloadColumn, batch: Batch) -> pa.Array:
     matches = batch.operation is Operation.UPSERT and column.header == batch.match
-    if matches and column.field.folds_case and pa.types.is_string(echo.type):
-        return pc.utf8_lower(echo)
-    return echo
+    return pc.utf8_lower(echo) if matches and column.field.folds_case and pa.types.is_string(echo.type) else echo
 
 
 def _echo(array: pa.Array, field: Field) -> pa.Array:

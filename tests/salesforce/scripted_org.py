@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import ssl
 import threading
 from dataclasses import dataclass, field
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
@@ -36,8 +37,9 @@ class Seen:
 class Server:
     """`on(method, path, *answers)`: given in order, the last one for ever."""
 
-    def __init__(self) -> None:
+    def __init__(self, tls: ssl.SSLContext | None = None) -> None:
         self.seen: list[Seen] = []
+        self.refuses_token = ""
         self._script: dict[tuple[str, str], list[Answer]] = {}
         owner = self
 
@@ -49,6 +51,8 @@ class Server:
                 path = self.path.partition("?")[0]
                 owner.seen.append(Seen(self.command, self.path, dict(self.headers), body))
                 answers = owner._script.get((self.command, path)) or [Answer(404, [{"errorCode": "NOT_FOUND"}])]
+                if owner.refuses_token and self.headers["Authorization"] == f"Bearer {owner.refuses_token}":
+                    answers = [EXPIRED]
                 given = answers.pop(0) if len(answers) > 1 else answers[0]
                 content = given.body if isinstance(given.body, bytes) else json.dumps(given.body).encode()
                 if given.body is None:
@@ -71,7 +75,12 @@ class Server:
 
         self._http = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
         self._http.daemon_threads = True
-        self.url = f"http://127.0.0.1:{self._http.server_address[1]}"
+        scheme, host = "http", "127.0.0.1"
+        if tls is not None:
+            self._http.socket = tls.wrap_socket(self._http.socket, server_side=True)
+            self._http.handle_error = lambda *_: None  # type: ignore[method-assign]
+            scheme, host = "https", "localhost"
+        self.url = f"{scheme}://{host}:{self._http.server_address[1]}"
         self._thread = threading.Thread(target=self._http.serve_forever, kwargs={"poll_interval": 0.01}, daemon=True)
         self._thread.start()
         self.on("GET", "/services/oauth2/userinfo", Answer(200, USERINFO))

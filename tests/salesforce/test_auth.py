@@ -167,6 +167,14 @@ def test_the_audience_is_the_authorization_server(url, audience):
     assert auth.jwt_audience(url) == audience
 
 
+def test_client_credentials_need_the_my_domain(log_in):
+    credentials = Credentials(
+        "client_credentials", "https://login.salesforce.com", client_id="app", client_secret=Secret("CANARY")
+    )
+    with pytest.raises(AuthError, match="My Domain"):
+        log_in(credentials)
+
+
 def test_ids_of_15_characters_gain_their_suffix():
     assert auth.id_18("001A0000006Vm9r") == "001A0000006Vm9rIAC"
     assert auth.id_18("a00B000000FSjVUIA1") == "a00B000000FSjVUIA1"

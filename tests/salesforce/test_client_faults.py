@@ -1,18 +1,30 @@
 """The door's behaviour under transport faults: what is sent again, what is refused, what is unknown."""
 
+import datetime as dt
 import json
 import logging
+import random
+import ssl
+from concurrent.futures import ThreadPoolExecutor
 from decimal import Decimal
 
 import pyarrow as pa
 import pytest
+from cryptography import x509
+from cryptography.hazmat.primitives import hashes, serialization
+from cryptography.hazmat.primitives.asymmetric import rsa
+from hypothesis import given
+from hypothesis import strategies as st
 
 from dinmo_dbt.destination import Api, Batch, Field, Operation, PayloadColumn
 from dinmo_dbt.errors import AuthError, DestinationError, LimitReached, NotApplied, OutcomeUnknown
+from dinmo_dbt.project import Credentials, Org, Secret
 from dinmo_dbt.salesforce import client as door
+from dinmo_dbt.salesforce import connect
 from dinmo_dbt.salesforce.errors import SalesforceRefusal
+from dinmo_dbt.salesforce.lookup import literal
 
-from .scripted_org import DATA, EXPIRED, LOST, ORG_ID, TOKEN, Answer, token_reply
+from .scripted_org import DATA, EXPIRED, LOST, ORG_ID, TOKEN, Answer, Server, token_reply
 
 JOB = "750000000000001AAA"
 BUSY = Answer(503, b"<html>Service Not Available</html>", {"Content-Type": "text/html"})
@@ -317,6 +329,90 @@ def test_the_session_takes_no_proxy_or_netrc_from_the_environment(monkeypatch, c
     monkeypatch.setenv("HTTP_PROXY", "http://127.0.0.1:1")
     monkeypatch.setenv("NO_PROXY", "")
     assert connected().org_id == ORG_ID
+
+
+def test_a_netrc_never_replaces_our_header_even_with_the_environment_trusted(monkeypatch, server, tmp_path, naps):
+    netrc = tmp_path / "netrc"
+    netrc.write_text("machine 127.0.0.1 login a password b\n")
+    monkeypatch.setenv("NETRC", str(netrc))
+    credentials = Credentials("access_token", instance_url=server.url, access_token=Secret(TOKEN))
+    org = Org("crm", "dev", credentials)
+    connect(org, scratch=tmp_path, sleep=naps.append, rng=random.Random(1), now=lambda: 0.0, trust_env=True)
+    assert {seen.headers["Authorization"] for seen in server.seen} == {f"Bearer {TOKEN}"}
+
+
+def test_many_threads_renew_an_expired_session_once(server, connected):
+    server.on("POST", "/services/oauth2/token", token_reply(server, "first"), token_reply(server, "second"))
+    destination = connected(renewable=True)
+    server.refuses_token = "first"
+    server.on("GET", f"jobs/ingest/{JOB}", Answer(200, {"id": JOB, "state": "Open"}))
+    with ThreadPoolExecutor(8) as threads:
+        jobs = list(threads.map(lambda _: destination.job(JOB), range(16)))
+    assert all(job.is_open for job in jobs)
+    assert len(server.asked("POST", "/services/oauth2/token")) == 2
+
+
+def test_an_untrusted_certificate_is_refused_before_anything_is_sent(tmp_path, naps):
+    certificate, key = self_signed(tmp_path)
+    context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+    context.load_cert_chain(certificate, key)
+    secure = Server(context)
+    credentials = Credentials("access_token", instance_url=secure.url, access_token=Secret(TOKEN))
+    try:
+        with pytest.raises(NotApplied, match="certificate"):
+            connect(
+                Org("crm", "dev", credentials), scratch=tmp_path, sleep=naps.append, rng=random.Random(1), now=float
+            )
+    finally:
+        secure.close()
+    assert secure.seen == [] and naps == []
+
+
+def self_signed(folder):
+    key = rsa.generate_private_key(public_exponent=65537, key_size=2048)
+    name = x509.Name([x509.NameAttribute(x509.NameOID.COMMON_NAME, "localhost")])
+    start = dt.datetime(2020, 1, 1, tzinfo=dt.UTC)
+    certificate = (
+        x509.CertificateBuilder()
+        .subject_name(name)
+        .issuer_name(name)
+        .public_key(key.public_key())
+        .serial_number(1)
+        .not_valid_before(start)
+        .not_valid_after(start + dt.timedelta(days=36500))
+        .add_extension(x509.SubjectAlternativeName([x509.DNSName("localhost")]), critical=False)
+        .sign(key, hashes.SHA256())
+    )
+    pem = serialization.Encoding.PEM
+    plain = serialization.NoEncryption()
+    (folder / "c.pem").write_bytes(certificate.public_bytes(pem))
+    (folder / "k.pem").write_bytes(key.private_bytes(pem, serialization.PrivateFormat.PKCS8, plain))
+    return folder / "c.pem", folder / "k.pem"
+
+
+@given(st.text())
+def test_a_soql_text_literal_can_not_be_left_and_reads_back(text):
+    quoted = literal(text, Field("Name", "Name", "string"))
+    assert quoted[0] == quoted[-1] == "'"
+    plain, rest = [], iter(quoted[1:-1])
+    for letter in rest:
+        assert letter != "'" and letter not in "\n\r"
+        plain.append(
+            {"n": "\n", "r": "\r", "t": "\t", "b": "\b", "f": "\f"}.get(x := next(rest), x)
+            if letter == "\\"
+            else letter
+        )
+    assert "".join(plain) == text
+
+
+@pytest.mark.parametrize("name", ["Thing__c WHERE Id != null", "../limits", "", "a" * 200, "x'y", "Thing\n"])
+def test_a_name_that_is_none_never_reaches_a_query(server, destination, name):
+    asked = len(server.seen)
+    with pytest.raises(NotApplied, match="DB301"):
+        destination.has_records(name)
+    with pytest.raises(NotApplied, match="DB301"):
+        destination.lookup("Thing__c", Field(name, "x", "string"), pa.array(["a"]))
+    assert len(server.seen) == asked
 
 
 @pytest.mark.parametrize(
