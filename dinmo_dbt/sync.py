@@ -110,7 +110,7 @@ class Journal(Protocol):
     Each method has reached the disk when it returns. A process may die between any two of them.
     """
 
-    def begin(self, plan: Plan, run_id: str) -> None:
+    def begin(self, plan: Plan) -> None:
         """Refuse a stale plan (StateError); move baselines and leavers, which nothing needs to be sent for."""
 
     def planned(self, batch: Batch, run_id: str) -> None:
@@ -129,7 +129,7 @@ class Journal(Protocol):
     def batch(self, journalled: Journalled) -> Batch:
         """The batch with its rows, from the spool."""
 
-    def finish(self, plan: Plan, *, complete: bool) -> None:
+    def finish(self, *, complete: bool) -> None:
         """Forget waits that no longer apply; with `complete`, older mappings too; compact when due."""
 
 
@@ -232,7 +232,7 @@ def execute(
     delivery = _Delivery(destination, journal, clock, run, progress)
     run.plan_counts = plan.counts
     run.not_delivered.append(plan.left_out)
-    journal.begin(plan, run.run_id)
+    journal.begin(plan)
     for planned in plan.batches:
         rows = plan.batch_rows(planned)
         for part in _parts(destination, planned, rows):
@@ -247,7 +247,7 @@ def execute(
     run.not_delivered += delivery.not_delivered
     complete = run.problem is None and run.outcome.succeeded == plan.counts.planned
     aside = plan.counts.invalid + plan.counts.held + plan.counts.no_match + plan.counts.ambiguous
-    journal.finish(plan, complete=complete and aside == 0)
+    journal.finish(complete=complete and aside == 0)
     run.finished = clock.now()
     run.check_counts()
     return run

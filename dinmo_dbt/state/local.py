@@ -1,0 +1,732 @@
+"""State in a local folder: SQLite for the journal and everything small, Parquet for snapshots, Arrow for spools.
+
+Every commit writes its file first (whole, synced, renamed), then moves the pointer in SQLite in the same transaction
+as the results. A file that no pointer names is left from a crash and goes at the next locked start.
+"""
+
+from __future__ import annotations
+
+import fcntl
+import json
+import os
+import socket
+import sqlite3
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.compute as pc
+import pyarrow.parquet as pq
+
+from dinmo_dbt.activation import Activation
+from dinmo_dbt.changes import Flag, Pending
+from dinmo_dbt.destination import Api, Batch, Operation
+from dinmo_dbt.errors import StateError
+from dinmo_dbt.plan import LEFT_OUT, InFlight, Plan
+from dinmo_dbt.state.files import make_folder, refuse_network, write_whole
+from dinmo_dbt.state.snapshot import BASE, DELTA, FileSnapshot, write_rows
+from dinmo_dbt.state.spool import describe_batch, read_batch, write_batch
+from dinmo_dbt.sync import BatchState, Clock, Journalled, Settlement, check_transition
+
+FORMAT = 1
+DELTAS_MAX = 16
+DELTA_SHARE_MAX = 0.10
+SERIALS_KEPT = 3
+MAPPINGS_MAX = 4
+RUNS_KEPT = 200
+# A permanently rejected row is tried again after 1, 2, 4… runs, but at least once a day.
+BACK_OFF_MAX_S = 24 * 3600
+
+_SCHEMA = """
+CREATE TABLE meta (key TEXT PRIMARY KEY, value TEXT NOT NULL) WITHOUT ROWID;
+CREATE TABLE activation (
+  org_id TEXT NOT NULL, name TEXT NOT NULL, model TEXT NOT NULL, object TEXT NOT NULL,
+  serial INTEGER NOT NULL, epoch INTEGER NOT NULL, lease_owner TEXT, lease_until REAL,
+  runs INTEGER NOT NULL, finished_runs INTEGER NOT NULL, identity TEXT NOT NULL, mappings TEXT NOT NULL,
+  files TEXT NOT NULL, previous TEXT NOT NULL, PRIMARY KEY (org_id, name)
+) WITHOUT ROWID;
+CREATE TABLE batch (
+  id TEXT PRIMARY KEY, org_id TEXT NOT NULL, name TEXT NOT NULL, run_id TEXT NOT NULL, epoch INTEGER NOT NULL,
+  state TEXT NOT NULL, job_id TEXT, rows INTEGER NOT NULL, spool TEXT NOT NULL, sha256 TEXT NOT NULL,
+  described TEXT NOT NULL, mapping TEXT NOT NULL
+) WITHOUT ROWID;
+CREATE INDEX batch_of ON batch (org_id, name, state);
+CREATE TABLE pending (
+  org_id TEXT NOT NULL, name TEXT NOT NULL, kh INTEGER NOT NULL, key TEXT NOT NULL, ck INTEGER NOT NULL,
+  class TEXT NOT NULL, code TEXT, message TEXT, fields TEXT,
+  attempts INTEGER NOT NULL, next_run INTEGER NOT NULL, next_try REAL NOT NULL,
+  PRIMARY KEY (org_id, name, kh, key)
+) WITHOUT ROWID;
+CREATE TABLE run (
+  id TEXT PRIMARY KEY, org_id TEXT NOT NULL, name TEXT NOT NULL, started REAL NOT NULL, finished REAL,
+  status TEXT NOT NULL, detail TEXT NOT NULL, not_delivered TEXT
+) WITHOUT ROWID;
+CREATE INDEX run_of ON run (name, started);
+"""
+
+
+@dataclass(frozen=True, slots=True)
+class Known:
+    """One activation's state in one org, as `state show` prints it."""
+
+    org_id: str
+    name: str
+    model: str
+    object: str
+    serial: int
+    rows: int
+    left: int
+    pending: int
+    in_flight: int
+    bytes: int
+
+
+class LocalState:
+    """A state folder. Reading makes nothing; the first run makes the folder."""
+
+    def __init__(self, location: Path, clock: Clock) -> None:
+        self.location, self.clock = location, clock
+        self.database = location / "state.db"
+
+    def exists(self) -> bool:
+        return self.database.exists()
+
+    def view(self, org_id: str, activation: Activation) -> ActivationState:
+        """The activation's state as it is now, without a lock. StateError when it belongs to something else."""
+        return ActivationState(self, org_id, activation, writing=False)
+
+    @contextmanager
+    def locked(self, org_id: str, activation: Activation) -> Iterator[ActivationState]:
+        """The activation's state for one writer. StateError DB501 while another run holds it."""
+        make_folder(self.location)
+        refuse_network(self.location)
+        folder = make_folder(self.location / "locks")
+        path = folder / f"{org_id}-{activation.name}.lock"
+        descriptor = os.open(path, os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW, 0o600)
+        try:
+            _take_lock(descriptor, activation.name)
+            state = ActivationState(self, org_id, activation, writing=True)
+            state.clean()
+            yield state
+        finally:
+            os.close(descriptor)
+
+    @contextmanager
+    def connection(self, *, writing: bool) -> Iterator[sqlite3.Connection]:
+        """A connection; with `writing`, one immediate transaction that commits at the end or not at all."""
+        try:
+            connection = self._connect(writing=writing)
+        except sqlite3.OperationalError as error:
+            raise StateError("DB515", "the state can't be opened", where=str(self.database)) from error
+        except sqlite3.DatabaseError as error:
+            raise _damaged(self.database) from error
+        try:
+            if writing:
+                connection.execute("BEGIN IMMEDIATE")
+            yield connection
+            if writing:
+                connection.execute("COMMIT")
+        except sqlite3.OperationalError as error:
+            raise _operational(self.database, error) from error
+        except sqlite3.DatabaseError as error:
+            raise _damaged(self.database) from error
+        finally:
+            connection.close()  # an open transaction is rolled back
+
+    def _connect(self, *, writing: bool) -> sqlite3.Connection:
+        if writing and not self.database.exists():
+            make_folder(self.location)
+            os.close(os.open(self.database, os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW, 0o600))
+        mode = "rw" if writing else "ro"
+        connection = sqlite3.connect(
+            f"{self.database.as_uri()}?mode={mode}", uri=True, isolation_level=None, timeout=10
+        )
+        connection.row_factory = sqlite3.Row
+        connection.execute("PRAGMA busy_timeout = 10000")
+        if writing:
+            connection.execute("PRAGMA journal_mode = WAL")
+            connection.execute("PRAGMA synchronous = FULL")
+            connection.execute("PRAGMA fullfsync = ON")
+            if not connection.execute("SELECT 1 FROM sqlite_master WHERE name = 'meta'").fetchone():
+                connection.executescript(f"BEGIN; {_SCHEMA} INSERT INTO meta VALUES ('format', '{FORMAT}'); COMMIT;")
+        row = connection.execute("SELECT value FROM meta WHERE key = 'format'").fetchone()
+        if row is None or int(row["value"]) > FORMAT:
+            found = row["value"] if row else "none"
+            raise StateError(
+                "DB514",
+                f"the state has format {found}; this version reads {FORMAT}",
+                where=str(self.database),
+                hint="use the newer dinmo-dbt that wrote it",
+            )
+        return connection
+
+    # Looking
+
+    def known(self) -> list[Known]:
+        """Every activation's state, by org and name."""
+        if not self.exists():
+            return []
+        with self.connection(writing=False) as connection:
+            rows = connection.execute("SELECT * FROM activation ORDER BY org_id, name").fetchall()
+            return [self._known(connection, row) for row in rows]
+
+    def _known(self, connection: sqlite3.Connection, row: sqlite3.Row) -> Known:
+        folder, files = self.folder(row["org_id"], row["name"]), json.loads(row["files"])
+        snapshot = FileSnapshot(folder, files)
+        left = int(np.count_nonzero(snapshot.flags & Flag.LEFT))
+        own = (row["org_id"], row["name"])
+        waiting = connection.execute("SELECT count(*) FROM pending WHERE org_id = ? AND name = ?", own).fetchone()[0]
+        flying = connection.execute(
+            "SELECT coalesce(sum(rows), 0) FROM batch WHERE org_id = ? AND name = ? AND state NOT IN (?, ?)",
+            (*own, BatchState.SETTLED, BatchState.ABANDONED),
+        ).fetchone()[0]
+        size = sum((folder / name).stat().st_size for name in files)
+        return Known(
+            *own, row["model"], row["object"], row["serial"], len(snapshot.kh) - left, left, waiting, flying, size
+        )
+
+    def folder(self, org_id: str, name: str) -> Path:
+        return self.location / "snapshots" / org_id / name
+
+    def reset(self, org_id: str, name: str) -> bool:
+        """Forget one activation's state in one org, unsettled jobs included; whether there was any."""
+        if not self.exists():
+            return False
+        with self.connection(writing=True) as connection:
+            own = (org_id, name)
+            if connection.execute("SELECT 1 FROM activation WHERE org_id = ? AND name = ?", own).fetchone() is None:
+                return False
+            spools = connection.execute("SELECT spool FROM batch WHERE org_id = ? AND name = ?", own).fetchall()
+            for table in ("activation", "batch", "pending"):
+                connection.execute(f"DELETE FROM {table} WHERE org_id = ? AND name = ?", own)
+        for spool in spools:
+            (self.location / "spool" / spool["spool"]).unlink(missing_ok=True)
+        for path in self.folder(org_id, name).glob("*.parquet"):
+            path.unlink(missing_ok=True)
+        return True
+
+    def move(self, org_id: str, old: str, new: str) -> None:
+        """Give a renamed activation's state its new name. StateError if that name has state already."""
+        with self.connection(writing=True) as connection:
+            taken = connection.execute(
+                "SELECT 1 FROM activation WHERE org_id = ? AND lower(name) = lower(?)", (org_id, new)
+            ).fetchone()
+            source = connection.execute(
+                "SELECT 1 FROM activation WHERE org_id = ? AND name = ?", (org_id, old)
+            ).fetchone()
+            if taken or not source:
+                reason = f"{new} already has state" if taken else f"{old} has no state"
+                raise StateError("DB516", f"{reason} in org {org_id}", where=str(self.location))
+            folder, target = self.folder(org_id, old), self.folder(org_id, new)
+            make_folder(target)
+            for path in folder.glob("*.parquet"):
+                os.link(path, target / path.name)
+            for table in ("activation", "batch", "pending", "run"):
+                connection.execute(f"UPDATE {table} SET name = ? WHERE org_id = ? AND name = ?", (new, org_id, old))
+        for path in folder.glob("*.parquet"):
+            path.unlink()
+
+    # History
+
+    def runs(self, names: Sequence[str] | None = None, limit: int = 20) -> list[dict[str, Any]]:
+        """The latest runs, newest first: id, activation, org, started, finished, status and what was counted."""
+        if not self.exists():
+            return []
+        with self.connection(writing=False) as connection:
+            chosen = "" if names is None else f"WHERE name IN ({','.join('?' * len(names))})"
+            rows = connection.execute(
+                f"SELECT * FROM run {chosen} ORDER BY started DESC, id DESC LIMIT ?", (*(names or ()), limit)
+            ).fetchall()
+        return [_run(row) for row in rows]
+
+    def run(self, run_id: str) -> dict[str, Any] | None:
+        if not self.exists():
+            return None
+        with self.connection(writing=False) as connection:
+            row = connection.execute("SELECT * FROM run WHERE id = ?", (run_id,)).fetchone()
+        return _run(row) if row else None
+
+    def start_run(self, run_id: str, org_id: str, name: str, detail: dict[str, Any]) -> None:
+        with self.connection(writing=True) as connection:
+            connection.execute(
+                "INSERT INTO run VALUES (?, ?, ?, ?, NULL, 'running', ?, NULL)",
+                (run_id, org_id, name, self.clock.now(), json.dumps(detail)),
+            )
+
+    def finish_run(self, run_id: str, status: str, detail: dict[str, Any], not_delivered: pa.Table) -> None:
+        """The run's end, and the rows it did not deliver, in a file of their own. Runs beyond `RUNS_KEPT` go."""
+        file = None
+        if len(not_delivered):
+            folder = make_folder(self.location / "runs")
+            file = f"{run_id}.parquet"
+            write_whole(folder / file, lambda sink: pq.write_table(not_delivered, sink, compression="zstd"))
+        with self.connection(writing=True) as connection:
+            connection.execute(
+                "UPDATE run SET finished = ?, status = ?, detail = ?, not_delivered = ? WHERE id = ?",
+                (self.clock.now(), status, json.dumps(detail), file, run_id),
+            )
+            old = connection.execute(
+                "SELECT id FROM run WHERE name = (SELECT name FROM run WHERE id = ?) "
+                "ORDER BY started DESC LIMIT -1 OFFSET ?",
+                (run_id, RUNS_KEPT),
+            ).fetchall()
+            connection.executemany("DELETE FROM run WHERE id = ?", [(row["id"],) for row in old])
+        for row in old:
+            (self.location / "runs" / f"{row['id']}.parquet").unlink(missing_ok=True)
+
+    def not_delivered(self, run: dict[str, Any]) -> pa.Table:
+        """The rows a run did not deliver: `LEFT_OUT` columns; empty if there are none."""
+        if not run["not_delivered"]:
+            return LEFT_OUT.empty_table()
+        return pq.read_table(self.location / "runs" / run["not_delivered"])
+
+
+class ActivationState:
+    """One activation's state in one org: `plan.StateView`, and in a locked run `sync.Journal`."""
+
+    def __init__(self, store: LocalState, org_id: str, activation: Activation, *, writing: bool) -> None:
+        self.store, self.org_id, self.activation, self.writing = store, org_id, activation, writing
+        self.folder = store.folder(org_id, activation.name)
+        self.exists, self.serial, self.epoch, self.run_number, self.finished_runs = False, 0, 0, 1, 0
+        self.mappings: list[dict[str, Any]] = []
+        self.files: list[str] = []
+        self.previous: list[dict[str, Any]] = []
+        self.pending = Pending.none()
+        self.in_flight: list[InFlight] = []
+        self.other_orgs = 0
+        self.siblings: list[str] = []
+        self._row_exists = False
+        if store.exists():
+            self._load()
+        self.snapshot = FileSnapshot(self.folder, self.files)
+
+    # Reading
+
+    def _load(self) -> None:
+        name = self.activation.name
+        with self.store.connection(writing=False) as connection:
+            rows = connection.execute("SELECT * FROM activation WHERE name = ?", (name,)).fetchall()
+            self.other_orgs = sum(1 for row in rows if row["org_id"] != self.org_id)
+            own = [row for row in rows if row["org_id"] == self.org_id]
+            if own:
+                self._read_row(own[0])
+                self._read_pending(connection)
+            else:
+                self._find_siblings(connection)
+            if not self.writing:
+                self.in_flight = [self._flying(batch) for batch in self._open(connection)]
+
+    def _read_row(self, row: sqlite3.Row) -> None:
+        identity, wanted = json.loads(row["identity"]), identity_of(self.activation)
+        if identity != wanted:
+            names = [name for name in wanted if identity.get(name) != wanted[name]]
+            changes = ", ".join(f"{name} was {_shown(identity.get(name))}, is {_shown(wanted[name])}" for name in names)
+            raise StateError(
+                "DB505",
+                f"the state of {self.activation.name} is of another identity: {changes}",
+                where=self.activation.meta_path,
+                hint="undo that, give the activation another name, or start again: "
+                f"dinmo-dbt state reset --select {self.activation.name}",
+            )
+        self._row_exists = True
+        self.serial, self.epoch, self.finished_runs = row["serial"], row["epoch"], row["finished_runs"]
+        self.run_number = row["runs"] + 1
+        self.exists = self.serial > 0 or self.finished_runs > 0
+        self.mappings, self.files = json.loads(row["mappings"]), json.loads(row["files"])
+        self.previous = json.loads(row["previous"])
+
+    def _find_siblings(self, connection: sqlite3.Connection) -> None:
+        """State of the same model and object under other names: one of them may be this activation's old name."""
+        rows = connection.execute(
+            "SELECT name FROM activation WHERE org_id = ? AND model = ? AND object = ? AND name <> ? AND serial > 0",
+            (self.org_id, self.activation.model, self.activation.object, self.activation.name),
+        ).fetchall()
+        self.siblings = [row["name"] for row in rows]
+
+    def refuse_renamed(self, declared: Sequence[str]) -> None:
+        """StateError if this activation looks like one that was renamed: state without an activation, beside it."""
+        orphans = [name for name in self.siblings if name not in declared]
+        if orphans and not self._row_exists:
+            raise StateError(
+                "DB506",
+                f"{self.activation.name} has no state, but {orphans[0]}, which is declared no more, has: "
+                "same model, same object",
+                where=self.activation.meta_path,
+                hint=f"renamed? dinmo-dbt state move {orphans[0]} {self.activation.name}. "
+                f"A new one? dinmo-dbt state reset {orphans[0]}",
+            )
+
+    def _read_pending(self, connection: sqlite3.Connection) -> None:
+        rows = connection.execute(
+            "SELECT kh, ck, code, next_run, next_try FROM pending WHERE org_id = ? AND name = ?",
+            (self.org_id, self.activation.name),
+        ).fetchall()
+        if not rows:
+            return
+        now = self.store.clock.now()
+        kh = np.array([row["kh"] for row in rows], np.int64).view(np.uint64)
+        ck = np.array([row["ck"] for row in rows], np.int64).view(np.uint64)
+        due = np.array([row["next_run"] <= self.run_number or row["next_try"] <= now for row in rows])
+        codes = pa.array([row["code"] for row in rows], pa.utf8())
+        order = np.argsort(kh, kind="stable")
+        self.pending = Pending(kh[order], ck[order], due[order], codes.take(pa.array(order)))
+
+    def _open(self, connection: sqlite3.Connection) -> list[sqlite3.Row]:
+        return connection.execute(
+            "SELECT * FROM batch WHERE org_id = ? AND name = ? AND state NOT IN (?, ?) ORDER BY id",
+            (self.org_id, self.activation.name, BatchState.SETTLED, BatchState.ABANDONED),
+        ).fetchall()
+
+    def _flying(self, row: sqlite3.Row) -> InFlight:
+        batch = read_batch(self._spool(row["spool"]), row["sha256"], json.loads(row["described"]))
+        return InFlight(row["job_id"], batch.rows["kh"].to_numpy(), batch.rows["key"].combine_chunks())
+
+    def _spool(self, name: str) -> Path:
+        return self.store.location / "spool" / name
+
+    # Journal
+
+    def clean(self) -> None:
+        """At the start of a locked run: files that nothing names go, and runs that ended without a word are marked."""
+        make_folder(self.folder)
+        make_folder(self.store.location / "spool")
+        named = {name for pointer in ({"files": self.files}, *self.previous) for name in pointer["files"]}
+        for path in self.folder.iterdir():
+            if path.name not in named:
+                path.unlink()
+        self.epoch += 1
+        with self.store.connection(writing=True) as connection:
+            connection.execute(
+                "UPDATE activation SET epoch = ? WHERE org_id = ? AND name = ?",
+                (self.epoch, self.org_id, self.activation.name),
+            )
+            connection.execute(
+                "UPDATE run SET status = 'interrupted' WHERE org_id = ? AND name = ? AND status = 'running'",
+                (self.org_id, self.activation.name),
+            )
+            held = {row["spool"] for row in connection.execute("SELECT spool FROM batch WHERE spool <> ''")}
+            prefix = _file_prefix(self.org_id, self.activation.name)
+        for path in (self.store.location / "spool").glob(f"{prefix}*"):
+            if path.name not in held:
+                path.unlink()
+
+    def open_batches(self) -> Sequence[Journalled]:
+        if not self.store.exists():
+            return []
+        with self.store.connection(writing=False) as connection:
+            return [_journalled(row) for row in self._open(connection)]
+
+    def batch(self, journalled: Journalled) -> Batch:
+        with self.store.connection(writing=False) as connection:
+            row = connection.execute("SELECT * FROM batch WHERE id = ?", (journalled.id,)).fetchone()
+        return read_batch(self._spool(row["spool"]), row["sha256"], json.loads(row["described"]))
+
+    def begin(self, plan: Plan) -> None:
+        if plan.serial != self.serial or plan.org_id != self.org_id:
+            raise StateError("DB504", "the plan is stale: the state moved since it was drawn", hint="draw it again")
+        rows = pa.concat_tables([self._rebased(plan), self._leaving(plan)])
+        headers = [plan.mapping.header(), *(older.header() for older in plan.older)]
+        self.mappings = headers[:MAPPINGS_MAX]
+        delta = self._write_delta(rows)
+        with self.store.connection(writing=True) as connection:
+            self._upsert_row(connection)
+            if delta:
+                self._move_pointer(connection, [*self.files, delta])
+
+    def _rebased(self, plan: Plan) -> pa.Table:
+        positions, ck = plan.baseline.positions, plan.baseline.ck
+        flags = self.snapshot.flags[positions] & ~np.uint8(Flag.LEFT | Flag.STALE)
+        return self._delta_rows(positions, ck, flags.astype(np.uint8), "put")
+
+    def _leaving(self, plan: Plan) -> pa.Table:
+        flags = self.snapshot.flags[plan.left] | np.uint8(Flag.LEFT)
+        return self._delta_rows(plan.left, self.snapshot.ck[plan.left], flags.astype(np.uint8), "leave")
+
+    def _delta_rows(self, positions: Any, ck: Any, flags: Any, op: str) -> pa.Table:
+        columns = [
+            pa.array(self.snapshot.kh[positions]),
+            pa.array(ck, pa.uint64()),
+            self.snapshot.keys(positions),
+            self.snapshot.record_ids(positions),
+            pa.array(flags, pa.uint8()),
+            pa.repeat(op, len(positions)),
+        ]
+        return pa.table(columns, schema=DELTA)
+
+    def planned(self, batch: Batch, run_id: str) -> None:
+        name = f"{_file_prefix(self.org_id, self.activation.name)}{batch.id}.arrow"
+        digest = write_batch(self._spool(name), batch)
+        with self.store.connection(writing=True) as connection:
+            connection.execute(
+                "INSERT INTO batch VALUES (?, ?, ?, ?, ?, ?, NULL, ?, ?, ?, ?, ?)",
+                (
+                    batch.id,
+                    self.org_id,
+                    self.activation.name,
+                    run_id,
+                    self.epoch,
+                    BatchState.PLANNED,
+                    len(batch.rows),
+                    name,
+                    digest,
+                    json.dumps(describe_batch(batch)),
+                    json.dumps(self.mappings[0]),
+                ),
+            )
+
+    def advance(self, batch_id: str, state: BatchState, job_id: str | None = None) -> None:
+        with self.store.connection(writing=True) as connection:
+            self._advance(connection, batch_id, state, job_id)
+
+    def _advance(
+        self, connection: sqlite3.Connection, batch_id: str, state: BatchState, job_id: str | None = None
+    ) -> sqlite3.Row:
+        row: sqlite3.Row = connection.execute("SELECT * FROM batch WHERE id = ?", (batch_id,)).fetchone()
+        check_transition(BatchState(row["state"]), state)
+        connection.execute(
+            "UPDATE batch SET state = ?, job_id = coalesce(?, job_id) WHERE id = ?", (state, job_id, batch_id)
+        )
+        return row
+
+    def abandon(self, batch_id: str) -> None:
+        with self.store.connection(writing=True) as connection:
+            row = self._advance(connection, batch_id, BatchState.ABANDONED)
+        self._spool(row["spool"]).unlink(missing_ok=True)
+
+    def settle(self, settlement: Settlement) -> None:
+        delta = self._write_delta(settlement.snapshot)
+        with self.store.connection(writing=True) as connection:
+            row = self._advance(connection, settlement.batch_id, BatchState.SETTLED)
+            self._keep_mapping(json.loads(row["mapping"]))
+            self._upsert_row(connection)
+            self._move_pointer(connection, [*self.files, delta] if delta else self.files)
+            self._resolve(connection, settlement.resolved)
+            self._wait(connection, settlement.waiting)
+        self._spool(row["spool"]).unlink(missing_ok=True)
+
+    def _keep_mapping(self, mapping: dict[str, Any]) -> None:
+        """A batch of a dead run may be of a mapping that was never stored: its rows are hashed under it."""
+        if mapping not in self.mappings:
+            self.mappings.append(mapping)
+
+    def _write_delta(self, rows: pa.Table) -> str | None:
+        if not len(rows):
+            return None
+        name = f"delta-{self.serial + 1:08d}.parquet"
+        (self.folder / name).unlink(missing_ok=True)
+        write_rows(self.folder / name, rows, DELTA)
+        return name
+
+    def _upsert_row(self, connection: sqlite3.Connection) -> None:
+        connection.execute(
+            "INSERT INTO activation VALUES (?, ?, ?, ?, ?, ?, NULL, NULL, ?, ?, ?, ?, ?, ?) "
+            "ON CONFLICT (org_id, name) DO UPDATE SET mappings = excluded.mappings, runs = excluded.runs, "
+            "identity = excluded.identity, model = excluded.model, finished_runs = excluded.finished_runs",
+            (
+                self.org_id,
+                self.activation.name,
+                self.activation.model,
+                self.activation.object,
+                self.serial,
+                self.epoch,
+                self.run_number,
+                self.finished_runs,
+                json.dumps(identity_of(self.activation)),
+                json.dumps(self.mappings),
+                json.dumps(self.files),
+                json.dumps(self.previous),
+            ),
+        )
+        self._row_exists = True
+
+    def _move_pointer(self, connection: sqlite3.Connection, files: list[str]) -> None:
+        self.previous = [{"serial": self.serial, "files": self.files}, *self.previous][: SERIALS_KEPT - 1]
+        self.serial, self.files = self.serial + 1, files
+        moved = connection.execute(
+            "UPDATE activation SET serial = ?, files = ?, previous = ? WHERE org_id = ? AND name = ? AND serial = ?",
+            (
+                self.serial,
+                json.dumps(files),
+                json.dumps(self.previous),
+                self.org_id,
+                self.activation.name,
+                self.serial - 1,
+            ),
+        )
+        if moved.rowcount != 1:
+            raise StateError("DB503", "another process moved the state: nothing was recorded", where=str(self.folder))
+
+    def _resolve(self, connection: sqlite3.Connection, rows: pa.Table) -> None:
+        if not len(self.pending.kh):
+            return
+        waiting = rows.filter(pc.is_in(rows["kh"], value_set=pa.array(self.pending.kh)))
+        connection.executemany(
+            "DELETE FROM pending WHERE org_id = ? AND name = ? AND kh = ? AND key = ?",
+            [
+                (self.org_id, self.activation.name, kh, key)
+                for kh, key in zip(_signed(waiting["kh"]), waiting["key"].to_pylist(), strict=True)
+            ],
+        )
+
+    def _wait(self, connection: sqlite3.Connection, rows: pa.Table) -> None:
+        """Note rows that wait. The same row rejected again waits for twice as many runs."""
+        next_try = self.store.clock.now() + BACK_OFF_MAX_S
+        columns = ("fate", "code", "message", "fields", "transient")
+        values = zip(
+            _signed(rows["kh"]),
+            rows["key"].to_pylist(),
+            _signed(rows["ck"]),
+            *(rows[c].to_pylist() for c in columns),
+            strict=True,
+        )
+        own = (self.org_id, self.activation.name)
+        for kh, key, ck, fate, code, message, fields, transient in values:
+            before = connection.execute(
+                "SELECT attempts FROM pending WHERE org_id = ? AND name = ? AND kh = ? AND key = ? AND ck = ?",
+                (*own, kh, key, ck),
+            ).fetchone()
+            attempts = (before["attempts"] if before else 0) + 1
+            wait = 1 if transient else 2 ** min(attempts - 1, 30)
+            if fate == "unknown":
+                wait, due = 2**62, 1e18  # never by itself
+            else:
+                due = next_try
+            connection.execute(
+                "INSERT OR REPLACE INTO pending VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)",
+                (*own, kh, key, ck, fate, code, message, fields, attempts, self.run_number + wait, due),
+            )
+
+    def finish(self, *, complete: bool) -> None:
+        if complete and len(self.mappings) > 1:
+            self._drop_older_mappings()
+        self.finished_runs += 1
+        with self.store.connection(writing=True) as connection:
+            self._upsert_row(connection)
+            self._forget_waits(connection)
+        if self._should_compact():
+            self.compact()
+
+    def _drop_older_mappings(self) -> None:
+        """No present row is hashed under an older mapping any more; the rows that left are, so they are marked."""
+        self.snapshot = FileSnapshot(self.folder, self.files)
+        gone = np.flatnonzero((self.snapshot.flags & Flag.LEFT) & ~(self.snapshot.flags & Flag.STALE))
+        flags = (self.snapshot.flags[gone] | np.uint8(Flag.STALE)).astype(np.uint8)
+        delta = self._write_delta(self._delta_rows(gone, self.snapshot.ck[gone], flags, "leave"))
+        self.mappings = self.mappings[:1]
+        with self.store.connection(writing=True) as connection:
+            self._upsert_row(connection)
+            if delta:
+                self._move_pointer(connection, [*self.files, delta])
+
+    def _forget_waits(self, connection: sqlite3.Connection) -> None:
+        """Waits that were due have been tried by now: delivered, noted anew, or of a row that changed or left."""
+        connection.execute(
+            "DELETE FROM pending WHERE org_id = ? AND name = ? AND next_run <= ? AND class <> 'unknown'",
+            (self.org_id, self.activation.name, self.run_number),
+        )
+
+    def _should_compact(self) -> bool:
+        deltas = [name for name in self.files if name.startswith("delta-")]
+        if len(deltas) > DELTAS_MAX:
+            return True
+        sizes = {name: (self.folder / name).stat().st_size for name in self.files}
+        base = sum(size for name, size in sizes.items() if name not in deltas)
+        return sum(sizes[name] for name in deltas) > DELTA_SHARE_MAX * base
+
+    def compact(self) -> None:
+        """Base and deltas become one base file; the rows are the same."""
+        snapshot = FileSnapshot(self.folder, self.files)
+        name = f"base-{self.serial + 1:08d}.parquet"
+        (self.folder / name).unlink(missing_ok=True)
+        write_rows(self.folder / name, snapshot.table(), BASE)
+        with self.store.connection(writing=True) as connection:
+            self._move_pointer(connection, [name])
+
+
+def identity_of(activation: Activation) -> dict[str, Any]:
+    """What a state belongs to, besides its org and name; a change of it is another state."""
+    mode = "update/upsert" if activation.mode.value in ("update", "upsert") else activation.mode.value
+    return {
+        "object": activation.object,
+        "key": list(activation.key),
+        "match": activation.match.field if activation.match else None,
+        "mode": mode,
+    }
+
+
+def _shown(value: Any) -> str:
+    return ", ".join(value) if isinstance(value, list) else str(value)
+
+
+def _take_lock(descriptor: int, name: str) -> None:
+    try:
+        fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError as error:
+        holder = os.pread(descriptor, 200, 0).decode(errors="replace").strip() or "another process"
+        raise StateError(
+            "DB501",
+            f"{name} is being synced by {holder}",
+            hint="wait for it; the lock goes by itself when that process ends",
+        ) from error
+    os.ftruncate(descriptor, 0)
+    os.pwrite(descriptor, f"process {os.getpid()} on {socket.gethostname()}".encode(), 0)
+
+
+def _journalled(row: sqlite3.Row) -> Journalled:
+    described = json.loads(row["described"])
+    return Journalled(
+        id=row["id"],
+        run_id=row["run_id"],
+        state=BatchState(row["state"]),
+        operation=Operation(described["operation"]),
+        object=described["object"],
+        api=Api(described["api"]),
+        rows=row["rows"],
+        job_id=row["job_id"],
+    )
+
+
+def _run(row: sqlite3.Row) -> dict[str, Any]:
+    return {
+        "run_id": row["id"],
+        "activation": row["name"],
+        "org_id": row["org_id"],
+        "started": row["started"],
+        "finished": row["finished"],
+        "status": row["status"],
+        "not_delivered": row["not_delivered"],
+        **json.loads(row["detail"]),
+    }
+
+
+def _signed(array: pa.ChunkedArray) -> list[int]:
+    signed: list[int] = array.to_numpy().view(np.int64).tolist()
+    return signed
+
+
+def _file_prefix(org_id: str, name: str) -> str:
+    return f"{org_id}-{name}--"
+
+
+def _damaged(path: Path) -> StateError:
+    return StateError(
+        "DB502",
+        "the state is damaged; it is left as it is",
+        where=str(path),
+        hint="restore the state folder from a copy, or move it away and start again",
+    )
+
+
+def _operational(path: Path, error: sqlite3.OperationalError) -> StateError:
+    text = str(error)
+    if "full" in text:
+        return StateError("DB510", "the disk is full; what was there before is untouched", where=str(path))
+    if "readonly" in text:
+        return StateError("DB510", "the state is read-only; it is untouched", where=str(path))
+    if "locked" in text or "busy" in text:
+        return StateError("DB501", "the state is being written by another process", where=str(path), hint="try again")
+    return StateError("DB515", f"the state can't be used: {text}", where=str(path))

@@ -1,0 +1,172 @@
+"""A snapshot on disk: one base file sorted by key hash, and deltas that apply to it in serial order.
+
+Columns of both: kh (uint64), ck (uint64), key, record_id (utf8), flags (uint8); a delta has `op` (put | leave |
+forget) too. A put or a leave stands for the whole row; a forget takes the row away.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+
+import numpy as np
+import numpy.typing as npt
+import pyarrow as pa
+import pyarrow.compute as pc
+import pyarrow.parquet as pq
+
+from dinmo_dbt.changes import Positions
+from dinmo_dbt.errors import StateError
+from dinmo_dbt.rowhash import Hashes
+from dinmo_dbt.state.files import write_whole
+
+FORMAT = 1
+ROW_GROUP_ROWS = 131_072
+BASE = pa.schema(
+    [
+        pa.field("kh", pa.uint64()),
+        pa.field("ck", pa.uint64()),
+        pa.field("key", pa.utf8()),
+        pa.field("record_id", pa.utf8()),
+        pa.field("flags", pa.uint8()),
+    ],
+    metadata={"dinmo_dbt.format": str(FORMAT)},
+)
+DELTA = BASE.append(pa.field("op", pa.utf8()))
+_FORGET = "forget"
+
+
+class FileSnapshot:
+    """The merged view of a base and its deltas; keys and record ids stay on disk until they are asked for."""
+
+    kh: Hashes
+    ck: Hashes
+    flags: npt.NDArray[np.uint8]
+
+    def __init__(self, folder: Path, files: Sequence[str]) -> None:
+        self._files = [_open(folder / name) for name in files]
+        self._starts = np.cumsum([0, *(file.metadata.num_rows for file in self._files)])
+        base = [number for number, name in enumerate(files) if name.startswith("base-")]
+        assert base in ([], [0]), files
+        self._merge(bool(base))
+
+    def keys(self, positions: Positions) -> pa.Array:
+        return self._gather("key", positions)
+
+    def record_ids(self, positions: Positions) -> pa.Array:
+        return self._gather("record_id", positions)
+
+    def table(self) -> pa.Table:
+        """Every row, sorted by key hash: what a new base file holds."""
+        positions = np.arange(len(self.kh))
+        columns = [pa.array(self.kh), pa.array(self.ck), self.keys(positions), self.record_ids(positions)]
+        return pa.table([*columns, pa.array(self.flags)], schema=BASE)
+
+    def _merge(self, has_base: bool) -> None:
+        numbers = [file.read(columns=["kh", "ck", "flags"]) for file in self._files]
+        arrays = {
+            name: np.concatenate([np.empty(0, kind), *(table[name].to_numpy() for table in numbers)])
+            for name, kind in (("kh", np.uint64), ("ck", np.uint64), ("flags", np.uint8))
+        }
+        base_rows = int(self._starts[1]) if has_base else 0
+        last = self._last_words(arrays["kh"], base_rows)
+        keep = np.ones(len(arrays["kh"]), np.bool_)
+        keep[base_rows:] = False
+        keep[last] = True
+        keep[self._superseded(arrays["kh"], base_rows, last)] = False
+        if len(last):
+            ops = pa.concat_arrays(
+                [chunk for file in self._files[int(has_base) :] for chunk in file.read(columns=["op"])["op"].chunks]
+            )
+            forgotten = pc.equal(ops, _FORGET).to_numpy(zero_copy_only=False)
+            keep[base_rows:][forgotten] = False
+        source = np.flatnonzero(keep)
+        if len(self._files) > int(has_base):
+            source = source[np.argsort(arrays["kh"][source], kind="stable")]
+        self.kh, self.ck, self.flags = (arrays[name][source] for name in ("kh", "ck", "flags"))
+        self._source = source
+
+    def _last_words(self, kh: Hashes, base_rows: int) -> Positions:
+        """Of the delta rows, the last for each key."""
+        rows: Positions = np.arange(base_rows, len(kh))
+        if not rows.size:
+            return rows
+        keys = self._read("key", rows)
+        table = pa.table({"kh": kh[rows], "key": keys, "row": rows})
+        ordered = table.sort_by([("kh", "ascending"), ("key", "ascending"), ("row", "ascending")])
+        hashes, texts = ordered["kh"].to_numpy(), ordered["key"].combine_chunks()
+        same = (hashes[1:] == hashes[:-1]) & pc.equal(texts[1:], texts[:-1]).to_numpy(zero_copy_only=False)
+        final: Positions = ordered["row"].to_numpy()[np.append(~same, True)]
+        return final
+
+    def _superseded(self, kh: Hashes, base_rows: int, last: Positions) -> Positions:
+        """Base rows whose key a delta speaks of: found by key hash, decided by the key."""
+        base = kh[:base_rows]
+        first, end = np.searchsorted(base, kh[last], "left"), np.searchsorted(base, kh[last], "right")
+        counts = end - first
+        rows = np.repeat(last, counts)
+        offsets = np.arange(counts.sum()) - np.repeat(np.cumsum(counts) - counts, counts)
+        candidates = np.repeat(first, counts) + offsets
+        if not rows.size:
+            return rows
+        same = pc.equal(self._read("key", candidates), self._read("key", rows)).to_numpy(zero_copy_only=False)
+        found: Positions = candidates[same]
+        return found
+
+    def _gather(self, column: str, positions: Positions) -> pa.Array:
+        return self._read(column, self._source[positions])
+
+    def _read(self, column: str, rows: Positions) -> pa.Array:
+        """Values by row number over all files; each row group with wanted rows is read once."""
+        if not len(rows):
+            return pa.array([], pa.utf8())
+        order = np.argsort(rows, kind="stable")
+        wanted = rows[order]
+        parts = []
+        for number, file in enumerate(self._files):
+            start = int(self._starts[number])
+            for group in range(file.metadata.num_row_groups):
+                end = start + file.metadata.row_group(group).num_rows
+                low, high = np.searchsorted(wanted, (start, end))
+                if high > low:
+                    values = file.read_row_group(group, columns=[column])[column].combine_chunks()
+                    parts.append(values.take(pa.array(wanted[low:high] - start)))
+                start = end
+        back = np.empty(len(order), np.int64)
+        back[order] = np.arange(len(order))
+        return pa.concat_arrays(parts).take(pa.array(back))
+
+
+def write_rows(path: Path, rows: pa.Table, schema: pa.Schema) -> None:
+    """One base or delta file, whole and synced."""
+
+    def write(sink: pa.NativeFile) -> None:
+        pq.write_table(
+            rows.select(schema.names).cast(schema),
+            sink,
+            compression="zstd",
+            compression_level=1,
+            row_group_size=ROW_GROUP_ROWS,
+            use_dictionary=["op"] if "op" in schema.names else False,
+            column_encoding={"kh": "DELTA_BINARY_PACKED" if "op" not in schema.names else "PLAIN"},
+            write_statistics=False,
+            write_page_checksum=True,
+        )
+
+    write_whole(path, write)
+
+
+def _open(path: Path) -> pq.ParquetFile:
+    try:
+        file = pq.ParquetFile(path, page_checksum_verification=True)
+    except (OSError, pa.ArrowInvalid) as error:
+        raise StateError(
+            "DB513",
+            "a snapshot file is missing or damaged; it is left as it is",
+            where=str(path),
+            hint="restore the state folder from a copy, or start again: dinmo-dbt state reset",
+        ) from error
+    written = int((file.schema_arrow.metadata or {}).get(b"dinmo_dbt.format", b"0"))
+    if written > FORMAT:
+        raise StateError("DB514", f"the snapshot has format {written}; this version reads {FORMAT}", where=str(path))
+    return file
