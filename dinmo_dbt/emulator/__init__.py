@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any
 from dinmo_dbt.emulator.errors import EmulatorError, FolderInUse, RecordsError, SchemaError
 
 if TYPE_CHECKING:
-    from dinmo_dbt.emulator.app import App
+    from dinmo_dbt.emulator.wsgi import App
 
 __all__ = ["EmulatorError", "FolderInUse", "RecordsError", "SchemaError", "app", "reset", "serve"]
 
@@ -33,7 +33,7 @@ def app(
     Jobs run in a thread of the app, so in process too a client polls. One app per data folder: unlike `serve`
     this takes no lock.
     """
-    from dinmo_dbt.emulator.app import App
+    from dinmo_dbt.emulator.wsgi import App
 
     return App(
         schema=schema, data=data, records=records, batch_delay_s=batch_delay_s,

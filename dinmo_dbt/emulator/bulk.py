@@ -8,12 +8,14 @@ that is not the upload's. Source: Bulk API 2.0 Developer Guide; wire reference Â
 
 from __future__ import annotations
 
+import codecs
 import json
 import random
 import sqlite3
 import threading
 import time
 from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from datetime import datetime
 from pathlib import Path
@@ -26,7 +28,7 @@ import pyarrow.compute as pc
 from dinmo_dbt.emulator import csvtext
 from dinmo_dbt.emulator.csvtext import DELIMITERS, LINE_ENDINGS, CsvError, Layout
 from dinmo_dbt.emulator.errors import ApiError, not_found
-from dinmo_dbt.emulator.org import Column, Operation, Org, Outcome
+from dinmo_dbt.emulator.org import Column, Operation, Org, Outcome, Work, read_only
 from dinmo_dbt.emulator.query import csv_text
 from dinmo_dbt.emulator.rules import Errors, Origin, convert
 from dinmo_dbt.emulator.schema import NUMBER_TYPES, Field, SObject
@@ -78,6 +80,15 @@ class _Plan:
 
     columns: tuple[tuple[Field, tuple[SObject, Field] | None] | None, ...]  # None is the Id column
     key: Field | None
+
+
+@dataclass(frozen=True, slots=True)
+class _Block:
+    """One batch, ready to be written: `ids` is the text of its Id column where that finds the records."""
+
+    work: Work
+    ids: pa.Array | None
+    spent_s: float
 
 
 def load_job(db: sqlite3.Connection, number: int | None, kind: str) -> Job:
@@ -244,25 +255,35 @@ class Ingest:
                 return
             _set_state(db, job.number, "InProgress", stamp(self._clock()))
         try:
-            layout = self._layout(job)
-            plan = self._plan(job, layout.header)
-            done = {
-                r[0] for r in self._store.reading().execute("SELECT batch FROM job_batch WHERE job = ?", (job.number,))
-            }
-            with self._path(job.number).open("rb") as file:
-                for batch in range(layout.batches):
-                    if batch in done:
-                        continue
-                    if stopping() or not self._run_batch(job, layout, plan, batch, file):
-                        return
-                    if self._batch_delay_s:
-                        time.sleep(self._batch_delay_s)
+            if not self._run_batches(job, stopping):
+                return
         except CsvError as error:
             self._finish(job, "Failed", started, str(error))
         except ApiError as error:
             self._finish(job, "Failed", started, f"InvalidBatch : {error.body[0]['message']}")
         else:
             self._finish(job, "JobComplete", started, None)
+
+    def _run_batches(self, job: Job, stopping: Callable[[], bool]) -> bool:
+        """Every batch not done yet, the next one read and converted while this one is written.
+
+        False when the server stops or the job was aborted.
+        """
+        layout = self._layout(job)
+        plan = self._plan(job, layout.header)
+        sql = "SELECT batch FROM job_batch WHERE job = ?"
+        done = {r[0] for r in self._store.reading().execute(sql, (job.number,))}
+        left = [b for b in range(layout.batches) if b not in done]
+        with ThreadPoolExecutor(max_workers=1, thread_name_prefix="emulator-csv") as reader:
+            ahead = [reader.submit(self._prepare, job, layout, plan, b) for b in left[:1]]
+            for place, batch in enumerate(left):
+                block = ahead.pop().result()
+                ahead += [reader.submit(self._prepare, job, layout, plan, b) for b in left[place + 1 : place + 2]]
+                if stopping() or not self._write(job, plan, batch, block):
+                    return False
+                if self._batch_delay_s:
+                    time.sleep(self._batch_delay_s)
+        return True
 
     def _finish(self, job: Job, state: str, started: float, error: str | None) -> None:
         with self._store.writing() as db:
@@ -307,15 +328,14 @@ class Ingest:
             raise CsvError(f"InvalidBatch : Duplicate column : {repeated[0]}")
         return _Plan(columns, key)
 
-    def _run_batch(self, job: Job, layout: Layout, plan: _Plan, batch: int, file: BinaryIO) -> bool:
-        """One batch in one transaction; False when the job was aborted meanwhile."""
+    def _prepare(self, job: Job, layout: Layout, plan: _Plan, batch: int) -> _Block:
+        """One batch read and converted; touches no record."""
         begun = time.monotonic()
-        table = self._store.table(self._sobject(job))
-        texts = csvtext.read(
-            file, layout.offsets[batch], layout.offsets[batch + 1], width=len(layout.header),
-            delimiter=DELIMITERS[job.delimiter],
-        )  # fmt: skip
-        count = len(texts[0]) if texts else 0
+        with self._path(job.number).open("rb") as file:
+            texts = csvtext.read(
+                file, layout.offsets[batch], layout.offsets[batch + 1], width=len(layout.header),
+                delimiter=DELIMITERS[job.delimiter],
+            )  # fmt: skip
         ids = None
         columns: list[Column] = []
         for place, (target, text) in enumerate(zip(plan.columns, texts, strict=True)):
@@ -324,24 +344,30 @@ class Ingest:
                 ids = cell
             else:
                 columns.append(Column(target[0], cell, given, target[1], Origin(place)))
+        work = self._org.prepare(self._store.table(self._sobject(job)), columns, len(texts[0]) if texts else 0)
         by_id = job.operation in ("update", "delete") or (job.operation == "upsert" and plan.key is None)
-        work = self._org.prepare(table, columns, count)
         if ids is not None and not by_id:
-            _refuse_ids(work.refuse, ids)
+            _refuse_ids(work, ids)
+            ids = None
+        return _Block(work, ids, time.monotonic() - begun)
+
+    def _write(self, job: Job, plan: _Plan, batch: int, block: _Block) -> bool:
+        """One batch's records and outcomes in one transaction; False when the job was aborted meanwhile."""
+        begun = time.monotonic()
         operation: Operation = job.operation  # type: ignore[assignment]  # checked at create
         with self._store.writing() as db:
             if load_job(db, job.number, "ingest").state != "InProgress":
                 return False
-            outcome = self._org.apply(db, operation, work, ids=ids if by_id else None, key=plan.key)
+            outcome = self._org.apply(db, operation, block.work, ids=block.ids, key=plan.key)
             db.execute(
                 "INSERT INTO job_batch (job, batch, outcome) VALUES (?, ?, ?)",
                 (job.number, batch, _pack(outcome)),
             )
-            spent = max(1, int((time.monotonic() - begun) * 1000))
+            spent = max(1, int((block.spent_s + time.monotonic() - begun) * 1000))
             db.execute(
                 "UPDATE job SET processed = processed + ?, failed = failed + ?, active_ms = active_ms + ?, changed = ? "
                 "WHERE number = ?",
-                (count, len(outcome.errors), spent, stamp(self._clock()), job.number),
+                (block.work.count, len(outcome.errors), spent, stamp(self._clock()), job.number),
             )
         return True
 
@@ -531,12 +557,10 @@ def _given(text: pa.Array) -> tuple[pa.Array, Any]:
     return text, given
 
 
-def _refuse_ids(refuse: Callable[[int, Any], None], ids: pa.Array) -> None:
+def _refuse_ids(work: Work, ids: pa.Array) -> None:
     """An Id beside another key may be an empty column (jsforce sends one); a value in it is refused."""
-    from dinmo_dbt.emulator.org import read_only
-
     for row in np.flatnonzero(ids.is_valid().to_numpy(zero_copy_only=False)).tolist():
-        refuse(row, read_only(("Id",)))
+        work.refuse(row, read_only(("Id",)))
 
 
 def _pack(outcome: Outcome) -> bytes:
@@ -561,8 +585,6 @@ def _unpack(packed: bytes) -> tuple[Any, pa.Array, pa.Array]:
 
 def _save_utf8(body: BinaryIO, path: Path, charset: str) -> None:
     """Stream a request body to `path`, recoded to UTF-8 where its charset is another."""
-    import codecs
-
     try:
         decoder = None if codecs.lookup(charset).name == "utf-8" else codecs.getincrementaldecoder(charset)()
     except LookupError as error:

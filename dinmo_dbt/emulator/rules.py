@@ -106,9 +106,9 @@ def _trimmed(text: pa.Array) -> pa.Array:
 def _text(field: Field, text: pa.Array, errors: Errors) -> pa.Array:
     text = _trimmed(text)
     if field.type == "email":
-        text = pc.utf8_lower(text)
         for row, value in _rows(text, _not(pc.match_substring_regex(text, f"^{_EMAIL.pattern}$"))):
             _add(errors, row, "INVALID_EMAIL_ADDRESS", f"{field.label}: invalid email address: {value}", field)
+        text = pc.utf8_lower(text)
     if field.picklist and field.restricted_picklist:
         _restricted(field, text, errors)
     if field.length:

@@ -17,8 +17,8 @@ from typing import IO, Any
 
 from cheroot.wsgi import Server
 
-from dinmo_dbt.emulator.app import App
 from dinmo_dbt.emulator.errors import EmulatorError, FolderInUse
+from dinmo_dbt.emulator.wsgi import App
 
 _LOCK_WAIT_S = 10.0
 _LOCK_POLL_S = 0.05

@@ -15,8 +15,7 @@ from pathlib import Path
 from typing import Any
 from urllib.parse import unquote
 
-from werkzeug.exceptions import HTTPException, MethodNotAllowed, NotFound
-from werkzeug.formparser import parse_form_data
+from werkzeug.exceptions import ClientDisconnected, HTTPException, MethodNotAllowed, NotFound
 from werkzeug.routing import Map, Rule
 from werkzeug.wrappers import Request, Response
 
@@ -147,6 +146,8 @@ class App:
             response = self._dispatch(request)
         except ApiError as error:
             response = self._json(request, error.body, error.status)
+        except ClientDisconnected:  # nobody is left to read this
+            return Response(status=400, headers={"Connection": "close"})
         except OAuthError as error:
             response = self._json(request, error.body, 400)
             response.headers["Cache-Control"] = "no-store"
@@ -161,7 +162,8 @@ class App:
         response.headers.setdefault("Cache-Control", "no-cache,must-revalidate,max-age=0,no-store,private")
         response.headers["Server"] = "sfdcedge"
         response.headers["X-SFDC-Request-Id"] = uuid.uuid4().hex
-        _drain(request)
+        if not _drain(request):
+            response.headers["Connection"] = "close"
         return response
 
     def _dispatch(self, request: Request) -> Response:
@@ -216,8 +218,7 @@ class App:
         return self._json(request, versions)
 
     def _on_token(self, request: Request) -> Response:
-        _, form, _ = parse_form_data(request.environ)
-        reply = self._sessions.token(form.to_dict(), request.headers.get("Authorization"), _own_url(request))
+        reply = self._sessions.token(request.form.to_dict(), request.headers.get("Authorization"), _own_url(request))
         response = self._json(request, reply)
         response.headers["Cache-Control"] = "no-cache, no-store"
         return response
@@ -236,8 +237,7 @@ class App:
         return self._json(request, reply)
 
     def _on_revoke(self, request: Request) -> Response:
-        _, form, _ = parse_form_data(request.environ)
-        self._sessions.revoke(form.get("token") or request.args.get("token", ""))
+        self._sessions.revoke(request.form.get("token") or request.args.get("token", ""))
         return Response(status=200)
 
     def _on_resources(self, request: Request) -> Response:
@@ -398,8 +398,8 @@ class App:
         return self._json(request, self._create_with_data(request, version))
 
     def _create_with_data(self, request: Request, version: str) -> Json:
-        _, form, files = parse_form_data(request.environ)
-        parts = {**{k: f.read() for k, f in files.items()}, **{k: v.encode() for k, v in form.items()}}
+        parts = {k: f.read() for k, f in request.files.items()}
+        parts |= {k: v.encode() for k, v in request.form.items()}
         content = parts.get("content", b"")
         if len(content) > MULTIPART_CHARS_MAX:
             raise ApiError(400, "CLIENTINPUTERROR", "The content part is larger than 100,000 characters")
@@ -483,10 +483,14 @@ def _nothing() -> Response:
     return response
 
 
-def _drain(request: Request) -> None:
-    """Read what is left of the body, so that the connection can be kept."""
-    while request.stream.read(1 << 20):
-        pass
+def _drain(request: Request) -> bool:
+    """Read what is left of the body; whether that leaves the connection usable."""
+    try:
+        while request.stream.read(1 << 20):
+            pass
+    except ClientDisconnected:
+        return False
+    return True
 
 
 def _own_url(request: Request) -> str:
