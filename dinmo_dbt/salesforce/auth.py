@@ -17,7 +17,8 @@ from urllib.parse import urlsplit
 
 from dinmo_dbt.errors import AuthError
 from dinmo_dbt.project import Credentials, Org, Secret
-from dinmo_dbt.salesforce.client import API_VERSION, Client, Login, checked_url
+from dinmo_dbt.salesforce.client import API_VERSION, Client, Login
+from dinmo_dbt.salesforce.hosts import checked_url
 
 # Salesforce refuses an assertion that expires more than three minutes ahead (Help, "OAuth 2.0 JWT Bearer Flow").
 _JWT_LIFE_S = 180

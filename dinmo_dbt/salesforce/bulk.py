@@ -18,8 +18,9 @@ import pyarrow as pa
 from dinmo_dbt.destination import Batch, Job, Operation
 from dinmo_dbt.errors import DestinationError, NotApplied, OutcomeUnknown
 from dinmo_dbt.salesforce import encode, results
-from dinmo_dbt.salesforce.client import Client, Effect, Request, checked_id
+from dinmo_dbt.salesforce.client import Client, Effect, Request
 from dinmo_dbt.salesforce.errors import SalesforceRefusal
+from dinmo_dbt.salesforce.hosts import checked_id
 
 RESULT_READS_MAX = 5
 QUERY_POLLS_MAX = 2_000

@@ -13,10 +13,9 @@ text, no refresh in bulk2, results decoded by a guessed charset.
 
 from __future__ import annotations
 
-import contextlib
 import io
-import ipaddress
 import json
+import logging
 import random
 import re
 import ssl
@@ -27,7 +26,7 @@ from decimal import Decimal
 from enum import Enum
 from http.cookiejar import DefaultCookiePolicy
 from typing import TYPE_CHECKING, Any, BinaryIO, NoReturn
-from urllib.parse import SplitResult, quote, urlencode, urlsplit
+from urllib.parse import quote, urlencode, urlsplit
 
 import requests
 import urllib3
@@ -52,9 +51,6 @@ RETRY_AFTER_MAX_S = 60.0
 JSON_BYTES_MAX = 64 << 20
 FILE_BYTES_MAX = 1 << 30
 _CHUNK_BYTES = 1 << 16
-
-# Domains of Salesforce itself (Salesforce Help, "My Domain URL Formats"): hosts are compared by suffix.
-_SALESFORCE_DOMAINS = ("salesforce.com", "salesforce.mil", "sfcrmproducts.cn")
 
 
 class Effect(Enum):
@@ -329,84 +325,10 @@ class Client:
         self._sleep(backoff if after_s is None else min(after_s, RETRY_AFTER_MAX_S) + backoff)
 
 
-def checked_url(url: str, *, like: str | None = None) -> str:
-    """scheme://host[:port] of `url` if secrets may be sent there: https to Salesforce, or a loopback host.
-
-    `like`: a URL already checked; both must be Salesforce, or both loopback.
-    """
-    try:
-        parts = urlsplit(url.strip())
-        host, port = parts.hostname or "", parts.port
-    except ValueError:
-        raise AuthError("DB603", "the URL can't be read", hint="write it as https://acme.my.salesforce.com") from None
-    loopback = _is_loopback(host)
-    if parts.username is not None or parts.password is not None or not host.isascii() or host.endswith("."):
-        _refuse_host(host)
-    if loopback:
-        allowed = parts.scheme in ("http", "https")
-    else:
-        ours = any(host.endswith("." + domain) for domain in _SALESFORCE_DOMAINS)
-        allowed = parts.scheme == "https" and port in (None, 443) and ours and bool(_HOST.fullmatch(host))
-    if not allowed:
-        _refuse_host(host)
-    if like is not None and _is_loopback(urlsplit(like).hostname or "") != loopback:
-        _refuse_host(host)
-    return _origin(parts, host, port)
-
-
-def checked_path(path: str) -> str:
-    """A path that a reply named, if it is one of the data API on the host we already talk to (never a URL)."""
-    if not isinstance(path, str) or not _REPLY_PATH.fullmatch(path) or ".." in path:
-        raise NotApplied("DB603", "a reply named a place that is not a path of this org's data API")
-    return "/" + path.lstrip("/")
-
-
-def checked_name(text: str) -> str:
-    """An API name, before it becomes part of a path or a query."""
-    if not is_api_name(text):
-        raise NotApplied("DB301", "an object or field name has the wrong form")
-    return text
-
-
-def is_api_name(text: str) -> bool:
-    return bool(_API_NAME.fullmatch(text))
-
-
-def checked_id(text: object) -> str:
-    """A Salesforce id, before it becomes part of a path."""
-    if not isinstance(text, str) or not re.fullmatch(r"[a-zA-Z0-9]{15}([a-zA-Z0-9]{3})?", text):
-        raise NotApplied("DB611", "an id of a job or record has the wrong form")
-    return text
-
-
-_HOST = re.compile(r"[a-z0-9]([a-z0-9.-]*[a-z0-9])?")
-_API_NAME = re.compile(r"[A-Za-z][A-Za-z0-9_]{0,120}")
-_REPLY_PATH = re.compile(r"/?services/data/v[1-9][0-9]{0,2}\.0/[A-Za-z0-9_./?=&%-]{1,2000}")
-
-
-def _is_loopback(host: str) -> bool:
-    if host == "localhost":
-        return True
-    with contextlib.suppress(ValueError):
-        return ipaddress.ip_address(host).is_loopback
-    return False
-
-
-def _refuse_host(host: str) -> NoReturn:
-    raise AuthError(
-        "DB603",
-        f"refusing to send credentials to {host[:100] or 'an empty host'}",
-        hint="use https and the org's My Domain, login.salesforce.com or test.salesforce.com",
-    )
-
-
-def _origin(parts: SplitResult, host: str, port: int | None) -> str:
-    name = f"[{host}]" if ":" in host else host
-    return f"{parts.scheme}://{name}" + (f":{port}" if port else "")
-
-
 def _plain_session(trust_env: bool) -> requests.Session:
     """A session that repeats nothing by itself: `Client.call` decides what is sent again, and counts it."""
+    # urllib3 logs every URL at DEBUG, and a query's URL holds row values.
+    logging.getLogger("urllib3.connectionpool").setLevel(logging.WARNING)
     session = requests.Session()
     session.trust_env = trust_env
     session.auth = _as_it_is  # else requests would put a password from .netrc in place of our header

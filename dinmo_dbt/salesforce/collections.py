@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from typing import Any
 from urllib.parse import quote
 
@@ -9,8 +10,9 @@ import pyarrow as pa
 
 from dinmo_dbt.destination import RESULTS, Batch, Fate, ObjectSchema, Operation
 from dinmo_dbt.salesforce import encode
-from dinmo_dbt.salesforce.client import Client, Effect, Request, checked_id
+from dinmo_dbt.salesforce.client import Client, Effect, Request
 from dinmo_dbt.salesforce.errors import SalesforceRefusal
+from dinmo_dbt.salesforce.hosts import checked_id
 
 ROWS_MAX = 200
 
@@ -43,8 +45,6 @@ def read(
     assert len(record_ids) <= ROWS_MAX
     if not record_ids:
         return []
-    import json
-
     wanted = list(dict.fromkeys(("Id", *fields)))
     body = json.dumps({"ids": list(record_ids), "fields": wanted}).encode()
     path = f"composite/sobjects/{quote(object_name, safe='')}"

@@ -7,8 +7,9 @@ from typing import Any
 
 from dinmo_dbt.destination import Field, ObjectSchema
 from dinmo_dbt.errors import ConfigError, NotApplied
-from dinmo_dbt.salesforce.client import Client, is_api_name
+from dinmo_dbt.salesforce.client import Client
 from dinmo_dbt.salesforce.errors import SalesforceRefusal
+from dinmo_dbt.salesforce.hosts import is_api_name
 
 
 def describe(client: Client, object_name: str) -> ObjectSchema:

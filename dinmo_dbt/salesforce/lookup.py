@@ -14,8 +14,9 @@ from dinmo_dbt import values
 from dinmo_dbt.destination import Field
 from dinmo_dbt.errors import NotApplied
 from dinmo_dbt.salesforce import bulk
-from dinmo_dbt.salesforce.client import Client, Request, checked_name, checked_path
+from dinmo_dbt.salesforce.client import Client, Request
 from dinmo_dbt.salesforce.errors import SalesforceRefusal
+from dinmo_dbt.salesforce.hosts import checked_name, checked_path
 
 SOQL_VALUES_MAX = 2_000
 # URI and headers together may have 16,384 bytes (REST guide, status 414 and 431); a token can be 2,000 of them.
