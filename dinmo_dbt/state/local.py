@@ -295,7 +295,6 @@ class ActivationState:
         self.mappings: list[dict[str, Any]] = []
         self.files: list[str] = []
         self.previous: list[dict[str, Any]] = []
-        self.pending = Pending.none()
         self.in_flight: list[InFlight] = []
         self.other_orgs = 0
         self.siblings: list[str] = []
@@ -303,6 +302,13 @@ class ActivationState:
         if store.exists():
             self._load()
         self.snapshot = FileSnapshot(self.folder, self.files)
+        self.pending = self._pending()
+
+    def reload(self) -> None:
+        """See what this run itself has committed: the snapshot and the waits, after a dead run's jobs were settled."""
+        self.snapshot = FileSnapshot(self.folder, self.files)
+        self.pending = self._pending()
+        self.exists = self.exists or self.serial > 0
 
     # Reading
 
@@ -314,7 +320,6 @@ class ActivationState:
             own = [row for row in rows if row["org_id"] == self.org_id]
             if own:
                 self._read_row(own[0])
-                self._read_pending(connection)
             else:
                 self._find_siblings(connection)
             if not self.writing:
@@ -360,20 +365,21 @@ class ActivationState:
                 f"A new one? dinmo-dbt state reset {orphans[0]}",
             )
 
-    def _read_pending(self, connection: sqlite3.Connection) -> None:
-        rows = connection.execute(
-            "SELECT kh, ck, code, next_run, next_try FROM pending WHERE org_id = ? AND name = ?",
-            (self.org_id, self.activation.name),
-        ).fetchall()
-        if not rows:
-            return
+    def _pending(self) -> Pending:
+        if not self._row_exists:
+            return Pending.none()
+        with self.store.connection(writing=False) as connection:
+            rows = connection.execute(
+                "SELECT kh, ck, code, next_run, next_try FROM pending WHERE org_id = ? AND name = ?",
+                (self.org_id, self.activation.name),
+            ).fetchall()
         now = self.store.clock.now()
         kh = np.array([row["kh"] for row in rows], np.int64).view(np.uint64)
         ck = np.array([row["ck"] for row in rows], np.int64).view(np.uint64)
-        due = np.array([row["next_run"] <= self.run_number or row["next_try"] <= now for row in rows])
+        due = np.array([row["next_run"] <= self.run_number or row["next_try"] <= now for row in rows], np.bool_)
         codes = pa.array([row["code"] for row in rows], pa.utf8())
         order = np.argsort(kh, kind="stable")
-        self.pending = Pending(kh[order], ck[order], due[order], codes.take(pa.array(order)))
+        return Pending(kh[order], ck[order], due[order], codes.take(pa.array(order)))
 
     def _open(self, connection: sqlite3.Connection) -> list[sqlite3.Row]:
         return connection.execute(

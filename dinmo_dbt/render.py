@@ -1,0 +1,199 @@
+"""Plans and sync runs as text and as versioned JSON. Pure: values in, text out."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Sequence
+from typing import Any
+
+import pyarrow as pa
+
+from dinmo_dbt import __version__
+from dinmo_dbt.destination import Fate
+from dinmo_dbt.errors import Problem
+from dinmo_dbt.plan import Counts, Plan
+from dinmo_dbt.sync import Outcome, SyncRun
+
+JSON_VERSION = 1
+LINE_WIDTH = 88
+
+
+def document(command: str, **content: Any) -> dict[str, Any]:
+    """The one JSON document of a `--json` command."""
+    return {"version": JSON_VERSION, "command": command, "dinmo_dbt": __version__, **content}
+
+
+def dotted(text: str, status: str) -> str:
+    """A line as dbt prints it: text, dots, status in brackets."""
+    dots = "." * max(3, LINE_WIDTH - len(text) - len(status) - 4)
+    return f"{text} {dots} [{status}]"
+
+
+def count(number: int, noun: str) -> str:
+    return f"{number:,} {noun}" if number == 1 else f"{number:,} {noun}s"
+
+
+# Problems
+
+
+def problem_lines(problem: Problem, label: str = "") -> list[str]:
+    """Where, what, and what to do next."""
+    lines = [f"{label}{problem.code}  {problem.where}" if problem.where else f"{label}{problem.code}"]
+    lines.append(f"  {problem.message}")
+    lines += [
+        f"  -> {line}" if number == 0 else f"     {line}" for number, line in enumerate(problem.hint.splitlines())
+    ]
+    return lines
+
+
+def problem_json(problem: Problem) -> dict[str, Any]:
+    return {"code": problem.code, "message": problem.message, "where": problem.where, "hint": problem.hint}
+
+
+# Plans
+
+
+def plan_lines(plan: Plan, samples: Sequence[dict[str, Any]] = ()) -> list[str]:
+    """What a sync of this activation would do."""
+    act, counts = plan.activation, plan.counts
+    source = f"{act.relation_name}" + (f", segment {act.segment}" if act.segment else "")
+    lines = [f"{act.name}: {source} -> {plan.schema.name} ({act.mode})"]
+    lines.append(f"  read {counts.read:,}, unchanged {counts.unchanged:,}" + _kinds(counts))
+    if plan.refusal:
+        lines += [f"  {line}" for line in problem_lines(plan.refusal, "would be refused: ")]
+    for batch in plan.batches:
+        columns = ", ".join(column.header for column in batch.columns)
+        lines.append(f"  {batch.operation} {count(len(batch.rows), 'row')} by {batch.api}: {columns}")
+    if not plan.batches and not plan.refusal:
+        lines.append("  nothing to send")
+    lines += [f"  {line}" for line in left_out_lines(plan.left_out)]
+    if counts.in_flight:
+        jobs = "a job of an earlier run"
+        lines.append(f"  {count(counts.in_flight, 'row')} in flight in {jobs}: the next sync settles them first")
+    if counts.left:
+        lines.append(f"  {count(counts.left, 'row')} left the segment (on_removed: {act.on_removed})")
+    lines += [f"  note: {note}" for note in plan.notes]
+    if plan.batches:
+        lines.append(f"  about {count(plan.calls, 'API call')}")
+    for sample in samples:
+        lines += [f"  {line}" for line in sample_lines(sample)]
+    return lines
+
+
+def _kinds(counts: Counts) -> str:
+    kinds = [
+        (counts.added, "new"),
+        (counts.changed, "changed"),
+        (counts.remapped, "with new fields"),
+        (counts.returned, "back in the segment"),
+        (counts.resent, "sent again"),
+    ]
+    return "".join(f", {number:,} {name}" for number, name in kinds if number)
+
+
+def left_out_lines(left_out: pa.Table, most: int = 5) -> list[str]:
+    """Rows that are not sent or were not delivered, by fate, code and field; never a value."""
+    columns = (left_out[name].to_pylist() for name in ("fate", "code", "fields", "message"))
+    groups = Counter(zip(*columns, strict=True))
+    lines = []
+    for (fate, code, fields, message), number in sorted(groups.items(), key=lambda item: (-item[1], str(item[0])))[
+        :most
+    ]:
+        reason = " ".join(part for part in (code, f"[{fields}]" if fields else "") if part)
+        told = f": {message}" if fate != Fate.REJECTED.value and message else ""
+        lines.append(f"{number:,} {fate.replace('_', ' ')} ({reason}){told}")
+    if len(groups) > most:
+        lines.append(f"and {count(len(groups) - most, 'other reason')}: dinmo-dbt rejected")
+    return lines
+
+
+def sample_lines(sample: dict[str, Any]) -> list[str]:
+    head = f"{sample['kind']} {sample['key']}"
+    lines = [head + (f" ({sample['record_id']})" if sample["record_id"] else "")]
+    for change in sample["fields"]:
+        now = "" if sample["record_id"] is None else f"{_value(change['now'])} -> "
+        lines.append(f"    {change['field']}: {now}{_value(change['then'])}")
+    return lines
+
+
+def _value(value: Any) -> str:
+    if value is None:
+        return "(empty)"
+    text = str(value).replace("\n", "\\n")
+    return text if len(text) <= 60 else text[:57] + "..."
+
+
+def plan_json(plan: Plan, samples: Sequence[dict[str, Any]] | None = None) -> dict[str, Any]:
+    act = plan.activation
+    content: dict[str, Any] = {
+        "activation": act.name,
+        "model": act.model,
+        "relation": act.relation_name,
+        "destination": act.destination,
+        "object": plan.schema.name,
+        "mode": act.mode.value,
+        "org_id": plan.org_id,
+        "state_serial": plan.serial,
+        "first_sync": plan.is_first,
+        "counts": counts_json(plan.counts),
+        "batches": [
+            {
+                "operation": batch.operation.value,
+                "api": batch.api.value,
+                "rows": len(batch.rows),
+                "fields": [column.header for column in batch.columns],
+            }
+            for batch in plan.batches
+        ],
+        "left_out": groups_json(plan.left_out),
+        "api_calls_estimate": plan.calls,
+        "refusal": problem_json(plan.refusal) if plan.refusal else None,
+        "notes": list(plan.notes),
+    }
+    return content if samples is None else {**content, "samples": list(samples)}
+
+
+def counts_json(counts: Counts) -> dict[str, int]:
+    return {name: getattr(counts, name) for name in counts.__dataclass_fields__}
+
+
+def outcome_json(outcome: Outcome) -> dict[str, int]:
+    return {name: getattr(outcome, name) for name in outcome.__dataclass_fields__}
+
+
+def groups_json(left_out: pa.Table) -> list[dict[str, Any]]:
+    groups = left_out.group_by(["fate", "code", "fields"]).aggregate([([], "count_all")]).to_pylist()
+    ordered = sorted(groups, key=lambda g: (-g["count_all"], str(g["fate"]), str(g["code"]), str(g["fields"])))
+    return [{"fate": g["fate"], "code": g["code"], "fields": g["fields"], "rows": g["count_all"]} for g in ordered]
+
+
+# Runs
+
+
+def run_status(run: SyncRun, seconds: float) -> str:
+    """What stands in brackets on an activation's last line."""
+    counts, outcome = run.plan_counts, run.outcome
+    parts = [f"{outcome.succeeded:,} sent"]
+    for number, name in (
+        (outcome.rejected, "rejected"),
+        (counts.invalid, "invalid"),
+        (counts.no_match, "no match"),
+        (counts.ambiguous, "ambiguous"),
+        (counts.held + outcome.held, "held"),
+        (outcome.unknown, "unknown"),
+    ):
+        if number:
+            parts.append(f"{number:,} {name}")
+    parts.append(f"{counts.unchanged:,} unchanged")
+    return f"{', '.join(parts)} in {seconds:.2f}s"
+
+
+def run_json(run: SyncRun) -> dict[str, Any]:
+    """What the history keeps of a run besides its status and times."""
+    return {
+        "counts": counts_json(run.plan_counts),
+        "outcome": outcome_json(run.outcome),
+        "recovered": outcome_json(run.recovered),
+        "jobs": run.jobs,
+        "problem": problem_json(run.problem) if run.problem else None,
+    }
