@@ -466,7 +466,7 @@ class _Scan:
             columns[column.header] = array
             width += _csv_bytes(array)
             if pa.types.is_string(array.type):
-                equal = pc.equal(array, values.BULK_NULL)
+                equal = pc.equal(pc.utf8_trim_whitespace(array), values.BULK_NULL)
                 if pc.any(equal).as_py():
                     literal |= pc.fill_null(equal, False).to_numpy(zero_copy_only=False)
         self.bulk_nulls.append(literal)
@@ -609,7 +609,7 @@ def _csv_bytes(array: pa.Array) -> npt.NDArray[np.uint32]:
     """An upper bound of each value's bytes in a CSV file, comma included: a quote may double every byte of text."""
     if not pa.types.is_string(array.type):
         return np.full(len(array), 44, np.uint32)
-    lengths = pc.fill_null(pc.binary_length(array), 1).to_numpy(zero_copy_only=False)
+    lengths = pc.fill_null(pc.binary_length(array), 4).to_numpy(zero_copy_only=False)
     bound: npt.NDArray[np.uint32] = (lengths * 2 + 3).astype(np.uint32)
     return bound
 

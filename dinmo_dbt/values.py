@@ -364,6 +364,8 @@ def _longest_bytes(array: pa.Array) -> int:
 def _unix_newlines(array: pa.Array) -> pa.Array:
     # Bulk jobs declare LF line ends, and a CR inside a quoted value of such a job fails the whole job; JSON would
     # keep it. One form for both, so that the same row gives the same record by either API.
+    if not (_text_bytes(array) == 13).any():
+        return array
     return pc.replace_substring(pc.replace_substring(array, "\r\n", "\n"), "\r", "\n")
 
 

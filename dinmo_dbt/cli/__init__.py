@@ -1,0 +1,37 @@
+"""The command line: parse, wire, print, exit. The only reader of the environment.
+
+Importing this package loads Typer and nothing heavier; each command imports what it needs when it runs, so `--help`
+stays quick.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+# Flags that take several values after one name, as dbt's do: `-s a b` is `-s a -s b`.
+_MANY = ("--select", "-s", "--models", "-m", "--exclude")
+
+
+def run(arguments: Sequence[str]) -> int:
+    """Run one command line; the process's exit code. Prints errors, raises nothing."""
+    from dinmo_dbt.cli import commands
+    from dinmo_dbt.cli.console import guarded
+
+    return guarded(lambda: commands.app()(args=spread(arguments), prog_name="dinmo-dbt", standalone_mode=True))
+
+
+def spread(arguments: Sequence[str]) -> list[str]:
+    """`-s a b` as `-s a -s b`; nothing after `--` is touched, and every other option stays as it is."""
+    result: list[str] = []
+    flag = ""
+    taken = False
+    for number, argument in enumerate(arguments):
+        if argument == "--":
+            return [*result, *arguments[number:]]
+        if argument.startswith("-"):
+            flag, taken = (argument if argument in _MANY else ""), False
+        elif flag and taken:
+            result.append(flag)
+        taken = taken or not argument.startswith("-")
+        result.append(argument)
+    return result

@@ -1,0 +1,124 @@
+"""What a person or a program sees: lines, JSON, errors, exit codes, and the two signals that end a run."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import sys
+import threading
+import time
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass
+from types import FrameType
+from typing import Any
+
+from dinmo_dbt.errors import DinmoError, Problem
+
+INTERRUPTED, TERMINATED = 130, 143
+# Of several activations the first present of these decides (design: exit codes).
+_ORDER = (7, 5, 6, 1, 4, 3, 0)
+
+
+class Terminated(BaseException):
+    """SIGTERM: the process is asked to stop; what is journalled is settled by the next run."""
+
+
+@dataclass
+class Console:
+    """Where lines go. With `as_json` stdout holds one document and the story goes to stderr."""
+
+    as_json: bool = False
+    quiet: bool = False
+    log_format: str = "text"
+
+    def say(self, line: str = "") -> None:
+        """One line of the story."""
+        if self.quiet:
+            return
+        stream = sys.stderr if self.as_json else sys.stdout
+        if self.log_format == "json":
+            moment = time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime())
+            line = json.dumps({"info": {"level": "info", "msg": line, "ts": moment}})
+        stream.write(line + "\n")
+        stream.flush()
+
+    def timed(self, line: str) -> None:
+        """One line of the story with the time before it, as dbt prints them."""
+        self.say(f"{time.strftime('%H:%M:%S')}  {line}")
+
+    def answer(self, lines: Iterable[str]) -> None:
+        """What was asked for, as text."""
+        if not self.as_json:
+            sys.stdout.write("".join(f"{line}\n" for line in lines))
+
+    def document(self, content: dict[str, Any]) -> None:
+        """What was asked for, as the one JSON document."""
+        if self.as_json:
+            sys.stdout.write(json.dumps(content, indent=2, default=str) + "\n")
+            sys.stdout.flush()
+
+    def problems(self, problems: Iterable[Problem], label: str = "") -> None:
+        from dinmo_dbt.render import problem_lines
+
+        for problem in problems:
+            for line in problem_lines(problem, label):
+                sys.stderr.write(line + "\n")
+
+    def note(self, problem: Problem) -> None:
+        """Something worth knowing that stops nothing."""
+        if not self.quiet:
+            text = f"note: {problem.code} {problem.where + ': ' if problem.where else ''}{problem.message}"
+            sys.stderr.write(text + (f" ({problem.hint})" if problem.hint else "") + "\n")
+
+
+def worst(codes: Iterable[int]) -> int:
+    """The exit code of several activations."""
+    present = set(codes)
+    return next((code for code in _ORDER if code in present), max(present, default=0))
+
+
+def guarded(command: Callable[[], Any]) -> int:
+    """Run a command; its exit code. The one place where every kind of failure ends."""
+    if threading.current_thread() is threading.main_thread():
+        signal.signal(signal.SIGTERM, _terminate)
+    try:
+        command()
+    except SystemExit as stop:
+        return stop.code if isinstance(stop.code, int) else 0 if stop.code is None else 2
+    except DinmoError as error:
+        Console().problems(error.problems)
+        return error.exit_code
+    except KeyboardInterrupt:
+        sys.stderr.write("interrupted; what was sent is journalled and settled by the next run\n")
+        return INTERRUPTED
+    except Terminated:
+        sys.stderr.write("terminated; what was sent is journalled and settled by the next run\n")
+        return TERMINATED
+    except BrokenPipeError:
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return 1
+    except Exception as error:  # noqa: BLE001 - the last line of defence: a defect of ours, told without values
+        return _defect(error)
+    return 0
+
+
+def _terminate(number: int, frame: FrameType | None) -> None:  # noqa: ARG001 - the signal module's signature
+    raise Terminated
+
+
+def _defect(error: Exception) -> int:
+    """An error nobody foresaw. Its text may hold row values, so only its kind and place are shown."""
+    if os.environ.get("DINMO_DEBUG"):
+        raise error
+    trace = error.__traceback__
+    place = ""
+    while trace is not None:
+        code = trace.tb_frame.f_code
+        place = f"{os.path.basename(code.co_filename)}:{trace.tb_lineno} in {code.co_name}"  # noqa: PTH119
+        trace = trace.tb_next
+    sys.stderr.write(
+        f"DB900  {type(error).__name__} at {place}\n  a defect of dinmo-dbt, not of your project\n"
+        "  -> please report it; DINMO_DEBUG=1 shows the whole traceback, which may hold row values\n"
+    )
+    return 1

@@ -1,0 +1,47 @@
+"""The flags that commands share; dbt's own mean here what they mean there."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+ProjectDir = Annotated[
+    Path | None,
+    typer.Option(
+        "--project-dir", help="Folder of dbt_project.yml (default: here or above).", envvar="DINMO_PROJECT_DIR"
+    ),
+]
+ProfilesDir = Annotated[
+    Path | None, typer.Option("--profiles-dir", help="Folder of profiles.yml.", envvar="DINMO_PROFILES_DIR")
+]
+Profile = Annotated[str | None, typer.Option("--profile", help="Profile to use.", envvar="DINMO_PROFILE")]
+Target = Annotated[
+    str | None, typer.Option("--target", "-t", help="dbt target; picks the org too.", envvar="DINMO_TARGET")
+]
+TargetPath = Annotated[
+    Path | None, typer.Option("--target-path", help="Folder of manifest.json.", envvar="DINMO_TARGET_PATH")
+]
+Vars = Annotated[str | None, typer.Option("--vars", help="dbt vars, as a YAML mapping.", envvar="DINMO_VARS")]
+Select = Annotated[
+    list[str] | None,
+    typer.Option("--select", "-s", "--models", "-m", help="Activations by name, model, folder or tag: (as in dbt)."),
+]
+Exclude = Annotated[list[str] | None, typer.Option("--exclude", help="Activations to leave out.")]
+Json = Annotated[bool, typer.Option("--json", help="One versioned JSON document on stdout; the story goes to stderr.")]
+Quiet = Annotated[bool, typer.Option("--quiet", "-q", help="Errors only.", envvar="DINMO_QUIET")]
+LogFormat = Annotated[str, typer.Option("--log-format", help="text or json: how the story is written.")]
+IgnoreGate = Annotated[bool, typer.Option("--ignore-gate", help="Sync models whose build or tests failed, too.")]
+RequireBuilt = Annotated[
+    bool, typer.Option("--require-built", help="Skip models that the last dbt command did not build.")
+]
+TargetMismatch = Annotated[
+    bool, typer.Option("--allow-target-mismatch", help="Use a manifest that was parsed for another target.")
+]
+Full = Annotated[bool, typer.Option("--full", help="Send all known rows again (update and upsert).")]
+FirstSync = Annotated[
+    bool, typer.Option("--first-sync", help="Insert into an object that already holds records, without state.")
+]
+AllowChanges = Annotated[int, typer.Option("--allow-changes", min=0, help="Let up to N changed rows pass max_change.")]
+AllowRemap = Annotated[int, typer.Option("--allow-remap", min=0, help="Let up to N rows be sent new fields.")]

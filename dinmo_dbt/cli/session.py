@@ -1,0 +1,273 @@
+"""Wiring: from flags and environment to project, manifest, warehouse, orgs and state."""
+
+from __future__ import annotations
+
+import os
+import random
+import sys
+import tempfile
+import time
+from contextlib import ExitStack
+from dataclasses import dataclass, field, replace
+from functools import cached_property
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from dinmo_dbt.cli.console import Console
+from dinmo_dbt.errors import ConfigError, Problem, Refused, UsageError
+
+if TYPE_CHECKING:
+    from dinmo_dbt.activation import Activation
+    from dinmo_dbt.gate import Gate, RunResults
+    from dinmo_dbt.manifest import Loaded, Manifest
+    from dinmo_dbt.project import Project
+    from dinmo_dbt.salesforce import SalesforceDestination
+    from dinmo_dbt.state import LocalState
+    from dinmo_dbt.warehouse import Warehouse
+
+
+class SystemClock:
+    """Wall-clock time and real sleep."""
+
+    def now(self) -> float:
+        return time.time()
+
+    def sleep(self, seconds: float) -> None:
+        time.sleep(seconds)
+
+
+@dataclass(frozen=True)
+class Flags:
+    """What every command of a project may be given."""
+
+    project_dir: Path | None = None
+    profiles_dir: Path | None = None
+    profile: str | None = None
+    target: str | None = None
+    target_path: Path | None = None
+    vars: str | None = None
+    select: tuple[str, ...] = ()
+    exclude: tuple[str, ...] = ()
+
+
+@dataclass
+class Session:
+    """One command's view of the world; each part is opened when first asked for, and closed at the end."""
+
+    flags: Flags
+    console: Console
+    offline: bool = False
+    clock: SystemClock = field(default_factory=SystemClock)
+
+    def __post_init__(self) -> None:
+        self.stack = ExitStack()
+        self._destinations: dict[str, SalesforceDestination] = {}
+
+    def __enter__(self) -> Session:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.stack.close()
+
+    # Where things are
+
+    @cached_property
+    def root(self) -> Path:
+        """The folder of dbt_project.yml: the flag's, DBT_PROJECT_DIR's, or the nearest here or above."""
+        given = self.flags.project_dir or _from_environment("PROJECT_DIR")
+        start = Path(given).expanduser() if given else Path.cwd()
+        places = [start] if given else [start, *start.parents]
+        for place in places:
+            if (place / "dbt_project.yml").is_file():
+                return place.resolve()
+        raise ConfigError(
+            "DB100",
+            f"no dbt_project.yml in {start}" + ("" if given else " or above it"),
+            hint="run in a dbt project, or name it with --project-dir",
+        )
+
+    @cached_property
+    def target_path(self) -> Path:
+        """dbt's target folder: the flag's, DBT_TARGET_PATH's, dbt_project.yml's `target-path`, or `target`."""
+        given = self.flags.target_path or _from_environment("TARGET_PATH") or self._declared_target_path()
+        return self.root / Path(given).expanduser()
+
+    def _declared_target_path(self) -> str:
+        import yaml
+
+        try:
+            project = yaml.safe_load((self.root / "dbt_project.yml").read_text(encoding="utf-8"))
+        except (OSError, ValueError, yaml.YAMLError):
+            return "target"
+        declared = project.get("target-path") if isinstance(project, dict) else None
+        return declared if isinstance(declared, str) and "{{" not in declared else "target"
+
+    @cached_property
+    def vars(self) -> dict[str, Any]:
+        import yaml
+
+        if not self.flags.vars:
+            return {}
+        try:
+            parsed = yaml.safe_load(self.flags.vars)
+        except yaml.YAMLError as error:
+            raise UsageError("DB801", "--vars is not YAML", hint="write --vars '{day: 2}'") from error
+        if not isinstance(parsed, dict):
+            raise UsageError("DB801", "--vars is not a mapping", hint="write --vars '{day: 2}'")
+        return parsed
+
+    # What is declared
+
+    @cached_property
+    def target(self) -> tuple[str, str]:
+        from dinmo_dbt.warehouse import target_of
+
+        flags = self.flags
+        return target_of(self.root, flags.profiles_dir, flags.profile, flags.target, os.environ, vars=self.vars)
+
+    @cached_property
+    def project(self) -> Project:
+        from dinmo_dbt.project import load_project
+
+        project = load_project(self.root, target=self.target[1], env=os.environ, vars=self.vars, offline=self.offline)
+        for note in project.notes:
+            self.console.note(note)
+        return project
+
+    @cached_property
+    def manifest(self) -> Manifest:
+        from dinmo_dbt.manifest import load_manifest
+
+        return load_manifest(self.target_path / "manifest.json")
+
+    @cached_property
+    def declared(self) -> Loaded:
+        from dinmo_dbt.manifest import activations
+
+        return activations(self.manifest, self.project.defaults)
+
+    @cached_property
+    def chosen(self) -> tuple[Activation, ...]:
+        """The activations of --select and --exclude; every destination they name exists."""
+        from dinmo_dbt.selection import select
+
+        loaded = self.declared
+        if not loaded.activations:
+            raise ConfigError(
+                "DB140",
+                "no model declares an activation",
+                where=str(self.target_path / "manifest.json"),
+                hint="write config.meta.dinmo in a model's YAML (docs/meta.md), then run dbt parse or dbt build",
+            )
+        chosen = select(loaded.activations, self.flags.select, self.flags.exclude)
+        found = [self.project.problem_with(a.destination, where=a.meta_path) for a in chosen]
+        problems = [problem for problem in found if problem]
+        if problems:
+            raise ConfigError.of(problems)
+        return chosen
+
+    def say_notes(self) -> None:
+        """What is accepted but not in force, and what the manifest leaves open."""
+        for note in self.declared.notes:
+            self.console.note(note)
+        later = {name: a.not_in_force for a in self.chosen for name in [a.name] if a.not_in_force}
+        for name, keys in later.items():
+            self.console.note(Problem("DB142", f"not in force yet: {', '.join(keys)}", name))
+        if self.project.not_in_force:
+            keys = ", ".join(self.project.not_in_force)
+            self.console.note(Problem("DB142", f"not in force yet: {keys}", "dinmo.yml"))
+
+    def refuse_unsafe(self) -> None:
+        """Keys that protect data and are not in force: syncing without them would do what the user forbade."""
+        if self.project.unsafe_to_ignore:
+            keys = ", ".join(self.project.unsafe_to_ignore)
+            raise Refused(
+                "DB405", f"{keys} is not in force yet; syncing without it would not be safe", where="dinmo.yml"
+            )
+
+    # What is outside
+
+    @cached_property
+    def run_results(self) -> RunResults | None:
+        from dinmo_dbt.gate import load_run_results
+
+        return load_run_results(self.target_path / "run_results.json")
+
+    @cached_property
+    def gate(self) -> Gate:
+        from dinmo_dbt.gate import gate
+
+        return gate(self.manifest, self.run_results)
+
+    @cached_property
+    def warehouse(self) -> Warehouse:
+        from dinmo_dbt.warehouse import connect
+
+        flags = self.flags
+        warehouse = connect(
+            self.root,
+            profiles_dir=flags.profiles_dir,
+            profile=flags.profile,
+            target=flags.target,
+            vars=self.vars,
+            env=os.environ,
+        )
+        self.stack.callback(warehouse.close)
+        return warehouse
+
+    def check_target(self, *, allow_mismatch: bool) -> None:
+        """Stop when the manifest's relation names were made for another target than the connected one."""
+        from dinmo_dbt.gate import ConnectedTarget, target_check
+
+        connected = self.warehouse.connected
+        problem = target_check(
+            self.manifest,
+            self.run_results,
+            ConnectedTarget(connected.database or "", connected.schema, connected.target, connected.adapter_type),
+        )
+        if problem is None:
+            return
+        if allow_mismatch:
+            self.console.note(problem)
+            return
+        raise Refused(problem.code, problem.message, where=problem.where, hint=problem.hint)
+
+    @cached_property
+    def state(self) -> LocalState:
+        from dinmo_dbt.state import LocalState
+
+        return LocalState(self.project.state_location, self.clock)
+
+    @cached_property
+    def scratch(self) -> Path:
+        """A private folder for unlinked temporary files, on the disk of the state so that size and speed are its own."""
+        parent = self.project.state_location if self.project.state_location.is_dir() else None
+        return Path(self.stack.enter_context(tempfile.TemporaryDirectory(prefix="dinmo-", dir=parent)))
+
+    def destination(self, name: str) -> SalesforceDestination:
+        """The org of a destination, logged in; the embedded one is started for the command's duration."""
+        if name not in self._destinations:
+            from dinmo_dbt import salesforce
+            from dinmo_dbt.cli.org import embedded
+
+            org = self.project.org(name)
+            if org.is_emulator:
+                org = self.stack.enter_context(embedded(org, self.project.emulator))
+            destination = salesforce.connect(
+                org, scratch=self.scratch, sleep=self.clock.sleep, rng=random.Random(), now=self.clock.now
+            )
+            self.stack.callback(destination.disconnect)
+            self._destinations[name] = destination
+        return self._destinations[name]
+
+    def with_select(self, select: tuple[str, ...]) -> Session:
+        return Session(replace(self.flags, select=select), self.console, self.offline)
+
+
+def _from_environment(name: str) -> str | None:
+    return os.environ.get(f"DBT_ENGINE_{name}") or os.environ.get(f"DBT_{name}")
+
+
+def is_terminal() -> bool:
+    """Whether progress may be drawn: stderr is a terminal that can move its cursor."""
+    return sys.stderr.isatty() and os.environ.get("TERM") != "dumb"
