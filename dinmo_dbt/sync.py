@@ -313,9 +313,9 @@ class _Delivery:
             attempted = replace(batch, id=self.new_id())
             self.journal.planned(attempted, self.run.run_id)
             try:
-                job_id = self.commit(attempted)
+                job_id = self.upload(attempted)
             except DestinationError as error:
-                # Nothing was processed: `commit` raises only before its commit point.
+                # UploadComplete was not asked for, so nothing can have been processed.
                 self.journal.abandon(attempted.id)
                 again = isinstance(error, NotApplied | OutcomeUnknown) and attempt < ATTEMPTS_MAX - 1
                 if not again:
@@ -324,12 +324,11 @@ class _Delivery:
                 self.clock.sleep(RETRY_PAUSE_S * 2**attempt)
             else:
                 self.run.jobs.append(job_id)
-                self.progress.sent(len(batch.rows))
-                return self.finish_job(attempted, job_id)
+                return self.commit(attempted, job_id)
         return None
 
-    def commit(self, batch: Batch) -> str:
-        """Create, upload, close. Raises only while nothing can have been processed."""
+    def upload(self, batch: Batch) -> str:
+        """Create a job and upload its data: everything before the commit point."""
         job_id = self.destination.create_job(batch)
         self.journal.advance(batch.id, BatchState.OPENED, job_id)
         try:
@@ -337,10 +336,20 @@ class _Delivery:
         except DestinationError:
             self.fence(job_id)
             raise
-        self.journal.advance(batch.id, BatchState.CLOSING)
-        self.close(job_id)
-        self.journal.advance(batch.id, BatchState.CLOSED)
         return job_id
+
+    def commit(self, batch: Batch, job_id: str) -> None:
+        """UploadComplete, then wait and settle. From here on the job is only asked, never sent again."""
+        self.journal.advance(batch.id, BatchState.CLOSING)
+        try:
+            self.close(job_id)
+            self.journal.advance(batch.id, BatchState.CLOSED)
+            self.progress.sent(len(batch.rows))
+            self.settle_job(batch, job_id, self.poll(job_id, len(batch.rows)))
+        except DestinationError as error:
+            # The job is journalled and goes on without us: the next run reads what became of it.
+            self.problem = error.problems[0]
+            self.hold(batch, "JOB_RUNNING", f"job {job_id} was sent; the next run reads its results")
 
     def fence(self, job_id: str) -> None:
         """Abort a job that was never closed; if even that is not heard, an open job holds data nobody processes."""
@@ -357,19 +366,8 @@ class _Delivery:
                 if job is not None and not job.is_open:
                     return None
                 self.clock.sleep(RETRY_PAUSE_S * 2**attempt)
-        self.destination.abort(job_id)
-        job = self.destination.job(job_id)
-        if job is not None and job.state == "Aborted" and job.processed == 0:
-            raise NotApplied("DB621", f"job {job_id} could not be closed and was aborted")
-        return None
-
-    def finish_job(self, batch: Batch, job_id: str) -> None:
-        try:
-            self.settle_job(batch, job_id, self.poll(job_id, len(batch.rows)))
-        except DestinationError as error:
-            # The job is journalled and goes on without us: the next run reads what became of it.
-            self.problem = error.problems[0]
-            self.hold(batch, "JOB_RUNNING", f"job {job_id} was sent; the next run reads its results")
+        # Not closed after all: aborted, and its results will say what was processed.
+        return self.destination.abort(job_id)
 
     def poll(self, job_id: str, rows: int) -> Job | None:
         pause, waited = POLL_FIRST_S, 0.0
@@ -527,15 +525,9 @@ def _snapshot_rows(rows: pa.Table, record_id: pa.Array, flags: npt.NDArray[np.ui
 def _waiting(rows: pa.Table, results: pa.Table, destination: Destination, left: pa.Array) -> pa.Table:
     rows, results = rows.filter(left), results.filter(left)
     held = pc.equal(results["fate"], Fate.HELD.value)
-    pairs = (
-        pa.table({"code": results["code"], "message": results["message"]}).group_by(["code", "message"]).aggregate([])
-    )
-    transient = [
-        code
-        for code, message in zip(pairs["code"].to_pylist(), pairs["message"].to_pylist(), strict=True)
-        if destination.is_transient(code or "", message or "")
-    ]
-    again = pc.or_(held, pc.is_in(results["code"], value_set=pa.array(sorted(set(transient)), pa.utf8())))
+    told = pc.binary_join_element_wise(pc.fill_null(results["code"], ""), pc.fill_null(results["message"], ""), "\0")
+    passing = [text for text in pc.unique(told).to_pylist() if destination.is_transient(*text.split("\0", 1))]
+    again = pc.or_(held, pc.is_in(told, value_set=pa.array(passing, pa.utf8())))
     return pa.table(
         {
             "kh": rows["kh"],

@@ -8,7 +8,7 @@ import sys
 import tempfile
 import time
 from contextlib import ExitStack
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -170,9 +170,10 @@ class Session:
         """What is accepted but not in force, and what the manifest leaves open."""
         for note in self.declared.notes:
             self.console.note(note)
-        later = {name: a.not_in_force for a in self.chosen for name in [a.name] if a.not_in_force}
-        for name, keys in later.items():
-            self.console.note(Problem("DB142", f"not in force yet: {', '.join(keys)}", name))
+        for activation in self.chosen:
+            if activation.not_in_force:
+                keys = ", ".join(activation.not_in_force)
+                self.console.note(Problem("DB142", f"not in force yet: {keys}", activation.meta_path))
         if self.project.not_in_force:
             keys = ", ".join(self.project.not_in_force)
             self.console.note(Problem("DB142", f"not in force yet: {keys}", "dinmo.yml"))
@@ -240,7 +241,7 @@ class Session:
 
     @cached_property
     def scratch(self) -> Path:
-        """A private folder for unlinked temporary files, on the disk of the state so that size and speed are its own."""
+        """A private folder for temporary files, on the disk of the state: its size and speed are the user's choice."""
         parent = self.project.state_location if self.project.state_location.is_dir() else None
         return Path(self.stack.enter_context(tempfile.TemporaryDirectory(prefix="dinmo-", dir=parent)))
 
@@ -259,9 +260,6 @@ class Session:
             self.stack.callback(destination.disconnect)
             self._destinations[name] = destination
         return self._destinations[name]
-
-    def with_select(self, select: tuple[str, ...]) -> Session:
-        return Session(replace(self.flags, select=select), self.console, self.offline)
 
 
 def _from_environment(name: str) -> str | None:
