@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any, Protocol
 
 from dinmo_dbt.errors import WarehouseError
 from dinmo_dbt.warehouse import dbt_profile, profiles
-from dinmo_dbt.warehouse.query import Cause, QueryRefused, column_list, select
+from dinmo_dbt.warehouse.query import Cause, QueryRefused
 
 if TYPE_CHECKING:
     import pyarrow as pa
@@ -42,17 +42,15 @@ class Connected:
 class Engine(Protocol):
     """One kind of database. Every method raises QueryRefused; several reads may be open at once."""
 
-    def schema(self, sql: str) -> pa.Schema:
-        """Names and types of the columns `sql` gives, without running it over the rows."""
+    def schema(self, relation_name: str) -> pa.Schema:
+        """Names and types of the relation's columns, without reading its rows."""
         ...
 
-    def batches(self, sql: str) -> Iterator[pa.RecordBatch]:
-        """The rows of `sql`, streamed. The statement has started, or failed, when this returns."""
+    def batches(self, relation_name: str, columns: Sequence[str], where: str | None) -> Iterator[pa.RecordBatch]:
+        """The rows, streamed, in the types of `schema`. The statement has started, or failed, when this returns."""
         ...
 
-    def value(self, sql: str) -> Any:
-        """The first column of the one row that `sql` gives."""
-        ...
+    def count(self, relation_name: str, where: str | None) -> int: ...
 
     def version(self) -> str: ...
 
@@ -72,7 +70,7 @@ class Warehouse:
     def schema(self, relation_name: str) -> pa.Schema:
         """The relation's column names, exactly as the database has them, and the Arrow types `read` will give."""
         with self._said_plainly(relation_name, None):
-            return self._engine.schema(select("*", relation_name, None))
+            return self._engine.schema(relation_name)
 
     def read(self, relation_name: str, columns: Sequence[str], where: str | None) -> Iterator[pa.RecordBatch]:
         """The rows for which `where` holds: all of them, streamed in batches of about 32K rows.
@@ -80,9 +78,8 @@ class Warehouse:
         Columns come in the order asked; names must be the exact ones of `schema`. No order of rows is promised.
         """
         assert columns, "a read names its columns"
-        sql = select(column_list(columns, self.connected.adapter_type), relation_name, where)
         with self._said_plainly(relation_name, where):
-            batches = self._engine.batches(sql)
+            batches = self._engine.batches(relation_name, columns, where)
         return self._each(batches, relation_name, where)
 
     def _each(
@@ -94,7 +91,7 @@ class Warehouse:
     def count(self, relation_name: str, where: str | None) -> int:
         """How many rows `read` would give."""
         with self._said_plainly(relation_name, where):
-            return int(self._engine.value(select("count(*)", relation_name, where)))
+            return self._engine.count(relation_name, where)
 
     def ping(self) -> str:
         """The database's product and version, asked of the database now."""
@@ -117,7 +114,8 @@ class Warehouse:
         try:
             yield
         except QueryRefused as refused:
-            raise _warehouse_error(refused, relation_name, where, self.connected.target) from refused.__cause__
+            # The driver's own exception may quote a row's value: it must not follow ours into a log.
+            raise _warehouse_error(refused, relation_name, where, self.connected.target) from None
 
 
 def connect(
@@ -155,11 +153,20 @@ def connect(
 
 
 def _engine(adapter_type: str) -> Callable[[Any, Path, profiles.Chosen], Engine]:
-    if adapter_type != "duckdb":
-        raise QueryRefused(Cause.UNREADABLE, f"reading from {adapter_type} isn't there yet")
-    from dinmo_dbt.warehouse.duckdb import DuckDB
+    """Snowflake, BigQuery and Databricks have Arrow cursors of their own; until they can be run, they are `DbApi`."""
+    match adapter_type:
+        case "duckdb":
+            from dinmo_dbt.warehouse.duckdb import DuckDB
 
-    return DuckDB
+            return DuckDB
+        case "postgres":
+            from dinmo_dbt.warehouse.postgres import Postgres
+
+            return Postgres
+        case _:
+            from dinmo_dbt.warehouse.dbapi import DbApi
+
+            return DbApi
 
 
 _DEBUG = "`dbt debug` tests the same connection"

@@ -7,6 +7,7 @@ log handlers. No usage tracking: nothing here starts it.
 from __future__ import annotations
 
 import contextlib
+import logging
 import os
 import re
 import sys
@@ -45,12 +46,15 @@ def as_dbt_runs(project_dir: Path) -> Iterator[None]:
     """
     with _process, warnings.catch_warnings(), contextlib.redirect_stdout(sys.stderr):
         warnings.simplefilter("ignore")
-        before = Path.cwd()
+        before, root = Path.cwd(), logging.getLogger()
+        handlers = list(root.handlers)
         os.chdir(project_dir)
         try:
             yield
         finally:
             os.chdir(before)
+            # A library that dbt imports calls logging.basicConfig(); everyone's records would go to stderr.
+            root.handlers[:] = handlers
 
 
 def credentials(project_dir: Path, chosen: Chosen, vars: Mapping[str, object], env: Mapping[str, str]) -> Any:

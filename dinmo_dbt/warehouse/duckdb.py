@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import re
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -17,7 +17,7 @@ import pyarrow as pa
 
 from dinmo_dbt.warehouse.dbt_profile import as_dbt_runs
 from dinmo_dbt.warehouse.profiles import Chosen
-from dinmo_dbt.warehouse.query import BATCH_ROWS, Cause, QueryRefused, one_line
+from dinmo_dbt.warehouse.query import BATCH_ROWS, Cause, QueryRefused, column_list, first_rows, one_line, select
 
 LOCK_WAIT_S = 10.0
 LOCK_POLL_S = 0.1
@@ -43,21 +43,23 @@ class DuckDB:
         self._project_dir = project_dir
         self._environment = self._open(credentials)
         self._handles: list[Any] = []
+        self._readers: list[pa.RecordBatchReader] = []
 
-    def schema(self, sql: str) -> pa.Schema:
+    def schema(self, relation_name: str) -> pa.Schema:
         handle = self._handle()
         try:
-            return self._run(handle, f"{sql} limit 0").schema
+            return self._run(handle, first_rows("*", relation_name, None, 0, "duckdb")).schema
         finally:
             self._done(handle)
 
-    def batches(self, sql: str) -> Iterator[pa.RecordBatch]:
+    def batches(self, relation_name: str, columns: Sequence[str], where: str | None) -> Iterator[pa.RecordBatch]:
         handle = self._handle()
         try:
-            reader = self._run(handle, sql)
+            reader = self._run(handle, select(column_list(columns, "duckdb"), relation_name, where))
         except QueryRefused:
             self._done(handle)
             raise
+        self._readers.append(reader)
         return self._each(handle, reader)
 
     def _each(self, handle: Any, reader: pa.RecordBatchReader) -> Iterator[pa.RecordBatch]:
@@ -68,9 +70,15 @@ class DuckDB:
         except (duckdb.Error, OSError, pa.ArrowException) as error:
             raise _refused(error) from error
         finally:
+            if reader in self._readers:
+                self._readers.remove(reader)
+                reader.close()
             self._done(handle)
 
-    def value(self, sql: str) -> Any:
+    def count(self, relation_name: str, where: str | None) -> int:
+        return int(self._value(select("count(*)", relation_name, where)))
+
+    def _value(self, sql: str) -> Any:
         handle = self._handle()
         try:
             _one_statement(handle.cursor(), sql)
@@ -82,9 +90,12 @@ class DuckDB:
 
     def version(self) -> str:
         access = f"read-write: {self.read_write_because}" if self.read_write_because else "read-only"
-        return f"DuckDB {self.value('select version()')}, {self.path} ({access})"
+        return f"DuckDB {self._value('select version()')}, {self.path} ({access})"
 
     def close(self) -> None:
+        for reader in self._readers:  # an unread result holds the file as the connection does
+            reader.close()
+        self._readers.clear()
         for handle in self._handles:
             handle.close()
         self._handles.clear()

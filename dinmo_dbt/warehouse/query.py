@@ -54,6 +54,14 @@ def select(what: str, relation_name: str, where: str | None) -> str:
     return f"select {what} from {relation_name}{condition}"
 
 
+def first_rows(what: str, relation_name: str, where: str | None, rows: int, adapter_type: str) -> str:
+    """As `select`, of at most that many rows."""
+    if adapter_type in _BRACKET:
+        return select(f"top {rows} {what}", relation_name, where)
+    end = f"fetch first {rows} rows only" if adapter_type == "oracle" else f"limit {rows}"
+    return f"{select(what, relation_name, where)} {end}"
+
+
 def column_list(columns: Sequence[str], adapter_type: str) -> str:
     return ", ".join(quote(name, adapter_type) for name in columns)
 

@@ -1,0 +1,222 @@
+"""Every other adapter: rows through the driver's DB-API cursor. Correct, and several times slower than the others.
+
+A cursor describes its columns in the driver's own words, so the Arrow types come from a sample of the relation's
+values, fixed before the first batch; a column that is null in the sample is looked up on its own.
+"""
+
+from __future__ import annotations
+
+import datetime as dt
+import itertools
+import json
+import re
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from decimal import Decimal
+from multiprocessing import get_context
+from pathlib import Path
+from typing import Any
+
+import pyarrow as pa
+
+from dinmo_dbt.warehouse.dbt_profile import as_dbt_runs
+from dinmo_dbt.warehouse.profiles import Chosen
+from dinmo_dbt.warehouse.query import Cause, QueryRefused, column_list, first_rows, one_line, quote, select
+
+FETCH_ROWS = 10_000
+SAMPLE_ROWS = 1_000
+
+_DECIMAL = pa.decimal256(76, 38)
+_MISSING = re.compile(r"does not exist|doesn't exist|not found|NOT_FOUND|Invalid object name", re.IGNORECASE)
+_DENIED = re.compile(r"permission|denied|not authori[sz]ed|insufficient privilege", re.IGNORECASE)
+
+
+class DbApi:
+    """Engine for adapters whose connection has a DB-API cursor. One dbt connection a thread, as in dbt."""
+
+    def __init__(self, credentials: Any, project_dir: Path, chosen: Chosen) -> None:
+        from dbt.adapters.factory import get_adapter_class_by_name
+
+        self._type: str = credentials.type
+        self._project_dir = project_dir
+        self._schemas: dict[str, pa.Schema] = {}
+        self._names = itertools.count()
+        with _driver_errors("can't connect: "), as_dbt_runs(project_dir):
+            required = _required_config(credentials, chosen)
+            self._adapter = get_adapter_class_by_name(self._type)(required, get_context("spawn"))
+            self._cursor()
+
+    def schema(self, relation_name: str) -> pa.Schema:
+        if relation_name not in self._schemas:
+            self._schemas[relation_name] = self._sampled(relation_name)
+        return self._schemas[relation_name]
+
+    def batches(self, relation_name: str, columns: Sequence[str], where: str | None) -> Iterator[pa.RecordBatch]:
+        known = self.schema(relation_name)
+        unknown = [name for name in columns if name not in known.names]
+        if unknown:
+            raise QueryRefused(Cause.OTHER, f"there is no column {', '.join(unknown)}")
+        cursor = self._execute(select(column_list(columns, self._type), relation_name, where))
+        return _batches(cursor, pa.schema([known.field(name) for name in columns]))
+
+    def count(self, relation_name: str, where: str | None) -> int:
+        return int(self._rows(select("count(*)", relation_name, where))[0][0])
+
+    def version(self) -> str:
+        self._rows("select 1")
+        return f"{self._type}, {self._adapter.config.credentials.database}"
+
+    def close(self) -> None:
+        with _driver_errors(""):
+            self._adapter.cleanup_connections()
+            close_all = getattr(type(self._adapter.connections), "close_all_connections", None)
+            if close_all is not None:
+                close_all()
+
+    def _sampled(self, relation_name: str) -> pa.Schema:
+        cursor = self._execute(first_rows("*", relation_name, None, SAMPLE_ROWS, self._type))
+        with _driver_errors(""):
+            rows = cursor.fetchall()
+            described = cursor.description
+        fields = []
+        for position, column in enumerate(described):
+            values = [row[position] for row in rows if row[position] is not None]
+            if not values and len(rows) == SAMPLE_ROWS:
+                values = self._first_value(relation_name, column[0])
+            fields.append(pa.field(column[0], _type(values, column)))
+        return pa.schema(fields)
+
+    def _first_value(self, relation_name: str, column: str) -> list[Any]:
+        name = quote(column, self._type)
+        return [row[0] for row in self._rows(first_rows(name, relation_name, f"{name} is not null", 1, self._type))]
+
+    def _rows(self, sql: str) -> list[Any]:
+        cursor = self._execute(sql)
+        with _driver_errors(""):
+            return list(cursor.fetchall())
+
+    def _execute(self, sql: str) -> Any:
+        cursor = self._cursor()
+        with _driver_errors(""):
+            # PEP 249 does not say what execute returns; DuckDB's rows are on that object.
+            result = cursor.execute(sql)
+            return result if hasattr(result, "fetchmany") else cursor
+
+    def _cursor(self) -> Any:
+        connections = self._adapter.connections
+        if connections.get_if_exists() is None:
+            with as_dbt_runs(self._project_dir):
+                connections.set_connection_name(f"dinmo-{next(self._names)}")
+                _ = connections.get_thread_connection().handle
+        handle = connections.get_thread_connection().handle
+        if not hasattr(handle, "cursor"):
+            raise QueryRefused(Cause.UNREADABLE, f"{self._type} can't be read yet: its dbt connection has no cursor")
+        return handle.cursor()
+
+
+def _batches(cursor: Any, schema: pa.Schema) -> Iterator[pa.RecordBatch]:
+    converters = [_converter(column.type) for column in schema]
+    while rows := _fetched(cursor):
+        arrays = []
+        for position, column in enumerate(schema):
+            convert = converters[position]
+            values = [None if row[position] is None else convert(row[position]) for row in rows]
+            try:
+                arrays.append(pa.array(values, column.type))
+            except (pa.ArrowInvalid, pa.ArrowTypeError, OverflowError, ValueError) as error:
+                message = f"column {column.name} looked like {column.type} in its first rows, but not all values fit"
+                raise QueryRefused(Cause.UNREADABLE, f"{message}: cast it in the model's SQL") from error
+        yield pa.RecordBatch.from_arrays(arrays, schema=schema)
+
+
+def _fetched(cursor: Any) -> list[Any]:
+    with _driver_errors(""):
+        return list(cursor.fetchmany(FETCH_ROWS))
+
+
+def _type(values: list[Any], described: Any) -> pa.DataType:
+    kinds = {type(value) for value in values}
+    if not kinds:
+        return pa.null()
+    if kinds == {bool}:
+        return pa.bool_()
+    if kinds <= {int}:
+        return pa.int64()
+    if kinds <= {int, Decimal}:
+        return _decimal_type(described)
+    if kinds <= {int, float, Decimal}:
+        return pa.float64()
+    if all(issubclass(kind, dt.datetime) for kind in kinds):
+        return pa.timestamp("us", "UTC") if any(value.tzinfo for value in values) else pa.timestamp("us")
+    if kinds == {dt.date}:
+        return pa.date32()
+    if kinds == {dt.time}:
+        return pa.time64("us")
+    if kinds <= {bytes, bytearray, memoryview}:
+        return pa.binary()
+    return pa.utf8()
+
+
+def _decimal_type(described: Any) -> pa.DataType:
+    precision, scale = (described[4], described[5]) if len(described) > 5 else (None, None)
+    if isinstance(precision, int) and isinstance(scale, int) and 0 <= scale <= precision <= 38:
+        return pa.decimal128(precision, scale) if precision else _DECIMAL
+    return _DECIMAL
+
+
+def _converter(kind: pa.DataType) -> Callable[[Any], Any]:
+    if pa.types.is_string(kind):
+        return _text
+    if pa.types.is_floating(kind):
+        return float
+    if pa.types.is_decimal(kind):
+        return Decimal
+    if pa.types.is_binary(kind):
+        return bytes
+    if kind == pa.timestamp("us", "UTC"):
+        return _in_utc
+    return lambda value: value
+
+
+def _text(value: Any) -> str:
+    if isinstance(value, dict | list | tuple):
+        return json.dumps(value, default=str, ensure_ascii=False)
+    return str(value)
+
+
+def _in_utc(value: dt.datetime) -> dt.datetime:
+    return value.replace(tzinfo=dt.UTC) if value.tzinfo is None else value.astimezone(dt.UTC)
+
+
+@contextmanager
+def _driver_errors(prefix: str) -> Iterator[None]:
+    """Any driver's exceptions in our words: drivers are unknown here, and so are their classes."""
+    try:
+        yield
+    except QueryRefused:
+        raise
+    except Exception as error:
+        text = str(error)
+        cause = Cause.MISSING if _MISSING.search(text) else Cause.DENIED if _DENIED.search(text) else Cause.OTHER
+        message = one_line(text, redact=cause is Cause.OTHER and not prefix)
+        raise QueryRefused(Cause.OTHER if prefix else cause, prefix + message) from error
+
+
+def _required_config(credentials: Any, chosen: Chosen) -> Any:
+    """dbt-adapters' `AdapterRequiredConfig`, without a project."""
+    from dbt.adapters.contracts.connection import QueryComment
+
+    @dataclass
+    class Required:
+        credentials: Any
+        profile_name: str
+        target_name: str
+        threads: int = 1
+        project_name: str = "dinmo"
+        query_comment: Any = field(default_factory=lambda: QueryComment(comment=""))
+        cli_vars: dict[str, Any] = field(default_factory=dict)
+        target_path: str = "target"
+        log_cache_events: bool = False
+
+    return Required(credentials, chosen.profile, chosen.target)

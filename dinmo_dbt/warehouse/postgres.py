@@ -1,0 +1,329 @@
+"""Postgres: COPY as CSV on dbt's own psycopg2 connection, parsed by Arrow: no Python object for any row.
+
+Three times faster than a server-side cursor, with the profile's own authentication and TLS. Every statement runs in
+a READ ONLY transaction that ends with it, so that a pooler in front of the server is safe.
+"""
+
+from __future__ import annotations
+
+import datetime as dt
+import os
+import threading
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager, suppress
+from decimal import ROUND_UP, Decimal, InvalidOperation, localcontext
+from io import BufferedReader, FileIO
+from pathlib import Path
+from typing import Any
+
+import psycopg2
+import psycopg2.extensions
+import pyarrow as pa
+import pyarrow.csv
+
+from dinmo_dbt.warehouse.dbt_profile import as_dbt_runs
+from dinmo_dbt.warehouse.profiles import Chosen
+from dinmo_dbt.warehouse.query import BATCH_ROWS, Cause, QueryRefused, column_list, one_line, select
+
+# One parsed block; also the longest row that can be read. Eight times 32K rows of 32 bytes, 32K of 256 bytes.
+BLOCK_BYTES = 8 << 20
+PIPE_BUFFER_BYTES = 1 << 20
+
+# How values are written, whatever the role's own settings are; with them the CSV reads back exactly. The time zone
+# stays the session's: views may depend on it, and `timestamptz` is written with its offset.
+_EXACT_TEXT = "set local datestyle = 'ISO'; set local extra_float_digits = 3; set local bytea_output = 'hex'"
+
+_WIDE_DECIMAL = pa.decimal256(76, 38)
+_DECIMAL_END = Decimal(10) ** 38 - 1
+_FINEST = Decimal(1).scaleb(-38)
+_FIRST_MOMENT = dt.datetime.min.replace(tzinfo=dt.UTC)
+_LAST_MOMENT = dt.datetime.max.replace(tzinfo=dt.UTC)
+
+# By type oid (pg_type.dat). `float4` prints the shortest text that is exact, and 0.1 read as a double stays 0.1.
+# Everything else is text as Postgres prints it: uuid, json, arrays, enums, intervals, money, ranges.
+_PLAIN: dict[int, pa.DataType] = {
+    16: pa.bool_(),
+    20: pa.int64(),
+    21: pa.int16(),
+    23: pa.int32(),
+    26: pa.int64(),
+    700: pa.float64(),
+    701: pa.float64(),
+}
+_FROM_TEXT: dict[int, pa.DataType] = {
+    17: pa.binary(),
+    1082: pa.date32(),
+    1083: pa.time64("us"),
+    1114: pa.timestamp("us"),
+    1184: pa.timestamp("us", "UTC"),
+}
+_NUMERIC = 1700
+
+# Classes of SQLSTATE whose messages speak of names and of the server; the others may quote a row's value.
+_ABOUT_NAMES = frozenset({"08", "0A", "25", "26", "28", "2F", "3D", "3F", "42", "53", "54", "55", "57", "58"})
+_MISSING = frozenset({"42P01", "3F000", "3D000"})
+
+
+class Postgres:
+    """Engine for `type: postgres`. Connections are opened when needed and kept until `close`; one read, one each."""
+
+    def __init__(self, credentials: Any, project_dir: Path, _chosen: Chosen) -> None:
+        self._credentials = credentials
+        self._project_dir = project_dir
+        self._idle: list[Any] = []
+        self._reads: list[_Copy] = []
+        self._give_back(self._open())
+
+    def schema(self, relation_name: str) -> pa.Schema:
+        return _schema(self._describe(select("*", relation_name, None)))
+
+    def batches(self, relation_name: str, columns: Sequence[str], where: str | None) -> Iterator[pa.RecordBatch]:
+        sql = select(column_list(columns, "postgres"), relation_name, where)
+        read = _Copy(self._taken(), sql, _schema(self._describe(sql)))
+        self._reads.append(read)
+        return self._each(read)
+
+    def _each(self, read: _Copy) -> Iterator[pa.RecordBatch]:
+        try:
+            yield from read.batches()
+        finally:
+            self._end(read)
+
+    def count(self, relation_name: str, where: str | None) -> int:
+        return int(self._value(select("count(*)", relation_name, where)))
+
+    def version(self) -> str:
+        at = f"{self._credentials.host}:{self._credentials.port}/{self._credentials.database}"
+        return f"{self._value('select version()')}, {at}"
+
+    def close(self) -> None:
+        for read in list(self._reads):
+            self._end(read)
+        for connection in self._idle:
+            connection.close()
+        self._idle.clear()
+
+    def _end(self, read: _Copy) -> None:
+        if read in self._reads:
+            self._reads.remove(read)
+            read.end()
+            self._give_back(read.connection)
+
+    def _describe(self, sql: str) -> Any:
+        with self._transaction() as cursor:
+            cursor.execute(f"select * from ({sql}) as described limit 0")
+            return cursor.description
+
+    def _value(self, sql: str) -> Any:
+        with self._transaction() as cursor:
+            cursor.execute(sql)
+            return cursor.fetchone()[0]
+
+    @contextmanager
+    def _transaction(self) -> Iterator[Any]:
+        connection = self._taken()
+        try:
+            with connection.cursor() as cursor:
+                yield cursor
+        except psycopg2.Error as error:
+            raise _refused(error) from error
+        finally:
+            self._give_back(connection)
+
+    def _taken(self) -> Any:
+        return self._idle.pop() if self._idle else self._open()
+
+    def _give_back(self, connection: Any) -> None:
+        with suppress(psycopg2.Error):
+            connection.rollback()
+        if connection.closed:
+            return
+        self._idle.append(connection)
+
+    def _open(self) -> Any:
+        from dbt.adapters.contracts.connection import Connection
+        from dbt.adapters.postgres.connections import PostgresConnectionManager
+        from dbt_common.exceptions import DbtBaseException
+
+        with as_dbt_runs(self._project_dir):
+            try:
+                wanted = Connection(type="postgres", name="dinmo", credentials=self._credentials)
+                connection = PostgresConnectionManager.open(wanted).handle
+                connection.commit()  # keeps the profile's `role`, which a rollback would undo
+                connection.set_client_encoding("UTF8")
+                connection.set_session(readonly=True)
+            except (psycopg2.Error, DbtBaseException) as error:
+                raise QueryRefused(Cause.OTHER, f"can't connect: {one_line(str(error), redact=False)}") from error
+            return connection
+
+
+class _Copy:
+    """One COPY under way: a thread feeds a pipe, Arrow parses the other end."""
+
+    def __init__(self, connection: Any, sql: str, schema: pa.Schema) -> None:
+        self.connection = connection
+        self._schema = schema
+        self._sql = f"copy ({sql}) to stdout (format csv, encoding 'UTF8', force_quote *)"
+        self._failure: Exception | None = None
+        source, sink = os.pipe()
+        self._source = BufferedReader(FileIO(source), PIPE_BUFFER_BYTES)
+        self._thread = threading.Thread(target=self._feed, args=(sink,), name="postgres-copy", daemon=True)
+        self._thread.start()
+
+    def _feed(self, descriptor: int) -> None:
+        try:
+            with os.fdopen(descriptor, "wb", buffering=PIPE_BUFFER_BYTES) as sink, self.connection.cursor() as cursor:
+                cursor.execute(_EXACT_TEXT)
+                cursor.copy_expert(self._sql, sink)
+        except (psycopg2.Error, OSError) as error:
+            self._failure = error
+
+    def batches(self) -> Iterator[pa.RecordBatch]:
+        try:
+            # An empty result is an empty file, which Arrow refuses.
+            if self._source.peek(1):
+                for block in _parsed(self._source, self._schema):
+                    converted = _converted(block, self._schema)
+                    for start in range(0, len(converted), BATCH_ROWS):
+                        yield converted.slice(start, BATCH_ROWS)
+        except pa.ArrowInvalid as error:
+            if self._failure is None:
+                message = "a row of it is longer than 8 MB or is not text in UTF-8"
+                raise QueryRefused(Cause.UNREADABLE, message) from error
+        # The end of the pipe is the end of the rows only if COPY says so.
+        self._thread.join()
+        if self._failure is not None:
+            raise _refused(self._failure) from self._failure
+
+    def end(self) -> None:
+        """Stop the COPY if it still runs, and wait for its thread: the connection is free again after this."""
+        if self._thread.is_alive():
+            with suppress(psycopg2.Error):
+                self.connection.cancel()
+            # Rows that are already on their way have to go somewhere, or the thread never ends.
+            with suppress(OSError, ValueError):
+                while self._source.read(PIPE_BUFFER_BYTES):
+                    pass
+            self._thread.join()
+        self._source.close()
+
+
+def _parsed(source: BufferedReader[FileIO], schema: pa.Schema) -> pa.csv.CSVStreamingReader:
+    read_as = {column.name: column.type if column.type in _PLAIN.values() else pa.utf8() for column in schema}
+    return pa.csv.open_csv(
+        pa.PythonFile(source, mode="r"),
+        read_options=pa.csv.ReadOptions(column_names=schema.names, block_size=BLOCK_BYTES, use_threads=True),
+        parse_options=pa.csv.ParseOptions(newlines_in_values=True, ignore_empty_lines=False),
+        convert_options=pa.csv.ConvertOptions(
+            column_types=read_as,
+            null_values=[""],
+            strings_can_be_null=True,
+            quoted_strings_can_be_null=False,
+            true_values=["t"],
+            false_values=["f"],
+        ),
+    )
+
+
+def _schema(description: Any) -> pa.Schema:
+    return pa.schema([pa.field(column.name, _type(column)) for column in description])
+
+
+def _type(column: Any) -> pa.DataType:
+    if column.type_code == _NUMERIC:
+        precision, scale = column.precision, column.scale
+        # Without a precision the scale is each value's own, and means nothing here.
+        if precision and precision <= 38 and scale is not None and 0 <= scale <= precision:
+            return pa.decimal128(precision, scale)
+        return _WIDE_DECIMAL
+    return _PLAIN.get(column.type_code) or _FROM_TEXT.get(column.type_code) or pa.utf8()
+
+
+def _converted(block: pa.RecordBatch, schema: pa.Schema) -> pa.RecordBatch:
+    columns = [_from_text(column, field) for column, field in zip(block.columns, schema, strict=True)]
+    return pa.RecordBatch.from_arrays(columns, schema=schema)
+
+
+def _from_text(column: pa.Array, field: pa.Field) -> pa.Array:
+    if column.type == field.type:
+        return column
+    if not pa.types.is_binary(field.type):
+        with suppress(pa.ArrowInvalid):
+            return column.cast(field.type)
+    # A block with a value that Arrow has no form for: rare, and then value by value.
+    one = _ONE_VALUE[field.type.id]
+    try:
+        return pa.array([None if text is None else one(text) for text in column.to_pylist()], field.type)
+    except (pa.ArrowInvalid, InvalidOperation) as error:
+        message = f"column {field.name} holds a number that {field.type} has no place for, such as NaN"
+        raise QueryRefused(Cause.UNREADABLE, f"{message}: replace it in the model's SQL") from error
+
+
+def _decimal(text: str) -> Decimal:
+    """NaN, infinity and what is beyond 38 digits becomes a number that no Salesforce field takes: one invalid row."""
+    number = Decimal(text)
+    if number.is_nan() or abs(number) > _DECIMAL_END:
+        return _DECIMAL_END
+    with localcontext() as context:
+        context.prec = 76
+        # Away from zero, so that more decimal places than can be sent never round to a number that can.
+        return number.quantize(_FINEST, rounding=ROUND_UP) if _places(number) > 38 else number
+
+
+def _places(number: Decimal) -> int:
+    exponent = number.as_tuple().exponent
+    return -exponent if isinstance(exponent, int) else 0
+
+
+# Infinity and the years outside 1 to 9999 become the nearest day there is, which no Salesforce field takes.
+
+
+def _date(text: str) -> dt.date:
+    try:
+        return dt.date.fromisoformat(text)
+    except ValueError:
+        return dt.date.min if _is_early(text) else dt.date.max
+
+
+def _timestamp(text: str) -> dt.datetime:
+    try:
+        at = dt.datetime.fromisoformat(text)  # also offsets with seconds, which Arrow has no form for
+    except ValueError:
+        return _FIRST_MOMENT if _is_early(text) else _LAST_MOMENT
+    return at.replace(tzinfo=dt.UTC) if at.tzinfo is None else at
+
+
+def _is_early(text: str) -> bool:
+    return text.startswith("-") or text.endswith(" BC")
+
+
+def _time(text: str) -> dt.time:
+    return dt.time.max if text.startswith("24:") else dt.time.fromisoformat(text)
+
+
+def _bytes(text: str) -> bytes:
+    return bytes.fromhex(text.removeprefix("\\x"))
+
+
+_ONE_VALUE: dict[int, Callable[[str], object]] = {
+    pa.decimal128(1, 0).id: _decimal,
+    _WIDE_DECIMAL.id: _decimal,
+    pa.date32().id: _date,
+    pa.timestamp("us").id: _timestamp,
+    pa.time64("us").id: _time,
+    pa.binary().id: _bytes,
+}
+
+
+def _refused(error: Exception) -> QueryRefused:
+    if not isinstance(error, psycopg2.Error):
+        return QueryRefused(Cause.LOST, one_line(str(error), redact=True))
+    state = error.pgcode or ""
+    message = one_line(error.diag.message_primary or str(error), redact=bool(state) and state[:2] not in _ABOUT_NAMES)
+    if state in _MISSING:
+        return QueryRefused(Cause.MISSING, message)
+    if state == "42501":
+        return QueryRefused(Cause.DENIED, message)
+    if state.startswith(("08", "57P")) or (not state and isinstance(error, psycopg2.OperationalError)):
+        return QueryRefused(Cause.LOST, message)
+    return QueryRefused(Cause.OTHER, message)
