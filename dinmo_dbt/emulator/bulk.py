@@ -385,7 +385,7 @@ class Ingest:
             return
         plan = self._plan(job, layout.header)
         # Salesforce promises no order; the shuffle is the job's own, so that two downloads agree.
-        shuffle = random.Random(job.number)  # noqa: S311
+        shuffle = random.Random(job.number)
         shuffle.shuffle(rows)
         with self._path(job.number).open("rb") as file:
             for batch, packed in rows:

@@ -115,17 +115,16 @@ def _rows(store: Store, query: Query, rids: Ints) -> Iterator[tuple[Any, ...]]:
 
 def _record(store: Store, query: Query, row: tuple[Any, ...], base: str) -> Record:
     record: Record = {"attributes": _attributes(store, query.table.sobject.name, row[0], base)}
-    width = len(query.items)
+    parents = {
+        parent.path: (parent.sobject.name, rid)
+        for parent, rid in zip(query.parents, row[len(query.items) + 1 :], strict=True)
+    }
     for place, item in enumerate(query.items, 1):
         target = record
-        parent_rid = row[place + width]
-        for depth, name in enumerate(item.path[:-1]):
-            last = depth == len(item.path) - 2
-            if target.get(name) is None:
-                if last and parent_rid is None:
-                    target[name] = None
-                else:
-                    target[name] = {"attributes": _attributes(store, item.sobject.name, parent_rid or 0, base)}
+        for depth, name in enumerate(item.path[:-1], 1):
+            kind, rid = parents[item.path[:depth]]
+            if name not in target:
+                target[name] = None if rid is None else {"attributes": _attributes(store, kind, rid, base)}
             target = target[name]
             if target is None:
                 break
@@ -135,7 +134,7 @@ def _record(store: Store, query: Query, row: tuple[Any, ...], base: str) -> Reco
 
 
 def _attributes(store: Store, name: str, rid: int, base: str) -> Record:
-    return {"type": name, "url": f"{base}/sobjects/{name}/{store.codec.encode(rid)}"} if rid else {"type": name}
+    return {"type": name, "url": f"{base}/sobjects/{name}/{store.codec.encode(rid)}"}
 
 
 def json_value(store: Store, field: Field, value: Any) -> Any:

@@ -36,9 +36,16 @@ class Item:
 
     path: tuple[str, ...]
     field: Field
-    sobject: SObject
     sql: str
-    present: str  # SQL that is null when a parent on the path is
+
+
+@dataclass(frozen=True, slots=True)
+class Parent:
+    """A joined parent: its path of relationship names, its object, and the SQL of its integer."""
+
+    path: tuple[str, ...]
+    sobject: SObject
+    rid: str
 
 
 @dataclass(frozen=True, slots=True)
@@ -47,6 +54,7 @@ class Query:
 
     table: Table
     items: tuple[Item, ...]
+    parents: tuple[Parent, ...]
     count: str | None  # COUNT() or COUNT(field): what is counted, '' for COUNT()
     count_alias: str
     tables: str  # FROM and the joins of parents
@@ -62,7 +70,7 @@ class Query:
 
     def rows_sql(self) -> str:
         """Rows by their integers, given as one JSON array; the order is the caller's."""
-        columns = ", ".join(["t.rid", *(i.sql for i in self.items), *(i.present for i in self.items)])
+        columns = ", ".join(["t.rid", *(i.sql for i in self.items), *(p.rid for p in self.parents)])
         return f"SELECT {columns} {self.tables} WHERE t.rid IN (SELECT value FROM json_each(?))"
 
 
@@ -139,8 +147,9 @@ class _Compiler:
         offset = self._whole(parts, "offset") or 0
         if count == "" and order:
             raise _malformed("COUNT() queries can not have an ORDER BY clause")
+        parents = tuple(Parent(p, o, f"{a}.rid") for p, (a, o) in self.joins.items() if p)
         return Query(
-            table, tuple(items), count, count_alias, self.tables, where, ", ".join([*order, "t.rid"]),
+            table, tuple(items), parents, count, count_alias, self.tables, where, ", ".join([*order, "t.rid"]),
             tuple(self.parameters), limit, offset,
         )  # fmt: skip
 
@@ -211,15 +220,13 @@ class _Compiler:
         chosen = [
             f for f in sobject.fields if names == ["ALL"] or (names == ["CUSTOM"]) == f.custom
         ]  # fmt: skip
-        return [Item((f.name,), f, sobject, self._column("t", f), "1") for f in chosen]
+        return [Item((f.name,), f, self._column("t", f)) for f in chosen]
 
     def _item(self, node: Node, sobject: SObject, aliases: set[str]) -> Item:
-        sql, target, path, owner, alias = self._resolve(node, sobject, aliases)
-        return Item(path, target, owner, sql, "1" if alias == "t" else f"{alias}.rid")
+        sql, target, path = self._resolve(node, sobject, aliases)
+        return Item(path, target, sql)
 
-    def _resolve(
-        self, node: Node, sobject: SObject, aliases: set[str]
-    ) -> tuple[str, Field, tuple[str, ...], SObject, str]:
+    def _resolve(self, node: Node, sobject: SObject, aliases: set[str]) -> tuple[str, Field, tuple[str, ...]]:
         """A field path to its SQL, joining the parents on the way."""
         names = [str(t) for t in node.children]
         if len(names) > 1 and names[0].lower() in aliases and sobject.relationship(names[0]) is None:
@@ -257,7 +264,7 @@ class _Compiler:
                 "field, be sure to append the '__c' after the custom field name. Please reference your WSDL or the "
                 "describe call for the appropriate names.",
             )
-        return self._column(alias, target), target, (*path, target.name), current, alias
+        return self._column(alias, target), target, (*path, target.name)
 
     def _column(self, alias: str, target: Field) -> str:
         if target.sql is not None:
