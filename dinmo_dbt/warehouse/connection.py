@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any, Protocol
 
 from dinmo_dbt.errors import WarehouseError
 from dinmo_dbt.warehouse import dbt_profile, profiles
-from dinmo_dbt.warehouse.query import Cause, QueryRefused
+from dinmo_dbt.warehouse.query import Cause, QueryRefused, why_not_condition
 
 if TYPE_CHECKING:
     import pyarrow as pa
@@ -79,6 +79,7 @@ class Warehouse:
         """
         assert columns, "a read names its columns"
         with self._said_plainly(relation_name, where):
+            self._check(where)
             batches = self._engine.batches(relation_name, columns, where)
         return self._each(batches, relation_name, where)
 
@@ -91,6 +92,7 @@ class Warehouse:
     def count(self, relation_name: str, where: str | None) -> int:
         """How many rows `read` would give."""
         with self._said_plainly(relation_name, where):
+            self._check(where)
             return self._engine.count(relation_name, where)
 
     def ping(self) -> str:
@@ -108,6 +110,11 @@ class Warehouse:
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
         self.close()
+
+    def _check(self, where: str | None) -> None:
+        refusal = why_not_condition(where, self.connected.adapter_type) if where else None
+        if refusal:
+            raise QueryRefused(Cause.OTHER, refusal)
 
     @contextmanager
     def _said_plainly(self, relation_name: str, where: str | None) -> Iterator[None]:

@@ -14,6 +14,7 @@ BATCH_ROWS = 32_768
 
 _BACKTICK = frozenset({"bigquery", "databricks", "spark", "hive", "impala", "mysql", "mariadb"})
 _BRACKET = frozenset({"fabric", "sqlserver", "synapse"})
+_BACKSLASH = frozenset({"bigquery", "databricks", "spark", "hive", "impala", "mysql", "mariadb", "snowflake"})
 
 
 class Cause(Enum):
@@ -46,6 +47,26 @@ def quote(name: str, adapter_type: str) -> str:
     if adapter_type in _BRACKET:
         return "[" + name.replace("]", "]]") + "]"
     return '"' + name.replace('"', '""') + '"'
+
+
+def why_not_condition(where: str, adapter_type: str) -> str | None:
+    """Why that text can't be one condition: it ends its parenthesis, or the statement. None if it can.
+
+    The user's SQL is trusted, but a slip in it must not read other rows than it says, or run something else.
+    """
+    plain = r"'(?:[^'\\]|''|\\.)*'" if adapter_type in _BACKSLASH else r"'(?:[^']|'')*'"
+    quoted = rf"""--[^\n]*|/\*.*?\*/|\$(\w*)\$.*?\$\1\$|"(?:[^"]|"")*"|`[^`]*`|\be'(?:[^'\\]|''|\\.)*'|{plain}"""
+    bare = re.sub(quoted, " ", where, flags=re.DOTALL | re.IGNORECASE)
+    if re.search(r"""['"`]|/\*""", bare):
+        return "a quotation mark or comment in the condition is not closed"
+    if ";" in bare:
+        return "the condition holds a semicolon: it must be one SQL condition"
+    depth = 0
+    for parenthesis in re.findall(r"[()]", bare):
+        depth += 1 if parenthesis == "(" else -1
+        if depth < 0:
+            break
+    return None if depth == 0 else "the parentheses of the condition don't match"
 
 
 def select(what: str, relation_name: str, where: str | None) -> str:
