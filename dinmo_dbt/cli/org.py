@@ -29,7 +29,18 @@ def embedded(org: Org, config: EmulatorConfig) -> Iterator[Org]:
     if standing:
         yield _addressed(org, standing)
         return
-    command = [sys.executable, "-m", "dinmo_dbt", "emulator", "serve", "--port", "0", "--json", "--exit-with-stdin"]
+    command = [
+        sys.executable,
+        "-m",
+        "dinmo_dbt",
+        "emulator",
+        "serve",
+        "--port",
+        "0",
+        "--json",
+        "--exit-with-stdin",
+        "--private",
+    ]
     command += ["--data", str(config.data), "--schema", str(config.schema), "--records", str(config.records)]
     # A session of its own: a Ctrl-C in the terminal reaches this process, which ends the child in its own time.
     with subprocess.Popen(

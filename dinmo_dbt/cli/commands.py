@@ -1,0 +1,70 @@
+"""The commands and their help, put together. Nothing heavy is imported here: `--help` must stay quick."""
+
+from __future__ import annotations
+
+from typing import Annotated
+
+import typer
+
+from dinmo_dbt import __version__
+from dinmo_dbt.cli import declared, demonstration, emulators, looking, states, syncing
+
+_EPILOG = (
+    "Exit codes: 0 done, nothing rejected; 1 failed; 2 usage or configuration; 3 some rows rejected or invalid; "
+    "4 refused by a guard or gate; 5 state locked or refused; 6 rows with unknown outcome; 7 counts do not add up; "
+    "10 plan --detailed-exitcode found changes; 130 interrupted; 143 terminated."
+)
+
+
+def app() -> typer.Typer:
+    """The whole command line."""
+    root = _group("Sync dbt models to Salesforce: only what changed, every row accounted for.", epilog=_EPILOG)
+    root.callback()(_root)
+    root.command("list")(declared.list_activations)
+    root.command("debug")(declared.debug)
+    root.command("validate")(declared.validate)
+    root.command("plan")(syncing.plan)
+    root.command("sync")(syncing.sync)
+    root.command("run", context_settings={"allow_extra_args": True, "ignore_unknown_options": True})(syncing.run)
+    root.command("status")(looking.status)
+    root.command("history")(looking.history)
+    root.command("rejected")(looking.rejected)
+    root.command("demo")(demonstration.demo)
+
+    state = _group("What Salesforce last acknowledged, per activation and org.")
+    state.command("show")(states.show)
+    state.command("reset")(states.reset)
+    state.command("move")(states.move)
+    root.add_typer(state, name="state")
+
+    emulator = _group("A Salesforce org on localhost.")
+    emulator.command("serve")(emulators.serve)
+    emulator.command("reset")(emulators.reset)
+    root.add_typer(emulator, name="emulator")
+    return root
+
+
+def _group(text: str, *, epilog: str | None = None) -> typer.Typer:
+    return typer.Typer(
+        help=text,
+        epilog=epilog,
+        no_args_is_help=True,
+        add_completion=False,
+        rich_markup_mode=None,
+        pretty_exceptions_enable=False,
+        context_settings={"help_option_names": ["-h", "--help"]},
+    )
+
+
+def _print_version(wanted: bool) -> None:
+    if wanted:
+        typer.echo(f"dinmo-dbt {__version__}")
+        raise typer.Exit
+
+
+def _root(
+    version: Annotated[
+        bool, typer.Option("--version", callback=_print_version, is_eager=True, help="Print the version.")
+    ] = False,
+) -> None:
+    """Sync dbt models to Salesforce: only what changed, every row accounted for."""

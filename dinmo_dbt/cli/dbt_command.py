@@ -1,0 +1,87 @@
+"""`run -- dbt …`: dbt as a subprocess, its output passed through, its flags read so that both mean the same target."""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+from dinmo_dbt.errors import UsageError
+
+# Our flag -> how dbt spells it.
+_SHARED = {
+    "target": ("--target", "-t"),
+    "profile": ("--profile",),
+    "project-dir": ("--project-dir",),
+    "profiles-dir": ("--profiles-dir",),
+    "target-path": ("--target-path",),
+    "vars": ("--vars",),
+}
+
+
+class DbtCommand:
+    """One dbt command line, and whether it left run results of its own."""
+
+    wrote_results = False
+
+    def __init__(self, arguments: list[str]) -> None:
+        if not arguments:
+            raise UsageError("DB803", "no dbt command was given", hint="dinmo-dbt run -- dbt build")
+        self.arguments = arguments
+
+    def shared(self, own: dict[str, str | None]) -> dict[str, str | None]:
+        """The settings both sides use: dbt's, or ours where dbt's command names none. UsageError where they differ."""
+        result: dict[str, str | None] = {}
+        for name, spellings in _SHARED.items():
+            given, ours = self._value(spellings), own[name]
+            if given is not None and ours is not None and given != ours:
+                raise UsageError(
+                    "DB804",
+                    f"--{name} is {ours} here and {given} in the dbt command",
+                    hint="give it once, in the dbt command",
+                )
+            result[name] = given if given is not None else ours
+            if given is None and ours is not None:
+                self.arguments += [spellings[0], ours]
+        return result
+
+    def _value(self, spellings: tuple[str, ...]) -> str | None:
+        found = None
+        for number, argument in enumerate(self.arguments):
+            name, equals, value = argument.partition("=")
+            if name in spellings:
+                following = self.arguments[number + 1] if number + 1 < len(self.arguments) else None
+                found = value if equals else following
+        return found
+
+    def run(self, target_path: Path, *, as_json: bool) -> int:
+        """dbt's exit code; `wrote_results` says whether run_results.json carries a new invocation id."""
+        before = _invocation(target_path)
+        try:
+            # With --json our stdout is one document, so dbt's output goes to stderr.
+            done = subprocess.run(self.arguments, check=False, stdout=sys.stderr if as_json else None)
+        except FileNotFoundError:
+            beside = Path(sys.executable).with_name(self.arguments[0])
+            if not beside.is_file():
+                message = f"{self.arguments[0]} is not on the PATH"
+                raise UsageError("DB805", message, hint="activate dbt's environment") from None
+            done = subprocess.run(
+                [str(beside), *self.arguments[1:]], check=False, stdout=sys.stderr if as_json else None
+            )
+        except OSError as error:
+            message = f"{self.arguments[0]} can't be run: {error.strerror}"
+            raise UsageError("DB805", message, hint=f"PATH is {os.environ.get('PATH', '')}") from error
+        after = _invocation(target_path)
+        self.wrote_results = after is not None and after != before
+        return done.returncode
+
+
+def _invocation(target_path: Path) -> str | None:
+    try:
+        results = json.loads((target_path / "run_results.json").read_bytes())
+    except (OSError, ValueError):
+        return None
+    found = results.get("metadata", {}).get("invocation_id") if isinstance(results, dict) else None
+    return found if isinstance(found, str) else None

@@ -1,0 +1,188 @@
+"""list, validate and debug: what is declared, whether it is right, and whether everything can be reached."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from dinmo_dbt.cli import options
+from dinmo_dbt.cli.console import Console
+from dinmo_dbt.cli.session import Flags, Session
+from dinmo_dbt.errors import ConfigError, DinmoError, Problem
+
+if TYPE_CHECKING:
+    from dinmo_dbt.activation import Activation
+
+
+def list_activations(
+    select: options.Select = None,
+    exclude: options.Exclude = None,
+    target: options.Target = None,
+    profile: options.Profile = None,
+    project_dir: options.ProjectDir = None,
+    profiles_dir: options.ProfilesDir = None,
+    target_path: options.TargetPath = None,
+    vars: options.Vars = None,
+    as_json: options.Json = False,
+) -> None:
+    """List the declared activations: model, object, mode, key, match, schedule."""
+    from dinmo_dbt import render
+
+    console = Console(as_json)
+    flags = Flags(
+        project_dir, profiles_dir, profile, target, target_path, vars, tuple(select or ()), tuple(exclude or ())
+    )
+    with Session(flags, console, offline=True) as session:
+        rows = [_listed(activation) for activation in session.chosen]
+        console.answer(_table(("activation", "model", "object", "mode", "match", "enabled"), rows))
+        console.document(render.document("list", activations=rows))
+
+
+def _listed(activation: Activation) -> dict[str, Any]:
+    match = activation.match
+    return {
+        "activation": activation.name,
+        "model": activation.model_name + (f" [{activation.segment}]" if activation.segment else ""),
+        "unique_id": activation.model,
+        "destination": activation.destination,
+        "object": activation.object,
+        "mode": activation.mode.value,
+        "key": list(activation.key),
+        "match": f"{match.column} = {match.field}" if match else "",
+        "fields": len(activation.fields),
+        "enabled": "yes" if activation.enabled else "no",
+        "tags": list(activation.tags),
+        "file": activation.file,
+    }
+
+
+def _table(columns: tuple[str, ...], rows: list[dict[str, Any]]) -> list[str]:
+    cells = [list(columns), *([str(row[column]) for column in columns] for row in rows)]
+    widths = [max(len(line[number]) for line in cells) for number in range(len(columns))]
+    return ["  ".join(cell.ljust(width) for cell, width in zip(line, widths, strict=True)).rstrip() for line in cells]
+
+
+def validate(
+    online: Annotated[
+        bool, typer.Option("--online", help="Check objects and fields against Salesforce's describe, too.")
+    ] = False,
+    select: options.Select = None,
+    exclude: options.Exclude = None,
+    target: options.Target = None,
+    profile: options.Profile = None,
+    project_dir: options.ProjectDir = None,
+    profiles_dir: options.ProfilesDir = None,
+    target_path: options.TargetPath = None,
+    vars: options.Vars = None,
+    as_json: options.Json = False,
+    quiet: options.Quiet = False,
+) -> None:
+    """Check every activation, and report all problems in one go. Offline: nothing but files is read."""
+    from dinmo_dbt import render
+
+    console = Console(as_json, quiet)
+    flags = Flags(
+        project_dir, profiles_dir, profile, target, target_path, vars, tuple(select or ()), tuple(exclude or ())
+    )
+    problems: list[Problem] = []
+    count = 0
+    with Session(flags, console, offline=not online) as session:
+        try:
+            count = len(session.chosen)
+            session.say_notes()
+            if online:
+                for activation in session.chosen:
+                    problems += _against_describe(session, activation)
+        except ConfigError as error:
+            problems += error.problems
+    if problems:
+        console.problems(problems)
+    else:
+        against = "offline and against Salesforce" if online else "offline; --online checks against Salesforce"
+        console.answer([f"{render.count(count, 'activation')} valid ({against})"])
+    console.document(
+        render.document("validate", valid=not problems, problems=[render.problem_json(p) for p in problems])
+    )
+    raise typer.Exit(2 if problems else 0)
+
+
+def _against_describe(session: Session, activation: Activation) -> tuple[Problem, ...]:
+    from dinmo_dbt.mapping import resolve
+
+    destination = session.destination(activation.destination)
+    try:
+        schema = destination.describe(activation.object)
+        return resolve(activation, schema, destination.describe, None)[1]
+    except ConfigError as error:
+        place = f"{activation.meta_path}.object"
+        return tuple(Problem(p.code, p.message, p.where or place, p.hint) for p in error.problems)
+
+
+def debug(
+    target: options.Target = None,
+    profile: options.Profile = None,
+    project_dir: options.ProjectDir = None,
+    profiles_dir: options.ProfilesDir = None,
+    target_path: options.TargetPath = None,
+    vars: options.Vars = None,
+    as_json: options.Json = False,
+) -> None:
+    """Check profile, warehouse, artifacts, state and Salesforce login, one by one."""
+    from dinmo_dbt import render
+
+    console = Console(as_json)
+    checks: list[dict[str, Any]] = []
+    worst = 0
+    flags = Flags(project_dir, profiles_dir, profile, target, target_path, vars)
+    with Session(flags, console) as session:
+        for name, check in (
+            ("dbt project", lambda: str(session.root)),
+            ("dbt target", lambda: f"{session.target[1]} of profile {session.target[0]}"),
+            ("dinmo.yml", lambda: f"destinations {', '.join(session.project.targets)}"),
+            ("manifest", lambda: f"dbt {session.manifest.dbt_version}, {session.target_path / 'manifest.json'}"),
+            ("activations", lambda: ", ".join(a.name for a in session.declared.activations) or "none"),
+            ("warehouse", lambda: _warehouse(session)),
+            ("state", lambda: f"{session.state.location}" + ("" if session.state.exists() else " (none yet)")),
+        ):
+            worst = max(worst, _check(console, checks, name, check))
+        try:
+            destinations = sorted(session.project.orgs)
+        except DinmoError:
+            destinations = []
+        for destination in destinations:
+            worst = max(
+                worst,
+                _check(console, checks, f"destination {destination}", lambda name=destination: _org(session, name)),
+            )
+    console.document(render.document("debug", ok=worst == 0, checks=checks))
+    raise typer.Exit(worst)
+
+
+def _check(console: Console, checks: list[dict[str, Any]], name: str, check: Any) -> int:
+    from dinmo_dbt import render
+
+    try:
+        told = check()
+    except DinmoError as error:
+        console.answer([f"{name}: ERROR"])
+        console.problems(error.problems)
+        checks.append({"check": name, "ok": False, "problems": [render.problem_json(p) for p in error.problems]})
+        return error.exit_code
+    console.answer([f"{name}: OK, {told}"])
+    checks.append({"check": name, "ok": True, "told": told})
+    return 0
+
+
+def _warehouse(session: Session) -> str:
+    connected = session.warehouse.connected
+    database = f"{connected.database}." if connected.database else ""
+    return f"{session.warehouse.ping()}, {database}{connected.schema}, {session.warehouse.profiles_file}"
+
+
+def _org(session: Session, name: str) -> str:
+    destination = session.destination(name)
+    usage = destination.usage
+    used = f", {usage.used:,} of {usage.limit:,} daily API calls used" if usage.limit else ""
+    kind = " (embedded emulator)" if session.project.org(name).is_emulator else ""
+    return f"org {destination.org_id}{kind}, user {destination.username}, {destination.instance_url}{used}"

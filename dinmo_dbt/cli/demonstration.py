@@ -1,0 +1,178 @@
+"""demo: a dbt project reaches a local Salesforce org, then only the changes, then nothing."""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+
+from dinmo_dbt.errors import ConfigError, DinmoError
+
+
+def demo(
+    keep: Annotated[
+        bool, typer.Option("--keep", help="Leave the project and the org where they are, to look around.")
+    ] = False,
+) -> None:
+    """Watch the sample project reach a local Salesforce org. Needs nothing: no account, no network."""
+    began = time.monotonic()
+    with _workplace(keep=keep) as project:
+        os.environ["DINMO_PROJECT_DIR"] = str(project)
+        os.environ.pop("DINMO_TARGET", None)
+        _say(
+            "A dbt project of a small SaaS company, and a Salesforce org on localhost.",
+            f"Both live in {project}" + ("" if keep else " until the demo ends") + ".",
+        )
+        _dbt(project, "build")
+        with _emulator(project) as told:
+            _say(f"The org is {told['organization_id']} at {told['instance_url']}. Nothing is in it but 110 accounts.")
+            _dinmo("plan")
+            _dinmo("sync")
+            _say("A day passes: plans change, customers join, events come in.")
+            _dbt(project, "build", "--vars", "{day: 2}")
+            _dinmo("plan")
+            _say("What would change in Salesforce, old -> new:")
+            _dinmo("plan", "--show-values", "--select", "accounts_to_crm")
+            _dinmo("sync")
+            _say("And once more: nothing changed, so nothing is sent.")
+            _dinmo("sync")
+            _say("As Salesforce holds them now:")
+            _show_records(project)
+        _say(
+            f"Done in {time.monotonic() - began:.0f} s; everything that was started is stopped.",
+            "Where to look next:",
+            "  sample_dbt_project/models/marts/_marts.yml   the activations, in the models' meta",
+            "  sample_dbt_project/dinmo.yml                 which org each dbt target means",
+            "  dinmo-dbt validate --online, dinmo-dbt rejected, dinmo-dbt history --help",
+        )
+        if keep:
+            _say(f"cd {project} && dinmo-dbt status", "dinmo-dbt emulator serve   # the same org again")
+
+
+def sample_project() -> Path:
+    """The sample project: beside the package in a checkout, inside it in an installed wheel."""
+    package = Path(__file__).resolve().parent.parent
+    for place in (package / "sample_dbt_project", package.parent / "sample_dbt_project"):
+        if (place / "dbt_project.yml").is_file():
+            return place
+    raise ConfigError("DB809", "the sample project is not installed", where=str(package))
+
+
+@contextmanager
+def _workplace(*, keep: bool) -> Iterator[Path]:
+    folder = Path(tempfile.mkdtemp(prefix="dinmo-dbt-demo-"))
+    try:
+        project = folder / "sample_dbt_project"
+        ignored = shutil.ignore_patterns("target", "logs", "*.duckdb", "*.duckdb.wal", ".dinmo", "__pycache__", "*.py")
+        shutil.copytree(sample_project(), project, ignore=ignored)
+        yield project
+    finally:
+        if not keep:
+            shutil.rmtree(folder, ignore_errors=True)
+
+
+@contextmanager
+def _emulator(project: Path) -> Iterator[dict[str, Any]]:
+    """A standing server, so that every command of the demo talks to one org; it stops when its stdin closes."""
+    command = [sys.executable, "-m", "dinmo_dbt", "emulator", "serve", "--json", "--exit-with-stdin"]
+    with subprocess.Popen(
+        command, cwd=project, stdin=subprocess.PIPE, stdout=subprocess.PIPE, start_new_session=True
+    ) as child:
+        assert child.stdin is not None
+        assert child.stdout is not None
+        try:
+            line = child.stdout.readline()
+            if not line:
+                raise DinmoError("DB630", "the emulator did not start; it says why above")
+            told: dict[str, Any] = json.loads(line)
+            yield told
+        finally:
+            child.stdin.close()
+            try:
+                child.wait(timeout=15)
+            except subprocess.TimeoutExpired:
+                child.kill()
+
+
+def _dinmo(*arguments: str) -> None:
+    from dinmo_dbt.cli import run
+
+    _command("dinmo-dbt", *arguments)
+    code = run(arguments)
+    if code:
+        raise typer.Exit(code)
+    _say()
+
+
+def _dbt(project: Path, *arguments: str) -> None:
+    """dbt as its own process; of its output the last line is enough, unless it fails."""
+    _command("dbt", *arguments)
+    script = Path(sys.executable).with_name("dbt")
+    command = [str(script) if script.exists() else "dbt", *arguments, "--no-use-colors"]
+    environment = {**os.environ, "DBT_SEND_ANONYMOUS_USAGE_STATS": "false", "DBT_PROFILES_DIR": str(project)}
+    done = subprocess.run(command, cwd=project, env=environment, capture_output=True, text=True, check=False)
+    lines = done.stdout.splitlines()
+    if done.returncode:
+        sys.stdout.write(done.stdout + done.stderr)
+        raise DinmoError("DB810", f"dbt {arguments[0]} failed; its output is above")
+    for line in [text for text in lines if "Finished running" in text or "Done." in text]:
+        sys.stdout.write(line + "\n")
+    _say()
+
+
+def _show_records(project: Path) -> None:
+    from dinmo_dbt.cli.console import Console
+    from dinmo_dbt.cli.session import Flags, Session
+
+    with Session(Flags(project_dir=project), Console(quiet=True)) as session:
+        destination = session.destination("crm")
+        for name, by, keys, fields in _RECORDS:
+            _print_records(destination, name, by, keys, fields)
+
+
+# Object, external id, a few of its values, the fields to show.
+_RECORDS: tuple[tuple[str, str, tuple[str, ...], tuple[str, ...]], ...] = (
+    (
+        "Customer__c",
+        "Customer_Id__c",
+        ("CUS-00642", "CUS-00777", "CUS-00901"),
+        ("Name", "Plan__c", "MRR__c", "Email__c"),
+    ),
+)
+
+
+def _print_records(destination: Any, name: str, by: str, keys: tuple[str, ...], fields: tuple[str, ...]) -> None:
+    import pyarrow as pa
+
+    schema = destination.describe(name)
+    field = schema.field(by)
+    found = destination.lookup(name, field, pa.array(keys))
+    known = tuple(schema.field(f).name for f in fields if schema.field(f))
+    records = destination.read(name, (field.name, *known), tuple(found["record_id"].to_pylist()))
+    for record in sorted(records, key=lambda r: str(r[field.name])):
+        told = ", ".join(f"{f} {record.get(f)}" for f in known)
+        sys.stdout.write(f"  {name} {record['Id']}  {record[field.name]}: {told}\n")
+    _say()
+
+
+def _command(*words: str) -> None:
+    shown = " ".join(f"'{word}'" if " " in word else word for word in words)
+    sys.stdout.write(f"$ {shown}\n")
+    sys.stdout.flush()
+
+
+def _say(*lines: str) -> None:
+    for line in lines:
+        sys.stdout.write(line + "\n")
+    sys.stdout.write("\n" if lines else "")
+    sys.stdout.flush()

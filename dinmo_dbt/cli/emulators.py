@@ -1,0 +1,85 @@
+"""emulator serve and reset."""
+
+from __future__ import annotations
+
+import json
+import sys
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+
+from dinmo_dbt.cli import options
+from dinmo_dbt.cli.console import Console
+from dinmo_dbt.cli.session import Flags, Session
+from dinmo_dbt.errors import DinmoError
+
+Data = Annotated[Path | None, typer.Option("--data", help="Folder that keeps the org (default: the project's).")]
+
+
+def serve(
+    port: Annotated[int, typer.Option("--port", min=0, max=65535, help="0: any free port.")] = 0,
+    schema: Annotated[Path | None, typer.Option("--schema", help="SFDX source tree (force-app).")] = None,
+    records: Annotated[Path | None, typer.Option("--records", help="Folder of <Object>.csv starting records.")] = None,
+    data: Data = None,
+    project_dir: options.ProjectDir = None,
+    exit_with_stdin: Annotated[bool, typer.Option("--exit-with-stdin", help="Stop when stdin closes.")] = False,
+    standing: Annotated[
+        bool, typer.Option("--standing/--private", hidden=True, help="Whether other commands may use this server.")
+    ] = True,
+    as_json: Annotated[bool, typer.Option("--json", help="One JSON line when it listens.")] = False,
+) -> None:
+    """Serve a Salesforce org on 127.0.0.1 until stopped; in a dbt project, the one that `org: emulator` uses."""
+    from dinmo_dbt import emulator
+
+    if data is None:
+        with Session(Flags(project_dir), Console(), offline=True) as session:
+            config = session.project.emulator
+            schema, records, data = schema or config.schema, records or config.records, config.data
+    try:
+        emulator.serve(
+            schema=_existing(schema),
+            data=data,
+            records=_existing(records),
+            port=port,
+            standing=standing,
+            exit_with_stdin=exit_with_stdin,
+            announce=lambda told: _announce(told, as_json=as_json),
+        )
+    except emulator.EmulatorError as error:
+        raise _told(error, data) from error
+
+
+def _existing(path: Path | None) -> Path | None:
+    return path if path is not None and path.is_dir() else None
+
+
+def _announce(told: dict[str, Any], *, as_json: bool) -> None:
+    if as_json:
+        sys.stdout.write(json.dumps(told) + "\n")
+    else:
+        sys.stdout.write(
+            f"Salesforce emulator at {told['instance_url']}, org {told['organization_id']}, user {told['username']}\n"
+            f"  access token: {told['access_token']}\n  Ctrl-C stops it; the org stays in its data folder\n"
+        )
+    sys.stdout.flush()
+
+
+def reset(data: Data = None, project_dir: options.ProjectDir = None, as_json: options.Json = False) -> None:
+    """Empty the org: the next start mints a new one, with its starting records."""
+    from dinmo_dbt import emulator, render
+
+    console = Console(as_json)
+    if data is None:
+        with Session(Flags(project_dir), console, offline=True) as session:
+            data = session.project.emulator.data
+    try:
+        emulator.reset(data)
+    except emulator.EmulatorError as error:
+        raise _told(error, data) from error
+    console.answer([f"emptied {data}"])
+    console.document(render.document("emulator reset", data=str(data)))
+
+
+def _told(error: Exception, data: Path) -> DinmoError:
+    return DinmoError("DB631", str(error), where=str(data))

@@ -1,0 +1,210 @@
+"""status, history and rejected: what the runs so far have left behind. Only the state is read."""
+
+from __future__ import annotations
+
+import time
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from dinmo_dbt.cli import options
+from dinmo_dbt.cli.console import Console
+from dinmo_dbt.cli.session import Flags, Session
+from dinmo_dbt.errors import UsageError
+
+if TYPE_CHECKING:
+    import pyarrow as pa
+
+
+def status(
+    select: options.Select = None,
+    exclude: options.Exclude = None,
+    target: options.Target = None,
+    profile: options.Profile = None,
+    project_dir: options.ProjectDir = None,
+    profiles_dir: options.ProfilesDir = None,
+    target_path: options.TargetPath = None,
+    vars: options.Vars = None,
+    as_json: options.Json = False,
+) -> None:
+    """Per activation: last run, rows known, rows waiting, rows in flight."""
+    from dinmo_dbt import render
+
+    console = Console(as_json)
+    flags = Flags(
+        project_dir, profiles_dir, profile, target, target_path, vars, tuple(select or ()), tuple(exclude or ())
+    )
+    with Session(flags, console, offline=True) as session:
+        known = session.state.known()
+        entries = []
+        for activation in session.chosen:
+            own = [state for state in known if state.name == activation.name]
+            last = next(iter(session.state.runs([activation.name], 1)), None)
+            entries.append(
+                {
+                    "activation": activation.name,
+                    "enabled": activation.enabled,
+                    "last_run": last,
+                    "orgs": [
+                        {
+                            "org_id": state.org_id,
+                            "rows": state.rows,
+                            "left": state.left,
+                            "waiting": state.pending,
+                            "in_flight": state.in_flight,
+                        }
+                        for state in own
+                    ],
+                }
+            )
+        console.answer(line for entry in entries for line in _status_lines(entry))
+        console.document(render.document("status", activations=entries))
+
+
+def _status_lines(entry: dict[str, Any]) -> list[str]:
+    last = entry["last_run"]
+    if last is None:
+        return [f"{entry['activation']}: never synced"]
+    lines = [f"{entry['activation']}: {last['status']} at {_moment(last['started'])} (run {last['run_id']})"]
+    for org in entry["orgs"]:
+        parts = [f"{org['rows']:,} rows known"]
+        parts += [f"{org[name]:,} {name.replace('_', ' ')}" for name in ("left", "waiting", "in_flight") if org[name]]
+        lines.append(f"  org {org['org_id']}: {', '.join(parts)}")
+    return lines
+
+
+def history(
+    run_id: Annotated[str | None, typer.Argument(metavar="[RUN]", help="One run, in full.")] = None,
+    limit: Annotated[int, typer.Option("--limit", min=1, max=1000, help="How many runs.")] = 20,
+    select: options.Select = None,
+    exclude: options.Exclude = None,
+    target: options.Target = None,
+    profile: options.Profile = None,
+    project_dir: options.ProjectDir = None,
+    profiles_dir: options.ProfilesDir = None,
+    target_path: options.TargetPath = None,
+    vars: options.Vars = None,
+    as_json: options.Json = False,
+) -> None:
+    """The latest runs, newest first, or one run in full."""
+    from dinmo_dbt import render
+
+    console = Console(as_json)
+    flags = Flags(
+        project_dir, profiles_dir, profile, target, target_path, vars, tuple(select or ()), tuple(exclude or ())
+    )
+    with Session(flags, console, offline=True) as session:
+        if run_id:
+            run = _run(session, run_id)
+            console.answer(_run_lines(run))
+            console.document(render.document("history", run=run))
+            return
+        names = [activation.name for activation in session.chosen] if select or exclude else None
+        runs = session.state.runs(names, limit)
+        console.answer([_run_line(run) for run in runs] or ["no runs yet"])
+        console.document(render.document("history", runs=runs))
+
+
+def _run(session: Session, run_id: str) -> dict[str, Any]:
+    run = session.state.run(run_id)
+    if run is None:
+        raise UsageError("DB806", f"no run {run_id}", hint="dinmo-dbt history lists them")
+    return run
+
+
+def _run_line(run: dict[str, Any]) -> str:
+    outcome, counts = run.get("outcome") or {}, run.get("counts") or {}
+    parts = [f"{outcome.get('succeeded', 0):,} sent"]
+    for name in ("rejected", "held", "unknown"):
+        if outcome.get(name):
+            parts.append(f"{outcome[name]:,} {name}")
+    for name in ("invalid", "no_match"):
+        if counts.get(name):
+            parts.append(f"{counts[name]:,} {name.replace('_', ' ')}")
+    parts.append(f"{counts.get('unchanged', 0):,} unchanged")
+    return f"{_moment(run['started'])}  {run['run_id']}  {run['activation']}  {run['status']}  {', '.join(parts)}"
+
+
+def _run_lines(run: dict[str, Any]) -> list[str]:
+    lines = [_run_line(run), f"  org {run['org_id']}, {run['object']}, {run['mode']}"]
+    if run["finished"]:
+        lines.append(f"  {run['finished'] - run['started']:.2f}s, {run.get('api_calls', 0)} API calls")
+    for name in ("counts", "outcome", "recovered"):
+        told = ", ".join(f"{key} {number:,}" for key, number in (run.get(name) or {}).items() if number)
+        if told:
+            lines.append(f"  {name}: {told}")
+    if run.get("jobs"):
+        lines.append(f"  jobs: {', '.join(run['jobs'])}")
+    if run.get("problem"):
+        lines.append(f"  {run['problem']['code']}: {run['problem']['message']}")
+    return lines
+
+
+def rejected(
+    run_id: Annotated[
+        str | None, typer.Argument(metavar="[RUN]", help="That run's; default: each activation's last.")
+    ] = None,
+    limit: Annotated[int, typer.Option("--limit", min=1, help="How many rows per activation.")] = 50,
+    select: options.Select = None,
+    exclude: options.Exclude = None,
+    target: options.Target = None,
+    profile: options.Profile = None,
+    project_dir: options.ProjectDir = None,
+    profiles_dir: options.ProfilesDir = None,
+    target_path: options.TargetPath = None,
+    vars: options.Vars = None,
+    as_json: options.Json = False,
+) -> None:
+    """Rows that were not delivered, by key: fate, code, field, Salesforce's message and what to do."""
+    from dinmo_dbt import render
+
+    console = Console(as_json)
+    flags = Flags(
+        project_dir, profiles_dir, profile, target, target_path, vars, tuple(select or ()), tuple(exclude or ())
+    )
+    entries = []
+    with Session(flags, console, offline=True) as session:
+        if run_id:
+            runs = [_run(session, run_id)]
+        else:
+            found = (session.state.runs([activation.name], 1) for activation in session.chosen)
+            runs = [run for latest in found for run in latest]
+        for run in runs:
+            table = session.state.not_delivered(run)
+            rows = [_told(row) for row in table.slice(0, limit).to_pylist()]
+            entries.append(
+                {"activation": run["activation"], "run_id": run["run_id"], "total": len(table), "rows": rows}
+            )
+            console.answer(_rejected_lines(run, table, rows))
+    if not any(entry["total"] for entry in entries):
+        console.answer(["every row was delivered"])
+    console.document(render.document("rejected", activations=entries))
+
+
+def _told(row: dict[str, Any]) -> dict[str, Any]:
+    from dinmo_dbt.salesforce.errors import hint
+
+    return {**row, "hint": hint(row["code"] or "", row["fields"] or "") if row["fate"] == "rejected" else ""}
+
+
+def _rejected_lines(run: dict[str, Any], table: pa.Table, rows: list[dict[str, Any]]) -> list[str]:
+    if not len(table):
+        return []
+    lines = [f"{run['activation']}, run {run['run_id']}: {len(table):,} not delivered"]
+    for row in rows:
+        where = f" [{row['fields']}]" if row["fields"] else ""
+        lines.append(f"  {row['key']}  {row['fate']}  {row['code']}{where}  {_masked(row['message'] or '')}")
+        if row["hint"]:
+            lines.append(f"      -> {row['hint']}")
+    if len(table) > len(rows):
+        lines.append(f"  and {len(table) - len(rows):,} more: --limit {len(table)}")
+    return lines
+
+
+def _masked(message: str) -> str:
+    """One line, without what a terminal would obey."""
+    return "".join(character if character.isprintable() else " " for character in message)
+
+
+def _moment(seconds: float) -> str:
+    return time.strftime("%Y-%m-%d %H:%M:%SZ", time.gmtime(seconds))

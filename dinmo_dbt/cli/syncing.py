@@ -1,0 +1,528 @@
+"""plan, sync and run: from declared activations to delivered rows."""
+
+from __future__ import annotations
+
+import json
+import os
+import secrets
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from dinmo_dbt.cli import options
+from dinmo_dbt.cli.console import Console, worst
+from dinmo_dbt.cli.session import Flags, Session
+from dinmo_dbt.errors import DinmoError, Problem, Refused, StateError
+
+if TYPE_CHECKING:
+    from dinmo_dbt.activation import Activation
+    from dinmo_dbt.plan import Ceilings, Plan
+    from dinmo_dbt.state import ActivationState, ScanSpool
+    from dinmo_dbt.sync import SyncRun
+
+SAMPLE_ROWS = 20
+_STATUS_EXIT = {"success": 0, "rejected": 3, "unknown": 6, "failed": 1, "refused": 4, "skipped": 0, "blocked": 4}
+
+
+def plan(
+    select: options.Select = None,
+    exclude: options.Exclude = None,
+    show_values: Annotated[
+        bool, typer.Option("--show-values", help="For up to 20 rows: what Salesforce holds now -> what would be sent.")
+    ] = False,
+    detailed_exitcode: Annotated[
+        bool, typer.Option("--detailed-exitcode", help="Exit 10 when a sync would send rows.")
+    ] = False,
+    full: options.Full = False,
+    first_sync: options.FirstSync = False,
+    allow_changes: options.AllowChanges = 0,
+    allow_remap: options.AllowRemap = 0,
+    ignore_gate: options.IgnoreGate = False,
+    require_built: options.RequireBuilt = False,
+    allow_target_mismatch: options.TargetMismatch = False,
+    target: options.Target = None,
+    profile: options.Profile = None,
+    project_dir: options.ProjectDir = None,
+    profiles_dir: options.ProfilesDir = None,
+    target_path: options.TargetPath = None,
+    vars: options.Vars = None,
+    as_json: options.Json = False,
+    quiet: options.Quiet = False,
+) -> None:
+    """Show what a sync would send, and why. Changes nothing, here or in Salesforce."""
+    console = Console(as_json, quiet)
+    flags = Flags(
+        project_dir, profiles_dir, profile, target, target_path, vars, tuple(select or ()), tuple(exclude or ())
+    )
+    with Session(flags, console) as session:
+        raise typer.Exit(
+            _plan(
+                session,
+                _ceilings(full, first_sync, allow_changes, allow_remap),
+                _Gating(ignore_gate, require_built, allow_target_mismatch),
+                show_values=show_values,
+                detailed=detailed_exitcode,
+            )
+        )
+
+
+def sync(
+    select: options.Select = None,
+    exclude: options.Exclude = None,
+    full: options.Full = False,
+    first_sync: options.FirstSync = False,
+    allow_changes: options.AllowChanges = 0,
+    allow_remap: options.AllowRemap = 0,
+    ignore_gate: options.IgnoreGate = False,
+    require_built: options.RequireBuilt = False,
+    allow_target_mismatch: options.TargetMismatch = False,
+    target: options.Target = None,
+    profile: options.Profile = None,
+    project_dir: options.ProjectDir = None,
+    profiles_dir: options.ProfilesDir = None,
+    target_path: options.TargetPath = None,
+    vars: options.Vars = None,
+    threads: Annotated[int | None, typer.Option("--threads", help="Accepted as dbt's; syncs run one by one.")] = None,  # noqa: ARG001
+    as_json: options.Json = False,
+    quiet: options.Quiet = False,
+    log_format: options.LogFormat = "text",
+) -> None:
+    """Send what changed since Salesforce last acknowledged it: parents first, every row accounted for."""
+    console = Console(as_json, quiet, log_format)
+    flags = Flags(
+        project_dir, profiles_dir, profile, target, target_path, vars, tuple(select or ()), tuple(exclude or ())
+    )
+    with Session(flags, console) as session:
+        gating = _Gating(ignore_gate, require_built, allow_target_mismatch)
+        raise typer.Exit(_sync(session, _ceilings(full, first_sync, allow_changes, allow_remap), gating))
+
+
+def run(
+    context: typer.Context,
+    select: options.Select = None,
+    exclude: options.Exclude = None,
+    first_sync: options.FirstSync = False,
+    allow_changes: options.AllowChanges = 0,
+    allow_remap: options.AllowRemap = 0,
+    target: options.Target = None,
+    profile: options.Profile = None,
+    project_dir: options.ProjectDir = None,
+    profiles_dir: options.ProfilesDir = None,
+    target_path: options.TargetPath = None,
+    vars: options.Vars = None,
+    as_json: options.Json = False,
+    quiet: options.Quiet = False,
+) -> None:
+    """Run dbt, then sync what it built: dinmo-dbt run -- dbt build --select marts."""
+    from dinmo_dbt.cli.dbt_command import DbtCommand
+
+    command = DbtCommand(list(context.args))
+    own = {
+        "target": target,
+        "profile": profile,
+        "project-dir": str(project_dir) if project_dir else None,
+        "profiles-dir": str(profiles_dir) if profiles_dir else None,
+        "target-path": str(target_path) if target_path else None,
+        "vars": vars,
+    }
+    shared = command.shared(own)
+    console = Console(as_json, quiet)
+    flags = Flags(
+        project_dir=Path(shared["project-dir"]) if shared["project-dir"] else None,
+        profiles_dir=Path(shared["profiles-dir"]) if shared["profiles-dir"] else None,
+        profile=shared["profile"],
+        target=shared["target"],
+        target_path=Path(shared["target-path"]) if shared["target-path"] else None,
+        vars=shared["vars"],
+        select=tuple(select or ()),
+        exclude=tuple(exclude or ()),
+    )
+    with Session(flags, console) as before:
+        target_folder = before.target_path
+    dbt_code = command.run(target_folder, as_json=as_json)
+    if not command.wrote_results:
+        console.say("dbt wrote no run results of its own: nothing to sync")
+        raise typer.Exit(max(dbt_code, 0) and 1)
+    with Session(flags, console) as session:
+        ceilings = _ceilings(False, first_sync, allow_changes, allow_remap)
+        code = _sync(session, ceilings, _Gating(require_built=True, only_built=True))
+    raise typer.Exit(worst([code, 1]) if dbt_code else code)
+
+
+@dataclass(frozen=True)
+class _Gating:
+    """How strictly dbt's own verdict is taken."""
+
+    ignore: bool = False
+    require_built: bool = False
+    allow_target_mismatch: bool = False
+    only_built: bool = False  # `run`: what dbt did not build is not of interest, and not a skip worth a line
+
+
+def _ceilings(full: bool, first_sync: bool, allow_changes: int, allow_remap: int) -> Ceilings:
+    from dinmo_dbt.plan import Ceilings
+
+    return Ceilings(allow_changes=allow_changes, allow_remap=allow_remap, first_sync=first_sync, full=full)
+
+
+def _skip_reason(session: Session, activation: Activation, gating: _Gating) -> tuple[str, str] | None:
+    """Why an activation is not synced: (status, reason); None if it is."""
+    from dinmo_dbt.gate import Standing
+
+    if not activation.enabled:
+        return "skipped", "enabled: false"
+    if gating.ignore:
+        return None
+    verdict = session.gate.verdict(activation.model)
+    if verdict.is_blocked:
+        return "blocked", verdict.reason
+    if verdict.standing is Standing.UNBUILT and gating.require_built:
+        return "skipped", verdict.reason or "not built by the last dbt command"
+    return None
+
+
+def _ordered(session: Session, activations: list[Activation]) -> list[Activation]:
+    """Parents first, as the objects' lookups say."""
+    from dinmo_dbt.manifest import cycles, order
+    from dinmo_dbt.mapping import referenced_objects
+
+    def references(activation: Activation) -> set[str]:
+        schema = session.destination(activation.destination).describe(activation.object)
+        return set(referenced_objects(schema, activation))
+
+    if len(activations) > 1:
+        for note in cycles(activations, references):
+            session.console.note(note)
+        return list(order(activations, references))
+    return activations
+
+
+@contextmanager
+def _spool(session: Session) -> Iterator[ScanSpool]:
+    from dinmo_dbt.state import ScanSpool
+
+    spool = ScanSpool(session.scratch)
+    try:
+        yield spool
+    finally:
+        spool.close()
+
+
+def _draw(
+    session: Session, activation: Activation, state: ActivationState, spool: ScanSpool, ceilings: Ceilings
+) -> Plan:
+    from dinmo_dbt.plan import draw
+
+    state.refuse_renamed([declared.name for declared in session.declared.activations])
+    destination = session.destination(activation.destination)
+    return draw(activation, session.warehouse, destination, state, spool, ceilings=ceilings)
+
+
+# plan
+
+
+def _plan(session: Session, ceilings: Ceilings, gating: _Gating, *, show_values: bool, detailed: bool) -> int:
+    from dinmo_dbt import render
+
+    console = session.console
+    chosen = session.chosen
+    session.say_notes()
+    session.check_target(allow_mismatch=gating.allow_target_mismatch)
+    documents: list[dict[str, Any]] = []
+    codes, sends = [0], False
+    fitting = []
+    for activation in chosen:
+        skip = _skip_reason(session, activation, gating)
+        if skip:
+            console.answer([f"{activation.name}: would be skipped: {skip[1]}", ""])
+            documents.append({"activation": activation.name, "skipped": skip[1]})
+        else:
+            fitting.append(activation)
+    for activation in _ordered(session, fitting):
+        try:
+            with _spool(session) as spool:
+                destination = session.destination(activation.destination)
+                state = session.state.view(destination.org_id, activation)
+                drawn = _draw(session, activation, state, spool, ceilings)
+                samples = _samples(session, drawn) if show_values else None
+                console.answer([*_org_note(state), *render.plan_lines(drawn, samples or ()), ""])
+                documents.append(render.plan_json(drawn, samples))
+                sends = sends or drawn.has_changes
+                codes.append(4 if drawn.refusal else 0)
+        except DinmoError as error:
+            console.problems(error.problems)
+            documents.append(
+                {"activation": activation.name, "problems": [render.problem_json(p) for p in error.problems]}
+            )
+            codes.append(error.exit_code)
+    console.document(render.document("plan", activations=documents))
+    code = worst(codes)
+    return 10 if detailed and sends and code == 0 else code
+
+
+def _org_note(state: ActivationState) -> list[str]:
+    if state.exists or not state.other_orgs:
+        return []
+    return [f"{state.activation.name} was synced to another org before; org {state.org_id} starts without state"]
+
+
+def _samples(session: Session, drawn: Plan) -> list[dict[str, Any]]:
+    """Up to 20 rows, changed ones first: what Salesforce holds now (one call) and what would be sent."""
+    import pyarrow as pa
+
+    from dinmo_dbt import values
+    from dinmo_dbt.changes import Kind
+
+    picked: list[tuple[Any, dict[str, Any], str]] = []
+    for batch in sorted(drawn.batches, key=lambda b: b.operation == "insert"):
+        kinds = drawn.changes.kind[batch.rows]
+        order = sorted(range(len(batch.rows)), key=lambda n: (kinds[n] == Kind.ADDED, n))[: SAMPLE_ROWS - len(picked)]
+        if not order:
+            break
+        chosen = batch.rows[sorted(order)]
+        table = drawn.batch_rows(type(batch)(batch.operation, batch.api, batch.columns, batch.match, chosen))
+        texts = {c.header: values.text(table[c.header].combine_chunks(), c.field).to_pylist() for c in batch.columns}
+        known = drawn.known_ids(table["key"].combine_chunks(), chosen)
+        for number, key in enumerate(table["key"].to_pylist()):
+            row = {header: column[number] for header, column in texts.items() if header != "Id"}
+            picked.append((key, row, known[number]))
+    ids = tuple(dict.fromkeys(record_id for _, _, record_id in picked if record_id))
+    fields = tuple(sorted({header for _, row, _ in picked for header in row if "." not in header}))
+    held: dict[str, dict[str, Any]] = {}
+    if ids and fields:
+        destination = session.destination(drawn.activation.destination)
+        held = {str(record["Id"]): record for record in destination.read(drawn.schema.name, fields, ids)}
+    samples = []
+    for key, row, record_id in picked:
+        now = held.get(record_id or "", {})
+        changes = [
+            {"field": header, "now": _as_text(now.get(header)), "then": then}
+            for header, then in row.items()
+            if record_id is None or "." in header or not _alike(drawn, header, now.get(header), then, pa)
+        ]
+        samples.append(
+            {"kind": "update" if record_id else "create", "key": key, "record_id": record_id, "fields": changes}
+        )
+    return samples
+
+
+def _as_text(value: Any) -> str | None:
+    if value is None:
+        return None
+    if isinstance(value, bool):
+        return "true" if value else "false"
+    return str(value)
+
+
+def _alike(drawn: Plan, header: str, now: Any, then: str | None, pa: Any) -> bool:
+    """Whether Salesforce already holds the value, as far as its own form of it tells."""
+    from dinmo_dbt import values
+
+    field = drawn.schema.field(header)
+    if field is None:
+        return False
+    both = [values.from_text(pa.array([text], pa.utf8()), field) for text in (_as_text(now), then)]
+    first, second = (values.echo_form(array, field)[0].as_py() for array in both)
+    return bool(first == second)
+
+
+# sync
+
+
+@dataclass
+class _Report:
+    """What target/dinmo_run_results.json says."""
+
+    started: float
+    results: list[dict[str, Any]] = field(default_factory=list)
+    codes: list[int] = field(default_factory=lambda: [0])
+
+    def add(self, activation: Activation, status: str, seconds: float, message: str, **content: Any) -> None:
+        self.codes.append(content.pop("exit_code", _STATUS_EXIT[status]))
+        self.results.append(
+            {
+                "unique_id": activation.model,
+                "activation": activation.name,
+                "object": activation.object,
+                "status": status,
+                "message": message,
+                "execution_time": round(seconds, 3),
+                **content,
+            }
+        )
+
+
+def _sync(session: Session, ceilings: Ceilings, gating: _Gating) -> int:
+    from dinmo_dbt import render
+
+    console = session.console
+    chosen = session.chosen
+    session.say_notes()
+    session.refuse_unsafe()
+    for note in session.gate.notes if not gating.ignore else ():
+        console.note(note)
+    session.check_target(allow_mismatch=gating.allow_target_mismatch)
+    report = _Report(time.time())
+    skips = {activation.name: _skip_reason(session, activation, gating) for activation in chosen}
+    if gating.only_built:
+        chosen = tuple(a for a in chosen if (skip := skips[a.name]) is None or skip[0] == "blocked")
+    fitting = _ordered(session, [activation for activation in chosen if skips[activation.name] is None])
+    console.timed(f"Syncing {render.count(len(chosen), 'activation')} for dbt target {session.target[1]}")
+    left_over = [activation for activation in chosen if skips[activation.name] is not None]
+    for number, activation in enumerate([*fitting, *left_over], 1):
+        place = f"{number} of {len(chosen)}"
+        skip = skips[activation.name]
+        if skip:
+            console.timed(render.dotted(f"{place} SKIP {activation.name}", skip[1]))
+            report.add(activation, skip[0], 0.0, skip[1])
+        else:
+            _sync_one(session, activation, ceilings, place, report)
+    code = worst(report.codes)
+    _write_results(session, report)
+    console.timed(_summary(report))
+    console.document(render.document("sync", exit_code=code, results=report.results))
+    return code
+
+
+def _sync_one(session: Session, activation: Activation, ceilings: Ceilings, place: str, report: _Report) -> None:
+    from dinmo_dbt import render
+
+    console = session.console
+    what = f"sync {activation.name} ({activation.model_name} -> {activation.object}, {activation.mode})"
+    console.timed(render.dotted(f"{place} START {what}", "RUN"))
+    began = time.monotonic()
+    try:
+        run = _run_activation(session, activation, ceilings)
+    except DinmoError as error:
+        seconds = time.monotonic() - began
+        status = "refused" if isinstance(error, Refused) else "failed"
+        console.timed(
+            render.dotted(
+                f"{place} {'REFUSED' if status == 'refused' else 'ERROR'} {activation.name}", f"in {seconds:.2f}s"
+            )
+        )
+        console.problems(error.problems)
+        problems = [render.problem_json(problem) for problem in error.problems]
+        report.add(
+            activation, status, seconds, str(error.problems[0].message), problems=problems, exit_code=error.exit_code
+        )
+        return
+    seconds = time.monotonic() - began
+    word = {"success": "OK", "rejected": "WARN", "unknown": "UNKNOWN", "failed": "ERROR"}[run.status.value]
+    status = render.run_status(run, seconds)
+    console.timed(render.dotted(f"{place} {word} {activation.name}", status))
+    for line in _after(run):
+        console.say(f"          {line}")
+    if run.problem:
+        console.problems([run.problem])
+    report.add(activation, run.status.value, seconds, status, run_id=run.run_id, **render.run_json(run))
+
+
+def _after(run: SyncRun) -> list[str]:
+    """What is worth a line under a finished activation: rows not delivered, and what an earlier run had left."""
+    import pyarrow as pa
+
+    from dinmo_dbt import render
+
+    lines = []
+    recovered = run.recovered
+    settled = recovered.succeeded + recovered.rejected + recovered.held + recovered.unknown
+    if settled:
+        lines.append(
+            f"settled first, from a run that was cut off: {recovered.succeeded:,} of {settled:,} rows were accepted"
+        )
+    if run.not_delivered:
+        lines += render.left_out_lines(pa.concat_tables(run.not_delivered))
+    return lines
+
+
+def _run_activation(session: Session, activation: Activation, ceilings: Ceilings) -> SyncRun:
+    """One activation from lock to history. Raises DinmoError when nothing could be sent."""
+    import pyarrow as pa
+
+    from dinmo_dbt import render
+    from dinmo_dbt.cli.progress import progress
+    from dinmo_dbt.plan import LEFT_OUT
+    from dinmo_dbt.sync import SyncRun, execute, recover
+
+    destination = session.destination(activation.destination)
+    calls_before = destination.calls
+    run = SyncRun(_run_id(session.clock.now()), session.clock.now())
+    with session.state.locked(destination.org_id, activation) as state, _spool(session) as spool:
+        if not state.exists and state.other_orgs:
+            session.console.say(f"          first sync to org {destination.org_id}; state of other orgs is not used")
+        detail = {"mode": activation.mode.value, "object": activation.object, "model": activation.model}
+        session.state.start_run(run.run_id, destination.org_id, activation.name, detail)
+        status = "failed"
+        try:
+            with progress(activation.name, enabled=not session.console.quiet) as shown:
+                recover(destination, state, session.clock, run=run, progress=shown)
+                state.reload()
+                drawn = _draw(session, activation, state, spool, ceilings)
+                for note in drawn.notes:
+                    session.console.say(f"          note: {note}")
+                shown.planned(drawn.counts.planned)
+                execute(drawn, destination, state, session.clock, run=run, progress=shown)
+            status = run.status.value
+        except DinmoError as error:
+            status = "refused" if isinstance(error, Refused | StateError) else "failed"
+            run.problem = run.problem or error.problems[0]
+            raise
+        except BaseException:
+            status = "interrupted"
+            raise
+        finally:
+            tables = run.not_delivered or [LEFT_OUT.empty_table()]
+            detail = {**detail, **render.run_json(run), "api_calls": destination.calls - calls_before}
+            session.state.finish_run(run.run_id, status, detail, pa.concat_tables(tables))
+    return run
+
+
+def _run_id(now: float) -> str:
+    return time.strftime("%Y%m%dT%H%M%S", time.gmtime(now)) + f"-{secrets.token_hex(3)}"
+
+
+def _summary(report: _Report) -> str:
+    groups = [
+        ("PASS", ("success",)),
+        ("WARN", ("rejected", "unknown")),
+        ("ERROR", ("failed",)),
+        ("REFUSED", ("refused",)),
+        ("SKIP", ("skipped", "blocked")),
+    ]
+    counts = [f"{name}={sum(r['status'] in statuses for r in report.results)}" for name, statuses in groups]
+    return f"Done. {' '.join(counts)} TOTAL={len(report.results)}"
+
+
+def _write_results(session: Session, report: _Report) -> None:
+    """target/dinmo_run_results.json, shaped like dbt's run results: whole or not at all."""
+    from dinmo_dbt import __version__
+
+    content = {
+        "metadata": {
+            "dinmo_schema_version": "1",
+            "dinmo_version": __version__,
+            "generated_at": time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime()),
+            "dbt_invocation_id": session.manifest.invocation_id,
+        },
+        "args": {
+            "target": session.target[1],
+            "select": list(session.flags.select),
+            "exclude": list(session.flags.exclude),
+        },
+        "elapsed_time": round(time.time() - report.started, 3),
+        "results": report.results,
+    }
+    path = session.target_path / "dinmo_run_results.json"
+    partial = path.with_suffix(f".{os.getpid()}.tmp")
+    try:
+        partial.write_text(json.dumps(content, indent=2), encoding="utf-8")
+        partial.replace(path)
+    except OSError as error:
+        partial.unlink(missing_ok=True)
+        session.console.note(Problem("DB802", f"can't be written: {error.strerror}; the history has it", str(path)))
