@@ -245,6 +245,11 @@ class Session:
         parent = self.project.state_location if self.project.state_location.is_dir() else None
         return Path(self.stack.enter_context(tempfile.TemporaryDirectory(prefix="dinmo-", dir=parent)))
 
+    @property
+    def api_calls(self) -> int:
+        """HTTP calls to every org so far, logins included."""
+        return sum(destination.calls for destination in self._destinations.values())
+
     def destination(self, name: str) -> SalesforceDestination:
         """The org of a destination, logged in; the embedded one is started for the command's duration."""
         if name not in self._destinations:

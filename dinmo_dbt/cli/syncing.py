@@ -385,7 +385,7 @@ def _sync(session: Session, ceilings: Ceilings, gating: _Gating) -> int:
     code = worst(report.codes)
     _write_results(session, report)
     console.timed(_summary(report))
-    console.document(render.document("sync", exit_code=code, results=report.results))
+    console.document(render.document("sync", exit_code=code, api_calls=session.api_calls, results=report.results))
     return code
 
 
