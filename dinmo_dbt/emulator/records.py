@@ -320,7 +320,11 @@ class _RolledBackError(Exception):
 def _text(field: Field, value: Any) -> str | None:
     """A JSON value as text. Scalars are coerced, as Salesforce does a number in a string; others are refused."""
     match value:
-        case None | str():
+        case None:
+            return None
+        case str():
+            if not value.isascii() and any("\ud800" <= c <= "\udfff" for c in value):
+                raise _parser_error("Invalid UTF-16 surrogate in a string value at [line:1, column:1]")
             return value
         case bool():
             return "true" if value else "false"

@@ -25,6 +25,7 @@ from dinmo_dbt.emulator.store import Store, Table, fold, quoted
 
 _LENGTH_MAX = 100_000
 _PARENTS_MAX = 5
+_LIMIT_MAX = 2**31
 _ESCAPES = {"n": "\n", "r": "\r", "t": "\t", "b": "\b", "f": "\f"}
 
 Node = Tree[Token]
@@ -159,7 +160,7 @@ class _Compiler:
         text = str(parts[rule].children[0])
         if not text.isdigit():
             raise _malformed(f"unexpected token: {text}")
-        return int(text)
+        return min(int(text), _LIMIT_MAX)
 
     def _from(self, node: Node) -> tuple[SObject, str | None]:
         names = [str(t) for t in _tree(node.children[0]).children]
@@ -286,7 +287,7 @@ class _Compiler:
         match node.data:
             case "or_condition" | "and_condition":
                 word = " OR " if node.data == "or_condition" else " AND "
-                return "(" + word.join(self._condition(_tree(c), sobject, aliases) for c in node.children) + ")"
+                return _balanced([self._condition(_tree(c), sobject, aliases) for c in node.children], word)
             case "not_condition":
                 return f"NOT coalesce({self._condition(_only(node), sobject, aliases)}, 0)"
             case "semi_join" | "anti_join":
@@ -462,6 +463,14 @@ class _Compiler:
         column = start - (self.text.rfind("\n", 0, start) + 1) + 1
         row = self.text.count("\n", 0, start) + 1
         return f"\n{context}\n{caret}\nERROR at Row:{row}:Column:{column}\n"
+
+
+def _balanced(terms: list[str], word: str) -> str:
+    """Terms joined as a balanced tree: SQLite refuses an expression 1000 levels deep, SOQL does not."""
+    if len(terms) == 1:
+        return terms[0]
+    half = len(terms) // 2
+    return f"({_balanced(terms[:half], word)}{word}{_balanced(terms[half:], word)})"
 
 
 def _parts(tree: Node) -> dict[str, Node]:

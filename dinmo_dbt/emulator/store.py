@@ -8,7 +8,6 @@ this module knows HTTP or the rules of fields.
 from __future__ import annotations
 
 import secrets
-import shutil
 import sqlite3
 import tempfile
 import threading
@@ -19,7 +18,7 @@ from datetime import UTC, datetime
 from pathlib import Path
 
 from dinmo_dbt.emulator.errors import EmulatorError, SchemaError
-from dinmo_dbt.emulator.ids import ALPHABET, COUNTER_BITS, Codec, base62
+from dinmo_dbt.emulator.ids import ALPHABET, COUNTER_BITS, Codec, base62, checksum
 from dinmo_dbt.emulator.schema import TEXT_TYPES, Field, Schema, SObject
 
 FORMAT_VERSION = 1
@@ -93,8 +92,9 @@ class Store:
     """
 
     def __init__(self, data: Path | None, schema: Schema) -> None:
-        self._temporary = Path(tempfile.mkdtemp(prefix="dinmo-emulator-")) if data is None else None
-        self.folder = self._temporary or Path(data or ".")
+        # The object removes its folder when it is closed, collected, or the interpreter ends.
+        self._temporary = tempfile.TemporaryDirectory(prefix="dinmo-emulator-") if data is None else None
+        self.folder = Path(self._temporary.name) if self._temporary is not None else Path(data or ".")
         self.folder.mkdir(parents=True, exist_ok=True)
         self.jobs_folder = self.folder / "jobs"
         self.jobs_folder.mkdir(exist_ok=True)
@@ -154,13 +154,14 @@ class Store:
             for connection in self._opened:
                 connection.close()
         if self._temporary is not None:
-            shutil.rmtree(self._temporary, ignore_errors=True)
+            self._temporary.cleanup()
 
     def _connect(self, *, cache_kib: int) -> sqlite3.Connection:
         connection = sqlite3.connect(self._path, timeout=30.0, isolation_level=None, check_same_thread=False)
         with self._opened_lock:
             self._opened.append(connection)
         connection.create_function("fold", 1, fold, deterministic=True)
+        connection.execute("PRAGMA page_size = 8192")
         connection.execute("PRAGMA journal_mode = WAL")
         # NORMAL keeps the database whole after a kill or a power cut; only the last commits may be lost to the latter.
         connection.execute(f"PRAGMA synchronous = {'OFF' if self._temporary else 'NORMAL'}")
@@ -264,8 +265,6 @@ class Store:
 
     def job_id(self, number: int, kind: str = "750") -> str:
         """A job's 18-character id, made like a record's."""
-        from dinmo_dbt.emulator.ids import checksum
-
         id15 = f"{kind}{self._instance}{base62(number, 9)}"
         return id15 + checksum(id15)
 

@@ -6,6 +6,7 @@ Opens the data folder, starts the worker that runs Bulk jobs, answers requests f
 from __future__ import annotations
 
 import gzip
+import io
 import json
 import threading
 import uuid
@@ -188,6 +189,8 @@ class App:
             self._authorize(request, path)
             request.environ["emulator.version"] = _version(values.pop("version"))
             self._count()
+        if not self._worker.is_alive() and not self._stop.is_set():
+            raise ApiError(500, "UNKNOWN_EXCEPTION", "The emulator's job worker stopped: its stderr says why")
         handler: Callable[..., Response] = getattr(self, f"_on_{endpoint}")
         return handler(request, **values)
 
@@ -403,10 +406,8 @@ class App:
         content = parts.get("content", b"")
         if len(content) > MULTIPART_CHARS_MAX:
             raise ApiError(400, "CLIENTINPUTERROR", "The content part is larger than 100,000 characters")
-        from io import BytesIO
-
         job = self._ingest.create(_parsed(parts.get("job", b"")), version)
-        self._ingest.upload(job["id"], BytesIO(content), "utf-8")
+        self._ingest.upload(job["id"], io.BytesIO(content), "utf-8")
         return self._ingest.change_state(job["id"], "UploadComplete")
 
     def _on_ingest_job(self, request: Request, job: str) -> Response:

@@ -174,3 +174,10 @@ def test_a_query_of_many_values_uses_the_index(org: Org) -> None:
 def test_tooling_objects_do_not_exist(org: Org) -> None:
     reply = org.get("/tooling/query", params={"q": "SELECT Id FROM SandboxProcess"})
     assert (reply.status_code, reply.json()[0]["errorCode"]) == (400, "INVALID_TYPE")
+
+
+def test_thousands_of_conditions_are_no_problem(org: Org) -> None:
+    terms = " OR ".join(f"(Name = 'n{i}' AND Amount__c = {i})" for i in range(2000))
+    soql = f"SELECT Id FROM Customer__c WHERE {terms} LIMIT 99999999999999999999"
+    job = org.post("/jobs/query", {"operation": "query", "query": soql}).json()
+    assert org.wait(job["id"], "query")["state"] == "JobComplete"

@@ -156,3 +156,31 @@ def test_text_is_measured_in_characters(org: Org) -> None:
     assert org.post("/sobjects/Customer__c", {"Plan__c": "é" * 255}).status_code == 201
     assert org.post("/sobjects/Customer__c", {"Plan__c": "é" * 256}).json()[0]["errorCode"] == "STRING_TOO_LONG"
     assert org.post("/sobjects/Customer__c", {"Plan__c": " " * 300 + "x"}).status_code == 201
+
+
+def test_a_lone_surrogate_is_refused(org: Org) -> None:
+    body = '{"Plan__c": "\\ud800"}'
+    reply = org.http.post(f"{org.base}/sobjects/Customer__c", data=body, headers={"Content-Type": "application/json"})
+    assert (reply.status_code, reply.json()[0]["errorCode"]) == (400, "JSON_PARSER_ERROR")
+
+
+def test_many_threads_read_and_write_at_once(org: Org) -> None:
+    import threading
+
+    failures: list[str] = []
+
+    def work(number: int) -> None:
+        for turn in range(10):
+            reply = org.http.patch(
+                f"{org.base}/sobjects/Customer__c/Code__c/thread-{number}-{turn % 3}", json={"Amount__c": turn}
+            )
+            found = org.http.get(f"{org.base}/query", params={"q": "SELECT COUNT() FROM Customer__c"})
+            if reply.status_code not in (200, 201) or found.status_code != 200:
+                failures.append(reply.text + found.text)
+
+    threads = [threading.Thread(target=work, args=(n,)) for n in range(12)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert failures == []
