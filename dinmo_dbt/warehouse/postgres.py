@@ -107,8 +107,10 @@ class Postgres:
     def _end(self, read: _Copy) -> None:
         if read in self._reads:
             self._reads.remove(read)
-            read.end()
-            self._give_back(read.connection)
+            if read.end():
+                self._give_back(read.connection)
+            else:
+                read.connection.close()
 
     def _describe(self, sql: str) -> Any:
         with self._transaction() as cursor:
@@ -165,7 +167,8 @@ class _Copy:
         self.connection = connection
         self._schema = schema
         self._sql = f"copy ({sql}) to stdout (format csv, encoding 'UTF8', force_quote *)"
-        self._failure: Exception | None = None
+        self._failure: BaseException | None = None
+        self._rows_sent: int | None = None  # as COPY itself counted them; None until it says it is done
         source, sink = os.pipe()
         self._source = BufferedReader(FileIO(source), PIPE_BUFFER_BYTES)
         self._thread = threading.Thread(target=self._feed, args=(sink,), name="postgres-copy", daemon=True)
@@ -176,28 +179,38 @@ class _Copy:
             with os.fdopen(descriptor, "wb", buffering=PIPE_BUFFER_BYTES) as sink, self.connection.cursor() as cursor:
                 cursor.execute(_EXACT_TEXT)
                 cursor.copy_expert(self._sql, sink)
+                sink.flush()
+                self._rows_sent = cursor.rowcount
+        except SystemError as error:
+            # psycopg2 raises this around its own error when the server ends a COPY in the middle.
+            self._failure = error.__cause__ or error
         except (psycopg2.Error, OSError) as error:
             self._failure = error
 
     def batches(self) -> Iterator[pa.RecordBatch]:
+        rows_read = 0
         try:
             # An empty result is an empty file, which Arrow refuses.
             if self._source.peek(1):
                 for block in _parsed(self._source, self._schema):
                     converted = _converted(block, self._schema)
+                    rows_read += len(converted)
                     for start in range(0, len(converted), BATCH_ROWS):
                         yield converted.slice(start, BATCH_ROWS)
         except pa.ArrowInvalid as error:
             if self._failure is None:
                 message = "a row of it is longer than 8 MB or is not text in UTF-8"
                 raise QueryRefused(Cause.UNREADABLE, message) from error
-        # The end of the pipe is the end of the rows only if COPY says so.
+        # The end of the pipe is the end of the rows only if COPY says so, and counts as many.
         self._thread.join()
         if self._failure is not None:
             raise _refused(self._failure) from self._failure
+        if self._rows_sent != rows_read:
+            message = f"{rows_read} rows arrived, but Postgres says {self._rows_sent}"
+            raise QueryRefused(Cause.LOST, message)
 
-    def end(self) -> None:
-        """Stop the COPY if it still runs, and wait for its thread: the connection is free again after this."""
+    def end(self) -> bool:
+        """Stop the COPY if it still runs, and wait for its thread; whether it came to its own good end."""
         if self._thread.is_alive():
             with suppress(psycopg2.Error):
                 self.connection.cancel()
@@ -207,6 +220,7 @@ class _Copy:
                     pass
             self._thread.join()
         self._source.close()
+        return self._rows_sent is not None
 
 
 def _parsed(source: BufferedReader[FileIO], schema: pa.Schema) -> pa.csv.CSVStreamingReader:
@@ -318,7 +332,7 @@ _ONE_VALUE: dict[int, Callable[[str], object]] = {
 }
 
 
-def _refused(error: Exception) -> QueryRefused:
+def _refused(error: BaseException) -> QueryRefused:
     if not isinstance(error, psycopg2.Error):
         return QueryRefused(Cause.LOST, one_line(str(error), redact=True))
     state = error.pgcode or ""
@@ -327,6 +341,7 @@ def _refused(error: Exception) -> QueryRefused:
         return QueryRefused(Cause.MISSING, message)
     if state == "42501":
         return QueryRefused(Cause.DENIED, message)
-    if state.startswith(("08", "57P")) or (not state and isinstance(error, psycopg2.OperationalError)):
+    # Without a state it is libpq that speaks, not the server.
+    if not state or state.startswith(("08", "57P")):
         return QueryRefused(Cause.LOST, message)
     return QueryRefused(Cause.OTHER, message)

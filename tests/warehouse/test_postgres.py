@@ -263,11 +263,12 @@ def test_a_lost_server_connection_in_the_middle_is_an_error_not_an_end(
     warehouse: Warehouse, postgres: Postgres
 ) -> None:
     postgres.run("create table t as select i as a, repeat('x', 200) as b from generate_series(1, 500000) i")
-    rows = warehouse.read("t", ["a", "b"], None)
-    next(rows)
-    postgres.run("select pg_terminate_backend(pid) from pg_stat_activity where query ilike 'copy%'")
-    said = refusal(lambda: list(rows))
-    assert said.startswith("DB712")
+    # Several times: psycopg2 tells it in more than one way.
+    for _ in range(5):
+        rows = warehouse.read("t", ["a", "b"], None)
+        next(rows)
+        postgres.run("select pg_terminate_backend(pid) from pg_stat_activity where query ilike 'copy%'")
+        assert refusal(lambda rows=rows: list(rows)).startswith("DB712")
     assert warehouse.count("t", None) == 500_000
 
 
@@ -310,10 +311,10 @@ def test_a_password_that_looks_like_a_number_is_text_and_never_shown(project: Pr
     assert "123456" not in refusal(project.connect)
 
 
-def test_a_million_rows_of_half_a_kilobyte_pass_through_a_bounded_memory(
+def test_700_000_rows_of_half_a_kilobyte_pass_through_a_bounded_memory(
     warehouse: Warehouse, postgres: Postgres, project: Project
 ) -> None:
-    postgres.run("create table t as select i as a, repeat('x', 500) as b from generate_series(1, 1000000) i")
+    postgres.run("create unlogged table t as select i as a, repeat('x', 500) as b from generate_series(1, 700000) i")
     script = (
         "import resource, sys, pathlib; from dinmo_dbt.warehouse import connect\n"
         "with connect(pathlib.Path(sys.argv[1]), profiles_dir=None, profile=None, target=None, vars={}, env={}) as w:\n"
@@ -326,6 +327,6 @@ def test_a_million_rows_of_half_a_kilobyte_pass_through_a_bounded_memory(
     done = subprocess.run([sys.executable, "-c", script, str(project.folder)], capture_output=True, text=True)
     assert done.returncode == 0, done.stderr
     rows, megabytes, grown = map(int, done.stdout.split())
-    assert rows == 1_000_000
-    assert megabytes > 480
-    assert grown < 250
+    assert rows == 700_000
+    assert megabytes > 330
+    assert grown < 200
