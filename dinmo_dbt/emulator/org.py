@@ -29,6 +29,7 @@ from dinmo_dbt.emulator.store import Store, Table, fold, quoted, stamp
 Operation = Literal["insert", "update", "upsert", "delete"]
 CHUNK_ROWS = 200
 _SYSTEM = ("CreatedDate", "CreatedById", "LastModifiedDate", "LastModifiedById", "SystemModstamp", "IsDeleted")
+_DEFAULT_FORMULAS = frozenset({("date", "TODAY()"), ("datetime", "NOW()")})
 _IGNORED = b"\x00"  # bound where an update leaves a field alone; no stored value is a blob
 
 
@@ -246,6 +247,7 @@ class Org:
         self._check_access(work, cells, creating, active & (rids != 0))
         if key is not None:
             cells = [*cells, key]
+        _check_defaults(work, cells, creating)
         self._check_required(work, cells, creating, active & (rids != 0))
         self._check_links(db, work, cells, active)
         losers = self._check_unique(db, work, cells, rids, active, key)
@@ -325,8 +327,6 @@ class Org:
             if rows is not None:
                 for row in np.flatnonzero(rows).tolist():
                     missing.setdefault(row, []).append(each.name)
-            elif cell is None and each.default_formula is not None:
-                _no_default_formula(work, each, creating)
         for row, names in missing.items():
             if row not in work.errors:
                 listed = ", ".join(names)
@@ -454,6 +454,9 @@ class Org:
         """What an insert stores in a field it was not given."""
         if each.name == "OwnerId":
             return self.store.user_rid
+        if each.default_formula is not None and (each.type, each.default_formula) in _DEFAULT_FORMULAS:
+            now = stamp(self.clock())
+            return now[:10] if each.type == "date" else now
         if each.type == "boolean":
             return int(bool(each.default))
         if each.default is None:
@@ -561,10 +564,17 @@ def auto_number(display: str, counter: int) -> str:
     return display[: found.start()] + str(counter).zfill(len(found[1])) + display[found.end() :]
 
 
-def _no_default_formula(work: Work, each: Field, creating: Mask) -> None:
-    for row in np.flatnonzero(creating).tolist():
-        message = f"The default value formula of {each.name} is not emulated: {each.default_formula}"
-        work.refuse(row, RowError("NOT_EMULATED", message, (each.name,)))
+def _check_defaults(work: Work, cells: list[Cell], creating: Mask) -> None:
+    """Refuse new rows that need a default value this server can't compute, by the field's name."""
+    by_name = {c.field.name: c for c in cells}
+    for each in work.table.sobject.fields:
+        if each.default_formula is None or (each.type, each.default_formula) in _DEFAULT_FORMULAS:
+            continue
+        cell = by_name.get(each.name)
+        needing = creating if cell is None else creating & ~cell.given if cell.given is not None else None
+        for row in np.flatnonzero(needing).tolist() if needing is not None else ():
+            message = f"The default value formula of {each.name} is not emulated: {each.default_formula}"
+            work.refuse(row, RowError("NOT_EMULATED", message, (each.name,)))
 
 
 def _keys(key: Field, values: pa.Array) -> list[Any]:

@@ -58,6 +58,10 @@ CUSTOMER = {
     "Account__c": ("Lookup", "<referenceTo>Account</referenceTo><relationshipName>Customers</relationshipName>"),
     "Source__c": ("Text", '<length>20</length><defaultValue>"dbt"</defaultValue>'),
 }
+DEFAULTED = {
+    "Since__c": ("Date", "<defaultValue>TODAY()</defaultValue>"),
+    "By__c": ("Text", "<length>40</length><defaultValue>$User.Alias</defaultValue>"),
+}
 LINE = {
     "Customer__c": (
         "MasterDetail",
@@ -87,6 +91,7 @@ def write_object(folder: Path, name: str, label: str, fields: dict[str, tuple[st
 def write_schema(folder: Path) -> Path:
     write_object(folder, "Customer__c", "Customer", CUSTOMER)
     write_object(folder, "Line__c", "Line", LINE, "<type>AutoNumber</type><displayFormat>L-{0000}</displayFormat>")
+    write_object(folder, "Defaulted__c", "Defaulted", DEFAULTED)
     write_object(folder, "Account", "", {"Code__c": ("Text", "<length>20</length><externalId>true</externalId>")})
     return folder
 

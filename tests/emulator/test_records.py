@@ -365,3 +365,11 @@ def test_record_counts_are_of_living_records(org: Org) -> None:
     }
     org.delete(f"/sobjects/Contact/{rid}")
     assert org.get("/limits/recordCount?sObjects=contact").json()["sObjects"][0]["count"] == before
+
+
+def test_a_default_formula_is_computed_or_refused_by_name(org: Org) -> None:
+    record = org.read("Defaulted__c", org.create("Defaulted__c", {"By__c": "me"}))
+    assert record["Since__c"] == record["CreatedDate"][:10]
+    status, error, message, fields = refusal(org.post("/sobjects/Defaulted__c", {}))
+    assert (status, error, fields) == (400, "NOT_EMULATED", ["By__c"])
+    assert "$User.Alias" in message
