@@ -12,7 +12,8 @@ import pytest
 from dinmo_dbt.errors import DinmoError
 from dinmo_dbt.warehouse import Warehouse, connection
 from dinmo_dbt.warehouse.dbapi import DbApi
-from tests.warehouse.conftest import Postgres, Project
+
+from .conftest import Postgres, Project
 
 
 @pytest.fixture(params=["postgres", "duckdb"])

@@ -20,7 +20,8 @@ from dinmo_dbt.destination import Field
 from dinmo_dbt.errors import ConfigError, DinmoError, WarehouseError
 from dinmo_dbt.warehouse import Connected
 from dinmo_dbt.warehouse import duckdb as reader
-from tests.warehouse.conftest import Project
+
+from .conftest import Project
 
 Fill = Callable[..., None]
 HOLD_FILE = (

@@ -16,7 +16,8 @@ from dinmo_dbt import values
 from dinmo_dbt.destination import Field
 from dinmo_dbt.errors import DinmoError
 from dinmo_dbt.warehouse import Connected, Warehouse
-from tests.warehouse.conftest import Postgres, Project
+
+from .conftest import Postgres, Project
 
 
 @pytest.fixture

@@ -10,7 +10,8 @@ import pytest
 
 from dinmo_dbt.errors import ConfigError
 from dinmo_dbt.warehouse import target_of
-from tests.warehouse.conftest import Project
+
+from .conftest import Project
 
 TWO = """
 shop:
