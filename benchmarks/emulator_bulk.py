@@ -3,7 +3,7 @@
     python benchmarks/emulator_bulk.py [rows] [--update]
 
 Upserts `rows` (1,000,000) rows of 20 columns by external id over HTTP into a server of its own, in jobs of at
-most 100 MB, and prints rows per second, upload to JobComplete, and the server's peak memory.
+most 100 MB, and prints rows per second, upload to JobComplete, and the server's peak memory and CPU.
 """
 
 from __future__ import annotations
@@ -24,7 +24,8 @@ from dinmo_dbt import emulator
 folder = pathlib.Path(sys.argv[1])
 emulator.serve(schema=folder / "schema", data=folder / "data", records=None, exit_with_stdin=True,
                announce=lambda line: print(json.dumps(line), flush=True))
-print(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss // 1024, flush=True)
+used = resource.getrusage(resource.RUSAGE_SELF)
+print(f"{used.ru_maxrss // 1024} MiB peak memory, {used.ru_utime + used.ru_stime:.1f} s of CPU", flush=True)
 """
 FIELDS = {
     "Key__c": ("Text", "<length>40</length><externalId>true</externalId><unique>true</unique>"),
@@ -96,7 +97,7 @@ def main() -> None:
         for label in ("insert", "update") if options.update else ("insert",):
             run(line, parts, label)
         server.stdin.close()
-        print(f"peak memory {server.stdout.readline().strip()} MiB")
+        print(f"server: {server.stdout.readline().strip()}")
 
 
 def run(line: dict[str, str], parts: list[tuple[Path, int]], label: str) -> None:

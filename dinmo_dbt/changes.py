@@ -255,7 +255,10 @@ class _Scan:
         self.pending, self.hash_key = pending, hash_key
         self.index = _Index(snapshot.kh)
         self.waiting = _Index(pending.kh)
-        self.hits = np.zeros(len(snapshot.kh), np.uint32)  # rows of the segment per snapshot row
+        # Per snapshot row: whether the segment has its key, and whether more than once.
+        self.seen = np.zeros(len(snapshot.kh), np.bool_)
+        self.repeated = np.zeros(len(snapshot.kh), np.bool_)
+        self.last = np.zeros(len(snapshot.kh), np.int32)
         self.read = self.same_rows = self.blank_keys = self.blank_matches = self.spooled = 0
         self.kinds: list[npt.NDArray[np.uint8]] = []
         self.positions: list[Positions] = []
@@ -372,7 +375,12 @@ class _Scan:
         self.same_rows += int(unchanged.sum()) - (0 if self.inserting else int(sent_again.sum()))
 
     def hit(self, positions: Positions) -> None:
-        np.add.at(self.hits, positions, 1)
+        """Note that the segment has these keys; a position that comes twice, now or over time, is a repeated key."""
+        order = np.arange(len(positions), dtype=np.int32)
+        self.last[positions] = order  # of equal positions one wins, so the others differ
+        again = self.seen.take(positions) | (self.last.take(positions) != order)
+        self.repeated[positions[again]] = True
+        self.seen[positions] = True
 
     def held(self, kh: Hashes, ck: Hashes, rows: npt.NDArray[np.bool_]) -> tuple[npt.NDArray[np.bool_], Positions]:
         """Rows that wait unchanged and may not be tried yet, and which pending row each is."""
@@ -437,7 +445,7 @@ class _Scan:
         )
         here = rows[found[rows]]
         if here.size:
-            self.candidates.append(_Candidates(slot[here], kh[here], key.take(pa.array(here)), None))
+            self.candidates.append(_Candidates(slot[here], kh[here], key.take(pa.array(here)), np.full(len(here), -1)))
 
     def write(
         self,
@@ -480,19 +488,19 @@ class _Scan:
         position = _joined(self.positions, np.int64)
         older = _joined(self.olders, np.int8)
         kh, ck = _joined(self.khs, np.uint64), _joined(self.cks, np.uint64)
-        for candidates in self.candidates:
+        if self.candidates:
+            candidates = _Candidates.all(self.candidates)
             own = self.own_slots(candidates)
             self.hit(own[own >= 0])
-            if candidates.rows is not None:
-                position[candidates.rows] = own
-                kind[candidates.rows[own < 0]] = Kind.ADDED
+            spooled = candidates.rows >= 0
+            position[candidates.rows[spooled]] = own[spooled]
+            kind[candidates.rows[spooled & (own < 0)]] = Kind.ADDED
         left_before = np.zeros(len(kind), np.uint8)
         known = np.flatnonzero(position >= 0)
         left_before[known] = self.snapshot.flags.take(position[known])
         self.rebase(kind, position, ck, left_before, older)
         aside = pa.concat_tables([ASIDE.empty_table(), *self.asides])
-        seen = self.hits > 0
-        left = np.flatnonzero(~seen & (np.asarray(self.snapshot.flags) & Flag.LEFT == 0))
+        left = np.flatnonzero(~self.seen & (np.asarray(self.snapshot.flags) & Flag.LEFT == 0))
         dropped = int(np.count_nonzero(kind == Kind.DROPPED))
         changes = ChangeSet(
             read=self.read,
@@ -581,7 +589,7 @@ class _Scan:
 
     def repeated_keys(self, changes: ChangeSet) -> Hashes:
         """Key hashes of keys that occur more than once in the segment, after comparing the keys themselves."""
-        repeated = [self.snapshot.kh.take(np.flatnonzero(self.hits > 1))]
+        repeated = [self.snapshot.kh.take(np.flatnonzero(self.repeated))]
         # New rows have no slot to be hit twice: group them by key hash, then compare.
         fresh = np.flatnonzero((changes.position < 0) & (changes.kind == Kind.ADDED))
         hashes = np.concatenate([changes.kh[fresh], changes.aside["kh"].to_numpy()])
@@ -599,10 +607,21 @@ class _Scan:
 
 @dataclass(frozen=True)
 class _Candidates:
+    """Rows whose key hash a snapshot row has: its slot, their keys, their spool row numbers (-1: set aside)."""
+
     slot: Positions
     kh: Hashes
     keys: pa.Array
-    rows: npt.NDArray[np.int64] | None  # spool row numbers; None for rows set aside
+    rows: Positions
+
+    @classmethod
+    def all(cls, parts: Sequence[_Candidates]) -> _Candidates:
+        return cls(
+            np.concatenate([part.slot for part in parts]),
+            np.concatenate([part.kh for part in parts]),
+            pa.concat_arrays([part.keys for part in parts]),
+            np.concatenate([part.rows for part in parts]),
+        )
 
 
 def _csv_bytes(array: pa.Array) -> npt.NDArray[np.uint32]:
