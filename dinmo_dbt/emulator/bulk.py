@@ -26,12 +26,13 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from dinmo_dbt.emulator import csvtext
+from dinmo_dbt.emulator.bulkcolumns import Plan, Target, given_cells, plan_columns, refuse_ids
 from dinmo_dbt.emulator.csvtext import DELIMITERS, LINE_ENDINGS, CsvError, Layout
 from dinmo_dbt.emulator.errors import ApiError, not_found
-from dinmo_dbt.emulator.org import Column, Operation, Org, Outcome, Work, read_only
+from dinmo_dbt.emulator.org import Column, Operation, Org, Outcome, Work
 from dinmo_dbt.emulator.query import csv_text
 from dinmo_dbt.emulator.rules import Errors, Origin, convert
-from dinmo_dbt.emulator.schema import NUMBER_TYPES, Field, SObject
+from dinmo_dbt.emulator.schema import NUMBER_TYPES, SObject
 from dinmo_dbt.emulator.store import Store, stamp
 
 BATCH_ROWS = 10_000
@@ -72,14 +73,6 @@ class Job:
     active_ms: int
     assignment_rule: str | None
     retries: int
-
-
-@dataclass(frozen=True, slots=True)
-class _Plan:
-    """What each column of an upload is: the Id, or a field (of the parent)."""
-
-    columns: tuple[tuple[Field, tuple[SObject, Field] | None] | None, ...]  # None is the Id column
-    key: Field | None
 
 
 @dataclass(frozen=True, slots=True)
@@ -270,7 +263,7 @@ class Ingest:
         False when the server stops or the job was aborted.
         """
         layout = self._layout(job)
-        plan = self._plan(job, layout.header)
+        plan = self._plan(job, layout)
         sql = "SELECT batch FROM job_batch WHERE job = ?"
         done = {r[0] for r in self._store.reading().execute(sql, (job.number,))}
         left = [b for b in range(layout.batches) if b not in done]
@@ -311,24 +304,12 @@ class Ingest:
             db.execute("UPDATE job SET layout = ? WHERE number = ?", (text, job.number))
         return layout
 
-    def _plan(self, job: Job, header: tuple[str, ...]) -> _Plan:
-        """Each column's field; the first one that can't be found fails the whole job."""
-        sobject = self._sobject(job)
-        columns = tuple(_column(self._org, sobject, name) for name in header)
-        names = ["Id" if c is None else c[0].name if c[1] is None else "" for c in columns]
-        key = sobject.field(job.external_id) if job.external_id and job.external_id != "Id" else None
-        if job.operation in ("update", "delete") and "Id" not in names:
-            raise CsvError("InvalidBatch : Field name not found : Id")
-        if job.operation == "delete" and len(names) > 1:  # the exact text is unverified
-            raise CsvError("InvalidBatch : A delete job takes the Id column only")
-        if job.operation == "upsert" and job.external_id not in names:
-            raise CsvError(f"InvalidBatch : Field name not found : {job.external_id}")
-        repeated = sorted({n for n in names if n and names.count(n) > 1})
-        if repeated:  # unverified
-            raise CsvError(f"InvalidBatch : Duplicate column : {repeated[0]}")
-        return _Plan(columns, key)
+    def _plan(self, job: Job, layout: Layout) -> Plan:
+        return plan_columns(
+            self._org, self._sobject(job), layout.header, operation=job.operation, external_id=job.external_id
+        )
 
-    def _prepare(self, job: Job, layout: Layout, plan: _Plan, batch: int) -> _Block:
+    def _prepare(self, job: Job, layout: Layout, plan: Plan, batch: int) -> _Block:
         """One batch read and converted; touches no record."""
         begun = time.monotonic()
         with self._path(job.number).open("rb") as file:
@@ -339,7 +320,7 @@ class Ingest:
         ids = None
         columns: list[Column] = []
         for place, (target, text) in enumerate(zip(plan.columns, texts, strict=True)):
-            cell, given = _given(text)
+            cell, given = given_cells(text)
             if target is None:
                 ids = cell
             else:
@@ -347,11 +328,11 @@ class Ingest:
         work = self._org.prepare(self._store.table(self._sobject(job)), columns, len(texts[0]) if texts else 0)
         by_id = job.operation in ("update", "delete") or (job.operation == "upsert" and plan.key is None)
         if ids is not None and not by_id:
-            _refuse_ids(work, ids)
+            refuse_ids(work, ids)
             ids = None
         return _Block(work, ids, time.monotonic() - begun)
 
-    def _write(self, job: Job, plan: _Plan, batch: int, block: _Block) -> bool:
+    def _write(self, job: Job, plan: Plan, batch: int, block: _Block) -> bool:
         """One batch's records and outcomes in one transaction; False when the job was aborted meanwhile."""
         begun = time.monotonic()
         operation: Operation = job.operation  # type: ignore[assignment]  # checked at create
@@ -383,7 +364,7 @@ class Ingest:
         ).fetchall()  # fmt: skip
         if not rows:
             return
-        plan = self._plan(job, layout.header)
+        plan = self._plan(job, layout)
         # Salesforce promises no order; the shuffle is the job's own, so that two downloads agree.
         shuffle = random.Random(job.number)
         shuffle.shuffle(rows)
@@ -407,7 +388,7 @@ class Ingest:
                     columns.append(self._echo(name, target, text.take(taken)))
                 yield csvtext.rows(columns, delimiter=delimiter, line_end=line_end)
 
-    def _echo(self, name: str, target: tuple[Field, tuple[SObject, Field] | None] | None, text: pa.Array) -> pa.Array:
+    def _echo(self, name: str, target: Target, text: pa.Array) -> pa.Array:
         """A value as result files repeat it: numbers, booleans and times in stored form, the rest as sent.
 
         A header whose case is not the API name's loses its values (known issue a028c00000gAyI4AAK).
@@ -419,7 +400,7 @@ class Ingest:
             return pa.array([""] * len(text), pa.string())
         if field.type not in NUMBER_TYPES and field.type not in ("boolean", "datetime", "date", "int"):
             return text
-        cell, _ = _given(text)
+        cell, _ = given_cells(text)
         errors: Errors = {}
         stored = csv_text(self._store, field, convert(field, cell, Origin(0), errors).to_pylist())
         kept = cell.is_null().to_numpy(zero_copy_only=False).copy()
@@ -503,64 +484,6 @@ def _spoken(state: str) -> str:
 
 def _set_state(db: sqlite3.Connection, number: int, state: str, now: str) -> None:
     db.execute("UPDATE job SET state = ?, changed = ? WHERE number = ?", (state, now, number))
-
-
-def _column(org: Org, sobject: SObject, name: str) -> tuple[Field, tuple[SObject, Field] | None] | None:
-    """A header name's field. Relationship columns: `Parent__r.Ext__c`, polymorphic `Lead:Who.Email`."""
-    if name.lower() == "id":
-        return None
-    if "." not in name:
-        field = sobject.field(name)
-        if field is None:
-            raise CsvError(f"InvalidBatch : Field name not found : {name}")
-        return field, None
-    before, _, key_name = name.partition(".")
-    kind, colon, relationship = before.rpartition(":")
-    link = sobject.relationship(relationship)
-    if link is None:
-        raise CsvError(f"InvalidBatch : Unable to find relationship: {relationship}")
-    polymorphic = len(link.reference_to) > 1
-    if colon and not polymorphic:
-        message = f"type is not needed for non polymorphic foreign key references: {relationship}"
-        raise CsvError(f"InvalidBatch : {message}")
-    if polymorphic and not colon:
-        raise CsvError(f"InvalidBatch : Unable to find relationship: {relationship}")
-    parent = org.schema.get(kind if colon else link.reference_to[0])
-    key = parent.field(key_name) if parent is not None else None
-    if parent is None or key is None or not key.id_lookup:
-        raise CsvError(f"InvalidBatch : Field name not found : {name}")
-    return link, (parent, key)
-
-
-def cell_columns(org: Org, sobject: SObject, header: tuple[str, ...], texts: list[pa.Array]) -> list[Column]:
-    """The columns of a file of new records, read as a Bulk insert reads them. An Id column is refused."""
-    columns = []
-    for place, (name, text) in enumerate(zip(header, texts, strict=True)):
-        target = _column(org, sobject, name)
-        if target is None:
-            raise CsvError("a new record can't have an Id")
-        cell, given = _given(text)
-        columns.append(Column(target[0], cell, given, target[1], Origin(place)))
-    return columns
-
-
-def _given(text: pa.Array) -> tuple[pa.Array, Any]:
-    """An empty cell is not given; `#N/A` asks for null (in a relationship column: unverified)."""
-    empty = pc.equal(pc.binary_length(text), 0)
-    given = None
-    if pc.any(empty).as_py():
-        given = ~empty.to_numpy(zero_copy_only=False)
-        text = pc.if_else(empty, pa.scalar(None, pa.string()), text)
-    cleared = pc.equal(text, "#N/A")
-    if pc.any(cleared).as_py():
-        text = pc.if_else(cleared, pa.scalar(None, pa.string()), text)
-    return text, given
-
-
-def _refuse_ids(work: Work, ids: pa.Array) -> None:
-    """An Id beside another key may be an empty column (jsforce sends one); a value in it is refused."""
-    for row in np.flatnonzero(ids.is_valid().to_numpy(zero_copy_only=False)).tolist():
-        work.refuse(row, read_only(("Id",)))
 
 
 def _pack(outcome: Outcome) -> bytes:

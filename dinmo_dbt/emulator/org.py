@@ -22,6 +22,7 @@ import pyarrow as pa
 
 from dinmo_dbt.emulator.errors import ApiError, RowError
 from dinmo_dbt.emulator.ids import COUNTER_BITS, COUNTER_MAX, MALFORMED, Ints
+from dinmo_dbt.emulator.recycle import recycle
 from dinmo_dbt.emulator.rules import Cell, Errors, Mask, Origin, convert
 from dinmo_dbt.emulator.schema import TEXT_TYPES, Field, Schema, SObject
 from dinmo_dbt.emulator.store import Store, Table, fold, quoted, stamp
@@ -503,48 +504,10 @@ class Org:
             if rid in seen:
                 work.refuse(row, RowError("ENTITY_IS_DELETED", "entity is deleted"))
             seen.add(rid)
-        refused = self._delete(db, work.table, sorted(seen), set())
+        refused = recycle(self.store, db, work.table, sorted(seen), moment=stamp(self.clock()))
         for row in rows:
             if int(rids[row]) in refused and row not in work.errors:
                 work.refuse(row, refused[int(rids[row])])
-
-    def _delete(self, db: sqlite3.Connection, table: Table, rids: list[int], going: set[int]) -> dict[int, RowError]:
-        """Move records to the recycle bin with their details; the records that can't go, and why."""
-        refused: dict[int, RowError] = {}
-        rids = [r for r in rids if r not in going]
-        links = [(o, f) for o, f in self.schema.children(table.sobject) if "User" not in f.reference_to]
-        marks = json.dumps(rids)
-        for child, link in links:
-            if link.restricted_delete:
-                sql = (
-                    f"SELECT DISTINCT {quoted(link.name)} FROM {self.store.table(child).name} WHERE "
-                    f'{quoted(link.name)} IN (SELECT value FROM json_each(?)) AND "IsDeleted" = 0'
-                )
-                for (rid,) in db.execute(sql, (marks,)):
-                    message = (  # the exact text is unverified
-                        f"Your attempt to delete {self.store.codec.encode(rid)} could not be completed because it "
-                        f"is associated with the following {child.label_plural.lower()}."
-                    )
-                    refused[rid] = RowError("DELETE_FAILED", message)
-        leaving = [r for r in rids if r not in refused]
-        going.update(leaving)
-        marks = json.dumps(leaving)
-        for child, link in links:
-            target, column = self.store.table(child), quoted(link.name)
-            where = f'{column} IN (SELECT value FROM json_each(?)) AND "IsDeleted" = 0'
-            if link.cascade_delete:
-                rows = db.execute(f"SELECT rid FROM {target.name} WHERE {where}", (marks,)).fetchall()
-                if rows:
-                    self._delete(db, target, [r[0] for r in rows], going)
-            elif not link.restricted_delete:
-                db.execute(f"UPDATE {target.name} SET {column} = NULL WHERE {where}", (marks,))
-        moment = stamp(self.clock())
-        db.execute(
-            f'UPDATE {table.name} SET "IsDeleted" = 1, "LastModifiedDate" = ?1, "SystemModstamp" = ?1 '
-            "WHERE rid IN (SELECT value FROM json_each(?2))",
-            (moment, marks),
-        )
-        return refused
 
 
 def read_only(names: tuple[str, ...]) -> RowError:

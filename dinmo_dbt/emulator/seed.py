@@ -9,7 +9,7 @@ from pathlib import Path
 import pyarrow as pa
 
 from dinmo_dbt.emulator import csvtext
-from dinmo_dbt.emulator.bulk import cell_columns
+from dinmo_dbt.emulator.bulkcolumns import cell_columns
 from dinmo_dbt.emulator.csvtext import CsvError
 from dinmo_dbt.emulator.errors import RecordsError
 from dinmo_dbt.emulator.ids import COUNTER_BITS
