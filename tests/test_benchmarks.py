@@ -1,0 +1,28 @@
+"""The benchmarks run: small versions, for their answers and bounds, never for their times."""
+
+import subprocess
+import sys
+from pathlib import Path
+
+BENCHMARKS = Path(__file__).parent.parent / "benchmarks"
+
+
+def run(script: str, *arguments: str) -> str:
+    done = subprocess.run(
+        [sys.executable, str(BENCHMARKS / script), *arguments], capture_output=True, text=True, timeout=240, check=False
+    )
+    assert done.returncode == 0, done.stdout + done.stderr
+    return done.stdout
+
+
+def test_a_sync_of_many_rows_sends_them_once_within_its_memory_and_calls():
+    told = run("sync_million.py", "--rows", "20000")
+    assert "first sync          20,000 sent" in told
+    assert "nothing changed          0 sent" in told
+
+
+def test_change_detection_finds_what_was_planted():
+    told = run("plan_ratio.py", "--rows", "40000", "--rounds", "1")
+    assert "'rows': 40000, 'unchanged': 40000, 'left': 0, 'added': 0, 'changed': 0" in told
+    assert "'changed': 0," in told.splitlines()[-1]
+    assert "x scan" in told
