@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import shutil
 import signal
 import sys
 import threading
@@ -17,7 +18,7 @@ from dinmo_dbt.errors import DinmoError, Problem
 
 INTERRUPTED, TERMINATED = 130, 143
 # Of several activations the first present of these decides (design: exit codes).
-_ORDER = (7, 5, 6, 1, 4, 3, 0)
+_ORDER = (7, 5, 6, 1, 2, 4, 3, 0)
 
 
 class Terminated(BaseException):
@@ -32,15 +33,19 @@ class Console:
     quiet: bool = False
     log_format: str = "text"
 
+    @property
+    def width(self) -> int:
+        """Columns of a line: the terminal's, between 80 and 120; the same for every file and pipe."""
+        if not sys.stdout.isatty():
+            return 98
+        return min(max(shutil.get_terminal_size().columns, 80), 120)
+
     def say(self, line: str = "") -> None:
         """One line of the story."""
         if self.quiet:
             return
         stream = sys.stderr if self.as_json else sys.stdout
-        if self.log_format == "json":
-            moment = time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime())
-            line = json.dumps({"info": {"level": "info", "msg": line, "ts": moment}})
-        stream.write(line + "\n")
+        stream.write(self._formatted("info", line) + "\n")
         stream.flush()
 
     def timed(self, line: str) -> None:
@@ -63,13 +68,23 @@ class Console:
 
         for problem in problems:
             for line in problem_lines(problem, label):
-                sys.stderr.write(line + "\n")
+                self._tell("error", line)
 
     def note(self, problem: Problem) -> None:
         """Something worth knowing that stops nothing."""
         if not self.quiet:
             text = f"note: {problem.code} {problem.where + ': ' if problem.where else ''}{problem.message}"
-            sys.stderr.write(text + (f" ({problem.hint})" if problem.hint else "") + "\n")
+            self._tell("warn", text + (f" ({problem.hint})" if problem.hint else ""))
+
+    def _tell(self, level: str, line: str) -> None:
+        sys.stdout.flush()  # so that both streams of a terminal or a CI log stay in order
+        sys.stderr.write(self._formatted(level, line) + "\n")
+
+    def _formatted(self, level: str, line: str) -> str:
+        if self.log_format != "json":
+            return line
+        moment = time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime())
+        return json.dumps({"info": {"level": level, "msg": line, "ts": moment}})
 
 
 def worst(codes: Iterable[int]) -> int:
@@ -85,13 +100,14 @@ def guarded(command: Callable[[], Any]) -> int:
     try:
         command()
     except SystemExit as stop:
+        if stop.code == INTERRUPTED:  # Typer's own way of ending at a Ctrl-C
+            return _interrupted()
         return stop.code if isinstance(stop.code, int) else 0 if stop.code is None else 2
     except DinmoError as error:
         Console().problems(error.problems)
         return error.exit_code
     except KeyboardInterrupt:
-        sys.stderr.write("interrupted; what was sent is journalled and settled by the next run\n")
-        return INTERRUPTED
+        return _interrupted()
     except Terminated:
         sys.stderr.write("terminated; what was sent is journalled and settled by the next run\n")
         return TERMINATED
@@ -101,6 +117,11 @@ def guarded(command: Callable[[], Any]) -> int:
     except Exception as error:  # noqa: BLE001 - the last line of defence: a defect of ours, told without values
         return _defect(error)
     return 0
+
+
+def _interrupted() -> int:
+    sys.stderr.write("interrupted; what was sent is journalled and settled by the next run\n")
+    return INTERRUPTED
 
 
 def _terminate(number: int, frame: FrameType | None) -> None:  # noqa: ARG001 - the signal module's signature

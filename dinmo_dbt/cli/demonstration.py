@@ -51,7 +51,7 @@ def demo(
         _say(
             f"Done in {time.monotonic() - began:.0f} s; everything that was started is stopped.",
             "Where to look next:",
-            "  sample_dbt_project/models/marts/_marts.yml   the activations, in the models' meta",
+            "  sample_dbt_project/models/marts/marts.yml    the activations, in the models' meta",
             "  sample_dbt_project/dinmo.yml                 which org each dbt target means",
             "  dinmo-dbt validate --online, dinmo-dbt rejected, dinmo-dbt history --help",
         )
