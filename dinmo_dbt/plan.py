@@ -108,7 +108,8 @@ class Counts:
         return self.read == self.unchanged + self.planned + aside
 
 
-# Rows that a plan leaves out, and rows that a run could not deliver: one line each in `rejected`.
+# Rows that a plan leaves out, and rows that a run could not deliver: one line each in `rejected`. `message` may hold
+# values of the row (Salesforce quotes them); `shown` is the message without those that were sent.
 LEFT_OUT = pa.schema(
     [
         pa.field("key", pa.utf8()),
@@ -117,6 +118,7 @@ LEFT_OUT = pa.schema(
         pa.field("message", pa.utf8()),
         pa.field("fields", pa.utf8()),
         pa.field("record_id", pa.utf8()),
+        pa.field("shown", pa.utf8()),
     ]
 )
 
@@ -323,7 +325,9 @@ def _guards(
     inserting = activation.mode is Mode.INSERT
     if inserting and ceilings.full:
         return Problem("DB406", "--full would insert every known row again", where, "leave --full out for inserts")
-    if inserting and not state.exists and not ceilings.first_sync and destination.has_records(activation.object):
+    # Rows in flight are this activation's own: a first sync that was cut off, which the next one settles and continues.
+    begun = state.exists or bool(state.in_flight)
+    if inserting and not begun and not ceilings.first_sync and destination.has_records(activation.object):
         message = (
             f"nothing was synced to this org before, but {activation.object} already holds records: "
             "if this is not the first sync, every row would be doubled"
@@ -374,15 +378,17 @@ class _Work:
         invalid = pc.equal(aside["why"], int(Aside.INVALID))
         reasons = [values.Reason(number) for number in range(len(values.Reason))]
         index = aside["reason"]
+        message = pc.if_else(invalid, pa.array([r.message for r in reasons]).take(index), _WAITING)
         self.asides.append(
             pa.table(
                 [
                     aside["key"],
                     pc.if_else(invalid, Fate.INVALID.value, Fate.HELD.value),
                     pc.if_else(invalid, pa.array([r.code for r in reasons]).take(index), aside["code"]),
-                    pc.if_else(invalid, pa.array([r.message for r in reasons]).take(index), _WAITING),
+                    message,
                     aside["column"],
                     pa.nulls(len(aside), pa.utf8()),
+                    message,
                 ],
                 schema=LEFT_OUT,
             )
@@ -541,7 +547,7 @@ class _Work:
         count = len(rows)
         keys = self.spool.take(np.sort(rows), ["key"])["key"]
         texts = [pa.array([text] * count, pa.utf8()) for text in (fate.value, code, message, header)]
-        self.asides.append(pa.table([keys, *texts, pa.nulls(count, pa.utf8())], schema=LEFT_OUT))
+        self.asides.append(pa.table([keys, *texts, pa.nulls(count, pa.utf8()), texts[2]], schema=LEFT_OUT))
         self.without[fate] = self.without.get(fate, 0) + count
 
     def left_out(self) -> pa.Table:

@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
-from collections import Counter
+import textwrap
 from collections.abc import Sequence
 from typing import Any
 
 import pyarrow as pa
+import pyarrow.compute as pc
 
 from dinmo_dbt import __version__
 from dinmo_dbt.destination import Fate
@@ -15,7 +16,7 @@ from dinmo_dbt.plan import Counts, Plan
 from dinmo_dbt.sync import Outcome, SyncRun
 
 JSON_VERSION = 1
-LINE_WIDTH = 88
+LINE_WIDTH = 88  # of a line without its time, where no terminal says otherwise
 
 
 def document(command: str, **content: Any) -> dict[str, Any]:
@@ -23,14 +24,27 @@ def document(command: str, **content: Any) -> dict[str, Any]:
     return {"version": JSON_VERSION, "command": command, "dinmo_dbt": __version__, **content}
 
 
-def dotted(text: str, status: str) -> str:
-    """A line as dbt prints it: text, dots, status in brackets."""
-    dots = "." * max(3, LINE_WIDTH - len(text) - len(status) - 4)
-    return f"{text} {dots} [{status}]"
+def dotted(text: str, status: str, width: int = LINE_WIDTH) -> str:
+    """A line as dbt prints it: text, dots, status in brackets. A text that leaves no room for dots is cut."""
+    room = max(20, width - len(status) - 7)
+    shown = text if len(text) <= room else text[: room - 1] + "…"
+    return f"{shown} {'.' * max(3, width - len(shown) - len(status) - 4)} [{status}]"
+
+
+def wrapped(line: str, width: int) -> list[str]:
+    """A line on as many as it needs; what follows the first stands deeper. Words are never cut."""
+    indent = " " * (len(line) - len(line.lstrip()) + 2)
+    return textwrap.wrap(
+        line, max(width, 60), subsequent_indent=indent, break_long_words=False, break_on_hyphens=False
+    ) or [line]
 
 
 def count(number: int, noun: str) -> str:
     return f"{number:,} {noun}" if number == 1 else f"{number:,} {noun}s"
+
+
+def count_word(things: Sequence[object], noun: str) -> str:
+    return noun if len(things) == 1 else noun + "s"
 
 
 # Problems
@@ -53,8 +67,10 @@ def problem_json(problem: Problem) -> dict[str, Any]:
 # Plans
 
 
-def plan_lines(plan: Plan, samples: Sequence[dict[str, Any]] = ()) -> list[str]:
-    """What a sync of this activation would do."""
+def plan_lines(
+    plan: Plan, samples: Sequence[dict[str, Any]] = (), *, jobs: Sequence[str] = (), notes: Sequence[str] = ()
+) -> list[str]:
+    """What a sync of this activation would do. `jobs` are those in flight, `notes` what the plan alone can't know."""
     act, counts = plan.activation, plan.counts
     source = f"{act.relation_name}" + (f", segment {act.segment}" if act.segment else "")
     lines = [f"{act.name}: {source} -> {plan.schema.name} ({act.mode})"]
@@ -68,11 +84,11 @@ def plan_lines(plan: Plan, samples: Sequence[dict[str, Any]] = ()) -> list[str]:
         lines.append("  nothing to send")
     lines += [f"  {line}" for line in left_out_lines(plan.left_out)]
     if counts.in_flight:
-        jobs = "a job of an earlier run"
-        lines.append(f"  {count(counts.in_flight, 'row')} in flight in {jobs}: the next sync settles them first")
+        named = f" ({count_word(jobs, 'job')} {', '.join(jobs)})" if jobs else ""
+        lines.append(f"  {count(counts.in_flight, 'row')} in flight{named}: the next sync settles them first")
     if counts.left:
         lines.append(f"  {count(counts.left, 'row')} left the segment (on_removed: {act.on_removed})")
-    lines += [f"  note: {note}" for note in plan.notes]
+    lines += [f"  note: {note}" for note in (*plan.notes, *notes)]
     if plan.batches:
         lines.append(f"  about {count(plan.calls, 'API call')}")
     for sample in samples:
@@ -93,15 +109,15 @@ def _kinds(counts: Counts) -> str:
 
 def left_out_lines(left_out: pa.Table, most: int = 5) -> list[str]:
     """Rows that are not sent or were not delivered, by fate, code and field; never a value."""
-    columns = (left_out[name].to_pylist() for name in ("fate", "code", "fields", "message"))
-    groups = Counter(zip(*columns, strict=True))
+    # Salesforce words a rejection row by row; `rejected` lists those.
+    rejected = pc.equal(left_out["fate"], Fate.REJECTED.value)
+    told = pc.if_else(rejected, pa.scalar(None, pa.utf8()), left_out["shown"])
+    groups = _grouped(left_out.set_column(left_out.schema.get_field_index("shown"), "shown", told), "shown")
     lines = []
-    for (fate, code, fields, message), number in sorted(groups.items(), key=lambda item: (-item[1], str(item[0])))[
-        :most
-    ]:
-        reason = " ".join(part for part in (code, f"[{fields}]" if fields else "") if part)
-        told = f": {message}" if fate != Fate.REJECTED.value and message else ""
-        lines.append(f"{number:,} {fate.replace('_', ' ')} ({reason}){told}")
+    for group in groups[:most]:
+        reason = " ".join(part for part in (group["code"], f"[{group['fields']}]" if group["fields"] else "") if part)
+        why = f": {group['shown']}" if group["shown"] else ""
+        lines.append(f"{group['rows']:,} {group['fate'].replace('_', ' ')} ({reason}){why}")
     if len(groups) > most:
         lines.append(f"and {count(len(groups) - most, 'other reason')}: dinmo-dbt rejected")
     return lines
@@ -123,7 +139,13 @@ def _value(value: Any) -> str:
     return text if len(text) <= 60 else text[:57] + "..."
 
 
-def plan_json(plan: Plan, samples: Sequence[dict[str, Any]] | None = None) -> dict[str, Any]:
+def plan_json(
+    plan: Plan,
+    samples: Sequence[dict[str, Any]] | None = None,
+    *,
+    jobs: Sequence[str] = (),
+    notes: Sequence[str] = (),
+) -> dict[str, Any]:
     act = plan.activation
     content: dict[str, Any] = {
         "activation": act.name,
@@ -148,7 +170,8 @@ def plan_json(plan: Plan, samples: Sequence[dict[str, Any]] | None = None) -> di
         "left_out": groups_json(plan.left_out),
         "api_calls_estimate": plan.calls,
         "refusal": problem_json(plan.refusal) if plan.refusal else None,
-        "notes": list(plan.notes),
+        "in_flight_jobs": list(jobs),
+        "notes": [*plan.notes, *notes],
     }
     return content if samples is None else {**content, "samples": list(samples)}
 
@@ -162,9 +185,15 @@ def outcome_json(outcome: Outcome) -> dict[str, int]:
 
 
 def groups_json(left_out: pa.Table) -> list[dict[str, Any]]:
-    groups = left_out.group_by(["fate", "code", "fields"]).aggregate([([], "count_all")]).to_pylist()
-    ordered = sorted(groups, key=lambda g: (-g["count_all"], str(g["fate"]), str(g["code"]), str(g["fields"])))
-    return [{"fate": g["fate"], "code": g["code"], "fields": g["fields"], "rows": g["count_all"]} for g in ordered]
+    return _grouped(left_out)
+
+
+def _grouped(left_out: pa.Table, *more: str) -> list[dict[str, Any]]:
+    """How many rows were left out for each reason, most first."""
+    by = ["fate", "code", "fields", *more]
+    groups = left_out.group_by(by).aggregate([([], "count_all")]).to_pylist()
+    ordered = sorted(groups, key=lambda g: (-g["count_all"], *(str(g[name]) for name in by)))
+    return [{**{name: g[name] for name in by}, "rows": g["count_all"]} for g in ordered]
 
 
 # Runs

@@ -7,10 +7,13 @@ the next change set is drawn, so no row is ever on its way twice.
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+import html
+import re
+from collections.abc import Iterable, Iterator, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field, replace
 from enum import StrEnum
+from itertools import takewhile
 from typing import Protocol
 
 import numpy as np
@@ -18,6 +21,7 @@ import numpy.typing as npt
 import pyarrow as pa
 import pyarrow.compute as pc
 
+from dinmo_dbt import values
 from dinmo_dbt.changes import Flag
 from dinmo_dbt.destination import RESULTS, Api, Batch, Destination, Fate, Job, Operation
 from dinmo_dbt.errors import (
@@ -442,7 +446,7 @@ class _Delivery:
 
     def hold(self, batch: Batch, code: str = "NOT_SENT", message: str = "the run stopped before this row") -> None:
         results = _all(batch, Fate.HELD, code, message)
-        self.count(Outcome(held=len(batch.rows)), _left_out(batch.rows, results))
+        self.count(Outcome(held=len(batch.rows)), _left_out(batch, batch.rows, results))
 
     def count(self, outcome: Outcome, not_delivered: pa.Table) -> None:
         self.outcome += outcome
@@ -486,7 +490,7 @@ def settlement_of(batch: Batch, results: pa.Table, destination: Destination) -> 
         rejected=_count(fate, Fate.REJECTED),
         held=_count(fate, Fate.HELD),
         unknown=_count(fate, Fate.UNKNOWN),
-        not_delivered=_left_out(rows.filter(pc.invert(done)), results.filter(pc.invert(done))),
+        not_delivered=_left_out(batch, rows.filter(pc.invert(done)), results.filter(pc.invert(done))),
     )
 
 
@@ -542,9 +546,51 @@ def _waiting(rows: pa.Table, results: pa.Table, destination: Destination, left: 
     )
 
 
-def _left_out(rows: pa.Table, results: pa.Table) -> pa.Table:
+def _left_out(batch: Batch, rows: pa.Table, results: pa.Table) -> pa.Table:
     columns = [rows["key"], *(results[name] for name in ("fate", "code", "message", "fields", "record_id"))]
-    return pa.table(columns, schema=LEFT_OUT)
+    rejected = pc.equal(results["fate"], Fate.REJECTED.value)
+    quoting = np.flatnonzero(pc.and_(rejected, pc.is_valid(results["message"])).to_numpy())
+    shown = results["message"].to_numpy().copy()
+    if quoting.size:
+        chosen = rows.take(pa.array(quoting))
+        sent = [values.text(chosen[c.header].combine_chunks(), c.field).to_pylist() for c in batch.columns]
+        for place, of_row in zip(quoting, zip(*sent, strict=True), strict=True):
+            shown[place] = without_values(shown[place], of_row)
+    return pa.table([*columns, pa.array(shown, pa.utf8())], schema=LEFT_OUT)
+
+
+MASK = "‹value›"
+# Shorter values are masked as whole words only; a single character says nothing, and is in every message.
+_WORD_LENGTH, _QUOTED_LENGTH = 4, 24
+
+
+def without_values(message: str, sent: Iterable[str | None]) -> str:
+    """Salesforce's message with what the row sent replaced: as it is, trimmed, or escaped as HTML, in any case.
+
+    A long value may be quoted in part: its beginning, from 24 characters on, is masked as far as it is quoted.
+    """
+    forms: set[str] = set()
+    for value in sent:
+        for line in (value or "", *(value or "").splitlines()):
+            plain = line.strip()
+            forms |= {plain, html.escape(plain), html.escape(plain, quote=False)}
+    text = message
+    for form in sorted((form for form in forms if len(form) > 1), key=lambda form: (-len(form), form)):
+        if len(form) > _QUOTED_LENGTH:
+            text = _without_beginning(text, form)
+        around = ("", "") if len(form) >= _WORD_LENGTH else (r"(?<!\w)", r"(?!\w)")
+        if form.lower() in text.lower():
+            text = re.sub(around[0] + re.escape(form) + around[1], MASK, text, flags=re.IGNORECASE)
+    return text
+
+
+def _without_beginning(text: str, form: str) -> str:
+    start = text.lower().find(form[:_QUOTED_LENGTH].lower())
+    if start < 0:
+        return text
+    pairs = zip(text[start:].lower(), form.lower(), strict=False)
+    quoted = sum(1 for _ in takewhile(lambda pair: pair[0] == pair[1], pairs))
+    return text[:start] + MASK + text[start + quoted :]
 
 
 def _count(fate: pa.Array, wanted: Fate) -> int:

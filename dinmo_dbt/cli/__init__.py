@@ -14,10 +14,15 @@ _MANY = ("--select", "-s", "--models", "-m", "--exclude")
 
 def run(arguments: Sequence[str]) -> int:
     """Run one command line; the process's exit code. Prints errors, raises nothing."""
-    from dinmo_dbt.cli import commands
     from dinmo_dbt.cli.console import guarded
 
-    return guarded(lambda: commands.app()(args=spread(arguments), prog_name="dinmo-dbt", standalone_mode=True))
+    return guarded(lambda: _run(arguments))
+
+
+def _run(arguments: Sequence[str]) -> None:
+    from dinmo_dbt.cli.commands import app
+
+    app()(args=spread(arguments), prog_name="dinmo-dbt", standalone_mode=True)
 
 
 def spread(arguments: Sequence[str]) -> list[str]:

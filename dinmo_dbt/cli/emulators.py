@@ -27,6 +27,9 @@ def serve(
     standing: Annotated[
         bool, typer.Option("--standing/--private", hidden=True, help="Whether other commands may use this server.")
     ] = True,
+    batch_delay: Annotated[
+        float, typer.Option("--batch-delay", min=0, hidden=True, help="Seconds between a job's internal batches.")
+    ] = 0.0,
     as_json: Annotated[bool, typer.Option("--json", help="One JSON line when it listens.")] = False,
 ) -> None:
     """Serve a Salesforce org on 127.0.0.1 until stopped; in a dbt project, the one that `org: emulator` uses."""
@@ -44,6 +47,7 @@ def serve(
             port=port,
             standing=standing,
             exit_with_stdin=exit_with_stdin,
+            batch_delay_s=batch_delay,
             announce=lambda told: _announce(told, as_json=as_json),
         )
     except emulator.EmulatorError as error:

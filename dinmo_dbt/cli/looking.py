@@ -145,6 +145,9 @@ def rejected(
         str | None, typer.Argument(metavar="[RUN]", help="That run's; default: each activation's last.")
     ] = None,
     limit: Annotated[int, typer.Option("--limit", min=1, help="How many rows per activation.")] = 50,
+    show_values: Annotated[
+        bool, typer.Option("--show-values", help="Print Salesforce's messages whole, with the values they quote.")
+    ] = False,
     select: options.Select = None,
     exclude: options.Exclude = None,
     target: options.Target = None,
@@ -171,7 +174,7 @@ def rejected(
             runs = [run for latest in found for run in latest]
         for run in runs:
             table = session.state.not_delivered(run)
-            rows = [_told(row) for row in table.slice(0, limit).to_pylist()]
+            rows = [_told(row, whole=show_values) for row in table.slice(0, limit).to_pylist()]
             entries.append(
                 {"activation": run["activation"], "run_id": run["run_id"], "total": len(table), "rows": rows}
             )
@@ -181,10 +184,14 @@ def rejected(
     console.document(render.document("rejected", activations=entries))
 
 
-def _told(row: dict[str, Any]) -> dict[str, Any]:
+def _told(row: dict[str, Any], *, whole: bool) -> dict[str, Any]:
+    """A row as it is printed: its message without the values that were sent, unless they are asked for."""
     from dinmo_dbt.salesforce.errors import hint
 
-    return {**row, "hint": hint(row["code"] or "", row["fields"] or "") if row["fate"] == "rejected" else ""}
+    shown = row.pop("shown")
+    message = row["message"] if whole else shown
+    advice = hint(row["code"] or "", row["fields"] or "") if row["fate"] == "rejected" else ""
+    return {**row, "message": message, "hint": advice}
 
 
 def _rejected_lines(run: dict[str, Any], table: pa.Table, rows: list[dict[str, Any]]) -> list[str]:
@@ -193,7 +200,7 @@ def _rejected_lines(run: dict[str, Any], table: pa.Table, rows: list[dict[str, A
     lines = [f"{run['activation']}, run {run['run_id']}: {len(table):,} not delivered"]
     for row in rows:
         where = f" [{row['fields']}]" if row["fields"] else ""
-        lines.append(f"  {row['key']}  {row['fate']}  {row['code']}{where}  {_masked(row['message'] or '')}")
+        lines.append(f"  {row['key']}  {row['fate']}  {row['code']}{where}  {_one_line(row['message'] or '')}")
         if row["hint"]:
             lines.append(f"      -> {row['hint']}")
     if len(table) > len(rows):
@@ -201,7 +208,7 @@ def _rejected_lines(run: dict[str, Any], table: pa.Table, rows: list[dict[str, A
     return lines
 
 
-def _masked(message: str) -> str:
+def _one_line(message: str) -> str:
     """One line, without what a terminal would obey."""
     return "".join(character if character.isprintable() else " " for character in message)
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from enum import StrEnum
 from pathlib import Path
 from typing import Annotated
 
@@ -31,7 +32,16 @@ Select = Annotated[
 Exclude = Annotated[list[str] | None, typer.Option("--exclude", help="Activations to leave out.")]
 Json = Annotated[bool, typer.Option("--json", help="One versioned JSON document on stdout; the story goes to stderr.")]
 Quiet = Annotated[bool, typer.Option("--quiet", "-q", help="Errors only.", envvar="DINMO_QUIET")]
-LogFormat = Annotated[str, typer.Option("--log-format", help="text or json: how the story is written.")]
+
+
+class Log(StrEnum):
+    """How the story is written."""
+
+    TEXT = "text"
+    JSON = "json"
+
+
+LogFormat = Annotated[Log, typer.Option("--log-format", help="How the story is written.", envvar="DINMO_LOG_FORMAT")]
 IgnoreGate = Annotated[bool, typer.Option("--ignore-gate", help="Sync models whose build or tests failed, too.")]
 RequireBuilt = Annotated[
     bool, typer.Option("--require-built", help="Skip models that the last dbt command did not build.")

@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from dinmo_dbt.cli.console import Console
-from dinmo_dbt.errors import ConfigError, Problem, Refused, UsageError
+from dinmo_dbt.errors import ConfigError, DinmoError, Problem, Refused, UsageError
 
 if TYPE_CHECKING:
     from dinmo_dbt.activation import Activation
@@ -62,6 +62,7 @@ class Session:
     def __post_init__(self) -> None:
         self.stack = ExitStack()
         self._destinations: dict[str, SalesforceDestination] = {}
+        self._unreachable: dict[str, DinmoError] = {}
 
     def __enter__(self) -> Session:
         return self
@@ -252,19 +253,28 @@ class Session:
 
     def destination(self, name: str) -> SalesforceDestination:
         """The org of a destination, logged in; the embedded one is started for the command's duration."""
+        if name in self._unreachable:
+            raise self._unreachable[name]
         if name not in self._destinations:
-            from dinmo_dbt import salesforce
-            from dinmo_dbt.cli.org import embedded
-
-            org = self.project.org(name)
-            if org.is_emulator:
-                org = self.stack.enter_context(embedded(org, self.project.emulator))
-            destination = salesforce.connect(
-                org, scratch=self.scratch, sleep=self.clock.sleep, rng=random.Random(), now=self.clock.now
-            )
-            self.stack.callback(destination.disconnect)
-            self._destinations[name] = destination
+            try:
+                self._destinations[name] = self._connect(name)
+            except DinmoError as error:
+                self._unreachable[name] = error  # asked once; each activation that needs it says so
+                raise
         return self._destinations[name]
+
+    def _connect(self, name: str) -> SalesforceDestination:
+        from dinmo_dbt import salesforce
+        from dinmo_dbt.cli.org import embedded
+
+        org = self.project.org(name)
+        if org.is_emulator:
+            org = self.stack.enter_context(embedded(org, self.project.emulator))
+        destination = salesforce.connect(
+            org, scratch=self.scratch, sleep=self.clock.sleep, rng=random.Random(), now=self.clock.now
+        )
+        self.stack.callback(destination.disconnect)
+        return destination
 
 
 def _from_environment(name: str) -> str | None:

@@ -90,7 +90,7 @@ def sync(
     threads: Annotated[int | None, typer.Option("--threads", help="Accepted as dbt's; syncs run one by one.")] = None,  # noqa: ARG001
     as_json: options.Json = False,
     quiet: options.Quiet = False,
-    log_format: options.LogFormat = "text",
+    log_format: options.LogFormat = options.Log.TEXT,
 ) -> None:
     """Send what changed since Salesforce last acknowledged it: parents first, every row accounted for."""
     console = Console(as_json, quiet, log_format)
@@ -192,7 +192,10 @@ def _ordered(session: Session, activations: list[Activation]) -> list[Activation
     from dinmo_dbt.mapping import referenced_objects
 
     def references(activation: Activation) -> set[str]:
-        schema = session.destination(activation.destination).describe(activation.object)
+        try:
+            schema = session.destination(activation.destination).describe(activation.object)
+        except DinmoError:
+            return set()  # its own turn reports it, and the others have theirs
         return set(referenced_objects(schema, activation))
 
     if len(activations) > 1:
@@ -243,6 +246,7 @@ def _plan(session: Session, ceilings: Ceilings, gating: _Gating, *, show_values:
             documents.append({"activation": activation.name, "skipped": skip[1]})
         else:
             fitting.append(activation)
+    makers: dict[str, str] = {}
     for activation in _ordered(session, fitting):
         try:
             with _spool(session) as spool:
@@ -250,12 +254,17 @@ def _plan(session: Session, ceilings: Ceilings, gating: _Gating, *, show_values:
                 state = session.state.view(destination.org_id, activation)
                 drawn = _draw(session, activation, state, spool, ceilings)
                 samples = _samples(session, drawn) if show_values else None
-                console.answer([*_org_note(state), *render.plan_lines(drawn, samples or ()), ""])
-                documents.append(render.plan_json(drawn, samples))
+                jobs = [flying.job_id for flying in state.in_flight if flying.job_id]
+                notes = [*_org_note(state), *_parents_note(drawn, makers)]
+                lines = render.plan_lines(drawn, samples or (), jobs=jobs, notes=notes)
+                console.answer([part for line in lines for part in render.wrapped(line, console.width)] + [""])
+                documents.append(render.plan_json(drawn, samples, jobs=jobs, notes=notes))
                 sends = sends or drawn.has_changes
                 codes.append(4 if drawn.refusal else 0)
+                if drawn.refusal is None and any(batch.operation != "update" for batch in drawn.batches):
+                    makers[drawn.schema.name] = activation.name
         except DinmoError as error:
-            console.problems(error.problems)
+            console.problems(error.problems, f"{activation.name}: ")
             documents.append(
                 {"activation": activation.name, "problems": [render.problem_json(p) for p in error.problems]}
             )
@@ -268,7 +277,19 @@ def _plan(session: Session, ceilings: Ceilings, gating: _Gating, *, show_values:
 def _org_note(state: ActivationState) -> list[str]:
     if state.exists or not state.other_orgs:
         return []
-    return [f"{state.activation.name} was synced to another org before; org {state.org_id} starts without state"]
+    return [f"it was synced to another org before; org {state.org_id} starts without state"]
+
+
+def _parents_note(drawn: Plan, makers: dict[str, str]) -> list[str]:
+    """Rows wait for parents that an earlier activation of the same plan will create."""
+    waiting = {
+        row["fields"]
+        for row in drawn.left_out.group_by(["code", "fields"]).aggregate([]).to_pylist()
+        if row["code"] == "PARENT_MISSING"
+    }
+    lookups = [column.lookup for column in drawn.mapping.columns if column.header in waiting and column.lookup]
+    parents = sorted({name for lookup in lookups for name in lookup.reference_to if name in makers})
+    return [f"{makers[name]}, earlier in this plan, sends {name} records: a sync finds them" for name in parents]
 
 
 def _samples(session: Session, drawn: Plan) -> list[dict[str, Any]]:
@@ -278,7 +299,7 @@ def _samples(session: Session, drawn: Plan) -> list[dict[str, Any]]:
     from dinmo_dbt import values
     from dinmo_dbt.changes import Kind
 
-    picked: list[tuple[Any, dict[str, Any], str]] = []
+    picked: list[tuple[Any, dict[str, Any], str | None]] = []
     for batch in sorted(drawn.batches, key=lambda b: b.operation == "insert"):
         kinds = drawn.changes.kind[batch.rows]
         order = sorted(range(len(batch.rows)), key=lambda n: (kinds[n] == Kind.ADDED, n))[: SAMPLE_ROWS - len(picked)]
@@ -301,7 +322,7 @@ def _samples(session: Session, drawn: Plan) -> list[dict[str, Any]]:
     for key, row, record_id in picked:
         now = held.get(record_id or "", {})
         changes = [
-            {"field": header, "now": _as_text(now.get(header)), "then": then}
+            {"field": header, "now": _plain(drawn, header, now.get(header)), "then": then}
             for header, then in row.items()
             if record_id is None or "." in header or not _alike(drawn, header, now.get(header), then, pa)
         ]
@@ -317,6 +338,19 @@ def _as_text(value: Any) -> str | None:
     if isinstance(value, bool):
         return "true" if value else "false"
     return str(value)
+
+
+def _plain(drawn: Plan, header: str, value: Any) -> str | None:
+    """What Salesforce holds, in the form in which it would be sent: 44, where its JSON says 44.0."""
+    import pyarrow as pa
+
+    from dinmo_dbt import values
+
+    text, field = _as_text(value), drawn.schema.field(header)
+    if text is None or field is None or field.type not in values.NUMBER_TYPES | {"datetime", "time"}:
+        return text
+    known = values.text(values.from_text(pa.array([text], pa.utf8()), field), field)[0].as_py()
+    return known if isinstance(known, str) else text
 
 
 def _alike(drawn: Plan, header: str, now: Any, then: str | None, pa: Any) -> bool:
@@ -378,7 +412,8 @@ def _sync(session: Session, ceilings: Ceilings, gating: _Gating) -> int:
         place = f"{number} of {len(chosen)}"
         skip = skips[activation.name]
         if skip:
-            console.timed(render.dotted(f"{place} SKIP {activation.name}", skip[1]))
+            console.timed(render.dotted(f"{place} SKIP {activation.name}", "SKIP", console.width - 10))
+            console.say(f"          {skip[1]}")
             report.add(activation, skip[0], 0.0, skip[1])
         else:
             _sync_one(session, activation, ceilings, place, report)
@@ -393,8 +428,9 @@ def _sync_one(session: Session, activation: Activation, ceilings: Ceilings, plac
     from dinmo_dbt import render
 
     console = session.console
-    what = f"sync {activation.name} ({activation.model_name} -> {activation.object}, {activation.mode})"
-    console.timed(render.dotted(f"{place} START {what}", "RUN"))
+    width = console.width - 10  # the time stands before the line
+    what = f"sync {activation.name} ({activation.mode} {activation.object})"
+    console.timed(render.dotted(f"{place} START {what}", "RUN", width))
     began = time.monotonic()
     try:
         run = _run_activation(session, activation, ceilings)
@@ -403,7 +439,9 @@ def _sync_one(session: Session, activation: Activation, ceilings: Ceilings, plac
         status = "refused" if isinstance(error, Refused) else "failed"
         console.timed(
             render.dotted(
-                f"{place} {'REFUSED' if status == 'refused' else 'ERROR'} {activation.name}", f"in {seconds:.2f}s"
+                f"{place} {'REFUSED' if status == 'refused' else 'ERROR'} {activation.name}",
+                f"in {seconds:.2f}s",
+                width,
             )
         )
         console.problems(error.problems)
@@ -415,9 +453,10 @@ def _sync_one(session: Session, activation: Activation, ceilings: Ceilings, plac
     seconds = time.monotonic() - began
     word = {"success": "OK", "rejected": "WARN", "unknown": "UNKNOWN", "failed": "ERROR"}[run.status.value]
     status = render.run_status(run, seconds)
-    console.timed(render.dotted(f"{place} {word} {activation.name}", status))
+    console.timed(render.dotted(f"{place} {word} {activation.name}", status, width))
     for line in _after(run):
-        console.say(f"          {line}")
+        for part in render.wrapped(f"          {line}", console.width):
+            console.say(part)
     if run.problem:
         console.problems([run.problem])
     report.add(activation, run.status.value, seconds, status, run_id=run.run_id, **render.run_json(run))
@@ -456,7 +495,7 @@ def _run_activation(session: Session, activation: Activation, ceilings: Ceilings
     with session.state.locked(destination.org_id, activation) as state, _spool(session) as spool:
         if not state.exists and state.other_orgs:
             session.console.say(f"          first sync to org {destination.org_id}; state of other orgs is not used")
-        detail = {"mode": activation.mode.value, "object": activation.object, "model": activation.model}
+        detail: dict[str, Any] = {"mode": activation.mode.value, "object": activation.object, "model": activation.model}
         session.state.start_run(run.run_id, destination.org_id, activation.name, detail)
         status = "failed"
         try:

@@ -34,6 +34,7 @@ class ScanSpool:
             self._file = _unlinked(folder)
         self._sink: pa.NativeFile | None = None
         self._writer: pa.ipc.RecordBatchFileWriter | None = None
+        self._source: pa.PythonFile | None = None
         self._reader: pa.ipc.RecordBatchFileReader | None = None
         self._ends: list[int] = []
 
@@ -66,6 +67,8 @@ class ScanSpool:
 
     def close(self) -> None:
         self._finish()
+        if self._source is not None:
+            self._source.close()
         os.close(self._file)
 
     def _finish(self) -> None:
@@ -77,9 +80,9 @@ class ScanSpool:
     def _open(self) -> pa.ipc.RecordBatchFileReader:
         if self._reader is None:
             self._finish()
-            source = pa.PythonFile(os.fdopen(os.dup(self._file), "rb"), mode="r")
-            source.seek(0)
-            self._reader = pa.ipc.open_file(source)
+            self._source = pa.PythonFile(os.fdopen(os.dup(self._file), "rb"), mode="r")
+            self._source.seek(0)
+            self._reader = pa.ipc.open_file(self._source)
         return self._reader
 
 

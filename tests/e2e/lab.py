@@ -10,7 +10,6 @@ import contextlib
 import io
 import json
 import os
-import shutil
 import signal
 import subprocess
 import sys
@@ -136,7 +135,8 @@ def write_project(root: Path) -> None:
             )
         for field, body in fields.items():
             files[f"{folder}/fields/{field}.field-meta.xml"] = (
-                f"{head}<CustomField {space}><fullName>{field}</fullName><label>{field[:-3]}</label>{body}</CustomField>"
+                f"{head}<CustomField {space}><fullName>{field}</fullName><label>{field[:-3]}</label>{body}"
+                "</CustomField>"
             )
     for path, text in files.items():
         (root / path).parent.mkdir(parents=True, exist_ok=True)
@@ -217,6 +217,23 @@ class Org:
         return found
 
 
+@dataclass
+class Deadly:
+    """The request at which the asking process dies: `before` the org acts on it, or `after`, its answer unread."""
+
+    method: str
+    path: str
+    moment: str
+    victim: int = 0
+
+    def is_at(self, environ: dict[str, Any]) -> bool:
+        return bool(self.victim) and environ["REQUEST_METHOD"] == self.method and self.path in environ["PATH_INFO"]
+
+    def strike(self) -> None:
+        with contextlib.suppress(ProcessLookupError):
+            os.kill(self.victim, signal.SIGKILL)
+
+
 class Lab:
     """One test's project."""
 
@@ -224,6 +241,7 @@ class Lab:
         self.root = root
         self.data = root / ".dinmo" / "emulator"
         self.requests: list[tuple[str, str, bytes]] = []
+        self.deadly: Deadly | None = None
 
     # The warehouse and the declarations
 
@@ -261,7 +279,15 @@ class Lab:
                 body = environ["wsgi.input"].read(int(environ["CONTENT_LENGTH"]))
                 environ["wsgi.input"] = io.BytesIO(body)
             self.requests.append((environ["REQUEST_METHOD"], environ["PATH_INFO"], body))
-            return app(environ, start_response)
+            deadly = self.deadly if self.deadly and self.deadly.is_at(environ) else None
+            if deadly and deadly.moment == "before":
+                deadly.strike()
+                start_response("503 Service Unavailable", [])
+                return [b""]
+            answer = list(app(environ, start_response))
+            if deadly and deadly.moment == "after":
+                deadly.strike()
+            return answer
 
         http = Server(("127.0.0.1", 0), noting, numthreads=4)
         http.prepare()
