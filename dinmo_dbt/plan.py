@@ -54,12 +54,18 @@ class InFlight:
 class StateView(Protocol):
     """One activation's state in one org, as it is now. `mappings` are stored headers, newest first."""
 
-    serial: int
-    exists: bool
-    mappings: Sequence[dict[str, Any]]
-    snapshot: Snapshot
-    pending: Pending
-    in_flight: Sequence[InFlight]
+    @property
+    def serial(self) -> int: ...
+    @property
+    def exists(self) -> bool: ...
+    @property
+    def mappings(self) -> Sequence[dict[str, Any]]: ...
+    @property
+    def snapshot(self) -> Snapshot: ...
+    @property
+    def pending(self) -> Pending: ...
+    @property
+    def in_flight(self) -> Sequence[InFlight]: ...
 
 
 @dataclass(frozen=True, slots=True)
@@ -148,6 +154,7 @@ class Plan:
     snapshot_flags: npt.NDArray[np.uint8]
     record_ids: pa.Array
     parents: dict[str, pa.Array]
+    known_left_out: int
     is_first: bool
     refusal: Problem | None = None
     notes: tuple[str, ...] = ()
@@ -258,6 +265,7 @@ def draw(
         snapshot_flags=state.snapshot.flags,
         record_ids=work.record_ids,
         parents=work.parents,
+        known_left_out=found.known_aside + work.known_left_out(),
         is_first=not state.exists,
         refusal=refusal,
         notes=tuple(notes),
@@ -549,6 +557,10 @@ class _Work:
         texts = [pa.array([text] * count, pa.utf8()) for text in (fate.value, code, message, header)]
         self.asides.append(pa.table([keys, *texts, pa.nulls(count, pa.utf8()), texts[2]], schema=LEFT_OUT))
         self.without[fate] = self.without.get(fate, 0) + count
+
+    def known_left_out(self) -> int:
+        known = (self.found.position >= 0) & (self.found.kind != Kind.DROPPED)
+        return int(np.count_nonzero(known & (self.operation == 0)))
 
     def left_out(self) -> pa.Table:
         return pa.concat_tables(self.asides)
