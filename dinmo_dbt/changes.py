@@ -27,6 +27,7 @@ Positions = npt.NDArray[np.int64]
 _Number = TypeVar("_Number", bound=np.generic)
 
 _ROW_BYTES = 24  # a record id, its comma, the line's end
+OUTCOME_UNKNOWN = "OUTCOME_UNKNOWN"
 _KEY_SEED = 0x6B6579  # "key"
 _MATCH_SEED = 0x6D61746368  # "match"
 
@@ -38,6 +39,7 @@ class Flag(IntEnum):
     ADOPTED = 2  # taken over from before
     LEFT = 4  # the key is no longer in the segment
     STALE = 8  # left, and its check hash is of a mapping that is no longer stored
+    UNKNOWN = 16  # inserted, perhaps: the outcome can't be learned, so it is never sent again as it is
 
 
 class Kind(IntEnum):
@@ -112,6 +114,7 @@ class ChangeSet:
     none), `kh`, `has_bulk_null` (a text equal to #N/A) and `width` (CSV bytes, never too few) run
     parallel to the spool. `aside` has columns key, kh, why
     (`Aside`), reason (`values.Reason`), column (its header) and code. `unchanged` includes the re-baselined rows.
+    `known_aside` are the rows of `aside` that the snapshot has, hashed perhaps under an older mapping.
     """
 
     read: int
@@ -125,6 +128,7 @@ class ChangeSet:
     aside: pa.Table
     baseline: Baseline
     left: Positions
+    known_aside: int = 0
     refusals: list[str] = field(default_factory=list)
 
     def count(self, kind: Kind) -> int:
@@ -241,6 +245,7 @@ class _Canonical:
 
 class _Scan:
     resend = inserting = ignore_changes = False
+    doubtful_dropped = 0
 
     def __init__(
         self,
@@ -294,8 +299,15 @@ class _Scan:
         invalid = canonical.reason != 0
 
         unchanged = same & ~invalid
-        returned = unchanged & (self.flags_at(slot, unchanged) & Flag.LEFT != 0)
+        flags = self.flags_at(slot, unchanged)
+        doubtful = flags & Flag.UNKNOWN != 0
+        if not self.inserting:  # looked up by its match and sent again, it does no harm
+            unchanged &= ~doubtful
+        returned = unchanged & (flags & Flag.LEFT != 0)
         self.note_unchanged(slot, ck, unchanged, returned)
+        if self.inserting and doubtful.any():
+            self.same_rows -= int(doubtful.sum())
+            self.asides.append(_doubtful(key.filter(pa.array(doubtful)), kh[doubtful]))
         held, waiting = self.held(kh, ck, ~unchanged & ~invalid)
         older = self.older_mapping(batch, key, kh, slot, found & ~same & ~invalid & ~held)
 
@@ -488,9 +500,11 @@ class _Scan:
         position = _joined(self.positions, np.int64)
         older = _joined(self.olders, np.int8)
         kh, ck = _joined(self.khs, np.uint64), _joined(self.cks, np.uint64)
+        known_aside = 0
         if self.candidates:
             candidates = _Candidates.all(self.candidates)
             own = self.own_slots(candidates)
+            known_aside = int(np.count_nonzero((own >= 0) & (candidates.rows < 0)))
             self.hit(own[own >= 0])
             spooled = candidates.rows >= 0
             position[candidates.rows[spooled]] = own[spooled]
@@ -499,12 +513,14 @@ class _Scan:
         known = np.flatnonzero(position >= 0)
         left_before[known] = self.snapshot.flags.take(position[known])
         self.rebase(kind, position, ck, left_before, older)
+        if self.inserting:
+            self.set_doubtful_aside(kind, position)
         aside = pa.concat_tables([ASIDE.empty_table(), *self.asides])
         left = np.flatnonzero(~self.seen & (np.asarray(self.snapshot.flags) & Flag.LEFT == 0))
         dropped = int(np.count_nonzero(kind == Kind.DROPPED))
         changes = ChangeSet(
             read=self.read,
-            unchanged=self.same_rows + dropped,
+            unchanged=self.same_rows + dropped - self.doubtful_dropped,
             kind=kind,
             position=position,
             older=older,
@@ -514,6 +530,7 @@ class _Scan:
             aside=aside,
             baseline=Baseline(_joined(self.baseline_positions, np.int64), _joined(self.baseline_ck, np.uint64)),
             left=left,
+            known_aside=known_aside,
         )
         changes.refusals = self.refusals(changes)
         return changes
@@ -556,6 +573,15 @@ class _Scan:
         kind[at] = Kind.DROPPED
         self.baseline_positions.append(position[at])
         self.baseline_ck.append(ck[at])
+
+    def set_doubtful_aside(self, kind: npt.NDArray[np.uint8], position: Positions) -> None:
+        """Of the re-baselined rows, those whose insert may have been made: they wait, and are not counted unchanged."""
+        rows = np.flatnonzero(kind == Kind.DROPPED)
+        rows = rows[self.snapshot.flags.take(position[rows]) & Flag.UNKNOWN != 0]
+        self.doubtful_dropped = len(rows)
+        if rows.size:
+            taken = self.spool.take(rows, ["key", "kh"]).combine_chunks()
+            self.asides.append(_doubtful(taken["key"], taken["kh"]))
 
     def refusals(self, changes: ChangeSet) -> list[str]:
         found = []
@@ -622,6 +648,14 @@ class _Candidates:
             pa.concat_arrays([part.keys for part in parts]),
             np.concatenate([part.rows for part in parts]),
         )
+
+
+def _doubtful(keys: pa.Array | pa.ChunkedArray, kh: Hashes | pa.ChunkedArray) -> pa.Table:
+    """Rows set aside because their insert may have been made."""
+    count = len(keys)
+    why, reason = pa.repeat(pa.scalar(int(Aside.HELD), pa.uint8()), count), pa.repeat(pa.scalar(0, pa.uint8()), count)
+    columns = [keys, kh, why, reason, pa.nulls(count, pa.utf8()), pa.repeat(OUTCOME_UNKNOWN, count)]
+    return pa.table(columns, schema=ASIDE)
 
 
 def _csv_bytes(array: pa.Array) -> npt.NDArray[np.uint32]:

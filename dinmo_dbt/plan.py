@@ -202,13 +202,10 @@ class Plan:
         parents = [c.header for c in planned.columns if c.is_parent_path or c.field.type == "reference"]
         return table.sort_by([(header, "ascending") for header in parents]) if parents else table
 
-
     def known_ids(self, keys: pa.Array, rows: Positions) -> list[str | None]:
         """The record id, where one is known, of each key; `rows` are the spool rows that hold the keys."""
         own = self.spool.take(rows, ["key"])["key"].combine_chunks()
-        ids: list[str | None] = (
-            self.record_ids.take(pa.array(rows)).take(pc.index_in(keys, value_set=own)).to_pylist()
-        )
+        ids: list[str | None] = self.record_ids.take(pa.array(rows)).take(pc.index_in(keys, value_set=own)).to_pylist()
         return ids
 
 

@@ -60,9 +60,10 @@ class BatchState(StrEnum):
 
 _NEXT: dict[BatchState, frozenset[BatchState]] = {
     BatchState.PLANNED: frozenset({BatchState.OPENED, BatchState.SENDING, BatchState.ABANDONED}),
-    BatchState.OPENED: frozenset({BatchState.CLOSING, BatchState.ABANDONED, BatchState.SETTLED}),
-    BatchState.CLOSING: frozenset({BatchState.CLOSED, BatchState.ABANDONED, BatchState.SETTLED}),
-    BatchState.CLOSED: frozenset({BatchState.SETTLED, BatchState.ABANDONED}),
+    BatchState.OPENED: frozenset({BatchState.CLOSING, BatchState.ABANDONED}),
+    # From CLOSING on only the job's own results may end the batch: to abandon it would be to send it again.
+    BatchState.CLOSING: frozenset({BatchState.CLOSED, BatchState.SETTLED}),
+    BatchState.CLOSED: frozenset({BatchState.SETTLED}),
     BatchState.SENDING: frozenset({BatchState.SETTLED, BatchState.ABANDONED}),
     BatchState.SETTLED: frozenset(),
     BatchState.ABANDONED: frozenset(),
@@ -93,8 +94,10 @@ class Journalled:
 class Settlement:
     """What Salesforce said of one batch, as it moves the state: one transaction.
 
-    `snapshot`: kh, ck, key, record_id, flags, op (put | forget) of acknowledged rows. `resolved`: kh and key of rows
-    that no longer wait. `waiting`: rows that do: kh, key, ck, fate, code, message, fields, transient.
+    `snapshot`: kh, ck, key, record_id, flags, op (put | forget) of acknowledged rows, of inserts whose outcome can't be
+    learned, and of records that are gone. `resolved`: kh and key of rows that no longer wait. `waiting`: rejected
+    rows: kh, key, ck, fate, code, message, fields, transient. Rows that Salesforce did not process need no note: they
+    are in the next change set as they were in this one.
     """
 
     batch_id: str
@@ -134,7 +137,8 @@ class Journal(Protocol):
         """The batch with its rows, from the spool."""
 
     def finish(self, *, complete: bool) -> None:
-        """Forget waits that no longer apply; with `complete`, older mappings too; compact when due."""
+        """Forget waits that no longer apply; with `complete` (no known row of the segment is still hashed under an
+        older mapping), older mappings too; compact when due."""
 
 
 class Clock(Protocol):
@@ -249,38 +253,34 @@ def execute(
                 delivery.by_collections(batch)
     run.problem, run.outcome = delivery.problem, delivery.outcome
     run.not_delivered += delivery.not_delivered
-    complete = run.problem is None and run.outcome.succeeded == plan.counts.planned
-    aside = plan.counts.invalid + plan.counts.held + plan.counts.no_match + plan.counts.ambiguous
-    journal.finish(complete=complete and aside == 0)
+    delivered = run.problem is None and run.outcome.succeeded == plan.counts.planned
+    journal.finish(complete=delivered and plan.known_left_out == 0)
     run.finished = clock.now()
     run.check_counts()
     return run
 
 
 def recover(destination: Destination, journal: Journal, clock: Clock, *, run: SyncRun, progress: Progress) -> None:
-    """Settle what a dead run left, before anything is read. An open job is aborted: nothing of it was processed.
+    """Settle what a dead run left, before anything is read. A job that was never to be closed is aborted and let go.
 
-    A collections batch that may or may not have arrived is let go: its rows are still in the change set, and an
+    A collections batch that may or may not have arrived is let go too: its rows are still in the change set, and an
     upsert, update or delete that is repeated does no harm.
     """
     delivery = _Delivery(destination, journal, clock, run, progress)
     for journalled in journal.open_batches():
-        if journalled.job_id is None:
+        if journalled.job_id is None or journalled.state is BatchState.OPENED:
+            if journalled.job_id is not None:
+                # UploadComplete was never asked for: nothing was processed, whatever has become of the job since.
+                destination.abort(journalled.job_id)
             journal.abandon(journalled.id)
             continue
         job = destination.job(journalled.job_id)
         if job is not None and job.is_open:
             destination.abort(job.id)
-            job = destination.job(job.id)
-            if journalled.state is BatchState.OPENED:
-                # UploadComplete was never asked for, so nothing of this job can have been processed.
-                journal.abandon(journalled.id)
-                continue
-        if job is not None and not job.is_terminal:
-            job = delivery.poll(job.id, journalled.rows)
+        job = delivery.poll(journalled.job_id, journalled.rows)
         delivery.settle_job(journal.batch(journalled), journalled.job_id, job)
         run.jobs.append(journalled.job_id)
-    run.recovered = delivery.outcome
+        run.recovered = delivery.outcome
 
 
 def _refused(problem: Problem) -> Refused:
@@ -477,15 +477,17 @@ def settlement_of(batch: Batch, results: pa.Table, destination: Destination) -> 
         raise CountsError("DB491", f"batch {batch.id}: {len(rows)} rows were sent, {len(results)} results read")
     fate = results["fate"].combine_chunks()
     done = pc.equal(fate, Fate.SUCCEEDED.value)
-    gone = pc.and_(pc.is_in(results["code"], value_set=pa.array(_GONE)), pc.equal(fate, Fate.REJECTED.value))
-    by_id = batch.operation in (Operation.UPDATE, Operation.DELETE)
+    rejected = pc.equal(fate, Fate.REJECTED.value)
+    moves = [_acknowledged(batch, rows, results, done)]
+    if batch.operation in (Operation.UPDATE, Operation.DELETE):
+        moves.append(_forgotten(rows.filter(pc.and_(rejected, _gone(results)))))
+    if batch.operation is Operation.INSERT:
+        moves.append(_doubtful(rows.filter(pc.equal(fate, Fate.UNKNOWN.value))))
     return Settlement(
         batch_id=batch.id,
-        snapshot=pa.concat_tables(
-            [_acknowledged(batch, rows, results, done), _forgotten(rows, gone if by_id else pc.and_(gone, False))]
-        ),
+        snapshot=pa.concat_tables(moves),
         resolved=rows.filter(done).select(["kh", "key"]),
-        waiting=_waiting(rows, results, destination, pc.invert(done)),
+        waiting=_waiting(rows.filter(rejected), results.filter(rejected), destination),
         succeeded=_count(fate, Fate.SUCCEEDED),
         rejected=_count(fate, Fate.REJECTED),
         held=_count(fate, Fate.HELD),
@@ -500,17 +502,31 @@ def _acknowledged(batch: Batch, rows: pa.Table, results: pa.Table, done: pa.Arra
     created = pc.fill_null(results["created"], False).to_numpy() if len(results) else np.empty(0, np.bool_)
     if batch.operation is Operation.INSERT:
         created = np.ones(len(rows), np.bool_)
-    flags = (before & ~np.uint8(Flag.LEFT | Flag.STALE)) | np.where(created, np.uint8(Flag.CREATED), np.uint8(0))
+    known = before & ~np.uint8(Flag.LEFT | Flag.STALE | Flag.UNKNOWN)
+    flags = known | np.where(created, np.uint8(Flag.CREATED), np.uint8(0))
     record_id = results["record_id"]
     if batch.operation is Operation.UPDATE:
         record_id = pc.coalesce(record_id, rows["Id"])
     return _snapshot_rows(rows, record_id, flags.astype(np.uint8), "put")
 
 
-def _forgotten(rows: pa.Table, gone: pa.Array | pa.ChunkedArray) -> pa.Table:
+def _gone(results: pa.Table) -> pa.ChunkedArray:
+    """Answers that the record itself is gone. One that names a field speaks of the parent in that field."""
+    fields = pc.fill_null(results["fields"], "")
+    own = pc.or_(pc.equal(fields, ""), pc.equal(fields, "Id"))
+    return pc.and_(pc.is_in(results["code"], value_set=pa.array(_GONE)), own)
+
+
+def _forgotten(rows: pa.Table) -> pa.Table:
     """Records that Salesforce says are gone: their rows are resolved anew by the next run."""
-    rows = rows.filter(gone)
     return _snapshot_rows(rows, pa.nulls(len(rows), pa.utf8()), rows["flags"].to_numpy(), "forget")
+
+
+def _doubtful(rows: pa.Table) -> pa.Table:
+    """Inserts that may have been made: known from now on, so that neither a later run nor a new mapping makes a second
+    record of the same change; the flag keeps them from being counted as delivered."""
+    flags = rows["flags"].to_numpy() & ~np.uint8(Flag.LEFT | Flag.STALE) | np.uint8(Flag.UNKNOWN)
+    return _snapshot_rows(rows, pa.nulls(len(rows), pa.utf8()), flags.astype(np.uint8), "put")
 
 
 def _snapshot_rows(rows: pa.Table, record_id: pa.Array, flags: npt.NDArray[np.uint8], op: str) -> pa.Table:
@@ -526,12 +542,9 @@ def _snapshot_rows(rows: pa.Table, record_id: pa.Array, flags: npt.NDArray[np.ui
     )
 
 
-def _waiting(rows: pa.Table, results: pa.Table, destination: Destination, left: pa.Array) -> pa.Table:
-    rows, results = rows.filter(left), results.filter(left)
-    held = pc.equal(results["fate"], Fate.HELD.value)
+def _waiting(rows: pa.Table, results: pa.Table, destination: Destination) -> pa.Table:
     told = pc.binary_join_element_wise(pc.fill_null(results["code"], ""), pc.fill_null(results["message"], ""), "\0")
     passing = [text for text in pc.unique(told).to_pylist() if destination.is_transient(*text.split("\0", 1))]
-    again = pc.or_(held, pc.is_in(told, value_set=pa.array(passing, pa.utf8())))
     return pa.table(
         {
             "kh": rows["kh"],
@@ -541,7 +554,7 @@ def _waiting(rows: pa.Table, results: pa.Table, destination: Destination, left: 
             "code": results["code"],
             "message": results["message"],
             "fields": results["fields"],
-            "transient": again,
+            "transient": pc.is_in(told, value_set=pa.array(passing, pa.utf8())),
         }
     )
 

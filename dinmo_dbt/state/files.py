@@ -16,9 +16,10 @@ _NETWORK = ("nfs", "nfs4", "cifs", "smb3", "smbfs", "fuse.sshfs", "9p", "afs", "
 
 
 def make_folder(folder: Path) -> Path:
-    """The folder, made if need be, for its owner alone."""
+    """The folder, made if need be with its parents, for its owner alone."""
     try:
-        folder.mkdir(parents=True, exist_ok=True, mode=0o700)
+        for parent in (*reversed(folder.parents), folder):  # mkdir(parents=True) would open the parents to all
+            parent.mkdir(exist_ok=True, mode=0o700)
     except OSError as error:
         raise unwritable(folder, error) from error
     return folder
@@ -39,8 +40,9 @@ def write_whole(path: Path, write: Callable[[pa.NativeFile], None]) -> None:
         temporary.rename(path)
         sync_folder(path.parent)
     except OSError as error:
-        temporary.unlink(missing_ok=True)
         raise unwritable(path, error) from error
+    finally:
+        temporary.unlink(missing_ok=True)
 
 
 def sync_folder(folder: Path) -> None:

@@ -9,10 +9,11 @@ from __future__ import annotations
 import fcntl
 import json
 import os
+import secrets
 import socket
 import sqlite3
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import closing, contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -27,7 +28,7 @@ from dinmo_dbt.changes import Flag, Pending
 from dinmo_dbt.destination import Api, Batch, Operation
 from dinmo_dbt.errors import StateError
 from dinmo_dbt.plan import LEFT_OUT, InFlight, Plan
-from dinmo_dbt.state.files import make_folder, refuse_network, write_whole
+from dinmo_dbt.state.files import make_folder, refuse_network, sync_folder, unwritable, write_whole
 from dinmo_dbt.state.snapshot import BASE, DELTA, FileSnapshot, write_rows
 from dinmo_dbt.state.spool import describe_batch, read_batch, write_batch
 from dinmo_dbt.sync import BatchState, Clock, Journalled, Settlement, check_transition
@@ -36,8 +37,8 @@ FORMAT = 1
 DELTAS_MAX = 16
 DELTA_SHARE_MAX = 0.10
 SERIALS_KEPT = 3
-MAPPINGS_MAX = 4
 RUNS_KEPT = 200
+LOCK_WAIT_S = 10.0
 # A permanently rejected row is tried again after 1, 2, 4… runs, but at least once a day.
 BACK_OFF_MAX_S = 24 * 3600
 
@@ -59,7 +60,7 @@ CREATE TABLE pending (
   org_id TEXT NOT NULL, name TEXT NOT NULL, kh INTEGER NOT NULL, key TEXT NOT NULL, ck INTEGER NOT NULL,
   class TEXT NOT NULL, code TEXT, message TEXT, fields TEXT,
   attempts INTEGER NOT NULL, next_run INTEGER NOT NULL, next_try REAL NOT NULL,
-  PRIMARY KEY (org_id, name, kh, key)
+  PRIMARY KEY (org_id, name, kh, key, ck)
 ) WITHOUT ROWID;
 CREATE TABLE run (
   id TEXT PRIMARY KEY, org_id TEXT NOT NULL, name TEXT NOT NULL, started REAL NOT NULL, finished REAL,
@@ -102,67 +103,90 @@ class LocalState:
     @contextmanager
     def locked(self, org_id: str, activation: Activation) -> Iterator[ActivationState]:
         """The activation's state for one writer. StateError DB501 while another run holds it."""
-        make_folder(self.location)
-        refuse_network(self.location)
-        folder = make_folder(self.location / "locks")
-        path = folder / f"{org_id}-{activation.name}.lock"
-        descriptor = os.open(path, os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW, 0o600)
-        try:
-            _take_lock(descriptor, activation.name)
+        with self._lock(org_id, activation.name):
             state = ActivationState(self, org_id, activation, writing=True)
             state.clean()
             yield state
+
+    @contextmanager
+    def _lock(self, org_id: str, name: str) -> Iterator[None]:
+        """An OS lock: it goes with the process, however that ends."""
+        make_folder(self.location)
+        refuse_network(self.location)
+        path = make_folder(self.location / "locks") / f"{org_id}-{name}.lock"
+        try:
+            descriptor = os.open(path, os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW, 0o600)
+        except OSError as error:
+            raise unwritable(path, error) from error
+        try:
+            _take_lock(descriptor, name)
+            yield
         finally:
             os.close(descriptor)
 
     @contextmanager
     def connection(self, *, writing: bool) -> Iterator[sqlite3.Connection]:
         """A connection; with `writing`, one immediate transaction that commits at the end or not at all."""
+        if writing and not self.exists():
+            self._make_database()
         try:
-            connection = self._connect(writing=writing)
-        except sqlite3.OperationalError as error:
-            raise StateError("DB515", "the state can't be opened", where=str(self.database)) from error
-        except sqlite3.DatabaseError as error:
-            raise _damaged(self.database) from error
-        try:
-            if writing:
-                connection.execute("BEGIN IMMEDIATE")
-            yield connection
-            if writing:
-                connection.execute("COMMIT")
+            with closing(self._connect(writing=writing)) as connection:  # an open transaction is rolled back
+                self._check_format(connection)
+                if writing:
+                    connection.execute("BEGIN IMMEDIATE")
+                yield connection
+                if writing:
+                    connection.execute("COMMIT")
         except sqlite3.OperationalError as error:
             raise _operational(self.database, error) from error
-        except sqlite3.DatabaseError as error:
+        except (sqlite3.DatabaseError, json.JSONDecodeError) as error:
             raise _damaged(self.database) from error
-        finally:
-            connection.close()  # an open transaction is rolled back
 
     def _connect(self, *, writing: bool) -> sqlite3.Connection:
-        if writing and not self.database.exists():
-            make_folder(self.location)
-            os.close(os.open(self.database, os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW, 0o600))
+        # A rollback journal, not a WAL: a reader of a WAL makes files of its own, and a plan must change nothing.
+        # EXTRA also syncs the folder after the journal is gone, so that a commit can't be undone by a power cut.
         mode = "rw" if writing else "ro"
         connection = sqlite3.connect(
-            f"{self.database.as_uri()}?mode={mode}", uri=True, isolation_level=None, timeout=10
+            f"{self.database.absolute().as_uri()}?mode={mode}", uri=True, isolation_level=None, timeout=LOCK_WAIT_S
         )
         connection.row_factory = sqlite3.Row
-        connection.execute("PRAGMA busy_timeout = 10000")
         if writing:
-            connection.execute("PRAGMA journal_mode = WAL")
-            connection.execute("PRAGMA synchronous = FULL")
+            connection.execute("PRAGMA synchronous = EXTRA")
             connection.execute("PRAGMA fullfsync = ON")
-            if not connection.execute("SELECT 1 FROM sqlite_master WHERE name = 'meta'").fetchone():
-                connection.executescript(f"BEGIN; {_SCHEMA} INSERT INTO meta VALUES ('format', '{FORMAT}'); COMMIT;")
+        return connection
+
+    def _check_format(self, connection: sqlite3.Connection) -> None:
+        if not connection.execute("SELECT 1 FROM sqlite_master WHERE name = 'meta'").fetchone():
+            raise _damaged(self.database)
         row = connection.execute("SELECT value FROM meta WHERE key = 'format'").fetchone()
-        if row is None or int(row["value"]) > FORMAT:
-            found = row["value"] if row else "none"
+        found = row["value"] if row else ""
+        if not found.isdecimal():
+            raise _damaged(self.database)
+        if int(found) > FORMAT:
             raise StateError(
                 "DB514",
                 f"the state has format {found}; this version reads {FORMAT}",
                 where=str(self.database),
                 hint="use the newer dinmo-dbt that wrote it",
             )
-        return connection
+
+    def _make_database(self) -> None:
+        """Made whole under another name, then linked: no reader ever sees half of it, and of two makers one wins."""
+        make_folder(self.location)
+        temporary = self.location / f".state.db.{secrets.token_hex(4)}.tmp"
+        try:
+            os.close(os.open(temporary, os.O_RDWR | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW, 0o600))
+            with closing(sqlite3.connect(temporary, isolation_level=None)) as connection:
+                connection.executescript(f"BEGIN; {_SCHEMA} INSERT INTO meta VALUES ('format', '{FORMAT}'); COMMIT;")
+            with suppress(FileExistsError):
+                os.link(temporary, self.database)
+            sync_folder(self.location)
+        except OSError as error:
+            raise unwritable(self.database, error) from error
+        except sqlite3.OperationalError as error:
+            raise _operational(self.database, error) from error
+        finally:
+            temporary.unlink(missing_ok=True)
 
     # Looking
 
@@ -193,25 +217,27 @@ class LocalState:
         return self.location / "snapshots" / org_id / name
 
     def reset(self, org_id: str, name: str) -> bool:
-        """Forget one activation's state in one org, unsettled jobs included; whether there was any."""
+        """Forget one activation's state in one org, unsettled jobs included; whether there was any. StateError DB501
+        while a run holds it."""
         if not self.exists():
             return False
-        with self.connection(writing=True) as connection:
-            own = (org_id, name)
-            if connection.execute("SELECT 1 FROM activation WHERE org_id = ? AND name = ?", own).fetchone() is None:
-                return False
-            spools = connection.execute("SELECT spool FROM batch WHERE org_id = ? AND name = ?", own).fetchall()
-            for table in ("activation", "batch", "pending"):
-                connection.execute(f"DELETE FROM {table} WHERE org_id = ? AND name = ?", own)
-        for spool in spools:
-            (self.location / "spool" / spool["spool"]).unlink(missing_ok=True)
-        for path in self.folder(org_id, name).glob("*.parquet"):
-            path.unlink(missing_ok=True)
+        own = (org_id, name)
+        with self._lock(org_id, name):
+            with self.connection(writing=True) as connection:
+                if not connection.execute("SELECT 1 FROM activation WHERE org_id = ? AND name = ?", own).fetchone():
+                    return False
+                spools = connection.execute("SELECT spool FROM batch WHERE org_id = ? AND name = ?", own).fetchall()
+                for table in ("activation", "batch", "pending"):
+                    connection.execute(f"DELETE FROM {table} WHERE org_id = ? AND name = ?", own)
+            for spool in spools:
+                (self.location / "spool" / spool["spool"]).unlink(missing_ok=True)
+            _keep_only(self.folder(org_id, name), ())
         return True
 
     def move(self, org_id: str, old: str, new: str) -> None:
-        """Give a renamed activation's state its new name. StateError if that name has state already."""
-        with self.connection(writing=True) as connection:
+        """Give a renamed activation's state its new name. StateError if that name has state already, or DB501 while a
+        run holds either."""
+        with self._lock(org_id, old), self._lock(org_id, new), self.connection(writing=True) as connection:
             taken = connection.execute(
                 "SELECT 1 FROM activation WHERE org_id = ? AND lower(name) = lower(?)", (org_id, new)
             ).fetchone()
@@ -223,12 +249,13 @@ class LocalState:
                 raise StateError("DB516", f"{reason} in org {org_id}", where=str(self.location))
             folder, target = self.folder(org_id, old), self.folder(org_id, new)
             make_folder(target)
+            _keep_only(target, ())  # left from a crash, or from a state of that name that was reset
             for path in folder.glob("*.parquet"):
                 os.link(path, target / path.name)
+            sync_folder(target)
             for table in ("activation", "batch", "pending", "run"):
                 connection.execute(f"UPDATE {table} SET name = ? WHERE org_id = ? AND name = ?", (new, org_id, old))
-        for path in folder.glob("*.parquet"):
-            path.unlink()
+        _keep_only(folder, ())
 
     # History
 
@@ -291,6 +318,7 @@ class ActivationState:
     def __init__(self, store: LocalState, org_id: str, activation: Activation, *, writing: bool) -> None:
         self.store, self.org_id, self.activation, self.writing = store, org_id, activation, writing
         self.folder = store.folder(org_id, activation.name)
+        self.spool_folder = store.location / "spool" / org_id / activation.name
         self.exists, self.serial, self.epoch, self.run_number, self.finished_runs = False, 0, 0, 1, 0
         self.mappings: list[dict[str, Any]] = []
         self.files: list[str] = []
@@ -398,27 +426,21 @@ class ActivationState:
 
     def clean(self) -> None:
         """At the start of a locked run: files that nothing names go, and runs that ended without a word are marked."""
-        make_folder(self.folder)
-        make_folder(self.store.location / "spool")
-        named = {name for pointer in ({"files": self.files}, *self.previous) for name in pointer["files"]}
-        for path in self.folder.iterdir():
-            if path.name not in named:
-                path.unlink()
+        own = (self.org_id, self.activation.name)
         self.epoch += 1
         with self.store.connection(writing=True) as connection:
+            if connection.execute("PRAGMA quick_check(1)").fetchone()[0] != "ok":
+                raise _damaged(self.store.database)
+            connection.execute("UPDATE activation SET epoch = ? WHERE org_id = ? AND name = ?", (self.epoch, *own))
             connection.execute(
-                "UPDATE activation SET epoch = ? WHERE org_id = ? AND name = ?",
-                (self.epoch, self.org_id, self.activation.name),
+                "UPDATE run SET status = 'interrupted' WHERE org_id = ? AND name = ? AND status = 'running'", own
             )
-            connection.execute(
-                "UPDATE run SET status = 'interrupted' WHERE org_id = ? AND name = ? AND status = 'running'",
-                (self.org_id, self.activation.name),
-            )
-            held = {row["spool"] for row in connection.execute("SELECT spool FROM batch WHERE spool <> ''")}
-            prefix = _file_prefix(self.org_id, self.activation.name)
-        for path in (self.store.location / "spool").glob(f"{prefix}*"):
-            if path.name not in held:
-                path.unlink()
+            ended = (BatchState.SETTLED, BatchState.ABANDONED)
+            connection.execute("DELETE FROM batch WHERE org_id = ? AND name = ? AND state IN (?, ?)", (*own, *ended))
+            open_spools = [Path(row["spool"]).name for row in self._open(connection)]
+        named = [name for pointer in ({"files": self.files}, *self.previous) for name in pointer["files"]]
+        _keep_only(make_folder(self.folder), named)
+        _keep_only(make_folder(self.spool_folder), open_spools)
 
     def open_batches(self) -> Sequence[Journalled]:
         if not self.store.exists():
@@ -432,11 +454,11 @@ class ActivationState:
         return read_batch(self._spool(row["spool"]), row["sha256"], json.loads(row["described"]))
 
     def begin(self, plan: Plan) -> None:
-        if plan.serial != self.serial or plan.org_id != self.org_id:
+        drawn_from = (plan.org_id, plan.activation.digest, plan.serial)
+        if drawn_from != (self.org_id, self.activation.digest, self.serial):
             raise StateError("DB504", "the plan is stale: the state moved since it was drawn", hint="draw it again")
         rows = pa.concat_tables([self._rebased(plan), self._leaving(plan)])
-        headers = [plan.mapping.header(), *(older.header() for older in plan.older)]
-        self.mappings = headers[:MAPPINGS_MAX]
+        self.mappings = [plan.mapping.header(), *(older.header() for older in plan.older)]
         delta = self._write_delta(rows)
         with self.store.connection(writing=True) as connection:
             self._upsert_row(connection)
@@ -464,7 +486,7 @@ class ActivationState:
         return pa.table(columns, schema=DELTA)
 
     def planned(self, batch: Batch, run_id: str) -> None:
-        name = f"{_file_prefix(self.org_id, self.activation.name)}{batch.id}.arrow"
+        name = f"{self.org_id}/{self.activation.name}/{batch.id}.arrow"
         digest = write_batch(self._spool(name), batch)
         with self.store.connection(writing=True) as connection:
             connection.execute(
@@ -491,7 +513,9 @@ class ActivationState:
     def _advance(
         self, connection: sqlite3.Connection, batch_id: str, state: BatchState, job_id: str | None = None
     ) -> sqlite3.Row:
-        row: sqlite3.Row = connection.execute("SELECT * FROM batch WHERE id = ?", (batch_id,)).fetchone()
+        row: sqlite3.Row | None = connection.execute("SELECT * FROM batch WHERE id = ?", (batch_id,)).fetchone()
+        if row is None:
+            raise StateError("DB503", "another process removed the batch from the state", where=str(self.folder))
         check_transition(BatchState(row["state"]), state)
         connection.execute(
             "UPDATE batch SET state = ?, job_id = coalesce(?, job_id) WHERE id = ?", (state, job_id, batch_id)
@@ -511,7 +535,8 @@ class ActivationState:
             self._upsert_row(connection)
             self._move_pointer(connection, [*self.files, delta] if delta else self.files)
             self._resolve(connection, settlement.resolved)
-            self._wait(connection, settlement.waiting)
+            # What a dead run sent was tried in its time: waiting counts from there.
+            self._wait(connection, settlement.waiting, self.run_number - (row["epoch"] < self.epoch))
         self._spool(row["spool"]).unlink(missing_ok=True)
 
     def _keep_mapping(self, mapping: dict[str, Any]) -> None:
@@ -578,8 +603,8 @@ class ActivationState:
             ],
         )
 
-    def _wait(self, connection: sqlite3.Connection, rows: pa.Table) -> None:
-        """Note rows that wait. The same row rejected again waits for twice as many runs."""
+    def _wait(self, connection: sqlite3.Connection, rows: pa.Table, tried_in: int) -> None:
+        """Note rejected rows. The same row rejected again waits for twice as many runs."""
         next_try = self.store.clock.now() + BACK_OFF_MAX_S
         columns = ("fate", "code", "message", "fields", "transient")
         values = zip(
@@ -589,21 +614,16 @@ class ActivationState:
             *(rows[c].to_pylist() for c in columns),
             strict=True,
         )
-        own = (self.org_id, self.activation.name)
         for kh, key, ck, fate, code, message, fields, transient in values:
+            row = (self.org_id, self.activation.name, kh, key, ck)
             before = connection.execute(
-                "SELECT attempts FROM pending WHERE org_id = ? AND name = ? AND kh = ? AND key = ? AND ck = ?",
-                (*own, kh, key, ck),
+                "SELECT attempts FROM pending WHERE org_id = ? AND name = ? AND kh = ? AND key = ? AND ck = ?", row
             ).fetchone()
             attempts = (before["attempts"] if before else 0) + 1
             wait = 1 if transient else 2 ** min(attempts - 1, 30)
-            if fate == "unknown":
-                wait, due = 2**62, 1e18  # never by itself
-            else:
-                due = next_try
             connection.execute(
                 "INSERT OR REPLACE INTO pending VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)",
-                (*own, kh, key, ck, fate, code, message, fields, attempts, self.run_number + wait, due),
+                (*row, fate, code, message, fields, attempts, tried_in + wait, next_try),
             )
 
     def finish(self, *, complete: bool) -> None:
@@ -619,7 +639,7 @@ class ActivationState:
     def _drop_older_mappings(self) -> None:
         """No present row is hashed under an older mapping any more; the rows that left are, so they are marked."""
         self.snapshot = FileSnapshot(self.folder, self.files)
-        gone = np.flatnonzero((self.snapshot.flags & Flag.LEFT) & ~(self.snapshot.flags & Flag.STALE))
+        gone = np.flatnonzero(self.snapshot.flags & (Flag.LEFT | Flag.STALE) == Flag.LEFT)
         flags = (self.snapshot.flags[gone] | np.uint8(Flag.STALE)).astype(np.uint8)
         delta = self._write_delta(self._delta_rows(gone, self.snapshot.ck[gone], flags, "leave"))
         self.mappings = self.mappings[:1]
@@ -631,7 +651,7 @@ class ActivationState:
     def _forget_waits(self, connection: sqlite3.Connection) -> None:
         """Waits that were due have been tried by now: delivered, noted anew, or of a row that changed or left."""
         connection.execute(
-            "DELETE FROM pending WHERE org_id = ? AND name = ? AND next_run <= ? AND class <> 'unknown'",
+            "DELETE FROM pending WHERE org_id = ? AND name = ? AND next_run <= ?",
             (self.org_id, self.activation.name, self.run_number),
         )
 
@@ -714,14 +734,18 @@ def _signed(array: pa.ChunkedArray) -> list[int]:
     return signed
 
 
-def _file_prefix(org_id: str, name: str) -> str:
-    return f"{org_id}-{name}--"
+def _keep_only(folder: Path, names: Sequence[str]) -> None:
+    """Remove every file of the folder that is not named."""
+    if folder.exists():
+        for path in folder.iterdir():
+            if path.name not in names and not path.is_dir():
+                path.unlink(missing_ok=True)
 
 
 def _damaged(path: Path) -> StateError:
     return StateError(
         "DB502",
-        "the state is damaged; it is left as it is",
+        "the state is damaged, or is none of dinmo-dbt's; it is left as it is",
         where=str(path),
         hint="restore the state folder from a copy, or move it away and start again",
     )

@@ -44,6 +44,7 @@ class FileSnapshot:
     flags: npt.NDArray[np.uint8]
 
     def __init__(self, folder: Path, files: Sequence[str]) -> None:
+        self._folder, self._names = folder, list(files)
         self._files = [_open(folder / name) for name in files]
         self._starts = np.cumsum([0, *(file.metadata.num_rows for file in self._files)])
         base = [number for number, name in enumerate(files) if name.startswith("base-")]
@@ -63,7 +64,7 @@ class FileSnapshot:
         return pa.table([*columns, pa.array(self.flags)], schema=BASE)
 
     def _merge(self, has_base: bool) -> None:
-        numbers = [file.read(columns=["kh", "ck", "flags"]) for file in self._files]
+        numbers = [self._columns(number, ["kh", "ck", "flags"]) for number in range(len(self._files))]
         arrays = {
             name: np.concatenate([np.empty(0, kind), *(table[name].to_numpy() for table in numbers)])
             for name, kind in (("kh", np.uint64), ("ck", np.uint64), ("flags", np.uint8))
@@ -75,9 +76,8 @@ class FileSnapshot:
         keep[last] = True
         keep[self._superseded(arrays["kh"], base_rows, last)] = False
         if len(last):
-            ops = pa.concat_arrays(
-                [chunk for file in self._files[int(has_base) :] for chunk in file.read(columns=["op"])["op"].chunks]
-            )
+            deltas = range(int(has_base), len(self._files))
+            ops = pa.concat_arrays([chunk for n in deltas for chunk in self._columns(n, ["op"])["op"].chunks])
             forgotten = pc.equal(ops, _FORGET).to_numpy(zero_copy_only=False)
             keep[base_rows:][forgotten] = False
         source = np.flatnonzero(keep)
@@ -129,12 +129,20 @@ class FileSnapshot:
                 end = start + file.metadata.row_group(group).num_rows
                 low, high = np.searchsorted(wanted, (start, end))
                 if high > low:
-                    values = file.read_row_group(group, columns=[column])[column].combine_chunks()
+                    values = self._columns(number, [column], group)[column].combine_chunks()
                     parts.append(values.take(pa.array(wanted[low:high] - start)))
                 start = end
         back = np.empty(len(order), np.int64)
         back[order] = np.arange(len(order))
         return pa.concat_arrays(parts).take(pa.array(back))
+
+    def _columns(self, number: int, names: list[str], group: int | None = None) -> pa.Table:
+        """Columns of one file, or of one row group of it; every page's checksum is verified."""
+        file = self._files[number]
+        try:
+            return file.read(columns=names) if group is None else file.read_row_group(group, columns=names)
+        except (OSError, pa.ArrowException) as error:
+            raise _damaged(self._folder / self._names[number]) from error
 
 
 def write_rows(path: Path, rows: pa.Table, schema: pa.Schema) -> None:
@@ -159,14 +167,28 @@ def write_rows(path: Path, rows: pa.Table, schema: pa.Schema) -> None:
 def _open(path: Path) -> pq.ParquetFile:
     try:
         file = pq.ParquetFile(path, page_checksum_verification=True)
-    except (OSError, pa.ArrowInvalid) as error:
+    except (OSError, pa.ArrowException) as error:
+        raise _damaged(path) from error
+    written = (file.schema_arrow.metadata or {}).get(b"dinmo_dbt.format", b"")
+    if not written.isdigit():
+        raise _damaged(path)
+    if int(written) > FORMAT:
         raise StateError(
-            "DB513",
-            "a snapshot file is missing or damaged; it is left as it is",
+            "DB514",
+            f"the snapshot has format {int(written)}; this version reads {FORMAT}",
             where=str(path),
-            hint="restore the state folder from a copy, or start again: dinmo-dbt state reset",
-        ) from error
-    written = int((file.schema_arrow.metadata or {}).get(b"dinmo_dbt.format", b"0"))
-    if written > FORMAT:
-        raise StateError("DB514", f"the snapshot has format {written}; this version reads {FORMAT}", where=str(path))
+            hint="use the newer dinmo-dbt that wrote it",
+        )
+    expected = BASE if path.name.startswith("base-") else DELTA
+    if not file.schema_arrow.equals(expected):
+        raise _damaged(path)
     return file
+
+
+def _damaged(path: Path) -> StateError:
+    return StateError(
+        "DB513",
+        "a snapshot file is missing or damaged; it is left as it is",
+        where=str(path),
+        hint="restore the state folder from a copy, or start again: dinmo-dbt state reset",
+    )

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import dataclasses
 import hashlib
-import json
 import os
 from collections.abc import Sequence
 from pathlib import Path
@@ -107,12 +106,18 @@ def write_batch(path: Path, batch: Batch) -> str:
 def read_batch(path: Path, digest: str, described: dict[str, Any]) -> Batch:
     """The batch as it was spooled. StateError if the file is gone or not the one that was written."""
     try:
-        if _digest(path) != digest:
-            raise StateError("DB512", "the spool of an unfinished batch is damaged", where=str(path))
+        whole = _digest(path) == digest
         with pa.OSFile(str(path)) as source:
-            rows = pa.ipc.open_file(source).read_all()
-    except OSError as error:
-        raise StateError("DB512", "the spool of an unfinished batch can't be read", where=str(path)) from error
+            rows = pa.ipc.open_file(source).read_all() if whole else None
+    except OSError:
+        rows = None
+    if rows is None:
+        raise StateError(
+            "DB512",
+            "the rows of an unfinished batch are missing or damaged, so what became of them can't be told",
+            where=str(path),
+            hint="restore the state folder from a copy, or start again: dinmo-dbt state reset",
+        )
     return Batch(
         id=described["id"],
         operation=Operation(described["operation"]),
@@ -145,7 +150,3 @@ def _field(stored: dict[str, Any]) -> Field:
 def _digest(path: Path) -> str:
     with path.open("rb") as file:
         return hashlib.file_digest(file, "sha256").hexdigest()
-
-
-def dumps(described: dict[str, Any]) -> str:
-    return json.dumps(described, separators=(",", ":"))

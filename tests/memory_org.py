@@ -1,0 +1,484 @@
+"""A small honest org in memory, a model in memory, and one sync of it as the command line does it.
+
+The org keeps records and jobs as Salesforce does: a job does nothing before it is closed and goes on without its
+client, results come shuffled and as text, rows are refused one by one. What it knows of results it hands to the
+real `salesforce.results`. `Trip` raises before or after any call of journal, destination or SQLite commit.
+"""
+
+from __future__ import annotations
+
+import copy
+import itertools
+import random
+import shutil
+from collections import Counter
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from decimal import Decimal
+from pathlib import Path
+
+import pyarrow as pa
+
+from dinmo_dbt import values
+from dinmo_dbt.activation import Activation, Ceiling, FieldMapping, Guards, Match, Mode
+from dinmo_dbt.destination import RESULTS, Batch, Field, Job, ObjectSchema, Operation, PayloadColumn
+from dinmo_dbt.plan import Ceilings, Plan, draw
+from dinmo_dbt.salesforce import results as result_files
+from dinmo_dbt.state import LocalState, ScanSpool
+from dinmo_dbt.sync import SyncRun, execute, recover
+
+NO_CEILINGS = Ceilings()
+ORG = "00D000000000001EAA"
+IDS = itertools.count(1)
+
+
+def record_id(number: int, prefix: str = "a01") -> str:
+    plain = pa.array([f"{prefix}{number:012d}"], pa.utf8())
+    return values.canonical(plain, Field("Id", "Id", "id"))[0][0].as_py()
+
+
+def text_field(name: str, **more: object) -> Field:
+    return Field(name, name, "string", length=255, **more)  # type: ignore[arg-type]
+
+
+PARENT = ObjectSchema(
+    "Parent__c", "Parent", "a00", True, True, True, True, {"Code__c": text_field("Code__c", external_id=True)}
+)
+THING = ObjectSchema(
+    "Thing__c",
+    "Thing",
+    "a01",
+    True,
+    True,
+    True,
+    True,
+    {
+        f.name: f
+        for f in (
+            Field("Id", "Record ID", "id", length=18, id_lookup=True, createable=False, updateable=False),
+            text_field("Ext__c", external_id=True, unique=True),
+            text_field("Code__c"),
+            text_field("A__c"),
+            text_field("B__c"),
+            text_field("Unique__c", unique=True),
+            Field("N__c", "N", "double", precision=18, scale=2),
+            Field("On__c", "On", "boolean"),
+            text_field("Source__c"),
+            Field(
+                "Parent__c",
+                "Parent",
+                "reference",
+                length=18,
+                reference_to=("Parent__c",),
+                relationship_name="Parent__r",
+            ),
+        )
+    },
+)
+
+
+@dataclass
+class MemoryJob:
+    operation: Operation
+    object: str
+    match: str | None
+    columns: tuple[PayloadColumn, ...] = ()
+    rows: list[dict[str, str | None]] | None = None
+    state: str = "Open"
+    done: list[tuple[str, str, str, dict[str, str | None]]] = field(default_factory=list)  # error, id, created, row
+    left: list[dict[str, str | None]] = field(default_factory=list)
+
+
+class MemoryOrg:
+    """`destination.Destination` over dictionaries: records hold their fields' wire texts."""
+
+    org_id = ORG
+    calls = 0
+    usage = None
+
+    def __init__(self, *schemas: ObjectSchema) -> None:
+        self.schemas = {schema.name: schema for schema in (schemas or (THING, PARENT))}
+        self.records: dict[str, dict[str, dict[str, str | None]]] = {name: {} for name in self.schemas}
+        self.jobs: dict[str, MemoryJob] = {}
+        self.deleted: set[str] = set()
+        self.refuse: Callable[[dict[str, str | None]], str | None] = lambda row: None
+        self.writes: Counter[str] = Counter()  # rows written by operation
+        self.random = random.Random(7)
+
+    # Reads
+
+    def describe(self, object_name: str) -> ObjectSchema:
+        return self.schemas[object_name]
+
+    def has_records(self, object_name: str) -> bool:
+        return bool(self.records[object_name])
+
+    def lookup(self, object_name: str, field: Field, wanted: pa.Array) -> pa.Table:
+        asked = {text.lower() for text in values.text(wanted, field).to_pylist()}
+        found = [(r.get(field.name), i) for i, r in self.records[object_name].items()]
+        found = [(text, i) for text, i in found if text is not None and text.lower() in asked]
+        self.random.shuffle(found)
+        return pa.table(
+            {
+                "value": values.from_text(pa.array([text for text, _ in found], pa.utf8()), field),
+                "record_id": pa.array([i for _, i in found], pa.utf8()),
+            }
+        )
+
+    def read(self, object_name: str, fields: tuple[str, ...], ids: tuple[str, ...]) -> list[dict[str, object]]:
+        held = self.records[object_name]
+        return [{"Id": i, **{name: held[i].get(name) for name in fields if name != "Id"}} for i in ids if i in held]
+
+    def is_transient(self, code: str, message: str) -> bool:
+        return code == "UNABLE_TO_LOCK_ROW"
+
+    def job_slots(self, rows: pa.Table, columns: tuple[PayloadColumn, ...]) -> object:
+        return result_files.job_slots(rows, columns)
+
+    # Jobs
+
+    def create_job(self, batch: Batch) -> str:
+        job_id = record_id(next(IDS), "750")
+        self.jobs[job_id] = MemoryJob(batch.operation, batch.object, batch.match)
+        return job_id
+
+    def upload(self, job_id: str, batch: Batch) -> None:
+        job = self.jobs[job_id]
+        assert job.state == "Open", job.state
+        assert job.rows is None, "a job takes one upload"
+        job.columns, job.rows = batch.columns, _texts(batch)
+
+    def close(self, job_id: str) -> None:
+        job = self.jobs[job_id]
+        assert job.rows is not None
+        if job.state == "Open":
+            job.state = "UploadComplete"
+
+    def abort(self, job_id: str) -> None:
+        job = self.jobs.get(job_id)
+        if job is None or job.state in ("JobComplete", "Aborted", "Failed"):
+            return
+        if job.state != "Open":  # it was running: some of it is done
+            self._process(job, len(job.rows or ()) // 2)
+        job.left += (job.rows or [])[len(job.done) :]
+        job.state = "Aborted"
+
+    def job(self, job_id: str) -> Job | None:
+        job = self.jobs.get(job_id)
+        if job is None:
+            return None
+        if job.state == "InProgress":
+            self._process(job, len(job.rows or ()))
+            job.state = "JobComplete"
+        elif job.state == "UploadComplete":
+            job.state = "InProgress"
+        failed = sum(1 for error, *_ in job.done if error)
+        return Job(job_id, job.state, len(job.done), failed)
+
+    def results(self, job_id: str, batch: Batch) -> pa.Table:
+        job = self.jobs[job_id]
+        assert job.state in ("JobComplete", "Failed", "Aborted"), job.state
+        done, left = list(job.done), list(job.left)
+        self.random.shuffle(done)
+        self.random.shuffle(left)
+        headers = [column.header for column in job.columns]
+
+        def file(names: list[str], rows: list[list[str | None]]) -> pa.Table:
+            columns = list(zip(*rows, strict=True)) if rows else [[] for _ in names]
+            return pa.table({n: pa.array([v or "" for v in c], pa.utf8()) for n, c in zip(names, columns, strict=True)})
+
+        good = [[i, created, *(row[h] for h in headers)] for error, i, created, row in done if not error]
+        bad = [[i, error, *(row[h] for h in headers)] for error, i, _, row in done if error]
+        files = result_files.ResultFiles(
+            file(["sf__Id", "sf__Created", *headers], good),
+            file(["sf__Id", "sf__Error", *headers], bad),
+            file(headers, [[row[h] for h in headers] for row in left]),
+        )
+        return result_files.join(batch, files, touched=bool(done), job_error="")
+
+    def _process(self, job: MemoryJob, rows: int) -> None:
+        for row in (job.rows or [])[len(job.done) : rows]:
+            error, i, created = self._write(job.operation, job.object, job.match, job.columns, row)
+            job.done.append((error, i, str(created).lower(), row))
+
+    # Collections
+
+    def send(self, batch: Batch) -> pa.Table:
+        assert 0 < len(batch.rows) <= 200
+        answers = []
+        for row in _texts(batch):
+            error, i, created = self._write(batch.operation, batch.object, batch.match, batch.columns, row)
+            if error:
+                code, message, fields = (part.strip() or None for part in error.removesuffix("--").split(":", 2))
+                answers.append(("rejected", i or None, None, code, message, fields))
+            else:
+                answers.append(("succeeded", i, created, None, None, None))
+        columns = zip(*answers, strict=True)
+        return pa.table([pa.array(c, f.type) for c, f in zip(columns, RESULTS, strict=True)], schema=RESULTS)
+
+    # Records
+
+    def _write(
+        self,
+        operation: Operation,
+        object_name: str,
+        match: str | None,
+        columns: tuple[PayloadColumn, ...],
+        row: dict[str, str | None],
+    ) -> tuple[str, str, bool]:
+        self.writes[operation] += 1
+        held = self.records[object_name]
+        error = self.refuse(row)
+        if error:
+            return error, row.get("Id") or "", False
+        if operation is Operation.UPDATE:
+            i = row["Id"] or ""
+            if i not in held:
+                return "ENTITY_IS_DELETED:entity is deleted:--", i, False
+        elif operation is Operation.UPSERT:
+            assert match is not None
+            found = [i for i, r in held.items() if (r.get(match) or "").lower() == (row[match] or "").lower()]
+            if len(found) > 1:
+                return "MULTIPLE_CHOICES:several:--", "", False
+            i = found[0] if found else ""
+        else:
+            i = ""
+        created = not i
+        i = i or record_id(next(IDS))
+        changes = {}
+        for column in columns:
+            if column.header == "Id" or (row[column.header] is None and column.keep_nulls):
+                continue
+            text, name = row[column.header], column.header
+            if "." in name:
+                relationship, _, external_id = name.partition(".")
+                name = relationship[:-1] + "c"
+                parents = [p for p, r in self.records["Parent__c"].items() if r.get(external_id) == text]
+                if text is not None and len(parents) != 1:
+                    return "INVALID_FIELD:no such parent:--", "" if created else i, False
+                text = parents[0] if text is not None else None
+            changes[name] = text
+        schema = self.schemas[object_name]
+        for name, text in changes.items():
+            unique = schema.fields[name].unique and text is not None
+            if unique and any(r.get(name) == text for other, r in held.items() if other != i):
+                return f"DUPLICATE_VALUE:duplicate value found:{name} --", "" if created else i, False
+        held.setdefault(i, {}).update(changes)
+        return "", i, created
+
+    def add(self, object_name: str = "Thing__c", **fields: str | None) -> str:
+        i = record_id(next(IDS))
+        self.records[object_name][i] = dict(fields)
+        return i
+
+    def delete(self, i: str) -> None:
+        del self.records["Thing__c"][i]
+
+    def held(self, *names: str) -> list[tuple[str | None, ...]]:
+        """The records of Thing__c, by these fields, sorted."""
+        rows = [tuple(r.get(name) for name in names) for r in self.records["Thing__c"].values()]
+        return sorted(rows, key=lambda row: tuple((v is not None, v or "") for v in row))
+
+
+def _texts(batch: Batch) -> list[dict[str, str | None]]:
+    columns = {}
+    for column in batch.columns:
+        array = batch.rows[column.header].combine_chunks()
+        columns[column.header] = values.text(array, column.field).to_pylist()
+    return [dict(zip(columns, row, strict=True)) for row in zip(*columns.values(), strict=True)]
+
+
+# A model
+
+
+@dataclass
+class Model:
+    """The warehouse: one relation, and how often it was read."""
+
+    table: pa.Table
+    batch_rows: int = 3
+
+    @classmethod
+    def of(cls, rows: list[dict[str, object]], kinds: dict[str, pa.DataType] | None = None) -> Model:
+        names = list(dict.fromkeys(name for row in rows for name in row)) or ["id", "ext", "a", "b"]
+        kinds = kinds or {}
+        return cls(pa.table({n: pa.array([r.get(n) for r in rows], kinds.get(n, pa.utf8())) for n in names}))
+
+    def schema(self, relation_name: str) -> pa.Schema:
+        return self.table.schema
+
+    def read(self, relation_name: str, columns: list[str], where: str | None) -> Iterator[pa.RecordBatch]:
+        yield from self.table.select(list(columns)).combine_chunks().to_batches(self.batch_rows)
+
+
+def activation(mode: str = "upsert", **changes: object) -> Activation:
+    match = None if mode == "insert" else Match("ext", "Ext__c")
+    given: dict[str, object] = {
+        "name": "things",
+        "model": "model.p.things",
+        "model_name": "things",
+        "relation_name": "db.things",
+        "resource_type": "model",
+        "fqn": ("p", "things"),
+        "tags": (),
+        "file": "models/things.sql",
+        "meta_path": "things.config.meta.dinmo.activations[0]",
+        "destination": "crm",
+        "object": "Thing__c",
+        "mode": Mode(mode),
+        "key": ("id",),
+        "match": match,
+        "fields": (FieldMapping("a", "A__c"), FieldMapping("b", "B__c")),
+        "constants": (),
+        "guards": Guards(Ceiling(percent=Decimal(1)), Ceiling(percent=Decimal(50))),
+        **changes,
+    }
+    return Activation(**given)  # type: ignore[arg-type]
+
+
+# A run
+
+
+class Killed(BaseException):
+    """The process ended here."""
+
+
+@dataclass
+class Trip:
+    """Counts the calls that matter and raises `Killed` before or after one of them."""
+
+    at: int = -1
+    after: bool = False
+    seen: list[str] = field(default_factory=list)
+
+    def around(self, name: str, act: Callable[[], object]) -> object:
+        number = len(self.seen)
+        self.seen.append(name)
+        if number == self.at and not self.after:
+            raise Killed(name)
+        answer = act()
+        if number == self.at:
+            raise Killed(name)
+        return answer
+
+
+class Watched:
+    """Any object, with `Trip` around the named methods."""
+
+    def __init__(self, target: object, trip: Trip, *names: str) -> None:
+        self._target, self._trip, self._names = target, trip, names
+
+    def __getattr__(self, name: str) -> object:
+        attribute = getattr(self._target, name)
+        if name not in self._names:
+            return attribute
+        return lambda *a, **k: self._trip.around(name, lambda: attribute(*a, **k))
+
+
+class WatchedState(LocalState):
+    """State whose commits are seams too: before one, its file is written; after it, only clean-up is left."""
+
+    trip = Trip()
+
+    @contextmanager
+    def connection(self, *, writing: bool) -> Iterator[object]:
+        with super().connection(writing=writing) as connection:
+            yield connection
+            if writing and self.trip.at == len(self.trip.seen) and not self.trip.after:
+                raise Killed("commit")
+        if writing:
+            self.trip.seen.append("commit")
+            if self.trip.at == len(self.trip.seen) - 1:
+                raise Killed("commit")
+
+
+@dataclass
+class ManualClock:
+    time: float = 1_700_000_000.0
+
+    def now(self) -> float:
+        return self.time
+
+    def sleep(self, seconds: float) -> None:
+        self.time += seconds
+
+
+class NoProgress:
+    def sent(self, rows: int) -> None: ...
+
+    def processed(self, job: Job, batch_rows: int) -> None: ...
+
+    def settled(self, succeeded: int, not_delivered: int) -> None: ...
+
+
+JOURNAL = ("begin", "planned", "advance", "settle", "abandon", "open_batches", "batch", "finish")
+DESTINATION = ("has_records", "lookup", "create_job", "upload", "close", "abort", "job", "results", "send")
+
+
+@dataclass
+class World:
+    """One state folder, one org, one model: what runs share."""
+
+    folder: Path
+    org: MemoryOrg = field(default_factory=MemoryOrg)
+    clock: ManualClock = field(default_factory=ManualClock)
+    runs: int = 0
+
+    def copy(self, folder: Path) -> World:
+        """Another world that has lived the same up to now."""
+        shutil.copytree(self.folder, folder)
+        return World(folder, copy.deepcopy(self.org), copy.copy(self.clock), self.runs)
+
+    def state(self, trip: Trip | None = None) -> LocalState:
+        state = WatchedState(self.folder, self.clock)
+        state.trip = trip or Trip()
+        return state
+
+    def plan(self, act: Activation, model: Model, ceilings: Ceilings = NO_CEILINGS, **more: object) -> Plan:
+        spool = ScanSpool(self.folder.parent)
+        return draw(act, model, self.org, self.state().view(ORG, act), spool, ceilings=ceilings, **more)  # type: ignore[arg-type]
+
+    def sync(
+        self,
+        act: Activation,
+        model: Model,
+        ceilings: Ceilings = NO_CEILINGS,
+        trip: Trip | None = None,
+        **more: object,
+    ) -> SyncRun:
+        """One run from lock to history, as `cli.syncing` does it."""
+        self.runs += 1
+        self.clock.time += 60
+        trip = trip or Trip()
+        org = Watched(self.org, trip, *DESTINATION)
+        store = self.state(trip)
+        run = SyncRun(f"run{self.runs:04d}", self.clock.now())
+        with store.locked(ORG, act) as state:
+            store.start_run(run.run_id, ORG, act.name, {})
+            journal = Watched(state, trip, *JOURNAL)
+            recover(org, journal, self.clock, run=run, progress=NoProgress())  # type: ignore[arg-type]
+            state.reload()
+            spool = ScanSpool(self.folder.parent)
+            plan = draw(act, model, org, state, spool, ceilings=ceilings, **more)  # type: ignore[arg-type]
+            execute(plan, org, journal, self.clock, run=run, progress=NoProgress())  # type: ignore[arg-type]
+            spool.close()
+            store.finish_run(run.run_id, run.status.value, {}, pa.concat_tables(run.not_delivered))
+        return run
+
+    def files(self) -> list[str]:
+        found = (p for p in self.folder.rglob("*") if p.is_file())
+        return sorted(str(p.relative_to(self.folder)) for p in found)
+
+    def snapshot(self, act: Activation) -> dict[str, tuple[str | None, int]]:
+        """Acknowledged keys with record id and flags."""
+        snapshot = self.state().view(ORG, act).snapshot
+        table = snapshot.table()
+        return {r["key"]: (r["record_id"], r["flags"]) for r in table.to_pylist()}
+
+
+def fates(run: SyncRun) -> dict[str, tuple[str, str | None]]:
+    """The rows a run did not deliver: fate and code by key."""
+    rows = pa.concat_tables(run.not_delivered).to_pylist()
+    assert len({row["key"] for row in rows}) == len(rows), "a row is reported once"
+    return {row["key"]: (row["fate"], row["code"]) for row in rows}
