@@ -1,0 +1,62 @@
+# `make demo` and `make test` need Python 3.11 to 3.13, pip and make. Everything goes into .venv/.
+
+VENV := .venv
+BIN := $(VENV)/bin
+FOUND = for each in $(PYTHON) python3.11 python3.12 python3.13 python3 python; do \
+	  if $$each -c 'import sys, venv, ensurepip; sys.exit(not (3, 11) <= sys.version_info[:2] <= (3, 13))' 2>/dev/null; \
+	  then found=$$each; break; fi; done; \
+	if [ -z "$$found" ]; then \
+	  echo 'dinmo-dbt needs Python 3.11, 3.12 or 3.13 with its venv module (Debian: apt install python3-venv).' >&2; \
+	  echo 'None was found on the PATH; name one with: make PYTHON=/path/to/python3.11 ...' >&2; exit 1; fi
+INSTALL = $(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt
+
+.DEFAULT_GOAL := help
+.PHONY: help demo test lint docs picture bench lock clean
+
+help:  ## This list.
+	@sed -n 's/^\([a-z][a-z]*\):.*## \(.*\)/\1|\2/p' $(MAKEFILE_LIST) | awk -F '|' '{printf "  make %-8s %s\n", $$1, $$2}'
+
+demo: $(VENV)/.run  ## A dbt project reaches a local Salesforce org, then only its changes, then nothing.
+	@$(BIN)/dinmo-dbt demo
+
+test: lint  ## Everything CI runs: lint, types, import contracts, generated docs, tests.
+	$(BIN)/python -m pytest
+
+lint: $(VENV)/.dev  ## Format, lint, types, import contracts, generated docs; changes nothing.
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/mypy
+	$(BIN)/lint-imports --no-logo
+	$(BIN)/python docs/generate.py --check
+
+docs: $(VENV)/.dev  ## Write the generated pages and JSON Schemas anew.
+	$(BIN)/python docs/generate.py
+
+picture: $(VENV)/.dev  ## Run the demo and draw its terminal: docs/demo.svg.
+	$(BIN)/python docs/picture.py
+
+bench: $(VENV)/.dev  ## A million rows through sync, and the other measurements of benchmarks/.
+	$(BIN)/python benchmarks/help_time.py
+	$(BIN)/python benchmarks/plan_ratio.py
+	$(BIN)/python benchmarks/sync_million.py
+
+# dbt-core 1.12 needs a package whose build downloads a binary from outside the package registry; 1.11 does not.
+lock:  ## Renew constraints.txt from a new environment.
+	@$(FOUND); folder=$$(mktemp -d) && $$found -m venv $$folder && \
+	$$folder/bin/pip install --quiet --disable-pip-version-check 'dbt-core<1.12' -e '.[dev]' && \
+	{ echo '# What `make demo` and `make test` install, on Python 3.11 to 3.13. Renew it with `make lock`.'; \
+	  $$folder/bin/pip freeze --all --exclude-editable --exclude pip; } > constraints.txt; rm -rf $$folder
+
+clean:  ## Remove the environment and everything that tools left.
+	rm -rf $(VENV) build dist *.egg-info .mypy_cache .ruff_cache .pytest_cache .hypothesis .import_linter_cache
+
+$(VENV)/.run: pyproject.toml constraints.txt
+	@$(FOUND); $(BIN)/python -c '' 2>/dev/null || $$found -m venv --clear $(VENV)
+	@echo 'Installing into $(VENV)/, about a minute the first time ...'
+	@$(INSTALL) -e .
+	@touch $@
+
+$(VENV)/.dev: $(VENV)/.run
+	@echo 'Installing the development tools ...'
+	@$(INSTALL) -e '.[dev]'
+	@touch $@
