@@ -114,6 +114,15 @@ class Counts:
         return self.read == self.unchanged + self.planned + aside
 
 
+@dataclass(frozen=True, slots=True)
+class Arriving:
+    """Records that an earlier plan will create, by the values of one field, as Salesforce compares them."""
+
+    object: str
+    field: str
+    values: pa.Array
+
+
 # Rows that a plan leaves out, and rows that a run could not deliver: one line each in `rejected`. `message` may hold
 # values of the row (Salesforce quotes them); `shown` is the message without those that were sent.
 LEFT_OUT = pa.schema(
@@ -135,7 +144,8 @@ class Plan:
 
     `refusal` is the guard that keeps it from being executed. `record_ids` runs parallel to the spool (null: none
     known), `parents` holds for an insert the resolved lookup ids by header. `baseline` and `left` move the snapshot
-    without sending anything.
+    without sending anything. `awaits_parents`: some parents are still to be created by an earlier plan, so this one is
+    for showing; a sync draws it again when they exist.
     """
 
     activation: Activation
@@ -156,6 +166,7 @@ class Plan:
     parents: dict[str, pa.Array]
     known_left_out: int
     is_first: bool
+    awaits_parents: bool = False
     refusal: Problem | None = None
     notes: tuple[str, ...] = ()
 
@@ -202,6 +213,15 @@ class Plan:
         parents = [c.header for c in planned.columns if c.is_parent_path or c.field.type == "reference"]
         return table.sort_by([(header, "ascending") for header in parents]) if parents else table
 
+    def arriving(self) -> Arriving | None:
+        """The match values of the records this plan will create: parents that a later plan may count on."""
+        match = self.mapping.match
+        making = [b.rows for b in self.batches if b.operation in (Operation.UPSERT, Operation.INSERT)]
+        if match is None or not making or self.refusal:
+            return None
+        values_sent = self.spool.take(np.sort(np.concatenate(making)), ["match"])["match"].combine_chunks()
+        return Arriving(self.schema.name, match.field.name, _compared(values_sent, match.field))
+
     def known_ids(self, keys: pa.Array, rows: Positions) -> list[str | None]:
         """The record id, where one is known, of each key; `rows` are the spool rows that hold the keys."""
         own = self.spool.take(rows, ["key"])["key"].combine_chunks()
@@ -217,10 +237,15 @@ def draw(
     spool: Spool,
     *,
     ceilings: Ceilings = Ceilings(),
+    arriving: Sequence[Arriving] = (),
     hash_key: Callable[[pa.Array], Hashes] = changes.key_hash,
 ) -> Plan:
     """Read the segment, compare it with the snapshot, resolve records: the plan. Raises ConfigError for a mapping that
-    does not fit the object, StateError for a snapshot that is another activation's."""
+    does not fit the object, StateError for a snapshot that is another activation's.
+
+    `arriving`: what earlier plans, not executed yet, will have created by then. A sync draws each plan after its
+    parents were delivered and passes none.
+    """
     schema = destination.describe(activation.object)
     relation = source.schema(activation.relation_name)
     mapping, problems = resolve(activation, schema, destination.describe, relation)
@@ -242,7 +267,7 @@ def draw(
         hash_key=hash_key,
     )
     refusal = _model_refusal(activation, state, found) or _guards(activation, state, destination, found, ceilings)
-    work = _Work(activation, mapping, schema, destination, state, spool, found)
+    work = _Work(activation, mapping, schema, destination, state, spool, found, arriving)
     if refusal is None or not found.refusals:
         work.resolve()
     return Plan(
@@ -264,6 +289,7 @@ def draw(
         parents=work.parents,
         known_left_out=found.known_aside + work.known_left_out(),
         is_first=not state.exists,
+        awaits_parents=work.awaits_parents,
         refusal=refusal,
         notes=tuple(notes),
     )
@@ -367,6 +393,8 @@ class _Work:
     state: StateView
     spool: Spool
     found: ChangeSet
+    arriving: Sequence[Arriving] = ()
+    awaits_parents: bool = False
     parents: dict[str, pa.Array] = field(default_factory=dict)
     asides: list[pa.Table] = field(default_factory=list)
 
@@ -374,6 +402,7 @@ class _Work:
         self.size = len(self.found.kind)
         self.operation = np.zeros(self.size, np.uint8)  # index into _OPERATIONS; 0: not sent
         self.record_ids = pa.nulls(self.size, pa.utf8())
+        self.known_ids = np.zeros(self.size, np.bool_)
         self.in_flight = 0
         self.without: dict[Fate, int] = {}
         self.from_scan()
@@ -409,6 +438,7 @@ class _Work:
             ids = np.full(self.size, None, object)
             ids[known] = self.state.snapshot.record_ids(self.found.position[known]).to_numpy(zero_copy_only=False)
             self.record_ids = pa.array(ids, pa.utf8())
+        self.known_ids = ~ids_missing(self.record_ids)
         match self.activation.mode:
             case Mode.INSERT:
                 self.insert(np.flatnonzero(sent))
@@ -446,6 +476,12 @@ class _Work:
         parent = next(name for name in lookup.reference_to if _points_to(column, name, lookup))
         ids, several = self.look_up(parent, column.field, wanted)
         missing = (pc.is_valid(wanted).to_numpy(zero_copy_only=False)) & ids_missing(ids) & ~several
+        for coming in self.arriving:
+            if (coming.object, coming.field) == (parent, column.field.name):
+                here = pc.is_in(_compared(wanted, column.field), value_set=coming.values)
+                found = missing & here.to_numpy(zero_copy_only=False)
+                self.awaits_parents |= bool(found.any())
+                missing &= ~found
         name = f"{parent}.{column.field.name}"
         self.leave_out(
             rows[missing], Fate.HELD, "PARENT_MISSING", f"no {name} holds the parent's value yet", column.header
@@ -464,10 +500,14 @@ class _Work:
         if self.mapping.match.header == "Id":
             self.operation[rows] = _OPERATIONS.index(Operation.UPDATE)
             return
+        self.match_records(self.by_record_id(rows), none_found=None)
+
+    def by_record_id(self, rows: Positions) -> Positions:
+        """Update the rows whose record is known; the others."""
         missing = ids_missing(self.record_ids.take(pa.array(rows)))
         self.operation[rows[~missing]] = _OPERATIONS.index(Operation.UPDATE)
-        self.match_records(rows[missing], Operation.UPDATE, none_found=None)
-        self.one_row_a_record()
+        others: Positions = rows[missing]
+        return others
 
     def upsert(self, rows: Positions) -> None:
         match, declared = self.mapping.match, self.activation.match
@@ -475,12 +515,14 @@ class _Work:
         assert declared is not None
         if match.header == "Id":
             self.operation[rows] = _OPERATIONS.index(Operation.UPDATE)
-        elif declared.create and not (match.field.external_id or match.field.id_lookup):
-            missing = ids_missing(self.record_ids.take(pa.array(rows)))
-            self.operation[rows[~missing]] = _OPERATIONS.index(Operation.UPDATE)
-            self.match_records(rows[missing], Operation.UPDATE, none_found=Operation.INSERT)
-            self.one_row_a_record()
-        elif self.mapping.key == (match.source,):
+            return
+        if declared.create and not (match.field.external_id or match.field.id_lookup):
+            self.match_records(self.by_record_id(rows), none_found=Operation.INSERT)
+            return
+        # Only added fields travel for a remapped row: an upsert could make a record of nothing else.
+        remapped = self.found.kind[rows] == Kind.REMAPPED
+        rows = np.concatenate([rows[~remapped], self.by_record_id(rows[remapped])])
+        if self.mapping.key == (match.source,):
             self.operation[rows] = _OPERATIONS.index(Operation.UPSERT)
         else:
             self.upsert_by_movable_match(rows)
@@ -489,14 +531,11 @@ class _Work:
         """The match value of a known key may have changed: an upsert by the new value would make a second record."""
         movable = np.isin(self.found.kind[rows], (Kind.CHANGED, Kind.RETURNED)) & (self.found.position[rows] >= 0)
         self.operation[rows[~movable]] = _OPERATIONS.index(Operation.UPSERT)
-        rows = rows[movable]
-        missing = ids_missing(self.record_ids.take(pa.array(rows)))
         message = "the row changed, its record id is not known, and its match value may have changed with it"
-        self.leave_out(rows[missing], Fate.HELD, "MATCH_CHANGED", message)
-        self.operation[rows[~missing]] = _OPERATIONS.index(Operation.UPDATE)
+        self.leave_out(self.by_record_id(rows[movable]), Fate.HELD, "MATCH_CHANGED", message)
 
-    def match_records(self, rows: Positions, found_as: Operation, none_found: Operation | None) -> None:
-        """Give rows their record by the match field; none and several are fates of their own."""
+    def match_records(self, rows: Positions, none_found: Operation | None) -> None:
+        """Give rows their record by the match field; none, several and another row's are fates of their own."""
         match = self.mapping.match
         assert match is not None
         if not rows.size:
@@ -509,12 +548,30 @@ class _Work:
         if none_found is None:
             self.leave_out(rows[missing], Fate.NO_MATCH, "NO_RECORD", f"no record holds this {name}")
         else:
-            self.operation[rows[missing]] = _OPERATIONS.index(none_found)
+            self.insert(rows[missing])
         matched = ~missing & ~several
-        self.operation[rows[matched]] = _OPERATIONS.index(found_as)
+        rows, ids = rows[matched], ids.filter(pa.array(matched))
+        twice = self.claimed(ids)
+        message = "another row of the model has the same record"
+        self.leave_out(rows[twice], Fate.AMBIGUOUS, "RECORD_CLAIMED_TWICE", message)
+        self.operation[rows[~twice]] = _OPERATIONS.index(Operation.UPDATE)
         whole = self.record_ids.to_numpy(zero_copy_only=False).copy()
-        whole[rows[matched]] = ids.filter(pa.array(matched)).to_numpy(zero_copy_only=False)
+        whole[rows] = ids.to_numpy(zero_copy_only=False)
         self.record_ids = pa.array(whole, pa.utf8())
+
+    def claimed(self, ids: pa.Array) -> npt.NDArray[np.bool_]:
+        """Which of these records, found by match values, belong to another row: a known one of the segment, sent or
+        unchanged, which keeps it, or one found just now, of which neither is a pick."""
+        snapshot, found = self.state.snapshot, ids.value_counts()
+        several = found.field("values").filter(pc.greater(found.field("counts"), 1))
+        twice: npt.NDArray[np.bool_] = pc.is_in(ids, value_set=several).to_numpy(zero_copy_only=False).copy()
+        present = np.asarray(snapshot.flags) & changes.Flag.LEFT == 0
+        present[self.found.left] = False
+        positions = np.flatnonzero(present) if len(ids) else np.empty(0, np.int64)
+        for start in range(0, len(positions), _CLAIM_ROWS):
+            held = snapshot.record_ids(positions[start : start + _CLAIM_ROWS]).drop_null()
+            twice |= pc.is_in(ids, value_set=held).to_numpy(zero_copy_only=False)
+        return twice
 
     def look_up(self, object_name: str, by: Field, wanted: pa.Array) -> tuple[pa.Array, npt.NDArray[np.bool_]]:
         """The record id for each wanted value (null: none or several), and where there are several."""
@@ -523,27 +580,18 @@ class _Work:
         if len(distinct) == 0:
             return nothing
         records = self.destination.lookup(object_name, by, distinct)
+        records = records.filter(pc.is_valid(records["value"]))
         if len(records) == 0:
             return nothing
-        held = values.fold(values.echo_form(records["value"].combine_chunks(), by), by)
-        asked = values.fold(values.echo_form(wanted, by), by)
+        # Values that differ in case only are asked in different queries, and each query finds the same record.
+        record_ids = records["record_id"].combine_chunks()
+        records = records.take(pc.index_in(pc.unique(record_ids), value_set=record_ids))
+        held, asked = _compared(records["value"].combine_chunks(), by), _compared(wanted, by)
         counts = held.value_counts()
         several = counts.field("values").filter(pc.greater(counts.field("counts"), 1))
         ids = records["record_id"].combine_chunks().take(pc.index_in(asked, value_set=held))
         twice = pc.and_(pc.is_in(asked, value_set=several), pc.is_valid(asked)).to_numpy(zero_copy_only=False)
         return pc.if_else(pa.array(twice), pa.scalar(None, pa.utf8()), ids), twice
-
-    def one_row_a_record(self) -> None:
-        """One record reached by a stored id and by another row's match value: neither row is a pick."""
-        rows = np.flatnonzero(self.operation == _OPERATIONS.index(Operation.UPDATE))
-        ids = self.record_ids.take(pa.array(rows))
-        counts = ids.value_counts()
-        several = counts.field("values").filter(pc.greater(counts.field("counts"), 1))
-        if len(several):
-            twice = rows[pc.is_in(ids, value_set=several).to_numpy(zero_copy_only=False)]
-            self.leave_out(
-                twice, Fate.AMBIGUOUS, "RECORD_CLAIMED_TWICE", "another row of the model has the same record"
-            )
 
     def leave_out(self, rows: Positions, fate: Fate, code: str, message: str, header: str | None = None) -> None:
         if not rows.size:
@@ -585,7 +633,8 @@ class _Work:
 
     def batches(self, older: Sequence[Mapping]) -> Iterator[PlannedBatch]:
         total = int(np.count_nonzero(self.operation))
-        remapped = self.found.kind == Kind.REMAPPED
+        # Where the record was only just found, or is made anew, nothing tells that it has the other fields.
+        remapped = (self.found.kind == Kind.REMAPPED) & self.known_ids
         for number, operation in enumerate(_OPERATIONS):
             if operation is None:
                 continue
@@ -606,7 +655,8 @@ class _Work:
             return
         columns, match = self.payload(operation, only)
         by_bulk = self.by_bulk(operation, rows, total)
-        fixed = sum(2 * len(str(c.value[0].as_py())) + 3 for c in self.mapping.constants)
+        constants = [values.text(c.value, c.field)[0].as_py() or values.BULK_NULL for c in self.mapping.constants]
+        fixed = sum(2 * len(text.encode()) + 3 for text in constants) + 19 * len(self.parents)
         for api in Api:
             left = rows[by_bulk] if api is Api.BULK else rows[~by_bulk]
             while left.size:  # bounded: every turn takes at least one row
@@ -634,7 +684,7 @@ class _Work:
         headers = {column.header for column in self.mapping.columns}
         if operation is Operation.UPDATE:
             columns.append(PayloadColumn("Id", _ID))
-        carries_match = operation in (Operation.UPSERT, Operation.INSERT) or self.activation.mode is Mode.UPSERT
+        carries_match = only is None and self.activation.mode is Mode.UPSERT
         if match and match.header != "Id" and carries_match and match.header not in headers:
             columns.append(match.payload())
         for column in self.mapping.columns:
@@ -652,7 +702,9 @@ class _Work:
         return tuple(columns), match.header if match and operation is Operation.UPSERT else None
 
 
-_OPERATIONS: tuple[Operation | None, ...] = (None, Operation.UPSERT, Operation.UPDATE, Operation.INSERT)
+# In this order: a row whose match value moved lets go of the old value before another row may claim it.
+_OPERATIONS: tuple[Operation | None, ...] = (None, Operation.UPDATE, Operation.UPSERT, Operation.INSERT)
+_CLAIM_ROWS = 1 << 20
 _ID = Field(name="Id", label="Record ID", type="id", length=18, nillable=False, id_lookup=True)
 _WAITING = "waits since an earlier run; see its code"
 
@@ -661,6 +713,11 @@ def ids_missing(ids: pa.Array) -> npt.NDArray[np.bool_]:
     """Where no record id is known."""
     missing: npt.NDArray[np.bool_] = pc.is_null(ids).to_numpy(zero_copy_only=False)
     return missing
+
+
+def _compared(array: pa.Array, by: Field) -> pa.Array:
+    """Values in the form in which two of them are one to Salesforce."""
+    return values.fold(values.echo_form(array, by), by)
 
 
 def _points_to(column: Column, object_name: str, lookup: Field) -> bool:

@@ -237,6 +237,7 @@ def execute(
     """
     if plan.refusal:
         raise _refused(plan.refusal)
+    assert not plan.awaits_parents, "a plan with parents on their way is for showing"
     delivery = _Delivery(destination, journal, clock, run, progress)
     run.plan_counts = plan.counts
     run.not_delivered.append(plan.left_out)

@@ -6,7 +6,7 @@ import json
 import os
 import secrets
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -21,7 +21,7 @@ from dinmo_dbt.errors import DinmoError, Problem, Refused, StateError
 
 if TYPE_CHECKING:
     from dinmo_dbt.activation import Activation
-    from dinmo_dbt.plan import Ceilings, Plan
+    from dinmo_dbt.plan import Arriving, Ceilings, Plan
     from dinmo_dbt.state import ActivationState, ScanSpool
     from dinmo_dbt.sync import SyncRun
 
@@ -217,13 +217,18 @@ def _spool(session: Session) -> Iterator[ScanSpool]:
 
 
 def _draw(
-    session: Session, activation: Activation, state: ActivationState, spool: ScanSpool, ceilings: Ceilings
+    session: Session,
+    activation: Activation,
+    state: ActivationState,
+    spool: ScanSpool,
+    ceilings: Ceilings,
+    arriving: Sequence[Arriving] = (),
 ) -> Plan:
     from dinmo_dbt.plan import draw
 
     state.refuse_renamed([declared.name for declared in session.declared.activations])
     destination = session.destination(activation.destination)
-    return draw(activation, session.warehouse, destination, state, spool, ceilings=ceilings)
+    return draw(activation, session.warehouse, destination, state, spool, ceilings=ceilings, arriving=arriving)
 
 
 # plan
@@ -246,23 +251,23 @@ def _plan(session: Session, ceilings: Ceilings, gating: _Gating, *, show_values:
             documents.append({"activation": activation.name, "skipped": skip[1]})
         else:
             fitting.append(activation)
-    makers: dict[str, str] = {}
+    arriving: dict[str, list[Arriving]] = {}
     for activation in _ordered(session, fitting):
         try:
             with _spool(session) as spool:
                 destination = session.destination(activation.destination)
                 state = session.state.view(destination.org_id, activation)
-                drawn = _draw(session, activation, state, spool, ceilings)
+                coming = arriving.setdefault(activation.destination, [])
+                drawn = _draw(session, activation, state, spool, ceilings, coming)
                 samples = _samples(session, drawn) if show_values else None
                 jobs = [flying.job_id for flying in state.in_flight if flying.job_id]
-                notes = [*_org_note(state), *_parents_note(drawn, makers)]
+                notes = [*_org_note(state), *_parents_note(drawn)]
                 lines = render.plan_lines(drawn, samples or (), jobs=jobs, notes=notes)
                 console.answer([part for line in lines for part in render.wrapped(line, console.width)] + [""])
                 documents.append(render.plan_json(drawn, samples, jobs=jobs, notes=notes))
                 sends = sends or drawn.has_changes
                 codes.append(4 if drawn.refusal else 0)
-                if drawn.refusal is None and any(batch.operation != "update" for batch in drawn.batches):
-                    makers[drawn.schema.name] = activation.name
+                coming += filter(None, [drawn.arriving()])
         except DinmoError as error:
             console.problems(error.problems, f"{activation.name}: ")
             documents.append(
@@ -280,16 +285,9 @@ def _org_note(state: ActivationState) -> list[str]:
     return [f"it was synced to another org before; org {state.org_id} starts without state"]
 
 
-def _parents_note(drawn: Plan, makers: dict[str, str]) -> list[str]:
-    """Rows wait for parents that an earlier activation of the same plan will create."""
-    waiting = {
-        row["fields"]
-        for row in drawn.left_out.group_by(["code", "fields"]).aggregate([]).to_pylist()
-        if row["code"] == "PARENT_MISSING"
-    }
-    lookups = [column.lookup for column in drawn.mapping.columns if column.header in waiting and column.lookup]
-    parents = sorted({name for lookup in lookups for name in lookup.reference_to if name in makers})
-    return [f"{makers[name]}, earlier in this plan, sends {name} records: a sync finds them" for name in parents]
+def _parents_note(drawn: Plan) -> list[str]:
+    """Rows whose parents an earlier activation of the same plan creates."""
+    return ["some of their parents are created earlier in this plan"] if drawn.awaits_parents else []
 
 
 def _samples(session: Session, drawn: Plan) -> list[dict[str, Any]]:
