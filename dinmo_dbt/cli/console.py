@@ -68,13 +68,21 @@ class Console:
 
         for problem in problems:
             for line in problem_lines(problem, label):
-                self._tell("error", line)
+                for part in self.fitted(line):
+                    self._tell("error", part)
 
     def note(self, problem: Problem) -> None:
         """Something worth knowing that stops nothing."""
         if not self.quiet:
             text = f"note: {problem.code} {problem.where + ': ' if problem.where else ''}{problem.message}"
-            self._tell("warn", text + (f" ({problem.hint})" if problem.hint else ""))
+            for line in self.fitted(text + (f" ({problem.hint})" if problem.hint else "")):
+                self._tell("warn", line)
+
+    def fitted(self, line: str) -> Iterable[str]:
+        """The line, on as many as the width asks for; whole where a program reads it."""
+        from dinmo_dbt.render import wrapped
+
+        return [line] if self.log_format == "json" else wrapped(line, self.width)
 
     def _tell(self, level: str, line: str) -> None:
         sys.stdout.flush()  # so that both streams of a terminal or a CI log stay in order

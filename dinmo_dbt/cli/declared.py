@@ -90,7 +90,7 @@ def validate(
     with Session(flags, console, offline=not online) as session:
         try:
             count = len(session.chosen)
-            session.say_notes()
+            session.say_notes(of_the_manifest=True)
             if online:
                 for activation in session.chosen:
                     problems += _against_describe(session, activation)

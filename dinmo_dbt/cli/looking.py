@@ -101,7 +101,8 @@ def history(
             return
         names = [activation.name for activation in session.chosen] if select or exclude else None
         runs = session.state.runs(names, limit)
-        console.answer([_run_line(run) for run in runs] or ["no runs yet"])
+        names_wide = max((len(run["activation"]) for run in runs), default=0)
+        console.answer([_run_line(run, names_wide) for run in runs] or ["no runs yet"])
         console.document(render.document("history", runs=runs))
 
 
@@ -112,7 +113,7 @@ def _run(session: Session, run_id: str) -> dict[str, Any]:
     return run
 
 
-def _run_line(run: dict[str, Any]) -> str:
+def _run_line(run: dict[str, Any], names_wide: int = 0) -> str:
     outcome, counts = run.get("outcome") or {}, run.get("counts") or {}
     parts = [f"{outcome.get('succeeded', 0):,} sent"]
     for name in ("rejected", "held", "unknown"):
@@ -122,7 +123,8 @@ def _run_line(run: dict[str, Any]) -> str:
         if counts.get(name):
             parts.append(f"{counts[name]:,} {name.replace('_', ' ')}")
     parts.append(f"{counts.get('unchanged', 0):,} unchanged")
-    return f"{_moment(run['started'])}  {run['run_id']}  {run['activation']}  {run['status']}  {', '.join(parts)}"
+    named = f"{run['activation']:{names_wide}}  {run['status']:{len('interrupted') if names_wide else 0}}"
+    return f"{_moment(run['started'])}  {run['run_id']}  {named}  {', '.join(parts)}"
 
 
 def _run_lines(run: dict[str, Any]) -> list[str]:

@@ -167,10 +167,14 @@ class Session:
             raise ConfigError.of(problems)
         return chosen
 
-    def say_notes(self) -> None:
-        """What is accepted but not in force, and what the manifest leaves open."""
+    def say_notes(self, *, of_the_manifest: bool = False) -> None:
+        """What is accepted but not in force; with `of_the_manifest` also what only the relation itself can settle,
+        which is not worth a word where the relation is read."""
+        from dinmo_dbt.manifest import NOT_DOCUMENTED
+
         for note in self.declared.notes:
-            self.console.note(note)
+            if of_the_manifest or note.code != NOT_DOCUMENTED:
+                self.console.note(note)
         for activation in self.chosen:
             if activation.not_in_force:
                 keys = ", ".join(activation.not_in_force)

@@ -28,7 +28,7 @@ def show(
         known = session.state.known()
         lines = [f"state in {session.state.location}"]
         for state in known:
-            parts = [f"{state.rows:,} rows", f"serial {state.serial}", f"{state.bytes / 1e6:.2f} MB"]
+            parts = [f"{state.rows:,} rows", f"serial {state.serial}", _size(state.bytes)]
             parts += [
                 f"{n:,} {w}"
                 for n, w in ((state.left, "left"), (state.pending, "waiting"), (state.in_flight, "in flight"))
@@ -41,6 +41,10 @@ def show(
                 "state show", location=str(session.state.location), states=[dataclasses.asdict(s) for s in known]
             )
         )
+
+
+def _size(octets: int) -> str:
+    return f"{octets / 1e6:,.1f} MB" if octets >= 1e6 else f"{octets / 1e3:,.1f} kB"
 
 
 def reset(

@@ -1,0 +1,102 @@
+"""A row that can't be delivered is named, explained and held back; the others arrive."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from .lab import PEOPLE, Lab, Org
+
+ALL = {**PEOPLE, "fields": {**PEOPLE["fields"], "nick": "Nick__c", "tax_id": "Tax_Id__c", "note": "Note__c"}}
+
+
+def undelivered(lab: Lab, *arguments: str) -> dict[str, dict[str, Any]]:
+    ran = lab.run("rejected", "--json", *arguments)
+    assert ran.code == 0, ran.all
+    return {row["key"]: row for entry in ran.json["activations"] for row in entry["rows"]}
+
+
+def test_rows_that_can_not_be_delivered_are_listed_with_reasons(lab: Lab, org: Org) -> None:
+    lab.only("people", ALL)
+    lab.sql(
+        "update people set plan = 'Platinum' where person_id = 'P1'",
+        "update people set nick = 'much too long a name' where person_id = 'P2'",
+        "update people set tax_id = 'SECRET-TAX-77' where person_id in ('P3', 'P4')",
+        "update people set email = 'not an address' where person_id = 'P5'",
+    )
+    ran = lab.run("sync", "--json")
+    assert ran.code == 3, ran.all
+    result = ran.result("people_to_crm")
+    assert result["counts"]["invalid"] == 2, "the picklist and the length are known before anything is sent"
+    assert result["outcome"]["rejected"] in (2, 3)
+    assert org.count("Person__c") == 30 - result["counts"]["invalid"] - result["outcome"]["rejected"]
+    rows = undelivered(lab)
+    assert (rows["P1"]["fate"], rows["P1"]["fields"]) == ("invalid", "Plan__c")
+    assert (rows["P2"]["fate"], rows["P2"]["fields"]) == ("invalid", "Nick__c")
+    twins = [rows[key] for key in ("P3", "P4") if key in rows]
+    assert {row["code"] for row in twins} <= {"DUPLICATE_VALUE", "DUPLICATES_DETECTED"}
+    assert rows["P5"]["code"] == "INVALID_EMAIL_ADDRESS"
+    assert "Email__c" in rows["P5"]["hint"]
+    text = lab.run("rejected").out
+    assert "P5  rejected  INVALID_EMAIL_ADDRESS [Email__c]" in text
+    assert "-> Email__c is not an e-mail address" in text
+
+
+def test_values_that_salesforce_quotes_are_masked_unless_asked_for(lab: Lab, org: Org) -> None:
+    lab.only("people", ALL)
+    lab.sql("update people set email = 'canary at nowhere' where person_id = 'P5'")
+    ran = lab.run("sync", "--json")
+    assert ran.code == 3
+    assert "canary" not in ran.all
+    assert "canary" not in lab.run("rejected").all
+    assert "‹value›" in undelivered(lab)["P5"]["message"]
+    assert "canary at nowhere" in undelivered(lab, "--show-values")["P5"]["message"]
+    assert "canary at nowhere" in lab.run("rejected", "--show-values").out
+    assert "canary" not in lab.run("history", "--json").all
+
+
+def test_a_rejected_row_is_tried_again_after_1_2_and_4_runs(lab: Lab, org: Org) -> None:
+    lab.only("people", ALL)
+    lab.sql("update people set email = 'wrong' where person_id = 'P5'")
+    tried = []
+    for _ in range(9):
+        ran = lab.run("sync", "--json")
+        result = ran.result("people_to_crm")
+        tried.append(result["outcome"]["rejected"])
+        assert ran.code == (3 if tried[-1] else 0)
+        assert result["counts"]["held"] == (0 if tried[-1] else 1)
+        assert result["outcome"]["succeeded"] == (29 if len(tried) == 1 else 0), "the others are not sent again"
+    assert tried == [1, 1, 0, 1, 0, 0, 0, 1, 0]
+
+
+def test_a_rejected_row_that_changes_is_tried_at_once(lab: Lab, org: Org) -> None:
+    lab.only("people", ALL)
+    lab.sql("update people set email = 'wrong' where person_id = 'P5'")
+    for _ in range(3):
+        lab.run("sync")
+    lab.sql("update people set email = 'right@example.com' where person_id = 'P5'")
+    ran = lab.run("sync", "--json")
+    assert ran.code == 0
+    assert ran.result("people_to_crm")["outcome"]["succeeded"] == 1
+    assert lab.run("rejected").out == "every row was delivered\n"
+
+
+def test_rejected_by_bulk_as_by_collections(lab: Lab, org: Org) -> None:
+    lab.only("people", {**ALL, "api": "bulk"})
+    lab.sql("update people set email = 'canary at nowhere' where person_id = 'P5'")
+    ran = lab.run("sync", "--json")
+    assert ran.code == 3, ran.all
+    assert ran.result("people_to_crm")["outcome"]["rejected"] == 1
+    row = undelivered(lab)["P5"]
+    assert row["code"] == "INVALID_EMAIL_ADDRESS"
+    assert "canary" not in row["message"]
+
+
+def test_a_missing_parent_holds_an_insert_until_it_comes(lab: Lab, org: Org) -> None:
+    lab.sql("insert into events values ('E99', 'login', 1, 'P99', null)")
+    ran = lab.run("sync", "--json")
+    assert ran.code == 0, ran.all
+    assert ran.result("events_to_crm")["counts"]["held"] == 1
+    lab.sql("insert into people (person_id, name) values ('P99', 'late')")
+    ran = lab.run("sync", "--json")
+    assert ran.result("events_to_crm")["outcome"]["succeeded"] == 1
+    assert org.count("Event__c") == 21

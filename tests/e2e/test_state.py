@@ -1,0 +1,138 @@
+"""Locks, names, orgs: whose state it is, and who may write it."""
+
+from __future__ import annotations
+
+import json
+import re
+import stat
+
+from dinmo_dbt import emulator
+
+from .lab import COMPANIES, EVENTS, PEOPLE, Lab, Org, until
+
+PLAIN_EVENTS = {**EVENTS, "fields": {"event_id": "Ref__c", "kind": "Kind__c"}}
+
+
+def test_two_syncs_of_one_activation_never_write_at_once(lab: Lab) -> None:
+    lab.declare("companies")
+    lab.declare("events", PLAIN_EVENTS)
+    with lab.emulator("--batch-delay", "4") as (org, _):
+        child = lab.start("sync", "-s", "events")
+        until(lambda: [job for job in org.jobs() if job["state"] == "InProgress"])
+        second = lab.run("sync", "-s", "events")
+        assert second.code == 5, second.all
+        assert f"events_to_crm is being synced by process {child.pid} on " in second.err
+        assert lab.run("plan", "-s", "events").code == 0, "a plan takes no lock"
+        other = lab.run("sync", "-s", "people")
+        assert other.code == 0, other.all
+        _, err = child.communicate(timeout=60)
+        assert child.returncode == 0, err
+        assert org.count("Event__c") == 20
+
+
+def test_an_org_in_use_by_another_command_is_waited_for_and_then_named(lab: Lab) -> None:
+    with lab.emulator("--private") as (_, server):
+        ran = lab.run("sync")
+        assert ran.code == 1
+        assert str(server.pid) in ran.err
+        assert "Traceback" not in ran.err
+
+
+def test_a_standing_server_is_used(lab: Lab) -> None:
+    lab.only("people", PEOPLE)
+    with lab.emulator() as (org, _):
+        assert lab.run("sync").code == 0
+        assert org.count("Person__c") == 30
+
+
+def test_a_renamed_activation_keeps_its_state_by_a_move(lab: Lab, org: Org) -> None:
+    lab.only("events", PLAIN_EVENTS)
+    assert lab.run("sync").code == 0
+    lab.only("events", {**PLAIN_EVENTS, "name": "events_renamed"})
+    refused = lab.run("sync")
+    assert refused.code == 5
+    assert "dinmo-dbt state move events_to_crm events_renamed" in refused.err
+    assert lab.run("plan").code == 5
+    moved = lab.run("state", "move", "events_to_crm", "events_renamed")
+    assert moved.code == 0, moved.all
+    ran = lab.run("sync", "--json")
+    assert ran.code == 0, ran.all
+    assert ran.result("events_renamed")["counts"]["unchanged"] == 20
+    assert org.count("Event__c") == 20
+    shown = lab.run("state", "show", "--json").json["states"]
+    assert [(state["name"], state["rows"]) for state in shown] == [("events_renamed", 20)]
+
+
+def test_another_object_is_another_state(lab: Lab, org: Org) -> None:
+    lab.only("people", {**PEOPLE, "fields": {"name": "Name"}})
+    assert lab.run("sync").code == 0
+    lab.only("people", {**COMPANIES, "name": "people_to_crm", "match": {"name": "Name"}, "fields": {"score": "Score__c"}})
+    refused = lab.run("sync")
+    assert refused.code == 5
+    assert "object was Person__c, is Account" in refused.err
+
+
+def test_state_commands_say_what_they_do_not_know(lab: Lab, org: Org) -> None:
+    assert lab.run("state", "reset").code == 2
+    assert lab.run("state", "reset", "nobody").code == 2
+    assert lab.run("state", "move", "nobody", "somebody").code == 2
+    assert "none yet" in lab.run("state", "show").out
+    assert lab.run("sync").code == 0
+    assert lab.run("state", "reset", "--all").code == 0
+    assert "none yet" in lab.run("state", "show").out
+
+
+def test_another_org_is_another_empty_state(lab: Lab) -> None:
+    lab.only("people", PEOPLE)
+    with lab.serve():
+        assert lab.run("sync").code == 0
+    emulator.reset(lab.data)
+    with lab.serve() as org:
+        ran = lab.run("sync")
+        assert ran.code == 0, ran.all
+        assert "first sync to org" in ran.out
+        assert org.count("Person__c") == 30
+    assert len({state["org_id"] for state in lab.run("state", "show", "--json").json["states"]}) == 2
+
+
+def test_the_org_is_not_reset_while_it_is_served(lab: Lab) -> None:
+    with lab.emulator():
+        refused = lab.run("emulator", "reset")
+        assert refused.code == 1, refused.all
+    assert lab.run("emulator", "reset").code == 0
+
+
+def test_state_is_the_owners_alone_and_holds_no_values(lab: Lab, org: Org) -> None:
+    lab.only("people", PEOPLE)
+    lab.sql("update people set name = 'CANARY-NAME' where person_id = 'P1'")
+    assert lab.run("sync").code == 0
+    state = lab.root / ".dinmo"
+    files = [path for path in state.rglob("*") if path.is_file() and lab.data not in path.parents]
+    assert files
+    for path in files:
+        assert stat.S_IMODE(path.stat().st_mode) & 0o077 == 0, path
+        assert b"CANARY-NAME" not in path.read_bytes(), path
+    assert not [path for path in (state / "spool").rglob("*") if path.is_file()]
+
+
+def test_history_and_status_tell_what_happened(lab: Lab, org: Org) -> None:
+    assert "no runs yet" in lab.run("history").out
+    assert lab.run("status").out.count("never synced") == 3
+    lab.run("sync")
+    runs = lab.run("history", "--json").json["runs"]
+    assert {run["status"] for run in runs} == {"success"}
+    one = lab.run("history", runs[0]["run_id"])
+    assert one.code == 0
+    assert runs[0]["run_id"] in one.out and "API calls" in one.out
+    assert lab.run("history", "nothing").code == 2
+    status = lab.run("status", "-s", "people")
+    assert re.search(r"people_to_crm: success at .*\n  org \w{18}: 30 rows known\n", status.out)
+
+
+def test_no_output_or_file_holds_the_token(lab: Lab, org: Org) -> None:
+    token = json.loads((lab.data / "server.json").read_text())["access_token"]
+    for command in (("debug",), ("validate", "--online"), ("plan",), ("sync", "--json"), ("history", "--json")):
+        assert token not in lab.run(*command).all
+    for path in lab.root.rglob("*"):
+        if path.is_file() and lab.data not in path.parents and path.suffix in (".json", ".db", ".yml", ".log"):
+            assert token.encode() not in path.read_bytes(), path
