@@ -586,15 +586,13 @@ class _Scan:
     def refusals(self, changes: ChangeSet) -> list[str]:
         found = []
         if self.blank_keys:
-            found.append(f"{_rows(self.blank_keys)} have no key ({', '.join(self.mapping.key)} is null or blank)")
+            found.append(f"{_rows(self.blank_keys)} no key ({', '.join(self.mapping.key)} is null or blank)")
         repeated = self.repeated_keys(changes)
         if len(repeated):
             examples = ", ".join(f"{number:016x}" for number in repeated[:5].tolist())
             found.append(f"{len(repeated):,} keys occur more than once (key hashes {examples})")
         if self.blank_matches and self.mapping.match:
-            found.append(
-                f"{_rows(self.blank_matches)} have no match value ({self.mapping.match.source} is null or blank)"
-            )
+            found.append(f"{_rows(self.blank_matches)} no match value ({self.mapping.match.source} is null or blank)")
         if self.match_hashes and self.mapping.match:
             twins = self.repeated_matches()
             if len(twins) and not len(repeated):
@@ -672,4 +670,4 @@ def _joined(parts: list[npt.NDArray[_Number]], kind: type[_Number]) -> npt.NDArr
 
 
 def _rows(count: int) -> str:
-    return f"{count:,} row" if count == 1 else f"{count:,} rows"
+    return f"{count:,} row has" if count == 1 else f"{count:,} rows have"

@@ -146,10 +146,9 @@ class _Resolution:
     ) -> None:
         self.activation, self.schema, self.parent, self.relation = activation, schema, parent, relation
         self.problems: list[Problem] = []
-        self.writes_new = activation.mode in (Mode.INSERT, Mode.UPSERT)
+        by_id = activation.match is not None and activation.match.field.lower() == "id"  # never makes a record
+        self.writes_new = activation.mode is Mode.INSERT or (activation.mode is Mode.UPSERT and not by_id)
         self.writes_known = activation.mode in (Mode.UPDATE, Mode.UPSERT)
-        creating_match = activation.match is not None and activation.match.create
-        self.writes_new = self.writes_new or creating_match
 
     def mapping(self) -> Mapping | None:
         self.object_rights()
@@ -283,6 +282,12 @@ class _Resolution:
         if type_name and len(lookup.reference_to) == 1:
             self.problem("DB307", f"{relationship} points to one object only: write {relationship}.{external_id}", key)
             return None
+        parents = {name.lower(): name for name in lookup.reference_to}
+        if type_name and type_name.lower() not in parents:
+            message = f"{relationship} does not point to {type_name}, but to {', '.join(lookup.reference_to)}"
+            self.problem("DB307", message, key)
+            return None
+        type_name = parents[type_name.lower()] if type_name else ""
         parent = self.parent(type_name or lookup.reference_to[0])
         field = parent.field(external_id)
         if field is None:

@@ -22,6 +22,7 @@ import pyarrow as pa
 
 from dinmo_dbt import values
 from dinmo_dbt.activation import Activation, Ceiling, FieldMapping, Guards, Match, Mode
+from dinmo_dbt.changes import Flag
 from dinmo_dbt.destination import RESULTS, Batch, Field, Job, ObjectSchema, Operation, PayloadColumn
 from dinmo_dbt.plan import Ceilings, Plan, draw
 from dinmo_dbt.salesforce import results as result_files
@@ -482,3 +483,6 @@ def fates(run: SyncRun) -> dict[str, tuple[str, str | None]]:
     rows = pa.concat_tables(run.not_delivered).to_pylist()
     assert len({row["key"] for row in rows}) == len(rows), "a row is reported once"
     return {row["key"]: (row["fate"], row["code"]) for row in rows}
+
+
+__all__ = ["Ceilings", "FieldMapping", "Flag", "Match", "Mode"]

@@ -355,8 +355,8 @@ class ActivationState:
 
     def _read_row(self, row: sqlite3.Row) -> None:
         identity, wanted = json.loads(row["identity"]), identity_of(self.activation)
-        if identity != wanted:
-            names = [name for name in wanted if identity.get(name) != wanted[name]]
+        names = [name for name in wanted if _folded(identity.get(name)) != _folded(wanted[name])]
+        if names:
             changes = ", ".join(f"{name} was {_shown(identity.get(name))}, is {_shown(wanted[name])}" for name in names)
             raise StateError(
                 "DB505",
@@ -679,9 +679,14 @@ def identity_of(activation: Activation) -> dict[str, Any]:
     return {
         "object": activation.object,
         "key": list(activation.key),
-        "match": activation.match.field if activation.match else None,
+        "match": [activation.match.column, activation.match.field] if activation.match else None,
         "mode": mode,
     }
+
+
+def _folded(value: Any) -> Any:
+    """As Salesforce and most warehouses compare names: without case."""
+    return [_folded(part) for part in value] if isinstance(value, list) else str(value).lower()
 
 
 def _shown(value: Any) -> str:
