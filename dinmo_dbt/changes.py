@@ -621,9 +621,9 @@ class _Scan:
         twins = np.unique(ordered[1:][ordered[1:] == ordered[:-1]])
         if len(twins):
             rows = fresh[np.isin(changes.kh[fresh], twins)]
-            keys = self.spool.take(rows, ["key"])["key"]
+            keys = self.spool.take(rows, ["key"])["key"].chunks if rows.size else []
             others = changes.aside["key"].filter(pa.array(np.isin(changes.aside["kh"].to_numpy(), twins)))
-            counts = pa.chunked_array([*keys.chunks, *others.chunks], pa.utf8()).value_counts()
+            counts = pa.chunked_array([*keys, *others.chunks], pa.utf8()).value_counts()
             again = counts.filter(pc.greater(counts.field("counts"), 1)).field("values")
             repeated.append(self.hash_key(again))
         return np.unique(np.concatenate(repeated))
