@@ -579,7 +579,8 @@ _WORD_LENGTH, _QUOTED_LENGTH = 4, 24
 
 
 def without_values(message: str, sent: Iterable[str | None]) -> str:
-    """Salesforce's message with what the row sent replaced: as it is, trimmed, or escaped as HTML, in any case.
+    """Salesforce's message, its HTML escapes undone, with what the row sent replaced: whole or line by line, trimmed,
+    in any case.
 
     A long value may be quoted in part: its beginning, from 24 characters on, is masked as far as it is quoted.
     """
@@ -587,8 +588,8 @@ def without_values(message: str, sent: Iterable[str | None]) -> str:
     for value in sent:
         for line in (value or "", *(value or "").splitlines()):
             plain = line.strip()
-            forms |= {plain, html.escape(plain), html.escape(plain, quote=False)}
-    text = message
+            forms |= {plain, html.unescape(plain)}
+    text = html.unescape(message)
     for form in sorted((form for form in forms if len(form) > 1), key=lambda form: (-len(form), form)):
         if len(form) > _QUOTED_LENGTH:
             text = _without_beginning(text, form)

@@ -29,7 +29,9 @@ def commands() -> list[tuple[str, ...]]:
 
 
 def test_help_imports_nothing_heavy() -> None:
-    code = f"import sys; from dinmo_dbt.cli import run; run(['--help']); print([m for m in {HEAVY} if m in sys.modules])"
+    code = (
+        f"import sys; from dinmo_dbt.cli import run; run(['--help']); print([m for m in {HEAVY} if m in sys.modules])"
+    )
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert done.stdout.splitlines()[-1] == "[]"
 
@@ -79,7 +81,10 @@ def test_what_can_not_be_used_exits_2(arguments: tuple[str, ...], capsys: pytest
         (["sync", "-s", "a b"], ["sync", "-s", "a b"]),
         (["sync", "--exclude", "a", "b", "--json"], ["sync", "--exclude", "a", "--exclude", "b", "--json"]),
         (["sync", "--select=a", "--target", "dev"], ["sync", "--select=a", "--target", "dev"]),
-        (["run", "-s", "a", "--", "dbt", "build", "-s", "x", "y"], ["run", "-s", "a", "--", "dbt", "build", "-s", "x", "y"]),
+        (
+            ["run", "-s", "a", "--", "dbt", "build", "-s", "x", "y"],
+            ["run", "-s", "a", "--", "dbt", "build", "-s", "x", "y"],
+        ),
     ],
 )
 def test_several_values_after_one_flag(given: list[str], meant: list[str]) -> None:
@@ -94,9 +99,7 @@ def test_of_several_exit_codes_the_first_in_order_wins(codes: tuple[int, ...], w
     assert console.worst(codes) == worst
 
 
-def test_a_defect_of_ours_shows_no_values(
-    capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_a_defect_of_ours_shows_no_values(capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.delenv("DINMO_DEBUG", raising=False)
 
     def broken() -> None:

@@ -58,7 +58,9 @@ def test_many_reasons_end_with_where_to_read_on() -> None:
 
 
 def test_a_run_tells_only_what_happened() -> None:
-    run = SyncRun("r", 0.0, plan_counts=Counts(read=5, unchanged=2, planned=2, no_match=1), outcome=Outcome(succeeded=2))
+    run = SyncRun(
+        "r", 0.0, plan_counts=Counts(read=5, unchanged=2, planned=2, no_match=1), outcome=Outcome(succeeded=2)
+    )
     assert render.run_status(run, 1.0) == "2 sent, 1 no match, 2 unchanged in 1.00s"
 
 

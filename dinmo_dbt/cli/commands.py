@@ -31,13 +31,13 @@ def app() -> typer.Typer:
     root.command("rejected")(looking.rejected)
     root.command("demo")(demonstration.demo)
 
-    state = _group("What Salesforce last acknowledged, per activation and org.")
+    state = _group("Show, forget or move what Salesforce last acknowledged.")
     state.command("show")(states.show)
     state.command("reset")(states.reset)
     state.command("move")(states.move)
     root.add_typer(state, name="state")
 
-    emulator = _group("A Salesforce org on localhost.")
+    emulator = _group("Serve or reset a Salesforce org on localhost.")
     emulator.command("serve")(emulators.serve)
     emulator.command("reset")(emulators.reset)
     root.add_typer(emulator, name="emulator")

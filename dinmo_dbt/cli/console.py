@@ -50,7 +50,7 @@ class Console:
 
     def timed(self, line: str) -> None:
         """One line of the story with the time before it, as dbt prints them."""
-        self.say(f"{time.strftime('%H:%M:%S')}  {line}")
+        self.say(line if self.log_format == "json" else f"{time.strftime('%H:%M:%S')}  {line}")
 
     def answer(self, lines: Iterable[str]) -> None:
         """What was asked for, as text."""

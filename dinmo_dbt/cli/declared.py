@@ -26,7 +26,13 @@ def list_activations(
     vars: options.Vars = None,
     as_json: options.Json = False,
 ) -> None:
-    """List the declared activations: model, object, mode, key, match, schedule."""
+    """List the declared activations.
+
+    \b
+    Examples:
+      dinmo-dbt list
+      dinmo-dbt list -s tag:crm --json
+    """
     from dinmo_dbt import render
 
     console = Console(as_json)
@@ -78,7 +84,15 @@ def validate(
     as_json: options.Json = False,
     quiet: options.Quiet = False,
 ) -> None:
-    """Check every activation, and report all problems in one go. Offline: nothing but files is read."""
+    """Check every activation; report all problems in one go.
+
+    Offline nothing but files is read. With --online each object or field that Salesforce lacks, or the user may not write, is named with the place in Setup that creates or opens it.
+
+    \b
+    Examples:
+      dinmo-dbt validate
+      dinmo-dbt validate --online --target prod
+    """
     from dinmo_dbt import render
 
     console = Console(as_json, quiet)
@@ -128,7 +142,13 @@ def debug(
     vars: options.Vars = None,
     as_json: options.Json = False,
 ) -> None:
-    """Check profile, warehouse, artifacts, state and Salesforce login, one by one."""
+    """Check profile, warehouse, state and login, one by one.
+
+    \b
+    Examples:
+      dinmo-dbt debug
+      dinmo-dbt debug --target prod
+    """
     from dinmo_dbt import render
 
     console = Console(as_json)

@@ -24,7 +24,15 @@ def demo(
         bool, typer.Option("--keep", help="Leave the project and the org where they are, to look around.")
     ] = False,
 ) -> None:
-    """Watch the sample project reach a local Salesforce org. Needs nothing: no account, no network."""
+    """Watch the sample project reach a local Salesforce org.
+
+    Needs nothing: no account, no network. Everything happens in a temporary folder and is gone afterwards.
+
+    \b
+    Examples:
+      dinmo-dbt demo
+      dinmo-dbt demo --keep                       leave project and org, to look around
+    """
     began = time.monotonic()
     with _workplace(keep=keep) as project:
         os.environ["DINMO_PROJECT_DIR"] = str(project)

@@ -32,7 +32,15 @@ def serve(
     ] = 0.0,
     as_json: Annotated[bool, typer.Option("--json", help="One JSON line when it listens.")] = False,
 ) -> None:
-    """Serve a Salesforce org on 127.0.0.1 until stopped; in a dbt project, the one that `org: emulator` uses."""
+    """Serve a Salesforce org on 127.0.0.1 until stopped.
+
+    In a dbt project it is the org of `org: emulator`, and every command uses it while it stands.
+
+    \b
+    Examples:
+      dinmo-dbt emulator serve
+      dinmo-dbt emulator serve --schema force-app --data /tmp/org --port 8080 --json
+    """
     from dinmo_dbt import emulator
 
     if data is None:
@@ -70,7 +78,12 @@ def _announce(told: dict[str, Any], *, as_json: bool) -> None:
 
 
 def reset(data: Data = None, project_dir: options.ProjectDir = None, as_json: options.Json = False) -> None:
-    """Empty the org: the next start mints a new one, with its starting records."""
+    """Empty the org: the next start makes a new one.
+
+    \b
+    Examples:
+      dinmo-dbt emulator reset
+    """
     from dinmo_dbt import emulator, render
 
     console = Console(as_json)

@@ -27,7 +27,15 @@ def status(
     vars: options.Vars = None,
     as_json: options.Json = False,
 ) -> None:
-    """Per activation: last run, rows known, rows waiting, rows in flight."""
+    """Show each activation's last run and known rows.
+
+    Rows that wait (rejected before, or held) and rows in flight are named where there are any.
+
+    \b
+    Examples:
+      dinmo-dbt status
+      dinmo-dbt status -s customers_to_crm --json
+    """
     from dinmo_dbt import render
 
     console = Console(as_json)
@@ -86,7 +94,13 @@ def history(
     vars: options.Vars = None,
     as_json: options.Json = False,
 ) -> None:
-    """The latest runs, newest first, or one run in full."""
+    """Show the latest runs, newest first, or one in full.
+
+    \b
+    Examples:
+      dinmo-dbt history --limit 5
+      dinmo-dbt history 20260131T080000-3fa2c1
+    """
     from dinmo_dbt import render
 
     console = Console(as_json)
@@ -160,7 +174,16 @@ def rejected(
     vars: options.Vars = None,
     as_json: options.Json = False,
 ) -> None:
-    """Rows that were not delivered, by key: fate, code, field, Salesforce's message and what to do."""
+    """List rows that were not delivered, and what to do.
+
+    By key: fate, code, field and Salesforce's message, in which the values that were sent are masked.
+
+    \b
+    Examples:
+      dinmo-dbt rejected
+      dinmo-dbt rejected -s customers_to_crm --limit 500
+      dinmo-dbt rejected --show-values            Salesforce's messages whole
+    """
     from dinmo_dbt import render
 
     console = Console(as_json)

@@ -20,7 +20,15 @@ def show(
     profiles_dir: options.ProfilesDir = None,
     as_json: options.Json = False,
 ) -> None:
-    """What Salesforce last acknowledged, per org and activation: rows, waiting rows, serial, size."""
+    """Show what is known per org and activation.
+
+    Rows that Salesforce acknowledged, rows that left the segment, wait or are in flight, serial and size.
+
+    \b
+    Examples:
+      dinmo-dbt state show
+      dinmo-dbt state show --json
+    """
     from dinmo_dbt import render
 
     console = Console(as_json)
@@ -60,7 +68,15 @@ def reset(
     vars: options.Vars = None,
     as_json: options.Json = False,
 ) -> None:
-    """Forget what was acknowledged: the next sync is a first sync. Nothing changes in Salesforce."""
+    """Forget what was acknowledged, for a new first sync.
+
+    Nothing changes in Salesforce.
+
+    \b
+    Examples:
+      dinmo-dbt state reset customers_to_crm
+      dinmo-dbt state reset customers_to_crm --org 00D5g000001AbCdEAK
+    """
     from dinmo_dbt import render
 
     console = Console(as_json)
@@ -93,7 +109,12 @@ def move(
     profiles_dir: options.ProfilesDir = None,
     as_json: options.Json = False,
 ) -> None:
-    """Give a renamed activation the state of its old name, in every org."""
+    """Give a renamed activation its old state, in every org.
+
+    \b
+    Examples:
+      dinmo-dbt state move customers_to_crm customers_to_salesforce
+    """
     from dinmo_dbt import render
 
     console = Console(as_json)

@@ -54,7 +54,16 @@ def plan(
     as_json: options.Json = False,
     quiet: options.Quiet = False,
 ) -> None:
-    """Show what a sync would send, and why. Changes nothing, here or in Salesforce."""
+    """Show what a sync would send, and why; changes nothing.
+
+    Computed by the code of `sync`, from the same state, stopped before anything is written: here or in Salesforce.
+
+    \b
+    Examples:
+      dinmo-dbt plan
+      dinmo-dbt plan -s tag:crm --show-values     what Salesforce holds -> what it would be sent
+      dinmo-dbt plan --detailed-exitcode          exit 10 when a sync would send rows
+    """
     console = Console(as_json, quiet)
     flags = Flags(
         project_dir, profiles_dir, profile, target, target_path, vars, tuple(select or ()), tuple(exclude or ())
@@ -92,7 +101,16 @@ def sync(
     quiet: options.Quiet = False,
     log_format: options.LogFormat = options.Log.TEXT,
 ) -> None:
-    """Send what changed since Salesforce last acknowledged it: parents first, every row accounted for."""
+    """Send what changed since the last sync, and nothing else.
+
+    Parents go first, every row read is accounted for, and a run that was cut off is settled and continued by the next. What a guard refuses, the message says how to allow: always with a number.
+
+    \b
+    Examples:
+      dinmo-dbt sync
+      dinmo-dbt sync -s customers_to_crm subscriptions_to_crm
+      dinmo-dbt sync -s dim_customers --full      send all known rows again
+    """
     console = Console(as_json, quiet, log_format)
     flags = Flags(
         project_dir, profiles_dir, profile, target, target_path, vars, tuple(select or ()), tuple(exclude or ())
@@ -118,7 +136,15 @@ def run(
     as_json: options.Json = False,
     quiet: options.Quiet = False,
 ) -> None:
-    """Run dbt, then sync what it built: dinmo-dbt run -- dbt build --select marts."""
+    """Run dbt, then sync what it built.
+
+    dbt's --target, --profile, --profiles-dir, --project-dir, --target-path and --vars hold for both. Models that failed, or whose tests did, are not synced; if dbt failed, so does this command.
+
+    \b
+    Examples:
+      dinmo-dbt run -- dbt build
+      dinmo-dbt run -- dbt build --select marts --target prod
+    """
     from dinmo_dbt.cli.dbt_command import DbtCommand
 
     command = DbtCommand(list(context.args))

@@ -66,7 +66,9 @@ def test_a_renamed_activation_keeps_its_state_by_a_move(lab: Lab, org: Org) -> N
 def test_another_object_is_another_state(lab: Lab, org: Org) -> None:
     lab.only("people", {**PEOPLE, "fields": {"name": "Name"}})
     assert lab.run("sync").code == 0
-    lab.only("people", {**COMPANIES, "name": "people_to_crm", "match": {"name": "Name"}, "fields": {"score": "Score__c"}})
+    lab.only(
+        "people", {**COMPANIES, "name": "people_to_crm", "match": {"name": "Name"}, "fields": {"score": "Score__c"}}
+    )
     refused = lab.run("sync")
     assert refused.code == 5
     assert "object was Person__c, is Account" in refused.err

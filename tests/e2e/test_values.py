@@ -23,7 +23,7 @@ ALL = {
 NOTES = {
     "plain": "plain",
     "emoji 🌿 👩‍👩‍👧 Zoé Łódź 漢字": "emoji 🌿 👩‍👩‍👧 Zoé Łódź 漢字",
-    'say "hi", she said; \'no\' \\ \t tab': 'say "hi", she said; \'no\' \\ \t tab',
+    "say \"hi\", she said; 'no' \\ \t tab": "say \"hi\", she said; 'no' \\ \t tab",
     "one\ntwo": "one\ntwo",
     "one\r\ntwo": "one\ntwo",  # Salesforce refuses a CRLF inside a value of an LF file, so line ends are LF
     "one\rtwo": "one\ntwo",
@@ -121,7 +121,9 @@ def test_nasty_values_are_inserted_once_each(lab: Lab, org: Org) -> None:
 def test_empty_text_and_null_are_the_same_value(lab: Lab, org: Org) -> None:
     lab.only("people", {**PEOPLE, "fields": ALL})
     assert lab.run("sync").code == 0
-    lab.sql("update people set note = '' where person_id = 'P1'", "update people set note = '  ' where person_id = 'P2'")
+    lab.sql(
+        "update people set note = '' where person_id = 'P1'", "update people set note = '  ' where person_id = 'P2'"
+    )
     ran = lab.run("sync", "--json")
     assert ran.result("people_to_crm")["outcome"]["succeeded"] <= 1, "'' is null; blanks are text, which becomes null"
     assert lab.run("plan", "--detailed-exitcode").code == 0
