@@ -184,9 +184,7 @@ def test_the_picture_is_shortened_and_the_same_every_time() -> None:
         "12:34:56  1 of 1 OK a [1 sent in 1.23s]\n" + "x" * 200 + "\nDone in 61 s; all stopped.\nWhere to look next:\n"
     )
     lines = picture.shortened(picture.alike(told))
-    assert lines[0] == "What would change:"
-    assert "09:00:00  1 of 1 OK a [1 sent in 0.50s]" in lines
-    assert max(map(len, lines)) == picture.WIDTH
-    assert lines[-1] == "Done in 30 s; all stopped."
+    assert lines == ["What would change:", "", "09:00:00  1 of 1 OK a [1 sent]", "x" * 200, "Done; all stopped."]
     assert picture.drawn(lines) == picture.drawn(lines)
+    assert "x" * picture.WIDTH not in picture.drawn(lines)
     assert "url(http" not in picture.drawn(lines)
