@@ -395,10 +395,10 @@ class _Delivery:
         else:
             results = self.destination.results(job.id, batch)
         self.settle(batch, results)
-        if job is not None and job.state == "Failed":
+        if job is not None and job.state != "JobComplete":
             self.problem = Problem(
                 "DB620",
-                f"job {job.id} failed: {job.error or 'Salesforce gave no reason'}",
+                f"job {job.id} was {job.state.lower()}: {job.error or 'Salesforce gave no reason'}",
                 f"{batch.object}, {batch.operation}",
                 "rows that were not processed are held and sent again by the next run",
             )

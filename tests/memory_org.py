@@ -102,7 +102,6 @@ class MemoryOrg:
         self.schemas = {schema.name: schema for schema in (schemas or (THING, PARENT))}
         self.records: dict[str, dict[str, dict[str, str | None]]] = {name: {} for name in self.schemas}
         self.jobs: dict[str, MemoryJob] = {}
-        self.deleted: set[str] = set()
         self.refuse: Callable[[dict[str, str | None]], str | None] = lambda row: None
         self.writes: Counter[str] = Counter()  # rows written by operation
         self.random = random.Random(7)
@@ -347,21 +346,30 @@ class Killed(BaseException):
 
 @dataclass
 class Trip:
-    """Counts the calls that matter and raises `Killed` before or after one of them."""
+    """Counts the calls that matter and raises `Killed` before or after one: that number, or the first of that name."""
 
-    at: int = -1
+    at: int | str = -1
     after: bool = False
     seen: list[str] = field(default_factory=list)
 
+    def begins(self, name: str) -> None:
+        self.seen.append(name)
+        if self._is_it(name) and not self.after:
+            raise Killed(name)
+
+    def ended(self, number: int, name: str) -> None:
+        if self.after and (self.at == number or self.at == name):
+            raise Killed(name)
+
     def around(self, name: str, act: Callable[[], object]) -> object:
         number = len(self.seen)
-        self.seen.append(name)
-        if number == self.at and not self.after:
-            raise Killed(name)
+        self.begins(name)
         answer = act()
-        if number == self.at:
-            raise Killed(name)
+        self.ended(number, name)
         return answer
+
+    def _is_it(self, name: str) -> bool:
+        return self.at in (len(self.seen) - 1, name)
 
 
 class Watched:
@@ -386,12 +394,11 @@ class WatchedState(LocalState):
     def connection(self, *, writing: bool) -> Iterator[object]:
         with super().connection(writing=writing) as connection:
             yield connection
-            if writing and self.trip.at == len(self.trip.seen) and not self.trip.after:
-                raise Killed("commit")
+            if writing:
+                number = len(self.trip.seen)
+                self.trip.begins("commit")
         if writing:
-            self.trip.seen.append("commit")
-            if self.trip.at == len(self.trip.seen) - 1:
-                raise Killed("commit")
+            self.trip.ended(number, "commit")
 
 
 @dataclass

@@ -1,7 +1,32 @@
 """A run killed at every call it makes, and what the next run makes of it."""
 
+import dataclasses
+import os
+import tempfile
+from pathlib import Path
+
+import pyarrow as pa
 import pytest
-from memory_org import Killed, Match, Mode, Model, Trip, World, activation, fates
+from memory_org import (
+    ORG,
+    FieldMapping,
+    Flag,
+    Killed,
+    Match,
+    MemoryOrg,
+    Mode,
+    Model,
+    NoProgress,
+    Trip,
+    World,
+    activation,
+    fates,
+)
+
+from dinmo_dbt.destination import RESULTS, Api, Batch, Field, Operation, PayloadColumn
+from dinmo_dbt.errors import AuthError, CountsError, NotApplied, OutcomeUnknown, StateError
+from dinmo_dbt.plan import Ceilings, Counts
+from dinmo_dbt.sync import BatchState, Status, SyncRun, check_transition, execute, settlement_of
 
 BEFORE = [
     {"id": "1", "ext": "e1", "a": "x1", "b": "y"},
@@ -70,6 +95,16 @@ def assert_all_is_well(world, act, run):
     assert present == {row["id"] for row in AFTER}
 
 
+@pytest.fixture
+def memory(tmp_path):
+    """A folder in memory where there is one: hundreds of runs sync their files to disk, which proves nothing more."""
+    if not os.access("/dev/shm", os.W_OK):
+        yield tmp_path
+        return
+    with tempfile.TemporaryDirectory(dir="/dev/shm") as folder:
+        yield Path(folder)
+
+
 def kill_points(seen):
     """After each call; that is before the next one too, so before needs a test only for a commit: it rolls back."""
     for at, call in enumerate(seen):
@@ -79,13 +114,13 @@ def kill_points(seen):
 
 
 @pytest.mark.parametrize("name", list(CASES))
-def test_killed_at_every_call_a_run_is_completed_by_the_next(name, tmp_path):
+def test_killed_at_every_call_a_run_is_completed_by_the_next(name, memory):
     act, model = CASES[name], Model.of(AFTER)
-    start = prepared(tmp_path / "start", act)
+    start = prepared(memory / "start", act)
     trip = Trip()
-    start.copy(tmp_path / "whole").sync(act, model, trip=trip)
+    start.copy(memory / "whole").sync(act, model, trip=trip)
     for at, after in kill_points(trip.seen):
-        world = start.copy(tmp_path / f"{at}{after}")
+        world = start.copy(memory / f"{at}{after}")
         with pytest.raises(Killed):
             world.sync(act, model, trip=Trip(at, after))
         run = world.sync(act, model)
@@ -94,3 +129,385 @@ def test_killed_at_every_call_a_run_is_completed_by_the_next(name, tmp_path):
         except AssertionError as error:
             when = "after" if after else "before"
             raise AssertionError(f"killed {when} call {at} of {trip.seen}: {error}") from error
+
+
+@pytest.mark.parametrize("name", ["insert", "upsert by collections"])
+def test_a_recovery_that_is_killed_is_recovered_from(name, memory):
+    """Killed once in each state a batch can be in, and then again at each call of the run that recovers it."""
+    act, model = CASES[name], Model.of(AFTER)
+    start = prepared(memory / "start", act)
+    trip = Trip()
+    start.copy(memory / "whole").sync(act, model, trip=trip)
+    advances = [at for at, call in enumerate(trip.seen) if call in ("advance", "close", "send")]
+    for first in advances[:4]:
+        killed = start.copy(memory / f"{first}")
+        with pytest.raises(Killed):
+            killed.sync(act, model, trip=Trip(first, True))
+        trip = Trip()
+        killed.copy(memory / f"{first}whole").sync(act, model, trip=trip)
+        begin = trip.seen.index("begin")
+        for second, after in kill_points(trip.seen[: begin + 1]):
+            world = killed.copy(memory / f"{first}-{second}{after}")
+            with pytest.raises(Killed):
+                world.sync(act, model, trip=Trip(second, after))
+            assert_all_is_well(world, act, world.sync(act, model))
+
+
+@pytest.mark.parametrize("mode", ["insert", "upsert"])
+def test_killed_while_a_mapping_changes_nothing_is_sent_twice_or_lost(mode, memory):
+    act = CASES["insert"] if mode == "insert" else CASES["upsert by bulk"]
+    wider = dataclasses.replace(act, fields=(*act.fields, FieldMapping("ext", "Code__c")))
+    start = prepared(memory / "start", act)
+    trip = Trip()
+    start.copy(memory / "whole").sync(wider, Model.of(AFTER), trip=trip)
+    for at, after in kill_points(trip.seen):
+        world = start.copy(memory / f"{at}{after}")
+        with pytest.raises(Killed):
+            world.sync(wider, Model.of(AFTER), trip=Trip(at, after))
+        run = world.sync(wider, Model.of(AFTER))
+        assert_all_is_well(world, wider, run)
+        if mode == "upsert":
+            present = [row["ext"] for row in AFTER]
+            assert all(code == ext for ext, code in world.org.held("Ext__c", "Code__c") if ext in present)
+
+
+def test_a_dead_runs_batch_is_settled_under_its_own_mapping(tmp_path):
+    """The mapping changes between the kill and the recovery: what was delivered is known, and only remapped."""
+    act = CASES["insert"]
+    world = prepared(tmp_path / "s", act)
+    with pytest.raises(Killed):
+        world.sync(act, Model.of(AFTER), trip=Trip("close", True))
+    wider = dataclasses.replace(act, fields=(*act.fields, FieldMapping("ext", "Code__c")))
+    run = world.sync(wider, Model.of(AFTER))
+    assert run.recovered.succeeded == 6
+    assert run.plan_counts.planned == 0
+    assert_all_is_well(world, wider, run)
+
+
+# What Salesforce may do to a job behind our back
+
+
+def test_a_job_that_expired_before_it_was_closed_is_sent_again(tmp_path):
+    """Salesforce drops open jobs after seven days; its rows were never processed, so they are not unknown."""
+    act = CASES["insert"]
+    world = prepared(tmp_path / "s", act)
+    with pytest.raises(Killed):
+        world.sync(act, Model.of(AFTER), trip=Trip("upload", True))
+    world.org.jobs.clear()
+    assert_all_is_well(world, act, world.sync(act, Model.of(AFTER)))
+
+
+def test_an_insert_whose_results_are_gone_is_unknown_and_never_sent_again_by_itself(tmp_path):
+    act = activation("insert")
+    world = World(tmp_path / "s")
+    with pytest.raises(Killed):
+        world.sync(act, Model.of(BEFORE), trip=Trip("close", True))
+    world.org.jobs.clear()
+    run = world.sync(act, Model.of(BEFORE))
+    assert (run.recovered.unknown, run.status) == (4, Status.UNKNOWN)
+    assert fates(run) == {row["id"]: ("held", "OUTCOME_UNKNOWN") for row in BEFORE}
+    assert run.plan_counts.held == 4
+
+    def unsent(act, rows):
+        run = world.sync(act, Model.of(rows))
+        run.check_counts()
+        return run.plan_counts.planned == 0 and {key: code for key, (_, code) in fates(run).items()}
+
+    doubtful = dict.fromkeys("1234", "OUTCOME_UNKNOWN")
+    wider = dataclasses.replace(act, fields=(*act.fields, FieldMapping("ext", "Code__c")))
+    for _ in range(2):
+        assert unsent(act, BEFORE) == doubtful
+        assert unsent(wider, BEFORE) == doubtful, "a new mapping is no new change"
+    world.clock.time += 10 * 86_400
+    assert unsent(act, BEFORE) == doubtful
+    assert unsent(act, BEFORE[1:]) == dict.fromkeys("234", "OUTCOME_UNKNOWN")
+    assert unsent(act, BEFORE) == doubtful, "nor is coming back"
+    assert world.snapshot(act)["1"][1] & Flag.UNKNOWN
+
+    changed = [{**BEFORE[0], "a": "new"}, *BEFORE[1:]]
+    world.org.refuse = lambda row: "FIELD_CUSTOM_VALIDATION_EXCEPTION:no:--"
+    assert world.sync(act, Model.of(changed)).outcome.rejected == 1
+    world.org.refuse = lambda row: None
+    assert unsent(act, BEFORE) == doubtful, "a change that was refused leaves the doubt where it was"
+    run = world.sync(act, Model.of(changed))
+    assert (run.plan_counts.changed, run.outcome.succeeded) == (1, 1), "a change is a record of its own"
+    assert world.snapshot(act)["1"][1] & Flag.UNKNOWN == 0
+    ignoring = activation("insert", on_change="ignore")
+    run = world.sync(ignoring, Model.of([changed[0], {**BEFORE[1], "a": "newer"}, *BEFORE[2:]]))
+    assert (run.plan_counts.planned, run.plan_counts.held, run.plan_counts.unchanged) == (0, 3, 1)
+
+
+@pytest.mark.parametrize("name", ["upsert by bulk", "update by bulk", "upsert that creates"])
+def test_other_modes_send_again_what_can_not_be_learned(name, tmp_path):
+    act = CASES[name]
+    world = prepared(tmp_path / "s", act)
+    with pytest.raises(Killed):
+        world.sync(act, Model.of(AFTER), trip=Trip("close", True))
+    world.org.jobs.clear()
+    assert_all_is_well(world, act, world.sync(act, Model.of(AFTER)))
+
+
+class Unreliable:
+    """An org that does what it is asked and says that it may not have, or does not do it and says so."""
+
+    def __init__(self, org, faults):
+        self._org, self._faults = org, faults
+
+    def __getattr__(self, name):
+        attribute = getattr(self._org, name)
+        if name not in self._faults:
+            return attribute
+
+        def call(*arguments):
+            faults = self._faults[name]
+            if not faults:
+                return attribute(*arguments)
+            error, acts = faults.pop(0)
+            if acts:
+                attribute(*arguments)
+            raise error("DB600", f"no luck with {name}")
+
+        return call
+
+
+DONE, NOT_DONE = True, False
+
+
+@pytest.mark.parametrize("api", ["bulk", "collections"])
+@pytest.mark.parametrize("count", [1, 2, 3])
+@pytest.mark.parametrize(
+    ("call", "error", "acts"),
+    [
+        ("create_job", OutcomeUnknown, DONE),
+        ("create_job", NotApplied, NOT_DONE),
+        ("upload", OutcomeUnknown, DONE),
+        ("upload", NotApplied, NOT_DONE),
+        ("close", OutcomeUnknown, DONE),
+        ("close", OutcomeUnknown, NOT_DONE),
+        ("close", NotApplied, NOT_DONE),
+        ("close", AuthError, NOT_DONE),
+        ("job", NotApplied, NOT_DONE),
+        ("results", OutcomeUnknown, NOT_DONE),
+        ("send", OutcomeUnknown, DONE),
+        ("send", NotApplied, NOT_DONE),
+    ],
+)
+def test_replies_that_are_lost_lose_and_double_nothing(call, error, acts, count, api, tmp_path):
+    act = CASES["insert"] if api == "bulk" else CASES["upsert by collections"]
+    world = prepared(tmp_path / "s", act)
+    honest = world.org
+    world.org = Unreliable(honest, {call: [(error, acts)] * count})
+    run = world.sync(act, Model.of(AFTER))
+    sent = run.outcome
+    assert run.plan_counts.planned == 6 == sent.succeeded + sent.held, "nothing is unknown, nothing is rejected"
+    assert (run.problem is None) == (sent.held == 0)
+    assert len(fates(run)) == sent.held
+    world.org = honest
+    run = world.sync(act, Model.of(AFTER))
+    assert_all_is_well(world, act, run)
+
+
+@pytest.mark.parametrize("end", ["Failed", "Aborted"])
+def test_a_job_that_ends_half_way_holds_what_it_did_not_process_and_fails_the_run(end, tmp_path):
+    act = CASES["insert"]
+    world = prepared(tmp_path / "s", act)
+    real = world.org.close
+
+    def close(job_id):
+        real(job_id)
+        job = world.org.jobs[job_id]
+        world.org._process(job, 2)
+        job.left, job.state = job.rows[2:], end
+
+    world.org.close = close
+    run = world.sync(act, Model.of(AFTER))
+    assert (run.status, run.problem.code) == (Status.FAILED, "DB620")
+    assert (run.outcome.succeeded, run.outcome.held) == (2, 4)
+    assert {code for _, code in fates(run).values()} == {"UNPROCESSED"}
+    del world.org.close
+    assert_all_is_well(world, act, world.sync(act, Model.of(AFTER)))
+
+
+# Rows that wait
+
+
+def test_a_rejected_row_waits_for_one_two_four_runs_and_returns_at_once_when_it_changes(tmp_path):
+    act, world = activation("insert"), World(tmp_path / "s")
+    world.org.refuse = lambda row: "FIELD_CUSTOM_VALIDATION_EXCEPTION:no:--" if row["A__c"] == "bad" else None
+    bad = [{"id": "1", "ext": "e1", "a": "bad", "b": "y"}]
+    tried = [world.sync(act, Model.of(bad)).outcome.rejected for _ in range(12)]
+    assert tried == [1, 1, 0, 1, 0, 0, 0, 1, 0, 0, 0, 0]
+    assert fates(world.sync(act, Model.of(bad))) == {"1": ("held", "FIELD_CUSTOM_VALIDATION_EXCEPTION")}
+    other = [{**bad[0], "b": "other"}]
+    assert world.sync(act, Model.of(other)).outcome.rejected == 1, "a change is tried at once"
+    assert world.sync(act, Model.of(bad)).outcome.rejected == 0, "what was refused before still waits"
+    world.clock.time += 86_400
+    assert world.sync(act, Model.of(bad)).outcome.rejected == 1, "once a day in any case"
+    good = [{**bad[0], "a": "good"}]
+    assert world.sync(act, Model.of(good)).outcome.succeeded == 1
+    assert world.state().known()[0].pending == 0
+
+
+def test_a_locked_row_is_tried_by_every_run(tmp_path):
+    act, world = activation(), World(tmp_path / "s")
+    world.org.refuse = lambda row: "UNABLE_TO_LOCK_ROW:locked:--"
+    assert [world.sync(act, Model.of(BEFORE)).outcome.rejected for _ in range(4)] == [4] * 4
+
+
+def test_full_tries_waiting_rows_too(tmp_path):
+    act, world = activation(), World(tmp_path / "s")
+    world.org.refuse = lambda row: "REQUIRED_FIELD_MISSING:no:--"
+    outcomes = [
+        world.sync(act, Model.of(BEFORE), Ceilings(full=f)).outcome.rejected for f in (False, False, False, True)
+    ]
+    assert outcomes == [4, 4, 0, 4]
+
+
+def test_rows_rejected_in_a_dead_runs_job_were_tried_in_that_run(tmp_path):
+    act, world = activation("insert"), World(tmp_path / "s")
+    world.org.refuse = lambda row: "UNABLE_TO_LOCK_ROW:locked:--"
+    with pytest.raises(Killed):
+        world.sync(act, Model.of(BEFORE), trip=Trip("close", True))
+    for _ in range(2):
+        world.org.job(list(world.org.jobs)[-1])
+    world.org.refuse = lambda row: None
+    run = world.sync(act, Model.of(BEFORE))
+    assert (run.recovered.rejected, run.outcome.succeeded) == (4, 4)
+    assert run.status is Status.REJECTED
+
+
+# The parts
+
+
+def test_a_batch_goes_one_way_and_is_never_given_up_after_its_commit_point():
+    passing = {(before, after) for before in BatchState for after in BatchState if allowed(before, after)}
+    assert {b for b, after in passing if after is BatchState.ABANDONED} == {
+        BatchState.PLANNED,
+        BatchState.OPENED,
+        BatchState.SENDING,
+    }
+    assert {after for before, after in passing if before is BatchState.CLOSING} == {
+        BatchState.CLOSED,
+        BatchState.SETTLED,
+    }
+    order = list(BatchState)
+    assert all(order.index(before) < order.index(after) for before, after in passing)
+    ends = {state for state in BatchState if not any(before is state for before, _ in passing)}
+    assert ends == {BatchState.SETTLED, BatchState.ABANDONED}
+
+
+def allowed(before, after):
+    try:
+        check_transition(before, after)
+    except AssertionError:
+        return False
+    return True
+
+
+def batch_of(operation, flags=(0, 0, 0, 0)):
+    field = Field("A__c", "A", "string")
+    rows = pa.table(
+        {
+            "key": ["a", "b", "c", "d"],
+            "kh": pa.array([1, 2, 3, 4], pa.uint64()),
+            "ck": pa.array([5, 6, 7, 8], pa.uint64()),
+            "flags": pa.array(flags, pa.uint8()),
+            "Id": ["i1", "i2", "i3", "i4"],
+            "A__c": ["w", "x", "y", "z"],
+        }
+    )
+    return Batch("b", operation, "Thing__c", Api.BULK, (PayloadColumn("A__c", field),), None, rows)
+
+
+def results_of(*rows):
+    columns = list(zip(*rows, strict=True))
+    return pa.table([pa.array(c, f.type) for c, f in zip(columns, RESULTS, strict=True)], schema=RESULTS)
+
+
+FOUR = results_of(
+    ("succeeded", "n1", True, None, None, None),
+    ("rejected", None, None, "ENTITY_IS_DELETED", "gone", None),
+    ("unknown", None, None, "NO_RESULT", "?", None),
+    ("held", None, None, "UNPROCESSED", None, None),
+)
+
+
+def settled(operation, results=FOUR, **more):
+    return settlement_of(batch_of(operation, **more), results, MemoryOrg())
+
+
+def moves(settlement):
+    return [(r["op"], r["key"], r["record_id"], r["flags"], r["ck"]) for r in settlement.snapshot.to_pylist()]
+
+
+@pytest.mark.parametrize("operation", [Operation.INSERT, Operation.UPDATE, Operation.UPSERT])
+def test_a_settlement_moves_acknowledged_rows_and_keeps_rejected_ones_waiting(operation):
+    settlement = settled(operation)
+    assert (settlement.succeeded, settlement.rejected, settlement.unknown, settlement.held) == (1, 1, 1, 1)
+    created = ("put", "a", "n1", int(Flag.CREATED), 5)
+    forgotten = ("forget", "b", None, 0, 6)
+    doubtful = ("put", "c", None, int(Flag.UNKNOWN), 7)
+    assert (
+        moves(settlement)
+        == [created]
+        + {
+            Operation.INSERT: [doubtful],
+            Operation.UPDATE: [forgotten],
+            Operation.UPSERT: [],
+        }[operation]
+    )
+    assert settlement.resolved.to_pylist() == [{"kh": 1, "key": "a"}]
+    assert settlement.waiting.select(["key", "ck", "code", "transient"]).to_pylist() == [
+        {"key": "b", "ck": 6, "code": "ENTITY_IS_DELETED", "transient": False}
+    ]
+    assert settlement.not_delivered["key"].to_pylist() == ["b", "c", "d"]
+
+
+def test_an_acknowledged_row_keeps_who_made_its_record_and_loses_its_doubts():
+    everything = int(Flag.ADOPTED | Flag.LEFT | Flag.STALE | Flag.UNKNOWN)
+    ok = results_of(*[("succeeded", None, False, None, None, None)] * 4)
+    settlement = settled(Operation.UPDATE, ok, flags=(everything, int(Flag.CREATED), 0, 0))
+    assert moves(settlement)[:2] == [("put", "a", "i1", int(Flag.ADOPTED), 5), ("put", "b", "i2", int(Flag.CREATED), 6)]
+
+
+def test_results_that_are_too_few_or_too_many_are_a_defect_and_never_settled():
+    with pytest.raises(CountsError, match="4 rows were sent, 3 results read"):
+        settled(Operation.INSERT, FOUR.slice(1))
+
+
+def test_counts_that_do_not_add_up_end_the_run(tmp_path):
+    run = SyncRun("r", 0.0, plan_counts=Counts(read=3, planned=3))
+    with pytest.raises(CountsError, match="read 3, planned 3, accounted for 0"):
+        run.check_counts()
+    run = SyncRun("r", 0.0, plan_counts=Counts(read=3, planned=2))
+    with pytest.raises(CountsError):
+        run.check_counts()
+    assert CountsError.exit_code == 7
+
+
+def test_a_stale_plan_is_refused(tmp_path):
+    act, world = activation(), World(tmp_path / "s")
+    world.sync(act, Model.of(BEFORE))
+    stale = world.plan(act, Model.of(AFTER))
+    world.sync(act, Model.of(AFTER))
+    with world.state().locked(ORG, act) as state, pytest.raises(StateError, match="DB504"):
+        execute(stale, world.org, state, world.clock, run=SyncRun("r", 0.0), progress=NoProgress())
+    other = activation(fields=(FieldMapping("a", "A__c"),))
+    with world.state().locked(ORG, other) as state, pytest.raises(StateError, match="DB504"):
+        fresh = world.plan(act, Model.of(AFTER))
+        execute(fresh, world.org, state, world.clock, run=SyncRun("r", 0.0), progress=NoProgress())
+
+
+def test_a_plan_names_the_rows_in_flight_and_leaves_them_out(tmp_path):
+    act, world = activation("insert"), World(tmp_path / "s")
+    with pytest.raises(Killed):
+        world.sync(act, Model.of(BEFORE), trip=Trip("close", True))
+    for job_id in list(world.org.jobs)[-1:]:
+        world.org.job(job_id)
+        world.org.job(job_id)
+    plan = world.plan(act, Model.of([*BEFORE, AFTER[-1]]))
+    assert plan.refusal is None, "the records are this activation's own"
+    assert (plan.counts.in_flight, plan.counts.planned) == (4, 1)
+    assert plan.counts.add_up
+    run = world.sync(act, Model.of([*BEFORE, AFTER[-1]]))
+    assert (run.recovered.succeeded, run.outcome.succeeded) == (4, 1)
