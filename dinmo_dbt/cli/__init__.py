@@ -16,10 +16,11 @@ def run(arguments: Sequence[str]) -> int:
     """Run one command line; the process's exit code. Prints errors, raises nothing."""
     from dinmo_dbt.cli.console import guarded
 
-    return guarded(lambda: _run(arguments))
+    return guarded(lambda: invoke(arguments))
 
 
-def _run(arguments: Sequence[str]) -> None:
+def invoke(arguments: Sequence[str]) -> None:
+    """The command itself: ends by SystemExit, or by an error that `run` would print."""
     from dinmo_dbt.cli.commands import app
 
     app()(args=spread(arguments), prog_name="dinmo-dbt", standalone_mode=True)

@@ -86,7 +86,8 @@ def validate(
 ) -> None:
     """Check every activation; report all problems in one go.
 
-    Offline nothing but files is read. With --online each object or field that Salesforce lacks, or the user may not write, is named with the place in Setup that creates or opens it.
+    Offline nothing but files is read. With --online each object or field that Salesforce lacks, or the user may not
+    write, is named with the place in Setup that creates or opens it.
 
     \b
     Examples:

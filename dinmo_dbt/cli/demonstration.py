@@ -113,12 +113,14 @@ def _emulator(project: Path) -> Iterator[dict[str, Any]]:
 
 
 def _dinmo(*arguments: str) -> None:
-    from dinmo_dbt.cli import run
+    from dinmo_dbt.cli import invoke
 
     _command("dinmo-dbt", *arguments)
-    code = run(arguments)
-    if code:
-        raise typer.Exit(code)
+    try:
+        invoke(arguments)
+    except SystemExit as stop:
+        if stop.code:
+            raise
     _say()
 
 
@@ -168,9 +170,13 @@ def _print_records(destination: Any, name: str, by: str, keys: tuple[str, ...], 
     known = tuple(schema.field(f).name for f in fields if schema.field(f))
     records = destination.read(name, (field.name, *known), tuple(found["record_id"].to_pylist()))
     for record in sorted(records, key=lambda r: str(r[field.name])):
-        told = ", ".join(f"{f} {record.get(f)}" for f in known)
+        told = ", ".join(f"{f} {_plain(record.get(f))}" for f in known)
         sys.stdout.write(f"  {name} {record['Id']}  {record[field.name]}: {told}\n")
     _say()
+
+
+def _plain(value: Any) -> str:
+    return f"{value:.15g}" if isinstance(value, float) else str(value)
 
 
 def _command(*words: str) -> None:

@@ -103,7 +103,8 @@ def sync(
 ) -> None:
     """Send what changed since the last sync, and nothing else.
 
-    Parents go first, every row read is accounted for, and a run that was cut off is settled and continued by the next. What a guard refuses, the message says how to allow: always with a number.
+    Parents go first, every row read is accounted for, and a run that was cut off is settled and continued by the
+    next. What a guard refuses, its message says how to allow.
 
     \b
     Examples:
@@ -138,7 +139,8 @@ def run(
 ) -> None:
     """Run dbt, then sync what it built.
 
-    dbt's --target, --profile, --profiles-dir, --project-dir, --target-path and --vars hold for both. Models that failed, or whose tests did, are not synced; if dbt failed, so does this command.
+    dbt's --target, --profile, --profiles-dir, --project-dir, --target-path and --vars hold for both. Models that
+    failed, or whose tests did, are not synced; if dbt failed, so does this command.
 
     \b
     Examples:
