@@ -104,9 +104,17 @@ class LocalState:
     def locked(self, org_id: str, activation: Activation) -> Iterator[ActivationState]:
         """The activation's state for one writer. StateError DB501 while another run holds it."""
         with self._lock(org_id, activation.name):
+            if self.exists():
+                self._mend()
             state = ActivationState(self, org_id, activation, writing=True)
             state.clean()
             yield state
+
+    def _mend(self) -> None:
+        """Let SQLite take back a commit that was cut off, which a reader may not; refuse a database that is bent."""
+        with self.connection(writing=True) as connection:
+            if connection.execute("PRAGMA quick_check(1)").fetchone()[0] != "ok":
+                raise _damaged(self.database)
 
     @contextmanager
     def _lock(self, org_id: str, name: str) -> Iterator[None]:
@@ -429,8 +437,6 @@ class ActivationState:
         own = (self.org_id, self.activation.name)
         self.epoch += 1
         with self.store.connection(writing=True) as connection:
-            if connection.execute("PRAGMA quick_check(1)").fetchone()[0] != "ok":
-                raise _damaged(self.store.database)
             connection.execute("UPDATE activation SET epoch = ? WHERE org_id = ? AND name = ?", (self.epoch, *own))
             connection.execute(
                 "UPDATE run SET status = 'interrupted' WHERE org_id = ? AND name = ? AND status = 'running'", own
@@ -760,6 +766,13 @@ def _operational(path: Path, error: sqlite3.OperationalError) -> StateError:
     text = str(error)
     if "full" in text:
         return StateError("DB510", "the disk is full; what was there before is untouched", where=str(path))
+    if path.with_name(f"{path.name}-journal").exists() and "locked" not in text:
+        return StateError(
+            "DB515",
+            "a commit was cut off, and only a writer may take it back; the state is whole",
+            where=str(path),
+            hint="run sync: it mends that first",
+        )
     if "readonly" in text:
         return StateError("DB510", "the state is read-only; it is untouched", where=str(path))
     if "locked" in text or "busy" in text:
