@@ -119,6 +119,14 @@ def test_an_error_of_the_tree_prints_code_place_and_way_out(capsys: pytest.Captu
     assert capsys.readouterr().err == "DB401  here\n  no\n  -> do this\n     or that\n"
 
 
+def test_a_command_to_copy_is_never_wrapped(capsys: pytest.CaptureFixture[str]) -> None:
+    hint = "start again: dinmo-dbt state reset --select " + "a_long_name_" * 8
+    console.Console().problems([Problem("DB505", "word " * 40, "where", hint)])
+    lines = capsys.readouterr().err.splitlines()
+    assert lines[-1] == f"  -> {hint}"
+    assert len(lines) > 3 and all(len(line) <= 98 for line in lines[:-1])
+
+
 def test_a_terminated_process_exits_143(capsys: pytest.CaptureFixture[str]) -> None:
     before = signal.getsignal(signal.SIGTERM)
     try:

@@ -68,7 +68,8 @@ class Console:
 
         for problem in problems:
             for line in problem_lines(problem, label):
-                for part in self.fitted(line):
+                # What to do next is often a command, which must be copied whole.
+                for part in [line] if line.startswith(("  ->", "     ")) else self.fitted(line):
                     self._tell("error", part)
 
     def note(self, problem: Problem) -> None:

@@ -131,7 +131,7 @@ def _against_describe(session: Session, activation: Activation) -> tuple[Problem
         return resolve(activation, schema, destination.describe, None)[1]
     except ConfigError as error:
         place = f"{activation.meta_path}.object"
-        return tuple(Problem(p.code, p.message, p.where or place, p.hint) for p in error.problems)
+        return tuple(Problem(p.code, p.message, place, p.hint) for p in error.problems)
 
 
 def debug(

@@ -215,7 +215,7 @@ def _told(row: dict[str, Any], *, whole: bool) -> dict[str, Any]:
 
     shown = row.pop("shown")
     message = row["message"] if whole else shown
-    advice = hint(row["code"] or "", row["fields"] or "") if row["fate"] == "rejected" else ""
+    advice = hint(row["code"] or "", row["fields"] or "") if row["fate"] in ("rejected", "held") else ""
     return {**row, "message": message, "hint": advice}
 
 

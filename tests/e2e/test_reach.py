@@ -79,6 +79,8 @@ def test_what_salesforce_lacks_is_named_with_the_place_that_makes_it(lab: Lab, o
     ran = lab.run("validate", "--online")
     assert ran.code == 2
     assert "Nickname__c" in ran.err and "Company__c" in ran.err
+    for model in ("people", "companies"):
+        assert f"models/models.yml: {model}.config.meta.dinmo.activations[0]" in ran.err
     assert "Object Manager" in ran.err and "Fields & Relationships" in ran.err
     document = lab.run("validate", "--online", "--json").json
     assert document["valid"] is False and len(document["problems"]) == 2

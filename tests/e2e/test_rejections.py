@@ -66,6 +66,9 @@ def test_a_rejected_row_is_tried_again_after_1_2_and_4_runs(lab: Lab, org: Org) 
         assert result["counts"]["held"] == (0 if tried[-1] else 1)
         assert result["outcome"]["succeeded"] == (29 if len(tried) == 1 else 0), "the others are not sent again"
     assert tried == [1, 1, 0, 1, 0, 0, 0, 1, 0]
+    waiting = undelivered(lab)["P5"]
+    assert (waiting["fate"], waiting["code"]) == ("held", "INVALID_EMAIL_ADDRESS")
+    assert "e-mail" in waiting["hint"]
 
 
 def test_a_rejected_row_that_changes_is_tried_at_once(lab: Lab, org: Org) -> None:
