@@ -1,0 +1,293 @@
+"""An activation against the object's schema: what it resolves to, and one text for every way it can't."""
+
+import dataclasses
+
+import pyarrow as pa
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from memory_org import PARENT, THING, FieldMapping, Match, activation, text_field
+
+from dinmo_dbt.destination import Field, ObjectSchema
+from dinmo_dbt.mapping import Column, Constant, Mapping, from_header, referenced_objects, resolve
+
+OTHER = ObjectSchema(
+    "Other__c", "Other", "a02", True, True, True, True, {"Key__c": text_field("Key__c", id_lookup=True)}
+)
+WHERE = "things.config.meta.dinmo.activations[0]"
+
+
+def extended(**changes):
+    more = (
+        Field("Total__c", "Total", "string", calculated=True),
+        Field("Number__c", "Number", "string", auto_number=True),
+        Field("Locked__c", "Locked", "string", createable=False, updateable=False),
+        Field("Fixed__c", "Fixed", "string", updateable=False),
+        Field("Long__c", "Long", "textarea", filterable=False),
+        Field("Where__c", "Where", "location"),
+        Field("Tier__c", "Tier level", "picklist", picklist=("Gold",), restricted_picklist=True),
+        Field("Day__c", "Day", "date"),
+        Field("WhoId", "Who", "reference", length=18, reference_to=("Parent__c", "Other__c"), relationship_name="Who"),
+    )
+    fields = {**THING.fields, **{f.name: f for f in more}}
+    return dataclasses.replace(THING, fields=fields, **changes)
+
+
+SCHEMA = extended()
+RELATION = pa.schema(
+    [(name, pa.utf8()) for name in ("id", "ext", "a", "b", "Twice", "TWICE")]
+    + [("real", pa.float64()), ("flag", pa.bool_()), ("n", pa.int64())]
+)
+PARENTS = {"Parent__c": PARENT, "Other__c": OTHER}
+
+
+def resolved(mode="upsert", schema=SCHEMA, relation=RELATION, **changes):
+    return resolve(activation(mode, **changes), schema, PARENTS.__getitem__, relation)
+
+
+def fields(column="a", target="A__c"):
+    return {"fields": (FieldMapping(column, target),)}
+
+
+REQUIRED = extended()
+REQUIRED = dataclasses.replace(
+    REQUIRED, fields={**REQUIRED.fields, "Must__c": Field("Must__c", "Must", "string", nillable=False)}
+)
+FIELD_SETUP = "Setup > Object Manager > Thing > Fields & Relationships > "
+CASES = [
+    (
+        {"schema": extended(createable=False)},
+        "DB312 {w}.object: the user may not create Thing__c records\n"
+        "    Setup > Users > Permission Sets > Object Settings > Thing: tick Create",
+    ),
+    (
+        {"mode": "update", "schema": extended(updateable=False)},
+        "DB312 {w}.object: the user may not edit Thing__c records\n"
+        "    Setup > Users > Permission Sets > Object Settings > Thing: tick Edit",
+    ),
+    (fields("aa"), "DB151 {w}.fields.aa: db.things has no column aa\n    did you mean a?"),
+    (
+        fields("zzz"),
+        "DB151 {w}.fields.zzz: db.things has no column zzz\n"
+        "    its columns are id, ext, a, b, Twice, TWICE, real, flag, n",
+    ),
+    (fields("twice"), "DB152 {w}.fields.twice: column twice fits several columns: Twice, TWICE"),
+    (
+        {"key": ("real",)},
+        "DB317 {w}.key: key column real: a key is text, a whole number or a date, not double: "
+        "cast it in the model's SQL",
+    ),
+    (
+        fields("flag", "N__c"),
+        "DB314 {w}.fields.flag: flag -> Thing__c.N__c: a column of type bool can't feed a field of type double: "
+        "cast it in the model's SQL",
+    ),
+    (
+        fields("a", "Where__c"),
+        "DB314 {w}.fields.a: a -> Thing__c.Where__c: fields of type location can't be written; map their parts instead",
+    ),
+    (
+        fields("a", "Tier level"),
+        "DB315 {w}.fields.a: 'Tier level' is a label; its API name is Tier__c",
+    ),
+    (
+        fields("a", "Sourse__c"),
+        "DB302 {w}.fields.a: Thing__c has no field Sourse__c that the user may see\n"
+        "    did you mean Source__c? Otherwise: Setup > Object Manager > Thing > Fields & Relationships > "
+        "New creates it; if it exists, the user lacks field-level security on it",
+    ),
+    (fields("a", "Total__c"), "DB304 {w}.fields.a: Thing__c.Total__c is a formula or roll-up: Salesforce computes it"),
+    (fields("a", "Number__c"), "DB304 {w}.fields.a: Thing__c.Number__c is an auto-number: Salesforce computes it"),
+    (
+        fields("a", "Locked__c"),
+        "DB303 {w}.fields.a: Thing__c.Locked__c can't be created or edited by the user\n"
+        f"    {FIELD_SETUP}Locked > Set Field-Level Security: Visible, not Read-Only",
+    ),
+    (
+        {"mode": "update", **fields("a", "Fixed__c")},
+        "DB303 {w}.fields.a: Thing__c.Fixed__c can't be edited by the user\n"
+        f"    {FIELD_SETUP}Fixed > Set Field-Level Security: Visible, not Read-Only",
+    ),
+    (
+        fields("a", "Parents__r.Code__c"),
+        "DB305 {w}.fields.a: Thing__c has no relationship Parents__r\n    did you mean Parent__r?",
+    ),
+    (
+        fields("a", "Xyz__r.Code__c"),
+        "DB305 {w}.fields.a: Thing__c has no relationship Xyz__r\n    a lookup Parent__c is reached as Parent__r",
+    ),
+    (
+        {**fields("a", "Parent__r.Name"), "parents": "name"},
+        "DB306 {w}.fields.a: Parent__c.Name is not an external id\n"
+        "    Setup > Object Manager > Parent > Fields & Relationships > Name > Edit: tick External ID; "
+        "or map the lookup's id to Parent__c",
+    ),
+    (
+        fields("a", "Who.Code__c"),
+        "DB307 {w}.fields.a: Who may point to several objects: say which, as in Parent__c:Who.Code__c, "
+        "Other__c:Who.Code__c",
+    ),
+    (
+        fields("a", "Account:Who.Code__c"),
+        "DB307 {w}.fields.a: Who does not point to Account, but to Parent__c, Other__c",
+    ),
+    (
+        fields("a", "Parent__c:Parent__r.Code__c"),
+        "DB307 {w}.fields.a: Parent__r points to one object only: write Parent__r.Code__c",
+    ),
+    (
+        {"match": Match("ext", "Code__c")},
+        "DB308 {w}.match.ext: Thing__c.Code__c is not an external id, so it can't upsert\n"
+        f"    {FIELD_SETUP}Code__c > Edit: tick External ID (and Unique), "
+        "or write match: {ext: Code__c, create: true}",
+    ),
+    (
+        {"mode": "update", "match": Match("ext", "Long__c")},
+        "DB309 {w}.match.ext: Thing__c.Long__c can't be searched, so it can't match",
+    ),
+    (
+        {"schema": REQUIRED},
+        "DB310 {w}.fields: Thing__c.Must__c is required to create records\n"
+        "    map a column to Must__c, or give it under constants",
+    ),
+    (
+        {"mode": "insert", **fields("a", "Unique__c")},
+        "DB311 {w}.fields.a: Thing__c.Unique__c is unique, so a changed row can't become a new record\n"
+        "    set on_change: ignore, or use mode: upsert",
+    ),
+    (
+        {"constants": (("On__c", "yes"),)},
+        "DB316 {w}.constants.On__c: 'yes' is no value for Thing__c.On__c (boolean)",
+    ),
+    (
+        {"constants": (("Tier__c", "Silver"),)},
+        "DB316 {w}.constants.Tier__c: 'Silver' is no value for Thing__c.Tier__c: "
+        "the value is not in the field's restricted picklist",
+    ),
+]
+
+
+@pytest.mark.parametrize(
+    "case", CASES, ids=[text.split(":")[0].format(w="") + f"-{n}" for n, (_, text) in enumerate(CASES)]
+)
+def test_every_way_not_to_fit_has_its_text(case, monkeypatch):
+    changes, text = dict(case[0]), case[1]
+    if changes.pop("parents", None):
+        named = dataclasses.replace(PARENT, fields={**PARENT.fields, "Name": text_field("Name")})
+        monkeypatch.setitem(PARENTS, "Parent__c", named)
+    mapping, problems = resolved(**changes)
+    assert mapping is None
+    assert [str(problem) for problem in problems] == [text.replace("{w}", WHERE)]
+
+
+def test_every_code_of_the_module_has_its_case():
+    import inspect
+    import re
+
+    from dinmo_dbt import mapping
+
+    codes = set(re.findall(r"DB\d{3}", inspect.getsource(mapping)))
+    assert codes == {text[:5] for _, text in CASES}
+
+
+def test_all_problems_come_at_once():
+    _, problems = resolved(key=("real",), **fields("zzz", "Nope__c"), constants=(("On__c", 1),))
+    assert [problem.code for problem in problems] == ["DB317", "DB151", "DB302", "DB316"]
+
+
+def test_names_take_the_case_of_the_relation_and_of_describe():
+    mapping, problems = resolved(
+        key=("ID",),
+        match=Match("EXT", "ext__c"),
+        fields=(FieldMapping("A", "parent__c:who.code__C"), FieldMapping("B", "b__C")),
+    )
+    assert problems == ()
+    assert (mapping.key, mapping.match.source, mapping.match.header) == (("id",), "ext", "Ext__c")
+    assert [(c.source, c.header) for c in mapping.columns] == [("b", "B__c"), ("a", "Parent__c:Who.Code__c")]
+    assert mapping.sources == ("id", "ext", "b", "a")
+
+
+def test_an_upsert_by_id_makes_no_record_and_needs_nothing_that_a_new_one_would():
+    mapping, problems = resolved(schema=REQUIRED, match=Match("ext", "Id"), **fields("a", "A__c"))
+    assert (problems, mapping.match.header) == ((), "Id")
+    assert resolved(schema=extended(createable=False), match=Match("ext", "Id"))[1] == ()
+    assert [p.code for p in resolved("insert", schema=REQUIRED)[1]] == ["DB310"]
+    assert resolved("insert", schema=REQUIRED, constants=(("Must__c", "x"),))[1] == ()
+
+
+def test_on_change_ignore_allows_a_unique_field():
+    assert resolved("insert", on_change="ignore", **fields("a", "Unique__c"))[1] == ()
+
+
+def test_without_the_relation_the_declared_names_stand():
+    mapping, problems = resolved(relation=None, **fields("anything"))
+    assert (problems, mapping.columns[0].source) == ((), "anything")
+
+
+def test_lookups_say_which_objects_come_first():
+    act = activation(
+        fields=(
+            FieldMapping("a", "Parent__r.Code__c"),
+            FieldMapping("b", "Other__c:Who.Key__c"),
+            FieldMapping("c", "WhoId"),
+            FieldMapping("d", "A__c"),
+        )
+    )
+    assert list(referenced_objects(SCHEMA, act)) == ["Parent__c", "Other__c", "Parent__c", "Other__c"]
+
+
+# The stored form
+
+
+def test_constants_are_stored_as_they_travel():
+    mapping, _ = resolved(constants=(("Source__c", "dbt"), ("N__c", 1.50), ("On__c", True), ("Day__c", "2024-01-31")))
+    assert mapping.header()["constants"] == [
+        ["Day__c", "2024-01-31"],
+        ["N__c", "1.5"],
+        ["On__c", "true"],
+        ["Source__c", "dbt"],
+    ]
+    cleared, _ = resolved(constants=(("Source__c", None), ("N__c", None)))
+    assert cleared.header()["constants"] == [["N__c", None], ["Source__c", None]]
+    assert from_header(cleared.header()).digest == cleared.digest
+
+
+names = st.sampled_from(["a", "b", "c"])
+kinds = st.sampled_from(
+    ["string", "email", "picklist", "double", "currency", "int", "boolean", "date", "datetime", "time", "reference"]
+)
+
+
+@settings(max_examples=200, deadline=None)
+@given(
+    columns=st.dictionaries(
+        st.sampled_from(["X__c", "Y__c", "P__r.K__c"]), st.tuples(names, kinds, st.booleans()), max_size=3
+    ),
+    constants=st.dictionaries(st.sampled_from(["S__c", "T__c"]), st.one_of(st.none(), st.text(max_size=5)), max_size=2),
+    match=st.one_of(st.none(), st.tuples(names, kinds)),
+)
+def test_a_stored_mapping_is_the_mapping(columns, constants, match):
+    def column(name, source, kind, keep=False):
+        return Column(source, name, Field(name, name, kind, length=40, precision=18, scale=2), keep)
+
+    mapping = Mapping(
+        ("id", "part"),
+        column("M__c", *match) if match else None,
+        tuple(column(name, *given) for name, given in sorted(columns.items())),
+        tuple(Constant(n, Field(n, n, "string"), pa.array([v], pa.utf8())) for n, v in sorted(constants.items())),
+    )
+    stored = from_header(mapping.header())
+    assert (stored.digest, stored.header()) == (mapping.digest, mapping.header())
+    assert mapping.added_since(stored) == stored.added_since(mapping) == (frozenset(), frozenset())
+
+
+def test_types_of_one_kind_are_one_and_others_are_another():
+    def with_type(kind):
+        return Mapping(("id",), None, (Column("a", "A__c", Field("A__c", "A", kind)),))
+
+    assert with_type("string").digest == with_type("picklist").digest == with_type("email").digest
+    assert with_type("double").digest == with_type("currency").digest == with_type("int").digest
+    assert (
+        len({with_type(kind).digest for kind in ("string", "double", "boolean", "date", "datetime", "time", "id")}) == 7
+    )
+    assert with_type("string").added_since(with_type("double")) == (frozenset({"A__c"}), frozenset())
