@@ -44,6 +44,7 @@ COLLECTIONS_CALL_ROWS = 200
 
 # Salesforce's answers for a record id that no longer leads to a record.
 _GONE = ("ENTITY_IS_DELETED", "INVALID_CROSS_REFERENCE_KEY")
+_GONE_ASKED_MAX = 2_000  # ten calls
 
 
 class BatchState(StrEnum):
@@ -472,7 +473,8 @@ def _all(batch: Batch, fate: Fate, code: str, message: str) -> pa.Table:
 
 
 def settlement_of(batch: Batch, results: pa.Table, destination: Destination) -> Settlement:
-    """What the results of a batch mean for the state. Pure but for the destination's knowledge of its codes."""
+    """What the results of a batch mean for the state. Of the destination it asks what its codes mean, and whether
+    records that seem gone are."""
     rows = batch.rows
     if len(results) != len(rows):
         raise CountsError("DB491", f"batch {batch.id}: {len(rows)} rows were sent, {len(results)} results read")
@@ -481,7 +483,7 @@ def settlement_of(batch: Batch, results: pa.Table, destination: Destination) -> 
     rejected = pc.equal(fate, Fate.REJECTED.value)
     moves = [_acknowledged(batch, rows, results, done)]
     if batch.operation in (Operation.UPDATE, Operation.DELETE):
-        moves.append(_forgotten(rows.filter(pc.and_(rejected, _gone(results)))))
+        moves.append(_forgotten(_gone(batch, rows.filter(rejected), results.filter(rejected), destination)))
     if batch.operation is Operation.INSERT:
         moves.append(_doubtful(rows.filter(pc.equal(fate, Fate.UNKNOWN.value))))
     return Settlement(
@@ -511,11 +513,24 @@ def _acknowledged(batch: Batch, rows: pa.Table, results: pa.Table, done: pa.Arra
     return _snapshot_rows(rows, record_id, flags.astype(np.uint8), "put")
 
 
-def _gone(results: pa.Table) -> pa.ChunkedArray:
-    """Answers that the record itself is gone. One that names a field speaks of the parent in that field."""
+def _gone(batch: Batch, rows: pa.Table, results: pa.Table, destination: Destination) -> pa.Table:
+    """Rejected rows whose own record is gone. The same codes are given for a parent that is, so where a batch writes
+    lookups the records are asked for: to forget one that lives could make a second one of it."""
     fields = pc.fill_null(results["fields"], "")
-    own = pc.or_(pc.equal(fields, ""), pc.equal(fields, "Id"))
-    return pc.and_(pc.is_in(results["code"], value_set=pa.array(_GONE)), own)
+    told = pc.and_(
+        pc.is_in(results["code"], value_set=pa.array(_GONE)), pc.is_in(fields, value_set=pa.array(["", "Id"]))
+    )
+    rows = rows.filter(told)
+    if not len(rows) or not any(c.is_parent_path or c.field.type == "reference" for c in batch.columns):
+        return rows
+    ids = rows["Id"].to_pylist()[:_GONE_ASKED_MAX]
+    missing: list[str] = []
+    with suppress(DestinationError):  # not heard: they stay known, and are asked for when they are refused again
+        for start in range(0, len(ids), COLLECTIONS_CALL_ROWS):
+            chunk = tuple(ids[start : start + COLLECTIONS_CALL_ROWS])
+            there = {record["Id"] for record in destination.read(batch.object, ("Id",), chunk)}
+            missing += [record_id for record_id in chunk if record_id not in there]
+    return rows.filter(pc.is_in(rows["Id"], value_set=pa.array(missing, pa.utf8())))
 
 
 def _forgotten(rows: pa.Table) -> pa.Table:

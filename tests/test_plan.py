@@ -216,6 +216,20 @@ def test_a_parent_that_is_gone_does_not_forget_the_record(world):
     assert world.org.held("Ext__c", "A__c") == [("e2", "three")]
 
 
+def test_where_the_answer_may_speak_of_a_parent_the_record_itself_is_asked_for(world):
+    parent = world.org.add("Parent__c", Code__c="p")
+    act = activation(fields=(FieldMapping("a", "A__c"), FieldMapping("b", "Parent__r.Code__c")))
+    world.sync(act, rows("1 e1 one p", "2 e2 one p"))
+    by_match = {r["Ext__c"]: i for i, r in world.org.records["Thing__c"].items()}
+    world.org.delete(by_match["e2"])
+    world.org.refuse = lambda row: "ENTITY_IS_DELETED:entity is deleted:--"
+    assert world.sync(act, rows("1 m1 two p", "2 m2 two p")).outcome.rejected == 2
+    world.org.refuse = lambda row: None
+    assert list(world.snapshot(act)) == ["1"], "the other one lives"
+    world.sync(act, rows("1 m1 two p", "2 m2 two p"))
+    assert world.org.held("Ext__c", "A__c", "Parent__c") == [("m1", "two", parent), ("m2", "two", parent)]
+
+
 # A mapping that changed
 
 
