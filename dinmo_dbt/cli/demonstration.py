@@ -10,12 +10,13 @@ import sys
 import tempfile
 import time
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, redirect_stdout
 from pathlib import Path
 from typing import Annotated, Any
 
 import typer
 
+from dinmo_dbt.cli import options
 from dinmo_dbt.errors import ConfigError, DinmoError
 
 
@@ -23,6 +24,7 @@ def demo(
     keep: Annotated[
         bool, typer.Option("--keep", help="Leave the project and the org where they are, to look around.")
     ] = False,
+    as_json: options.Json = False,
 ) -> None:
     """Watch the sample project reach a local Salesforce org.
 
@@ -33,6 +35,23 @@ def demo(
       dinmo-dbt demo
       dinmo-dbt demo --keep                       leave project and org, to look around
     """
+    if as_json:
+        with redirect_stdout(sys.stderr):
+            told = _tour(keep=keep)
+        _print_document(told)
+    else:
+        _tour(keep=keep)
+
+
+def _print_document(told: dict[str, Any]) -> None:
+    from dinmo_dbt import render
+    from dinmo_dbt.cli.console import Console
+
+    Console(as_json=True).document(render.document("demo", **told))
+
+
+def _tour(*, keep: bool) -> dict[str, Any]:
+    """The whole demo; what it did, in figures."""
     began = time.monotonic()
     with _workplace(keep=keep) as project:
         os.environ["DINMO_PROJECT_DIR"] = str(project)
@@ -65,6 +84,12 @@ def demo(
         )
         if keep:
             _say(f"cd {project} && dinmo-dbt status", "dinmo-dbt emulator serve   # the same org again")
+        results = json.loads((project / "target" / "dinmo_run_results.json").read_bytes())["results"]
+    return {
+        "seconds": round(time.monotonic() - began, 1),
+        "project": str(project) if keep else None,
+        "last_sync": [{name: result[name] for name in ("activation", "status", "message")} for result in results],
+    }
 
 
 def sample_project() -> Path:
@@ -93,23 +118,20 @@ def _workplace(*, keep: bool) -> Iterator[Path]:
 def _emulator(project: Path) -> Iterator[dict[str, Any]]:
     """A standing server, so that every command of the demo talks to one org; it stops when its stdin closes."""
     command = [sys.executable, "-m", "dinmo_dbt", "emulator", "serve", "--json", "--exit-with-stdin"]
-    with subprocess.Popen(
+    from dinmo_dbt.cli.org import stop
+
+    child = subprocess.Popen(
         command, cwd=project, stdin=subprocess.PIPE, stdout=subprocess.PIPE, start_new_session=True
-    ) as child:
-        assert child.stdin is not None
+    )
+    try:
         assert child.stdout is not None
-        try:
-            line = child.stdout.readline()
-            if not line:
-                raise DinmoError("DB630", "the emulator did not start; it says why above")
-            told: dict[str, Any] = json.loads(line)
-            yield told
-        finally:
-            child.stdin.close()
-            try:
-                child.wait(timeout=15)
-            except subprocess.TimeoutExpired:
-                child.kill()
+        line = child.stdout.readline()
+        if not line:
+            raise DinmoError("DB630", "the emulator did not start; it says why above")
+        told: dict[str, Any] = json.loads(line)
+        yield told
+    finally:
+        stop(child)
 
 
 def _dinmo(*arguments: str) -> None:

@@ -7,8 +7,6 @@ import os
 import select
 import subprocess
 import sys
-from collections.abc import Iterator
-from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -18,43 +16,56 @@ from dinmo_dbt.project import Credentials, EmulatorConfig, Org, Secret
 START_MAX_S = 60.0
 
 
-@contextmanager
-def embedded(org: Org, config: EmulatorConfig) -> Iterator[Org]:
-    """`org` with the address and token of the emulator that serves its data folder.
+class EmbeddedOrg:
+    """The emulator of the project's data folder, for one command: every `{org: emulator}` destination is this org.
 
     A standing `emulator serve` of the same folder is used as it is; otherwise a child serves it on a free loopback
-    port until the block ends, or until this process dies: it stops when its stdin closes.
+    port until `close`, or until this process dies: it stops when its stdin closes. Starting does not wait for it.
     """
-    standing = _standing(config.data)
-    if standing:
-        yield _addressed(org, standing)
-        return
-    command = [
-        sys.executable,
-        "-m",
-        "dinmo_dbt",
-        "emulator",
-        "serve",
-        "--port",
-        "0",
-        "--json",
-        "--exit-with-stdin",
-        "--private",
-    ]
-    command += ["--data", str(config.data), "--schema", str(config.schema), "--records", str(config.records)]
+
+    def __init__(self, config: EmulatorConfig) -> None:
+        self._told = _standing(config.data)
+        self._child = None if self._told else _start(config)
+
+    def address(self, org: Org) -> Org:
+        """`org` with the emulator's address and token. DestinationError DB630 if it did not start."""
+        if self._told is None:
+            assert self._child is not None
+            self._told = _announced(self._child)
+        credentials = Credentials(
+            flow="access_token",
+            instance_url=self._told["instance_url"],
+            access_token=Secret(self._told["access_token"]),
+        )
+        return Org(org.destination, org.target, credentials, self._told["organization_id"], org.api_share)
+
+    def close(self) -> None:
+        if self._child is not None:
+            stop(self._child)
+
+
+def _start(config: EmulatorConfig) -> subprocess.Popen[bytes]:
+    command = [sys.executable, "-m", "dinmo_dbt", "emulator", "serve", "--port", "0", "--json", "--exit-with-stdin"]
+    command += ["--private", "--data", str(config.data)]
+    command += ["--schema", str(config.schema), "--records", str(config.records)]
     # A session of its own: a Ctrl-C in the terminal reaches this process, which ends the child in its own time.
-    with subprocess.Popen(
+    return subprocess.Popen(
         command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.PIPE, start_new_session=True
-    ) as child:
-        try:
-            yield _addressed(org, _announced(child))
-        finally:
-            assert child.stdin is not None
-            child.stdin.close()
-            try:
-                child.wait(timeout=15)
-            except subprocess.TimeoutExpired:
-                child.kill()
+    )
+
+
+def stop(child: subprocess.Popen[bytes]) -> None:
+    """End a server that was started with --exit-with-stdin, and wait for it."""
+    assert child.stdin is not None
+    child.stdin.close()
+    try:
+        child.wait(timeout=15)
+    except subprocess.TimeoutExpired:
+        child.kill()
+        child.wait()
+    for pipe in (child.stdout, child.stderr):
+        if pipe is not None:
+            pipe.close()
 
 
 def _announced(child: subprocess.Popen[bytes]) -> dict[str, Any]:
@@ -78,10 +89,3 @@ def _standing(data: Path) -> dict[str, Any] | None:
     except (OSError, ValueError, KeyError):
         return None
     return told if told.get("standing") else None
-
-
-def _addressed(org: Org, told: dict[str, Any]) -> Org:
-    credentials = Credentials(
-        flow="access_token", instance_url=told["instance_url"], access_token=Secret(told["access_token"])
-    )
-    return Org(org.destination, org.target, credentials, told["organization_id"], org.api_share)

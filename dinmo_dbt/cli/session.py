@@ -18,6 +18,7 @@ from dinmo_dbt.errors import ConfigError, DinmoError, Problem, Refused, UsageErr
 
 if TYPE_CHECKING:
     from dinmo_dbt.activation import Activation
+    from dinmo_dbt.cli.org import EmbeddedOrg
     from dinmo_dbt.gate import Gate, RunResults
     from dinmo_dbt.manifest import Loaded, Manifest
     from dinmo_dbt.project import Project
@@ -267,13 +268,26 @@ class Session:
                 raise
         return self._destinations[name]
 
+    @cached_property
+    def embedded(self) -> EmbeddedOrg:
+        """The embedded org, started when first asked for."""
+        from dinmo_dbt.cli.org import EmbeddedOrg
+
+        started = EmbeddedOrg(self.project.emulator)
+        self.stack.callback(started.close)
+        return started
+
+    def start_orgs(self) -> None:
+        """Start the embedded org if an activation needs it; it comes up while the warehouse is connected."""
+        if any(self.project.org(activation.destination).is_emulator for activation in self.chosen):
+            _ = self.embedded
+
     def _connect(self, name: str) -> SalesforceDestination:
         from dinmo_dbt import salesforce
-        from dinmo_dbt.cli.org import embedded
 
         org = self.project.org(name)
         if org.is_emulator:
-            org = self.stack.enter_context(embedded(org, self.project.emulator))
+            org = self.embedded.address(org)
         destination = salesforce.connect(
             org, scratch=self.scratch, sleep=self.clock.sleep, rng=random.Random(), now=self.clock.now
         )

@@ -268,6 +268,7 @@ def _plan(session: Session, ceilings: Ceilings, gating: _Gating, *, show_values:
     console = session.console
     chosen = session.chosen
     session.say_notes()
+    session.start_orgs()
     session.check_target(allow_mismatch=gating.allow_target_mismatch)
     documents: list[dict[str, Any]] = []
     codes, sends = [0], False
@@ -426,6 +427,7 @@ def _sync(session: Session, ceilings: Ceilings, gating: _Gating) -> int:
     session.refuse_unsafe()
     for note in session.gate.notes if not gating.ignore else ():
         console.note(note)
+    session.start_orgs()
     session.check_target(allow_mismatch=gating.allow_target_mismatch)
     report = _Report(time.time())
     skips = {activation.name: _skip_reason(session, activation, gating) for activation in chosen}
