@@ -7,7 +7,7 @@ from typing import Annotated
 import typer
 
 from dinmo_dbt import __version__
-from dinmo_dbt.cli import declared, demonstration, emulators, looking, states, syncing
+from dinmo_dbt.cli import declared, demonstration, emulators, looking, options, states, syncing
 
 _EPILOG = (
     "Exit codes: 0 done, nothing rejected; 1 failed; 2 usage or configuration; 3 some rows rejected or invalid; "
@@ -20,21 +20,23 @@ def app() -> typer.Typer:
     """The whole command line."""
     root = _group("Sync dbt models to Salesforce: only what changed, every row accounted for.", epilog=_EPILOG)
     root.callback()(_root)
-    root.command("list")(declared.list_activations)
-    root.command("debug")(declared.debug)
-    root.command("validate")(declared.validate)
-    root.command("plan")(syncing.plan)
-    root.command("sync")(syncing.sync)
-    root.command("run", context_settings={"allow_extra_args": True, "ignore_unknown_options": True})(syncing.run)
-    root.command("status")(looking.status)
-    root.command("history")(looking.history)
-    root.command("rejected")(looking.rejected)
+    root.command("list")(options.of_project(declared.list_activations))
+    root.command("debug")(options.of_project(declared.debug, choosing=False))
+    root.command("validate")(options.of_project(declared.validate))
+    root.command("plan")(options.of_project(syncing.plan))
+    root.command("sync")(options.of_project(syncing.sync))
+    root.command("run", context_settings={"allow_extra_args": True, "ignore_unknown_options": True})(
+        options.of_project(syncing.run)
+    )
+    root.command("status")(options.of_project(looking.status))
+    root.command("history")(options.of_project(looking.history))
+    root.command("rejected")(options.of_project(looking.rejected))
     root.command("demo")(demonstration.demo)
 
     state = _group("Show, forget or move what Salesforce last acknowledged.")
-    state.command("show")(states.show)
-    state.command("reset")(states.reset)
-    state.command("move")(states.move)
+    state.command("show")(options.of_project(states.show, choosing=False))
+    state.command("reset")(options.of_project(states.reset))
+    state.command("move")(options.of_project(states.move, choosing=False))
     root.add_typer(state, name="state")
 
     emulator = _group("Serve or reset a Salesforce org on localhost.")

@@ -6,17 +6,19 @@ import json
 import os
 import subprocess
 import sys
+from dataclasses import replace
 from pathlib import Path
 
+from dinmo_dbt.cli.options import Flags
 from dinmo_dbt.errors import UsageError
 
 # Our flag -> how dbt spells it.
 _SHARED = {
     "target": ("--target", "-t"),
     "profile": ("--profile",),
-    "project-dir": ("--project-dir",),
-    "profiles-dir": ("--profiles-dir",),
-    "target-path": ("--target-path",),
+    "project_dir": ("--project-dir",),
+    "profiles_dir": ("--profiles-dir",),
+    "target_path": ("--target-path",),
     "vars": ("--vars",),
 }
 
@@ -31,21 +33,25 @@ class DbtCommand:
             raise UsageError("DB803", "no dbt command was given", hint="dinmo-dbt run -- dbt build")
         self.arguments = arguments
 
-    def shared(self, own: dict[str, str | None]) -> dict[str, str | None]:
-        """The settings both sides use: dbt's, or ours where dbt's command names none. UsageError where they differ."""
-        result: dict[str, str | None] = {}
+    def share(self, flags: Flags) -> Flags:
+        """Our flags with dbt's own in them, and dbt's command with ours; UsageError where the two differ."""
+        settled: dict[str, str | None] = {}
         for name, spellings in _SHARED.items():
-            given, ours = self._value(spellings), own[name]
+            ours = getattr(flags, name)
+            given, ours = self._value(spellings), None if ours is None else str(ours)
             if given is not None and ours is not None and given != ours:
                 raise UsageError(
                     "DB804",
-                    f"--{name} is {ours} here and {given} in the dbt command",
+                    f"{spellings[0]} is {ours} here and {given} in the dbt command",
                     hint="give it once, in the dbt command",
                 )
-            result[name] = given if given is not None else ours
             if given is None and ours is not None:
                 self.arguments += [spellings[0], ours]
-        return result
+            settled[name] = ours if given is None else given
+        paths = {
+            name: Path(text) for name in ("project_dir", "profiles_dir", "target_path") if (text := settled.pop(name))
+        }
+        return replace(flags, **paths, **settled)  # type: ignore[arg-type]  # each under its own name
 
     def _value(self, spellings: tuple[str, ...]) -> str | None:
         found = None

@@ -8,7 +8,8 @@ import typer
 
 from dinmo_dbt.cli import options
 from dinmo_dbt.cli.console import Console
-from dinmo_dbt.cli.session import Flags, Session
+from dinmo_dbt.cli.options import Flags
+from dinmo_dbt.cli.session import Session
 from dinmo_dbt.errors import ConfigError, DinmoError, Problem
 
 if TYPE_CHECKING:
@@ -16,14 +17,7 @@ if TYPE_CHECKING:
 
 
 def list_activations(
-    select: options.Select = None,
-    exclude: options.Exclude = None,
-    target: options.Target = None,
-    profile: options.Profile = None,
-    project_dir: options.ProjectDir = None,
-    profiles_dir: options.ProfilesDir = None,
-    target_path: options.TargetPath = None,
-    vars: options.Vars = None,
+    flags: Flags,
     as_json: options.Json = False,
 ) -> None:
     """List the declared activations.
@@ -36,9 +30,6 @@ def list_activations(
     from dinmo_dbt import render
 
     console = Console(as_json)
-    flags = Flags(
-        project_dir, profiles_dir, profile, target, target_path, vars, tuple(select or ()), tuple(exclude or ())
-    )
     with Session(flags, console, offline=True) as session:
         rows = [_listed(activation) for activation in session.chosen]
         console.answer(_table(("activation", "model", "object", "mode", "match", "enabled"), rows))
@@ -70,17 +61,10 @@ def _table(columns: tuple[str, ...], rows: list[dict[str, Any]]) -> list[str]:
 
 
 def validate(
+    flags: Flags,
     online: Annotated[
         bool, typer.Option("--online", help="Check objects and fields against Salesforce's describe, too.")
     ] = False,
-    select: options.Select = None,
-    exclude: options.Exclude = None,
-    target: options.Target = None,
-    profile: options.Profile = None,
-    project_dir: options.ProjectDir = None,
-    profiles_dir: options.ProfilesDir = None,
-    target_path: options.TargetPath = None,
-    vars: options.Vars = None,
     as_json: options.Json = False,
     quiet: options.Quiet = False,
 ) -> None:
@@ -97,9 +81,6 @@ def validate(
     from dinmo_dbt import render
 
     console = Console(as_json, quiet)
-    flags = Flags(
-        project_dir, profiles_dir, profile, target, target_path, vars, tuple(select or ()), tuple(exclude or ())
-    )
     problems: list[Problem] = []
     count = 0
     with Session(flags, console, offline=not online) as session:
@@ -135,12 +116,7 @@ def _against_describe(session: Session, activation: Activation) -> tuple[Problem
 
 
 def debug(
-    target: options.Target = None,
-    profile: options.Profile = None,
-    project_dir: options.ProjectDir = None,
-    profiles_dir: options.ProfilesDir = None,
-    target_path: options.TargetPath = None,
-    vars: options.Vars = None,
+    flags: Flags,
     as_json: options.Json = False,
 ) -> None:
     """Check profile, warehouse, state and login, one by one.
@@ -155,7 +131,6 @@ def debug(
     console = Console(as_json)
     checks: list[dict[str, Any]] = []
     worst = 0
-    flags = Flags(project_dir, profiles_dir, profile, target, target_path, vars)
     with Session(flags, console) as session:
         for name, check in (
             ("dbt project", lambda: str(session.root)),

@@ -164,7 +164,8 @@ def _dbt(project: Path, *arguments: str) -> None:
 
 def _show_records(project: Path) -> None:
     from dinmo_dbt.cli.console import Console
-    from dinmo_dbt.cli.session import Flags, Session
+    from dinmo_dbt.cli.options import Flags
+    from dinmo_dbt.cli.session import Session
 
     with Session(Flags(project_dir=project), Console(quiet=True)) as session:
         destination = session.destination("crm")

@@ -11,7 +11,8 @@ import typer
 
 from dinmo_dbt.cli import options
 from dinmo_dbt.cli.console import Console
-from dinmo_dbt.cli.session import Flags, Session
+from dinmo_dbt.cli.options import Flags
+from dinmo_dbt.cli.session import Session
 from dinmo_dbt.errors import DinmoError
 
 Data = Annotated[Path | None, typer.Option("--data", help="Folder that keeps the org (default: the project's).")]

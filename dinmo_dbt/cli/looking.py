@@ -9,7 +9,8 @@ import typer
 
 from dinmo_dbt.cli import options
 from dinmo_dbt.cli.console import Console
-from dinmo_dbt.cli.session import Flags, Session
+from dinmo_dbt.cli.options import Flags
+from dinmo_dbt.cli.session import Session
 from dinmo_dbt.errors import UsageError
 
 if TYPE_CHECKING:
@@ -17,14 +18,7 @@ if TYPE_CHECKING:
 
 
 def status(
-    select: options.Select = None,
-    exclude: options.Exclude = None,
-    target: options.Target = None,
-    profile: options.Profile = None,
-    project_dir: options.ProjectDir = None,
-    profiles_dir: options.ProfilesDir = None,
-    target_path: options.TargetPath = None,
-    vars: options.Vars = None,
+    flags: Flags,
     as_json: options.Json = False,
 ) -> None:
     """Show each activation's last run and known rows.
@@ -39,9 +33,6 @@ def status(
     from dinmo_dbt import render
 
     console = Console(as_json)
-    flags = Flags(
-        project_dir, profiles_dir, profile, target, target_path, vars, tuple(select or ()), tuple(exclude or ())
-    )
     with Session(flags, console, offline=True) as session:
         known = session.state.known()
         entries = []
@@ -82,16 +73,9 @@ def _status_lines(entry: dict[str, Any]) -> list[str]:
 
 
 def history(
+    flags: Flags,
     run_id: Annotated[str | None, typer.Argument(metavar="[RUN]", help="One run, in full.")] = None,
     limit: Annotated[int, typer.Option("--limit", min=1, max=1000, help="How many runs.")] = 20,
-    select: options.Select = None,
-    exclude: options.Exclude = None,
-    target: options.Target = None,
-    profile: options.Profile = None,
-    project_dir: options.ProjectDir = None,
-    profiles_dir: options.ProfilesDir = None,
-    target_path: options.TargetPath = None,
-    vars: options.Vars = None,
     as_json: options.Json = False,
 ) -> None:
     """Show the latest runs, newest first, or one in full.
@@ -104,16 +88,13 @@ def history(
     from dinmo_dbt import render
 
     console = Console(as_json)
-    flags = Flags(
-        project_dir, profiles_dir, profile, target, target_path, vars, tuple(select or ()), tuple(exclude or ())
-    )
     with Session(flags, console, offline=True) as session:
         if run_id:
             run = _run(session, run_id)
             console.answer(_run_lines(run))
             console.document(render.document("history", run=run))
             return
-        names = [activation.name for activation in session.chosen] if select or exclude else None
+        names = [activation.name for activation in session.chosen] if flags.select or flags.exclude else None
         runs = session.state.runs(names, limit)
         names_wide = max((len(run["activation"]) for run in runs), default=0)
         console.answer([_run_line(run, names_wide) for run in runs] or ["no runs yet"])
@@ -157,6 +138,7 @@ def _run_lines(run: dict[str, Any]) -> list[str]:
 
 
 def rejected(
+    flags: Flags,
     run_id: Annotated[
         str | None, typer.Argument(metavar="[RUN]", help="That run's; default: each activation's last.")
     ] = None,
@@ -164,14 +146,6 @@ def rejected(
     show_values: Annotated[
         bool, typer.Option("--show-values", help="Print Salesforce's messages whole, with the values they quote.")
     ] = False,
-    select: options.Select = None,
-    exclude: options.Exclude = None,
-    target: options.Target = None,
-    profile: options.Profile = None,
-    project_dir: options.ProjectDir = None,
-    profiles_dir: options.ProfilesDir = None,
-    target_path: options.TargetPath = None,
-    vars: options.Vars = None,
     as_json: options.Json = False,
 ) -> None:
     """List rows that were not delivered, and what to do.
@@ -187,9 +161,6 @@ def rejected(
     from dinmo_dbt import render
 
     console = Console(as_json)
-    flags = Flags(
-        project_dir, profiles_dir, profile, target, target_path, vars, tuple(select or ()), tuple(exclude or ())
-    )
     entries = []
     with Session(flags, console, offline=True) as session:
         if run_id:

@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import inspect
+from collections.abc import Callable
+from dataclasses import dataclass
 from enum import StrEnum
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any, get_type_hints
 
 import typer
 
@@ -55,3 +58,55 @@ FirstSync = Annotated[
 ]
 AllowChanges = Annotated[int, typer.Option("--allow-changes", min=0, help="Let up to N changed rows pass max_change.")]
 AllowRemap = Annotated[int, typer.Option("--allow-remap", min=0, help="Let up to N rows be sent new fields.")]
+
+
+@dataclass(frozen=True)
+class Flags:
+    """What every command of a project may be given."""
+
+    project_dir: Path | None = None
+    profiles_dir: Path | None = None
+    profile: str | None = None
+    target: str | None = None
+    target_path: Path | None = None
+    vars: str | None = None
+    select: tuple[str, ...] = ()
+    exclude: tuple[str, ...] = ()
+
+
+_CHOOSING = {"select": Select, "exclude": Exclude}
+_PLACES = {
+    "target": Target,
+    "profile": Profile,
+    "project_dir": ProjectDir,
+    "profiles_dir": ProfilesDir,
+    "target_path": TargetPath,
+    "vars": Vars,
+}
+
+
+def of_project(command: Callable[..., None], *, choosing: bool = True) -> Callable[..., None]:
+    """A command that takes `flags: Flags`, as one with each of them as an option of its own.
+
+    Typer reads a command's options off its signature, so the shared ones are written into it here, once. `choosing`:
+    whether --select and --exclude are among them.
+    """
+    choices = _CHOOSING if choosing else {}
+    hints = get_type_hints(command, include_extras=True)
+    own = [p.replace(annotation=hints[p.name]) for p in inspect.signature(command).parameters.values()]
+
+    def run(**given: Any) -> None:
+        places: dict[str, Any] = {name: given.pop(name) for name in _PLACES}
+        places |= {name: tuple(given.pop(name) or ()) for name in choices}
+        command(flags=Flags(**places), **given)
+
+    keyword = inspect.Parameter.KEYWORD_ONLY
+    parameters = [
+        *(inspect.Parameter(name, keyword, default=None, annotation=kind) for name, kind in choices.items()),
+        *(parameter.replace(kind=keyword) for parameter in own if parameter.name != "flags"),
+        *(inspect.Parameter(name, keyword, default=None, annotation=kind) for name, kind in _PLACES.items()),
+    ]
+    run.__name__, run.__doc__ = command.__name__, command.__doc__
+    run.__annotations__ = {parameter.name: parameter.annotation for parameter in parameters}
+    run.__signature__ = inspect.Signature(parameters)  # type: ignore[attr-defined]  # what inspect.signature reads
+    return run

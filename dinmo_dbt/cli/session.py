@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from dinmo_dbt.cli.console import Console
+from dinmo_dbt.cli.options import Flags
 from dinmo_dbt.errors import ConfigError, DinmoError, Problem, Refused, UsageError
 
 if TYPE_CHECKING:
@@ -35,20 +36,6 @@ class SystemClock:
 
     def sleep(self, seconds: float) -> None:
         time.sleep(seconds)
-
-
-@dataclass(frozen=True)
-class Flags:
-    """What every command of a project may be given."""
-
-    project_dir: Path | None = None
-    profiles_dir: Path | None = None
-    profile: str | None = None
-    target: str | None = None
-    target_path: Path | None = None
-    vars: str | None = None
-    select: tuple[str, ...] = ()
-    exclude: tuple[str, ...] = ()
 
 
 @dataclass

@@ -9,15 +9,13 @@ import typer
 
 from dinmo_dbt.cli import options
 from dinmo_dbt.cli.console import Console
-from dinmo_dbt.cli.session import Flags, Session
+from dinmo_dbt.cli.options import Flags
+from dinmo_dbt.cli.session import Session
 from dinmo_dbt.errors import UsageError
 
 
 def show(
-    target: options.Target = None,
-    profile: options.Profile = None,
-    project_dir: options.ProjectDir = None,
-    profiles_dir: options.ProfilesDir = None,
+    flags: Flags,
     as_json: options.Json = False,
 ) -> None:
     """Show what is known per org and activation.
@@ -32,7 +30,7 @@ def show(
     from dinmo_dbt import render
 
     console = Console(as_json)
-    with Session(Flags(project_dir, profiles_dir, profile, target), console, offline=True) as session:
+    with Session(flags, console, offline=True) as session:
         known = session.state.known()
         lines = [f"state in {session.state.location}"]
         for state in known:
@@ -56,16 +54,10 @@ def _size(octets: int) -> str:
 
 
 def reset(
+    flags: Flags,
     names: Annotated[list[str] | None, typer.Argument(metavar="[ACTIVATION]...", help="Activations to forget.")] = None,
-    select: options.Select = None,
     everything: Annotated[bool, typer.Option("--all", help="Every activation of every org.")] = False,
     org: Annotated[str | None, typer.Option("--org", help="Only in this org (18 characters).")] = None,
-    target: options.Target = None,
-    profile: options.Profile = None,
-    project_dir: options.ProjectDir = None,
-    profiles_dir: options.ProfilesDir = None,
-    target_path: options.TargetPath = None,
-    vars: options.Vars = None,
     as_json: options.Json = False,
 ) -> None:
     """Forget what was acknowledged, for a new first sync.
@@ -80,16 +72,15 @@ def reset(
     from dinmo_dbt import render
 
     console = Console(as_json)
-    flags = Flags(project_dir, profiles_dir, profile, target, target_path, vars, tuple(select or ()))
     with Session(flags, console, offline=True) as session:
         known = session.state.known()
-        wanted = set(names or ()) | ({activation.name for activation in session.chosen} if select else set())
+        wanted = set(names or ()) | ({activation.name for activation in session.chosen} if flags.select else set())
         if not wanted and not everything:
             raise UsageError(
                 "DB807", "name the activations to forget, or --all", hint="dinmo-dbt state show lists them"
             )
         unknown = wanted - {state.name for state in known}
-        if unknown and not select:
+        if unknown and not flags.select:
             raise UsageError(
                 "DB808", f"no state for {', '.join(sorted(unknown))}", hint="dinmo-dbt state show lists them"
             )
@@ -101,12 +92,9 @@ def reset(
 
 
 def move(
+    flags: Flags,
     old: Annotated[str, typer.Argument(metavar="OLD", help="The name the activation had.")],
     new: Annotated[str, typer.Argument(metavar="NEW", help="The name it has now.")],
-    target: options.Target = None,
-    profile: options.Profile = None,
-    project_dir: options.ProjectDir = None,
-    profiles_dir: options.ProfilesDir = None,
     as_json: options.Json = False,
 ) -> None:
     """Give a renamed activation its old state, in every org.
@@ -118,7 +106,7 @@ def move(
     from dinmo_dbt import render
 
     console = Console(as_json)
-    with Session(Flags(project_dir, profiles_dir, profile, target), console, offline=True) as session:
+    with Session(flags, console, offline=True) as session:
         orgs = [state.org_id for state in session.state.known() if state.name == old]
         if not orgs:
             raise UsageError("DB808", f"no state for {old}", hint="dinmo-dbt state show lists them")

@@ -9,14 +9,14 @@ import time
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
-from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
 from dinmo_dbt.cli import options
 from dinmo_dbt.cli.console import Console, worst
-from dinmo_dbt.cli.session import Flags, Session
+from dinmo_dbt.cli.options import Flags
+from dinmo_dbt.cli.session import Session
 from dinmo_dbt.errors import DinmoError, Problem, Refused, StateError
 
 if TYPE_CHECKING:
@@ -30,8 +30,7 @@ _STATUS_EXIT = {"success": 0, "rejected": 3, "unknown": 6, "failed": 1, "refused
 
 
 def plan(
-    select: options.Select = None,
-    exclude: options.Exclude = None,
+    flags: Flags,
     show_values: Annotated[
         bool, typer.Option("--show-values", help="For up to 20 rows: what Salesforce holds now -> what would be sent.")
     ] = False,
@@ -45,12 +44,6 @@ def plan(
     ignore_gate: options.IgnoreGate = False,
     require_built: options.RequireBuilt = False,
     allow_target_mismatch: options.TargetMismatch = False,
-    target: options.Target = None,
-    profile: options.Profile = None,
-    project_dir: options.ProjectDir = None,
-    profiles_dir: options.ProfilesDir = None,
-    target_path: options.TargetPath = None,
-    vars: options.Vars = None,
     as_json: options.Json = False,
     quiet: options.Quiet = False,
 ) -> None:
@@ -65,9 +58,6 @@ def plan(
       dinmo-dbt plan --detailed-exitcode          exit 10 when a sync would send rows
     """
     console = Console(as_json, quiet)
-    flags = Flags(
-        project_dir, profiles_dir, profile, target, target_path, vars, tuple(select or ()), tuple(exclude or ())
-    )
     with Session(flags, console) as session:
         raise typer.Exit(
             _plan(
@@ -81,8 +71,7 @@ def plan(
 
 
 def sync(
-    select: options.Select = None,
-    exclude: options.Exclude = None,
+    flags: Flags,
     full: options.Full = False,
     first_sync: options.FirstSync = False,
     allow_changes: options.AllowChanges = 0,
@@ -90,12 +79,6 @@ def sync(
     ignore_gate: options.IgnoreGate = False,
     require_built: options.RequireBuilt = False,
     allow_target_mismatch: options.TargetMismatch = False,
-    target: options.Target = None,
-    profile: options.Profile = None,
-    project_dir: options.ProjectDir = None,
-    profiles_dir: options.ProfilesDir = None,
-    target_path: options.TargetPath = None,
-    vars: options.Vars = None,
     threads: Annotated[int | None, typer.Option("--threads", help="Accepted as dbt's; syncs run one by one.")] = None,  # noqa: ARG001
     as_json: options.Json = False,
     quiet: options.Quiet = False,
@@ -113,9 +96,6 @@ def sync(
       dinmo-dbt sync -s dim_customers --full      send all known rows again
     """
     console = Console(as_json, quiet, log_format)
-    flags = Flags(
-        project_dir, profiles_dir, profile, target, target_path, vars, tuple(select or ()), tuple(exclude or ())
-    )
     with Session(flags, console) as session:
         gating = _Gating(ignore_gate, require_built, allow_target_mismatch)
         raise typer.Exit(_sync(session, _ceilings(full, first_sync, allow_changes, allow_remap), gating))
@@ -123,17 +103,10 @@ def sync(
 
 def run(
     context: typer.Context,
-    select: options.Select = None,
-    exclude: options.Exclude = None,
+    flags: Flags,
     first_sync: options.FirstSync = False,
     allow_changes: options.AllowChanges = 0,
     allow_remap: options.AllowRemap = 0,
-    target: options.Target = None,
-    profile: options.Profile = None,
-    project_dir: options.ProjectDir = None,
-    profiles_dir: options.ProfilesDir = None,
-    target_path: options.TargetPath = None,
-    vars: options.Vars = None,
     as_json: options.Json = False,
     quiet: options.Quiet = False,
 ) -> None:
@@ -150,26 +123,8 @@ def run(
     from dinmo_dbt.cli.dbt_command import DbtCommand
 
     command = DbtCommand(list(context.args))
-    own = {
-        "target": target,
-        "profile": profile,
-        "project-dir": str(project_dir) if project_dir else None,
-        "profiles-dir": str(profiles_dir) if profiles_dir else None,
-        "target-path": str(target_path) if target_path else None,
-        "vars": vars,
-    }
-    shared = command.shared(own)
+    flags = command.share(flags)
     console = Console(as_json, quiet)
-    flags = Flags(
-        project_dir=Path(shared["project-dir"]) if shared["project-dir"] else None,
-        profiles_dir=Path(shared["profiles-dir"]) if shared["profiles-dir"] else None,
-        profile=shared["profile"],
-        target=shared["target"],
-        target_path=Path(shared["target-path"]) if shared["target-path"] else None,
-        vars=shared["vars"],
-        select=tuple(select or ()),
-        exclude=tuple(exclude or ()),
-    )
     with Session(flags, console) as before:
         target_folder = before.target_path
     dbt_code = command.run(target_folder, as_json=as_json)
