@@ -98,6 +98,8 @@ class LocalState:
 
     def view(self, org_id: str, activation: Activation) -> ActivationState:
         """The activation's state as it is now, without a lock. StateError when it belongs to something else."""
+        with suppress(StateError):  # a run may settle a batch between our look at the journal and at its rows
+            return ActivationState(self, org_id, activation, writing=False)
         return ActivationState(self, org_id, activation, writing=False)
 
     @contextmanager
