@@ -343,6 +343,7 @@ class Lab:
             stdin=subprocess.DEVNULL,
             stdout=subprocess.PIPE,
             stderr=subprocess.PIPE,
+            preexec_fn=hear_interrupts,
             text=True,
             start_new_session=True,
         )
@@ -353,6 +354,11 @@ class Lab:
         out, err = child.communicate(timeout=120)
         assert "Traceback" not in out + err, out + err
         return Ran(child.returncode, out, err)
+
+
+def hear_interrupts() -> None:
+    """A test run in the background ignores SIGINT, and its children would inherit that."""
+    signal.signal(signal.SIGINT, signal.SIG_DFL)
 
 
 def stop(child: subprocess.Popen[str]) -> None:

@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 
-from .lab import environment, until, using
+from .lab import environment, hear_interrupts, until, using
 
 
 def start(folder: Path, *arguments: str) -> subprocess.Popen[str]:
@@ -21,6 +21,7 @@ def start(folder: Path, *arguments: str) -> subprocess.Popen[str]:
         stdin=subprocess.DEVNULL,
         stdout=subprocess.PIPE,
         stderr=subprocess.PIPE,
+        preexec_fn=hear_interrupts,
         text=True,
         start_new_session=True,
     )
