@@ -53,7 +53,7 @@ CREATE TABLE activation (
 CREATE TABLE batch (
   id TEXT PRIMARY KEY, org_id TEXT NOT NULL, name TEXT NOT NULL, run_id TEXT NOT NULL, epoch INTEGER NOT NULL,
   state TEXT NOT NULL, job_id TEXT, rows INTEGER NOT NULL, spool TEXT NOT NULL, sha256 TEXT NOT NULL,
-  described TEXT NOT NULL, mapping TEXT NOT NULL
+  described TEXT NOT NULL
 ) WITHOUT ROWID;
 CREATE INDEX batch_of ON batch (org_id, name, state);
 CREATE TABLE pending (
@@ -498,7 +498,7 @@ class ActivationState:
         digest = write_batch(self._spool(name), batch)
         with self.store.connection(writing=True) as connection:
             connection.execute(
-                "INSERT INTO batch VALUES (?, ?, ?, ?, ?, ?, NULL, ?, ?, ?, ?, ?)",
+                "INSERT INTO batch VALUES (?, ?, ?, ?, ?, ?, NULL, ?, ?, ?, ?)",
                 (
                     batch.id,
                     self.org_id,
@@ -510,7 +510,6 @@ class ActivationState:
                     name,
                     digest,
                     json.dumps(describe_batch(batch)),
-                    json.dumps(self.mappings[0]),
                 ),
             )
 
@@ -539,18 +538,12 @@ class ActivationState:
         delta = self._write_delta(settlement.snapshot)
         with self.store.connection(writing=True) as connection:
             row = self._advance(connection, settlement.batch_id, BatchState.SETTLED)
-            self._keep_mapping(json.loads(row["mapping"]))
             self._upsert_row(connection)
             self._move_pointer(connection, [*self.files, delta] if delta else self.files)
             self._resolve(connection, settlement.resolved)
             # What a dead run sent was tried in its time: waiting counts from there.
             self._wait(connection, settlement.waiting, self.run_number - (row["epoch"] < self.epoch))
         self._spool(row["spool"]).unlink(missing_ok=True)
-
-    def _keep_mapping(self, mapping: dict[str, Any]) -> None:
-        """A batch of a dead run may be of a mapping that was never stored: its rows are hashed under it."""
-        if mapping not in self.mappings:
-            self.mappings.append(mapping)
 
     def _write_delta(self, rows: pa.Table) -> str | None:
         if not len(rows):
