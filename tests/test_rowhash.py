@@ -1,7 +1,7 @@
 """Row hashes are part of the state format: the numbers below change only together with HASH_VERSION."""
 
 import datetime as dt
-from decimal import Decimal
+from decimal import Context, Decimal
 
 import numpy as np
 import pyarrow as pa
@@ -94,8 +94,11 @@ texts = st.lists(st.one_of(st.none(), st.text(max_size=40)), min_size=1, max_siz
 numbers = st.lists(st.one_of(st.none(), st.integers(-(10**38) + 1, 10**38 - 1)), min_size=1, max_size=30)
 
 
+EXACT = Context(prec=60)  # the default of 28 digits would round
+
+
 def decimals(unscaled):
-    return pa.array([None if n is None else Decimal(n).scaleb(-18) for n in unscaled], DECIMAL)
+    return pa.array([None if n is None else Decimal(n).scaleb(-18, EXACT) for n in unscaled], DECIMAL)
 
 
 @settings(max_examples=150, deadline=None)
