@@ -15,9 +15,9 @@ from zoneinfo import ZoneInfo
 
 from pydantic import BeforeValidator, Field, PlainValidator, StringConstraints, WithJsonSchema
 
-from . import declaration
-from .activation import Ceiling, Match
-from .declaration import CONFLICT, NOT_ALLOWED, REQUIRED, Strict, show, wrong, wrong_type
+from dinmo_dbt import declaration
+from dinmo_dbt.activation import Ceiling, Match
+from dinmo_dbt.declaration import CONFLICT, NOT_ALLOWED, REQUIRED, Strict, show, wrong, wrong_type
 
 LATER: dict[str, Any] = {"x-in-force": False}
 

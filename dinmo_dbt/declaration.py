@@ -16,7 +16,7 @@ from typing import Annotated, Any, Literal, Union, get_args, get_origin
 from pydantic import BaseModel, ConfigDict, PlainValidator, ValidationError, WithJsonSchema, field_validator
 from pydantic_core import ErrorDetails, PydanticCustomError
 
-from .errors import Problem
+from dinmo_dbt.errors import Problem
 
 Path = tuple[str | int, ...]
 """Where in a document: mapping keys and list positions from its root."""

@@ -13,9 +13,9 @@ from typing import Any
 
 import yaml
 
-from .declaration import Path as KeyPath
-from .declaration import dotted, show
-from .errors import ConfigError, Problem
+from dinmo_dbt.declaration import Path as KeyPath
+from dinmo_dbt.declaration import dotted, show
+from dinmo_dbt.errors import ConfigError, Problem
 
 UNREADABLE = "DB102"
 SYNTAX = "DB103"

@@ -12,9 +12,9 @@ from enum import StrEnum
 from pathlib import Path
 from typing import Any
 
-from .declaration import listed, show
-from .errors import ConfigError, Problem, Refused
-from .manifest import ABSENT, UNREADABLE, Manifest, Node, read_json
+from dinmo_dbt.declaration import listed, show
+from dinmo_dbt.errors import ConfigError, Problem, Refused
+from dinmo_dbt.manifest import ABSENT, UNREADABLE, Manifest, Node, read_json
 
 NOT_RUN_RESULTS = "DB211"
 OTHER_INVOCATION = "DB212"

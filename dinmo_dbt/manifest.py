@@ -15,11 +15,11 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from . import declaration
-from .activation import Activation
-from .declaration import show
-from .errors import ConfigError, Problem
-from .meta import Source, checked_defaults, resolve
+from dinmo_dbt import declaration
+from dinmo_dbt.activation import Activation
+from dinmo_dbt.declaration import show
+from dinmo_dbt.errors import ConfigError, Problem
+from dinmo_dbt.meta import Source, checked_defaults, resolve
 
 ABSENT = "DB201"
 UNREADABLE = "DB202"

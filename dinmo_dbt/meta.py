@@ -8,11 +8,11 @@ from typing import Any, TypeVar
 
 from pydantic import ValidationError
 
-from . import declaration
-from .activation import Activation, FieldMapping, Guards, Mode
-from .block import ACTIVATION_NAME, ActivationSpec, BlockSpec, Cron, GuardsSpec, RemovedSpec, activation_keys
-from .declaration import CONFLICT, MISPLACED, NOT_ALLOWED, REQUIRED, Path, Strict, show
-from .errors import Problem
+from dinmo_dbt import declaration
+from dinmo_dbt.activation import Activation, FieldMapping, Guards, Mode
+from dinmo_dbt.block import ACTIVATION_NAME, ActivationSpec, BlockSpec, Cron, GuardsSpec, RemovedSpec, activation_keys
+from dinmo_dbt.declaration import CONFLICT, MISPLACED, NOT_ALLOWED, REQUIRED, Path, Strict, show
+from dinmo_dbt.errors import Problem
 
 NO_KEY = "DB134"
 UNKNOWN_SEGMENT = "DB138"

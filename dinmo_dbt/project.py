@@ -17,10 +17,10 @@ from urllib.parse import urlsplit
 
 from pydantic import Field, StringConstraints, ValidationError
 
-from . import declaration, document, template
-from .declaration import CONFLICT, MISPLACED, NOT_ALLOWED, REQUIRED, WRONG_TYPE, Strict, show
-from .declaration import Path as KeyPath
-from .errors import ConfigError, Problem
+from dinmo_dbt import declaration, document, template
+from dinmo_dbt.declaration import CONFLICT, MISPLACED, NOT_ALLOWED, REQUIRED, WRONG_TYPE, Strict, show
+from dinmo_dbt.declaration import Path as KeyPath
+from dinmo_dbt.errors import ConfigError, Problem
 
 
 class Secret:

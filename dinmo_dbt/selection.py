@@ -11,9 +11,9 @@ from collections.abc import Iterable, Sequence
 from fnmatch import fnmatchcase
 from pathlib import PurePosixPath
 
-from .activation import Activation
-from .declaration import near, show
-from .errors import UsageError
+from dinmo_dbt.activation import Activation
+from dinmo_dbt.declaration import near, show
+from dinmo_dbt.errors import UsageError
 
 NO_METHOD = "DB851"
 NO_GRAPH = "DB852"
