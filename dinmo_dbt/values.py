@@ -140,7 +140,7 @@ def key_text(arrays: Sequence[pa.Array]) -> pa.Array:
     """
     parts = []
     for array in arrays:
-        part = _as_text(_plain(array))
+        part = _key_part(_plain(array))
         blank = pc.equal(pc.utf8_trim_whitespace(part), "")
         parts.append(pc.if_else(blank, pa.scalar(None, pa.utf8()), part))
     if len(parts) == 1:
@@ -149,6 +149,14 @@ def key_text(arrays: Sequence[pa.Array]) -> pa.Array:
     for part in parts:
         pieces += [pc.utf8_length(part).cast(pa.utf8()), ":", part]
     return pc.binary_join_element_wise(*pieces, "", null_handling="emit_null")
+
+
+def _key_part(array: pa.Array) -> pa.Array:
+    """Text of one key column; a decimal loses its trailing zeros, so that a new scale makes no new keys."""
+    part = _as_text(array)
+    if not pa.types.is_decimal(array.type) or not 0 < array.type.scale <= 6:
+        return part
+    return pc.utf8_rtrim(pc.utf8_rtrim(part, "0"), ".")
 
 
 def why_not_key(source: pa.DataType) -> str | None:

@@ -96,6 +96,7 @@ What `dinmo-dbt rejected` lists is not an error of the run. Each row has a fate 
 | `PARENT_MISSING` | `held` | the parent record is not there yet |
 | `PARENT_AMBIGUOUS` | `ambiguous` | several records hold the parent's external id |
 | `MATCH_CHANGED` | `held` | a known key has a new match value, and its record's id is not known |
+| `OUTCOME_UNKNOWN` | `held` | it was inserted, perhaps, by an earlier run; it is never sent again as it is |
 | `JOB_RUNNING` | `held` | its Bulk job was sent and is not done; the next run reads the results |
 | `NOT_SENT` | `held` | the run stopped before this row, or no reply says that it was written |
 | `UNPROCESSED` | `held` | the Bulk job ended before this row |

@@ -245,3 +245,12 @@ def test_sliced_arrays_give_the_same_values():
         "1970-01-01T00:00:01.500Z",
         None,
     ]
+
+
+def test_a_keys_text_does_not_depend_on_the_scale_of_its_column():
+    numbers = [Decimal(1), Decimal(100), Decimal("2.5"), Decimal(0), Decimal(-10)]
+    kinds = [pa.decimal128(10, 2), pa.decimal128(20, 6), pa.decimal128(38, 9), pa.decimal256(40, 1)]
+    texts = [values.key_text([pa.array(numbers, kind)]).to_pylist() for kind in kinds]
+    assert texts == [["1", "100", "2.5", "0", "-10"]] * len(kinds)
+    assert values.key_text([pa.array([1, 100], pa.int64())]).to_pylist() == ["1", "100"]
+    assert values.key_text([pa.array(numbers[:2], pa.decimal128(38, 0))]).to_pylist() == ["1", "100"]
