@@ -130,7 +130,7 @@ def run(
     dbt_code = command.run(target_folder, as_json=as_json)
     if not command.wrote_results:
         console.say("dbt wrote no run results of its own: nothing to sync")
-        raise typer.Exit(max(dbt_code, 0) and 1)
+        raise typer.Exit(1 if dbt_code else 0)
     with Session(flags, console) as session:
         ceilings = _ceilings(False, first_sync, allow_changes, allow_remap)
         code = _sync(session, ceilings, _Gating(require_built=True, only_built=True))

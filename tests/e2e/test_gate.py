@@ -82,6 +82,12 @@ def test_run_syncs_nothing_when_dbt_left_no_results(lab: Lab, org: Org) -> None:
     assert org.count("Account") == 3
 
 
+def test_run_fails_when_dbt_was_killed_by_a_signal(lab: Lab, org: Org) -> None:
+    ran = lab.run("run", "--", "sh", "-c", "kill -9 $$")
+    assert ran.code == 1
+    assert "nothing to sync" in ran.out
+
+
 @pytest.mark.parametrize(
     ("ours", "theirs"), [(("--target", "dev"), ("--target", "prod")), (("--vars", "{a: 1}"), ("--vars={a: 2}",))]
 )
