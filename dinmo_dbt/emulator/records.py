@@ -7,7 +7,7 @@ Source: REST API Developer Guide, sObject rows, upsert by external id, sObject c
 from __future__ import annotations
 
 import sqlite3
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from itertools import groupby
 from typing import Any
 
@@ -106,30 +106,19 @@ class Records:
         """Write up to 200 records of one or several objects; one result each, in order."""
         _bounded(records)
         tables = [table or self._type_of(r) for r in records]
-        results: list[Json] = []
-        try:
-            with self._store.writing() as db:
-                position = 0
-                for each, group in groupby(tables, key=lambda t: t):
-                    count = len(list(group))
-                    part = records[position : position + count]
-                    position += count
-                    outcome = self._write(db, each, operation, part, key=key)
-                    results += self._items(outcome, count, operation)
-                if all_or_none and not all(r["success"] for r in results):
-                    raise _RolledBackError
-        except _RolledBackError:
-            results = [_rolled_back(r) if r["success"] else r for r in results]
-        return results
+        return self._in_order(records, tables, operation, key=key, all_or_none=all_or_none)
 
     def delete_collection(self, ids: list[str], *, all_or_none: bool) -> list[Json]:
         _bounded(ids)
-        records = []
-        tables: list[Table | None] = []
-        for text in ids:
-            rid = self._store.codec.decode(text)
-            tables.append(None if rid == MALFORMED else self._store.table_of(rid))
-            records.append({"Id": text})
+        rids = [self._store.codec.decode(text) for text in ids]
+        tables = [None if rid == MALFORMED else self._store.table_of(rid) for rid in rids]
+        return self._in_order([{"Id": text} for text in ids], tables, "delete", all_or_none=all_or_none)
+
+    def _in_order(
+        self, records: list[Any], tables: Sequence[Table | None], operation: Operation, *,
+        all_or_none: bool, key: Field | None = None,
+    ) -> list[Json]:  # fmt: skip
+        """Write runs of records of one object each; a record whose id names no object fails."""
         results: list[Json] = []
         try:
             with self._store.writing() as db:
@@ -141,8 +130,8 @@ class Records:
                     if table is None:
                         results += [_failed([_bad_id("Record", r["Id"])]) for r in part]
                     else:
-                        outcome = self._write(db, table, "delete", part)
-                        results += self._items(outcome, count, "delete")
+                        outcome = self._write(db, table, operation, part, key=key)
+                        results += self._items(outcome, count, operation)
                 if all_or_none and not all(r["success"] for r in results):
                     raise _RolledBackError
         except _RolledBackError:
