@@ -9,14 +9,26 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Unpack
 
+from dinmo_dbt.emulator.clock import Clock
 from dinmo_dbt.emulator.errors import EmulatorError, FolderInUse, RecordsError, SchemaError
+from dinmo_dbt.emulator.options import OrgOptions
 
 if TYPE_CHECKING:
-    from dinmo_dbt.emulator.wsgi import App
+    from dinmo_dbt.emulator.web.app import App
 
-__all__ = ["EmulatorError", "FolderInUse", "RecordsError", "SchemaError", "app", "reset", "serve"]
+__all__ = [
+    "Clock",
+    "EmulatorError",
+    "FolderInUse",
+    "OrgOptions",
+    "RecordsError",
+    "SchemaError",
+    "app",
+    "reset",
+    "serve",
+]
 
 
 def app(
@@ -24,21 +36,16 @@ def app(
     schema: Path | None,
     data: Path | None,
     records: Path | None = None,
-    batch_delay_s: float = 0.0,
-    daily_api_requests: int = 100_000,
-    public_key: str | None = None,
+    **options: Unpack[OrgOptions],
 ) -> App:
     """The org as a WSGI application with `.identity` and `.close()`; `data=None` keeps nothing after close.
 
     Jobs run in a thread of the app, so in process too a client polls. One app per data folder: unlike `serve`
     this takes no lock.
     """
-    from dinmo_dbt.emulator.wsgi import App
+    from dinmo_dbt.emulator.web.app import App
 
-    return App(
-        schema=schema, data=data, records=records, batch_delay_s=batch_delay_s,
-        daily_api_requests=daily_api_requests, public_key=public_key,
-    )  # fmt: skip
+    return App(schema=schema, data=data, records=records, **options)
 
 
 def serve(
@@ -50,9 +57,7 @@ def serve(
     standing: bool = False,
     exit_with_stdin: bool = False,
     announce: Callable[[dict[str, Any]], None],
-    batch_delay_s: float = 0.0,
-    daily_api_requests: int = 100_000,
-    public_key: str | None = None,
+    **options: Unpack[OrgOptions],
 ) -> None:
     """Serve the org in `data` on 127.0.0.1 until SIGTERM, SIGINT or, if asked, the end of stdin.
 
@@ -60,17 +65,16 @@ def serve(
     `instance_url`, `access_token`, `username`, `client_id`, `client_secret`, `organization_id` and `pid`.
     Raises FolderInUse if another server holds the folder for 10 s.
     """
-    from dinmo_dbt.emulator.server import serve
+    from dinmo_dbt.emulator.web.server import serve
 
     serve(
         schema=schema, data=data, records=records, port=port, standing=standing, exit_with_stdin=exit_with_stdin,
-        announce=announce, batch_delay_s=batch_delay_s, daily_api_requests=daily_api_requests,
-        public_key=public_key,
+        announce=announce, **options,
     )  # fmt: skip
 
 
 def reset(data: Path) -> None:
     """Empty `data`, so that the next start mints a new org. Raises FolderInUse while a server holds it."""
-    from dinmo_dbt.emulator.server import reset
+    from dinmo_dbt.emulator.web.server import reset
 
     reset(data)

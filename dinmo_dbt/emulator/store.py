@@ -7,7 +7,6 @@ this module knows HTTP or the rules of fields.
 
 from __future__ import annotations
 
-import secrets
 import sqlite3
 import tempfile
 import threading
@@ -18,8 +17,9 @@ from datetime import UTC, datetime
 from pathlib import Path
 
 from dinmo_dbt.emulator.errors import EmulatorError, SchemaError
+from dinmo_dbt.emulator.identity import Identity, chance_of, minted
 from dinmo_dbt.emulator.ids import ALPHABET, COUNTER_BITS, Codec, base62, checksum
-from dinmo_dbt.emulator.schema import TEXT_TYPES, Field, Schema, SObject
+from dinmo_dbt.emulator.schema.definitions import TEXT_TYPES, Field, Schema, SObject
 
 FORMAT_VERSION = 1
 _CACHE_KIB = 64 * 1024
@@ -29,7 +29,8 @@ CREATE TABLE IF NOT EXISTS sobject (
     name TEXT PRIMARY KEY, number INTEGER NOT NULL UNIQUE, prefix TEXT NOT NULL UNIQUE, next INTEGER NOT NULL);
 CREATE TABLE IF NOT EXISTS sobject_field (
     sobject TEXT NOT NULL, field TEXT NOT NULL, type TEXT NOT NULL, PRIMARY KEY (sobject, field));
-CREATE TABLE IF NOT EXISTS token (token TEXT PRIMARY KEY, created TEXT NOT NULL);
+CREATE TABLE IF NOT EXISTS token (
+    token TEXT PRIMARY KEY, created TEXT NOT NULL, used TEXT, refreshed INTEGER NOT NULL DEFAULT 0);
 CREATE TABLE IF NOT EXISTS job (
     number INTEGER PRIMARY KEY AUTOINCREMENT, kind TEXT NOT NULL, object TEXT NOT NULL, operation TEXT NOT NULL,
     external_id TEXT, query TEXT, delimiter TEXT NOT NULL, line_ending TEXT NOT NULL, api_version TEXT NOT NULL,
@@ -39,22 +40,15 @@ CREATE TABLE IF NOT EXISTS job (
     retries INTEGER NOT NULL DEFAULT 0);
 CREATE TABLE IF NOT EXISTS job_batch (
     job INTEGER NOT NULL, batch INTEGER NOT NULL, outcome BLOB NOT NULL, PRIMARY KEY (job, batch)) WITHOUT ROWID;
+CREATE TABLE IF NOT EXISTS job_life (
+    job INTEGER PRIMARY KEY, due REAL NOT NULL DEFAULT 0, attempt INTEGER NOT NULL DEFAULT 0, fate TEXT,
+    expired INTEGER NOT NULL DEFAULT 0);
+CREATE TABLE IF NOT EXISTS usage (
+    name TEXT NOT NULL, hour INTEGER NOT NULL, count INTEGER NOT NULL, PRIMARY KEY (name, hour)) WITHOUT ROWID;
 CREATE TABLE IF NOT EXISTS cursor (
     number INTEGER PRIMARY KEY AUTOINCREMENT, query TEXT NOT NULL, everything INTEGER NOT NULL,
     rids BLOB NOT NULL, created TEXT NOT NULL);
 """
-
-
-@dataclass(frozen=True, slots=True)
-class Identity:
-    """Who the org is; minted when the folder is created, stable until it is reset."""
-
-    organization_id: str
-    user_id: str
-    username: str
-    client_id: str
-    client_secret: str
-    access_token: str
 
 
 @dataclass(frozen=True, slots=True)
@@ -89,9 +83,11 @@ class Store:
 
     `reading()` gives this thread's own connection: what was committed when its statement began. `writing()`
     gives the one writing connection inside an immediate transaction, committed at the end, rolled back on error.
+    With a `seed` a new folder's identity is the same each time.
     """
 
-    def __init__(self, data: Path | None, schema: Schema) -> None:
+    def __init__(self, data: Path | None, schema: Schema, *, seed: int | None = None) -> None:
+        self._seed = seed
         # The object removes its folder when it is closed, collected, or the interpreter ends.
         self._temporary = tempfile.TemporaryDirectory(prefix="dinmo-emulator-") if data is None else None
         self.folder = Path(self._temporary.name) if self._temporary is not None else Path(data or ".")
@@ -180,7 +176,7 @@ class Store:
             known = dict(db.execute("SELECT name, number FROM sobject").fetchall())
             prefixes = {row[0] for row in db.execute("SELECT prefix FROM sobject")}
             custom = 0
-            for sobject in sorted(schema.objects, key=lambda o: (o.prefix is None, o.name)):
+            for sobject in sorted(schema.every, key=lambda o: (o.prefix is None, o.name)):
                 if sobject.name not in known:
                     prefix = sobject.prefix
                     while prefix is None or prefix in prefixes:
@@ -193,14 +189,14 @@ class Store:
                 self._migrate_object(db, sobject, known[sobject.name])
             rows = db.execute("SELECT name, number, prefix FROM sobject").fetchall()
         by_name = {name: prefix for name, _, prefix in rows}
-        self.schema = Schema.of(replace(o, prefix=by_name[o.name]) for o in schema.objects)
-        self.tables = {o.name: Table(o, known[o.name], quoted(f"obj_{o.name}")) for o in self.schema.objects}
+        self.schema = Schema.of((replace(o, prefix=by_name[o.name]) for o in schema.every), schema.approximate)
+        self.tables = {o.name: Table(o, known[o.name], quoted(f"obj_{o.name}")) for o in self.schema.every}
         self._by_number = {t.number: t for t in self.tables.values()}
         self.codec = Codec(self._instance, {number: prefix for _, number, prefix in rows})
 
     def _migrate_object(self, db: sqlite3.Connection, sobject: SObject, number: int) -> None:
         table = quoted(f"obj_{sobject.name}")
-        stored = [f for f in sobject.fields if f.stored and f.name != "Id"]
+        stored = [f for f in sobject.every if f.stored and f.name != "Id"]
         before = dict(db.execute("SELECT field, type FROM sobject_field WHERE sobject = ?", (sobject.name,)).fetchall())
         if not before:
             columns = ", ".join(quoted(f.name) for f in stored)
@@ -232,10 +228,16 @@ class Store:
 
     def _identify(self, db: sqlite3.Connection) -> None:
         meta = dict(db.execute("SELECT key, value FROM meta").fetchall())
-        if not meta:
-            meta = _mint()
-            db.executemany("INSERT INTO meta VALUES (?, ?)", meta.items())
-            db.execute("INSERT INTO token VALUES (?, ?)", (meta["access_token"], stamp(utc_now())))
+        # A folder written before a secret existed, or whose refresh token was revoked, gets what is missing.
+        fresh = {"format": str(FORMAT_VERSION), **minted(chance_of(self._seed))}
+        db.executemany("INSERT OR IGNORE INTO meta VALUES (?, ?)", fresh.items())
+        meta = fresh | meta
+        columns = {row[1] for row in db.execute("PRAGMA table_info(token)")}
+        if "used" not in columns:
+            db.execute("ALTER TABLE token ADD COLUMN used TEXT")
+            db.execute("ALTER TABLE token ADD COLUMN refreshed INTEGER NOT NULL DEFAULT 0")
+        own = meta["access_token"], stamp(utc_now())
+        db.execute("INSERT OR IGNORE INTO token (token, created) VALUES (?, ?)", own)
         if int(meta["format"]) > FORMAT_VERSION:
             raise EmulatorError(f"{self.folder} was written by a newer emulator (format {meta['format']})")
         self._instance = meta["instance"]
@@ -252,6 +254,9 @@ class Store:
             client_id=self._meta["client_id"],
             client_secret=self._meta["client_secret"],
             access_token=self._meta["access_token"],
+            password=self._meta["password"],
+            security_token=self._meta["security_token"],
+            refresh_token=self._meta["refresh_token"],
         )
 
     @property
@@ -298,31 +303,3 @@ def _indexes(field: Field, table: str) -> Iterator[tuple[str, str]]:
             yield "plain", f"{table} ({column})"
     elif field.type == "reference" and "User" not in field.reference_to:
         yield "ref", f"{table} ({column}) WHERE {column} IS NOT NULL"
-
-
-def _mint() -> dict[str, str]:
-    def letters(count: int) -> str:
-        return "".join(secrets.choice(ALPHABET) for _ in range(count))
-
-    instance = letters(3)
-    counter = secrets.randbelow(62**6 - 2) + 1
-    organization = f"00D{instance}{base62(counter, 9)}"
-    name = letters(8).lower()
-    return {
-        "format": str(FORMAT_VERSION),
-        "instance": instance,
-        "organization_counter": str(counter),
-        "username": f"admin@{name}.emulator.example",
-        "client_id": f"3MVG9{letters(80)}",
-        "client_secret": secrets.token_hex(32).upper(),
-        "access_token": f"{organization}!{_token_tail()}",
-    }
-
-
-def mint_token(identity: Identity) -> str:
-    """A new session of the org: `00D<15>!` and characters every client's pattern accepts."""
-    return f"{identity.organization_id[:15]}!{_token_tail()}"
-
-
-def _token_tail() -> str:
-    return "AQ" + "".join(secrets.choice(ALPHABET + "._") for _ in range(86))

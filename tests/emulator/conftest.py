@@ -13,6 +13,8 @@ from typing import Any
 import pytest
 import requests
 
+from .mounted import Mounted
+
 NAMESPACE = 'xmlns="http://soap.sforce.com/2006/04/metadata"'
 SERVE = """
 import json, pathlib, sys
@@ -210,3 +212,17 @@ def launch(schema: Path) -> Iterator[Callable[..., Org]]:
     yield run
     for each in started:
         each.stop()
+
+
+@pytest.fixture
+def mount(schema: Path) -> Iterator[Callable[..., Mounted]]:
+    """Mount orgs in process that are closed at the end of the test."""
+    mounted: list[Mounted] = []
+
+    def run(**options: Any) -> Mounted:
+        mounted.append(Mounted(schema, **options))
+        return mounted[-1]
+
+    yield run
+    for each in mounted:
+        each.close()

@@ -3,10 +3,15 @@
 from __future__ import annotations
 
 import base64
+import contextlib
+import hmac
 import json
 import re
+import sqlite3
 import time
 from collections.abc import Callable
+from datetime import UTC, datetime
+from pathlib import Path
 from typing import Any
 
 import jwt
@@ -14,6 +19,7 @@ import pytest
 import requests
 from cryptography.hazmat.primitives import serialization
 from cryptography.hazmat.primitives.asymmetric import rsa
+from werkzeug.test import Client
 
 from dinmo_dbt import emulator
 
@@ -85,8 +91,6 @@ def test_signatures_are_verified_when_a_key_is_configured() -> None:
         who = app.identity
         claims = {"iss": who.client_id, "sub": who.username, "aud": "https://login.salesforce.com",
                   "exp": int(time.time()) + 60}  # fmt: skip
-        from werkzeug.test import Client
-
         client = Client(app)
         good = {"grant_type": GRANT, "assertion": jwt.encode(claims, key, algorithm="RS256")}
         assert client.post("/services/oauth2/token", data=good).status_code == 200
@@ -112,10 +116,123 @@ def test_client_credentials_come_in_the_body_or_as_basic(org: Org) -> None:
     assert unknown.json()["error"] == "invalid_client_id"
 
 
+def client_of(org: Org) -> dict[str, str]:
+    return {"client_id": org.line["client_id"], "client_secret": org.line["client_secret"]}
+
+
+def test_a_refresh_gives_sessions_until_its_token_is_revoked(launch: Callable[..., Org], tmp_path: Path) -> None:
+    org = launch(data=tmp_path / "data")
+    form = {"grant_type": "refresh_token", **client_of(org), "refresh_token": org.line["refresh_token"]}
+    reply = token(org, **form).json()
+    fields = {"access_token", "signature", "scope", "instance_url", "id", "token_type", "issued_at"}
+    assert set(reply) == fields
+    digest = hmac.digest(org.line["client_secret"].encode(), (reply["id"] + reply["issued_at"]).encode(), "sha256")
+    assert base64.b64decode(reply["signature"]) == digest
+    other = token(org, grant_type="client_credentials", **client_of(org)).json()
+    live = lambda t: requests.get(f"{org.base}/limits", headers={"Authorization": f"Bearer {t}"}, timeout=10)  # noqa: E731
+    assert [live(t["access_token"]).status_code for t in (reply, other)] == [200, 200]
+    assert requests.post(f"{org.url}/services/oauth2/revoke", data={"token": form["refresh_token"]}, timeout=10).ok
+    assert [live(t["access_token"]).status_code for t in (reply, other)] == [401, 200]
+    refused = token(org, **form)
+    expected = {"error": "invalid_grant", "error_description": "expired access/refresh token"}
+    assert (refused.status_code, refused.json()) == (400, expected)
+    org.stop()
+    again = launch(data=tmp_path / "data")
+    assert again.line["refresh_token"] != form["refresh_token"]
+    assert token(again, **{**form, "refresh_token": again.line["refresh_token"]}).status_code == 200
+
+
+def test_the_password_flow_wants_the_security_token_after_the_password(org: Org) -> None:
+    who = org.line
+    form = {"grant_type": "password", **client_of(org), "username": who["username"].upper()}
+    reply = token(org, **form, password=who["password"] + who["security_token"])
+    assert reply.status_code == 200, reply.text
+    assert "refresh_token" not in reply.json()
+    for username, password in ((who["username"], who["password"]), ("nobody", who["password"] + who["security_token"])):
+        refused = token(org, **{**form, "username": username}, password=password)
+        expected = {"error": "invalid_grant", "error_description": "authentication failure"}
+        assert (refused.status_code, refused.json()) == (400, expected)
+    assert token(org, **{**form, "client_secret": "no"}, password="x").json()["error"] == "invalid_client"
+
+
 def test_flows_not_emulated_are_refused_by_name(org: Org) -> None:
-    reply = token(org, grant_type="password", username="a", password="b")
+    reply = token(org, grant_type="authorization_code", code="a")
     assert reply.json()["error"] == "unsupported_grant_type"
-    assert "password" in reply.json()["error_description"]
+    assert "authorization_code" in reply.json()["error_description"]
+    assert token(org).json()["error"] == "unsupported_grant_type"
+
+
+def test_a_session_ends_when_it_is_not_used_and_the_printed_one_does_not() -> None:
+    clock = emulator.Clock(datetime(2026, 1, 1, tzinfo=UTC))
+    app = emulator.app(schema=None, data=None, session_s=100, clock=clock)
+    try:
+        client = Client(app)
+        who = app.identity
+        form = {"grant_type": "client_credentials", "client_id": who.client_id, "client_secret": who.client_secret}
+        fresh = client.post("/services/oauth2/token", data=form).get_json()["access_token"]
+
+        def status(text: str) -> int:
+            return client.get("/services/data/v62.0/limits", headers={"Authorization": f"Bearer {text}"}).status_code
+
+        for _ in range(4):  # each call is in the second half of the lifetime, so it is noted
+            clock.advance(60)
+            assert status(fresh) == 200
+        clock.advance(40)
+        assert status(fresh) == 200  # in the first half: not noted
+        clock.advance(60)
+        assert (status(fresh), status(who.access_token)) == (401, 200)
+        clock.advance(-60)
+        assert status(fresh) == 401
+        app.site.sessions.expire(f"Bearer {who.access_token}")
+        assert status(who.access_token) == 401
+    finally:
+        app.close()
+
+
+def test_a_seed_makes_the_same_org_and_the_same_tokens() -> None:
+    def born(seed: int | None) -> list[Any]:
+        app = emulator.app(schema=None, data=None, seed=seed)
+        try:
+            who, client = app.identity, Client(app)
+            form = {"grant_type": "client_credentials", "client_id": who.client_id, "client_secret": who.client_secret}
+            reply = client.post("/services/oauth2/token", data=form)
+            return [who, reply.get_json()["access_token"], reply.headers["X-SFDC-Request-Id"]]
+        finally:
+            app.close()
+
+    assert born(7) == born(7)
+    assert all(a != b for a, b in zip(born(7), born(8), strict=True))
+    assert all(a != b for a, b in zip(born(None), born(None), strict=True))
+
+
+def test_a_folder_of_before_the_password_gets_one(tmp_path: Path) -> None:
+    first = emulator.app(schema=None, data=tmp_path)
+    who = first.identity
+    first.close()
+    with contextlib.closing(sqlite3.connect(tmp_path / "org.sqlite")) as db, db:
+        db.execute("DELETE FROM meta WHERE key IN ('password', 'security_token', 'refresh_token')")
+        db.execute("DROP TABLE token")
+        db.execute("CREATE TABLE token (token TEXT PRIMARY KEY, created TEXT NOT NULL)")
+        db.execute("INSERT INTO token VALUES (?, '2026-01-01T00:00:00')", (who.access_token,))
+    again = emulator.app(schema=None, data=tmp_path)
+    try:
+        now = again.identity
+        assert (now.access_token, now.client_secret) == (who.access_token, who.client_secret)
+        assert now.password and now.security_token and now.refresh_token
+        session = {"Authorization": f"Bearer {who.access_token}"}
+        assert Client(again).get("/services/data/v62.0/limits", headers=session).status_code == 200
+    finally:
+        again.close()
+
+
+def test_the_identity_service_refuses_in_one_word(org: Org) -> None:
+    who = org.http.get(f"{org.url}/services/oauth2/userinfo").json()["sub"]
+    for url in (f"{org.url}/services/oauth2/userinfo", who):
+        bad = requests.get(url, headers={"Authorization": "Bearer 00Dnothing!x"}, timeout=10)
+        assert (bad.status_code, bad.text) == (403, "Bad_OAuth_Token")
+        assert (requests.get(url, timeout=10).status_code, requests.get(url, timeout=10).text) == (
+            403, "Missing_OAuth_Token"
+        )  # fmt: skip
 
 
 def test_a_bad_session_is_a_json_list(org: Org) -> None:
@@ -164,8 +281,6 @@ def test_every_api_reply_counts_and_says_so(org: Org) -> None:
 
 
 def test_the_daily_limit_refuses_further_calls() -> None:
-    from werkzeug.test import Client
-
     app = emulator.app(schema=None, data=None, daily_api_requests=2)
     try:
         session = {"Authorization": f"Bearer {app.identity.access_token}"}

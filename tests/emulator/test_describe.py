@@ -19,7 +19,7 @@ def fields(org: Org) -> dict[str, dict[str, Any]]:
 def test_global_describe_has_28_keys_an_object(org: Org) -> None:
     listed = org.get("/sobjects/").json()["sobjects"]
     names = {o["name"] for o in listed}
-    built_in = {"Account", "Contact", "Lead", "Opportunity", "Case", "User", "Organization"}
+    built_in = {"Account", "Contact", "Lead", "Opportunity", "Case", "User", "Organization", "RecordType"}
     assert built_in | {"Customer__c", "Line__c", "Defaulted__c"} == names
     assert {len(o) for o in listed} == {28}
     assert {o["name"]: o["keyPrefix"] for o in listed}["Account"] == "001"

@@ -303,7 +303,7 @@ def test_collection_upsert_refuses_every_copy_of_a_duplicate(org: Org) -> None:
     assert items[0]["errors"][0] == {
         "statusCode": "DUPLICATE_VALUE", "message": f"Duplicate external id specified: {one}", "fields": ["Code__c"],
     }  # fmt: skip
-    assert (items[1]["created"], items[0]["created"]) == (True, False)
+    assert (items[1]["created"], items[0]["created"]) == (True, True)
     assert items[3]["errors"][0]["statusCode"] == "MISSING_ARGUMENT"
     again = org.patch("/composite/sobjects/Customer__c/Code__c", {"records": [records[1]]}).json()
     assert again == [{"id": items[1]["id"], "success": True, "errors": [], "created": False}]
@@ -343,9 +343,16 @@ def test_a_broken_body_is_a_parser_error(org: Org) -> None:
     headers = {"Content-Type": "application/json"}
     reply = org.http.post(f"{org.base}/sobjects/Account", data="{", headers=headers)
     assert refusal(reply)[:2] == (400, "JSON_PARSER_ERROR")
-    assert (
-        org.http.post(f"{org.base}/sobjects/Account", data="<x/>", headers={"Content-Type": "text/xml"}).status_code
-        == 415
+    path = f"{org.base}/sobjects/Account"
+    assert refusal(org.http.post(path, data="x", headers={"Content-Type": "text/plain"}))[:2] == (
+        415, "UNSUPPORTED_MEDIA_TYPE",
+    )  # fmt: skip
+    assert refusal(org.http.post(path, data="<x/>", headers={"Content-Type": "text/xml"}))[:2] == (501, "NOT_EMULATED")
+    assert refusal(org.http.post(path, data="", headers=headers))[1:3] == (
+        "JSON_PARSER_ERROR", "The HTTP entity body is required, but this request has no entity body.",
+    )  # fmt: skip
+    assert refusal(org.http.post(path, data="[]", headers=headers))[2] == (
+        "Can not deserialize SObject out of START_ARRAY token at [line:1, column:1]"
     )
 
 

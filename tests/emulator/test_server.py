@@ -62,7 +62,7 @@ def test_reset_mints_another_org(launch: Launch, tmp_path: Path) -> None:
 def test_a_second_server_waits_and_names_the_first(
     launch: Launch, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    from dinmo_dbt.emulator import server
+    from dinmo_dbt.emulator.web import server
 
     first = launch(data=tmp_path)
     monkeypatch.setattr(server, "_LOCK_WAIT_S", 0.2)

@@ -1,0 +1,1 @@
+"""SOQL: its grammar, its translation to SQL, its answers."""

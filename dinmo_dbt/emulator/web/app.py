@@ -1,0 +1,245 @@
+"""The WSGI application: one org, its worker, and the way of a request to its handler.
+
+Opens the data folder, sees that Bulk jobs go on, answers requests from any number of threads.
+"""
+
+from __future__ import annotations
+
+import re
+import time
+from collections.abc import Iterable
+from pathlib import Path
+from typing import Any
+from urllib.parse import unquote
+
+from werkzeug.exceptions import ClientDisconnected, HTTPException, MethodNotAllowed, NotFound
+from werkzeug.routing import Rule
+from werkzeug.wrappers import Request, Response
+
+from dinmo_dbt.emulator.bulk.ingest import Ingest
+from dinmo_dbt.emulator.bulk.job import JobTable
+from dinmo_dbt.emulator.bulk.pace import Pace
+from dinmo_dbt.emulator.bulk.processing import Processing
+from dinmo_dbt.emulator.bulk.queryjobs import QueryJobs
+from dinmo_dbt.emulator.bulk.worker import Worker
+from dinmo_dbt.emulator.clock import Clock
+from dinmo_dbt.emulator.errors import ApiError, not_emulated
+from dinmo_dbt.emulator.faults.armed import Faults
+from dinmo_dbt.emulator.identity import Identity, chance_of
+from dinmo_dbt.emulator.limits import Limits, Usage, with_requests
+from dinmo_dbt.emulator.records.calls import Records, SeveralError
+from dinmo_dbt.emulator.records.engine import Org
+from dinmo_dbt.emulator.records.guard import Guard
+from dinmo_dbt.emulator.records.locks import Locks
+from dinmo_dbt.emulator.records.seed import load_records, seed_org
+from dinmo_dbt.emulator.schema.sfdx import read_schema
+from dinmo_dbt.emulator.store import Store, stamp
+from dinmo_dbt.emulator.web import control, faulty
+from dinmo_dbt.emulator.web.auth import OAuthError, Sessions
+from dinmo_dbt.emulator.web.call import Call, Site, checked_version
+from dinmo_dbt.emulator.web.calls import Calls, Seen
+from dinmo_dbt.emulator.web.names import call_name, shown_path
+from dinmo_dbt.emulator.web.routes import Handler, route_map, unknown
+
+URI_BYTES_MAX = 16_384
+_OVERRIDE = re.compile(r"(?:^|&)_HttpMethod=(\w+)")
+
+
+class App:
+    """One Salesforce org as a WSGI application. `close()` stops its worker and releases its folder.
+
+    While `clock` runs, jobs go on in a background thread, mounted in process or served, so a client polls as it would
+    poll Salesforce; with a stopped clock, or a `pace` by poll, there is no thread and calls carry jobs on.
+    `batch_delay_s` is `Pace.batch_s` where no pace is given. The keywords are those of OrgOptions.
+
+    `faults`, `clock`, `limits`, `pace`, `lock`, `locks`, `calls` are what `/emulator/...` offers over HTTP.
+    """
+
+    def __init__(
+        self, *, schema: Path | None, data: Path | None, records: Path | None = None,
+        batch_delay_s: float = 0.0, daily_api_requests: int | None = None, public_key: str | None = None,
+        clock: Clock | None = None, pace: Pace | None = None, limits: Limits | None = None,
+        session_s: int | None = None, seed: int | None = None,
+    ) -> None:  # fmt: skip
+        self._chance = chance_of(seed)
+        self._store = Store(data, read_schema(schema), seed=seed)
+        try:
+            self.clock = clock = clock or Clock()
+            self.faults = Faults()
+            self.calls = Calls()
+            org = Org(self._store, clock)
+            recordcalls = Records(self._store, org)
+            sessions = Sessions(self._store, clock, chance=self._chance, public_key=public_key, session_s=session_s)
+            seed_org(self._store, clock)
+            load_records(self._store, recordcalls, records)
+            usage = Usage(self._store, clock, with_requests(limits, daily_api_requests))
+            self.locks = Locks(self._store, clock)
+            org.guard = Guard(self.faults, self.locks, usage)
+            pace = pace or Pace(batch_s=batch_delay_s)
+            jobs = JobTable(self._store, clock)
+            common: dict[str, Any] = {"faults": self.faults, "usage": usage}
+            processing = Processing(self._store, org, jobs, pace=pace, **common)
+            queries = QueryJobs(self._store, clock, jobs, pace=pace, wake=self._wake, **common)
+            worker = Worker(self._store, jobs, clock, {"ingest": processing, "query": queries}, pace)
+            self.site = Site(
+                clock=clock, store=self._store, org=org, records=recordcalls, sessions=sessions, jobs=jobs,
+                ingest=Ingest(self._store, org, jobs, processing, wake=self._wake, **common),
+                queries=queries, worker=worker, usage=usage,
+            )  # fmt: skip
+            self._map = route_map()
+            self._closed = False
+            worker.tend()
+        except BaseException:
+            self._store.close()
+            raise
+
+    @property
+    def identity(self) -> Identity:
+        """Who the org is: ids, user, client and the folder's own access token."""
+        return self.site.sessions.identity
+
+    @property
+    def limits(self) -> Limits:
+        """What the org allows; set it to change that at once."""
+        return self.site.usage.limits
+
+    @limits.setter
+    def limits(self, limits: Limits) -> None:
+        self.site.usage.limits = limits
+
+    @property
+    def pace(self) -> Pace:
+        """How jobs go on; set it to change that for the steps to come."""
+        return self.site.worker.pace
+
+    @pace.setter
+    def pace(self, pace: Pace) -> None:
+        self.site.worker.pace = pace
+        self.site.worker.wake()
+
+    def lock(self, ids: Iterable[str], seconds: float) -> None:
+        """A user's transaction holds these records for a time on the clock (`locks` says which, and releases)."""
+        self.locks.hold(ids, seconds)
+
+    def close(self) -> None:
+        """Stop after the batch in hand; what is unfinished goes on when the folder is opened again."""
+        if self._closed:
+            return
+        self._closed = True
+        self.site.worker.close()
+        self.site.usage.save()
+        self._store.close()
+
+    def _wake(self) -> None:
+        self.site.worker.wake()
+
+    def __call__(self, environ: dict[str, Any], start_response: Any) -> Iterable[bytes]:
+        sent = environ["REQUEST_METHOD"]
+        environ["REQUEST_METHOD"] = _meant(sent, environ.get("QUERY_STRING", ""))
+        request = Request(environ)
+        if request.path == "/emulator" or request.path.startswith("/emulator/"):
+            response = control.answer(self, request)
+        else:
+            response = self._respond(Call(self.site, request))
+        # With HEAD again, the reply leaves its body out.
+        return response({**environ, "REQUEST_METHOD": "HEAD"} if sent == "HEAD" else environ, start_response)
+
+    def _respond(self, call: Call) -> Response:
+        began = time.monotonic()
+        try:
+            response = self._dispatch(call)
+        except ApiError as error:
+            response = call.json(error.body, error.status)
+        except ClientDisconnected:  # nobody is left to read this
+            return Response(status=400, headers={"Connection": "close"})
+        except OAuthError as error:
+            response = call.json(error.body, 400)
+            response.headers["Cache-Control"] = "no-store"
+        except SeveralError as error:
+            paths = [f"{call.base}/sobjects/{error.name}/{self._store.codec.encode(r)}" for r in error.rids]
+            response = call.json(paths, 300)
+        finally:
+            if call.running:
+                self.site.usage.end()
+        if call.fired:
+            response = faulty.after(call, call.fired, response)
+        if call.version:
+            usage = self.site.usage
+            response.headers["Sforce-Limit-Info"] = f"api-usage={usage.requests}/{usage.requests_max}"
+        response.headers.setdefault("Cache-Control", "no-cache,must-revalidate,max-age=0,no-store,private")
+        response.headers["Server"] = "sfdcedge"
+        response.headers["X-SFDC-Request-Id"] = f"{self._chance.getrandbits(128):032x}"
+        if not _drain(call.request):
+            response.headers["Connection"] = "close"
+        self._note(call, response.status_code, began)
+        return response
+
+    def _note(self, call: Call, status: int, began: float) -> None:
+        spent = 0 if self.clock.stopped else int((time.monotonic() - began) * 1000)
+        fault = ", ".join(f"{f.fault.kind} ({f.id})" for f in call.fired) or None
+        self.calls.add(Seen(
+            time=stamp(self.clock()), method=call.request.method, path=call.route, name=call.name, status=status,
+            ms=spent, fault=fault,
+        ))  # fmt: skip
+
+    def _dispatch(self, call: Call) -> Response:
+        rule, found = self._match(call.request)
+        handler: Handler = rule.endpoint
+        call.values = values = {k: unquote(str(v)) for k, v in found.items()}
+        call.name = call_name(handler, call.request)
+        call.route = shown_path(rule.rule, values, call.request)
+        self.site.worker.tend()
+        call.fired = self.faults.at_call(call.name)
+        if call.fired:
+            reply = faulty.instead(call, call.fired)
+            if reply is not None:
+                return reply
+        if "version" in values:
+            self.site.sessions.check(call.request.headers.get("Authorization"))
+            call.version = checked_version(values.pop("version"))
+            if call.request.headers.get("Accept", "").startswith(("application/xml", "text/xml")):
+                raise not_emulated("replies in XML")
+            self.site.usage.begin()
+            call.running = True
+        return handler(call, **values)
+
+    def _match(self, request: Request) -> tuple[Rule, dict[str, Any]]:
+        raw = str(request.environ.get("REQUEST_URI") or request.environ.get("RAW_URI") or request.full_path)
+        if len(raw) > URI_BYTES_MAX:
+            raise ApiError(414, "REQUEST_URI_TOO_LONG", "URI Too Long")
+        path = raw.partition("?")[0]
+        if "://" in path:
+            path = "/" + path.split("/", 3)[-1]
+        path = f"/{path.strip('/')}"
+        try:
+            return self._map.bind("emulator").match(  # type: ignore[return-value]
+                path, method=request.method, return_rule=True
+            )
+        except MethodNotAllowed as error:
+            allowed = ",".join(sorted(error.valid_methods or ()))
+            message = f"HTTP Method '{request.method}' not allowed. Allowed are {allowed}"
+            raise ApiError(405, "METHOD_NOT_ALLOWED", message) from error
+        except NotFound as error:
+            if path.startswith("/services/") and not path.startswith("/services/oauth2"):
+                self.site.sessions.check(request.headers.get("Authorization"))
+            raise unknown(request, path) from error
+        except HTTPException as error:
+            raise ApiError(error.code or 400, "UNKNOWN_EXCEPTION", error.description or "") from error
+
+
+def _meant(method: str, query: str) -> str:
+    """HEAD runs as GET; `_HttpMethod` lets a POST be what Apex can't send."""
+    if method == "HEAD":
+        return "GET"
+    override = _OVERRIDE.search(query) if method == "POST" else None
+    return override[1].upper() if override else method
+
+
+def _drain(request: Request) -> bool:
+    """Read what is left of the body; whether that leaves the connection usable."""
+    try:
+        while request.stream.read(1 << 20):
+            pass
+    except ClientDisconnected:
+        return False
+    return True

@@ -1,0 +1,149 @@
+"""One API call on its way: the request, what it may reach, and replies in Salesforce's shapes."""
+
+from __future__ import annotations
+
+import gzip
+import json
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from typing import Any
+
+from werkzeug.wrappers import Request, Response
+
+from dinmo_dbt.emulator.bulk.ingest import Ingest
+from dinmo_dbt.emulator.bulk.job import JobTable
+from dinmo_dbt.emulator.bulk.queryjobs import QueryJobs
+from dinmo_dbt.emulator.bulk.worker import Worker
+from dinmo_dbt.emulator.clock import Clock
+from dinmo_dbt.emulator.errors import ApiError, not_emulated, not_found
+from dinmo_dbt.emulator.faults.armed import Fired
+from dinmo_dbt.emulator.limits import Usage
+from dinmo_dbt.emulator.records.calls import Json, Records
+from dinmo_dbt.emulator.records.engine import Org
+from dinmo_dbt.emulator.store import Store
+from dinmo_dbt.emulator.web.auth import Sessions
+
+FIRST_VERSION, LAST_VERSION = 31, 67
+_GZIP_BYTES_MIN = 2048
+
+
+@dataclass(frozen=True, slots=True)
+class Site:
+    """Everything a handler may reach."""
+
+    clock: Clock
+    store: Store
+    org: Org
+    records: Records
+    sessions: Sessions
+    jobs: JobTable
+    ingest: Ingest
+    queries: QueryJobs
+    worker: Worker
+    usage: Usage
+
+
+@dataclass(slots=True)
+class Call:
+    """One request. `version` is the path's API version as sent (`62.0`), empty outside `/services/data/vV`.
+
+    `name` and `route` are the call's name and its path without values of records; `fired` are the faults that hit it.
+    """
+
+    site: Site
+    request: Request
+    version: str = ""
+    name: str = ""
+    route: str = ""
+    values: dict[str, str] = field(default_factory=dict)
+    fired: list[Fired] = field(default_factory=list)
+    running: bool = False
+
+    @property
+    def base(self) -> str:
+        return f"/services/data/v{self.version}"
+
+    @property
+    def own_url(self) -> str:
+        return self.request.host_url.rstrip("/")
+
+    def object(self) -> Json:
+        """The body as a JSON object."""
+        data = self.request.get_data()
+        if self.request.headers.get("Content-Encoding", "").lower() == "gzip":
+            try:
+                data = gzip.decompress(data)
+            except OSError as error:
+                raise ApiError(400, "JSON_PARSER_ERROR", "The body is not gzip") from error
+        kind = self.request.mimetype
+        if kind in ("application/xml", "text/xml"):
+            raise not_emulated("XML request bodies")
+        if kind and kind not in ("application/json", "text/json"):
+            raise ApiError(415, "UNSUPPORTED_MEDIA_TYPE", f"Content-Type {kind} is not application/json")
+        return parsed(data)
+
+    def envelope(self) -> tuple[list[Any], bool]:
+        """A collection's records and whether it is all or none."""
+        body = self.object()
+        records = body.get("records")
+        if not isinstance(records, list):
+            raise ApiError(400, "JSON_PARSER_ERROR", "records must be an array at [line:1, column:1]")
+        return records, body.get("allOrNone") is True
+
+    def json(self, body: Any, status: int = 200) -> Response:
+        """A JSON reply: compact, or indented and gzipped as the request asks."""
+        if self.request.headers.get("X-PrettyPrint") == "1":
+            text = json.dumps(body, indent=2, separators=(",", " : "), ensure_ascii=False)
+        else:
+            text = json.dumps(body, separators=(",", ":"), ensure_ascii=False)
+        data = text.encode("utf-8", "surrogatepass")
+        response = Response(status=status, content_type="application/json;charset=UTF-8")
+        response.headers["Vary"] = "Accept-Encoding"
+        if len(data) > _GZIP_BYTES_MIN and "gzip" in self.request.headers.get("Accept-Encoding", ""):
+            data = gzip.compress(data, compresslevel=1)
+            response.headers["Content-Encoding"] = "gzip"
+        response.set_data(data)
+        return response
+
+
+def parsed(data: bytes) -> Json:
+    """A JSON object out of bytes, or Salesforce's JSON_PARSER_ERROR."""
+    if not data.strip():
+        raise ApiError(
+            400, "JSON_PARSER_ERROR", "The HTTP entity body is required, but this request has no entity body."
+        )
+    try:
+        body = json.loads(data)
+    except ValueError as error:
+        line, column = getattr(error, "lineno", 1), getattr(error, "colno", 1)
+        message = f"Unexpected character at input location [line:{line}, column:{column}]"
+        raise ApiError(400, "JSON_PARSER_ERROR", message) from error
+    if not isinstance(body, dict):
+        token = "START_ARRAY" if isinstance(body, list) else "VALUE_STRING"  # the text is that of older versions
+        message = f"Can not deserialize SObject out of {token} token at [line:1, column:1]"
+        raise ApiError(400, "JSON_PARSER_ERROR", message)
+    return body
+
+
+def csv_reply(body: Iterator[bytes]) -> Response:
+    return Response(body, content_type="text/csv; charset=UTF-8")
+
+
+def nothing() -> Response:
+    """204: neither body nor Content-Type."""
+    response = Response(status=204)
+    del response.headers["Content-Type"]
+    return response
+
+
+def names_of(text: str | None) -> list[str] | None:
+    """A comma-separated list; None where there is none."""
+    return [n.strip() for n in text.split(",") if n.strip()] if text is not None else None
+
+
+def checked_version(text: str) -> str:
+    """The path's API version, or Salesforce's 404."""
+    number, dot, zero = text.partition(".")
+    if not number.isdigit() or not dot or zero != "0" or not FIRST_VERSION <= int(number) <= LAST_VERSION:
+        raise not_found()
+    return text
