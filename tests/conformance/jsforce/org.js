@@ -1,0 +1,31 @@
+// The org under test, as the environment names it, and what the tests share.
+'use strict';
+
+const assert = require('node:assert/strict');
+const crypto = require('node:crypto');
+const jsforce = require('jsforce');
+
+const org = JSON.parse(process.env.ORG);
+
+function connect(options = {}) {
+  const { instance_url: instanceUrl, access_token: accessToken } = org;
+  return new jsforce.Connection({ instanceUrl, accessToken, version: '62.0', ...options });
+}
+
+// Keys that no other test uses.
+const run = crypto.randomBytes(3).toString('hex');
+let count = 0;
+function key(prefix = 'k') {
+  count += 1;
+  return `${prefix}-${run}-${count}`;
+}
+
+async function refused(promise, errorCode, message, fields) {
+  const error = await promise.then(() => assert.fail(`not refused: ${errorCode}`), (reason) => reason);
+  assert.equal(error.errorCode, errorCode, `${error.errorCode}: ${error.message}`);
+  if (message !== undefined) assert.equal(error.message, message);
+  if (fields !== undefined) assert.deepEqual(error.data?.fields ?? error.fields, fields);
+  return error;
+}
+
+module.exports = { jsforce, org, connect, key, refused };
