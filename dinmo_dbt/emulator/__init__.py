@@ -54,6 +54,7 @@ def serve(
     data: Path,
     records: Path | None,
     port: int = 0,
+    https_port: int = 0,
     standing: bool = False,
     exit_with_stdin: bool = False,
     announce: Callable[[dict[str, Any]], None],
@@ -62,14 +63,15 @@ def serve(
     """Serve the org in `data` on 127.0.0.1 until SIGTERM, SIGINT or, if asked, the end of stdin.
 
     Call it from the main thread. When it listens it writes `data/server.json` and calls `announce` with
-    `instance_url`, `access_token`, `username`, `client_id`, `client_secret`, `organization_id` and `pid`.
+    `instance_url`, `https_url`, `ca_file` (the authority that signed the https certificate, PEM), `organization_id`,
+    `access_token`, `username`, `password`, `security_token`, `client_id`, `client_secret`, `refresh_token` and `pid`.
     Raises FolderInUse if another server holds the folder for 10 s.
     """
     from dinmo_dbt.emulator.web.server import serve
 
     serve(
-        schema=schema, data=data, records=records, port=port, standing=standing, exit_with_stdin=exit_with_stdin,
-        announce=announce, **options,
+        schema=schema, data=data, records=records, port=port, https_port=https_port, standing=standing,
+        exit_with_stdin=exit_with_stdin, announce=announce, **options,
     )  # fmt: skip
 
 

@@ -34,7 +34,7 @@ from dinmo_dbt.emulator.records.locks import Locks
 from dinmo_dbt.emulator.records.seed import load_records, seed_org
 from dinmo_dbt.emulator.schema.sfdx import read_schema
 from dinmo_dbt.emulator.store import Store, stamp
-from dinmo_dbt.emulator.web import control, faulty
+from dinmo_dbt.emulator.web import control, effect, faulty
 from dinmo_dbt.emulator.web.auth import OAuthError, Sessions
 from dinmo_dbt.emulator.web.call import Call, Site, checked_version
 from dinmo_dbt.emulator.web.calls import Calls, Seen
@@ -189,7 +189,7 @@ class App:
         call.name = call_name(handler, call.request)
         call.route = shown_path(rule.rule, values, call.request)
         self.site.worker.tend()
-        call.fired = self.faults.at_call(call.name)
+        call.fired = [] if effect.is_again(call.request.environ) else self.faults.at_call(call.name)
         if call.fired:
             reply = faulty.instead(call, call.fired)
             if reply is not None:

@@ -10,6 +10,7 @@ from dataclasses import dataclass
 from typing import Any
 
 _KEY = "emulator.effect"
+_AGAIN = "emulator.again"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -36,3 +37,12 @@ def taken(environ: dict[str, Any]) -> Effect | None:
     """The effect of this request, once."""
     effect: Effect | None = environ.pop(_KEY, None)
     return effect
+
+
+def again(environ: dict[str, Any]) -> dict[str, Any]:
+    """The same request, handled a second time: faults have had their turn."""
+    return {**environ, _AGAIN: True}
+
+
+def is_again(environ: dict[str, Any]) -> bool:
+    return _AGAIN in environ

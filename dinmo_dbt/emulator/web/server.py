@@ -1,4 +1,4 @@
-"""The HTTP server: one process per data folder, loopback only, stopped cleanly by signal or end of stdin."""
+"""The HTTP and HTTPS servers: one process per data folder, loopback only, stopped cleanly by signal or end of stdin."""
 
 from __future__ import annotations
 
@@ -15,28 +15,19 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import IO, Any, Unpack
 
-from cheroot.server import HTTPConnection, HTTPRequest
+from cheroot.ssl.builtin import BuiltinSSLAdapter
 from cheroot.wsgi import Server
 
 from dinmo_dbt.emulator.errors import EmulatorError, FolderInUse
 from dinmo_dbt.emulator.options import OrgOptions
 from dinmo_dbt.emulator.web.app import App
+from dinmo_dbt.emulator.web.gateway import Connection, Gateway
+from dinmo_dbt.emulator.web.tls import certificate
 
 _LOCK_WAIT_S = 10.0
 _LOCK_POLL_S = 0.05
 _HEADER_BYTES_MAX = 64 * 1024
 _THREADS = 8
-
-
-class _Request(HTTPRequest):
-    """Takes a path with two slashes in front, which `sf` sends after a login by access token, as Salesforce does."""
-
-    def __init__(self, server: Any, connection: Any) -> None:
-        super().__init__(server, connection, strict_mode=False)
-
-
-class _Connection(HTTPConnection):
-    RequestHandlerClass = _Request
 
 
 @contextmanager
@@ -74,8 +65,9 @@ def _holder(file: IO[str]) -> int:
 
 
 def serve(
-    *, schema: Path | None, data: Path, records: Path | None, port: int = 0, standing: bool = False,
-    exit_with_stdin: bool = False, announce: Callable[[dict[str, Any]], None], **options: Unpack[OrgOptions],
+    *, schema: Path | None, data: Path, records: Path | None, port: int = 0, https_port: int = 0,
+    standing: bool = False, exit_with_stdin: bool = False, announce: Callable[[dict[str, Any]], None],
+    **options: Unpack[OrgOptions],
 ) -> None:  # fmt: skip
     """Serve the org in `data` until SIGTERM, SIGINT or, if asked, the end of stdin.
 
@@ -84,50 +76,68 @@ def serve(
     with folder_lock(data, wait_s=_LOCK_WAIT_S):
         app = App(schema=schema, data=data, records=records, **options)
         try:
-            _serve(app, data, port, standing, exit_with_stdin, announce)
+            _serve(app, data, (port, https_port), standing, exit_with_stdin, announce)
         finally:
             app.close()
 
 
 def _serve(
-    app: App, data: Path, port: int, standing: bool, exit_with_stdin: bool, announce: Callable[[dict[str, Any]], None]
-) -> None:
-    server = Server(
-        ("127.0.0.1", port), app, numthreads=_THREADS, max=4 * _THREADS, request_queue_size=128,
-        timeout=60, shutdown_timeout=5,
-    )  # fmt: skip
-    server.max_request_header_size = _HEADER_BYTES_MAX
-    server.ConnectionClass = _Connection
-    try:
-        server.prepare()
-    except OSError as error:
-        raise EmulatorError(f"can't listen on 127.0.0.1:{port}: {error}") from error
+    app: App, data: Path, ports: tuple[int, int], standing: bool, exit_with_stdin: bool,
+    announce: Callable[[dict[str, Any]], None],
+) -> None:  # fmt: skip
     stop = threading.Event()
-    serving = threading.Thread(target=server.serve, name="emulator-http", daemon=True)
+    authority, *pair = certificate(data / "tls")
+    plain, secure = _listening(app, ports[0], stop, None), _listening(app, ports[1], stop, pair)
+    servers = [
+        (server, threading.Thread(target=server.serve, name=f"emulator-{name}", daemon=True))
+        for name, server in (("http", plain), ("https", secure))
+    ]
     previous = {s: signal.signal(s, lambda *_: stop.set()) for s in (signal.SIGTERM, signal.SIGINT)}
     path = data / "server.json"
     try:
-        serving.start()
+        for _, thread in servers:
+            thread.start()
         if exit_with_stdin:
             watcher = threading.Thread(target=_watch_stdin, args=(stop,), name="emulator-stdin", daemon=True)
             watcher.start()
         who = app.identity
         line = {
-            "instance_url": f"http://127.0.0.1:{server.bind_addr[1]}", "access_token": who.access_token,
+            "instance_url": f"http://127.0.0.1:{plain.bind_addr[1]}", "access_token": who.access_token,
             "username": who.username, "client_id": who.client_id, "client_secret": who.client_secret,
             "organization_id": who.organization_id, "password": who.password, "security_token": who.security_token,
-            "refresh_token": who.refresh_token, "pid": os.getpid(),
+            "refresh_token": who.refresh_token, "https_url": f"https://localhost:{secure.bind_addr[1]}",
+            "ca_file": str(authority.absolute()), "pid": os.getpid(),
         }  # fmt: skip
         _write_private(path, json.dumps({**line, "standing": standing}))
         announce(line)
         while not stop.wait(timeout=1.0):
-            if not serving.is_alive():
+            if not all(thread.is_alive() for _, thread in servers):
                 raise EmulatorError("the HTTP server stopped by itself")
     finally:
+        stop.set()  # delayed replies end now
         path.unlink(missing_ok=True)
-        server.stop()
+        for server, _ in servers:
+            server.stop()
         for number, handler in previous.items():
             signal.signal(number, handler)
+
+
+def _listening(app: App, port: int, stop: threading.Event, pair: list[Path] | None) -> Server:
+    server = Server(
+        ("127.0.0.1", port), app, numthreads=_THREADS, max=4 * _THREADS, request_queue_size=128,
+        timeout=60, shutdown_timeout=5,
+    )  # fmt: skip
+    server.max_request_header_size = _HEADER_BYTES_MAX
+    server.ConnectionClass = Connection
+    server.gateway = Gateway
+    server.halt = stop  # type: ignore[attr-defined]  # read by Gateway
+    if pair is not None:
+        server.ssl_adapter = BuiltinSSLAdapter(*map(str, pair))
+    try:
+        server.prepare()
+    except OSError as error:
+        raise EmulatorError(f"can't listen on 127.0.0.1:{port}: {error}") from error
+    return server
 
 
 def _watch_stdin(stop: threading.Event) -> None:

@@ -1,0 +1,123 @@
+"""From the HTTP server to the application and back, with what a fault does to a reply on its way."""
+
+from __future__ import annotations
+
+import tempfile
+from collections.abc import Iterable
+from typing import IO, Any
+
+from cheroot.server import HTTPConnection, HTTPRequest
+from cheroot.wsgi import Gateway_10
+
+from dinmo_dbt.emulator.web import effect
+from dinmo_dbt.emulator.web.effect import Effect
+
+_BODY_BYTES_IN_MEMORY = 1 << 20
+_TICK_S = 0.05
+
+
+class _Request(HTTPRequest):
+    """Takes a path with two slashes in front, which `sf` sends after a login by access token, as Salesforce does."""
+
+    def __init__(self, server: Any, connection: Any) -> None:
+        super().__init__(server, connection, strict_mode=False)
+
+
+class Connection(HTTPConnection):
+    RequestHandlerClass = _Request
+
+
+class Gateway(Gateway_10):
+    """Calls the application; carries out the Effect it leaves. A delay ends when the server stops (`server.halt`)."""
+
+    def respond(self) -> None:
+        server = self.req.server
+        recorded = None
+        if server.wsgi_app.faults.on_calls:  # the request may have to be handled twice
+            recorded = self.env["wsgi.input"] = Recorded(self.env["wsgi.input"])
+        body = server.wsgi_app(self.env, self.start_response)
+        try:
+            found = effect.taken(self.env)
+            if found is None:
+                self._send(body)
+            else:
+                self._carry_out(found, body, recorded)
+        finally:
+            if hasattr(body, "close"):
+                body.close()
+            if recorded is not None:
+                recorded.close()
+
+    def _carry_out(self, found: Effect, body: Iterable[bytes], recorded: Recorded | None) -> None:
+        if found.repeat and recorded is not None:
+            handled_twice(self.req.server.wsgi_app, self.env, recorded)
+        if found.delay_s:
+            self.req.server.halt.wait(found.delay_s)
+        if found.lost:
+            self._drop()
+        elif found.cut_after is not None:
+            data = b"".join(body)[: found.cut_after]
+            self.req.ensure_headers_sent()
+            self.req.write(data)
+            self._drop()
+        elif found.bytes_per_s is not None:
+            self._trickle(b"".join(body), found.bytes_per_s)
+        else:
+            self._send(body)
+
+    def _send(self, body: Iterable[bytes]) -> None:
+        for piece in body:
+            if piece:
+                self.write(piece)
+        self.req.ensure_headers_sent()
+
+    def _drop(self) -> None:
+        """Nothing more is said on this connection, not even the end of a chunked body."""
+        self.req.sent_headers = True
+        self.req.chunked_write = False
+        self.req.close_connection = True
+
+    def _trickle(self, data: bytes, bytes_per_s: float) -> None:
+        self.req.ensure_headers_sent()
+        step = max(1, int(bytes_per_s * _TICK_S))
+        for start in range(0, len(data), step):
+            if self.req.server.halt.wait(step / bytes_per_s):
+                self._drop()
+                return
+            self.req.write(data[start : start + step])
+
+
+class Recorded:
+    """A request body that keeps what was read of it, so that the request can be handled a second time."""
+
+    def __init__(self, source: Any) -> None:
+        self._source = source
+        self._kept: IO[bytes] = tempfile.SpooledTemporaryFile(_BODY_BYTES_IN_MEMORY)  # noqa: SIM115 (closed by close)
+
+    def read(self, size: int = -1) -> bytes:
+        data: bytes = self._source.read(size) if size >= 0 else self._source.read()
+        self._kept.write(data)
+        return data
+
+    def readline(self, size: int = -1) -> bytes:
+        data: bytes = self._source.readline(size) if size >= 0 else self._source.readline()
+        self._kept.write(data)
+        return data
+
+    def close(self) -> None:
+        self._kept.close()
+
+    def replayed(self) -> IO[bytes]:
+        self._kept.seek(0)
+        return self._kept
+
+
+def handled_twice(app: Any, environ: dict[str, Any], recorded: Recorded) -> None:
+    """Handle the request once more, as a proxy that replays it would; nobody reads this reply."""
+    body = app({**effect.again(environ), "wsgi.input": recorded.replayed()}, lambda *_: None)
+    try:
+        for _ in body:
+            pass
+    finally:
+        if hasattr(body, "close"):
+            body.close()
