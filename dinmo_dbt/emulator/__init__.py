@@ -11,8 +11,12 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Unpack
 
+from dinmo_dbt.emulator.bulk.pace import Pace
+from dinmo_dbt.emulator.bulk.pace import Pace
 from dinmo_dbt.emulator.clock import Clock
 from dinmo_dbt.emulator.errors import EmulatorError, FolderInUse, RecordsError, SchemaError
+from dinmo_dbt.emulator.faults.fault import Fault
+from dinmo_dbt.emulator.limits import Limits
 from dinmo_dbt.emulator.options import OrgOptions
 
 if TYPE_CHECKING:
@@ -21,8 +25,12 @@ if TYPE_CHECKING:
 __all__ = [
     "Clock",
     "EmulatorError",
+    "Fault",
     "FolderInUse",
+    "Limits",
     "OrgOptions",
+    "Pace",
+    "Pace",
     "RecordsError",
     "SchemaError",
     "app",

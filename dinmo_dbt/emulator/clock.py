@@ -2,10 +2,23 @@
 
 from __future__ import annotations
 
+import math
 import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
 from datetime import UTC, datetime, timedelta
+
+from dinmo_dbt.emulator.errors import EmulatorError
+
+SPAN_MAX_S = 100 * 365 * 86_400.0
+_FIRST, _LAST = datetime(1970, 1, 1, tzinfo=UTC), datetime(4000, 1, 1, tzinfo=UTC)  # no record can be newer
+
+
+def span(seconds: float, what: str) -> float:
+    """The seconds as given, if they are a time from now that a clock can reach: 0 to 100 years."""
+    if not math.isfinite(seconds) or not 0 <= seconds <= SPAN_MAX_S:
+        raise EmulatorError(f"{what} go from 0 to {SPAN_MAX_S:.0f}, not {seconds}")
+    return seconds
 
 
 class Clock:
@@ -38,11 +51,13 @@ class Clock:
             self._local.moment = None
 
     def advance(self, seconds: float) -> None:
-        """Move by `seconds`, backwards too."""
+        """Move by `seconds`, backwards too: jobs then wait until their moment comes again."""
+        span(abs(seconds), "clock: seconds, forwards or backwards,")
         with self._lock:
             self._move(self._now() + timedelta(seconds=seconds))
 
     def set(self, moment: datetime) -> None:
+        """Move to that moment, from 1970 to 4000."""
         with self._lock:
             self._move(moment.astimezone(UTC))
 
@@ -62,6 +77,8 @@ class Clock:
         return self._stopped_at if self._stopped_at is not None else datetime.now(UTC) + self._offset
 
     def _move(self, moment: datetime) -> None:
+        if not _FIRST <= moment < _LAST:
+            raise EmulatorError(f"clock: goes from {_FIRST.year} to {_LAST.year}, not to {moment.isoformat()}")
         if self._stopped_at is not None:
             self._stopped_at = moment
         else:

@@ -6,6 +6,7 @@ Salesforce's error body is an array of objects; inside result items the code is 
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -17,6 +18,7 @@ class RowError:
     code: str
     message: str
     fields: tuple[str, ...] = ()
+    more: Mapping[str, Any] | None = None  # what else a single record's reply has to say
 
     def item(self) -> dict[str, Any]:
         """The error inside a collections result."""
@@ -24,7 +26,7 @@ class RowError:
 
     def body(self) -> dict[str, Any]:
         """The error in the body of a refused single-record request."""
-        return {"message": self.message, "errorCode": self.code, "fields": list(self.fields)}
+        return {**(self.more or {}), "message": self.message, "errorCode": self.code, "fields": list(self.fields)}
 
     def bulk_text(self) -> str:
         """The `sf__Error` text. The separator of several field names is unverified (a space)."""

@@ -188,11 +188,57 @@ class Store:
                     db.execute("INSERT INTO sobject VALUES (?, ?, ?, 1)", (sobject.name, number, prefix))
                 self._migrate_object(db, sobject, known[sobject.name])
             rows = db.execute("SELECT name, number, prefix FROM sobject").fetchall()
+            codec = Codec(self._instance, {number: prefix for _, number, prefix in rows})
+            schema = self._with_record_types(db, schema, known["RecordType"], known["User"], codec)
         by_name = {name: prefix for name, _, prefix in rows}
-        self.schema = Schema.of((replace(o, prefix=by_name[o.name]) for o in schema.every), schema.approximate)
-        self.tables = {o.name: Table(o, known[o.name], quoted(f"obj_{o.name}")) for o in self.schema.every}
+        schema = Schema.of((replace(o, prefix=by_name[o.name]) for o in schema.every), schema.approximate)
+        # An object that is gone keeps its table: calls under way may still hold it.
+        before: dict[str, Table] = getattr(self, "tables", {})
+        tables = {o.name: Table(o, known[o.name], quoted(f"obj_{o.name}")) for o in schema.every}
+        self.codec = codec
+        self.tables = before | tables
         self._by_number = {t.number: t for t in self.tables.values()}
-        self.codec = Codec(self._instance, {number: prefix for _, number, prefix in rows})
+        self.schema = schema
+
+    def change(self, schema: Schema) -> None:
+        """Go on with another schema: records stay, values of fields that are gone are out of reach."""
+        with self._lock:
+            self._migrate(schema)
+
+    def _with_record_types(
+        self, db: sqlite3.Connection, schema: Schema, number: int, users: int, codec: Codec
+    ) -> Schema:
+        """The schema with ids in its record types: each is a record of RecordType, inactive once it is gone."""
+        sql = 'SELECT "SobjectType", "DeveloperName", rid FROM "obj_RecordType"'
+        rids = {(name, developer): rid for name, developer, rid in db.execute(sql)}
+        now, user = stamp(utc_now()), users << COUNTER_BITS | 1
+        db.execute('UPDATE "obj_RecordType" SET "IsActive" = 0')
+        objects = []
+        for sobject in schema.every:
+            types = []
+            for each in sobject.record_types:
+                if each.master:
+                    types.append(each)
+                    continue
+                key = (sobject.name, each.developer_name)
+                if key not in rids:
+                    (last,) = db.execute(
+                        "UPDATE sobject SET next = next + 1 WHERE number = ? RETURNING next - 1", (number,)
+                    ).fetchone()
+                    rids[key] = number << COUNTER_BITS | last
+                    db.execute(
+                        'INSERT INTO "obj_RecordType" (rid, "SobjectType", "DeveloperName", "CreatedDate", '
+                        '"CreatedById", "LastModifiedById", "IsDeleted") VALUES (?, ?, ?, ?, ?, ?, 0)',
+                        (rids[key], *key, now, user, user),
+                    )
+                db.execute(
+                    'UPDATE "obj_RecordType" SET "Name" = ?, "IsActive" = ?, "LastModifiedDate" = ?, '
+                    '"SystemModstamp" = ? WHERE rid = ?',
+                    (each.name, int(each.active), now, now, rids[key]),
+                )
+                types.append(replace(each, id=codec.encode(rids[key])))
+            objects.append(replace(sobject, record_types=tuple(types)))
+        return Schema.of(objects, schema.approximate)
 
     def _migrate_object(self, db: sqlite3.Connection, sobject: SObject, number: int) -> None:
         table = quoted(f"obj_{sobject.name}")

@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import asdict, dataclass
 from typing import Any, Literal
 
+from dinmo_dbt.emulator.clock import span
 from dinmo_dbt.emulator.errors import EmulatorError
 from dinmo_dbt.emulator.settings import changed
 
@@ -34,8 +35,10 @@ class Pace:
     def __post_init__(self) -> None:
         if self.by not in ("time", "poll"):
             raise EmulatorError(f"pace: by must be time or poll, not {self.by!r}")
-        if min(self.queue_s, self.batch_s, self.lock_retries) < 0 or self.parallel_batches < 1:
-            raise EmulatorError("pace: seconds and lock_retries can't be negative, parallel_batches at least 1")
+        span(self.queue_s, "pace: queue_s")
+        span(self.batch_s, "pace: batch_s")
+        if self.lock_retries < 0 or self.parallel_batches < 1:
+            raise EmulatorError("pace: lock_retries can't be negative, parallel_batches at least 1")
         if not 0 <= self.share <= 1:
             raise EmulatorError(f"pace: share must be from 0 to 1, not {self.share}")
 

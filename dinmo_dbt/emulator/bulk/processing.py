@@ -270,7 +270,7 @@ class Processing:
 
     def _put_back(self, job: Job) -> None:
         if job.attempt >= PUT_BACK_MAX:
-            raise CsvError(f"TooManyLockFailure : The batch was tried {PUT_BACK_MAX} times")  # text unverified
+            raise CsvError("TooManyLockFailure : Too many lock failure 200 Trying again later.")  # as users quote it
         with self._store.writing() as db:
             due = job.due + self.pace.batch_s
             self._jobs.change(db, job, retries=job.retries + 1, attempt=job.attempt + 1, due=due)

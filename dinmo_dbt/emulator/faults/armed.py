@@ -1,16 +1,18 @@
 """The faults armed in one org, and when each comes.
 
-Every draw is a hash of the fault's seed, its id and the number of the call it could hit; of a row: of the job's or the
-request's number and the row's position. So the same faults and the same calls give the same result each time. While
-nothing is armed a call looks at one flag.
+Every draw is a hash of the fault's seed, its id and the number of the call it could hit; in a job: of the job's number
+and the row's position. So the same faults and the same calls give the same result each time, whatever a thread that
+works on jobs does meanwhile. Faults live in memory: a restart forgets them, but not the fate a job was given when it
+was closed. While nothing is armed a call looks at one flag.
 """
 
 from __future__ import annotations
 
 import threading
-from collections.abc import Iterator
+from collections import Counter
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from fnmatch import fnmatchcase
 from typing import Any
 
@@ -19,8 +21,9 @@ from dinmo_dbt.emulator.faults.chaos import settled
 from dinmo_dbt.emulator.faults.draw import draw
 from dinmo_dbt.emulator.faults.fate import Fate
 from dinmo_dbt.emulator.faults.fault import KINDS, Fault, from_json
-from dinmo_dbt.emulator.faults.presets import PRESETS
+from dinmo_dbt.emulator.faults.presets import PRESETS, duplicates
 from dinmo_dbt.emulator.records.engine import CHUNK_ROWS, Work
+from dinmo_dbt.emulator.schema.definitions import Schema
 
 _JOB_MESSAGE = "InternalServerError : Failed to process the job"  # no recorded text: unverified
 
@@ -29,7 +32,7 @@ _JOB_MESSAGE = "InternalServerError : Failed to process the job"  # no recorded 
 class _Armed:
     id: int
     fault: Fault
-    matched: int = 0
+    matched: Counter[str] = field(default_factory=Counter)  # calls, jobs, rows of requests and rows of jobs apart
     fired: int = 0
 
 
@@ -43,9 +46,10 @@ class Fired:
 
 
 class Faults:
-    """Arm, look, disarm; the rest is for the org's own calls."""
+    """Arm, look, disarm; the rest is for the org's own calls. What a fault names is looked up in the schema."""
 
-    def __init__(self) -> None:
+    def __init__(self, schema: Callable[[], Schema]) -> None:
+        self._schema = schema
         self._lock = threading.Lock()
         self._armed: list[_Armed] = []
         self._next = 1
@@ -53,7 +57,8 @@ class Faults:
         self.on_calls = self.on_jobs = self.on_rows = False
 
     def arm(self, fault: Fault) -> int:
-        """Arm it; its id."""
+        """Arm it; its id. Raises EmulatorError for an object or a field that the org does not have."""
+        _check_names(fault, self._schema())
         with self._lock:
             armed = _Armed(self._next, fault)
             self._next += 1
@@ -77,30 +82,40 @@ class Faults:
             self._flag()
 
     def clear(self) -> None:
+        """Disarm all, and count anew: what is armed next draws as it would in a new org."""
         with self._lock:
             self._armed = []
+            self._next = 1
             self._flag()
 
     def armed(self) -> list[dict[str, Any]]:
         """Each fault's id, settings, and how many calls it matched and hit."""
         with self._lock:
-            return [{"id": a.id, **a.fault.json(), "matched": a.matched, "fired": a.fired} for a in self._armed]
+            return [{"id": a.id, **a.fault.json(), "matched": a.matched.total(), "fired": a.fired} for a in self._armed]
 
-    def at_call(self, name: str) -> list[Fired]:
-        """The faults that hit this call of the API."""
-        self._local.call = name
-        if not self.on_calls:
-            return []
-        return [f for f in self._hit(name, ("instead", "after")) if f is not None]
+    def at_call(self, name: str, *, allow_save: bool = False) -> list[Fired]:
+        """The faults that hit this call of the API; with `allow_save` it writes records a duplicate rule would stop."""
+        self._local.call, self._local.allow_save = name, allow_save
+        return self._hit(name, ("before", "after"), "call") if self.on_calls else []
 
     def fate_of_job(self, number: int, sobject: str, operation: str) -> Fate | None:
         """What is to become of the job that is being closed."""
         if not self.on_jobs:
             return None
         fate = Fate()
-        for fired in self._hit("ingest.close", ("job",), number=number, what=(sobject, operation)):
+        name = getattr(self._local, "call", "")
+        for fired in self._hit(name, ("job",), "job", at=(number,), what=(sobject, operation)):
             fate = _fate(fate, fired.fault)
         return fate if fate != Fate() else None
+
+    @contextmanager
+    def paused(self) -> Iterator[None]:
+        """What this thread writes inside meets no fault."""
+        self._local.paused = True
+        try:
+            yield
+        finally:
+            self._local.paused = False
 
     @contextmanager
     def source(self, call: str, number: int, first_row: int) -> Iterator[None]:
@@ -114,17 +129,21 @@ class Faults:
 
     def refuse_rows(self, work: Work, operation: str) -> None:
         """Refuse the rows that are chosen out of a block about to be written."""
-        if not self.on_rows:
+        if not self.on_rows or getattr(self._local, "paused", False):
             return
         block: tuple[int, int] | None = getattr(self._local, "block", None)
         name = getattr(self._local, "call", "")
-        for fired in self._hit(name, ("rows",), what=(work.table.sobject.name, operation)):
-            source = ("job", *block) if block is not None else ("request", fired.key[-1], 0)
-            _refuse(fired, work, (str(source[0]), int(source[1])), int(source[2]))
+        allowed = getattr(self._local, "allow_save", False) and block is None
+        what = work.table.sobject.name, operation
+        for fired in self._hit(name, ("rows",), "rows" if block is None else "job rows", at=block, what=what):
+            if not (allowed and fired.fault.preset == "duplicate_rule"):
+                _refuse(fired, work, block[1] if block is not None else 0)
 
     def _hit(
-        self, name: str, acts: tuple[str, ...], *, number: int | None = None, what: tuple[str, str] | None = None
-    ) -> list[Fired]:
+        self, name: str, acts: tuple[str, ...], group: str, *, at: tuple[int, ...] | None = None,
+        what: tuple[str, str] | None = None,
+    ) -> list[Fired]:  # fmt: skip
+        """The faults for this call, which is number `at`, or else the next one of its group."""
         hit = []
         with self._lock:
             for armed in self._armed:
@@ -136,13 +155,14 @@ class Faults:
                     continue
                 if what is not None and not _meant(fault, what):
                     continue
-                armed.matched += 1
+                armed.matched[group] += 1
+                count = armed.matched[group]
                 if fault.times is not None and armed.fired >= fault.times:
                     continue
-                past = armed.matched - fault.after
+                past = count - fault.after
                 if past < 1 or (past - 1) % fault.every:
                     continue
-                key = (fault.seed, armed.id, acts[0], number if number is not None else armed.matched)
+                key: tuple[str | int, ...] = (fault.seed, armed.id, group, *(at or (count,)))
                 if fault.chance < 1 and draw(*key) >= fault.chance:
                     continue
                 if kind.acts == "chaos":
@@ -157,7 +177,7 @@ class Faults:
     def _flag(self) -> None:
         acts = {KINDS[a.fault.kind].acts for a in self._armed}
         chaos = "chaos" in acts
-        self.on_calls = chaos or bool(acts & {"instead", "after"})
+        self.on_calls = chaos or bool(acts & {"before", "after"})
         self.on_jobs = chaos or "job" in acts
         self.on_rows = chaos or "rows" in acts
 
@@ -180,17 +200,32 @@ def _fate(fate: Fate, fault: Fault) -> Fate:
             return replace(fate, retries=1 if fault.retries is None else fault.retries)
 
 
-def _refuse(fired: Fired, work: Work, source: tuple[str, int], first_row: int) -> None:
+def _check_names(fault: Fault, schema: Schema) -> None:
+    sobject = schema.get(fault.object) if fault.object is not None else None
+    if fault.object is not None and sobject is None:
+        raise EmulatorError(f"fault {fault.kind}: the org has no object {fault.object}")
+    if sobject is None:
+        return
+    for name in (*([fault.field] if fault.field is not None else []), *(fault.changes or {})):
+        if sobject.field(name) is None:
+            raise EmulatorError(f"fault {fault.kind}: {sobject.name} has no field {name}")
+    key = sobject.field(fault.field or "Id")
+    if fault.kind.startswith("record_") and key is not None and not key.id_lookup:
+        raise EmulatorError(f"fault {fault.kind}: {key.name} finds no record: it is neither Id nor an external id")
+
+
+def _refuse(fired: Fired, work: Work, first_row: int) -> None:
     fault = fired.fault
     preset = PRESETS[fault.preset] if fault.preset is not None else RowError(fault.code or "", "")
     error = RowError(
         fault.code or preset.code, preset.message if fault.message is None else fault.message,
         fault.fields or preset.fields,
+        more=duplicates(work.table.sobject.name, fault.ids) if fault.preset == "duplicate_rule" else None,
     )  # fmt: skip
     share = 1.0 if fault.share is None else fault.share
     rows = _candidates(fault, work)
     if share < 1:
-        rows = [r for r in rows if draw(fault.seed, fired.id, *source, first_row + r) < share]
+        rows = [r for r in rows if draw(*fired.key, "row", first_row + r) < share]
     if fault.whole_chunks:
         chunks = sorted({r // CHUNK_ROWS for r in rows})
         rows = [r for c in chunks for r in range(c * CHUNK_ROWS, min((c + 1) * CHUNK_ROWS, work.count))]

@@ -6,7 +6,7 @@ from dataclasses import replace
 from fnmatch import fnmatchcase
 
 from dinmo_dbt.emulator.faults.draw import draw, pick
-from dinmo_dbt.emulator.faults.fault import KINDS, Fault
+from dinmo_dbt.emulator.faults.fault import KINDS, Fault, by_chance
 from dinmo_dbt.emulator.faults.presets import PRESETS
 
 _STATUSES = (400, 401, 403, 404, 409, 413, 414, 420, 429, 500, 502, 503, 504)
@@ -16,8 +16,8 @@ _RETRY_AFTER = (None, "1", "30", "Wed, 21 Oct 2065 07:28:00 GMT", "soon")
 def settled(chaos: Fault, acts: tuple[str, ...], name: str, key: tuple[str | int, ...]) -> Fault | None:
     """A fault for this call out of the kinds that fit it; None when none does."""
     fitting = [
-        k for k, kind in KINDS.items()
-        if kind.acts in acts and (not chaos.kinds or k in chaos.kinds) and fnmatchcase(name, kind.calls)
+        k for k in chaos.kinds or by_chance()
+        if KINDS[k].acts in acts and fnmatchcase(name, KINDS[k].calls)
     ]  # fmt: skip
     if not fitting:
         return None
@@ -43,7 +43,7 @@ def settled(chaos: Fault, acts: tuple[str, ...], name: str, key: tuple[str | int
         case "content_length":
             return replace(fault, at=1 + int(part * 100))
         case "redirect":
-            return replace(fault, location=pick(("{path}", "http://other.example{path}"), *key, "location"))
+            return replace(fault, location=pick(("{path}", "https://other.invalid{path}"), *key, "location"))
         case "job_failed" | "job_aborted":
             return replace(fault, row=int(part * part * 30_000))
         case "job_stuck":
@@ -55,7 +55,7 @@ def settled(chaos: Fault, acts: tuple[str, ...], name: str, key: tuple[str | int
             return replace(fault, preset=pick(tuple(PRESETS), *key, "preset"), share=part * part)
         case "results_cut":
             return replace(fault, row=int(part * 500))
-        case "results_repeated" | "results_missing":
+        case "results_repeated" | "results_missing" | "limits_wrong":
             return replace(fault, share=part)
         case _:
             return fault

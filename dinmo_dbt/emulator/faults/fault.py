@@ -6,31 +6,35 @@ Source of the list: what real clients meet (wire reference §4, §7).
 from __future__ import annotations
 
 import dataclasses
+import math
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Literal
 
+from dinmo_dbt.emulator.clock import span
 from dinmo_dbt.emulator.errors import EmulatorError
 from dinmo_dbt.emulator.faults.presets import PRESETS
 
 _SELECTION = frozenset({"kind", "call", "after", "every", "times", "chance", "seed"})
 _JOB = frozenset({"object", "operation"})
+_RECORD = frozenset({"object", "field", "value"})
 
 
 @dataclass(frozen=True, slots=True)
 class Kind:
-    """Which calls a kind is for unless told, when it acts, and the settings it takes."""
+    """Which calls a kind is for unless told, when it acts, the settings it takes, and whether chaos may choose it."""
 
-    acts: str  # instead, after, job, rows, chaos
+    acts: Literal["before", "after", "job", "rows", "chaos"]
     calls: str = "*"
     takes: frozenset[str] = frozenset()
     needs: frozenset[str] = frozenset()
+    by_chance: bool = True
 
 
 _RESULTS = "*.results"
 KINDS: dict[str, Kind] = {
     # The transport: what becomes of a request and its reply on the way.
-    "request_lost": Kind("instead"),
+    "request_lost": Kind("before"),
     "reply_lost": Kind("after"),
     "request_repeated": Kind("after"),
     "slow": Kind("after", takes=frozenset({"seconds"})),
@@ -44,17 +48,28 @@ KINDS: dict[str, Kind] = {
     "html_page": Kind("after"),
     "missing_items": Kind("after"),
     "extra_items": Kind("after"),
-    "redirect": Kind("instead", takes=frozenset({"location", "status"})),
+    "redirect": Kind("before", takes=frozenset({"location", "status"})),
     # Refusals of a whole call.
     "status": Kind(
-        "instead", takes=frozenset({"status", "code", "message", "html", "retry_after", "done"}),
+        "before", takes=frozenset({"status", "code", "message", "html", "retry_after", "done"}),
         needs=frozenset({"status"}),
     ),
-    "session_expired": Kind("instead"),
-    "quota_gone": Kind("instead"),
+    "session_expired": Kind("before"),
+    "quota_gone": Kind("before"),
+    # Replies that lie.
+    "limits_wrong": Kind("after", calls="limits", takes=frozenset({"share"})),
+    "other_instance": Kind(
+        "after", calls="token", takes=frozenset({"location"}), needs=frozenset({"location"}), by_chance=False
+    ),
+    "other_org": Kind("after", by_chance=False),
+    # What other users do meanwhile.
+    "record_edited": Kind(
+        "before", takes=_RECORD | {"changes"}, needs=_RECORD | {"changes"}, by_chance=False
+    ),
+    "record_deleted": Kind("before", takes=_RECORD, needs=_RECORD, by_chance=False),
     # Jobs.
-    "job_deleted": Kind("instead", calls="*.info"),
-    "results_expired": Kind("instead", calls="ingest.results"),
+    "job_deleted": Kind("before", calls="*.info"),
+    "results_expired": Kind("before", calls="ingest.results"),
     "job_failed": Kind("job", takes=_JOB | {"row", "message"}),
     "job_aborted": Kind("job", takes=_JOB | {"row"}),
     "job_stuck": Kind("job", takes=_JOB | {"state", "seconds"}, needs=frozenset({"seconds"})),
@@ -62,7 +77,7 @@ KINDS: dict[str, Kind] = {
     # Rows.
     "rows": Kind(
         "rows",
-        takes=_JOB | {"share", "field", "value", "preset", "code", "message", "fields", "whole_chunks"},
+        takes=_JOB | {"share", "field", "value", "preset", "code", "message", "fields", "whole_chunks", "ids"},
     ),
     # Result files.
     "results_shuffled": Kind("after", calls=_RESULTS),
@@ -74,7 +89,7 @@ KINDS: dict[str, Kind] = {
     "results_header_case": Kind("after", calls=_RESULTS),
     "results_extra_column": Kind("after", calls=_RESULTS),
     # Any of these, by a seed.
-    "chaos": Kind("chaos", takes=frozenset({"kinds"})),
+    "chaos": Kind("chaos", takes=frozenset({"kinds"}), by_chance=False),
 }  # fmt: skip
 
 
@@ -86,10 +101,12 @@ class Fault:
     Jobs count as calls when they are closed, blocks of rows (a request's, a batch's) when they are written.
 
     Settings: `seconds` of delay, or of being stuck in `state`; `at` a byte; `row` a data row of an upload or a result
-    file; `location` of a redirect (`{path}` is the call's own); `status`, `code`, `message`, `html`, `retry_after` of
-    a refusal, which comes after the call was carried out if `done`; `object`, `operation`, `field`, `value`, `share`
-    choose rows, refused by a `preset` or by `code`, `message` and `fields`, in `whole_chunks` of 200 as an Apex
-    trigger fails them; `kinds` for chaos.
+    file; `location` of a redirect (`{path}` is the call's own) or of another instance; `status`, `code`, `message`,
+    `html`, `retry_after` of a refusal, which comes after the call was carried out if `done`; `object`, `operation`,
+    `field`, `value`, `share` choose rows, refused by a `preset` or by `code`, `message` and `fields`, in
+    `whole_chunks` of 200 as an Apex trigger fails them; `ids` of the records a duplicate rule found; `changes` of a
+    record edited; `share` of rows lost or repeated, or of each limit that is said to be left; `kinds` for chaos.
+    Raises EmulatorError, naming what is wrong.
     """
 
     kind: str
@@ -119,6 +136,8 @@ class Fault:
     value: str | None = None
     preset: str | None = None
     fields: tuple[str, ...] = ()
+    ids: tuple[str, ...] = ()
+    changes: Mapping[str, Any] | None = None
     whole_chunks: bool = False
     kinds: tuple[str, ...] = ()
 
@@ -131,21 +150,45 @@ class Fault:
             raise EmulatorError(f"fault {self.kind}: takes no {name}. It takes: {', '.join(sorted(kind.takes)) or '-'}")
         for name in sorted(kind.needs - given):
             raise EmulatorError(f"fault {self.kind}: needs {name}")
-        if self.after < 0 or self.every < 1 or (self.times is not None and self.times < 1):
-            raise EmulatorError(f"fault {self.kind}: after from 0, every and times from 1")
-        if not 0 <= self.chance <= 1 or not 0 <= (self.share or 0) <= 1:
-            raise EmulatorError(f"fault {self.kind}: chance and share go from 0 to 1")
-        if self.kind == "status" and not 200 <= (self.status or 0) <= 599:
-            raise EmulatorError(f"fault status: {self.status} is no HTTP status")
+        self._check_numbers()
+        self._check_texts()
         if self.state not in (None, "UploadComplete", "InProgress"):
             raise EmulatorError(f"fault {self.kind}: state is UploadComplete or InProgress, not {self.state}")
         if self.preset is not None and self.preset not in PRESETS:
             raise EmulatorError(f"fault rows: unknown preset {self.preset}. Known: {', '.join(PRESETS)}")
         if self.kind == "rows" and self.preset is None and self.code is None:
             raise EmulatorError("fault rows: needs a preset or a code")
+        if self.ids and self.preset != "duplicate_rule":
+            raise EmulatorError("fault rows: ids go with the preset duplicate_rule")
         for name in self.kinds:
-            if name not in KINDS or name == "chaos":
-                raise EmulatorError(f"fault chaos: unknown kind {name}. Known: {', '.join(k for k in KINDS)}")
+            if name not in KINDS or not KINDS[name].by_chance:
+                raise EmulatorError(f"fault chaos: no kind {name}. It has: {', '.join(by_chance())}")
+
+    def _check_numbers(self) -> None:
+        if self.after < 0 or self.every < 1 or (self.times is not None and self.times < 1):
+            raise EmulatorError(f"fault {self.kind}: after from 0, every and times from 1")
+        if not 0 <= self.chance <= 1 or not 0 <= (self.share or 0) <= 1:
+            raise EmulatorError(f"fault {self.kind}: chance and share go from 0 to 1")
+        if self.seconds is not None:
+            span(self.seconds, f"fault {self.kind}: seconds")
+        if self.bytes_per_s is not None and not 0 < self.bytes_per_s < math.inf:
+            raise EmulatorError(f"fault {self.kind}: bytes_per_s must be more than 0")
+        for name in ("at", "row", "retries"):
+            if (getattr(self, name) or 0) < 0:
+                raise EmulatorError(f"fault {self.kind}: {name} can't be negative")
+        if self.status is not None and not 200 <= self.status <= 599:
+            raise EmulatorError(f"fault {self.kind}: {self.status} is no HTTP status to answer with")
+
+    def _check_texts(self) -> None:
+        """Headers are printable ASCII; a lone surrogate is no text that a reply could carry."""
+        for name in ("retry_after", "location"):
+            text = getattr(self, name)
+            if text is not None and not (text.isascii() and text.isprintable()):
+                raise EmulatorError(f"fault {self.kind}: {name} goes into a header: printable ASCII only")
+        for name in ("code", "message", *self.fields):
+            text = getattr(self, name, name)
+            if text is not None and any("\ud800" <= c <= "\udfff" for c in text):
+                raise EmulatorError(f"fault {self.kind}: a lone surrogate is no text")
 
     @property
     def calls(self) -> str:
@@ -160,8 +203,13 @@ class Fault:
 
 _NUMBERS = ("chance", "seconds", "bytes_per_s", "share")
 _INTS = ("after", "every", "times", "seed", "status", "at", "row", "retries")
-_LISTS = ("fields", "kinds")
+_LISTS = ("fields", "ids", "kinds")
 _FLAGS = ("html", "done", "whole_chunks")
+
+
+def by_chance() -> list[str]:
+    """The kinds that chaos chooses from: those whose settings can be drawn."""
+    return [name for name, kind in KINDS.items() if kind.by_chance]
 
 
 def from_json(given: Mapping[str, Any]) -> Fault:
@@ -182,10 +230,12 @@ def _typed(key: str, value: Any) -> Any:
         return tuple(value)
     if key in _FLAGS and isinstance(value, bool):
         return value
+    if key == "changes" and isinstance(value, dict):
+        return value
     if key in _NUMBERS and isinstance(value, (int, float)) and not isinstance(value, bool):
         return float(value)
     if key in _INTS and isinstance(value, int) and not isinstance(value, bool):
         return value
-    if key not in (*_LISTS, *_FLAGS, *_NUMBERS, *_INTS) and isinstance(value, str):
+    if key not in (*_LISTS, *_FLAGS, *_NUMBERS, *_INTS, "changes") and isinstance(value, str):
         return value
     raise EmulatorError(f"fault: {key} can't be {value!r}")

@@ -353,6 +353,9 @@ class Org:
             if cell.field.type != "reference" or cell.values.null_count == work.count:
                 continue
             values = cell.values.fill_null(0).to_numpy()
+            if cell.field.name == "RecordTypeId":
+                self._check_record_types(work, values, active)
+                continue
             wanted = np.unique(values[active])
             known: dict[int, bool] = {}
             for number in np.unique(wanted >> COUNTER_BITS).tolist():
@@ -370,6 +373,15 @@ class Org:
                 else:
                     error = RowError("INVALID_CROSS_REFERENCE_KEY", "invalid cross reference id")
                     work.refuse(row, error)
+
+    def _check_record_types(self, work: Work, values: Ints, active: Mask) -> None:
+        """A record type must be one of the object's that its user may choose."""
+        ids = [r.id for r in work.table.sobject.record_types if r.usable and r.id is not None]
+        usable = [0, *(self.store.codec.decode(i) for i in ids)]
+        for row in np.flatnonzero(active & ~np.isin(values, usable)).tolist():
+            shown = self.store.codec.encode(int(values[row]))
+            message = f"Record Type ID: this ID value isn't valid for the user: {shown}"
+            work.refuse(row, RowError("INVALID_CROSS_REFERENCE_KEY", message, ("RecordTypeId",)))
 
     def _check_unique(
         self, db: sqlite3.Connection, work: Work, cells: list[Cell], rids: Ints, active: Mask, key: Cell | None
@@ -430,7 +442,7 @@ class Org:
         by_name = {c.field.name: c for c in cells}
         names = ["rid"]
         sources: list[Iterable[Any]] = [_ints(rids, rows)]
-        for each in table.sobject.fields:
+        for each in table.sobject.every:
             cell = by_name.get(each.name)
             if not each.stored or each.name == "Id" or each.name in _SYSTEM:
                 continue
@@ -438,7 +450,7 @@ class Org:
                 names.append(each.name)
                 sources.append([auto_number(each.auto_number, r & COUNTER_MAX) for r in rids[rows].tolist()])
                 continue
-            default = self._default(each)
+            default = self._default(table.sobject, each)
             if cell is None:
                 if each.name == "Name" and each.defaulted_on_create:
                     names.append(each.name)
@@ -464,8 +476,11 @@ class Org:
         marks = ", ".join(["?"] * len(names) + list(system.values()))
         db.executemany(f"INSERT INTO {table.name} ({columns}) VALUES ({marks})", zip(*sources, strict=True))
 
-    def _default(self, each: Field) -> Any:
+    def _default(self, sobject: SObject, each: Field) -> Any:
         """What an insert stores in a field it was not given."""
+        if each.name == "RecordTypeId":
+            ids = [r.id for r in sobject.record_types if r.default and r.usable and r.id is not None]
+            return self.store.codec.decode(ids[0]) if ids else None
         if each.name == "OwnerId":
             return self.store.user_rid
         if each.default_formula is not None and (each.type, each.default_formula) in _DEFAULT_FORMULAS:
@@ -545,7 +560,7 @@ def auto_number(display: str, counter: int) -> str:
 def _check_defaults(work: Work, cells: list[Cell], creating: Mask) -> None:
     """Refuse new rows that need a default value this server can't compute, by the field's name."""
     by_name = {c.field.name: c for c in cells}
-    for each in work.table.sobject.fields:
+    for each in work.table.sobject.every:
         if each.default_formula is None or (each.type, each.default_formula) in _DEFAULT_FORMULAS:
             continue
         cell = by_name.get(each.name)

@@ -14,6 +14,7 @@ from datetime import datetime, timedelta
 
 import numpy as np
 
+from dinmo_dbt.emulator.clock import span
 from dinmo_dbt.emulator.errors import EmulatorError, RowError
 from dinmo_dbt.emulator.ids import COUNTER_MAX, MALFORMED, Ints
 from dinmo_dbt.emulator.records.rules import Cell, Mask
@@ -40,6 +41,7 @@ class Locks:
 
     def hold(self, ids: Iterable[str], seconds: float) -> None:
         """Hold records for `seconds`; one held already is held for the longer of both."""
+        span(seconds, "locks: seconds")
         codec = self._store.codec
         rids = {text: codec.decode(text) for text in ids}
         for text, rid in rids.items():
@@ -76,7 +78,7 @@ class Locks:
         wanted = np.array(sorted(held), np.int64)
         needs: dict[int, set[int]] = {}
         columns = [np.where(rids > 0, rids, 0)]
-        links = [f for f in table.sobject.fields if _locks(f)]
+        links = [f for f in table.sobject.every if _locks(f)]
         for cell in cells:
             if _locks(cell.field):
                 columns.append(cell.values.fill_null(0).to_numpy())

@@ -117,6 +117,9 @@ class RecordType:
         return self.active and self.available and not self.master
 
 
+MASTER = RecordType(developer_name="Master", name="Master", default=True, master=True, id=MASTER_RECORD_TYPE)
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class SObject:
     """One object. `every` field in describe order; `fields` are those its user may see."""

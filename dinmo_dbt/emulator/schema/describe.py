@@ -5,12 +5,11 @@ from __future__ import annotations
 from typing import Any
 
 from dinmo_dbt.emulator.schema.definitions import (
-    MASTER_RECORD_TYPE,
+    MASTER,
     NUMBER_TYPES,
     STORED_TYPES,
     TEXT_TYPES,
     Field,
-    RecordType,
     Schema,
     SObject,
 )
@@ -21,7 +20,6 @@ _SOAP = {
     "base64": "xsd:base64Binary", "anyType": "xsd:anyType",
 }  # fmt: skip
 _NOT_GROUPABLE = frozenset({"multipicklist", "combobox", "datetime"}) | NUMBER_TYPES
-_MASTER = RecordType(developer_name="Master", name="Master", default=True, master=True, id=MASTER_RECORD_TYPE)
 _URLS = ("sobject", "describe", "rowTemplate")
 
 
@@ -128,17 +126,18 @@ def _record_types(sobject: SObject, base: str) -> list[dict[str, Any]]:
             "developerName": r.developer_name, "master": r.master, "name": r.name, "recordTypeId": r.id,
             "urls": {"layout": f"{base}/sobjects/{sobject.name}/describe/layouts/{r.id}"},
         }
-        for r in sobject.record_types or (_MASTER,)
+        for r in sobject.record_types or (MASTER,)
     ]  # fmt: skip
 
 
 def describe_field(field: Field) -> dict[str, Any]:
     """A field's 57 keys, and those that its source had beside them."""
-    keys = _field_keys(field)
+    keys = field_keys(field)
     return dict(sorted({**keys, **dict(field.kept)}.items())) if field.kept else keys
 
 
-def _field_keys(field: Field) -> dict[str, Any]:
+def field_keys(field: Field) -> dict[str, Any]:
+    """The keys as they are unless the field's source said otherwise."""
     kind = field.type
     text = kind in TEXT_TYPES
     byte_length = field.length if kind in ("id", "reference", "multipicklist") else field.length * 3

@@ -23,6 +23,7 @@ from dinmo_dbt.emulator.bulk.processing import Processing
 from dinmo_dbt.emulator.bulk.queryjobs import QueryJobs
 from dinmo_dbt.emulator.bulk.worker import Worker
 from dinmo_dbt.emulator.clock import Clock
+from dinmo_dbt.emulator.drift import Drift
 from dinmo_dbt.emulator.errors import ApiError, not_emulated
 from dinmo_dbt.emulator.faults.armed import Faults
 from dinmo_dbt.emulator.identity import Identity, chance_of
@@ -32,7 +33,7 @@ from dinmo_dbt.emulator.records.engine import Org
 from dinmo_dbt.emulator.records.guard import Guard
 from dinmo_dbt.emulator.records.locks import Locks
 from dinmo_dbt.emulator.records.seed import load_records, seed_org
-from dinmo_dbt.emulator.schema.sfdx import read_schema
+from dinmo_dbt.emulator.schema.source import read_schema
 from dinmo_dbt.emulator.store import Store, stamp
 from dinmo_dbt.emulator.web import control, effect, faulty
 from dinmo_dbt.emulator.web.auth import OAuthError, Sessions
@@ -42,6 +43,7 @@ from dinmo_dbt.emulator.web.names import call_name, shown_path
 from dinmo_dbt.emulator.web.routes import Handler, route_map, unknown
 
 URI_BYTES_MAX = 16_384
+_ALLOW_SAVE = re.compile(r"allowSave\s*=\s*true", re.IGNORECASE)
 _OVERRIDE = re.compile(r"(?:^|&)_HttpMethod=(\w+)")
 
 
@@ -52,7 +54,7 @@ class App:
     poll Salesforce; with a stopped clock, or a `pace` by poll, there is no thread and calls carry jobs on.
     `batch_delay_s` is `Pace.batch_s` where no pace is given. The keywords are those of OrgOptions.
 
-    `faults`, `clock`, `limits`, `pace`, `lock`, `locks`, `calls` are what `/emulator/...` offers over HTTP.
+    `faults`, `clock`, `limits`, `pace`, `lock`, `locks`, `calls`, `change_schema` are what `/emulator/...` offers over HTTP.
     """
 
     def __init__(
@@ -62,10 +64,12 @@ class App:
         session_s: int | None = None, seed: int | None = None,
     ) -> None:  # fmt: skip
         self._chance = chance_of(seed)
-        self._store = Store(data, read_schema(schema), seed=seed)
+        source = read_schema(schema)
+        self._store = Store(data, source, seed=seed)
         try:
+            self.drift = Drift(self._store, source)
             self.clock = clock = clock or Clock()
-            self.faults = Faults()
+            self.faults = Faults(lambda: self._store.schema)
             self.calls = Calls()
             org = Org(self._store, clock)
             recordcalls = Records(self._store, org)
@@ -84,7 +88,7 @@ class App:
             self.site = Site(
                 clock=clock, store=self._store, org=org, records=recordcalls, sessions=sessions, jobs=jobs,
                 ingest=Ingest(self._store, org, jobs, processing, wake=self._wake, **common),
-                queries=queries, worker=worker, usage=usage,
+                queries=queries, worker=worker, usage=usage, faults=self.faults,
             )  # fmt: skip
             self._map = route_map()
             self._closed = False
@@ -117,6 +121,10 @@ class App:
         self.site.worker.pace = pace
         self.site.worker.wake()
 
+    def change_schema(self, document: dict[str, Any]) -> None:
+        """Lay a schema document over the running org (`drift` lists and clears them). SchemaError where it can't be."""
+        self.drift.lay(document)
+
     def lock(self, ids: Iterable[str], seconds: float) -> None:
         """A user's transaction holds these records for a time on the clock (`locks` says which, and releases)."""
         self.locks.hold(ids, seconds)
@@ -139,6 +147,8 @@ class App:
         request = Request(environ)
         if request.path == "/emulator" or request.path.startswith("/emulator/"):
             response = control.answer(self, request)
+            if not _drain(request):
+                response.headers["Connection"] = "close"
         else:
             response = self._respond(Call(self.site, request))
         # With HEAD again, the reply leaves its body out.
@@ -189,9 +199,11 @@ class App:
         call.name = call_name(handler, call.request)
         call.route = shown_path(rule.rule, values, call.request)
         self.site.worker.tend()
-        call.fired = [] if effect.is_again(call.request.environ) else self.faults.at_call(call.name)
+        if not effect.is_again(call.request.environ):
+            duplicates = call.request.headers.get("Sforce-Duplicate-Rule-Header", "")
+            call.fired = self.faults.at_call(call.name, allow_save=_ALLOW_SAVE.search(duplicates) is not None)
         if call.fired:
-            reply = faulty.instead(call, call.fired)
+            reply = faulty.before(call, call.fired)
             if reply is not None:
                 return reply
         if "version" in values:

@@ -98,6 +98,14 @@ class Sessions:
         """End the session of a request, the folder's own too: the next call with its token is a 401."""
         self._forget((authorization or "").partition(" ")[2].strip())
 
+    def admit(self, token: str) -> None:
+        """Let a token in that this org did not issue."""
+        now = self._clock()
+        with self._lock:
+            with self._store.writing() as db:
+                db.execute("INSERT OR REPLACE INTO token (token, created) VALUES (?, ?)", (token, stamp(now)))
+            self._used[token] = now
+
     def _forget(self, token: str) -> None:
         with self._lock:
             with self._store.writing() as db:

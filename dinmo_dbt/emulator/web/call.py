@@ -16,7 +16,7 @@ from dinmo_dbt.emulator.bulk.queryjobs import QueryJobs
 from dinmo_dbt.emulator.bulk.worker import Worker
 from dinmo_dbt.emulator.clock import Clock
 from dinmo_dbt.emulator.errors import ApiError, not_emulated, not_found
-from dinmo_dbt.emulator.faults.armed import Fired
+from dinmo_dbt.emulator.faults.armed import Faults, Fired
 from dinmo_dbt.emulator.limits import Usage
 from dinmo_dbt.emulator.records.calls import Json, Records
 from dinmo_dbt.emulator.records.engine import Org
@@ -41,6 +41,7 @@ class Site:
     queries: QueryJobs
     worker: Worker
     usage: Usage
+    faults: Faults
 
 
 @dataclass(slots=True)

@@ -15,6 +15,9 @@
     DELETE /emulator/locks             release them all
     GET    /emulator/pace              how jobs go on
     POST   /emulator/pace              {"by": "poll"}
+    GET    /emulator/schema            what was changed in the schema while the org ran, and what is not as in its source
+    POST   /emulator/schema            {"objects": {"Account": {"fields": {"Rating": {"access": "none"}}}}}
+    DELETE /emulator/schema            back to the source
     GET    /emulator/calls             the last 200 calls of the API
 
 Every change needs `Authorization: Bearer <the org's own token>` and, with a body, `Content-Type: application/json`;
@@ -124,6 +127,7 @@ def _move_clock(app: App, body: dict[str, Any], how: str) -> Any:
             app.clock.run()
         case _:
             raise _RefusedError(404, "a clock can advance, set, stop and run")
+    app.site.worker.wake()
     return _clock(app, body)
 
 
@@ -147,7 +151,7 @@ def _locks(app: App, _: dict[str, Any]) -> Any:
 
 def _lock(app: App, body: dict[str, Any]) -> Any:
     ids, seconds = _only(body, "ids", (list,), "seconds"), body.get("seconds", 30)
-    if not all(isinstance(i, str) for i in ids) or not isinstance(seconds, (int, float)):
+    if not all(isinstance(i, str) for i in ids) or not isinstance(seconds, (int, float)) or isinstance(seconds, bool):
         raise EmulatorError('locks: {"ids": ["001..."], "seconds": 30}')
     app.lock(ids, seconds)
     return _locks(app, body)
@@ -165,6 +169,20 @@ def _pace(app: App, _: dict[str, Any]) -> Any:
 def _set_pace(app: App, body: dict[str, Any]) -> Any:
     app.pace = Pace.of(body, app.pace)
     return app.pace.json()
+
+
+def _schema(app: App, _: dict[str, Any]) -> Any:
+    return {"changes": app.drift.documents, "approximate": list(app.site.store.schema.approximate)}
+
+
+def _change_schema(app: App, body: dict[str, Any]) -> Any:
+    app.change_schema(body)
+    return _schema(app, body)
+
+
+def _clear_schema(app: App, body: dict[str, Any]) -> Any:
+    app.drift.clear()
+    return _schema(app, body)
 
 
 def _calls(app: App, _: dict[str, Any]) -> Any:
@@ -186,9 +204,12 @@ _ACTS: tuple[tuple[str, str, Callable[..., Any]], ...] = (
     ("DELETE", "/emulator/locks", _unlock),
     ("GET", "/emulator/pace", _pace),
     ("POST", "/emulator/pace", _set_pace),
+    ("GET", "/emulator/schema", _schema),
+    ("POST", "/emulator/schema", _change_schema),
+    ("DELETE", "/emulator/schema", _clear_schema),
     ("GET", "/emulator/calls", _calls),
 )
-_ROUTES = Map([Rule(path, methods=[method], endpoint=act) for method, path, act in _ACTS])
+_ROUTES = Map([Rule(path, methods=[method], endpoint=act) for method, path, act in _ACTS], merge_slashes=False)
 
 
 def _only(body: dict[str, Any], key: str, kinds: tuple[type, ...], *more: str) -> Any:

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import gzip
 import json
+from contextlib import suppress
 from dataclasses import replace
 from typing import Any
 
@@ -16,8 +17,9 @@ from dinmo_dbt.emulator.errors import ApiError
 from dinmo_dbt.emulator.faults.armed import Fired
 from dinmo_dbt.emulator.faults.fault import KINDS, Fault
 from dinmo_dbt.emulator.faults.resultfiles import altered
+from dinmo_dbt.emulator.ids import ALPHABET, checksum
 from dinmo_dbt.emulator.web import effect
-from dinmo_dbt.emulator.web.call import Call
+from dinmo_dbt.emulator.web.call import Call, nothing
 from dinmo_dbt.emulator.web.effect import Effect
 
 _HANG_S = 3600.0
@@ -45,10 +47,10 @@ _PAGE = (
 )
 
 
-def instead(call: Call, fired: list[Fired]) -> Response | None:
+def before(call: Call, fired: list[Fired]) -> Response | None:
     """What comes in the place of the handler's reply; None where the call goes on.
 
-    A session, a job or a quota that a fault takes away is really gone: the call then meets that by itself.
+    A session, a job, a quota or a record that a fault takes away is really gone: the call then meets that by itself.
     """
     for hit in fired:
         fault = hit.fault
@@ -66,6 +68,8 @@ def instead(call: Call, fired: list[Fired]) -> Response | None:
                 call.site.usage.exhaust()
             case "job_deleted" | "results_expired":
                 call.site.jobs.lose(str(call.values.get("job", "")), whole=fault.kind == "job_deleted")
+            case "record_edited" | "record_deleted":
+                _another_user(call, fault)
     return None
 
 
@@ -115,11 +119,59 @@ def _changed(call: Call, hit: Fired, response: Response) -> Response:
             response.set_data(data[:middle] + b"\xff\xfe" + data[middle:])
         case "bom":
             response.set_data(b"\xef\xbb\xbf" + _plain(response))
+        case "limits_wrong":
+            return _limits(response, 1.0 if fault.share is None else fault.share)
+        case "other_instance":
+            return _told(response, instance_url=fault.location)
+        case "other_org":
+            return _other_org(call, response)
         case "missing_items" | "extra_items":
             return _items(response, more=fault.kind == "extra_items")
         case _:
             if response.mimetype == "text/csv" and response.status_code == 200:
                 response.set_data(altered(hit, _plain(response)))
+    return response
+
+
+def _another_user(call: Call, fault: Fault) -> None:
+    """An edit or a deletion by somebody else; nothing where the record is not there or can't be written."""
+    records = call.site.records
+    with call.site.faults.paused(), suppress(ApiError):
+        table = records.table(fault.object or "")
+        key, value = records.key(table, fault.field or ""), fault.value or ""
+        encode = call.site.store.codec.encode
+        for rid in [value] if key.name == "Id" else [encode(r) for r in records.find(table, key, value)]:
+            if fault.changes is None:
+                records.delete(table, rid)
+            else:
+                records.update(table, rid, dict(fault.changes))
+
+
+def _limits(response: Response, share: float) -> Response:
+    limits = json.loads(_plain(response))
+    if response.status_code == 200:
+        for limit in limits.values():
+            limit["Remaining"] = int(limit["Max"] * share)
+        response.set_data(_packed(limits))
+    return response
+
+
+def _told(response: Response, **items: Any) -> Response:
+    """The reply with some items of its JSON object changed, where it has them."""
+    body = json.loads(_plain(response))
+    response.set_data(_packed({**body, **{k: v for k, v in items.items() if k in body}}))
+    return response
+
+
+def _other_org(call: Call, response: Response) -> Response:
+    """The reply with another org's id for this one's, in text and in tokens. Such a token is let in."""
+    own = call.site.sessions.identity.organization_id
+    other = own[:14] + ALPHABET[(ALPHABET.index(own[14]) + 1) % len(ALPHABET)]
+    data = _plain(response)
+    changed = data.replace(own.encode(), (other + checksum(other)).encode()).replace(own[:15].encode(), other.encode())
+    if call.name == "token" and response.status_code == 200:
+        call.site.sessions.admit(json.loads(changed)["access_token"])
+    response.set_data(changed)
     return response
 
 
@@ -140,8 +192,14 @@ def _plain(response: Response) -> bytes:
 def _refusal(call: Call, fault: Fault) -> Response:
     status = fault.status or 500
     code, message = _TEXTS.get(status, ("UNKNOWN_EXCEPTION", "An unexpected error occurred"))
-    if fault.html:
+    if status in (204, 304):
+        response = nothing()
+        response.status_code = status
+    elif fault.html:
         response = Response(_PAGE, status=status, content_type="text/html; charset=UTF-8")
+    elif call.name == "token" and status < 500:
+        description = "authentication failure" if fault.message is None else fault.message
+        response = call.json({"error": fault.code or "invalid_grant", "error_description": description}, status)
     else:
         error = ApiError(status, fault.code or code, message if fault.message is None else fault.message)
         response = call.json(error.body, status)
@@ -174,5 +232,9 @@ def _items(response: Response, *, more: bool) -> Response:
             body["unexpected"] = None
         else:
             body.popitem()
-    response.set_data(json.dumps(body, separators=(",", ":"), ensure_ascii=False).encode())
+    response.set_data(_packed(body))
     return response
+
+
+def _packed(body: Any) -> bytes:
+    return json.dumps(body, separators=(",", ":"), ensure_ascii=False).encode("utf-8", "surrogatepass")
