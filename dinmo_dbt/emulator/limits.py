@@ -11,11 +11,13 @@ import threading
 from collections.abc import Callable
 from dataclasses import dataclass, replace
 from datetime import datetime
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from dinmo_dbt.emulator.errors import ApiError, EmulatorError
 from dinmo_dbt.emulator.settings import changed
-from dinmo_dbt.emulator.store import Store
+
+if TYPE_CHECKING:
+    from dinmo_dbt.emulator.store import Store
 
 RECORD_KB = 2
 _SAVED_EVERY = 50
