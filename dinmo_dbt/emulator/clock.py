@@ -59,7 +59,7 @@ class Clock:
     def set(self, moment: datetime) -> None:
         """Move to that moment, from 1970 to 4000."""
         with self._lock:
-            self._move(moment.astimezone(UTC))
+            self._move(moment)
 
     def stop(self) -> None:
         """Stand still at this moment."""
@@ -79,6 +79,7 @@ class Clock:
     def _move(self, moment: datetime) -> None:
         if not _FIRST <= moment < _LAST:
             raise EmulatorError(f"clock: goes from {_FIRST.year} to {_LAST.year}, not to {moment.isoformat()}")
+        moment = moment.astimezone(UTC)
         if self._stopped_at is not None:
             self._stopped_at = moment
         else:

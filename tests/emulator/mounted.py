@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import csv
 import io
+from collections.abc import Iterable
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
@@ -12,19 +13,30 @@ from werkzeug.test import Client, TestResponse
 
 from dinmo_dbt import emulator
 from dinmo_dbt.emulator.clock import Clock
+from dinmo_dbt.emulator.web import effect
+from dinmo_dbt.emulator.web.effect import Effect
 
 START = datetime(2026, 3, 1, 12, 0, 0, tzinfo=UTC)
 
 
 class Mounted:
-    """`api` calls the org's API, `control` its control endpoint; both with the org's own token."""
+    """`api` calls the org's API, `control` its control endpoint; both with the org's own token.
+
+    `effect` is what the last call left for a transport, which there is none of here.
+    """
 
     def __init__(self, schema: Path, data: Path | None = None, **options: Any) -> None:
         options.setdefault("clock", Clock(START))
         self.app = emulator.app(schema=schema, data=data, **options)
-        self.client = Client(self.app)
+        self.effect: Effect | None = None
+        self.client = Client(self._wire)
         self.token = self.app.identity.access_token
         self.version = "62.0"
+
+    def _wire(self, environ: dict[str, Any], start_response: Any) -> Iterable[bytes]:
+        body = self.app(environ, start_response)
+        self.effect = effect.taken(environ)
+        return body
 
     @property
     def clock(self) -> Clock:
@@ -37,7 +49,7 @@ class Mounted:
         return self.client.open(f"/services/data/v{self.version}{path}", method=method, headers=headers, **more)
 
     def control(self, method: str, path: str, body: Any = None, **more: Any) -> TestResponse:
-        headers = {"Authorization": f"Bearer {self.token}", **more.pop("headers", {})}
+        headers = {"Authorization": f"Bearer {self.app.identity.access_token}", **more.pop("headers", {})}
         if body is not None:
             more["json"] = body
         return self.client.open(f"/emulator{path}", method=method, headers=headers, **more)
