@@ -12,7 +12,6 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Unpack
 
 from dinmo_dbt.emulator.bulk.pace import Pace
-from dinmo_dbt.emulator.bulk.pace import Pace
 from dinmo_dbt.emulator.clock import Clock
 from dinmo_dbt.emulator.errors import EmulatorError, FolderInUse, RecordsError, SchemaError
 from dinmo_dbt.emulator.faults.fault import Fault
@@ -29,7 +28,6 @@ __all__ = [
     "FolderInUse",
     "Limits",
     "OrgOptions",
-    "Pace",
     "Pace",
     "RecordsError",
     "SchemaError",

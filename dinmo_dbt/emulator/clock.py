@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import json
 import math
 import threading
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from datetime import UTC, datetime, timedelta
 
@@ -29,6 +30,7 @@ class Clock:
         self._local = threading.local()
         self._stopped_at = stopped_at.astimezone(UTC) if stopped_at is not None else None
         self._offset = timedelta()
+        self.moved: Callable[[], None] = lambda: None  # called after each change
 
     def __call__(self) -> datetime:
         moment: datetime | None = getattr(self._local, "moment", None)
@@ -50,21 +52,37 @@ class Clock:
         finally:
             self._local.moment = None
 
+    def text(self) -> str:
+        """How the clock goes, to keep: `kept` reads it back in another process."""
+        with self._lock:
+            stopped = self._stopped_at.isoformat() if self._stopped_at is not None else None
+            return json.dumps({"stopped_at": stopped, "offset_s": self._offset.total_seconds()})
+
+    @classmethod
+    def kept(cls, text: str) -> Clock:
+        read = json.loads(text)
+        clock = cls(datetime.fromisoformat(read["stopped_at"]) if read["stopped_at"] else None)
+        clock._offset = timedelta(seconds=read["offset_s"])
+        return clock
+
     def advance(self, seconds: float) -> None:
         """Move by `seconds`, backwards too: jobs then wait until their moment comes again."""
         span(abs(seconds), "clock: seconds, forwards or backwards,")
         with self._lock:
             self._move(self._now() + timedelta(seconds=seconds))
+        self.moved()
 
     def set(self, moment: datetime) -> None:
         """Move to that moment, from 1970 to 4000."""
         with self._lock:
             self._move(moment)
+        self.moved()
 
     def stop(self) -> None:
         """Stand still at this moment."""
         with self._lock:
             self._stopped_at = self._now()
+        self.moved()
 
     def run(self) -> None:
         """Go on from the moment it stood at."""
@@ -72,6 +90,7 @@ class Clock:
             if self._stopped_at is not None:
                 self._offset = self._stopped_at - datetime.now(UTC)
                 self._stopped_at = None
+        self.moved()
 
     def _now(self) -> datetime:
         return self._stopped_at if self._stopped_at is not None else datetime.now(UTC) + self._offset

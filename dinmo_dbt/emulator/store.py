@@ -314,6 +314,10 @@ class Store:
         row = self.reading().execute("SELECT value FROM meta WHERE key = ?", (key,)).fetchone()
         return row[0] if row else None
 
+    def set_meta(self, key: str, value: str) -> None:
+        with self.writing() as db:
+            db.execute("INSERT OR REPLACE INTO meta VALUES (?, ?)", (key, value))
+
     def job_id(self, number: int, kind: str = "750") -> str:
         """A job's 18-character id, made like a record's."""
         id15 = f"{kind}{self._instance}{base62(number, 9)}"

@@ -3,17 +3,21 @@
 from __future__ import annotations
 
 import threading
+import time
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import pytest
 
 from dinmo_dbt.emulator.bulk.pace import Pace
 from dinmo_dbt.emulator.errors import EmulatorError
 
+from .conftest import Org
 from .mounted import Mounted, names
 
 Mount = Callable[..., Mounted]
+Launch = Callable[..., Org]
 BIG = names(25_000)
 
 
@@ -233,3 +237,85 @@ def test_what_is_carried_out_late_happens_at_its_moment(mount: Mount) -> None:
     assert org.info(job)["systemModstamp"] == "2026-03-01T12:01:05.000+0000"
     (row,) = org.rows(job, "successfulResults")
     assert org.get(f"/sobjects/Account/{row['sf__Id']}")["CreatedDate"] == "2026-03-01T12:01:05.000+0000"
+
+
+def control(org: Org, method: str, path: str, body: Any = None) -> Any:
+    reply = org.http.request(method, f"{org.url}/emulator{path}", json=body)
+    assert reply.status_code == 200, reply.text
+    return reply.json()
+
+
+def killed(org: Org) -> None:
+    org.process.kill()
+    org.process.wait(timeout=10)
+
+
+def test_a_killed_server_keeps_a_queued_job_its_fate_and_its_clock(launch: Launch, tmp_path: Path) -> None:
+    org = launch(data=tmp_path)
+    control(org, "POST", "/clock/advance", {"seconds": 9 * 86_400})
+    control(org, "POST", "/pace", {"queue_s": 3600})
+    control(org, "POST", "/faults", {"kind": "job_failed", "row": 12_345})
+    job = org.open_job("insert", "Account")
+    org.put(job, BIG)
+    org.close_job(job)
+    killed(org)
+    again = launch(data=tmp_path)
+    assert again.get(f"/jobs/ingest/{job}").json()["state"] == "UploadComplete"
+    control(again, "POST", "/clock/advance", {"seconds": 3600})
+    info = again.wait(job)
+    assert (info["state"], info["numberRecordsProcessed"]) == ("Failed", 12_200)
+    assert again.results(job, "unprocessedrecords") == names(12_800, 12_200)
+    assert again.results(job, "successfulResults").count('"true"') == 12_200
+
+
+def test_a_killed_server_goes_on_in_the_middle_of_a_job_to_its_fate(launch: Launch, tmp_path: Path) -> None:
+    org = launch(data=tmp_path)
+    control(org, "POST", "/pace", {"batch_s": 3600})
+    control(org, "POST", "/faults", {"kind": "job_aborted", "row": 20_400})
+    job = org.open_job("insert", "Account")
+    org.put(job, BIG)
+    org.close_job(job)
+    deadline = time.monotonic() + 20
+    while org.get(f"/jobs/ingest/{job}").json()["numberRecordsProcessed"] < 10_000:
+        assert time.monotonic() < deadline
+        time.sleep(0.02)
+    killed(org)
+    info = (again := launch(data=tmp_path)).wait(job)
+    assert (info["state"], info["numberRecordsProcessed"]) == ("Aborted", 20_400)
+    assert again.get("/query", params={"q": "SELECT COUNT() FROM Account"}).json()["totalSize"] == 20_400
+    assert again.results(job, "unprocessedrecords") == names(4600, 20_400)
+
+
+def test_a_killed_server_keeps_a_stopped_clock_and_forgets_faults_and_locks(launch: Launch, tmp_path: Path) -> None:
+    org = launch(data=tmp_path)
+    rid = org.create("Account", {"Name": "a"})
+    control(org, "POST", "/clock/stop", {})
+    control(org, "POST", "/clock/set", {"now": "2030-01-01T00:00:00Z"})
+    control(org, "POST", "/faults", {"kind": "request_lost"})
+    control(org, "POST", "/locks", {"ids": [rid], "seconds": 10**6})
+    killed(org)
+    again = launch(data=tmp_path)
+    assert control(again, "GET", "/clock") == {"now": "2030-01-01T00:00:00.000000+00:00", "stopped": True}
+    assert control(again, "GET", "/faults") == {"faults": []} and control(again, "GET", "/locks") == {"locks": {}}
+
+
+def test_a_job_aborted_in_the_queue_has_all_its_rows_left(mount: Mount) -> None:
+    org = mount(pace=Pace(queue_s=60))
+    job = org.job("Account", names(3))
+    assert org.close_job(job, "Aborted").status_code == 200
+    org.clock.advance(3600)
+    info = org.info(job)
+    assert (info["state"], info["numberRecordsProcessed"], org.count("Account")) == ("Aborted", 0, 0)
+    assert org.results(job, "unprocessedrecords") == names(3)
+    assert org.api("DELETE", f"/jobs/ingest/{job}").status_code == 204
+
+
+def test_a_clock_set_back_makes_a_job_wait_and_nothing_is_done_twice(mount: Mount) -> None:
+    org = mount(pace=Pace(batch_s=60))
+    job = org.job("Account", BIG)
+    org.clock.advance(60)
+    assert org.info(job)["numberRecordsProcessed"] == 10_000
+    org.clock.advance(-3600)
+    assert org.info(job)["numberRecordsProcessed"] == 10_000
+    org.clock.advance(3600 + 120)
+    assert (org.info(job)["state"], org.count("Account")) == ("JobComplete", 25_000)

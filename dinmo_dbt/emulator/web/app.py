@@ -54,7 +54,7 @@ class App:
     poll Salesforce; with a stopped clock, or a `pace` by poll, there is no thread and calls carry jobs on.
     `batch_delay_s` is `Pace.batch_s` where no pace is given. The keywords are those of OrgOptions.
 
-    `faults`, `clock`, `limits`, `pace`, `lock`, `locks`, `calls`, `change_schema` are what `/emulator/...` offers over HTTP.
+    `faults`, `clock`, `limits`, `pace`, `lock`, `locks`, `calls`, `change_schema` are what `/emulator/...` offers.
     """
 
     def __init__(
@@ -68,7 +68,7 @@ class App:
         self._store = Store(data, source, seed=seed)
         try:
             self.drift = Drift(self._store, source)
-            self.clock = clock = clock or Clock()
+            self.clock = clock = clock or self._own_clock()
             self.faults = Faults(lambda: self._store.schema)
             self.calls = Calls()
             org = Org(self._store, clock)
@@ -137,6 +137,13 @@ class App:
         self.site.worker.close()
         self.site.usage.save()
         self._store.close()
+
+    def _own_clock(self) -> Clock:
+        """The folder's own clock: moved or stopped, it stays so over a restart, and jobs with it."""
+        kept = self._store.meta("clock")
+        clock = Clock.kept(kept) if kept is not None else Clock()
+        clock.moved = lambda: self._store.set_meta("clock", clock.text())
+        return clock
 
     def _wake(self) -> None:
         self.site.worker.wake()

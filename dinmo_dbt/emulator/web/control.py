@@ -15,7 +15,7 @@
     DELETE /emulator/locks             release them all
     GET    /emulator/pace              how jobs go on
     POST   /emulator/pace              {"by": "poll"}
-    GET    /emulator/schema            what was changed in the schema while the org ran, and what is not as in its source
+    GET    /emulator/schema            what was changed in the schema meanwhile, and what is not as in its source
     POST   /emulator/schema            {"objects": {"Account": {"fields": {"Rating": {"access": "none"}}}}}
     DELETE /emulator/schema            back to the source
     GET    /emulator/calls             the last 200 calls of the API
