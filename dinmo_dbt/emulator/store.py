@@ -69,6 +69,14 @@ def fold(text: str | None) -> str | None:
     return text.lower() if isinstance(text, str) else text
 
 
+def folded_sql(column: str) -> str:
+    """`fold(column)` in SQL: the one spelling, which indexes and queries share.
+
+    Only text beyond ASCII, longer in bytes than in characters, needs Python to fold it.
+    """
+    return f"CASE WHEN length({column}) <> length(CAST({column} AS BLOB)) THEN fold({column}) ELSE lower({column}) END"
+
+
 def utc_now() -> datetime:
     return datetime.now(UTC)
 
@@ -164,6 +172,8 @@ class Store:
         connection.execute(f"PRAGMA cache_size = -{cache_kib}")
         connection.execute("PRAGMA wal_autocheckpoint = 8000")
         connection.execute("PRAGMA temp_store = MEMORY")
+        # Some builds overwrite with zeros what is deleted, which costs writes and protects nothing here.
+        connection.execute("PRAGMA secure_delete = OFF")
         return connection
 
     def _migrate(self, schema: Schema) -> None:
@@ -348,7 +358,7 @@ def _indexes(field: Field, table: str) -> Iterator[tuple[str, str]]:
     column = quoted(field.name)
     if field.indexed:
         if field.folded:
-            yield "fold", f"{table} (fold({column}))"
+            yield "folded", f"{table} ({folded_sql(column)})"
         else:
             yield "plain", f"{table} ({column})"
     elif field.type == "reference" and "User" not in field.reference_to:

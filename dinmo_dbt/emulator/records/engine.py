@@ -25,7 +25,7 @@ from dinmo_dbt.emulator.ids import COUNTER_BITS, COUNTER_MAX, MALFORMED, Ints
 from dinmo_dbt.emulator.records.recycle import recycle
 from dinmo_dbt.emulator.records.rules import Cell, Errors, Mask, Origin, convert
 from dinmo_dbt.emulator.schema.definitions import TEXT_TYPES, Field, Schema, SObject
-from dinmo_dbt.emulator.store import Store, Table, fold, quoted, stamp
+from dinmo_dbt.emulator.store import Store, Table, fold, folded_sql, quoted, stamp
 
 Operation = Literal["insert", "update", "upsert", "delete"]
 CHUNK_ROWS = 200
@@ -237,9 +237,9 @@ class Org:
         if not key.folded:
             match = f"{column} = k.value"
         elif key.matched_folded:
-            match = f"fold({column}) = k.value"
+            match = f"{folded_sql(column)} = k.value"
         else:
-            match = f"fold({column}) = fold(k.value) AND {column} = k.value"
+            match = f"{folded_sql(column)} = fold(k.value) AND {column} = k.value"
         # CROSS JOIN fixes the order: probe the index once per wanted value, never scan the table.
         sql = (
             f"SELECT k.value, t.rid FROM json_each(?) k CROSS JOIN {table.name} t ON {match} "
@@ -426,7 +426,7 @@ class Org:
     def _holders(self, db: sqlite3.Connection, table: Table, key: Field, wanted: list[Any]) -> dict[Any, list[int]]:
         """Living records that hold a unique value; the values come folded if the field is."""
         column = f"t.{quoted(key.name)}"
-        match = f"fold({column}) = k.value" if key.folded else f"{column} = k.value"
+        match = f"{folded_sql(column) if key.folded else column} = k.value"
         sql = f'SELECT k.value, t.rid FROM json_each(?) k CROSS JOIN {table.name} t ON {match} WHERE t."IsDeleted" = 0'
         found: dict[Any, list[int]] = {}
         for value, rid in db.execute(sql, (json.dumps(wanted, ensure_ascii=False),)):

@@ -15,7 +15,7 @@ from dinmo_dbt.emulator.ids import COUNTER_BITS
 from dinmo_dbt.emulator.schema.definitions import Field, SObject
 from dinmo_dbt.emulator.soql.sql import Sql
 from dinmo_dbt.emulator.soql.syntax import Node, Statement, not_emulated, words
-from dinmo_dbt.emulator.store import Store, quoted
+from dinmo_dbt.emulator.store import Store, folded_sql, quoted
 
 _LEVELS_MAX = 5
 _JOINS_MAX = 55  # child-to-parent relationships of one query; SQLite joins 64 tables
@@ -38,7 +38,7 @@ def column_sql(alias: str, target: Field) -> str:
 def compared_sql(alias: str, target: Field) -> str:
     """A field's value as conditions compare it: the one place that knows where folded text is found."""
     column = column_sql(alias, target)
-    return f"fold({column})" if target.folded else column
+    return folded_sql(column) if target.folded else column
 
 
 @dataclass(frozen=True, slots=True)
