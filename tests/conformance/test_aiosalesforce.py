@@ -90,7 +90,7 @@ def test_records(org: Org) -> None:
         await sf.sobject.delete("Customer__c", rid)
         with pytest.raises(SalesforceError) as caught:
             await sf.sobject.get("Customer__c", rid)
-        assert caught.value.error_code == "ENTITY_IS_DELETED"
+        assert caught.value.error_code == "NOT_FOUND"
         with pytest.raises(SalesforceError) as caught:
             await sf.sobject.create("Account", {})
         assert caught.value.error_code == "REQUIRED_FIELD_MISSING"

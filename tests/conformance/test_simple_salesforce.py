@@ -147,7 +147,7 @@ def test_records(sf: Salesforce) -> None:
     assert sf.Customer__c.upsert("Code__c/ss-2", {"Name": "new"}) == 201
     assert sf.Customer__c.get_by_custom_id("Code__c", "ss-2")["Name"] == "new"
     assert sf.Customer__c.delete(made["id"]) == 204
-    with pytest.raises(SalesforceResourceNotFound, match="ENTITY_IS_DELETED"):
+    with pytest.raises(SalesforceResourceNotFound, match="NOT_FOUND"):
         sf.Customer__c.get(made["id"])
 
 

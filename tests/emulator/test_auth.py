@@ -250,6 +250,20 @@ def test_userinfo_and_identity_name_the_user(org: Org) -> None:
     assert user["Username"] == org.line["username"]
     identity = requests.get(info["sub"], params={"oauth_token": org.line["access_token"]}, timeout=10).json()
     assert (identity["username"], identity["user_id"]) == (org.line["username"], info["user_id"])
+    assert identity["photos"].keys() == info["photos"].keys() == {"picture", "thumbnail"}
+    xml = org.http.get(info["sub"], params={"format": "xml"})
+    assert (xml.status_code, xml.json()[0]["errorCode"]) == (501, "NOT_EMULATED")
+
+
+def test_introspection_tells_a_living_token_from_a_dead_one(org: Org) -> None:
+    client = {"client_id": org.line["client_id"], "client_secret": org.line["client_secret"]}
+    url = f"{org.url}/services/oauth2/introspect"
+    alive = requests.post(url, data={**client, "token": org.line["access_token"]}, timeout=10).json()
+    assert (alive["active"], alive["username"]) == (True, org.line["username"])
+    assert alive["exp"] > alive["iat"]
+    assert requests.post(url, data={**client, "token": "x"}, timeout=10).json() == {"active": False}
+    stranger = requests.post(url, data={"token": org.line["access_token"]}, timeout=10)
+    assert (stranger.status_code, stranger.json()["error"]) == (400, "invalid_client_id")
 
 
 def test_a_revoked_token_is_dead(org: Org) -> None:

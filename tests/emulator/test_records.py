@@ -36,7 +36,7 @@ def test_create_read_update_delete(org: Org) -> None:
     assert org.get(f"/sobjects/Account/{rid}", params={"fields": "Name"}).json()["Name"] == "Acme 2"
     assert org.delete(f"/sobjects/Account/{rid}").status_code == 204
     assert refusal(org.delete(f"/sobjects/Account/{rid}"))[:2] == (404, "ENTITY_IS_DELETED")
-    assert org.get(f"/sobjects/Account/{rid}").status_code == 404
+    assert refusal(org.get(f"/sobjects/Account/{rid}"))[:2] == (404, "NOT_FOUND")
     assert org.query(f"SELECT Id FROM Account WHERE Id = '{rid}'") == []
     assert org.query(f"SELECT Id, IsDeleted FROM Account WHERE Id = '{rid}'", "queryAll")[0]["IsDeleted"] is True
 

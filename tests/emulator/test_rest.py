@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from datetime import UTC, datetime, timedelta
 from typing import Any
 
@@ -9,6 +10,7 @@ import pytest
 import requests
 
 from .conftest import Org
+from .mounted import Mounted
 
 
 def shown(moment: datetime) -> str:
@@ -113,6 +115,34 @@ def test_a_record_that_did_not_change_is_304(org: Org) -> None:
     assert org.get(f"/sobjects/Account/{rid}", headers={"If-Modified-Since": before}).json()["Name"] == "still"
 
 
+def test_describes_are_304_until_the_schema_changes(mount: Callable[..., Mounted]) -> None:
+    org = mount()
+    for path in ("/sobjects", "/sobjects/Account/describe/"):
+        since = {"If-Modified-Since": org.api("GET", path).headers["Last-Modified"]}
+        same = org.api("GET", path, headers=since)
+        assert (same.status_code, same.data) == (304, b"")
+        before = {"If-Modified-Since": "Sat, 1 Jan 2000 00:00:01 GMT"}
+        assert org.api("GET", path, headers=before).status_code == 200
+        org.app.change_schema({"objects": {"Customer__c": {"fields": {"Plan__c": None}}}})
+        assert org.api("GET", path, headers=since).status_code == 200
+        org.app.drift.clear()
+
+
+def test_what_a_request_may_weigh_and_which_versions_are_retired(org: Org) -> None:
+    assert org.get("/limits", headers={"X-Long": "x" * 17_000}).status_code == 431
+    assert org.http.get(f"{org.url}/services/data/v20.0/sobjects").status_code == 410
+    assert org.http.get(f"{org.url}/services/data/v99.0/sobjects").status_code == 404
+
+
+@pytest.mark.parametrize(
+    "path", ["/services/async/62.0/job", "/services/Soap/u/62.0", "/services/oauth2/authorize", "/secur/frontdoor.jsp"]
+)
+def test_what_is_not_emulated_is_named_also_to_those_without_a_session(org: Org, path: str) -> None:
+    reply = requests.get(org.url + path, timeout=10)
+    assert (reply.status_code, reply.json()[0]["errorCode"]) == (501, "NOT_EMULATED")
+    assert path.rpartition("/")[2] in reply.json()[0]["message"]
+
+
 def test_updated_and_deleted_records_of_a_span(org: Org) -> None:
     now = datetime.now(UTC)
     span = {"start": shown(now - timedelta(hours=1)), "end": shown(now + timedelta(hours=1))}
@@ -144,6 +174,6 @@ def test_a_collection_may_change_its_object_nine_times(org: Org) -> None:
     assert refusal(org.post("/composite/sobjects", records(11))) == (400, "LIMIT_EXCEEDED")
 
 
-@pytest.mark.parametrize("version", ["30.0", "68.0", "62", "62.1", "x"])
+@pytest.mark.parametrize("version", ["6.0", "68.0", "62", "62.1", "x"])
 def test_an_api_version_that_is_not_offered(org: Org, version: str) -> None:
     assert refusal(org.http.get(f"{org.url}/services/data/v{version}/limits")) == (404, "NOT_FOUND")

@@ -150,10 +150,7 @@ class Records:
         found: list[Json | None] = []
         for text in ids:
             rid = self._store.codec.decode(text)
-            try:
-                found.append(read_record(self._store, table, rid, fields, base) if rid != MALFORMED else None)
-            except ApiError:  # in the recycle bin
-                found.append(None)
+            found.append(read_record(self._store, table, rid, fields, base) if rid != MALFORMED else None)
         return found
 
     def load(self, table: Table, columns: list[Column], count: int) -> Outcome:

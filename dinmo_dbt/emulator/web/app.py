@@ -39,6 +39,7 @@ from dinmo_dbt.emulator.web import control, effect, faulty
 from dinmo_dbt.emulator.web.auth import OAuthError, Sessions
 from dinmo_dbt.emulator.web.call import Call, Site, checked_version
 from dinmo_dbt.emulator.web.calls import Calls, Seen
+from dinmo_dbt.emulator.web.freshness import Freshness
 from dinmo_dbt.emulator.web.names import call_name, shown_path
 from dinmo_dbt.emulator.web.routes import Handler, route_map, unknown
 
@@ -88,7 +89,7 @@ class App:
             self.site = Site(
                 clock=clock, store=self._store, org=org, records=recordcalls, sessions=sessions, jobs=jobs,
                 ingest=Ingest(self._store, org, jobs, processing, wake=self._wake, **common),
-                queries=queries, worker=worker, usage=usage, faults=self.faults,
+                queries=queries, worker=worker, usage=usage, faults=self.faults, freshness=Freshness(clock),
             )  # fmt: skip
             self._map = route_map()
             self._closed = False
@@ -226,6 +227,8 @@ class App:
         raw = str(request.environ.get("REQUEST_URI") or request.environ.get("RAW_URI") or request.full_path)
         if len(raw) > URI_BYTES_MAX:
             raise ApiError(414, "REQUEST_URI_TOO_LONG", "URI Too Long")
+        if len(raw) + sum(len(k) + len(v) for k, v in request.headers.items()) > URI_BYTES_MAX:
+            raise ApiError(431, "REQUEST_HEADER_FIELDS_TOO_LARGE", "Request Header Fields Too Large")  # text unverified
         path = raw.partition("?")[0]
         if "://" in path:
             path = "/" + path.split("/", 3)[-1]
@@ -239,7 +242,7 @@ class App:
             message = f"HTTP Method '{request.method}' not allowed. Allowed are {allowed}"
             raise ApiError(405, "METHOD_NOT_ALLOWED", message) from error
         except NotFound as error:
-            if path.startswith("/services/") and not path.startswith("/services/oauth2"):
+            if path.startswith("/services/data/"):
                 self.site.sessions.check(request.headers.get("Authorization"))
             raise unknown(request, path) from error
         except HTTPException as error:

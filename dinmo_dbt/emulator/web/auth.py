@@ -26,6 +26,8 @@ from dinmo_dbt.emulator.store import Store, stamp
 # Salesforce allows 3 minutes and an unpublished skew; CumulusCI's token expires as it arrives.
 _SKEW_S = 300
 _LOGIN_HOSTS = re.compile(r"https://(login|test|[\w.-]+\.my)\.salesforce\.com/?")
+_SCOPE = "api id web"
+_SESSION_S = 7200  # what an org has when nobody chose otherwise: here only told, no session ends by it
 _JWT_GRANT = "urn:ietf:params:oauth:grant-type:jwt-bearer"
 
 
@@ -151,6 +153,19 @@ class Sessions:
             case _:
                 raise OAuthError("unsupported_grant_type", "grant type not supported")
 
+    def introspected(self, form: Mapping[str, str], authorization: str | None, url: str) -> dict[str, Any]:
+        """Answer `/services/oauth2/introspect` (RFC 7662). The fields beyond that standard's are unverified."""
+        self._check_client(form, authorization)
+        token = form.get("token", "")
+        if not self._lives(token):
+            return {"active": False}
+        who, used = self.identity, int(self._used[token].timestamp())
+        return {
+            "active": True, "scope": _SCOPE, "client_id": who.client_id, "username": who.username,
+            "sub": f"{url}/id/{who.organization_id}/{who.user_id}", "token_type": "access_token",
+            "exp": used + (self._session_s or _SESSION_S), "iat": used, "nbf": used,
+        }  # fmt: skip
+
     def _check_client(self, form: Mapping[str, str], authorization: str | None) -> None:
         client, secret = form.get("client_id", ""), form.get("client_secret", "")
         scheme, _, encoded = (authorization or "").partition(" ")
@@ -225,7 +240,7 @@ class Sessions:
             db.execute(sql, (token, stamp(now), refreshed))
         self._used[token] = now
         return {
-            "access_token": token, "scope": "api id web", "instance_url": url, "token_type": "Bearer",
+            "access_token": token, "scope": _SCOPE, "instance_url": url, "token_type": "Bearer",
             "id": f"{url}/id/{self.identity.organization_id}/{self.identity.user_id}",
         }  # fmt: skip
 
@@ -239,12 +254,13 @@ class Sessions:
         """The OpenID userinfo reply."""
         who = self.identity
         rest = f"{url}/services/data/v{{version}}"
+        photos = {"picture": f"{url}/profilephoto/005/F", "thumbnail": f"{url}/profilephoto/005/T"}
         return {
             "sub": f"{url}/id/{who.organization_id}/{who.user_id}", "user_id": who.user_id,
             "organization_id": who.organization_id, "preferred_username": who.username, "nickname": "admin",
             "name": "Emulator Admin", "email": who.username, "email_verified": True, "given_name": "Emulator",
-            "family_name": "Admin", "zoneinfo": "Etc/UTC", "photos": {}, "profile": f"{url}/{who.user_id}",
-            "picture": "", "address": {"country": "US"}, "is_salesforce_integration_user": False,
+            "family_name": "Admin", "zoneinfo": "Etc/UTC", "photos": photos, "profile": f"{url}/{who.user_id}",
+            "picture": photos["picture"], "address": {"country": "US"}, "is_salesforce_integration_user": False,
             "urls": {
                 "enterprise": f"{url}/services/Soap/c/{{version}}/{who.organization_id}",
                 "rest": f"{rest}/", "sobjects": f"{rest}/sobjects/", "query": f"{rest}/query/",
@@ -266,8 +282,8 @@ class Sessions:
             "organization_id": info["organization_id"], "username": info["preferred_username"],
             "nick_name": info["nickname"], "display_name": info["name"], "email": info["email"],
             "email_verified": True, "first_name": "Emulator", "last_name": "Admin", "timezone": "Etc/UTC",
-            "active": True, "user_type": "STANDARD", "language": "en_US", "locale": "en_US", "utcOffset": 0,
-            "urls": urls, "is_app_installed": True,
+            "photos": info["photos"], "active": True, "user_type": "STANDARD", "language": "en_US",
+            "locale": "en_US", "utcOffset": 0, "urls": urls, "is_app_installed": True,
         }  # fmt: skip
 
 

@@ -22,8 +22,10 @@ from dinmo_dbt.emulator.records.calls import Json, Records
 from dinmo_dbt.emulator.records.engine import Org
 from dinmo_dbt.emulator.store import Store
 from dinmo_dbt.emulator.web.auth import Sessions
+from dinmo_dbt.emulator.web.freshness import Freshness
 
 FIRST_VERSION, LAST_VERSION = 31, 67
+_RETIRED_VERSIONS = range(7, FIRST_VERSION)
 _GZIP_BYTES_MIN = 2048
 
 
@@ -42,6 +44,7 @@ class Site:
     worker: Worker
     usage: Usage
     faults: Faults
+    freshness: Freshness
 
 
 @dataclass(slots=True)
@@ -143,8 +146,13 @@ def names_of(text: str | None) -> list[str] | None:
 
 
 def checked_version(text: str) -> str:
-    """The path's API version, or Salesforce's 404."""
+    """The path's API version, or Salesforce's 404; 410 for one that is retired (REST errorcodes.htm).
+
+    Which are retired, and the code and text of the 410, are unverified.
+    """
     number, dot, zero = text.partition(".")
+    if number.isdigit() and zero == "0" and int(number) in _RETIRED_VERSIONS:
+        raise ApiError(410, "GONE", f"API version {text} is retired")
     if not number.isdigit() or not dot or zero != "0" or not FIRST_VERSION <= int(number) <= LAST_VERSION:
         raise not_found()
     return text

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from werkzeug.wrappers import Response
 
-from dinmo_dbt.emulator.errors import not_found
+from dinmo_dbt.emulator.errors import not_emulated, not_found
 from dinmo_dbt.emulator.web.call import FIRST_VERSION, LAST_VERSION, Call
 
 _SEASONS = ("Summer", "Winter", "Spring")
@@ -27,6 +27,11 @@ def token(call: Call) -> Response:
     return response
 
 
+def introspect(call: Call) -> Response:
+    form = call.request.form.to_dict()
+    return call.json(call.site.sessions.introspected(form, call.request.headers.get("Authorization"), call.own_url))
+
+
 def userinfo(call: Call) -> Response:
     return _no_session(call) or call.json(call.site.sessions.userinfo(call.own_url))
 
@@ -35,6 +40,9 @@ def identity(call: Call, organization: str, user: str) -> Response:
     refused = _no_session(call)
     if refused is not None:
         return refused
+    asked = call.request.args.get("format", "json"), call.request.headers.get("Accept", "")
+    if asked[0] != "json" or asked[1].startswith(("application/xml", "text/xml")):
+        raise not_emulated("identity URLs in another format than JSON")
     who = call.site.sessions.identity
     if organization[:15] != who.organization_id[:15] or user[:15] != who.user_id[:15]:
         raise not_found()

@@ -11,17 +11,31 @@ from dinmo_dbt.emulator.errors import ApiError, not_emulated, not_found
 from dinmo_dbt.emulator.records import replication
 from dinmo_dbt.emulator.records.calls import Json, SeveralError
 from dinmo_dbt.emulator.schema import describe
+from dinmo_dbt.emulator.schema.definitions import Schema
 from dinmo_dbt.emulator.soql.run import PAGE_ROWS, more_rows, run_query
 from dinmo_dbt.emulator.web.call import Call, names_of, nothing
 
 
 def global_describe(call: Call) -> Response:
-    return call.json(describe.global_describe(call.site.store.schema, call.base))
+    schema = call.site.store.schema
+    return _unless_known(call, schema) or _described(call, schema, describe.global_describe(schema, call.base))
 
 
 def describe_object(call: Call, name: str) -> Response:
+    schema = call.site.store.schema
     sobject = call.site.records.table(name).sobject
-    return call.json(describe.describe(call.site.store.schema, sobject, call.base))
+    return _unless_known(call, schema) or _described(call, schema, describe.describe(schema, sobject, call.base))
+
+
+def _unless_known(call: Call, schema: Schema) -> Response | None:
+    """304 where the schema did not change after `If-Modified-Since`."""
+    return _unless_read_before(call, call.site.freshness.of(schema))
+
+
+def _described(call: Call, schema: Schema, body: Json) -> Response:
+    response = call.json(body)
+    response.last_modified = call.site.freshness.of(schema)
+    return response
 
 
 def sobject(call: Call, name: str) -> Response:
@@ -75,7 +89,7 @@ def record(call: Call, name: str, rid: str) -> Response:
 
 
 def _unless_read_before(call: Call, modified: datetime) -> Response | None:
-    """304 where the record did not change after `If-Modified-Since`."""
+    """304 where nothing changed after `If-Modified-Since`."""
     since = call.request.if_modified_since
     return Response(status=304) if since is not None and modified <= since else None
 

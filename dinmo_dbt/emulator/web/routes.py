@@ -20,6 +20,7 @@ _ROUTES: tuple[tuple[str, str, Handler], ...] = (
     ("POST", "/services/oauth2/token", discovery.token),
     ("GET,POST", "/services/oauth2/userinfo", discovery.userinfo),
     ("GET,POST", "/services/oauth2/revoke", discovery.revoke),
+    ("POST", "/services/oauth2/introspect", discovery.introspect),
     ("GET,POST", "/id/<organization>/<user>", discovery.identity),
     ("GET", _V, discovery.resources),
     ("GET", f"{_V}/limits", discovery.limits),
@@ -52,7 +53,8 @@ _ROUTES: tuple[tuple[str, str, Handler], ...] = (
     ("GET", f"{_V}/jobs/query/<job>/resultPages", jobs.query_result_pages),
 )
 _NOT_EMULATED = ("composite", "async", "Soap", "search", "parameterizedSearch", "analytics", "chatter", "tooling",
-                 "actions", "apexrest", "process", "quickActions", "recent", "theme", "ui-api")  # fmt: skip
+                 "actions", "apexrest", "process", "quickActions", "recent", "tabs", "theme", "ui-api")  # fmt: skip
+_PAGES = ("secur", ".well-known")
 
 
 def route_map() -> Map:
@@ -64,6 +66,8 @@ def route_map() -> Map:
 def unknown(request: Request, path: str) -> ApiError:
     """A path of Salesforce's that this server does not have is named; anything else is Salesforce's 404."""
     parts = path.strip("/").split("/")
+    if parts[0] in _PAGES or parts[:2] == ["services", "oauth2"]:
+        return not_emulated(f"{request.method} {path}")
     tail: Any = parts[3:] if parts[:2] == ["services", "data"] else parts[1:]
     if parts[:1] == ["services"] and tail and (tail[0] in _NOT_EMULATED):
         return not_emulated(f"{request.method} {'/'.join(tail)}")

@@ -19,7 +19,7 @@ test('one record: create, retrieve, update, destroy', async () => {
   const again = await customers.record(made.id).retrieve({ fields: ['Name', 'Amount__c'] });
   assert.deepEqual([again.Name, again.Amount__c], ['two', null]);
   assert.equal((await customers.destroy(made.id)).success, true);
-  await refused(customers.retrieve(made.id), 'ENTITY_IS_DELETED', 'entity is deleted', []);
+  await refused(customers.retrieve(made.id), 'NOT_FOUND', 'The requested resource does not exist');
   await refused(customers.destroy(made.id), 'ENTITY_IS_DELETED', 'entity is deleted', []);
 });
 
