@@ -46,10 +46,11 @@ class Fired:
 
 
 class Faults:
-    """Arm, look, disarm; the rest is for the org's own calls. What a fault names is looked up in the schema."""
+    """Arm, look, disarm; the rest is for the org's own calls. What a fault names is looked up in schema and calls."""
 
-    def __init__(self, schema: Callable[[], Schema]) -> None:
+    def __init__(self, schema: Callable[[], Schema], calls: tuple[str, ...]) -> None:
         self._schema = schema
+        self._calls = calls
         self._lock = threading.Lock()
         self._armed: list[_Armed] = []
         self._next = 1
@@ -57,7 +58,9 @@ class Faults:
         self.on_calls = self.on_jobs = self.on_rows = False
 
     def arm(self, fault: Fault) -> int:
-        """Arm it; its id. Raises EmulatorError for an object or a field that the org does not have."""
+        """Arm it; its id. Raises EmulatorError for a call, an object or a field that the org does not have."""
+        if not any(fnmatchcase(name, fault.calls) for name in self._calls):
+            raise EmulatorError(f"fault {fault.kind}: no call is named {fault.call}. Named: {', '.join(self._calls)}")
         _check_names(fault, self._schema())
         with self._lock:
             armed = _Armed(self._next, fault)

@@ -40,7 +40,7 @@ from dinmo_dbt.emulator.web.auth import OAuthError, Sessions
 from dinmo_dbt.emulator.web.call import Call, Site, checked_version
 from dinmo_dbt.emulator.web.calls import Calls, Seen
 from dinmo_dbt.emulator.web.freshness import Freshness
-from dinmo_dbt.emulator.web.names import call_name, shown_path
+from dinmo_dbt.emulator.web.names import call_name, every_name, shown_path
 from dinmo_dbt.emulator.web.routes import Handler, route_map, unknown
 
 URI_BYTES_MAX = 16_384
@@ -70,7 +70,8 @@ class App:
         try:
             self.drift = Drift(self._store, source)
             self.clock = clock = clock or self._own_clock()
-            self.faults = Faults(lambda: self._store.schema)
+            self._map = route_map()
+            self.faults = Faults(lambda: self._store.schema, every_name(self._map))
             self.calls = Calls()
             org = Org(self._store, clock)
             recordcalls = Records(self._store, org)
@@ -91,7 +92,6 @@ class App:
                 ingest=Ingest(self._store, org, jobs, processing, wake=self._wake, **common),
                 queries=queries, worker=worker, usage=usage, faults=self.faults, freshness=Freshness(clock),
             )  # fmt: skip
-            self._map = route_map()
             self._closed = False
             worker.tend()
         except BaseException:

@@ -6,10 +6,12 @@ import re
 from collections.abc import Callable, Mapping
 from typing import Any
 
+from werkzeug.routing import Map
 from werkzeug.wrappers import Request
 
 _SHOWN = ("version", "name", "key", "which")
 _ID = re.compile(r"[0-9A-Za-z]{15}(?:[0-9A-Za-z]{3})?")
+_IMPLIED = ("HEAD", "OPTIONS")
 _ARGUMENT = re.compile(r"[A-Za-z]{1,40}")
 
 # Of a handler's function and the method; a handler that is not here goes by its own name.
@@ -36,9 +38,19 @@ _NAMES: dict[str, dict[str, str]] = {
 
 def call_name(handler: Callable[..., Any], request: Request) -> str:
     """The name of a call. A close of an ingest job and an abort are both a PATCH: the body tells."""
-    method = "GET" if request.method == "HEAD" else request.method
-    name = _NAMES.get(handler.__name__, {}).get(method, handler.__name__)
+    name = _name(handler, "GET" if request.method == "HEAD" else request.method)
     return "ingest.abort" if name == "ingest.close" and b"Aborted" in request.get_data() else name
+
+
+def every_name(routes: Map) -> tuple[str, ...]:
+    """The names of all calls of these routes, and `ingest.rows`: the batches of a job, which faults meet too."""
+    rules = [(rule.endpoint, sorted(rule.methods or ())) for rule in routes.iter_rules()]
+    names = {_name(handler, method) for handler, methods in rules for method in methods if method not in _IMPLIED}
+    return tuple(sorted(names | {"ingest.abort", "ingest.rows"}))
+
+
+def _name(handler: Callable[..., Any], method: str) -> str:
+    return _NAMES.get(handler.__name__, {}).get(method, handler.__name__)
 
 
 def shown_path(rule: str, values: Mapping[str, str], request: Request) -> str:
