@@ -553,6 +553,7 @@ def test_calls_are_chosen_by_name_count_and_chance(mount: Mount) -> None:
         ({"kind": "record_edited", "object": "Account"}, "record_edited: needs changes"),
         ({"kind": "record_deleted", "object": "Account", "field": "Name", "value": "x"}, "Name finds no record"),
         ({"kind": "other_instance"}, "needs location"),
+        ({"kind": "slow", "call": "ingest.uplod"}, "no call is named ingest.uplod. Named: collections.create"),
         ({"kind": "chaos", "kinds": ["other_org"]}, "no kind other_org. It has: request_lost"),
     ],
 )
