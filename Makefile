@@ -11,16 +11,19 @@ FOUND = for each in $(PYTHON) python3.11 python3.12 python3.13 python3 python; d
 INSTALL = $(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test lint docs picture bench lock clean
+.PHONY: help demo test conformance-sf lint docs picture bench lock clean
 
 help:  ## This list.
-	@sed -n 's/^\([a-z][a-z]*\):.*## \(.*\)/\1|\2/p' $(MAKEFILE_LIST) | awk -F '|' '{printf "  make %-8s %s\n", $$1, $$2}'
+	@sed -n 's/^\([a-z-]*\):.*## \(.*\)/\1|\2/p' $(MAKEFILE_LIST) | awk -F '|' '{printf "  make %-14s %s\n", $$1, $$2}'
 
 demo: $(VENV)/.run  ## A dbt project reaches a local Salesforce org, then only its changes, then nothing.
 	@$(BIN)/dinmo-dbt demo
 
 test: lint  ## Everything CI runs: lint, types, import contracts, generated docs, tests.
 	$(BIN)/python -m pytest
+
+conformance-sf: $(VENV)/.dev  ## The Salesforce CLI against the emulator; installs 500 MB from npm the first time.
+	$(BIN)/python -m pytest tests/conformance/sf.py
 
 lint: $(VENV)/.dev  ## Format, lint, types, import contracts, generated docs; changes nothing.
 	$(BIN)/ruff check .
