@@ -112,7 +112,7 @@ def test_the_wheel_holds_the_package_and_the_sample_project_and_nothing_else(whe
     package = {name for name in tracked() if name.startswith("dinmo_dbt/")}
     sample = {f"dinmo_dbt/{name}" for name in tracked() if name.startswith("sample_dbt_project/")}
     assert held == package | sample
-    assert {"dinmo_dbt/py.typed", "dinmo_dbt/meta.schema.json", "dinmo_dbt/emulator/soql.lark"} <= held
+    assert {"dinmo_dbt/py.typed", "dinmo_dbt/meta.schema.json", "dinmo_dbt/emulator/soql/grammar.lark"} <= held
 
 
 def test_the_wheel_carries_licence_and_metadata(wheel: Path) -> None:
