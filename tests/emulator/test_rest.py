@@ -61,7 +61,8 @@ def test_a_method_that_is_not_there_names_those_that_are(org: Org) -> None:
     ("path", "what"),
     [
         ("/search?q=FIND", "GET search"), ("/recent", "GET recent"), ("/sobjects/Account/listviews", "listviews"),
-        ("/sobjects/Account/describe/layouts", "layouts"), ("/composite", "GET composite"),
+        ("/sobjects/Account/describe/layouts", "GET sobjects/Account/describe/layouts"),
+        ("/composite", "GET composite"), ("/connect/communities", "GET connect/communities"),
         ("/sobjects/Customer__c/{id}/Account__r", "a path along a relationship"),
         ("/query?explain=SELECT+Id+FROM+User", "query explain"),
     ],
@@ -135,7 +136,14 @@ def test_what_a_request_may_weigh_and_which_versions_are_retired(org: Org) -> No
 
 
 @pytest.mark.parametrize(
-    "path", ["/services/async/62.0/job", "/services/Soap/u/62.0", "/services/oauth2/authorize", "/secur/frontdoor.jsp"]
+    "path",
+    [
+        "/services/async/62.0/job",
+        "/services/Soap/u/62.0",
+        "/services/oauth2/authorize",
+        "/secur/frontdoor.jsp",
+        "/cometd/62.0",
+    ],
 )
 def test_what_is_not_emulated_is_named_also_to_those_without_a_session(org: Org, path: str) -> None:
     reply = requests.get(org.url + path, timeout=10)

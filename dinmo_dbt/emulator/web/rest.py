@@ -58,8 +58,9 @@ def deleted(call: Call, name: str) -> Response:
     return call.json(replication.deleted(call.site.store, table, span))
 
 
-def unavailable(call: Call, name: str, what: str) -> Response:
-    raise not_emulated(f"{call.request.method} sobjects/{name}/{what}")
+def unavailable(call: Call, **_: str) -> Response:
+    path = call.request.path.strip("/").partition("/sobjects/")[2]
+    raise not_emulated(f"{call.request.method} sobjects/{path}")
 
 
 def create_by_upsert(call: Call, name: str) -> Response:

@@ -53,8 +53,9 @@ _ROUTES: tuple[tuple[str, str, Handler], ...] = (
     ("GET", f"{_V}/jobs/query/<job>/resultPages", jobs.query_result_pages),
 )
 _NOT_EMULATED = ("composite", "async", "Soap", "search", "parameterizedSearch", "analytics", "chatter", "tooling",
-                 "actions", "apexrest", "process", "quickActions", "recent", "tabs", "theme", "ui-api")  # fmt: skip
-_PAGES = ("secur", ".well-known")
+                 "actions", "apexrest", "process", "quickActions", "recent", "tabs", "theme", "ui-api", "appMenu",
+                 "compactLayouts", "connect", "metadata")  # fmt: skip
+_PAGES = ("secur", ".well-known", "cometd")
 
 
 def route_map() -> Map:
