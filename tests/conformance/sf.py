@@ -19,7 +19,7 @@ from emulator.conftest import Org
 PACKAGES = ("@salesforce/cli@2.146.3", "node@24.21.0")
 QUIET = {
     "SF_DISABLE_TELEMETRY": "true", "SF_AUTOUPDATE_DISABLE": "true", "SF_SKIP_NEW_VERSION_CHECK": "true",
-    "SF_USE_GENERIC_UNIX_KEYCHAIN": "true", "SF_DISABLE_DNS_CHECK": "true", "SF_TARGET_ORG": "emu",
+    "SF_USE_GENERIC_UNIX_KEYCHAIN": "true", "SF_DISABLE_DNS_CHECK": "true",
 }  # fmt: skip
 Sf = Callable[..., Any]
 
@@ -51,8 +51,9 @@ def sf(packages: Path, org: Org, tmp_path_factory: pytest.TempPathFactory) -> Sf
     }  # fmt: skip
 
     def run(*command: str, fails: bool = False, **more: str) -> Any:
+        target = () if command[:2] == ("org", "login") else ("--target-org", org.line["username"])
         done = subprocess.run(
-            ["sf", *command, "--json"],
+            ["sf", *command, *target, "--json"],
             cwd=home,
             env={**environment, **more},
             capture_output=True,
@@ -65,7 +66,7 @@ def sf(packages: Path, org: Org, tmp_path_factory: pytest.TempPathFactory) -> Sf
 
     url = org.url.replace("127.0.0.1", "localhost")
     run(
-        "org", "login", "access-token", "--instance-url", url, "--no-prompt", "--alias", "emu",
+        "org", "login", "access-token", "--instance-url", url, "--no-prompt",
         SF_ACCESS_TOKEN=org.line["access_token"],
     )  # fmt: skip
     run.home, run.url = home, url  # type: ignore[attr-defined]
@@ -125,7 +126,7 @@ def test_bulk(sf: Sf) -> None:
     rows = [f"{rid},up{at}" for at, rid in enumerate(ids)]
     assert sf("data", "update", "bulk", "-f", write(sf, "up.csv", "Id,Name", *rows), *wait)["processedRecords"] == 4
     sf("data", "delete", "bulk", "-f", write(sf, "del.csv", "Id", *ids[:2]), *wait)
-    later = sf("data", "upsert", "bulk", "-f", good, "-i", "Code__c", "-s", "Account", "--async")["jobInfo"]["id"]
-    sf("data", "upsert", "resume", "-i", later, "-w", "2")
+    later = sf("data", "upsert", "bulk", "-f", good, "-i", "Code__c", "-s", "Account", "-w", "0")["jobInfo"]["id"]
+    sf("data", "upsert", "resume", "-i", later, "--wait", "2")
     assert sf("data", "bulk", "results", "-i", later)["processedRecords"] == 2
     assert sf("data", "import", "bulk", "-f", good, "-s", "Nope__c", "-w", "2", fails=True) == "INVALIDENTITY"
