@@ -7,7 +7,7 @@ from typing import Annotated
 import typer
 
 from dinmo_dbt import __version__
-from dinmo_dbt.cli import declared, demonstration, emulators, looking, options, states, syncing
+from dinmo_dbt.cli import declared, demonstration, emulators, importing, looking, options, states, syncing
 
 _EPILOG = (
     "Exit codes: 0 done, nothing rejected; 1 failed; 2 usage or configuration; 3 some rows rejected or invalid; "
@@ -39,9 +39,10 @@ def app() -> typer.Typer:
     state.command("move")(options.of_project(states.move, choosing=False))
     root.add_typer(state, name="state")
 
-    emulator = _group("Serve or reset a Salesforce org on localhost.")
+    emulator = _group("Serve a Salesforce org on localhost, reset it, import a real org's schema.")
     emulator.command("serve")(emulators.serve)
     emulator.command("reset")(emulators.reset)
+    emulator.command("import")(options.of_project(importing.import_schema, choosing=False))
     root.add_typer(emulator, name="emulator")
     return root
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shlex
 import sys
 from pathlib import Path
 from typing import Annotated, Any
@@ -64,7 +65,7 @@ def serve(
 
 
 def _existing(path: Path | None) -> Path | None:
-    return path if path is not None and path.is_dir() else None
+    return path if path is not None and path.exists() else None
 
 
 def _announce(told: dict[str, Any], *, as_json: bool) -> None:
@@ -73,7 +74,11 @@ def _announce(told: dict[str, Any], *, as_json: bool) -> None:
     else:
         sys.stdout.write(
             f"Salesforce emulator at {told['instance_url']}, org {told['organization_id']}, user {told['username']}\n"
-            f"  access token: {told['access_token']}\n  Ctrl-C stops it; the org stays in its data folder\n"
+            f"  access token: {told['access_token']}\n"
+            f"  {told['https_url']} needs its authority named, for Python or for Node:\n"
+            f"    export REQUESTS_CA_BUNDLE={shlex.quote(told['ca_file'])}\n"
+            f"    export NODE_EXTRA_CA_CERTS={shlex.quote(told['ca_file'])}\n"
+            "  Ctrl-C stops it; the org stays in its data folder\n"
         )
     sys.stdout.flush()
 

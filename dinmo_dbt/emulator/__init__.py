@@ -1,13 +1,14 @@
 """A Salesforce org on localhost, for tests, demos and CI: written from the wire reference, sharing no code with
 the client, saying what it does not do.
 
-`app` mounts in process, `serve` listens on a loopback port, `reset` empties a data folder. Importing this
-package is light; the server's libraries are imported by the call that needs them.
+`app` mounts in process, `serve` listens on a loopback port, `reset` empties a data folder, `import_source` and
+`import_describes` bring a real org's schema into a folder that these serve. Importing this package is light; the
+server's libraries are imported by the call that needs them.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Unpack
 
@@ -19,6 +20,7 @@ from dinmo_dbt.emulator.limits import Limits
 from dinmo_dbt.emulator.options import OrgOptions
 
 if TYPE_CHECKING:
+    from dinmo_dbt.emulator.schema.importing import Imported
     from dinmo_dbt.emulator.web.app import App
 
 __all__ = [
@@ -32,6 +34,8 @@ __all__ = [
     "RecordsError",
     "SchemaError",
     "app",
+    "import_describes",
+    "import_source",
     "reset",
     "serve",
 ]
@@ -79,6 +83,20 @@ def serve(
         schema=schema, data=data, records=records, port=port, https_port=https_port, standing=standing,
         exit_with_stdin=exit_with_stdin, announce=announce, **options,
     )  # fmt: skip
+
+
+def import_source(source: Path, folder: Path) -> Imported:
+    """Bring describe JSON, YAML documents or an SFDX tree into a schema folder; SchemaError if that can't be served."""
+    from dinmo_dbt.emulator.schema.importing import import_source
+
+    return import_source(source, folder)
+
+
+def import_describes(describes: Sequence[Mapping[str, Any]], folder: Path) -> Imported:
+    """Bring describe replies of a real org into a schema folder; SchemaError if the result can't be served."""
+    from dinmo_dbt.emulator.schema.importing import import_describes
+
+    return import_describes(describes, folder)
 
 
 def reset(data: Path) -> None:

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     import random
@@ -73,6 +73,12 @@ class SalesforceDestination:
     def disconnect(self) -> None:
         """Close the connections. The session is left alive: other processes may share it."""
         self._client.close()
+
+    def describe_reply(self, object_name: str) -> dict[str, Any]:
+        """The org's own describe of an object, whole; ConfigError DB301 if this user has no such object."""
+        from dinmo_dbt.salesforce.describe import reply
+
+        return reply(self._client, object_name)
 
     def describe(self, object_name: str) -> ObjectSchema:
         from dinmo_dbt.salesforce.describe import describe

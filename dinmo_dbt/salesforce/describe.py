@@ -14,15 +14,20 @@ from dinmo_dbt.salesforce.hosts import is_api_name
 
 def describe(client: Client, object_name: str) -> ObjectSchema:
     """The object's schema; ConfigError DB301, with the nearest names, if the org has no such object for this user."""
+    return parse(reply(client, object_name))
+
+
+def reply(client: Client, object_name: str) -> dict[str, Any]:
+    """The describe as Salesforce sends it; ConfigError DB301 as in `describe`."""
     if not is_api_name(object_name):
         raise _unknown(object_name, [])
     try:
-        content = client.simple.restful(f"sobjects/{object_name}/describe")
+        content: dict[str, Any] = client.simple.restful(f"sobjects/{object_name}/describe")
     except SalesforceRefusal as refusal:
         if refusal.status == 404 or refusal.salesforce_code == "INVALID_TYPE":
             raise _unknown(object_name, _object_names(client)) from None
         raise
-    return parse(content)
+    return content
 
 
 def parse(content: Any) -> ObjectSchema:

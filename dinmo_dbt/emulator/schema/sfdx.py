@@ -25,6 +25,7 @@ from dinmo_dbt.emulator.schema.declared import (
 )
 from dinmo_dbt.emulator.schema.definitions import SObject
 
+VALUE_SETS = ".globalValueSet-meta.xml"
 _NOT_RECORDS = ("__mdt", "__e", "__b", "__x")  # metadata, events, big and external objects hold no rows here
 _ON_DELETE = {"Cascade": "cascade", "Restrict": "restrict"}
 
@@ -124,10 +125,9 @@ def _picklist(root: Element, path: Path, value_sets: dict[str, tuple[Value, ...]
 
 
 def _global_value_sets(folder: Path) -> dict[str, tuple[Value, ...]]:
-    suffix = ".globalValueSet-meta.xml"
     return {
-        path.name.removesuffix(suffix): tuple(_values(_parse(path), "customValue"))
-        for path in sorted(folder.rglob(f"*{suffix}"))
+        path.name.removesuffix(VALUE_SETS): tuple(_values(_parse(path), "customValue"))
+        for path in sorted(folder.rglob(f"*{VALUE_SETS}"))
     }
 
 
