@@ -1,0 +1,102 @@
+"""The emulator's pages say what its code does: routes, faults, refusals; and their examples run."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+from werkzeug.routing import Map
+from werkzeug.test import EnvironBuilder
+from werkzeug.wrappers import Request
+
+from dinmo_dbt.emulator.web import control, routes
+from dinmo_dbt.emulator.web.names import call_name
+
+from .conftest import Org
+from .pages import Terminal, blocks, rows, text_of
+
+API, USE = "emulator-api.md", "emulator.md"
+STATES = ("exact", "approximate", "refused")
+_ENDPOINT = re.compile(r"`(GET|POST|PUT|PATCH|DELETE) ([^`]+)`")
+
+
+def endpoints(cell: str) -> list[tuple[str, str]]:
+    """The methods and paths of a cell, placeholders without their names."""
+    found = _ENDPOINT.findall(cell)
+    assert found, cell
+    return [(method, re.sub(r"\{\w+\}|(?<=/v)XX\.X", "{}", path)) for method, path in found]
+
+
+def served(served_routes: Map) -> dict[tuple[str, str], object]:
+    """Every method and path of the code as the pages write it, with its handler."""
+    found = {}
+    for rule in served_routes.iter_rules():
+        choice = re.search(r"<any\(([\w,]+)\):\w+>", rule.rule)
+        for chosen in choice[1].split(",") if choice else [""]:
+            path = rule.rule.replace(choice[0], chosen) if choice else rule.rule
+            path = re.sub(r"<[^>]+>", "{}", path).removeprefix("/services/data/v{}/")
+            for method in (rule.methods or set()) - {"HEAD", "OPTIONS"}:
+                found[method, path] = rule.endpoint
+    return found
+
+
+def named(method: str, handler: object) -> set[str]:
+    name = call_name(handler, Request(EnvironBuilder(method=method).get_environ()))  # type: ignore[arg-type]
+    return {name, "ingest.abort"} if name == "ingest.close" else {name}
+
+
+def test_each_route_of_the_api_has_a_row_and_each_row_a_route() -> None:
+    known = served(routes.route_map())
+    told = {(*endpoint, row[0].strip("`")) for row in rows(API, 4) for endpoint in endpoints(row[1])}
+    assert told == {(*place, name) for place, handler in known.items() for name in named(place[0], handler)}
+
+
+def test_each_row_says_exact_approximate_or_refused_and_how() -> None:
+    listed = rows(API, 4)
+    assert [row for row in listed if row[2] not in STATES or len(row[3]) < 3] == []
+    assert {row[2] for row in listed} == set(STATES)
+
+
+def test_each_route_of_the_control_endpoint_has_a_row_and_each_row_a_route() -> None:
+    table = re.search(r"## The control endpoint\n(.*?)(?=\n## |\Z)", text_of(USE), re.DOTALL)
+    assert table
+    told = {endpoint for line in re.findall(r"^\| (`.*?) \|", table[1], re.MULTILINE) for endpoint in endpoints(line)}
+    assert told == set(served(control._ROUTES))
+
+
+def test_each_refused_path_is_listed_and_refused_as_the_page_says(org: Org) -> None:
+    table = re.search(r"<!-- not emulated -->\n(.*?)<!-- end -->", text_of(API), re.DOTALL)
+    assert table
+    told = re.findall(r"`([^`]+)`", " ".join(re.findall(r"^\|(.*?)\|", table[1], re.MULTILINE)))
+    assert sorted(told) == sorted([*routes._NOT_EMULATED, *(f"/{page}" for page in routes._PAGES)])
+    for path in told:
+        reply = org.http.get(f"{org.url}{path}/x" if path.startswith("/") else f"{org.base}/{path}/x")
+        (error,) = reply.json()
+        assert (reply.status_code, error["errorCode"]) == (501, "NOT_EMULATED")
+        assert error["message"] == f"The dinmo-dbt emulator does not emulate GET {path}/x"
+
+
+def test_the_tables_of_the_page_name_what_soql_refuses(org: Org) -> None:
+    for clause in ("GROUP BY ROLLUP(Name)", "GROUP BY CUBE(Name)", "WITH SECURITY_ENFORCED", "USING SCOPE team"):
+        soql = f"SELECT COUNT(Id) FROM Account {clause}"
+        reply = org.get("/query", params={"q": soql})
+        assert reply.json()[0]["errorCode"] == "MALFORMED_QUERY"
+        assert "The dinmo-dbt emulator does not emulate" in reply.json()[0]["message"], soql
+    for function in ("FORMAT", "convertCurrency", "DISTANCE", "GEOLOCATION", "GROUPING"):
+        assert f"`{function}`" in text_of(API)
+        reply = org.get("/query", params={"q": f"SELECT {function}(Name) FROM Account"})
+        assert f"emulate the function {function.upper()}() in SOQL" in reply.json()[0]["message"]
+
+
+@pytest.fixture
+def terminal(tmp_path: Path) -> Iterator[Terminal]:
+    opened = Terminal(tmp_path)
+    yield opened
+    opened.close()
+
+
+def test_the_examples_of_the_page_run_and_print_what_it_says(terminal: Terminal) -> None:
+    for block in blocks(USE):
+        terminal.run(block)
