@@ -21,7 +21,10 @@ Data = Annotated[Path | None, typer.Option("--data", help="Folder that keeps the
 
 def serve(
     port: Annotated[int, typer.Option("--port", min=0, max=65535, help="0: any free port.")] = 0,
-    schema: Annotated[Path | None, typer.Option("--schema", help="SFDX source tree (force-app).")] = None,
+    https_port: Annotated[int, typer.Option("--https-port", min=0, max=65535, help="0: any free port.")] = 0,
+    schema: Annotated[
+        Path | None, typer.Option("--schema", help="SFDX tree, describe JSON, YAML, or a folder of these.")
+    ] = None,
     records: Annotated[Path | None, typer.Option("--records", help="Folder of <Object>.csv starting records.")] = None,
     data: Data = None,
     project_dir: options.ProjectDir = None,
@@ -48,13 +51,15 @@ def serve(
     if data is None:
         with Session(Flags(project_dir), Console(), offline=True) as session:
             config = session.project.emulator
-            schema, records, data = schema or config.schema, records or config.records, config.data
+            schema, records = schema or _existing(config.schema), records or _existing(config.records)
+            data = config.data
     try:
         emulator.serve(
-            schema=_existing(schema),
+            schema=schema,
             data=data,
-            records=_existing(records),
+            records=records,
             port=port,
+            https_port=https_port,
             standing=standing,
             exit_with_stdin=exit_with_stdin,
             batch_delay_s=batch_delay,
@@ -64,8 +69,9 @@ def serve(
         raise _told(error, data) from error
 
 
-def _existing(path: Path | None) -> Path | None:
-    return path if path is not None and path.exists() else None
+def _existing(path: Path) -> Path | None:
+    """A folder that the project need not have."""
+    return path if path.exists() else None
 
 
 def _announce(told: dict[str, Any], *, as_json: bool) -> None:
@@ -74,6 +80,7 @@ def _announce(told: dict[str, Any], *, as_json: bool) -> None:
     else:
         sys.stdout.write(
             f"Salesforce emulator at {told['instance_url']}, org {told['organization_id']}, user {told['username']}\n"
+            "  a browser sees its objects, jobs and last calls there\n"
             f"  access token: {told['access_token']}\n"
             f"  {told['https_url']} needs its authority named, for Python or for Node:\n"
             f"    export REQUESTS_CA_BUNDLE={shlex.quote(told['ca_file'])}\n"

@@ -47,7 +47,8 @@ class EmbeddedOrg:
 def _start(config: EmulatorConfig) -> subprocess.Popen[bytes]:
     command = [sys.executable, "-m", "dinmo_dbt", "emulator", "serve", "--port", "0", "--json", "--exit-with-stdin"]
     command += ["--private", "--data", str(config.data)]
-    command += ["--schema", str(config.schema), "--records", str(config.records)]
+    for flag, path in (("--schema", config.schema), ("--records", config.records)):
+        command += [flag, str(path)] if path.exists() else []
     # A session of its own: a Ctrl-C in the terminal reaches this process, which ends the child in its own time.
     return subprocess.Popen(
         command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.PIPE, start_new_session=True
