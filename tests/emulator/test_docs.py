@@ -2,22 +2,28 @@
 
 from __future__ import annotations
 
+import ast
+import json
 import re
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 from werkzeug.routing import Map
 from werkzeug.test import EnvironBuilder
 from werkzeug.wrappers import Request
 
+from dinmo_dbt.emulator import Fault
+from dinmo_dbt.emulator.faults.fault import KINDS, from_json
+from dinmo_dbt.emulator.faults.presets import PRESETS
 from dinmo_dbt.emulator.web import control, routes
 from dinmo_dbt.emulator.web.names import call_name
 
 from .conftest import Org
 from .pages import Terminal, blocks, rows, text_of
 
-API, USE = "emulator-api.md", "emulator.md"
+API, FAULTS, USE = "emulator-api.md", "emulator-faults.md", "emulator.md"
 STATES = ("exact", "approximate", "refused")
 _ENDPOINT = re.compile(r"`(GET|POST|PUT|PATCH|DELETE) ([^`]+)`")
 
@@ -97,6 +103,43 @@ def terminal(tmp_path: Path) -> Iterator[Terminal]:
     opened.close()
 
 
-def test_the_examples_of_the_page_run_and_print_what_it_says(terminal: Terminal) -> None:
-    for block in blocks(USE):
-        terminal.run(block)
+@pytest.mark.parametrize("page", [USE, FAULTS])
+def test_the_examples_of_a_page_run_and_print_what_it_says(terminal: Terminal, page: str) -> None:
+    for block in blocks(page):
+        if block.language != "json":
+            terminal.run(block)
+
+
+def test_each_kind_of_fault_has_a_row_and_each_row_a_kind() -> None:
+    told = {}
+    for kind, calls, settings, chance, _ in rows(FAULTS, 5):
+        needs = set(re.findall(r"\*\*`(\w+)`\*\*", settings))
+        told[kind.strip("`")] = calls.strip("`"), set(re.findall(r"`(\w+)`", settings)), needs, chance == "yes"
+    assert told == {name: (k.calls, set(k.takes), set(k.needs), k.by_chance) for name, k in KINDS.items()}
+
+
+def test_each_preset_is_listed_with_its_code() -> None:
+    told = {preset.strip("`"): code.strip("`") for preset, code in rows(FAULTS, 2)}
+    assert told == {name: error.code for name, error in PRESETS.items()}
+
+
+def test_each_kind_of_fault_has_an_example_in_json_and_the_same_in_python(org: Org) -> None:
+    by_json = [json.loads(line) for b in blocks(FAULTS) if b.language == "json" for line in b.text.splitlines()]
+    in_python = [fault for b in blocks(FAULTS) if b.language == "python" for fault in faults_of(b.text)]
+    assert [from_json(each) for each in by_json] == in_python
+    assert {fault.kind for fault in in_python} == set(KINDS)
+    for each in by_json:
+        assert org.http.post(f"{org.url}/emulator/faults", json=each).status_code == 200, each
+        assert org.http.delete(f"{org.url}/emulator/faults").json() == {"faults": []}
+
+
+def faults_of(code: str) -> list[Fault]:
+    """The faults that stand alone in a block."""
+    scope: dict[str, Any] = {"Fault": Fault}
+    found = []
+    for node in ast.parse(code).body:
+        if isinstance(node, ast.Assign) and isinstance(node.value, ast.Constant):
+            scope[ast.unparse(node.targets[0])] = node.value.value
+        elif isinstance(node, ast.Expr) and ast.unparse(node).startswith("Fault("):
+            found.append(eval(ast.unparse(node), scope))
+    return found
