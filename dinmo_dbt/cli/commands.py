@@ -39,7 +39,7 @@ def app() -> typer.Typer:
     state.command("move")(options.of_project(states.move, choosing=False))
     root.add_typer(state, name="state")
 
-    emulator = _group("Serve a Salesforce org on localhost, reset it, import a real org's schema.")
+    emulator = _group("Serve a Salesforce org on localhost, or reset it.")
     emulator.command("serve")(emulators.serve)
     emulator.command("reset")(emulators.reset)
     emulator.command("import")(options.of_project(importing.import_schema, choosing=False))
