@@ -62,7 +62,8 @@ def test_a_method_that_is_not_there_names_those_that_are(org: Org) -> None:
     [
         ("/search?q=FIND", "GET search"), ("/recent", "GET recent"), ("/sobjects/Account/listviews", "listviews"),
         ("/sobjects/Account/describe/layouts", "GET sobjects/Account/describe/layouts"),
-        ("/composite", "GET composite"), ("/connect/communities", "GET connect/communities"),
+        ("/composite", "GET composite"), ("/sobjects/User/005000000000001/password", "User/005000000000001/password"),
+        ("/connect/communities", "GET connect/communities"),
         ("/sobjects/Customer__c/{id}/Account__r", "a path along a relationship"),
         ("/query?explain=SELECT+Id+FROM+User", "query explain"),
     ],

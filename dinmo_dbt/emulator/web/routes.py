@@ -32,6 +32,7 @@ _ROUTES: tuple[tuple[str, str, Handler], ...] = (
     ("GET", f"{_V}/sobjects/<name>/deleted", rest.deleted),
     ("GET,POST", f"{_V}/sobjects/<name>/<any({_RESOURCES}):what>", rest.unavailable),
     ("GET", f"{_V}/sobjects/<name>/describe/<path:what>", rest.unavailable),
+    ("GET,POST,DELETE", f"{_V}/sobjects/User/<rid>/password", rest.unavailable),
     ("GET,PATCH,DELETE", f"{_V}/sobjects/<name>/<rid>", rest.record),
     ("POST", f"{_V}/sobjects/<name>/Id", rest.create_by_upsert),
     ("GET,PATCH,DELETE", f"{_V}/sobjects/<name>/<key>/<value>", rest.external),
