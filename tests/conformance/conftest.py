@@ -72,7 +72,10 @@ def node(node_packages: Callable[[str], Path], org: Org) -> Callable[..., subpro
     packages = node_packages("jsforce")
 
     def run(file: str, **environment: str) -> subprocess.CompletedProcess[str]:
-        told = {"ORG": json.dumps(org.line), "NODE_PATH": str(packages), **environment}
+        told = {
+            "ORG": json.dumps(org.line), "NODE_PATH": str(packages), "NODE_EXTRA_CA_CERTS": org.line["ca_file"],
+            **environment,
+        }  # fmt: skip
         return subprocess.run(
             ["node", "--test", "--test-reporter=tap", JSFORCE / file],
             env={**os.environ, **told}, capture_output=True, text=True, timeout=120,

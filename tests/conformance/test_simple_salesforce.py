@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import csv
 import io
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
@@ -24,6 +24,7 @@ from simple_salesforce import Salesforce
 from simple_salesforce.bulk2 import ColumnDelimiter, LineEnding
 from simple_salesforce.exceptions import (
     SalesforceAuthenticationFailed,
+    SalesforceError,
     SalesforceExpiredSession,
     SalesforceMalformedRequest,
     SalesforceMoreThanOneRecord,
@@ -167,6 +168,38 @@ def test_refusals(sf: Salesforce) -> None:
         sf.query("SELEKT Id FROM Account")
     with pytest.raises(SalesforceMalformedRequest, match="INVALID_TYPE"):
         sf.toolingexecute("query/?q=SELECT+Id+FROM+ApexClass")
+
+
+LEFT_OUT: dict[str, Callable[[Salesforce], Any]] = {
+    "SOSL search": lambda sf: sf.quick_search("x"),
+    "Apex REST": lambda sf: sf.apexecute("Mine"),
+    "layouts": lambda sf: sf.Account.describe_layout("012000000000000AAA"),
+    "passwords of users": lambda sf: sf.set_password(sf.query("SELECT Id FROM User")["records"][0]["Id"], "x"),
+    "Bulk API 1.0": lambda sf: sf.bulk.Account.insert([{"Name": "x"}]),
+    "composite requests": lambda sf: sf.restful("composite", method="POST", json={"compositeRequest": []}),
+}
+
+
+@pytest.mark.parametrize("what", LEFT_OUT)
+def test_what_is_left_out_is_refused_by_name(sf: Salesforce, what: str) -> None:
+    with pytest.raises(SalesforceError, match="The dinmo-dbt emulator does not emulate"):
+        LEFT_OUT[what](sf)
+
+
+def test_a_login_by_soap_is_refused(org: Org, login_session: requests.Session) -> None:
+    who = {"username": org.line["username"], "password": org.line["password"], "security_token": "x"}
+    with pytest.raises(SalesforceAuthenticationFailed):
+        Salesforce(**who, session=login_session)
+
+
+def test_collections(sf: Salesforce) -> None:
+    records = [{"attributes": {"type": "Account"}, "Name": f"collected {i}"} for i in range(3)]
+    made = sf.restful("composite/sobjects", method="POST", json={"allOrNone": True, "records": records})
+    ids = [each["id"] for each in made]
+    found = sf.restful("composite/sobjects/Account", params={"ids": ",".join(ids), "fields": "Name"})
+    assert [each["Name"] for each in found] == [f"collected {i}" for i in range(3)]
+    gone = sf.restful("composite/sobjects", method="DELETE", params={"ids": ",".join(ids)})
+    assert all(each["success"] for each in gone)
 
 
 def test_what_changed_and_what_was_deleted(sf: Salesforce) -> None:

@@ -23,7 +23,8 @@ function key(prefix = 'k') {
 async function refused(promise, errorCode, message, fields) {
   const error = await promise.then(() => assert.fail(`not refused: ${errorCode}`), (reason) => reason);
   assert.equal(error.errorCode, errorCode, `${error.errorCode}: ${error.message}`);
-  if (message !== undefined) assert.equal(error.message, message);
+  if (message instanceof RegExp) assert.match(error.message, message);
+  else if (message !== undefined) assert.equal(error.message, message);
   if (fields !== undefined) assert.deepEqual(error.data?.fields ?? error.fields, fields);
   return error;
 }

@@ -48,6 +48,14 @@ test('a stream of all records', async () => {
   assert.equal(some.records.length, 2500);
 });
 
+test('a stream of all records as CSV', async () => {
+  const source = conn.query(`SELECT Name, Amount__c FROM Customer__c WHERE Plan__c = '${mark}' ORDER BY Amount__c`);
+  const chunks = [];
+  for await (const chunk of source.stream('csv')) chunks.push(chunk);
+  const lines = Buffer.concat(chunks.map((each) => Buffer.from(each))).toString().trim().split('\n');
+  assert.deepEqual([lines.length, lines[0], lines[1]], [ROWS + 1, 'Name,Amount__c', 'row 0,0']);
+});
+
 test('the query builder', async () => {
   const found = await conn.sobject('Customer__c')
     .find({ $and: [{ Plan__c: mark }, { Amount__c: { $gte: 10 } }, { Amount__c: { $lt: 20 } }] }, 'Name, Amount__c, Account__r.Name')
