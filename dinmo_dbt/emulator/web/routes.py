@@ -53,9 +53,14 @@ _ROUTES: tuple[tuple[str, str, Handler], ...] = (
     ("GET", f"{_V}/jobs/query/<job>/results", jobs.query_results),
     ("GET", f"{_V}/jobs/query/<job>/resultPages", jobs.query_result_pages),
 )
-_NOT_EMULATED = ("composite", "async", "Soap", "search", "parameterizedSearch", "analytics", "chatter", "tooling",
-                 "actions", "apexrest", "process", "quickActions", "recent", "tabs", "theme", "ui-api", "appMenu",
-                 "compactLayouts", "connect", "metadata")  # fmt: skip
+# What else a real org lists as its resources, and the APIs beside the REST API.
+_NOT_EMULATED = frozenset(
+    "Soap actions analytics apexrest appMenu assistant async async-queries chatter commerce compactLayouts composite "
+    "connect consent contact-tracing dedupe domino eclair emailConnect event financialservices fingerprint folders "
+    "graphql industries iot jsonxform knowledgeManagement licensing localizedvalue match metadata mobile nouns "
+    "parameterizedSearch payments prechatForms process quickActions recent scheduling scrt search serviceTemplates "
+    "smartdatadiscovery support tabs theme tokenizer tooling ui-api wave".split()
+)
 _PAGES = ("secur", ".well-known", "cometd")
 
 
@@ -71,6 +76,6 @@ def unknown(request: Request, path: str) -> ApiError:
     if parts[0] in _PAGES or parts[:2] == ["services", "oauth2"]:
         return not_emulated(f"{request.method} {path}")
     tail: Any = parts[3:] if parts[:2] == ["services", "data"] else parts[1:]
-    if parts[:1] == ["services"] and tail and (tail[0] in _NOT_EMULATED):
+    if parts[:1] == ["services"] and tail and tail[0] in _NOT_EMULATED:
         return not_emulated(f"{request.method} {'/'.join(tail)}")
     return not_found()
