@@ -54,13 +54,15 @@ _ROUTES: tuple[tuple[str, str, Handler], ...] = (
     ("GET", f"{_V}/jobs/query/<job>/resultPages", jobs.query_result_pages),
 )
 # What else a real org lists as its resources, and the APIs beside the REST API.
-_NOT_EMULATED = frozenset(
-    "Soap actions analytics apexrest appMenu assistant async async-queries chatter commerce compactLayouts composite "
-    "connect consent contact-tracing dedupe domino eclair emailConnect event financialservices fingerprint folders "
-    "graphql industries iot jsonxform knowledgeManagement licensing localizedvalue match metadata mobile nouns "
-    "parameterizedSearch payments prechatForms process quickActions recent scheduling scrt search serviceTemplates "
-    "smartdatadiscovery support tabs theme tokenizer tooling ui-api wave".split()
-)
+_NOT_EMULATED = frozenset({
+    "Soap", "actions", "analytics", "apexrest", "appMenu", "assistant", "async", "async-queries",
+    "chatter", "commerce", "compactLayouts", "composite", "connect", "consent", "contact-tracing",
+    "dedupe", "domino", "eclair", "emailConnect", "event", "financialservices", "fingerprint",
+    "folders", "graphql", "industries", "iot", "jsonxform", "knowledgeManagement", "licensing",
+    "localizedvalue", "match", "metadata", "mobile", "nouns", "parameterizedSearch", "payments",
+    "prechatForms", "process", "quickActions", "recent", "scheduling", "search", "serviceTemplates",
+    "smartdatadiscovery", "support", "tabs", "theme", "tokenizer", "tooling", "ui-api", "wave",
+})  # fmt: skip
 _PAGES = ("secur", ".well-known", "cometd")
 
 
