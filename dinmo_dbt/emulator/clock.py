@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import math
 import threading
+import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from datetime import UTC, datetime, timedelta
@@ -71,6 +72,13 @@ class Clock:
         with self._lock:
             self._move(self._now() + timedelta(seconds=seconds))
         self.moved()
+
+    def wait(self, seconds: float) -> None:
+        """Let so much time pass: stopped, the clock is advanced at once; else the caller sleeps."""
+        if self.stopped:
+            self.advance(seconds)
+        else:
+            time.sleep(seconds)
 
     def set(self, moment: datetime) -> None:
         """Move to that moment, from 1970 to 4000."""

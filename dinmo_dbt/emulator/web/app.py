@@ -9,7 +9,7 @@ import re
 import time
 from collections.abc import Iterable
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 from urllib.parse import unquote
 
 from werkzeug.exceptions import ClientDisconnected, HTTPException, MethodNotAllowed, NotFound
@@ -42,6 +42,9 @@ from dinmo_dbt.emulator.web.calls import Calls, Seen
 from dinmo_dbt.emulator.web.freshness import Freshness
 from dinmo_dbt.emulator.web.names import call_name, every_name, shown_path
 from dinmo_dbt.emulator.web.routes import Handler, route_map, unknown
+
+if TYPE_CHECKING:
+    from dinmo_dbt.emulator.web.mounted import MountedAdapter
 
 URI_BYTES_MAX = 16_384
 _ALLOW_SAVE = re.compile(r"allowSave\s*=\s*true", re.IGNORECASE)
@@ -129,6 +132,15 @@ class App:
     def lock(self, ids: Iterable[str], seconds: float) -> None:
         """A user's transaction holds these records for a time on the clock (`locks` says which, and releases)."""
         self.locks.hold(ids, seconds)
+
+    def adapter(self) -> MountedAdapter:
+        """The org for a `requests.Session`, without a socket: `session.mount("https://acme.my.salesforce.com", ...)`.
+
+        Close the app, not the adapter. The control endpoint answers only under a loopback name.
+        """
+        from dinmo_dbt.emulator.web.mounted import MountedAdapter
+
+        return MountedAdapter(self)
 
     def close(self) -> None:
         """Stop after the batch in hand; what is unfinished goes on when the folder is opened again."""

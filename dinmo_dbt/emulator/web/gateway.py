@@ -14,9 +14,10 @@ from dinmo_dbt.emulator.web.effect import Effect
 
 _BODY_BYTES_IN_MEMORY = 1 << 20
 _TICK_S = 0.05
+HEADER_BYTES_MAX = 64 * 1024
 
 
-class _Request(HTTPRequest):
+class Request(HTTPRequest):
     """Takes a path with two slashes in front, which `sf` sends after a login by access token, as Salesforce does."""
 
     def __init__(self, server: Any, connection: Any) -> None:
@@ -24,7 +25,7 @@ class _Request(HTTPRequest):
 
 
 class Connection(HTTPConnection):
-    RequestHandlerClass = _Request
+    RequestHandlerClass = Request
 
 
 class Gateway(Gateway_10):
@@ -52,7 +53,7 @@ class Gateway(Gateway_10):
         if found.repeat and recorded is not None:
             handled_twice(self.req.server.wsgi_app, self.env, recorded)
         if found.delay_s:
-            self.req.server.halt.wait(found.delay_s)
+            self._waited(found.delay_s)
         if found.lost:
             self._drop()
         elif found.cut_after is not None:
@@ -77,11 +78,15 @@ class Gateway(Gateway_10):
         self.req.chunked_write = False
         self.req.close_connection = True
 
+    def _waited(self, seconds: float) -> bool:
+        """Let so much time pass; False when the server stops meanwhile."""
+        return not self.req.server.halt.wait(seconds)
+
     def _trickle(self, data: bytes, bytes_per_s: float) -> None:
         self.req.ensure_headers_sent()
         step = max(1, int(bytes_per_s * _TICK_S))
         for start in range(0, len(data), step):
-            if self.req.server.halt.wait(step / bytes_per_s):
+            if not self._waited(step / bytes_per_s):
                 self._drop()
                 return
             self.req.write(data[start : start + step])

@@ -21,12 +21,11 @@ from cheroot.wsgi import Server
 from dinmo_dbt.emulator.errors import EmulatorError, FolderInUse
 from dinmo_dbt.emulator.options import OrgOptions
 from dinmo_dbt.emulator.web.app import App
-from dinmo_dbt.emulator.web.gateway import Connection, Gateway
+from dinmo_dbt.emulator.web.gateway import HEADER_BYTES_MAX, Connection, Gateway
 from dinmo_dbt.emulator.web.tls import certificate
 
 _LOCK_WAIT_S = 10.0
 _LOCK_POLL_S = 0.05
-_HEADER_BYTES_MAX = 64 * 1024
 _THREADS = 8
 
 
@@ -127,7 +126,7 @@ def _listening(app: App, port: int, stop: threading.Event, pair: list[Path] | No
         ("127.0.0.1", port), app, numthreads=_THREADS, max=4 * _THREADS, request_queue_size=128,
         timeout=60, shutdown_timeout=5,
     )  # fmt: skip
-    server.max_request_header_size = _HEADER_BYTES_MAX
+    server.max_request_header_size = HEADER_BYTES_MAX
     server.ConnectionClass = Connection
     server.gateway = Gateway
     server.halt = stop  # type: ignore[attr-defined]  # read by Gateway
