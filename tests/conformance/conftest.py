@@ -13,6 +13,8 @@ from typing import NoReturn
 import pytest
 from emulator.conftest import Org, start, write_schema
 
+from .exercised import PAGE, Watch, told
+
 HERE = Path(__file__).parent
 JSFORCE = HERE / "jsforce"
 NODE_MIN = 18
@@ -28,6 +30,26 @@ def org(schema: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Org]
     running = start(schema=schema, data=tmp_path_factory.mktemp("data"))
     yield running
     running.stop()
+
+
+@pytest.fixture(scope="module", autouse=True)
+def exercised(request: pytest.FixtureRequest) -> Iterator[None]:
+    """After all tests of a client's module: the page says of it what the org saw, no more and no less."""
+    client = getattr(request.module, "CLIENT", None)
+    if client is None:
+        yield
+        return
+    watch = Watch(request.getfixturevalue("org"))
+    yield
+    seen = watch.end()
+    if seen and _whole(request.config):
+        assert seen == told(client), f"docs/{PAGE}: the calls of {client} are {seen}"
+
+
+def _whole(config: pytest.Config) -> bool:
+    """Whether all tests of each module run, and not some chosen ones."""
+    chosen = any(config.getoption(name) for name in ("keyword", "markexpr", "deselect", "lf"))
+    return not chosen and not any("::" in each for each in config.args)
 
 
 @pytest.fixture(scope="session")

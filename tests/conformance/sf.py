@@ -15,6 +15,7 @@ from cryptography.hazmat.primitives import serialization
 from cryptography.hazmat.primitives.asymmetric import rsa
 from emulator.conftest import Org
 
+CLIENT = "sf"
 # The CLI needs Node 22.19; npm has a Node of its own.
 PACKAGES = ("@salesforce/cli@2.146.3", "node@24.21.0")
 QUIET = {

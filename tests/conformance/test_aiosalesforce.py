@@ -19,6 +19,7 @@ from cryptography.hazmat.primitives import serialization
 from cryptography.hazmat.primitives.asymmetric import rsa
 from emulator.conftest import Org
 
+CLIENT = "aiosalesforce"
 T = TypeVar("T")
 Run = Callable[[Callable[[Salesforce], Awaitable[T]]], T]
 
@@ -66,7 +67,7 @@ def test_login_by_jwt(org: Org, tmp_path: Path) -> None:
 def test_a_session_that_ended_is_renewed(org: Org) -> None:
     async def work(sf: Salesforce) -> str:
         token = await sf.auth.get_access_token(sf)
-        await sf.httpx_client.post(f"{sf.base_url}/services/oauth2/revoke", data={"token": token})
+        org.http.post(f"{org.url}/emulator/faults", json={"kind": "session_expired", "times": 1}).raise_for_status()
         await sf.get_limits()
         return f"{token} {await sf.auth.get_access_token(sf)}"
 

@@ -10,6 +10,8 @@ import pytest
 
 from .conftest import JSFORCE
 
+CLIENT = "jsforce"
+
 
 @pytest.mark.parametrize("file", sorted(f.name for f in JSFORCE.glob("*.test.js")))
 def test_jsforce(node: Callable[..., subprocess.CompletedProcess[str]], file: str) -> None:

@@ -19,6 +19,7 @@ from typing import Any
 import pytest
 from emulator.conftest import Org, start, write_object
 
+CLIENT = "jsforce 1"
 BIG, UPSERT = "BigTable__c", "UpsertTable__c"
 ROWS = 2_200
 # Every file ends with a hook that has Apex clean up, which is not emulated.

@@ -9,6 +9,8 @@ import requests
 from emulator.conftest import Org
 from salesforce_api import Salesforce, config, exceptions, login
 
+CLIENT = "salesforce-api"
+
 
 @pytest.fixture(scope="module")
 def client(org: Org) -> Iterator[Salesforce]:
@@ -43,6 +45,7 @@ def test_discovery(client: Salesforce) -> None:
 def test_records_and_queries(client: Salesforce) -> None:
     customers = client.sobjects.Customer__c
     rid = customers.insert({"Name": "one", "Plan__c": "api"})["id"]
+    assert customers.get(rid)["Name"] == "one"
     assert customers.update(rid, {"Name": "two"})
     assert customers.upsert("Code__c", "api-1", {"Name": "three", "Plan__c": "api"})
     names = [

@@ -32,6 +32,7 @@ from simple_salesforce.exceptions import (
     SalesforceResourceNotFound,
 )
 
+CLIENT = "simple-salesforce"
 WAIT_S = 0.05
 
 

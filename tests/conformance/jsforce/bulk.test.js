@@ -4,7 +4,7 @@
 const assert = require('node:assert/strict');
 const { Readable } = require('node:stream');
 const { test } = require('node:test');
-const { connect, key, refused } = require('./org');
+const { connect, key, pace, refused } = require('./org');
 
 const conn = connect();
 conn.bulk2.pollInterval = 50;
@@ -110,6 +110,23 @@ test('a query as a stream of records, and of CSV', async () => {
   const less = await (await conn.bulk2.query(`SELECT Id FROM Customer__c WHERE Plan__c = '${plan}'`)).toArray();
   const all = await (await conn.bulk2.query(`SELECT Id FROM Customer__c WHERE Plan__c = '${plan}'`, { scanAll: true })).toArray();
   assert.deepEqual([less.length, all.length], [2499, 2500]);
+});
+
+test('a query job step by step: look, results, abort, delete', async () => {
+  await conn.sobject('Account').create({ Name: 'queried' });
+  const query = { operation: 'query', query: "SELECT Name FROM Account WHERE Name = 'queried'" };
+  const made = await conn.requestPost('/jobs/query', query);
+  const job = conn.bulk2.job('query', { id: made.id });
+  await job.poll(20, 20000);
+  assert.equal((await job.check()).numberRecordsProcessed, 1);
+  assert.deepEqual(await (await job.result()).toArray(), [{ Name: 'queried' }]);
+  await refused(job.abort(), 'INVALIDJOBSTATE');
+  await job.delete();
+  await refused(job.check(), 'NOT_FOUND');
+  await pace({ queue_s: 60 });
+  const waiting = conn.bulk2.job('query', { id: (await conn.requestPost('/jobs/query', query)).id });
+  assert.equal((await waiting.abort()).state, 'Aborted');
+  await pace({ queue_s: 0 });
 });
 
 test('query jobs that are refused', async () => {

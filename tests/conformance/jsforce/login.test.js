@@ -76,13 +76,6 @@ test('logout ends the session', async () => {
   await refused(connect({ accessToken }).query('SELECT Id FROM Account'), 'INVALID_SESSION_ID');
 });
 
-test('the web server flow and a SOAP login are refused by name', async () => {
-  const code = stranger({ ...client, redirectUri: 'https://app.example/callback' }).authorize('code');
-  await assert.rejects(code, { name: 'unsupported_grant_type', message: /does not emulate authorization_code/ });
-  const soap = new jsforce.Connection({ loginUrl: org.instance_url, version: '62.0' });
-  await assert.rejects(soap.login(org.username, org.password), /NOT_EMULATED|Soap/);
-});
-
 test('https, with the authority that NODE_EXTRA_CA_CERTS names', async () => {
   const conn = stranger({ ...client, loginUrl: org.https_url }, { instanceUrl: org.https_url });
   await conn.authorize({ grant_type: 'client_credentials' });

@@ -29,4 +29,11 @@ async function refused(promise, errorCode, message, fields) {
   return error;
 }
 
-module.exports = { jsforce, org, connect, key, refused };
+// How jobs go on, by the org's control endpoint.
+async function pace(changes) {
+  const headers = { Authorization: `Bearer ${org.access_token}`, 'Content-Type': 'application/json' };
+  const reply = await fetch(`${org.instance_url}/emulator/pace`, { method: 'POST', headers, body: JSON.stringify(changes) });
+  assert.equal(reply.status, 200);
+}
+
+module.exports = { jsforce, org, connect, key, pace, refused };

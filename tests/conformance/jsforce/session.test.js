@@ -74,13 +74,6 @@ test('an expired session is renewed by the refresh function, and the call goes t
   assert.equal(renewed, 2);
 });
 
-test('what Salesforce has and this org has not is refused by name', async () => {
-  const error = await refused(conn.search('FIND {x} IN ALL FIELDS'), 'NOT_EMULATED');
-  assert.match(error.message, /search/);
-  await refused(conn.recent(), 'NOT_EMULATED');
-  await refused(conn.sobject('Account').find({}).explain(), 'NOT_EMULATED');
-});
-
 test('recent items of an object', async () => {
   assert.ok(Array.isArray(await conn.sobject('Account').recent()));
 });
