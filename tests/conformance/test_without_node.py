@@ -16,7 +16,7 @@ HERE = Path(__file__).parent
 def test_without_node(tmp_path: Path, ci: str, code: int, told: str) -> None:
     command = [sys.executable, "-m", "pytest", HERE / "test_jsforce.py", "-k", "session", "-p", "no:cacheprovider"]
     done = subprocess.run(
-        command, env={**os.environ, "PATH": str(tmp_path), "CI": ci}, cwd=HERE.parents[1], capture_output=True, text=True,
-        timeout=120,
+        command, env={**os.environ, "PATH": str(tmp_path), "CI": ci}, cwd=HERE.parents[1], capture_output=True,
+        text=True, timeout=120,
     )  # fmt: skip
     assert (done.returncode, told in done.stdout) == (code, True), done.stdout + done.stderr
