@@ -51,8 +51,8 @@ def app(
     """The org as a WSGI application with `.identity` and `.close()`; `data=None` keeps nothing after close.
 
     Any client on `requests` calls it without a socket: `session.mount("https://acme.my.salesforce.com",
-    app.adapter())`, and simple-salesforce by `session=session`. Jobs run in a thread of the app, so in process too a client polls. One app per data folder: unlike `serve`
-    this takes no lock.
+    app.adapter())`, and simple-salesforce by `session=session`. Jobs run in a thread of the app, so in process too a
+    client polls. One app per data folder: unlike `serve` this takes no lock.
     """
     from dinmo_dbt.emulator.web.app import App
 

@@ -178,6 +178,13 @@ def test_a_client_meets_the_same_over_a_port_and_in_memory(port: Wire, memory: W
     assert seen[0].made == made
 
 
+def test_a_request_that_never_arrived_is_not_repeated(port: Wire, memory: Wire) -> None:
+    for wire in (port, memory):
+        wire.prepare()
+        wire.control("POST", "/faults", {"kind": "request_repeated"})
+        assert wire.seen({"kind": "request_lost"}, create).made == 0
+
+
 # Mounted.
 
 

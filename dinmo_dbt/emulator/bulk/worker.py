@@ -70,13 +70,21 @@ class Worker:
             return
         if self._jobs.now() >= self._sweep_at:
             self._sweep_at = self._jobs.sweep()
-        if self.pace.by == "time" and not self._clock.stopped:
-            self._tend_thread()
+        thread = self._thread
+        if self._by_thread() and thread is not None and thread.is_alive():
             return
-        with self._lock:
+        with self._lock:  # whoever stops or starts the clock meanwhile has it done by another call
+            if self._closed:
+                return
+            if self._by_thread():
+                self._see_to_thread()
+                return
             self._end_thread()
             if self.pace.by == "time":
                 self._catch_up()
+
+    def _by_thread(self) -> bool:
+        return self.pace.by == "time" and not self._clock.stopped
 
     def polled(self, kind: str, job_id: str) -> None:
         """A look at a job's info: by poll, it goes one step on."""
@@ -92,18 +100,13 @@ class Worker:
             self._closed = True
             self._end_thread()
 
-    def _tend_thread(self) -> None:
-        thread = self._thread
-        if thread is not None:
-            if not thread.is_alive():
-                raise ApiError(500, "UNKNOWN_EXCEPTION", "The emulator's job worker stopped: its stderr says why")
-            return
-        with self._lock:
-            if self._thread is None and not self._closed:
-                self._halt = threading.Event()
-                args = (self._halt,)
-                self._thread = threading.Thread(target=self._work, args=args, name="emulator-jobs", daemon=True)
-                self._thread.start()
+    def _see_to_thread(self) -> None:
+        if self._thread is None:
+            self._halt = threading.Event()
+            self._thread = threading.Thread(target=self._work, args=(self._halt,), name="emulator-jobs", daemon=True)
+            self._thread.start()
+        elif not self._thread.is_alive():
+            raise ApiError(500, "UNKNOWN_EXCEPTION", "The emulator's job worker stopped: its stderr says why")
 
     def _end_thread(self) -> None:
         if self._thread is not None:

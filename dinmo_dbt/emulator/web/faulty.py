@@ -74,11 +74,21 @@ def before(call: Call, fired: list[Fired]) -> Response | None:
 
 
 def after(call: Call, fired: list[Fired], response: Response) -> Response:
-    """The reply as the faults leave it."""
+    """The reply as the faults leave it. What never arrived can't be repeated."""
+    lost = _lost(fired)
     for hit in fired:
+        if lost and hit.fault.kind == "request_repeated":
+            continue
         if KINDS[hit.fault.kind].acts == "after" or (hit.fault.kind == "status" and hit.fault.done):
             response = _changed(call, hit, response)
     return response
+
+
+def _lost(fired: list[Fired]) -> bool:
+    """Whether `before` let the request be lost: the first fault that takes the handler's place decides."""
+    faults = (hit.fault for hit in fired)
+    instead = (f.kind for f in faults if f.kind in ("request_lost", "redirect", "status") and not f.done)
+    return next(instead, "") == "request_lost"
 
 
 def _changed(call: Call, hit: Fired, response: Response) -> Response:
