@@ -5,6 +5,7 @@
 from __future__ import annotations
 
 import csv
+import gzip
 import io
 import itertools
 from typing import Any
@@ -339,3 +340,18 @@ def test_a_query_job_pages_by_locator(org: Org) -> None:
     assert org.delete(f"/jobs/query/{job['id']}").status_code == 204
     refused = org.post("/jobs/query", {"operation": "query", "query": "SELECT COUNT() FROM Account"})
     assert refused.status_code == 400
+
+
+def test_result_files_are_gzipped_where_the_client_takes_that(org: Org) -> None:
+    _, job = org.bulk("insert", "Account", "Name\n" + "".join(f"packed {i}\n" for i in range(500)))
+    query = org.post("/jobs/query", {"operation": "query", "query": "SELECT Name FROM Account"}).json()["id"]
+    org.wait(query, "query")
+    for path in (f"/jobs/ingest/{job}/successfulResults", f"/jobs/query/{query}/results"):
+        plain = org.get(path, headers={"Accept-Encoding": "identity"})
+        assert "Content-Encoding" not in plain.headers
+        packed = org.get(path, headers={"Accept-Encoding": "gzip"}, stream=True)
+        assert packed.headers["Content-Encoding"] == "gzip"
+        assert packed.headers["Content-Type"] == "text/csv; charset=UTF-8"
+        data = packed.raw.read(decode_content=False)
+        assert len(data) < len(plain.content) / 2
+        assert gzip.decompress(data) == plain.content

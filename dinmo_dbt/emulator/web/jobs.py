@@ -71,7 +71,7 @@ def ingest_results(call: Call, job: str, which: str) -> Response:
     name: Any = which.lower()
     if name not in ("successfulresults", "failedresults", "unprocessedrecords"):
         raise not_found()
-    return csv_reply(call.site.ingest.results(job, name))
+    return csv_reply(call, call.site.ingest.results(job, name))
 
 
 def query_jobs(call: Call) -> Response:
@@ -95,7 +95,7 @@ def query_job(call: Call, job: str) -> Response:
 def query_results(call: Call, job: str) -> Response:
     rows = call.request.args.get("maxRecords", type=int)
     page = call.site.queries.results(job, call.version, call.request.args.get("locator"), rows)
-    response = csv_reply(page.body)
+    response = csv_reply(call, page.body)
     response.headers["Sforce-Locator"] = page.locator
     response.headers["Sforce-NumberOfRecords"] = str(page.rows)
     return response
