@@ -186,3 +186,10 @@ def test_a_collection_may_change_its_object_nine_times(org: Org) -> None:
 @pytest.mark.parametrize("version", ["6.0", "68.0", "62", "62.1", "x"])
 def test_an_api_version_that_is_not_offered(org: Org, version: str) -> None:
     assert refusal(org.http.get(f"{org.url}/services/data/v{version}/limits")) == (404, "NOT_FOUND")
+
+
+def test_the_status_line_reads_as_salesforces(org: Org) -> None:
+    assert org.get("/limits").reason == "OK"
+    assert org.get("/sobjects/Nope__c").reason == "Not Found"
+    assert org.post("/sobjects/Account", {}).reason == "Bad Request"
+    assert org.delete(f"/sobjects/Customer__c/{org.create('Customer__c', {})}").reason == "No Content"

@@ -8,6 +8,8 @@ from __future__ import annotations
 import re
 import time
 from collections.abc import Iterable
+from contextlib import suppress
+from http import HTTPStatus
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 from urllib.parse import unquote
@@ -171,6 +173,8 @@ class App:
                 response.headers["Connection"] = "close"
         else:
             response = self._respond(Call(self.site, request))
+        with suppress(ValueError):  # werkzeug shouts the words of a status
+            response.status = f"{response.status_code} {HTTPStatus(response.status_code).phrase}"
         # With HEAD again, the reply leaves its body out.
         return response({**environ, "REQUEST_METHOD": "HEAD"} if sent == "HEAD" else environ, start_response)
 
