@@ -380,3 +380,21 @@ def test_a_default_formula_is_computed_or_refused_by_name(org: Org) -> None:
     status, error, message, fields = refusal(org.post("/sobjects/Defaulted__c", {}))
     assert (status, error, fields) == (400, "NOT_EMULATED", ["By__c"])
     assert "$User.Alias" in message
+
+
+def test_what_is_in_the_path_may_not_be_in_the_body(org: Org) -> None:
+    """Codes and text: REST API Developer Guide, Create a Record."""
+    rid = org.create("Customer__c", {"Code__c": "body-1"})
+    refused = {
+        "Id": [
+            org.post("/sobjects/Customer__c", {"id": rid, "Name": "x"}),
+            org.patch(f"/sobjects/Customer__c/{rid}", {"Id": rid, "Name": "x"}),
+            org.patch("/sobjects/Customer__c/Code__c/body-1", {"Id": rid, "Name": "x"}),
+        ],
+        "Code__c": [org.patch("/sobjects/Customer__c/Code__c/body-1", {"code__c": "body-1", "Name": "x"})],
+    }
+    for name, replies in refused.items():
+        for reply in replies:
+            message = f"The {name} field should not be specified in the sobject data."
+            assert (reply.status_code, reply.json()) == (400, [{"message": message, "errorCode": "INVALID_FIELD"}])
+    assert org.read("Customer__c", rid)["Name"] == rid

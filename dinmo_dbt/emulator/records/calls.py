@@ -49,6 +49,8 @@ class Records:
 
     def create(self, table: Table, record: Json) -> Json:
         _must(table.sobject.createable, "create", table.sobject)
+        if any(k.lower() == "id" and v is not None for k, v in record.items()):  # of a null one: unverified
+            raise _in_body("Id")
         with self._store.writing() as db:
             outcome = self._write(db, table, "insert", [record])
             _raise_first(outcome)
@@ -61,8 +63,8 @@ class Records:
         return record
 
     def update(self, table: Table, text: str, record: Json) -> None:
-        if any(k.lower() == "id" for k in record):  # text unverified
-            raise ApiError.of_rows(400, [read_only(("Id",))])
+        if any(k.lower() == "id" for k in record):
+            raise _in_body("Id")
         with self._store.writing() as db:
             outcome = self._write(db, table, "update", [{**record, "Id": text}])
             self._raise_single(outcome)
@@ -91,7 +93,7 @@ class Records:
         """One upsert by external id: the reply and whether the record is new. Several matches raise SeveralError."""
         names = {k.lower() for k in record}
         if "id" in names or key.name.lower() in names:
-            raise ApiError.of_rows(400, [read_only(("Id",) if "id" in names else (key.name,))])
+            raise _in_body("Id" if "id" in names else key.name)
         hits = self.find(table, key, value)
         if len(hits) > 1:
             raise SeveralError(table.sobject.name, hits)
@@ -319,6 +321,11 @@ class SeveralError(Exception):
 
 class _RolledBackError(Exception):
     pass
+
+
+def _in_body(name: str) -> ApiError:
+    """What identifies a record stands in the path (REST API Developer Guide, Create a Record)."""
+    return ApiError(400, "INVALID_FIELD", f"The {name} field should not be specified in the sobject data.")
 
 
 def _text(field: Field, value: Any) -> str | None:
