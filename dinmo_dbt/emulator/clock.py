@@ -66,6 +66,13 @@ class Clock:
         clock._offset = timedelta(seconds=read["offset_s"])
         return clock
 
+    def become(self, text: str) -> None:
+        """Go as the clock of that `text` went: stand where it stood, or run with its distance from real time."""
+        other = Clock.kept(text)
+        with self._lock:
+            self._stopped_at, self._offset = other._stopped_at, other._offset
+        self.moved()
+
     def advance(self, seconds: float) -> None:
         """Move by `seconds`, backwards too: jobs then wait until their moment comes again."""
         span(abs(seconds), "clock: seconds, forwards or backwards,")

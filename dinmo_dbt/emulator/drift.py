@@ -25,8 +25,8 @@ class Drift:
         self._store = store
         self._source = source
         self._lock = threading.Lock()
-        kept = store.meta(_KEY)
-        self._documents: list[dict[str, Any]] = json.loads(kept) if kept is not None else []
+        self._documents: list[dict[str, Any]] = []
+        self.reload()
         if self._documents:
             try:
                 store.change(self._result(self._documents))
@@ -41,6 +41,12 @@ class Drift:
         """What was laid over the source, oldest first."""
         with self._lock:
             return list(self._documents)
+
+    def reload(self) -> None:
+        """Know what the store has; its schema is as that says."""
+        kept = self._store.meta(_KEY)
+        with self._lock:
+            self._documents = json.loads(kept) if kept is not None else []
 
     def lay(self, document: dict[str, Any]) -> None:
         """Change the org's schema from the next call on. SchemaError, and nothing changed, where it can't be so."""

@@ -83,8 +83,8 @@ class Usage:
         self._running = 0
         self._hour = 0
         self._totals: dict[str, int] = {}
-        rows = store.reading().execute("SELECT name, hour, count FROM usage").fetchall()
-        self._hours: dict[tuple[str, int], int] = {(name, hour): count for name, hour, count in rows}
+        self._hours: dict[tuple[str, int], int] = {}
+        self.reload()
 
     @property
     def requests(self) -> int:
@@ -142,6 +142,13 @@ class Usage:
         with self._lock:
             self._add(_REQUESTS, max(0, self._left(_REQUESTS)))
         self.save()
+
+    def reload(self) -> None:
+        """Count on from what the store has."""
+        rows = self._store.reading().execute("SELECT name, hour, count FROM usage").fetchall()
+        with self._lock:
+            self._hours = {(name, hour): count for name, hour, count in rows}
+            self._hour = 0  # the totals are made anew
 
     def clear(self) -> None:
         """Forget what was used."""

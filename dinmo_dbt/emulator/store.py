@@ -7,9 +7,12 @@ this module knows HTTP or the rules of fields.
 
 from __future__ import annotations
 
+import os
+import shutil
 import sqlite3
 import tempfile
 import threading
+import weakref
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
@@ -60,6 +63,15 @@ class Table:
     name: str  # the quoted SQL name
 
 
+@dataclass(frozen=True, slots=True, eq=False, weakref_slot=True)
+class Saved:
+    """A store as it was at a moment; let go of, it takes no room."""
+
+    db: sqlite3.Connection
+    files: tempfile.TemporaryDirectory[str]
+    shape: tuple[Schema, Codec, dict[str, Table], dict[int, Table]]
+
+
 def quoted(name: str) -> str:
     return '"' + name.replace('"', '""') + '"'
 
@@ -102,6 +114,9 @@ class Store:
         self.folder.mkdir(parents=True, exist_ok=True)
         self.jobs_folder = self.folder / "jobs"
         self.jobs_folder.mkdir(exist_ok=True)
+        self._saved_folder = self.folder / "saved"
+        shutil.rmtree(self._saved_folder, ignore_errors=True)  # of a process that was killed
+        self._saved_folder.mkdir()
         self._path = self.folder / "org.sqlite"
         self._local = threading.local()
         self._lock = threading.RLock()
@@ -214,6 +229,47 @@ class Store:
         """Go on with another schema: records stay, values of fields that are gone are out of reach."""
         with self._lock:
             self._migrate(schema)
+
+    def save(self) -> Saved:
+        """A copy to go back to: pages in memory, on disk only where they are many; job files by a second name."""
+        db = sqlite3.connect("", isolation_level=None, check_same_thread=False)
+        with self._lock:
+            self._writer.backup(db)
+            files = tempfile.TemporaryDirectory(dir=self._saved_folder)
+            for path in self.jobs_folder.iterdir():
+                if path.suffix != ".part":
+                    os.link(path, Path(files.name) / path.name)  # they are never written twice
+            saved = Saved(db, files, (self.schema, self.codec, self.tables, self._by_number))
+        weakref.finalize(saved, db.close)
+        weakref.finalize(saved, files.cleanup)
+        return saved
+
+    def load(self, saved: Saved) -> None:
+        """Be as it was, schema and all, in one transaction. Nobody else may be at work in the store meanwhile."""
+        with self._lock:
+            saved.db.backup(self._writer)
+            self.schema, self.codec, self.tables, self._by_number = saved.shape
+            self._empty_jobs_folder()
+            for path in Path(saved.files.name).iterdir():
+                os.link(path, self.jobs_folder / path.name)
+
+    def empty(self, schema: Schema) -> None:
+        """Be as new, with the same identity. Nobody else may be at work in the store meanwhile."""
+        with self._lock:
+            with self.writing() as db:
+                for (name,) in db.execute("SELECT name FROM sobject").fetchall():
+                    db.execute(f"DROP TABLE {quoted(f'obj_{name}')}")
+                kept = [(key, self._meta[key]) for key in ("format", *minted(chance_of(0)))]
+                for (name,) in db.execute("SELECT name FROM sqlite_schema WHERE type = 'table'").fetchall():
+                    db.execute(f"DELETE FROM {quoted(name)}")
+                db.executemany("INSERT INTO meta VALUES (?, ?)", kept)
+            self.tables = {}
+            self._migrate(schema)
+            self._empty_jobs_folder()
+
+    def _empty_jobs_folder(self) -> None:
+        for path in self.jobs_folder.iterdir():
+            path.unlink()
 
     def _with_record_types(
         self, db: sqlite3.Connection, schema: Schema, number: int, users: int, codec: Codec

@@ -95,6 +95,13 @@ class Worker:
             if job.state in ("UploadComplete", "InProgress") and job.due <= self._jobs.now():
                 self._kinds[kind].step(job)
 
+    def rest(self) -> None:
+        """Stop after the step in hand; the next `tend` goes on with whatever jobs there are then."""
+        with self._lock:
+            self._end_thread()
+            self._waiting = True
+            self._sweep_at = 0.0
+
     def close(self) -> None:
         with self._lock:
             self._closed = True

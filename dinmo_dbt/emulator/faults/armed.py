@@ -36,6 +36,18 @@ class _Armed:
     fired: int = 0
 
 
+def _copied(armed: _Armed) -> _Armed:
+    return replace(armed, matched=armed.matched.copy())
+
+
+@dataclass(frozen=True, slots=True)
+class Kept:
+    """The faults armed at a moment."""
+
+    armed: tuple[_Armed, ...]
+    next: int
+
+
 @dataclass(frozen=True, slots=True)
 class Fired:
     """A fault that hits this call. `key` seeds what is still to be drawn."""
@@ -89,6 +101,17 @@ class Faults:
         with self._lock:
             self._armed = []
             self._next = 1
+            self._flag()
+
+    def kept(self) -> Kept:
+        """What is armed and how far each has come, to go back to."""
+        with self._lock:
+            return Kept(tuple(_copied(a) for a in self._armed), self._next)
+
+    def restore(self, kept: Kept) -> None:
+        with self._lock:
+            self._armed = [_copied(a) for a in kept.armed]
+            self._next = kept.next
             self._flag()
 
     def armed(self) -> list[dict[str, Any]]:

@@ -56,6 +56,15 @@ class Locks:
         with self._lock:
             self._held = {}
 
+    def kept(self) -> dict[int, datetime]:
+        """What is held, to go back to."""
+        with self._lock:
+            return dict(self._held)
+
+    def restore(self, kept: dict[int, datetime]) -> None:
+        with self._lock:
+            self._held = dict(kept)
+
     def held(self) -> dict[str, datetime]:
         """Ids of the records held, and until when."""
         return {self._store.codec.encode(rid): until for rid, until in sorted(self._current().items())}

@@ -62,6 +62,12 @@ class Sessions:
         self._used: dict[str, datetime] = {}
         self._lock = threading.Lock()
 
+    def reload(self) -> None:
+        """Let in whom the store lets in."""
+        with self._lock:
+            self._refresh_token = self._store.meta("refresh_token")
+            self._used.clear()
+
     def check(self, authorization: str | None) -> None:
         """Raise Salesforce's 401 unless the header carries a session of this org."""
         if not self.is_session(authorization):

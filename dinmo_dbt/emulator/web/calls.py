@@ -34,6 +34,15 @@ class Calls:
         with self._lock:
             self._ring.append(seen)
 
+    def kept(self) -> tuple[Seen, ...]:
+        """What was seen, oldest first, to go back to."""
+        with self._lock:
+            return tuple(self._ring)
+
+    def restore(self, kept: tuple[Seen, ...]) -> None:
+        with self._lock:
+            self._ring = deque(kept, maxlen=CALLS_KEPT)
+
     def latest(self) -> list[dict[str, Any]]:
         """Newest first."""
         with self._lock:

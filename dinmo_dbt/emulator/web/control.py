@@ -19,6 +19,11 @@
     POST   /emulator/schema            {"objects": {"Account": {"fields": {"Rating": {"access": "none"}}}}}
     DELETE /emulator/schema            back to the source
     GET    /emulator/calls             the last 200 calls of the API
+    GET    /emulator/snapshot          the snapshots taken, by number
+    POST   /emulator/snapshot          {}: the org as it is, to go back to
+    DELETE /emulator/snapshot          let go of them all
+    POST   /emulator/restore           {"snapshot": 1}
+    POST   /emulator/reset             {}: as new, with the same identity
 
 Every change needs `Authorization: Bearer <the org's own token>` and, with a body, `Content-Type: application/json`;
 every request a loopback Host, so that no web page reaches it by DNS rebinding. These calls are not counted and never
@@ -60,6 +65,11 @@ def answer(app: App, request: Request) -> Response:
         return _json({"error": error.name}, error.code or 400)
 
 
+def is_local(request: Request) -> bool:
+    """Whether the Host is a loopback one: a web page that reaches this server by DNS rebinding has another."""
+    return _LOOPBACK.fullmatch(request.host) is not None
+
+
 class _RefusedError(Exception):
     def __init__(self, status: int, message: str) -> None:
         self.status = status
@@ -67,7 +77,7 @@ class _RefusedError(Exception):
 
 
 def _done(app: App, request: Request) -> Any:
-    if _LOOPBACK.fullmatch(request.host) is None:
+    if not is_local(request):
         raise _RefusedError(403, "the control endpoint answers a loopback Host only")
     path = request.path.rstrip("/")
     act, values = _ROUTES.bind("emulator").match(path, method=request.method)
@@ -189,6 +199,32 @@ def _calls(app: App, _: dict[str, Any]) -> Any:
     return {"calls": app.calls.latest()}
 
 
+def _snapshots(app: App, _: dict[str, Any]) -> Any:
+    return {"snapshots": app.snapshots.numbers()}
+
+
+def _take_snapshot(app: App, body: dict[str, Any]) -> Any:
+    _nothing(body)
+    return {"snapshot": app.snapshots.add(app.snapshot())}
+
+
+def _drop_snapshots(app: App, body: dict[str, Any]) -> Any:
+    app.snapshots.clear()
+    return _snapshots(app, body)
+
+
+def _restore(app: App, body: dict[str, Any]) -> Any:
+    number = _only(body, "snapshot", (int,))
+    app.restore(app.snapshots.get(number))
+    return {"snapshot": number}
+
+
+def _reset(app: App, body: dict[str, Any]) -> Any:
+    _nothing(body)
+    app.reset()
+    return {}
+
+
 _ACTS: tuple[tuple[str, str, Callable[..., Any]], ...] = (
     ("GET", "/emulator/faults", _faults),
     ("POST", "/emulator/faults", _arm),
@@ -208,6 +244,11 @@ _ACTS: tuple[tuple[str, str, Callable[..., Any]], ...] = (
     ("POST", "/emulator/schema", _change_schema),
     ("DELETE", "/emulator/schema", _clear_schema),
     ("GET", "/emulator/calls", _calls),
+    ("GET", "/emulator/snapshot", _snapshots),
+    ("POST", "/emulator/snapshot", _take_snapshot),
+    ("DELETE", "/emulator/snapshot", _drop_snapshots),
+    ("POST", "/emulator/restore", _restore),
+    ("POST", "/emulator/reset", _reset),
 )
 _ROUTES = Map([Rule(path, methods=[method], endpoint=act) for method, path, act in _ACTS], merge_slashes=False)
 
@@ -221,6 +262,11 @@ def _only(body: dict[str, Any], key: str, kinds: tuple[type, ...], *more: str) -
     if not isinstance(value, kinds) or isinstance(value, bool):
         raise EmulatorError(f"{key} is missing or can't be {value!r}")
     return value
+
+
+def _nothing(body: dict[str, Any]) -> None:
+    for name in body:
+        raise EmulatorError(f"unknown key {name}: there is nothing to choose")
 
 
 def _moment(text: str) -> datetime:
