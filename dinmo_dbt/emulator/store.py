@@ -111,7 +111,7 @@ class Store:
         # The object removes its folder when it is closed, collected, or the interpreter ends.
         self._temporary = tempfile.TemporaryDirectory(prefix="dinmo-emulator-") if data is None else None
         self.folder = Path(self._temporary.name) if self._temporary is not None else Path(data or ".")
-        self.folder.mkdir(parents=True, exist_ok=True)
+        self.folder.mkdir(parents=True, exist_ok=True, mode=0o700)
         self.jobs_folder = self.folder / "jobs"
         self.jobs_folder.mkdir(exist_ok=True)
         self._saved_folder = self.folder / "saved"

@@ -46,6 +46,16 @@ def test_server_json_is_private_and_gone_after_the_stop(launch: Launch, tmp_path
     assert not path.exists()
 
 
+def test_a_new_folder_is_private_since_it_holds_tokens(launch: Launch, tmp_path: Path) -> None:
+    before = os.umask(0o022)
+    try:
+        launch(data=tmp_path / "served")
+        emulator.app(schema=None, data=tmp_path / "mounted").close()
+    finally:
+        os.umask(before)
+    assert [stat.S_IMODE((tmp_path / name).stat().st_mode) for name in ("served", "mounted")] == [0o700, 0o700]
+
+
 def test_reset_mints_another_org(launch: Launch, tmp_path: Path) -> None:
     first = launch(data=tmp_path)
     with pytest.raises(emulator.FolderInUse) as caught:

@@ -35,7 +35,7 @@ def folder_lock(data: Path, *, wait_s: float) -> Iterator[None]:
 
     The lock is the operating system's, so it ends with the process whatever ends that.
     """
-    data.mkdir(parents=True, exist_ok=True)
+    data.mkdir(parents=True, exist_ok=True, mode=0o700)
     with (data / "server.lock").open("a+", encoding="ascii") as file:
         deadline = time.monotonic() + wait_s
         while not _try_lock(file):
