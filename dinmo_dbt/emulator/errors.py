@@ -9,6 +9,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
+from xml.sax.saxutils import escape
 
 
 @dataclass(frozen=True, slots=True)
@@ -29,9 +30,14 @@ class RowError:
         return {**(self.more or {}), "message": self.message, "errorCode": self.code, "fields": list(self.fields)}
 
     def bulk_text(self) -> str:
-        """The `sf__Error` text. The separator of several field names is unverified (a space)."""
+        """The `sf__Error` text. The separator of several field names is unverified (a space).
+
+        A value in it can be escaped as in HTML: recorded of restricted picklists, unverified of other codes.
+        """
         tail = f"{' '.join(self.fields)} --" if self.fields else "--"
-        return f"{self.code}:{self.message}:{tail}"
+        escaped = self.code == "INVALID_OR_NULL_FOR_RESTRICTED_PICKLIST"
+        message = escape(self.message, {"'": "&#39;", '"': "&quot;"}) if escaped else self.message
+        return f"{self.code}:{message}:{tail}"
 
 
 class ApiError(Exception):

@@ -117,6 +117,11 @@ def test_a_bad_cell_fails_its_row_alone(org: Org, header: str, cell: str, error:
     assert [r["Code__c"] for r in rows(org.results(job, "successfulResults"))] == [two]
 
 
+def test_a_value_is_escaped_in_the_error_of_a_restricted_picklist(org: Org) -> None:
+    _, job = org.bulk("insert", "Customer__c", "Tier__c\nMacy's <b> & co\n")
+    assert "field: Macy&#39;s &lt;b&gt; &amp; co:Tier__c --" in org.results(job, "failedResults")
+
+
 def test_an_empty_cell_is_ignored_and_na_clears(org: Org) -> None:
     one = key()
     upsert(org, f"Code__c,Plan__c,Amount__c,Active__c,Source__c\n{one},basic,5,false,\n")

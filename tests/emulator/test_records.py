@@ -248,6 +248,13 @@ def test_deleting_a_master_deletes_details_and_clears_lookups(org: Org) -> None:
     assert refusal(org.post("/sobjects/Line__c", {"Customer__c": customer, "Key__c": "k"}))[1] == "ENTITY_IS_DELETED"
 
 
+def test_an_owner_can_be_given_but_not_cleared(org: Org) -> None:
+    blank = ("INVALID_CROSS_REFERENCE_KEY", "Owner ID: owner cannot be blank", ["OwnerId"])
+    assert refusal(org.post("/sobjects/Customer__c", {"OwnerId": None})) == (400, *blank)
+    rid = org.create("Customer__c", {"OwnerId": org.query("SELECT Id FROM User")[0]["Id"]})
+    assert refusal(org.patch(f"/sobjects/Customer__c/{rid}", {"OwnerId": ""})) == (400, *blank)
+
+
 def test_auto_numbers_count(org: Org) -> None:
     customer = org.create("Customer__c", {})
     names = [org.read("Line__c", org.create("Line__c", {"Customer__c": customer, "Key__c": "k"}))["Name"]

@@ -136,6 +136,13 @@ def test_columns_true_describes_the_columns(org: Org) -> None:
         ("SELECT Id FROM Account WHERE Name = 1", "INVALID_FIELD", "must be of type string"),
         ("SELECT Id FROM Account WHERE NumberOfEmployees = '1'", "INVALID_FIELD", "should not be enclosed in quotes"),
         ("SELECT Nope__r.Name FROM Account", "INVALID_FIELD", "Didn't understand relationship 'Nope__r'"),
+        (f"SELECT Id FROM Account ORDER BY {', '.join(['Name'] * 33)}", "MALFORMED_QUERY", "No more than 32 fields"),
+        (
+            f"SELECT COUNT(Id) FROM Account GROUP BY {', '.join(['Name'] * 101)}",
+            "MALFORMED_QUERY",
+            "does not emulate more than 100 fields in GROUP BY",
+        ),
+        ("SELECT Id FROM Account WHERE Name > null", "INVALID_FIELD", "null can not be compared with >"),
         ("SELECT Id x FROM Account", "MALFORMED_QUERY", "only aggregate expressions use field aliasing"),
         ("SELECT Id, Name, id FROM Account", "MALFORMED_QUERY", "duplicate field selected: Id"),
         ("SELECT Id FROM Account OFFSET 2001", "NUMBER_OUTSIDE_VALID_RANGE", "Maximum SOQL offset allowed is 2000"),

@@ -49,7 +49,7 @@ NASTY: list[tuple[str, Any, Any]] = [
     ("Moment__c", "2024-03-31T02:30:00-0530", "2024-03-31T08:00:00.000+0000"),
     ("Opens__c", "08:30:00.5Z", "08:30:00.500Z"),
     ("Active__c", "TRUE", True),
-    ("Active__c", "0", False),
+    ("Active__c", "false", False),
 ]
 
 
@@ -77,6 +77,50 @@ def test_every_surface_stores_the_same(org: Org, field: str, value: str, stored:
     (row,) = csv.DictReader(io.StringIO(org.results(job, "successfulResults"), newline=""))
     if field in ("Plan__c", "Note__c"):
         assert row[field] == value
+
+
+UNREADABLE: list[tuple[str, Any, str]] = [
+    ("Active__c", "1", "boolean from VALUE_STRING value 1 or"),
+    ("Active__c", 0, "boolean from VALUE_NUMBER_INT value 0 or"),
+    ("Day__c", "", "date from VALUE_STRING value  or"),
+    ("Moment__c", " ", "datetime from VALUE_STRING value   or"),
+    ("Amount__c", "", "double from VALUE_STRING value  or"),
+    ("Amount__c", "\u0661\u0662", "double from VALUE_STRING value \u0661\u0662 or"),
+    ("Day__c", "\uff12\uff10\uff12\uff14-01-31", "date from VALUE_STRING value \uff12\uff10\uff12\uff14-01-31 or"),
+    ("Tags__c", ["Gold"], "multipicklist from START_ARRAY value"),
+    ("Plan__c", {"a": 1}, "string from START_OBJECT value { or"),
+]
+
+
+@pytest.mark.parametrize(("field", "value", "reason"), UNREADABLE, ids=range(len(UNREADABLE)))
+def test_json_that_is_not_of_the_fields_type_refuses_the_request_or_the_collections_record(
+    org: Org, field: str, value: Any, reason: str
+) -> None:
+    single = org.post("/sobjects/Customer__c", {field: value})
+    (error,) = single.json()
+    assert (single.status_code, error["errorCode"]) == (400, "JSON_PARSER_ERROR")
+    assert error["message"].startswith(f"Cannot deserialize instance of {reason}")
+    assert error["message"].endswith("[line:1, column:1]")
+    kind = {"attributes": {"type": "Customer__c"}}
+    body = {"records": [{**kind, "Name": "good"}, {**kind, "Name": "bad", field: value}]}
+    good, bad = org.post("/composite/sobjects", body).json()
+    assert good["success"] is True
+    assert bad["errors"][0]["statusCode"] == "JSON_PARSER_ERROR"
+    assert bad["errors"][0]["message"].startswith(f"Cannot deserialize instance of {reason}")
+    assert bad["errors"][0]["message"].endswith("[Source: N/A; line: -1, column: -1][line:-1, column:-1]")
+
+
+def test_json_nested_too_deep_is_a_parser_error(org: Org) -> None:
+    text = '{"Plan__c": ' + "[" * 50_000 + "]" * 50_000 + "}"
+    reply = org.http.post(f"{org.base}/sobjects/Customer__c", data=text, headers={"Content-Type": "application/json"})
+    assert (reply.status_code, reply.json()[0]["errorCode"]) == (400, "JSON_PARSER_ERROR")
+
+
+def test_an_empty_lookup_is_null_in_json(org: Org) -> None:
+    account = org.create("Account", {"Name": "a"})
+    rid = org.create("Customer__c", {"Account__c": account})
+    assert org.patch(f"/sobjects/Customer__c/{rid}", {"Account__c": ""}).status_code == 204
+    assert org.read("Customer__c", rid)["Account__c"] is None
 
 
 def test_na_is_null_in_bulk_and_text_in_json(org: Org) -> None:

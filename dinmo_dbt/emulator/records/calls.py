@@ -19,13 +19,14 @@ from dinmo_dbt.emulator.errors import ApiError, RowError, not_found
 from dinmo_dbt.emulator.ids import MALFORMED
 from dinmo_dbt.emulator.records.engine import Column, Operation, Org, Outcome, read_only
 from dinmo_dbt.emulator.records.rules import Origin, convert
-from dinmo_dbt.emulator.schema.definitions import Field, SObject
+from dinmo_dbt.emulator.schema.definitions import TEXT_TYPES, Field, SObject
 from dinmo_dbt.emulator.soql.records import read_record
 from dinmo_dbt.emulator.store import Store, Table, fold
 
 RECORDS_MAX = 200
 CHUNKS_MAX = 10
 Json = dict[str, Any]
+_SINGLE = Origin()
 _NO_KEY = "Provided external ID field does not exist or is not accessible"
 _ROLLED_BACK = RowError(
     "ALL_OR_NONE_OPERATION_ROLLED_BACK",
@@ -48,7 +49,6 @@ class Records:
         return self._store.table(sobject)
 
     def create(self, table: Table, record: Json) -> Json:
-        _must(table.sobject.createable, "create", table.sobject)
         if any(k.lower() == "id" and v is not None for k, v in record.items()):  # of a null one: unverified
             raise _in_body("Id")
         with self._store.writing() as db:
@@ -138,7 +138,7 @@ class Records:
                     if table is None:
                         results += [_failed([_bad_id("Record", r["Id"])]) for r in part]
                     else:
-                        outcome = self._write(db, table, operation, part, key=key)
+                        outcome = self._write(db, table, operation, part, key=key, origin=Origin(collection=True))
                         results += self._items(outcome, count, operation)
                 if all_or_none and not all(r["success"] for r in results):
                     raise _RolledBackError
@@ -209,15 +209,17 @@ class Records:
 
     def _write(
         self, db: sqlite3.Connection, table: Table, operation: Operation, records: list[Any], *,
-        key: Field | None = None,
+        key: Field | None = None, origin: Origin = _SINGLE,
     ) -> Outcome:  # fmt: skip
         """One block through the engine: the whole request is one chunk."""
-        columns, ids = self._columns(table.sobject, records)
+        columns, ids, unread = self._columns(table.sobject, records, origin)
         named = any(c.key is None and key is not None and c.field.name == key.name for c in columns)
         if operation == "upsert" and key is not None and key.name != "Id" and not named:
             columns.append(Column(key, pa.nulls(len(records), pa.string())))
         by_id = operation in ("update", "delete") or (operation == "upsert" and (key is None or key.name == "Id"))
         work = self.org.prepare(table, columns, len(records))
+        for row, error in unread.items():
+            work.refuse(row, error)
         if not by_id:
             for row, text in enumerate(ids):
                 if text is not None:
@@ -227,9 +229,15 @@ class Records:
             key=key if key is not None and key.name != "Id" else None, chunk_rows=max(len(records), 1),
         )  # fmt: skip
 
-    def _columns(self, sobject: SObject, records: list[Any]) -> tuple[list[Column], list[str | None]]:
-        """Records to columns of text; `Id` aside. An unknown field refuses the whole request."""
+    def _columns(
+        self, sobject: SObject, records: list[Any], origin: Origin
+    ) -> tuple[list[Column], list[str | None], dict[int, RowError]]:
+        """Records to columns of text; `Id` aside. An unknown field refuses the whole request.
+
+        The last of the three says which records of a collection hold a value that can't be read: the first of each.
+        """
         ids: list[str | None] = [None] * len(records)
+        unread: dict[int, RowError] = {}
         texts: dict[tuple[str, str], list[str | None]] = {}
         given: dict[tuple[str, str], Any] = {}
         targets: dict[tuple[str, str], tuple[Field, tuple[SObject, Field] | None]] = {}
@@ -242,7 +250,11 @@ class Records:
                 if name.lower() == "id":
                     ids[row] = None if value is None else str(value)
                     continue
-                for place, field, parent, text in self._values(sobject, name, value):
+                for place, field, parent, given_value in self._values(sobject, name, value):
+                    text = _text(parent[1] if parent is not None else field, given_value, origin)
+                    if isinstance(text, RowError):
+                        unread.setdefault(row, text)
+                        continue
                     if place not in texts:
                         texts[place] = [None] * len(records)
                         given[place] = np.zeros(len(records), np.bool_)
@@ -250,18 +262,18 @@ class Records:
                     texts[place][row] = text
                     given[place][row] = True
         columns = [
-            Column(field, pa.array(texts[p], pa.string()), None if given[p].all() else given[p], parent)
+            Column(field, pa.array(texts[p], pa.string()), None if given[p].all() else given[p], parent, origin)
             for p, (field, parent) in targets.items()
         ]
-        return columns, ids
+        return columns, ids, unread
 
     def _values(
         self, sobject: SObject, name: str, value: Any
-    ) -> Iterator[tuple[tuple[str, str], Field, tuple[SObject, Field] | None, str | None]]:
+    ) -> Iterator[tuple[tuple[str, str], Field, tuple[SObject, Field] | None, Any]]:
         link = sobject.relationship(name)
         if link is None or sobject.field(name) is not None:
             field = self._field(sobject, name)
-            yield (field.name, ""), field, None, _text(field, value)
+            yield (field.name, ""), field, None, value
             return
         if value is None:  # a null parent clears the lookup (unverified)
             yield (link.name, ""), link, None, None
@@ -281,9 +293,9 @@ class Records:
                 message = f"{key_name} specified for foreign key reference is not an external id or idLookup field"
                 raise ApiError(400, "INVALID_FIELD", message)
             if key.name == "Id":
-                yield (link.name, ""), link, None, _text(link, key_value)
+                yield (link.name, ""), link, None, key_value
             else:
-                yield (link.name, key.name), link, (parent, key), _text(key, key_value)
+                yield (link.name, key.name), link, (parent, key), key_value
 
     def _items(self, outcome: Outcome, count: int, operation: str) -> list[Json]:
         items = []
@@ -328,37 +340,39 @@ def _in_body(name: str) -> ApiError:
     return ApiError(400, "INVALID_FIELD", f"The {name} field should not be specified in the sobject data.")
 
 
-def _text(field: Field, value: Any) -> str | None:
-    """A JSON value as text. Scalars are coerced, as Salesforce does a number in a string; others are refused."""
+def _text(field: Field, value: Any, origin: Origin) -> str | RowError | None:
+    """A JSON value as text. Scalars are coerced, as Salesforce does a number in a string; others are refused.
+
+    An empty string is null in text and lookups (for the latter unverified) and can't be read as anything else: known
+    of dates (CumulusCI #3283), unverified of numbers. Unlike Bulk's, JSON's booleans are not written `1` and `0`
+    (formie #1173, craft-freeform #1168; of numbers that are no strings unverified).
+    """
     match value:
         case None:
             return None
         case str():
             if not value.isascii() and any("\ud800" <= c <= "\udfff" for c in value):
-                raise _parser_error("Invalid UTF-16 surrogate in a string value at [line:1, column:1]")
+                return origin.parser_error("Invalid UTF-16 surrogate in a string value at")
+            if field.type in TEXT_TYPES:
+                return value
+            if field.type in ("reference", "id"):
+                return value.strip() or None
+            if not value.strip() or (field.type == "boolean" and value.strip() in ("0", "1")):
+                return origin.unreadable(field, value)
             return value
         case bool():
             return "true" if value else "false"
         case int() | float():
+            if field.type == "boolean":
+                return origin.unreadable(field, repr(value), "VALUE_NUMBER_INT")
             return repr(value)
         case list():
-            raise _parser_error(
-                f"Cannot deserialize instance of {field.type} from START_ARRAY value [line:1, column:1]"
-            )
+            return origin.parser_error(f"Cannot deserialize instance of {field.type} from START_ARRAY value")
         case _:
-            raise _parser_error(
+            return origin.parser_error(
                 f"Cannot deserialize instance of {field.type} from START_OBJECT value {{ or request may be missing a "
-                "required field at [line:1, column:1]"
+                "required field at"
             )
-
-
-def _parser_error(message: str) -> ApiError:
-    return ApiError(400, "JSON_PARSER_ERROR", message)
-
-
-def _must(allowed: bool, what: str, sobject: SObject) -> None:
-    if not allowed:
-        raise ApiError(400, "CANNOT_INSERT_UPDATE_ACTIVATE_ENTITY", f"entity type cannot be {what}d: {sobject.label}")
 
 
 def _bounded(records: list[Any]) -> None:

@@ -309,11 +309,17 @@ class Org:
         return cells
 
     def _check_access(self, work: Work, cells: list[Cell], creating: Mask, updating: Mask) -> None:
-        """Read-only fields: one error a row that names them all."""
-        for mask, closed in (
-            (creating, [c for c in cells if not c.field.createable]),
-            (updating, [c for c in cells if not c.field.updateable]),
+        """An object that is closed to its user, else read-only fields: one error a row that names them all."""
+        sobject = work.table.sobject
+        for mask, allowed, what, closed in (
+            (creating, sobject.createable, "inserted", [c for c in cells if not c.field.createable]),
+            (updating, sobject.updateable, "updated", [c for c in cells if not c.field.updateable]),
         ):
+            if not allowed:
+                for row in np.flatnonzero(mask).tolist():
+                    message = f"entity type cannot be {what}: {sobject.label}"  # as users quote it
+                    work.refuse(row, RowError("CANNOT_INSERT_UPDATE_ACTIVATE_ENTITY", message))
+                continue
             if not closed:
                 continue
             for row in np.flatnonzero(mask).tolist():
@@ -328,16 +334,20 @@ class Org:
             cell = by_name.get(each.name)
             if each.nillable or each.type == "boolean" or not (each.createable or each.updateable):
                 continue
+            defaulted = self._default(work.table.sobject, each) is not None
             if cell is None:
-                rows = creating if each.required else None
+                rows = creating if each.required and not defaulted else None
             elif cell.values.null_count == 0 and cell.given is None:
                 rows = None
             else:
                 null = cell.values.is_null().to_numpy(zero_copy_only=False)
                 given = np.ones(work.count, np.bool_) if cell.given is None else cell.given
+                if each.name == "OwnerId":
+                    self._refuse_ownerless(work, (creating | updating) & given & null)
+                    continue
                 rows = updating & given & null
                 if each.required:
-                    rows = rows | (creating & (null | ~given))
+                    rows = rows | (creating & (given & null if defaulted else null | ~given))
             if rows is not None:
                 for row in np.flatnonzero(rows).tolist():
                     missing.setdefault(row, []).append(each.name)
@@ -346,6 +356,11 @@ class Org:
                 listed = ", ".join(names)
                 message = f"Required fields are missing: [{listed}]"
                 work.refuse(row, RowError("REQUIRED_FIELD_MISSING", message, tuple(names)))
+
+    def _refuse_ownerless(self, work: Work, rows: Mask) -> None:
+        for row in np.flatnonzero(rows).tolist():  # CumulusCI #3400
+            error = RowError("INVALID_CROSS_REFERENCE_KEY", "Owner ID: owner cannot be blank", ("OwnerId",))
+            work.refuse(row, error)
 
     def _check_links(self, db: sqlite3.Connection, work: Work, cells: list[Cell], active: Mask) -> None:
         """Every lookup must point to a living record."""

@@ -6,6 +6,7 @@ import json
 import sqlite3
 
 from dinmo_dbt.emulator.errors import RowError
+from dinmo_dbt.emulator.schema.definitions import Field, SObject
 from dinmo_dbt.emulator.store import Store, Table, quoted
 
 
@@ -14,26 +15,12 @@ def recycle(
 ) -> dict[int, RowError]:
     """Move records to the recycle bin with their details; the records that can't go, and why."""
     going = set() if going is None else going
-    refused: dict[int, RowError] = {}
     rids = [r for r in rids if r not in going]
-    links = [(o, f) for o, f in store.schema.children(table.sobject) if "User" not in f.reference_to]
-    marks = json.dumps(rids)
-    for child, link in links:
-        if link.restricted_delete:
-            sql = (
-                f"SELECT DISTINCT {quoted(link.name)} FROM {store.table(child).name} WHERE "
-                f'{quoted(link.name)} IN (SELECT value FROM json_each(?)) AND "IsDeleted" = 0'
-            )
-            for (rid,) in db.execute(sql, (marks,)):
-                message = (  # the exact text is unverified
-                    f"Your attempt to delete {store.codec.encode(rid)} could not be completed because it "
-                    f"is associated with the following {child.label_plural.lower()}."
-                )
-                refused[rid] = RowError("DELETE_FAILED", message)
+    refused = _held_back(store, db, table, rids, set())
     leaving = [r for r in rids if r not in refused]
     going.update(leaving)
     marks = json.dumps(leaving)
-    for child, link in links:
+    for child, link in _links(store, table):
         target, column = store.table(child), quoted(link.name)
         where = f'{column} IN (SELECT value FROM json_each(?)) AND "IsDeleted" = 0'
         if link.cascade_delete:
@@ -48,3 +35,37 @@ def recycle(
         (moment, marks),
     )
     return refused
+
+
+def _links(store: Store, table: Table) -> list[tuple[SObject, Field]]:
+    return [(o, f) for o, f in store.schema.children(table.sobject) if "User" not in f.reference_to]
+
+
+def _held_back(
+    store: Store, db: sqlite3.Connection, table: Table, rids: list[int], seen: set[int]
+) -> dict[int, RowError]:
+    """The records that a lookup to them holds back, or one to a detail that would go along (the latter unverified)."""
+    held: dict[int, RowError] = {}
+    seen.update(rids)
+    for child, link in _links(store, table):
+        if not (link.restricted_delete or (link.cascade_delete and rids)):
+            continue
+        sql = (
+            f"SELECT rid, {quoted(link.name)} FROM {store.table(child).name} WHERE "
+            f'{quoted(link.name)} IN (SELECT value FROM json_each(?)) AND "IsDeleted" = 0'
+        )
+        parents = {rid: parent for rid, parent in db.execute(sql, (json.dumps(rids),)) if rid not in seen}
+        if link.restricted_delete:
+            held |= {parent: _associated(store, parent, child) for parent in parents.values()}
+        elif parents:
+            below = _held_back(store, db, store.table(child), list(parents), seen)
+            held |= {parents[rid]: error for rid, error in below.items()}
+    return held
+
+
+def _associated(store: Store, rid: int, child: SObject) -> RowError:
+    message = (  # the exact text is unverified
+        f"Your attempt to delete {store.codec.encode(rid)} could not be completed because it "
+        f"is associated with the following {child.label_plural.lower()}."
+    )
+    return RowError("DELETE_FAILED", message)

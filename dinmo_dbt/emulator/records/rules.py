@@ -27,12 +27,12 @@ Errors = dict[int, list[RowError]]
 
 # Java's String.trim: everything up to U+0020. U+00A0 survives. Per field type: unverified.
 _BLANKS = "".join(chr(c) for c in range(33))
-_NUMBER = re.compile(r"[+-]?(\d+\.?\d*|\.\d+)([eE][+-]?\d+)?")
-_INTEGER = re.compile(r"[+-]?\d+")
-_DATE = re.compile(r"(\d{4})-(\d\d)-(\d\d)(Z|[+-]\d\d:?\d\d)?")
+_NUMBER = re.compile(r"[+-]?(\d+\.?\d*|\.\d+)([eE][+-]?\d+)?", re.A)
+_INTEGER = re.compile(r"[+-]?\d+", re.A)
+_DATE = re.compile(r"(\d{4})-(\d\d)-(\d\d)(Z|[+-]\d\d:?\d\d)?", re.A)
 _DATETIME_PATTERN = r"^\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d(\.\d{1,6})?(Z|[+-]\d\d:?\d\d)$"
-_DATETIME = re.compile(r"(\d{4})-(\d\d)-(\d\d)T(\d\d):(\d\d)(?::(\d\d)(?:\.(\d+))?)?(Z|[+-]\d\d:?\d\d)?")
-_TIME = re.compile(r"(\d\d):(\d\d):(\d\d)(?:\.(\d{1,3})\d*)?Z?")
+_DATETIME = re.compile(r"(\d{4})-(\d\d)-(\d\d)T(\d\d):(\d\d)(?::(\d\d)(?:\.(\d+))?)?(Z|[+-]\d\d:?\d\d)?", re.A)
+_TIME = re.compile(r"(\d\d):(\d\d):(\d\d)(?:\.(\d{1,3})\d*)?Z?", re.A)
 _EMAIL = re.compile(r"[^\s@,;:<>()\[\]\"\\]+@[^\s@,;:<>()\[\]\"\\.]+(\.[^\s@,;:<>()\[\]\"\\.]+)+")
 _XSD = {"date": "date", "datetime": "dateTime", "time": "time", "boolean": "boolean", "int": "int"}
 _YEARS = (1700, 4000)  # Salesforce keeps dates from 1700 to 4000; the text for others is unverified
@@ -51,19 +51,26 @@ class Cell:
 class Origin:
     """Where a column came from, which decides how a value that can't be read is refused.
 
-    Bulk refuses the row and names the column by its position; JSON refuses the whole request.
+    Bulk refuses the row and names the column by its position; a collection refuses the record (CumulusCI #3283);
+    a single record in JSON is the whole request.
     """
 
     csv_column: int | None = None
+    collection: bool = False
 
-    def unreadable(self, field: Field, text: str) -> RowError:
+    def parser_error(self, message: str) -> RowError:
+        """JSON that can't be read. `message` ends where the position follows, which is not known here."""
+        if self.collection:  # Salesforce does not know it either
+            place = "[Source: N/A; line: -1, column: -1][line:-1, column:-1]"
+            return RowError("JSON_PARSER_ERROR", f"{message} {place}")
+        raise ApiError(400, "JSON_PARSER_ERROR", f"{message} [line:1, column:1]")
+
+    def unreadable(self, field: Field, text: str, json_kind: str = "VALUE_STRING") -> RowError:
         if self.csv_column is None:
-            # The position is not known here; Salesforce gives line and column.
-            raise ApiError(
-                400, "JSON_PARSER_ERROR",
-                f"Cannot deserialize instance of {field.type} from VALUE_STRING value {text} or request may be "
-                "missing a required field at [line:1, column:1]",
-            )  # fmt: skip
+            return self.parser_error(
+                f"Cannot deserialize instance of {field.type} from {json_kind} value {text} or request may be missing a "
+                "required field at"
+            )
         kind = _XSD.get(field.type, "double")
         if field.type == "boolean":  # exact Bulk wording unverified
             reason = f"'{text}' is not valid for type xsd:boolean, should be '0', '1', 'true' or 'false'"

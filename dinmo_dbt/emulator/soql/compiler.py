@@ -34,6 +34,7 @@ _LIMIT_MAX = 2**31
 _OFFSET_MAX = 2000
 _CHILD_LEVELS_MAX = 4  # below the outermost query: five levels in all, from API version 58.0
 _CHILDREN_MAX = 20
+_ORDERED_MAX = 32  # SOQL and SOSL Reference, ORDER BY
 _ADVICE = "Please reference your WSDL or the describe call for the appropriate names."
 
 
@@ -159,7 +160,10 @@ class _Compiler:
 
     def _order(self, clauses: dict[str, Node], read: Callable[[Node], Operand], last: str = "t.rid") -> Sql:
         terms = []
-        for item in nodes(clauses["order_by"]) if "order_by" in clauses else []:
+        items = nodes(clauses["order_by"]) if "order_by" in clauses else []
+        if len(items) > _ORDERED_MAX:  # text unverified
+            raise malformed(f"No more than {_ORDERED_MAX} fields are allowed in ORDER BY")
+        for item in items:
             node = nodes(item)[0]
             found = read(node)
             if found.field.long_text or found.field.type == "multipicklist":

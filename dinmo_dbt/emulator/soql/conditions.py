@@ -81,8 +81,12 @@ class Conditions:
             raise self._wrong_operator(operand)
         value = self._value(operand, literal)
         if value is None:
-            if operator not in _EQUALITY:  # text unverified
-                raise self.scope.invalid(operand.node, f"null can not be compared with {operator}")
+            if operator not in _EQUALITY:
+                if literal.data == "null":  # text unverified
+                    raise self.scope.invalid(operand.node, f"null can not be compared with {operator}")
+                # An empty string comes before every text (unverified); a null is neither before nor after it.
+                after = operator in (">", ">=")
+                return _told(compose("{} IS NOT NULL", operand.sql) if after else Sql("0"), negate=negate)
             empty = (operator == "=") != negate
             return compose("{} IS NULL" if empty else "{} IS NOT NULL", operand.sql)
         if operator in _EQUALITY:

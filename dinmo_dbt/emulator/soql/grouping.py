@@ -19,6 +19,8 @@ from dinmo_dbt.emulator.soql.syntax import Node, malformed, nodes, not_emulated,
 
 _COUNTS = ("COUNT", "COUNT_DISTINCT")
 _SUMS = ("SUM", "AVG")
+_KEYS_MAX = 100
+_COLUMNS_MAX = 1900  # SQLite gives 2,000
 
 
 def is_aggregate(node: Node) -> bool:
@@ -47,7 +49,10 @@ class Grouping:
     @classmethod
     def of(cls, scope: Scope, group_by: Node | None) -> Grouping:
         grouping = cls(scope, [])
-        for node in nodes(group_by) if group_by is not None else []:
+        given = nodes(group_by) if group_by is not None else []
+        if len(given) > _KEYS_MAX:
+            raise not_emulated(f"more than {_KEYS_MAX} fields in GROUP BY")
+        for node in given:
             if node.data == "function" and called(node) in ("ROLLUP", "CUBE"):
                 raise not_emulated(f"GROUP BY {called(node)}")
             key = operand(scope, node)
@@ -59,6 +64,8 @@ class Grouping:
     def groups(self, select_list: Node, having: Sql | None) -> Groups:
         outputs: list[Output] = []
         unnamed = 0
+        if len(nodes(select_list)) > _COLUMNS_MAX:
+            raise not_emulated(f"more than {_COLUMNS_MAX} columns")
         for item in nodes(select_list):
             if item.data not in ("field_item", "function_item"):
                 # The text is unverified.

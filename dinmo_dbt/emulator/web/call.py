@@ -119,7 +119,7 @@ def parsed(data: bytes) -> Json:
         )
     try:
         body = json.loads(data)
-    except ValueError as error:
+    except (ValueError, RecursionError) as error:
         line, column = getattr(error, "lineno", 1), getattr(error, "colno", 1)
         message = f"Unexpected character at input location [line:{line}, column:{column}]"
         raise ApiError(400, "JSON_PARSER_ERROR", message) from error
