@@ -14,10 +14,15 @@ from werkzeug.routing import Map
 from werkzeug.test import EnvironBuilder
 from werkzeug.wrappers import Request
 
-from dinmo_dbt.emulator import Fault
+from dinmo_dbt.emulator import Fault, limits
+from dinmo_dbt.emulator.bulk import job, processing, queryjobs
 from dinmo_dbt.emulator.faults.fault import KINDS, from_json
 from dinmo_dbt.emulator.faults.presets import PRESETS
-from dinmo_dbt.emulator.web import control, routes
+from dinmo_dbt.emulator.records import calls, replication
+from dinmo_dbt.emulator.soql import compiler, run
+from dinmo_dbt.emulator.web import call, control, routes, server
+from dinmo_dbt.emulator.web.app import URI_BYTES_MAX
+from dinmo_dbt.emulator.web.calls import CALLS_KEPT
 from dinmo_dbt.emulator.web.names import call_name
 
 from .conftest import Org
@@ -96,6 +101,38 @@ def test_the_tables_of_the_page_name_what_soql_refuses(org: Org) -> None:
         assert f"emulate the function {function.upper()}() in SOQL" in reply.json()[0]["message"]
 
 
+def test_the_numbers_of_the_pages_are_those_of_the_code(org: Org) -> None:
+    described = org.get("/sobjects/Account/describe").json()
+    brief = org.get("/sobjects").json()["sobjects"][0]
+    in_api = (
+        f"{call.FIRST_VERSION}.0 to {call.LAST_VERSION}.0",
+        f"an address over {URI_BYTES_MAX:,} bytes 414",
+        f"| {len(brief)} keys an object",
+        f"all {len(described)} keys of the object and {len(described['fields'][0])} of each field",
+        f"up to {calls.RECORDS_MAX} records of up to {calls.CHUNKS_MAX} runs",
+        f"at most {replication.IDS_MAX:,} ids",
+        f"pages of {run.PAGE_ROWS:,} or of `batchSize=200` to {run.PAGE_ROWS:,}",
+        f"lives {run._CURSOR_LIFE.days} days on the org's clock; the last {run._CURSORS_MAX} are kept",
+        f"a page has {queryjobs._RESULT_ROWS:,} rows",
+        f"{job.LIST_ROWS:,} a page, newest first",
+        f"batches of {processing.BATCH_ROWS:,}",
+        f"kept for\n{job.KEPT.days} days of the org's clock, an open job's data for {job.OPEN_MAX.days * 24} hours",
+        f"`OFFSET` up to {compiler._OFFSET_MAX:,}",
+        f"{_in_words(len(org.get('/limits').json()))} limits",
+    )
+    assert [text for text in in_api if text not in text_of(API)] == []
+    in_use = (
+        f"another one waits {server._LOCK_WAIT_S:.0f} seconds",
+        f"at most the last {limits._SAVED_EVERY - 1} counted API calls",
+        f"the last {CALLS_KEPT} calls of the API",
+    )
+    assert [text for text in in_use if text not in text_of(USE)] == []
+
+
+def _in_words(count: int) -> str:
+    return ("no", "one", "two", "three", "four", "five", "six", "seven", "eight")[count]
+
+
 @pytest.fixture
 def terminal(tmp_path: Path) -> Iterator[Terminal]:
     opened = Terminal(tmp_path)
@@ -112,9 +149,9 @@ def test_the_examples_of_a_page_run_and_print_what_it_says(terminal: Terminal, p
 
 def test_each_kind_of_fault_has_a_row_and_each_row_a_kind() -> None:
     told = {}
-    for kind, calls, settings, chance, _ in rows(FAULTS, 5):
+    for kind, hits, settings, chance, _ in rows(FAULTS, 5):
         needs = set(re.findall(r"\*\*`(\w+)`\*\*", settings))
-        told[kind.strip("`")] = calls.strip("`"), set(re.findall(r"`(\w+)`", settings)), needs, chance == "yes"
+        told[kind.strip("`")] = hits.strip("`"), set(re.findall(r"`(\w+)`", settings)), needs, chance == "yes"
     assert told == {name: (k.calls, set(k.takes), set(k.needs), k.by_chance) for name, k in KINDS.items()}
 
 
