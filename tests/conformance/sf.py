@@ -44,14 +44,14 @@ def packages(request: pytest.FixtureRequest) -> Path:
 
 @pytest.fixture(scope="module")
 def sf(packages: Path, org: Org, tmp_path_factory: pytest.TempPathFactory) -> Sf:
-    """Run a command with `--json` in a scratch home, and give its result. `fails` gives the error's name instead."""
+    """Run a command with `--json` in a scratch home: its result; `fails`: its error's name; `whole`: all it told."""
     home = tmp_path_factory.mktemp("home")
     environment = {
         **os.environ, **QUIET, "HOME": str(home),
         "PATH": os.pathsep.join((str(packages / "node" / "bin"), str(packages / ".bin"), os.environ["PATH"])),
     }  # fmt: skip
 
-    def run(*command: str, fails: bool = False, **more: str) -> Any:
+    def run(*command: str, fails: bool = False, whole: bool = False, **more: str) -> Any:
         target = () if command[:2] == ("org", "login") else ("--target-org", org.line["username"])
         done = subprocess.run(
             ["sf", *command, *target, "--json"],
@@ -62,6 +62,8 @@ def sf(packages: Path, org: Org, tmp_path_factory: pytest.TempPathFactory) -> Sf
             timeout=90,
         )
         assert (done.returncode != 0) == fails, done.stdout + done.stderr
+        if whole:
+            return done.stdout
         reply = json.loads(done.stdout)
         return reply["name"] if fails else reply["result"]
 
@@ -72,6 +74,14 @@ def sf(packages: Path, org: Org, tmp_path_factory: pytest.TempPathFactory) -> Sf
     )  # fmt: skip
     run.home, run.url = home, url  # type: ignore[attr-defined]
     return run
+
+
+LEFT_OUT = {
+    "SOSL search": ("data", "search", "--query", "FIND {x} IN ALL FIELDS"),
+    "composite requests": ("data", "import", "tree", "--files", "accounts.json"),
+    "anonymous Apex and the Tooling API": ("apex", "run", "--file", "one.apex"),
+    "Metadata API": ("org", "list", "metadata", "--metadata-type", "CustomObject"),
+}
 
 
 def write(sf: Sf, name: str, *lines: str) -> str:
@@ -131,3 +141,10 @@ def test_bulk(sf: Sf) -> None:
     sf("data", "upsert", "resume", "-i", later, "--wait", "2")
     assert sf("data", "bulk", "results", "-i", later)["processedRecords"] == 2
     assert sf("data", "import", "bulk", "-f", good, "-s", "Nope__c", "-w", "2", fails=True) == "INVALIDENTITY"
+
+
+@pytest.mark.parametrize("what", LEFT_OUT)
+def test_what_is_left_out_is_refused_by_name(sf: Sf, what: str) -> None:
+    write(sf, "accounts.json", '{"records": [{"attributes": {"type": "Account", "referenceId": "a"}, "Name": "x"}]}')
+    write(sf, "one.apex", "Integer i = 1;")
+    assert "does not emulate" in sf(*LEFT_OUT[what], fails=True, whole=True)

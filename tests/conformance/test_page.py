@@ -103,6 +103,7 @@ def test_the_page_lists_what_is_left_out_and_each_is_tried() -> None:
     assert block
     tried = {(what, "jsforce") for what in re.findall(r"^  '([^']+)':", block[1], re.MULTILINE)}
     tried |= {(what, "simple-salesforce") for what in test_simple_salesforce.LEFT_OUT}
+    tried |= {(what, "sf") for what in sf.LEFT_OUT}
     listed = {(row[0], client.strip()) for row in table("left out") for client in row[1].split(",")}
     assert listed == tried
     assert all(len(row) == 3 and row[2] for row in table("left out"))
