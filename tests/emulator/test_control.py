@@ -114,6 +114,13 @@ def test_the_last_calls_tell_no_secret_and_no_value(mount: Mount) -> None:
     assert last[3]["path"] == "/services/data/v62.0/sobjects/Customer__c/Code__c/...?fields="
 
 
+def test_a_key_that_looks_like_an_id_is_not_told(mount: Mount) -> None:
+    org = mount()
+    org.api("GET", "/sobjects/Customer__c/Code__c/ABCDE1234567890")
+    last = org.control("GET", "/calls").json["calls"][0]  # type: ignore[index]
+    assert last["path"] == "/services/data/v62.0/sobjects/Customer__c/Code__c/..."
+
+
 def test_only_the_last_two_hundred_calls_are_kept(mount: Mount) -> None:
     org = mount()
     for _ in range(205):

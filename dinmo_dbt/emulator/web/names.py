@@ -56,7 +56,7 @@ def _name(handler: Callable[..., Any], method: str) -> str:
 def shown_path(rule: str, values: Mapping[str, str], request: Request) -> str:
     """A route with its names and ids filled in; values of records and of the query are left out."""
     for name, value in values.items():
-        shown = value if name in _SHOWN or _ID.fullmatch(value) else "..."
+        shown = value if name in _SHOWN or (name != "value" and _ID.fullmatch(value)) else "..."
         rule = rule.replace(f"<{name}>", shown)
     names = [f"{name}=" for name in request.args if _ARGUMENT.fullmatch(name)]
     return f"{rule}?{'&'.join(names)}" if names else rule
