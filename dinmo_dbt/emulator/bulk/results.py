@@ -7,6 +7,7 @@ none. Source: wire reference §3.7.
 from __future__ import annotations
 
 import random
+from collections import Counter
 from collections.abc import Iterator
 
 import numpy as np
@@ -117,3 +118,13 @@ class Results:
                 file.seek(start)
                 data = file.read(layout.offsets[batch + 1] - start)
                 yield data[csvtext.end_of_rows(data, len(unpack(done[batch])[0])) :] if batch in done else data
+
+
+def failures(store: Store, job: Job) -> dict[str, int]:
+    """How many rows of an ingest job failed with each text of `sf__Error`."""
+    counted: Counter[str] = Counter()
+    sql = "SELECT outcome FROM job_batch WHERE job = ?"
+    for (packed,) in store.reading().execute(sql, (job.number,)):
+        texts = unpack(packed)[2].drop_null().value_counts()
+        counted.update(dict(zip(texts.field(0).to_pylist(), texts.field(1).to_pylist(), strict=True)))
+    return counted

@@ -38,7 +38,7 @@ from dinmo_dbt.emulator.records.locks import Locks
 from dinmo_dbt.emulator.records.seed import load_records, seed_org
 from dinmo_dbt.emulator.schema.source import read_schema
 from dinmo_dbt.emulator.store import Store, stamp
-from dinmo_dbt.emulator.web import control, effect, faulty
+from dinmo_dbt.emulator.web import control, effect, faulty, page
 from dinmo_dbt.emulator.web.auth import OAuthError, Sessions
 from dinmo_dbt.emulator.web.call import Call, Site, checked_version
 from dinmo_dbt.emulator.web.calls import Calls, Seen
@@ -224,6 +224,9 @@ class App:
             response = control.answer(self, request)
             if not _drain(request):
                 response.headers["Connection"] = "close"
+        elif request.path == "/" and request.method == "GET" and control.is_local(request):
+            with self._gate.passing():
+                response = page.answer(self, request)
         else:
             with self._gate.passing():
                 response = self._respond(Call(self.site, request))
