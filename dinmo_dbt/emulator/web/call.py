@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import codecs
 import gzip
+import io
 import json
 import zlib
 from collections.abc import Iterator
@@ -28,6 +30,7 @@ from dinmo_dbt.emulator.web.freshness import Freshness
 FIRST_VERSION, LAST_VERSION = 31, 67
 _RETIRED_VERSIONS = range(7, FIRST_VERSION)
 _GZIP_BYTES_MIN = 2048
+_JSON_BYTES_MAX = 50 << 20
 
 
 @dataclass(frozen=True, slots=True)
@@ -74,18 +77,37 @@ class Call:
 
     def object(self) -> Json:
         """The body as a JSON object."""
-        data = self.request.get_data()
-        if self.request.headers.get("Content-Encoding", "").lower() == "gzip":
-            try:
-                data = gzip.decompress(data)
-            except OSError as error:
-                raise ApiError(400, "JSON_PARSER_ERROR", "The body is not gzip") from error
+        _check_size(self.request.content_length or 0)
+        data = self._unpacked(self.request.get_data())
         kind = self.request.mimetype
         if kind in ("application/xml", "text/xml"):
             raise not_emulated("XML request bodies")
         if kind and kind not in ("application/json", "text/json"):
             raise ApiError(415, "UNSUPPORTED_MEDIA_TYPE", f"Content-Type {kind} is not application/json")
-        return parsed(data)
+        return parsed(self._decoded(data))
+
+    def _unpacked(self, data: bytes) -> bytes:
+        """The body without its Content-Encoding."""
+        encoding = self.request.headers.get("Content-Encoding", "identity").lower()
+        if encoding not in ("gzip", "identity", ""):
+            raise ApiError(415, "UNSUPPORTED_MEDIA_TYPE", f"Content-Encoding {encoding} is not gzip")
+        if encoding == "gzip":
+            try:
+                data = gzip.GzipFile(fileobj=io.BytesIO(data)).read(_JSON_BYTES_MAX + 1)
+            except (OSError, EOFError, zlib.error) as error:
+                raise ApiError(400, "JSON_PARSER_ERROR", "The body is not gzip") from error
+        _check_size(len(data))
+        return data
+
+    def _decoded(self, data: bytes) -> bytes | str:
+        """Text where the Content-Type names a charset; else json finds out which of Unicode's it is."""
+        charset = self.request.mimetype_params.get("charset", "")
+        try:
+            return data if not charset or codecs.lookup(charset).name == "utf-8" else data.decode(charset)
+        except LookupError as error:
+            raise ApiError(415, "UNSUPPORTED_MEDIA_TYPE", f"Unknown charset: {charset}") from error
+        except UnicodeDecodeError as error:
+            raise ApiError(400, "JSON_PARSER_ERROR", f"The body is not {charset}") from error
 
     def envelope(self) -> tuple[list[Any], bool]:
         """A collection's records and whether it is all or none."""
@@ -111,8 +133,13 @@ class Call:
         return response
 
 
-def parsed(data: bytes) -> Json:
-    """A JSON object out of bytes, or Salesforce's JSON_PARSER_ERROR."""
+def _check_size(size: int) -> None:
+    if size > _JSON_BYTES_MAX:  # limit, code and text unverified
+        raise ApiError(413, "REQUEST_ENTITY_TOO_LARGE", f"The request entity is larger than {_JSON_BYTES_MAX} bytes")
+
+
+def parsed(data: bytes | str) -> Json:
+    """A JSON object out of text, or Salesforce's JSON_PARSER_ERROR."""
     if not data.strip():
         raise ApiError(
             400, "JSON_PARSER_ERROR", "The HTTP entity body is required, but this request has no entity body."

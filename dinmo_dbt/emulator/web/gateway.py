@@ -6,22 +6,42 @@ import tempfile
 from collections.abc import Iterable
 from typing import IO, Any
 
-from cheroot.server import HTTPConnection, HTTPRequest
+from cheroot.server import HeaderReader, HTTPConnection, HTTPRequest
 from cheroot.wsgi import Gateway_10
+from werkzeug.exceptions import ClientDisconnected
 
 from dinmo_dbt.emulator.web import effect
 from dinmo_dbt.emulator.web.effect import Effect
 
 _BODY_BYTES_IN_MEMORY = 1 << 20
 _TICK_S = 0.05
+_TOO_LARGE = "431 Request Header Fields Too Large"
 HEADER_BYTES_MAX = 64 * 1024
+
+
+class _Headers(HeaderReader):
+    """Refuses a length that is no number from 0; reads `Expect` in any case."""
+
+    def __call__(self, rfile: Any, hdict: dict[bytes, bytes] | None = None) -> dict[bytes, bytes]:
+        headers: dict[bytes, bytes] = super().__call__(rfile, hdict)
+        if not headers.get(b"Content-Length", b"0").isdigit():
+            raise ValueError("Malformed Content-Length Header.")
+        if b"Expect" in headers:
+            headers[b"Expect"] = headers[b"Expect"].lower()
+        return headers
 
 
 class Request(HTTPRequest):
     """Takes a path with two slashes in front, which `sf` sends after a login by access token, as Salesforce does."""
 
+    header_reader = _Headers()
+
     def __init__(self, server: Any, connection: Any) -> None:
         super().__init__(server, connection, strict_mode=False)
+
+    def simple_response(self, status: str, msg: str = "") -> None:
+        """What is said before the application is reached; a 413 of cheroot's is about headers."""
+        super().simple_response(_TOO_LARGE if status.startswith("413") else status, msg)
 
 
 class Connection(HTTPConnection):
@@ -33,6 +53,8 @@ class Gateway(Gateway_10):
 
     def respond(self) -> None:
         server = self.req.server
+        self.env["wsgi.input"] = Body(self.req.rfile, chunked=self.req.chunked_read)
+        self.env["wsgi.input_terminated"] = True
         recorded = None
         if server.wsgi_app.faults.on_calls:  # the request may have to be handled twice
             recorded = self.env["wsgi.input"] = Recorded(self.env["wsgi.input"])
@@ -48,6 +70,11 @@ class Gateway(Gateway_10):
                 body.close()
             if recorded is not None:
                 recorded.close()
+
+    def start_response(self, status: str, headers: list[tuple[str, str]], exc_info: Any = None) -> Any:
+        if ("Connection", "close") in headers:
+            self.req.close_connection = True
+        return super().start_response(status, headers, exc_info)
 
     def _carry_out(self, found: Effect, body: Iterable[bytes], recorded: Recorded | None) -> None:
         if found.repeat and recorded is not None:
@@ -92,6 +119,36 @@ class Gateway(Gateway_10):
             self.req.write(data[start : start + step])
 
 
+class Body:
+    """The body of a request. Raises ClientDisconnected where it ends before it should, or is no body at all."""
+
+    def __init__(self, source: Any, *, chunked: bool) -> None:
+        self._source = source
+        self._chunked = chunked
+        self._ended = False
+
+    def read(self, size: int = -1) -> bytes:
+        try:
+            return self._chunks(size) if self._chunked else self._piece(size)
+        except ValueError as error:  # a chunk that is none, or half of one
+            raise ClientDisconnected from error
+
+    def _piece(self, size: int) -> bytes:
+        wanted = self._source.remaining if size < 0 else min(size, self._source.remaining)
+        data: bytes = self._source.read(wanted)
+        if len(data) < wanted:
+            raise ClientDisconnected
+        return data
+
+    def _chunks(self, size: int) -> bytes:
+        data: bytes = self._source.read(size if size >= 0 else None)
+        if self._source.closed and not self._ended:
+            self._ended = True
+            for _ in self._source.read_trailer_lines():  # else the next request would begin with them
+                pass
+        return data
+
+
 class Recorded:
     """A request body that keeps what was read of it, so that the request can be handled a second time."""
 
@@ -100,12 +157,7 @@ class Recorded:
         self._kept: IO[bytes] = tempfile.SpooledTemporaryFile(_BODY_BYTES_IN_MEMORY)  # noqa: SIM115 (closed by close)
 
     def read(self, size: int = -1) -> bytes:
-        data: bytes = self._source.read(size) if size >= 0 else self._source.read()
-        self._kept.write(data)
-        return data
-
-    def readline(self, size: int = -1) -> bytes:
-        data: bytes = self._source.readline(size) if size >= 0 else self._source.readline()
+        data: bytes = self._source.read(size)
         self._kept.write(data)
         return data
 

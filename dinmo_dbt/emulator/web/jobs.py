@@ -31,6 +31,7 @@ def _chunked(call: Call) -> bool:
 
 
 def _create_with_data(call: Call) -> Json:
+    call.request.max_form_memory_size = None  # the limit below is in characters
     parts = {k: f.read() for k, f in call.request.files.items()}
     parts |= {k: v.encode() for k, v in call.request.form.items()}
     content = parts.get("content", b"")

@@ -7,11 +7,14 @@ import json
 import os
 import shutil
 import signal
+import socket
+import ssl
 import sys
 import threading
 import time
+import weakref
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import IO, Any, Unpack
 
@@ -26,7 +29,10 @@ from dinmo_dbt.emulator.web.tls import certificate
 
 _LOCK_WAIT_S = 10.0
 _LOCK_POLL_S = 0.05
-_THREADS = 8
+_THREADS = 40  # more calls at one time than an org allows, and some that hang
+_KEPT_ALIVE_MAX = 256
+_STOP_S = 2.0
+_STOP_POLL_S = 0.02
 
 
 @contextmanager
@@ -115,28 +121,69 @@ def _serve(
     finally:
         stop.set()  # delayed replies end now
         path.unlink(missing_ok=True)
-        for server, _ in servers:
-            server.stop()
+        _stop([server for server, _ in servers])
         for number, handler in previous.items():
             signal.signal(number, handler)
 
 
 def _listening(app: App, port: int, stop: threading.Event, pair: list[Path] | None) -> Server:
     server = Server(
-        ("127.0.0.1", port), app, numthreads=_THREADS, max=4 * _THREADS, request_queue_size=128,
-        timeout=60, shutdown_timeout=5,
+        ("127.0.0.1", port), app, numthreads=_THREADS, max=_THREADS, request_queue_size=128, timeout=60,
     )  # fmt: skip
     server.max_request_header_size = HEADER_BYTES_MAX
-    server.ConnectionClass = Connection
+    server.keep_alive_conn_limit = _KEPT_ALIVE_MAX
+    server.ConnectionClass = _Connection
+    server.opened = weakref.WeakSet()  # type: ignore[attr-defined]  # by _Connection
     server.gateway = Gateway
     server.halt = stop  # type: ignore[attr-defined]  # read by Gateway
     if pair is not None:
-        server.ssl_adapter = BuiltinSSLAdapter(*map(str, pair))
+        server.ssl_adapter = _Tls(*map(str, pair))
     try:
         server.prepare()
     except OSError as error:
         raise EmulatorError(f"can't listen on 127.0.0.1:{port}: {error}") from error
     return server
+
+
+class _Connection(Connection):
+    """A connection that can be cut, and whose TLS begins in the thread that serves it, not in the one that accepts."""
+
+    def __init__(self, server: Server, sock: socket.socket, *more: Any) -> None:
+        super().__init__(server, sock, *more)
+        self._greeted = not isinstance(sock, ssl.SSLSocket)
+        server.opened.add(self)  # type: ignore[attr-defined]
+
+    def communicate(self) -> bool:
+        if not self._greeted:
+            try:
+                self.socket.do_handshake()
+            except OSError:  # not TLS, or gone
+                return False
+            self._greeted = True
+        kept: bool = super().communicate()  # type: ignore[no-untyped-call]
+        return kept
+
+    def cut(self, how: int) -> None:
+        with suppress(OSError):
+            socket.socket.shutdown(self.socket, how)  # SSLSocket's own would let a reply go on without TLS
+
+
+class _Tls(BuiltinSSLAdapter):
+    def wrap(self, sock: socket.socket) -> tuple[socket.socket, dict[str, str]]:
+        return self.context.wrap_socket(sock, server_side=True, do_handshake_on_connect=False), {}
+
+
+def _stop(servers: list[Server]) -> None:
+    """Let replies that are being made go out, for 2 s at most; read nothing more from anybody."""
+    stopping = [threading.Thread(target=server.stop, daemon=True) for server in servers]
+    for thread in stopping:
+        thread.start()
+    began = time.monotonic()
+    while any(thread.is_alive() for thread in stopping):
+        how = socket.SHUT_RD if time.monotonic() - began < _STOP_S else socket.SHUT_RDWR
+        for connection in [c for s in servers for c in s.opened]:  # type: ignore[attr-defined]
+            connection.cut(how)
+        stopping[0].join(_STOP_POLL_S)
 
 
 def _watch_stdin(stop: threading.Event) -> None:
