@@ -125,7 +125,11 @@ class QueryJobs:
         return ResultPage(self._lines(job, start, end), locator, count)
 
     def result_pages(self, job_id: str, base: str, version: str, locator: str | None) -> dict[str, Any]:
-        """Up to five URLs of results, to be read at one time."""
+        """Up to five URLs of results, to be read at one time.
+
+        The keys are those of the guide ("Get Parallel Results for a Query Job"); unverified: a client's author saw
+        `resultChunks` and `resultLink` (node-sf-bulk2, pull request 35).
+        """
         job = self._complete(job_id, version)
         if float(version) < _PAGES_SINCE:
             raise not_found()
