@@ -121,6 +121,38 @@ def test_a_key_that_looks_like_an_id_is_not_told(mount: Mount) -> None:
     assert last["path"] == "/services/data/v62.0/sobjects/Customer__c/Code__c/..."
 
 
+def test_the_last_calls_tell_the_client_its_session_and_which_of_its_calls_it_was(mount: Mount) -> None:
+    org = mount()
+    for _ in range(2):
+        org.api("GET", "/limits", headers={"User-Agent": "curious/1.0"})
+    login = {"grant_type": "client_credentials", "client_id": org.app.identity.client_id}
+    login["client_secret"] = org.app.identity.client_secret
+    other = org.client.post("/services/oauth2/token", data=login).json["access_token"]  # type: ignore[index]
+    org.api("GET", "/limits", headers={"Authorization": f"Bearer {other}"})
+    org.api("GET", "/limits", headers={"Authorization": "Bearer nobody"})
+    org.api("GET", "/limits")
+    calls = org.control("GET", "/calls").json["calls"]  # type: ignore[index]
+    assert [(c["session"], c["nth"]) for c in reversed(calls)] == [
+        (1, 1), (1, 2), (None, None), (2, 1), (None, None), (1, 3),
+    ]  # fmt: skip
+    assert [c["agent"] for c in calls[-2:]] == ["curious/1.0"] * 2
+
+
+@pytest.mark.parametrize(
+    ("path", "told"),
+    [
+        ("/services/data/v62.0/composite/tree/Account", "/services/data/v62.0/composite/tree/..."),
+        ("/services/data/v62.0/sobjects/Account/a/secret/b", "/services/data/v62.0/sobjects/..."),
+        ("/services/oauth2/authorize", "/services/oauth2/authorize"),
+        ("/secret", "/..."),
+    ],
+)
+def test_a_call_that_is_not_there_is_told_by_salesforces_own_words(mount: Mount, path: str, told: str) -> None:
+    org = mount()
+    assert org.client.get(path).status_code >= 400
+    assert org.app.calls.latest()[0]["path"] == told
+
+
 def test_only_the_last_two_hundred_calls_are_kept(mount: Mount) -> None:
     org = mount()
     for _ in range(205):

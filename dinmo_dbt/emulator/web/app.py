@@ -45,13 +45,14 @@ from dinmo_dbt.emulator.web.calls import Calls, Seen
 from dinmo_dbt.emulator.web.freshness import Freshness
 from dinmo_dbt.emulator.web.gate import Gate
 from dinmo_dbt.emulator.web.names import call_name, every_name, shown_path
-from dinmo_dbt.emulator.web.routes import Handler, route_map, unknown
+from dinmo_dbt.emulator.web.routes import Handler, known_path, route_map, unknown
 from dinmo_dbt.emulator.web.snapshot import Memory, Snapshot, Snapshots
 
 if TYPE_CHECKING:
     from dinmo_dbt.emulator.web.mounted import MountedAdapter
 
 URI_BYTES_MAX = 16_384
+_AGENT_MAX = 120
 _ALLOW_SAVE = re.compile(r"allowSave\s*=\s*true", re.IGNORECASE)
 _OVERRIDE = re.compile(r"(?:^|&)_HttpMethod=(\w+)")
 
@@ -268,13 +269,16 @@ class App:
     def _note(self, call: Call, status: int, began: float) -> None:
         spent = 0 if self.clock.stopped else int((time.monotonic() - began) * 1000)
         fault = ", ".join(f"{f.fault.kind} ({f.id})" for f in call.fired) or None
-        self.calls.add(Seen(
+        headers = call.request.headers
+        token = headers.get("Authorization", "").partition(" ")[2].strip() if call.version else None
+        seen = Seen(
             time=stamp(self.clock()), method=call.request.method, path=call.route, name=call.name, status=status,
-            ms=spent, fault=fault,
-        ))  # fmt: skip
+            ms=spent, fault=fault, agent=headers.get("User-Agent", "")[:_AGENT_MAX],
+        )  # fmt: skip
+        self.calls.add(seen, token)
 
     def _dispatch(self, call: Call) -> Response:
-        rule, found = self._match(call.request)
+        rule, found = self._match(call)
         handler: Handler = rule.endpoint
         call.values = values = {k: unquote(str(v)) for k, v in found.items()}
         call.name = call_name(handler, call.request)
@@ -296,7 +300,8 @@ class App:
             call.running = True
         return handler(call, **values)
 
-    def _match(self, request: Request) -> tuple[Rule, dict[str, Any]]:
+    def _match(self, call: Call) -> tuple[Rule, dict[str, Any]]:
+        request = call.request
         raw = str(request.environ.get("REQUEST_URI") or request.environ.get("RAW_URI") or request.full_path)
         if len(raw) > URI_BYTES_MAX:
             raise ApiError(414, "REQUEST_URI_TOO_LONG", "URI Too Long")
@@ -311,10 +316,12 @@ class App:
                 path, method=request.method, return_rule=True
             )
         except MethodNotAllowed as error:
+            call.route = known_path(path)
             allowed = ",".join(sorted(error.valid_methods or ()))
             message = f"HTTP Method '{request.method}' not allowed. Allowed are {allowed}"
             raise ApiError(405, "METHOD_NOT_ALLOWED", message) from error
         except NotFound as error:
+            call.route = known_path(path)
             if path.startswith("/services/data/"):
                 self.site.sessions.check(request.headers.get("Authorization"))
             raise unknown(request, path) from error

@@ -16,7 +16,7 @@ import random
 import re
 import threading
 from collections.abc import Callable, Mapping
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
 from typing import Any
 
 from dinmo_dbt.emulator.errors import ApiError
@@ -67,6 +67,13 @@ class Sessions:
         with self._lock:
             self._refresh_token = self._store.meta("refresh_token")
             self._used.clear()
+
+    def count(self) -> int:
+        """How many sessions there are, the folder's own among them."""
+        since = "" if self._session_s is None else stamp(self._clock() - timedelta(seconds=self._session_s))
+        sql = "SELECT count(*) FROM token WHERE token = ? OR coalesce(used, created) > ?"
+        found: int = self._store.reading().execute(sql, (self.identity.access_token, since)).fetchone()[0]
+        return found
 
     def check(self, authorization: str | None) -> None:
         """Raise Salesforce's 401 unless the header carries a session of this org."""

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable
+from itertools import takewhile
 from typing import Any
 
 from werkzeug.routing import Map, Rule
@@ -64,12 +66,22 @@ _NOT_EMULATED = frozenset({
     "smartdatadiscovery", "support", "tabs", "theme", "tokenizer", "tooling", "ui-api", "wave",
 })  # fmt: skip
 _PAGES = ("secur", ".well-known", "cometd")
+_WORDS = _NOT_EMULATED | {*_PAGES, "authorize", "batch", "graph", "tree"}
+_WORDS |= {part for _, path, _ in _ROUTES for part in path.split("/") if part.isalnum()}
+_VERSION = re.compile(r"v\d+\.\d")
 
 
 def route_map() -> Map:
     return Map(
         [Rule(p, methods=m.split(","), endpoint=h) for m, p, h in _ROUTES], strict_slashes=False, merge_slashes=False
     )
+
+
+def known_path(path: str) -> str:
+    """A path that is no route, up to the first part that is not Salesforce's own: it could be anybody's value."""
+    parts = [part for part in path.split("/") if part]
+    known = list(takewhile(lambda part: part in _WORDS or _VERSION.fullmatch(part), parts))
+    return "/" + "/".join([*known, "..."] if len(known) < len(parts) else known)
 
 
 def unknown(request: Request, path: str) -> ApiError:

@@ -13,7 +13,7 @@ from dinmo_dbt.emulator.errors import EmulatorError
 from dinmo_dbt.emulator.faults.armed import Kept
 from dinmo_dbt.emulator.limits import Limits
 from dinmo_dbt.emulator.store import Saved, Store
-from dinmo_dbt.emulator.web.calls import Seen
+from dinmo_dbt.emulator.web.calls import Kept as KeptCalls
 
 if TYPE_CHECKING:
     from dinmo_dbt.emulator.web.app import App
@@ -28,7 +28,7 @@ class Memory:
     pace: Pace
     faults: Kept
     locks: dict[int, datetime]
-    calls: tuple[Seen, ...]
+    calls: KeptCalls
     chance: Any
 
     @classmethod
