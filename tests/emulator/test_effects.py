@@ -225,6 +225,10 @@ def test_time_passes_on_a_stopped_clock_as_long_as_the_client_waits(org: Mounted
     assert time.monotonic() - began < 5
 
 
+def test_a_reply_is_dated_by_the_clock_of_the_org(org: Mounted, http: requests.Session) -> None:
+    assert http.get(f"{BASE}/limits").headers["Date"] == "Sun, 01 Mar 2026 12:00:00 GMT"
+
+
 def test_a_running_clock_is_waited_for(org: Mounted, http: requests.Session) -> None:
     org.clock.run()
     org.app.faults.arm(Fault(kind="slow", seconds=0.2))

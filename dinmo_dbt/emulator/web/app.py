@@ -260,6 +260,7 @@ class App:
             response.headers["Sforce-Limit-Info"] = f"api-usage={usage.requests}/{usage.requests_max}"
         response.headers.setdefault("Cache-Control", "no-cache,must-revalidate,max-age=0,no-store,private")
         response.headers["Server"] = "sfdcedge"
+        response.date = self.clock()
         response.headers["X-SFDC-Request-Id"] = f"{self.chance.getrandbits(128):032x}"
         if not _drain(call.request):
             response.headers["Connection"] = "close"

@@ -1,0 +1,168 @@
+"""Whole syncs into the emulator in process: no socket, no sleep, one clock for both sides, faults by a seed."""
+
+from __future__ import annotations
+
+import random
+from collections.abc import Callable, Iterator
+from contextlib import suppress
+from datetime import UTC, datetime, timedelta
+from pathlib import Path
+from typing import Any
+
+import memory_org
+import pytest
+import requests
+from memory_org import Model, World, activation, fates
+
+from dinmo_dbt import emulator
+from dinmo_dbt.activation import Activation
+from dinmo_dbt.errors import DinmoError
+from dinmo_dbt.project import Credentials, Org, Secret
+from dinmo_dbt.salesforce import SalesforceDestination, client, connect
+
+URL = "https://acme.my.salesforce.com"
+START = datetime(2026, 3, 1, 12, tzinfo=UTC)
+SCHEMA = """
+objects:
+  Thing__c:
+    fields:
+      Ext__c: {type: Text, length: 40, external_id: true, unique: true}
+      A__c: {type: Text, length: 80}
+      B__c: {type: Text, length: 80}
+"""
+BEFORE = [{"id": str(i), "ext": f"e{i}", "a": f"x{i}", "b": "y"} for i in range(300)]
+AFTER = [{**row, "b": "z" if int(row["id"]) % 3 else "y"} for row in BEFORE[20:]] + [
+    {"id": str(i), "ext": f"e{i}", "a": f"x{i}", "b": "y"} for i in range(300, 500)
+]
+FAULTS = (
+    "request_lost", "reply_lost", "request_repeated", "slow", "hang", "truncated", "content_length", "bad_gzip",
+    "status", "html_page", "session_expired", "job_failed", "job_aborted", "job_stuck", "batch_retried",
+    "results_shuffled",
+)  # fmt: skip
+
+
+class OneClock:
+    """The org's clock, as a sync's: to sleep is to move it."""
+
+    def __init__(self, clock: emulator.Clock) -> None:
+        self._clock = clock
+
+    def now(self) -> float:
+        return self._clock().timestamp()
+
+    def sleep(self, seconds: float) -> None:
+        self._clock.advance(seconds)
+
+    @property
+    def time(self) -> float:
+        return self.now()
+
+    @time.setter
+    def time(self, moment: float) -> None:
+        self._clock.set(datetime.fromtimestamp(moment, UTC))
+
+
+class Laboratory:
+    """A world whose org is the emulator, reached by the real client."""
+
+    def __init__(self, folder: Path, app: Any, patch: pytest.MonkeyPatch) -> None:
+        self.app = app
+        clock = OneClock(app.clock)
+        plain = client._plain_session
+
+        def mounted(trust_env: bool) -> requests.Session:
+            session = plain(trust_env)
+            session.mount(URL, app.adapter())
+            return session
+
+        patch.setattr(client, "_plain_session", mounted)
+        who = app.identity
+        credentials = Credentials(
+            "client_credentials", URL, client_id=who.client_id, client_secret=Secret(who.client_secret)
+        )
+        org = Org("crm", "dev", credentials, organization_id=who.organization_id)
+        (folder / "scratch").mkdir()
+        self.destination: SalesforceDestination = connect(
+            org, scratch=folder / "scratch", sleep=clock.sleep, rng=random.Random(1), now=clock.now
+        )
+        patch.setattr(memory_org, "ORG", self.destination.org_id)
+        self.world = World(folder / "state", self.destination, clock)  # type: ignore[arg-type]
+
+    def held(self) -> list[tuple[str, str, str]]:
+        """What the org holds, as the org itself says."""
+        with requests.Session() as session:
+            session.mount(URL, self.app.adapter())
+            session.headers["Authorization"] = f"Bearer {self.app.identity.access_token}"
+            soql = "SELECT Ext__c, A__c, B__c FROM Thing__c ORDER BY Ext__c"
+            reply = session.get(f"{URL}/services/data/v62.0/query", params={"q": soql}).json()
+        assert reply["done"]
+        return [(r["Ext__c"], r["A__c"], r["B__c"]) for r in reply["records"]]
+
+
+@pytest.fixture
+def laboratory(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Callable[[], Laboratory]]:
+    (tmp_path / "schema").mkdir()
+    (tmp_path / "schema" / "thing.yaml").write_text(SCHEMA)
+    opened: list[Any] = []
+
+    def build() -> Laboratory:
+        app = emulator.app(schema=tmp_path / "schema", data=None, seed=1, clock=emulator.Clock(START))
+        opened.append(app)
+        (tmp_path / f"lab{len(opened)}").mkdir()
+        return Laboratory(tmp_path / f"lab{len(opened)}", app, monkeypatch)
+
+    yield build
+    for app in opened:
+        app.close()
+
+
+def expected() -> list[tuple[str, str, str]]:
+    return sorted((row["ext"], row["a"], row["b"]) for row in {r["ext"]: r for r in [*BEFORE, *AFTER]}.values())
+
+
+def through_faults(lab: Laboratory, act: Activation, seed: int) -> None:
+    """Runs while everything may go wrong, and then one more, a day later, when nothing does."""
+    lab.app.faults.chaos(seed, 0.3, FAULTS)
+    for rows in (BEFORE, AFTER):
+        with suppress(DinmoError):
+            lab.world.sync(act, Model.of(rows, {}))
+    assert lab.app.faults.armed()[0]["fired"] > 0
+    lab.app.faults.clear()
+    lab.app.clock.advance(timedelta(days=2).total_seconds())
+    for _ in range(4):  # a row that was refused waits for some runs
+        run = lab.world.sync(act, Model.of(AFTER))
+        run.check_counts()
+        if not fates(run):
+            break
+
+
+@pytest.mark.parametrize("api", ["bulk", "collections"])
+def test_a_sync_of_changes_reaches_the_org_and_a_second_one_finds_none(
+    laboratory: Callable[[], Laboratory], api: str
+) -> None:
+    lab, act = laboratory(), activation("upsert", api=api)
+    assert lab.world.sync(act, Model.of(BEFORE)).outcome.succeeded == 300
+    assert lab.world.sync(act, Model.of(AFTER)).outcome.succeeded > 200
+    assert lab.held() == expected()
+    assert lab.world.plan(act, Model.of(AFTER)).batches == ()
+
+
+@pytest.mark.parametrize("api", ["bulk", "collections"])
+@pytest.mark.parametrize("seed", [0, 2, 3, 4, 5, 6])
+def test_whatever_goes_wrong_the_org_is_right_in_the_end(
+    laboratory: Callable[[], Laboratory], seed: int, api: str
+) -> None:
+    lab, act = laboratory(), activation("upsert", api=api)
+    through_faults(lab, act, seed)
+    held = lab.held()
+    assert {h for h in held if h[0] in {r["ext"] for r in AFTER}} == {(r["ext"], r["a"], r["b"]) for r in AFTER}
+    assert len({ext for ext, *_ in held}) == len(held)
+
+
+def test_the_same_seed_makes_the_same_calls_at_the_same_moments(laboratory: Callable[[], Laboratory]) -> None:
+    def lived() -> tuple[Any, ...]:
+        lab = laboratory()
+        through_faults(lab, activation("upsert", api="bulk"), 3)
+        return lab.app.calls.latest(), lab.app.clock(), lab.held()
+
+    assert lived() == lived()
