@@ -11,7 +11,7 @@ FOUND = for each in $(PYTHON) python3.11 python3.12 python3.13 python3 python; d
 INSTALL = $(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test conformance-sf lint docs picture bench lock clean
+.PHONY: help demo test deep conformance-sf lint docs picture bench lock clean
 
 help:  ## This list.
 	@sed -n 's/^\([a-z-]*\):.*## \(.*\)/\1|\2/p' $(MAKEFILE_LIST) | awk -F '|' '{printf "  make %-14s %s\n", $$1, $$2}'
@@ -21,6 +21,9 @@ demo: $(VENV)/.run  ## A dbt project reaches a local Salesforce org, then only i
 
 test: lint  ## Everything CI runs: lint, types, import contracts, generated docs, tests.
 	$(BIN)/python -m pytest
+
+deep: $(VENV)/.dev  ## The emulator's laws on 20 times as many examples, at random; half an hour.
+	DEEP=20 $(BIN)/python -m pytest tests/emulator/test_rules_properties.py tests/emulator/test_soql_properties.py
 
 conformance-sf: $(VENV)/.dev  ## The Salesforce CLI against the emulator; installs 500 MB from npm the first time.
 	$(BIN)/python -m pytest tests/conformance/sf.py

@@ -98,7 +98,7 @@ def test_results_start_with_the_sf_columns_and_repeat_the_values(org: Org) -> No
          "gold:Tier__c --"),
         ("Plan__c", "x" * 256, f"STRING_TOO_LONG:Plan: data value too large: {'x' * 256} (max length=255):Plan__c --"),
         ("Price__c", "1e14", "NUMBER_OUTSIDE_VALID_RANGE:Price: value outside of valid range on numeric field: "
-         "100000000000000.0:Price__c --"),
+         "1.0E14:Price__c --"),
         ("Price__c", "NaN", "INVALID_FIELD:Failed to deserialize field at col 1. Due to, 'NaN' is not a valid value for "
          "the type xsd:double:--"),
         ("Account__c", "001", "MALFORMED_ID:Account: id value of incorrect type: 001:Account__c --"),

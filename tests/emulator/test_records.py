@@ -237,6 +237,15 @@ def test_a_parent_is_set_by_id_or_by_external_id_and_cleared_by_null(org: Org) -
     assert org.read("Customer__c", rid)["Account__c"] == parent
 
 
+def test_a_lookup_may_come_by_id_in_one_row_and_by_external_id_in_another(org: Org) -> None:
+    key = code()
+    parent = org.create("Account", {"Name": "p", "Code__c": key})
+    kind = {"attributes": {"type": "Customer__c"}}
+    records = [{**kind, "Account__c": parent}, {**kind, "Account__r": {"Code__c": key}}, kind]
+    ids = [item["id"] for item in org.post("/composite/sobjects", {"records": records}).json()]
+    assert [org.read("Customer__c", rid)["Account__c"] for rid in ids] == [parent, parent, None]
+
+
 def test_deleting_a_master_deletes_details_and_clears_lookups(org: Org) -> None:
     account = org.create("Account", {"Name": "p"})
     customer = org.create("Customer__c", {"Account__c": account})

@@ -19,6 +19,7 @@ from typing import Any, Literal, Protocol
 
 import numpy as np
 import pyarrow as pa
+import pyarrow.compute as pc
 
 from dinmo_dbt.emulator.errors import ApiError, RowError
 from dinmo_dbt.emulator.ids import COUNTER_BITS, COUNTER_MAX, MALFORMED, Ints
@@ -254,7 +255,7 @@ class Org:
         self, db: sqlite3.Connection, work: Work, rids: Ints, created: Mask, active: Mask, key: Cell | None
     ) -> None:
         """Insert the active rows without a record, update the others. `key` is stored by inserts only."""
-        cells = [*work.cells, *self._parents(db, work, active)]
+        cells = _merged([*work.cells, *self._parents(db, work, active)])
         creating = active & (rids == 0)
         self._check_access(work, cells, creating, active & (rids != 0))
         if key is not None:
@@ -583,6 +584,20 @@ def _check_defaults(work: Work, cells: list[Cell], creating: Mask) -> None:
         for row in np.flatnonzero(needing).tolist() if needing is not None else ():
             message = f"The default value formula of {each.name} is not emulated: {each.default_formula}"
             work.refuse(row, RowError("NOT_EMULATED", message, (each.name,)))
+
+
+def _merged(cells: list[Cell]) -> list[Cell]:
+    """One cell a field: a lookup may come by id in one row and by external id in another; of both the latter counts
+    (unverified).
+    """
+    merged: dict[str, Cell] = {}
+    for cell in cells:
+        before = merged.get(cell.field.name)
+        if before is not None and cell.given is not None:
+            given = None if before.given is None else before.given | cell.given
+            cell = Cell(cell.field, pc.if_else(pa.array(cell.given), cell.values, before.values), given)
+        merged[cell.field.name] = cell
+    return list(merged.values())
 
 
 def _keys(key: Field, values: pa.Array) -> list[Any]:

@@ -21,6 +21,7 @@ import pyarrow.compute as pc
 
 from dinmo_dbt.emulator.errors import ApiError, RowError
 from dinmo_dbt.emulator.schema.definitions import NUMBER_TYPES, TEXT_TYPES, Field
+from dinmo_dbt.emulator.soql.values import java_double
 
 Mask = npt.NDArray[np.bool_]
 Errors = dict[int, list[RowError]]
@@ -65,10 +66,10 @@ class Origin:
             return RowError("JSON_PARSER_ERROR", f"{message} {place}")
         raise ApiError(400, "JSON_PARSER_ERROR", f"{message} [line:1, column:1]")
 
-    def unreadable(self, field: Field, text: str, json_kind: str = "VALUE_STRING") -> RowError:
+    def unreadable(self, field: Field, text: str, token: str = "VALUE_STRING") -> RowError:  # noqa: S107
         if self.csv_column is None:
             return self.parser_error(
-                f"Cannot deserialize instance of {field.type} from {json_kind} value {text} or request may be missing a "
+                f"Cannot deserialize instance of {field.type} from {token} value {text} or request may be missing a "
                 "required field at"
             )
         kind = _XSD.get(field.type, "double")
@@ -154,16 +155,17 @@ def _double(field: Field, text: pa.Array, origin: Origin, errors: Errors) -> pa.
     largest = pc.max(pc.abs(numbers)).as_py()
     if largest is not None and largest >= limit:
         for row, value in _rows(numbers, pc.greater_equal(pc.abs(numbers), limit)):
-            message = f"{field.label}: value outside of valid range on numeric field: {value}"
+            message = f"{field.label}: value outside of valid range on numeric field: {java_double(value)}"
             _add(errors, row, "NUMBER_OUTSIDE_VALID_RANGE", message, field)
     return numbers
 
 
 def _boolean(field: Field, text: pa.Array, origin: Origin, errors: Errors) -> pa.Array:
     """A boolean is never null: null asks for false (inferred from describe, nillable false)."""
-    text = pc.fill_null(pc.ascii_lower(_trimmed(text)), "false")
-    yes = pc.is_in(text, value_set=pa.array(["true", "1"]))
-    known = pc.is_in(text, value_set=pa.array(["true", "1", "false", "0"]))
+    text = _trimmed(text)
+    folded = pc.fill_null(pc.ascii_lower(text), "false")
+    yes = pc.is_in(folded, value_set=pa.array(["true", "1"]))
+    known = pc.is_in(folded, value_set=pa.array(["true", "1", "false", "0"]))
     for row, value in _rows(text, pc.invert(known)):
         errors.setdefault(row, []).append(origin.unreadable(field, value))
     return pc.cast(yes, pa.int64())
