@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import gzip
+import threading
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import pytest
 
+from dinmo_dbt.emulator import limits
 from dinmo_dbt.emulator.errors import EmulatorError
 from dinmo_dbt.emulator.limits import Limits
 
@@ -97,6 +99,25 @@ def test_full_storage_refuses_new_rows_and_takes_updates(mount: Mount) -> None:
     assert org.get("/limits")["DataStorageMB"] == {"Max": 1, "Remaining": 0}
     assert org.api("DELETE", f"/sobjects/Account/{rid}").status_code == 204
     org.create("Account", {"Name": "room again"})
+
+
+def test_calls_that_take_long_are_bounded_and_short_ones_are_not(mount: Mount, monkeypatch: pytest.MonkeyPatch) -> None:
+    org = mount(limits=Limits(concurrent_requests=2))
+    usage = org.app.site.usage
+    both = threading.Barrier(2)
+
+    def begin() -> None:
+        usage.begin()
+        both.wait(timeout=10)
+
+    running = [threading.Thread(target=begin) for _ in range(2)]
+    for thread in running:
+        thread.start()
+    for thread in running:
+        thread.join()
+    assert org.api("GET", "/sobjects").status_code == 200
+    monkeypatch.setattr(limits, "LONG_S", 0.0)
+    assert refused(org.api("GET", "/sobjects"))[1] == "REQUEST_LIMIT_EXCEEDED"
 
 
 def test_calls_in_flight_are_bounded(mount: Mount) -> None:
