@@ -23,7 +23,8 @@ test: lint  ## Everything CI runs: lint, types, import contracts, generated docs
 	$(BIN)/python -m pytest
 
 deep: $(VENV)/.dev  ## The emulator's laws on 20 times as many examples, at random; half an hour.
-	DEEP=20 $(BIN)/python -m pytest tests/emulator/test_rules_properties.py tests/emulator/test_soql_properties.py
+	DEEP=20 $(BIN)/python -m pytest tests/emulator/test_rules_properties.py tests/emulator/test_records_properties.py \
+	  tests/emulator/test_soql_properties.py tests/emulator/test_soql_answers.py
 
 conformance-sf: $(VENV)/.dev  ## The Salesforce CLI against the emulator; installs 500 MB from npm the first time.
 	$(BIN)/python -m pytest tests/conformance/sf.py

@@ -35,8 +35,8 @@ DELETED = Refusal("ENTITY_IS_DELETED", "entity is deleted")
 
 
 KINDS = [
-    "Text", "Text", "Email", "Number", "Number", "Picklist", "MultiselectPicklist", "Checkbox", "Date", "DateTime", "Time",
-    "TextArea", "LongTextArea", "Url", "Phone", "Currency", "Percent", "Lookup", "AutoNumber", "Formula",
+    "Text", "Text", "Email", "Number", "Number", "Picklist", "MultiselectPicklist", "Checkbox", "Date", "DateTime",
+    "Time", "TextArea", "LongTextArea", "Url", "Phone", "Currency", "Percent", "Lookup", "AutoNumber", "Formula",
 ]  # fmt: skip
 
 
