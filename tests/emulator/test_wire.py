@@ -274,6 +274,8 @@ def test_a_body_that_is_too_large_is_refused_whole(launch: Launch, tmp_path: Pat
     [
         ([CHUNKED], b"zz\r\n{}\r\n0\r\n\r\n"),
         ([CHUNKED], b'5\r\n{"Name":"bad"}\r\n0\r\n\r\n'),
+        ([CHUNKED], b'-e\r\n{"Name":"bad"}\r\n0\r\n\r\n'),
+        ([CHUNKED], b'e\n{"Name":"bad"}\r\n0\r\n\r\n'),
         (["Content-Length: -5"], b""),
         (["Content-Length: 1e3"], b"{}"),
         (["Content-Length: 5, 6"], b"{}xxxx"),

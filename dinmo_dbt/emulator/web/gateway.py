@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import re
+import sys
 import tempfile
 from collections.abc import Iterable
 from typing import IO, Any
@@ -15,6 +17,8 @@ from dinmo_dbt.emulator.web.effect import Effect
 
 _BODY_BYTES_IN_MEMORY = 1 << 20
 _TICK_S = 0.05
+_LINE_BYTES_MAX = 8192
+_CHUNK = re.compile(rb"([0-9A-Fa-f]{1,15})[ \t]*(?:;[^\r\n]*)?\r\n")
 _TOO_LARGE = "431 Request Header Fields Too Large"
 HEADER_BYTES_MAX = 64 * 1024
 
@@ -53,7 +57,7 @@ class Gateway(Gateway_10):
 
     def respond(self) -> None:
         server = self.req.server
-        self.env["wsgi.input"] = Body(self.req.rfile, chunked=self.req.chunked_read)
+        self.env["wsgi.input"] = Chunks(self.req.conn.rfile) if self.req.chunked_read else Whole(self.req.rfile)
         self.env["wsgi.input_terminated"] = True
         recorded = None
         if server.wsgi_app.faults.on_calls:  # the request may have to be handled twice
@@ -119,34 +123,59 @@ class Gateway(Gateway_10):
             self.req.write(data[start : start + step])
 
 
-class Body:
-    """The body of a request. Raises ClientDisconnected where it ends before it should, or is no body at all."""
+class Whole:
+    """A body of a known length. Raises ClientDisconnected where it ends before that."""
 
-    def __init__(self, source: Any, *, chunked: bool) -> None:
+    def __init__(self, source: Any) -> None:
         self._source = source
-        self._chunked = chunked
-        self._ended = False
 
     def read(self, size: int = -1) -> bytes:
-        try:
-            return self._chunks(size) if self._chunked else self._piece(size)
-        except ValueError as error:  # a chunk that is none, or half of one
-            raise ClientDisconnected from error
-
-    def _piece(self, size: int) -> bytes:
         wanted = self._source.remaining if size < 0 else min(size, self._source.remaining)
         data: bytes = self._source.read(wanted)
         if len(data) < wanted:
             raise ClientDisconnected
         return data
 
-    def _chunks(self, size: int) -> bytes:
-        data: bytes = self._source.read(size if size >= 0 else None)
-        if self._source.closed and not self._ended:
-            self._ended = True
-            for _ in self._source.read_trailer_lines():  # else the next request would begin with them
-                pass
+
+class Chunks:
+    """A body in chunks, read with its trailers. Raises ClientDisconnected where it breaks off, or is no such body.
+
+    cheroot's own reader copies all that is left of a chunk with each read, and leaves the trailers to the next request.
+    """
+
+    def __init__(self, source: Any) -> None:
+        self._source = source
+        self._left = 0  # of the chunk
+        self._ended = False
+
+    def read(self, size: int = -1) -> bytes:
+        pieces: list[bytes] = []
+        wanted = size if size >= 0 else sys.maxsize
+        while wanted and not self._ended:
+            if self._left:
+                pieces.append(self._piece(wanted))
+                wanted -= len(pieces[-1])
+            else:
+                self._begin_chunk()
+        return b"".join(pieces)
+
+    def _piece(self, wanted: int) -> bytes:
+        data: bytes = self._source.read(min(wanted, self._left))
+        self._left -= len(data)
+        if not data or (not self._left and self._source.read(2) != b"\r\n"):
+            raise ClientDisconnected
         return data
+
+    def _begin_chunk(self) -> None:
+        found = _CHUNK.fullmatch(self._source.readline(_LINE_BYTES_MAX))
+        if found is None:
+            raise ClientDisconnected
+        self._left = int(found[1], 16)
+        if not self._left:
+            self._ended = True
+            while (line := self._source.readline(_LINE_BYTES_MAX)) != b"\r\n":
+                if not line.endswith(b"\r\n"):
+                    raise ClientDisconnected
 
 
 class Recorded:
