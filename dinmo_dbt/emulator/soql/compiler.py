@@ -28,7 +28,7 @@ from dinmo_dbt.emulator.soql.syntax import (
     parts,
     words,
 )
-from dinmo_dbt.emulator.store import Store
+from dinmo_dbt.emulator.store import Store, fold
 
 _LIMIT_MAX = 2**31
 _OFFSET_MAX = 2000
@@ -172,7 +172,8 @@ class _Compiler:
             said = [word.upper() for word in words(item)]
             direction = "DESC" if "DESC" in said else "ASC"
             nulls = "LAST" if "LAST" in said else "FIRST"
-            terms.append(compose(f"{{}} {direction} NULLS {nulls}", found.compared))
+            keys = [found.compared] if found.function or not found.field.picklist else [_place(found), found.compared]
+            terms += [compose(f"{{}} {direction} NULLS {nulls}", key) for key in keys]
         return listed([*terms, Sql(last)])
 
     def _child(self, around: Scope, tree: Node) -> Child:
@@ -215,6 +216,14 @@ class _Compiler:
         selected = scope.field(nodes(items[0])[0])
         where = self._where(clauses, scope, refused="Nesting of semi join sub-selects is not supported")
         return Inner(scope, selected, where)
+
+
+def _place(found: Operand) -> Sql:
+    """A picklist's value by its place among the active ones, any other behind them: by that picklists are sorted."""
+    values = [option.value for option in found.field.picklist if option.active]
+    cases = Sql(" ".join(f"WHEN ? THEN {place}" for place in range(len(values))), tuple(map(fold, values)))
+    text = f"(CASE WHEN {{}} IS NULL THEN NULL ELSE CASE {{}} {{}} ELSE {len(values)} END END)"
+    return compose(text, found.sql, found.compared, cases) if values else Sql("NULL")
 
 
 def _parents(scope: Scope) -> tuple[Parent, ...]:
