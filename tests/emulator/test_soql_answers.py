@@ -504,7 +504,8 @@ def many(plain: Path) -> Iterator[World]:
 @examples(15)
 @given(
     st.integers(1, 2500), sortings(["Name", "Text__c", "Number__c"]),
-    st.sampled_from(["", "Number__c > 30", "Name LIKE 'n1%'"]), st.none() | st.integers(0, 700), st.none() | st.integers(0, 700),
+    st.sampled_from(["", "Number__c > 30", "Name LIKE 'n1%'"]),
+    st.none() | st.integers(0, 700), st.none() | st.integers(0, 700),
 )  # fmt: skip
 def test_pages_together_are_the_whole_answer(
     many: World, size: int, by: list[Sorting], where: str, limit: int | None, offset: int | None

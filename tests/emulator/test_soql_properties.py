@@ -3,17 +3,19 @@
 from __future__ import annotations
 
 import re
+import time
 from collections.abc import Callable, Iterator
 from datetime import UTC, date, datetime, timedelta
 from pathlib import Path
 from typing import Any
 
 import pytest
-from hypothesis import HealthCheck, given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from dinmo_dbt.emulator.clock import Clock
 
+from .deep import examples
 from .mounted import Mounted
 
 NOW = datetime(2024, 2, 29, 15, 30, tzinfo=UTC)
@@ -246,7 +248,78 @@ GARBAGE = st.one_of(
     st.tuples(HEADS, st.text(max_size=30)).map("".join),
     st.lists(WORDS, max_size=12).map(lambda words: "SELECT Id FROM Customer__c WHERE " + " ".join(words) + " = 'x'"),
 )
-QUICK = settings(max_examples=150, deadline=None, suppress_health_check=[HealthCheck.too_slow])
+KNOWN = {
+    "MALFORMED_QUERY", "INVALID_FIELD", "INVALID_TYPE", "INVALID_QUERY_FILTER_OPERATOR", "NUMBER_OUTSIDE_VALID_RANGE",
+    "EXCEEDED_ID_LIMIT",
+}  # fmt: skip
+VALID = st.one_of(
+    CONDITIONS.map(
+        lambda c: f"SELECT Id, Name, Account__r.Name FROM Customer__c WHERE {c[0]} ORDER BY Name DESC LIMIT 9"
+    ),
+    st.sampled_from(
+        [
+            "SELECT Id, (SELECT Id, Plan__c FROM Customers__r WHERE Amount__c > 1 ORDER BY Id LIMIT 2) FROM Account",
+            "SELECT Plan__c p, COUNT(Id), SUM(Amount__c) FROM Customer__c GROUP BY Plan__c HAVING COUNT(Id) > 1",
+            "SELECT Id FROM Account WHERE Id IN (SELECT Account__c FROM Customer__c WHERE Name LIKE 'r\\_%')",
+            "SELECT TYPEOF Owner WHEN User THEN Name, Email END FROM Customer__c USING SCOPE mine LIMIT 3 OFFSET 1",
+            "SELECT FIELDS(ALL) FROM Customer__c WHERE CALENDAR_YEAR(Day__c) = 2024 AND Day__c > LAST_N_DAYS:3 LIMIT 5",
+        ]
+    ),
+)
+
+
+@st.composite
+def mutated(draw: st.DrawFn) -> str:
+    """A good statement in which some tokens are gone, doubled, swapped, cut or others."""
+    tokens = re.findall(r"\w+|'(?:\\.|[^'\\])*'|\s+|.", draw(VALID), re.S)
+    for _ in range(draw(st.integers(1, 4))):
+        place = draw(st.integers(0, len(tokens) - 1))
+        match draw(st.sampled_from(["drop", "double", "swap", "other", "cut", "char"])):
+            case "drop":
+                tokens[place] = ""
+            case "double":
+                tokens[place] *= draw(st.integers(2, 50))
+            case "swap":
+                other = draw(st.integers(0, len(tokens) - 1))
+                tokens[place], tokens[other] = tokens[other], tokens[place]
+            case "other":
+                tokens[place] = f" {draw(WORDS)} "
+            case "cut":
+                del tokens[place + 1 :]
+            case _:
+                tokens[place] += draw(st.characters(exclude_categories=["Cs"]))
+    return "".join(tokens)
+
+
+START = "SELECT Id FROM Customer__c WHERE "
+GIANT = {
+    "parentheses": START + "(" * 49_000 + "Name = 'x'" + ")" * 49_000,
+    "unclosed": START + "(" * 99_000,
+    "nots": START + "NOT " * 24_000 + "Name = 'x'",
+    "nested": START + "(Name = null AND (" * 4_000 + "Name = 'x'" + "))" * 4_000,
+    "nested nots": START + "NOT (Name = null OR NOT (" * 3_000 + "Name = 'x'" + "))" * 3_000,
+    "ors": START + " OR ".join(["Name='x'"] * 8_000),
+    "values": START + "Name IN (" + ",".join(["'x'"] * 24_000) + ")",
+    "options": START + " OR ".join([f"Tags__c INCLUDES ('{';'.join(['a'] * 1999)}')"] * 24),
+    "likes": START + " OR ".join([f"Plan__c LIKE '{'%x' * 1_990}b'"] * 24),
+    "labels": START + " OR ".join(["toLabel(Tier__c)='x'"] * 4_000),
+    "name": START + "a" * 99_900,
+    "path": START + ".".join(["Account__r"] * 9_000) + " = 'x'",
+    "functions": START + "a(" * 30_000 + "Id" + ")" * 30_000 + " = 1",
+    "string": START + f"Name = '{'x' * 99_900}'",
+    "number": START + f"Amount__c = {'9' * 99_900}",
+    "limit": f"SELECT Id FROM Customer__c LIMIT {'9' * 99_900}",
+    "order": f"SELECT Id FROM Customer__c ORDER BY {', '.join(['Id'] * 24_000)}",
+    "fields": f"SELECT {', '.join(f'Plan__c a{n}' for n in range(6_000))} FROM Customer__c",
+    "counts": f"SELECT {', '.join(f'COUNT(Id) a{n}' for n in range(4_500))} FROM Customer__c",
+    "groups": f"SELECT COUNT(Id) FROM Customer__c GROUP BY {', '.join(['Name'] * 10_000)}",
+    "children": f"SELECT {', '.join(['(SELECT Id FROM Customers__r)'] * 3_000)} FROM Account",
+    "subqueries": "SELECT (" * 10_000,
+    "branches": f"SELECT TYPEOF Owner {'WHEN User THEN Id ' * 5_000}END FROM Customer__c",
+    "blanks": "SELECT Id" + " \n\t" * 30_000 + "FROM Account",
+    "too long": "SELECT Id FROM Account WHERE Name = '" + "x" * 100_000,
+}
+SECONDS_MAX = 20
 
 
 @pytest.fixture(scope="module")
@@ -259,7 +332,7 @@ def mounted(schema: Path) -> Iterator[Mounted]:
     org.close()
 
 
-@QUICK
+@examples(150)
 @given(CONDITIONS)
 def test_conditions_find_the_rows_that_soqls_rules_name(mounted: Mounted, condition: Condition) -> None:
     text, holds = condition
@@ -269,8 +342,8 @@ def test_conditions_find_the_rows_that_soqls_rules_name(mounted: Mounted, condit
     assert [r["Name"] for r in reply.json["records"]] == [row["Name"] for row in ROWS if holds(row)], soql
 
 
-@QUICK
-@given(GARBAGE, st.sampled_from(["/query", "/queryAll"]), st.booleans())
+@examples(300)
+@given(GARBAGE | mutated(), st.sampled_from(["/query", "/queryAll"]), st.booleans())
 def test_no_text_breaks_the_server(mounted: Mounted, text: str, path: str, columns: bool) -> None:
     query = {"q": text, **({"columns": "true"} if columns else {})}
     try:
@@ -279,4 +352,30 @@ def test_no_text_breaks_the_server(mounted: Mounted, text: str, path: str, colum
         return
     assert reply.status_code in (200, 400, 414), text
     if reply.status_code == 400:
-        assert {"errorCode", "message"} <= set(reply.json[0])
+        assert reply.json[0].keys() == {"errorCode", "message"} and reply.json[0]["errorCode"] in KNOWN, text
+
+
+@examples(100)
+@given(GARBAGE | mutated())
+def test_no_text_breaks_a_bulk_query(mounted: Mounted, text: str) -> None:
+    ended(mounted, text)
+
+
+@pytest.mark.parametrize("name", list(GIANT))
+def test_no_statement_is_too_large_to_be_answered_or_refused(mounted: Mounted, name: str) -> None:
+    began = time.monotonic()
+    ended(mounted, GIANT[name])
+    assert time.monotonic() - began < SECONDS_MAX
+
+
+def ended(org: Mounted, text: str) -> None:
+    """A Bulk query of this text is refused with a known code, or comes to an end."""
+    reply = org.api("POST", "/jobs/query", {"operation": "query", "query": text})
+    assert reply.status_code in (200, 400), text
+    if reply.status_code == 400:
+        assert reply.json[0].keys() == {"errorCode", "message"} and reply.json[0]["errorCode"] in KNOWN | {
+            "API_ERROR"
+        }, text
+    else:
+        info = org.info(reply.json["id"], "query")
+        assert (info["state"], "errorMessage" in info) in (("JobComplete", False), ("Failed", True)), info

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import UTC, date
 from typing import Any
 
@@ -21,6 +21,11 @@ from dinmo_dbt.emulator.soql.syntax import Node, like_pattern, malformed, nodes,
 from dinmo_dbt.emulator.store import fold
 
 _EQUALITY = ("=", "!=", "<>")
+# Some option has no value that is missing. Bound as one text: a statement may have more values than SQLite binds.
+_INCLUDED = (
+    "({} IS NOT NULL AND EXISTS (SELECT 1 FROM json_each({}) o WHERE NOT EXISTS "
+    "(SELECT 1 FROM json_each(o.value) v WHERE instr(';' || {} || ';', v.value) = 0)))"
+)
 _LISTED = "{} IN (SELECT value FROM json_each(?))"
 
 
@@ -127,10 +132,10 @@ class Conditions:
             if literal.data != "string":
                 advice = "should be enclosed in quotes"
                 raise literals.wrong_type(self.scope.statement, operand.node, operand.field, advice)
-            asked = [Sql("?", (f";{fold(part)};",)) for part in unescape(words(literal)[0]).split(";")]
-            test = "instr(';' || {} || ';', {}) > 0"
-            options.append(chained([compose(test, operand.compared, each) for each in asked], "AND"))
-        return _told(chained(options, "OR"), negate=negate)
+            options.append([f";{fold(part)};" for part in unescape(words(literal)[0]).split(";")])
+        asked = Sql("?", (json.dumps(options, ensure_ascii=False),))
+        test = compose(_INCLUDED, operand.compared, asked, operand.compared)
+        return _told(replace(test, depth=test.depth + 5), negate=negate)
 
     def _in_days(self, operand: Operand, operator: str, literal: Node, *, negate: bool) -> Sql:
         low, high = self._days(operand, literal)

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+import re
+import sqlite3
 from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Any
@@ -11,11 +13,23 @@ from dinmo_dbt.emulator.schema.definitions import Field
 from dinmo_dbt.emulator.soql.query import Child, Item, Query, TypeOf
 from dinmo_dbt.emulator.soql.scope import column_sql
 from dinmo_dbt.emulator.soql.sql import Sql
+from dinmo_dbt.emulator.soql.syntax import not_emulated
 from dinmo_dbt.emulator.soql.values import json_value
 from dinmo_dbt.emulator.store import Store, Table
 
+_TOO_LARGE = re.compile("too many|too big|too large|stack overflow|at most [0-9]+ tables")
 Record = dict[str, Any]
 Row = tuple[Any, ...]
+
+
+def executed(store: Store, sql: Sql) -> Iterator[Row]:
+    """The rows of a statement; one that is too large for SQLite is refused by name."""
+    try:
+        return iter(store.reading().execute(sql.text, sql.values))
+    except (sqlite3.OperationalError, sqlite3.DataError) as error:
+        if _TOO_LARGE.search(str(error)) is None:
+            raise
+        raise not_emulated(f"a statement this large ({error})") from error
 
 
 @dataclass(frozen=True, slots=True)
@@ -26,7 +40,7 @@ class Reader:
     base: str
 
     def run(self, sql: Sql) -> Iterator[Row]:
-        return iter(self.store.reading().execute(sql.text, sql.values))
+        return executed(self.store, sql)
 
     def rows(self, query: Query, rids: list[int]) -> Iterator[Row]:
         """The rows of these records, in this order; a record that is gone is left out."""

@@ -19,7 +19,7 @@ from dinmo_dbt.emulator.ids import Ints
 from dinmo_dbt.emulator.soql.compiler import compile_query
 from dinmo_dbt.emulator.soql.metadata import column_metadata
 from dinmo_dbt.emulator.soql.query import Child, Query, TypeOf
-from dinmo_dbt.emulator.soql.records import Reader
+from dinmo_dbt.emulator.soql.records import Reader, executed
 from dinmo_dbt.emulator.soql.values import csv_text
 from dinmo_dbt.emulator.store import Store, stamp
 
@@ -73,7 +73,7 @@ def more_rows(store: Store, locator: str, *, base: str, page_rows: int, clock: C
 def select_rids(store: Store, query: Query) -> Ints:
     """The integers of the records a query finds, in its order."""
     sql = query.rids_sql()
-    return np.fromiter((r[0] for r in store.reading().execute(sql.text, sql.values)), np.int64)
+    return np.fromiter((r[0] for r in executed(store, sql)), np.int64)
 
 
 def _groups(records: list[Record], page_rows: int) -> Record:
