@@ -24,6 +24,7 @@ from dinmo_dbt.emulator.schema.definitions import NUMBER_TYPES
 from dinmo_dbt.emulator.soql.values import csv_text
 from dinmo_dbt.emulator.store import Store
 
+_SF_ERROR = r"(?s)^(?P<code>[^:]+):.*?:(?P<fields>[\w. ]*)--(?: |$)"
 _FAILED_IDS_SINCE = 53.0  # failedResults have no sf__Id before v53
 
 
@@ -120,11 +121,23 @@ class Results:
                 yield data[csvtext.end_of_rows(data, len(unpack(done[batch])[0])) :] if batch in done else data
 
 
-def failures(store: Store, job: Job) -> dict[str, int]:
-    """How many rows of an ingest job failed with each text of `sf__Error`."""
+def reasons(store: Store, job: Job) -> Counter[str]:
+    """How many rows of an ingest job failed with each status code and its fields; of several, a row's first.
+
+    Texts may hold values, which may look like the names of fields: what is no field of the object is left out.
+    """
     counted: Counter[str] = Counter()
     sql = "SELECT outcome FROM job_batch WHERE job = ?"
     for (packed,) in store.reading().execute(sql, (job.number,)):
-        texts = unpack(packed)[2].drop_null().value_counts()
-        counted.update(dict(zip(texts.field(0).to_pylist(), texts.field(1).to_pylist(), strict=True)))
-    return counted
+        parts = pc.extract_regex(unpack(packed)[2].drop_null(), _SF_ERROR)
+        pairs = pc.binary_join_element_wise(pc.struct_field(parts, 0), pc.struct_field(parts, 1), ":")
+        tally = pc.fill_null(pairs, "?:").value_counts()
+        counted.update(dict(zip(tally.field(0).to_pylist(), tally.field(1).to_pylist(), strict=True)))
+    sobject = store.schema.get(job.object)
+    known = {field.name for field in sobject.every} if sobject is not None else set()
+    found: Counter[str] = Counter()
+    for pair, rows in counted.items():
+        code, _, fields = pair.partition(":")
+        names = fields.split()
+        found[" ".join([code, *names]) if known.issuperset(names) else code] += rows
+    return found
