@@ -78,3 +78,15 @@ def test_a_required_field_with_a_default_may_be_left_out_but_not_cleared(mount: 
     for method, path in (("POST", "/sobjects/Thing__c"), ("PATCH", f"/sobjects/Thing__c/{rid}")):
         refused = org.api(method, path, {"Source__c": None})
         assert codes(refused.json) == [("REQUIRED_FIELD_MISSING", "Required fields are missing: [Source__c]")]
+
+
+def test_an_auto_number_finds_records_and_is_not_given_to_one(mount: Mount) -> None:
+    org = mount()
+    key = {"type": "AutoNumber", "format": "A-{000}", "external_id": True}
+    org.app.change_schema({"objects": {"Thing__c": {"fields": {"Key__c": key, "Plan__c": {"type": "Text"}}}}})
+    rid = org.create("Thing__c", {})
+    assert org.api("PATCH", "/sobjects/Thing__c/Key__c/a-001", {"Plan__c": "x"}).status_code in (400, 404)
+    assert org.api("PATCH", "/sobjects/Thing__c/Key__c/A-001", {"Plan__c": "x"}).json["id"] == rid  # type: ignore[index]
+    refused = org.api("PATCH", "/sobjects/Thing__c/Key__c/A-009", {"Plan__c": "x"})
+    assert codes(refused.json)[0][0] == "INVALID_FIELD_FOR_INSERT_UPDATE"
+    assert org.count("Thing__c") == 1

@@ -246,6 +246,15 @@ def test_a_lookup_may_come_by_id_in_one_row_and_by_external_id_in_another(org: O
     assert [org.read("Customer__c", rid)["Account__c"] for rid in ids] == [parent, parent, None]
 
 
+def test_a_parents_id_is_a_relationship_column_too(org: Org) -> None:
+    parent = org.create("Account", {"Name": "p"})
+    info, job = org.bulk("insert", "Customer__c", f"Account__r.Id\n{parent}\n{parent[:15]}\nx\n")
+    assert (info["numberRecordsProcessed"], info["numberRecordsFailed"]) == (3, 1)
+    assert "MALFORMED_ID:Account: id value of incorrect type: x:Account__c --" in org.results(job, "failedResults")
+    customers = f"SELECT Id FROM Customer__c WHERE Account__c = '{parent}'"
+    assert len(org.query(customers)) == 2
+
+
 def test_deleting_a_master_deletes_details_and_clears_lookups(org: Org) -> None:
     account = org.create("Account", {"Name": "p"})
     customer = org.create("Customer__c", {"Account__c": account})

@@ -369,3 +369,42 @@ def test_what_a_permission_closes_is_closed_at_every_door(tree: Mounted, data: s
 
 def _errors_of(items: Any) -> list[Refusal]:
     return [Refusal(e["statusCode"], e["message"], tuple(e["fields"])) for i in items for e in i["errors"]]
+
+
+# --- bodies --------------------------------------------------------------------------------------------------------
+
+NAMES = st.sampled_from([
+    "attributes", "type", "records", "ids", "fields", "allOrNone", "Id", "id", "Name", "LastName", "Email", "AccountId",
+    "Account", "DoNotCall", "Birthdate", "OwnerId", "Owner", "Nope__c", "CreatedDate",
+])  # fmt: skip
+SCALARS = st.one_of(
+    st.none(), st.booleans(), st.integers(-(2**70), 2**70), st.floats(allow_nan=False), st.text(max_size=5),
+    st.sampled_from(["Contact", "Account", "2024-01-01", "a@b.co", "003000000000000AAA"]),
+)  # fmt: skip
+VALUES = st.recursive(
+    SCALARS, lambda inner: st.lists(inner, max_size=3) | st.dictionaries(NAMES, inner, max_size=4), max_leaves=12
+)
+CONTACT = st.dictionaries(NAMES, VALUES, max_size=5).map(lambda r: {"attributes": {"type": "Contact"}, **r})
+BODIES = st.one_of(
+    VALUES,
+    CONTACT,
+    st.fixed_dictionaries({"records": st.lists(CONTACT | VALUES, max_size=3)}),
+    st.fixed_dictionaries({"ids": st.lists(VALUES, max_size=3), "fields": st.lists(NAMES | VALUES, max_size=3)}),
+)
+CALLS = [
+    ("POST", "/sobjects/Contact"), ("PATCH", "/sobjects/Contact/{}"), ("PATCH", "/sobjects/Contact/Email/a@b.co"),
+    ("POST", "/composite/sobjects"), ("PATCH", "/composite/sobjects"), ("PATCH", "/composite/sobjects/Contact/Email"),
+    ("PATCH", "/composite/sobjects/Contact/Id"), ("POST", "/composite/sobjects/Contact"), ("POST", "/jobs/ingest"),
+    ("POST", "/jobs/query"),
+]  # fmt: skip
+
+
+@examples(200)
+@given(st.sampled_from(CALLS), BODIES)
+def test_no_body_breaks_the_server(org: Mounted, call: tuple[str, str], body: Any) -> None:
+    rid = org.create("Contact", {"LastName": "x"})
+    method, path = call
+    reply = org.api(method, path.format(rid), body)
+    assert reply.status_code in (200, 201, 204, 300, 400, 404), (call, body)
+    if reply.status_code in (400, 404):
+        assert all({"errorCode", "message"} <= error.keys() for error in reply.json or [])

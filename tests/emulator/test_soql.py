@@ -142,6 +142,7 @@ def test_columns_true_describes_the_columns(org: Org) -> None:
             "MALFORMED_QUERY",
             "does not emulate more than 100 fields in GROUP BY",
         ),
+        ("SELECT BillingAddress FROM Account", "MALFORMED_QUERY", "does not emulate compound fields (BillingAddress)"),
         ("SELECT Id FROM Account WHERE Name > null", "INVALID_FIELD", "null can not be compared with >"),
         ("SELECT Id x FROM Account", "MALFORMED_QUERY", "only aggregate expressions use field aliasing"),
         ("SELECT Id, Name, id FROM Account", "MALFORMED_QUERY", "duplicate field selected: Id"),

@@ -136,7 +136,7 @@ class Records:
                     part = records[position : position + count]
                     position += count
                     if table is None:
-                        results += [_failed([_bad_id("Record", r["Id"])]) for r in part]
+                        results += [_failed([_bad_id("Record ID", r["Id"])]) for r in part]
                     else:
                         outcome = self._write(db, table, operation, part, key=key, origin=Origin(collection=True))
                         results += self._items(outcome, count, operation)
@@ -176,7 +176,7 @@ class Records:
         if rid == MALFORMED or self._store.table_of(rid) is not table:
             # Recorded: a malformed or foreign id in the path is 404 NOT_FOUND or 400 MALFORMED_ID by context.
             raise (
-                ApiError.of_rows(400, [_bad_id(f"{table.sobject.label} ID", text)])
+                ApiError.of_rows(400, [_bad_id(table.sobject.every[0].label, text)])
                 if len(text) in (15, 18)
                 else ApiError(404, "NOT_FOUND", f"{_NO_KEY}: {text}")
             )
@@ -280,9 +280,9 @@ class Records:
             return
         if not isinstance(value, dict):
             raise ApiError(400, "JSON_PARSER_ERROR", f"{name} must be an object at [line:1, column:1]")
-        attributes = value.get("attributes") or {}
-        parent_name = attributes.get("type", link.reference_to[-1])
-        parent = self._store.schema.get(parent_name)
+        attributes = value.get("attributes")
+        parent_name = attributes.get("type") if isinstance(attributes, dict) else None
+        parent = self._store.schema.get(str(parent_name or link.reference_to[-1]))
         if parent is None or parent.name not in link.reference_to:
             raise ApiError(400, "INVALID_TYPE", f"sObject type '{parent_name}' is not supported.")
         for key_name, key_value in value.items():

@@ -102,7 +102,7 @@ class Org:
         """Convert columns to stored values. Needs no transaction: the caller may hold none."""
         work = Work(table, count)
         for column in columns:
-            if column.key is not None:
+            if column.key is not None and column.key[1].name != "Id":  # a parent's Id is the lookup itself
                 values = self._convert(column.key[1], column, work.errors)
                 work.parents.append((Cell(column.field, values, column.given), column.key))
             else:
@@ -172,10 +172,11 @@ class Org:
             text = texts[row]
             if not text:
                 if not may_create:
-                    message = "Id not specified in an update call"
+                    message = "Id not specified in an update call"  # of a delete unverified
                     work.refuse(row, RowError("MISSING_ARGUMENT", message))
             elif wrong[row]:
-                message = f"{work.table.sobject.label} ID: id value of incorrect type: {text}"
+                label = work.table.sobject.every[0].label  # the Id's: "Record ID" where the object is custom
+                message = f"{label}: id value of incorrect type: {text}"
                 work.refuse(row, RowError("MALFORMED_ID", message, ("Id",)))
             elif rid not in known:
                 work.refuse(row, RowError("INVALID_CROSS_REFERENCE_KEY", "invalid cross reference id"))
@@ -233,7 +234,10 @@ class Org:
                     work.refuse(row, RowError("DUPLICATE_VALUE", message, (key.name,)))
 
     def find(self, db: sqlite3.Connection, table: Table, key: Field, wanted: Sequence[Any]) -> dict[Any, list[int]]:
-        """Living records by external id, as upsert matches: folded only if unique and case-insensitive."""
+        """Living records by external id, as upsert matches: folded only if unique and case-insensitive.
+
+        That a record in the recycle bin is not matched is unverified.
+        """
         column = f"t.{quoted(key.name)}"
         if not key.folded:
             match = f"{column} = k.value"
@@ -259,6 +263,9 @@ class Org:
         creating = active & (rids == 0)
         self._check_access(work, cells, creating, active & (rids != 0))
         if key is not None:
+            if not key.field.createable:  # an auto-number: it finds records, and can't be given to one (unverified)
+                for row in np.flatnonzero(creating).tolist():
+                    work.refuse(row, read_only((key.field.name,)))
             cells = [*cells, key]
         _check_defaults(work, cells, creating)
         self._check_required(work, cells, creating, active & (rids != 0))
@@ -512,6 +519,7 @@ class Org:
         return convert(each, pa.array([str(each.default)]), Origin(0), errors)[0].as_py()
 
     def _update(self, db: sqlite3.Connection, table: Table, cells: list[Cell], rids: Ints, rows: Ints) -> None:
+        """Set what is given, and the stamps, also where nothing changes (believed true; unverified)."""
         moment = f"'{stamp(self.clock())}'"
         sets: list[str] = []
         sources: list[list[Any]] = []

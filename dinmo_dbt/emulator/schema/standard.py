@@ -122,6 +122,7 @@ def _person(salutation: bool = True) -> tuple[Field, ...]:
 def _object(name: str, label: str, plural: str, prefix: str, own: tuple[Field, ...], **more: Any) -> SObject:
     owner = more.pop("owner", True)
     head, *tail = system_fields(custom=False, owner=owner)
+    head = replace(head, label=f"{label} ID")
     if name in ("Lead", "Case"):  # queues own leads and cases: a polymorphic owner
         tail = [
             replace(f, reference_to=("Group", "User"), name_pointing=True) if f.name == "OwnerId" else f for f in tail

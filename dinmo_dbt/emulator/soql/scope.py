@@ -6,6 +6,7 @@ at most one of the joins finds a row.
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from datetime import datetime
@@ -25,6 +26,7 @@ _NAME_FIELDS = frozenset({
     "id", "name", "firstname", "lastname", "type", "alias", "email", "isactive", "phone", "title", "username",
     "usertype", "profileid", "userroleid", "recordtypeid",
 })  # fmt: skip
+_ADDRESS = re.compile("Address$", re.IGNORECASE)
 _TYPE = Field(name="Type", label="Type", type="string", length=40)
 
 
@@ -123,6 +125,8 @@ class Scope:
     def own(self, node: Node, alias: str, sobject: SObject, path: tuple[str, ...], name: str) -> Operand:
         """A field of one object."""
         target = sobject.field(name)
+        if target is None and _ADDRESS.search(name) and sobject.field(_ADDRESS.sub("City", name)) is not None:
+            raise not_emulated(f"compound fields ({name})")
         if target is None:
             raise self._no_column(node, name, sobject.name)
         return Operand(

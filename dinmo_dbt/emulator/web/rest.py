@@ -172,8 +172,8 @@ def collection_retrieve(call: Call, name: str) -> Response:
         ids, names = body.get("ids"), body.get("fields")
     else:
         ids, names = names_of(call.request.args.get("ids")), names_of(call.request.args.get("fields"))
-    if not isinstance(ids, list) or not isinstance(names, list):
-        raise ApiError(400, "JSON_PARSER_ERROR", "ids and fields are required at [line:1, column:1]")
+    if not all(isinstance(given, list) and all(isinstance(g, str) for g in given) for given in (ids, names)):
+        raise ApiError(400, "JSON_PARSER_ERROR", "ids and fields must be arrays of strings at [line:1, column:1]")
     return call.json(call.site.records.retrieve(table, ids, names, call.base))
 
 
