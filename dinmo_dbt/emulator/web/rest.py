@@ -172,9 +172,13 @@ def collection_retrieve(call: Call, name: str) -> Response:
         ids, names = body.get("ids"), body.get("fields")
     else:
         ids, names = names_of(call.request.args.get("ids")), names_of(call.request.args.get("fields"))
-    if not all(isinstance(given, list) and all(isinstance(g, str) for g in given) for given in (ids, names)):
+    return call.json(call.site.records.retrieve(table, _strings(ids), _strings(names), call.base))
+
+
+def _strings(given: Any) -> list[str]:
+    if not isinstance(given, list) or not all(isinstance(each, str) for each in given):
         raise ApiError(400, "JSON_PARSER_ERROR", "ids and fields must be arrays of strings at [line:1, column:1]")
-    return call.json(call.site.records.retrieve(table, ids, names, call.base))
+    return given
 
 
 def _page_rows(request: Request) -> int:
