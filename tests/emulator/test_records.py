@@ -348,6 +348,22 @@ def test_a_unique_value_twice_in_one_request_goes_to_the_first(org: Org) -> None
     assert items[1]["errors"][0]["message"].endswith(f"record with id: {items[0]['id']}")
 
 
+def test_an_unknown_field_refuses_its_record_alone(org: Org) -> None:
+    kind = {"attributes": {"type": "Contact"}}
+    records = [{**kind, "LastName": "good"}, {**kind, "LastName": "bad", "Nope__c": 1, "Email": "x"}]
+    good, bad = org.post("/composite/sobjects", {"records": records}).json()
+    message = "No such column 'Nope__c' on sobject of type Contact"
+    assert (good["success"], bad["errors"][0]) == (
+        True, {"statusCode": "INVALID_FIELD", "message": message, "fields": []}
+    )  # fmt: skip
+
+
+def test_a_collection_has_a_record(org: Org) -> None:
+    reply = org.post("/composite/sobjects", {"records": []})
+    error = {"message": "At least 1 record is required", "errorCode": "REQUIRED_FIELD_MISSING"}
+    assert (reply.status_code, reply.json()) == (400, [error])
+
+
 def test_more_than_200_records_are_refused(org: Org) -> None:
     records = [{"attributes": {"type": "Account"}, "Name": "x"}] * 201
     assert refusal(org.post("/composite/sobjects", {"records": records}))[:2] == (400, "EXCEEDED_ID_LIMIT")

@@ -224,17 +224,22 @@ class Records:
             for row, text in enumerate(ids):
                 if text is not None:
                     work.refuse(row, read_only(("Id",)))
-        return self.org.apply(
+        outcome = self.org.apply(
             db, operation, work, ids=pa.array(ids, pa.string()) if by_id else None,
             key=key if key is not None and key.name != "Id" else None, chunk_rows=max(len(records), 1),
         )  # fmt: skip
+        for row, errors in outcome.errors.items():  # a record that can't be read meets no other rule
+            first = unread.get(row) or next((e for e in errors if e.code == "JSON_PARSER_ERROR"), None)
+            outcome.errors[row] = errors if first is None else [first]
+        return outcome
 
     def _columns(
         self, sobject: SObject, records: list[Any], origin: Origin
     ) -> tuple[list[Column], list[str | None], dict[int, RowError]]:
-        """Records to columns of text; `Id` aside. An unknown field refuses the whole request.
+        """Records to columns of text; `Id` aside. What can't be read, an unknown field or a value, refuses the request.
 
-        The last of the three says which records of a collection hold a value that can't be read: the first of each.
+        Of a collection it refuses the record (amp-labs/connectors, replies of an org): the last of the three, the first
+        refusal of each.
         """
         ids: list[str | None] = [None] * len(records)
         unread: dict[int, RowError] = {}
@@ -250,7 +255,14 @@ class Records:
                 if name.lower() == "id":
                     ids[row] = None if value is None else str(value)
                     continue
-                for place, field, parent, given_value in self._values(sobject, name, value):
+                try:
+                    named = list(self._values(sobject, name, value))
+                except ApiError as error:
+                    if not origin.collection:
+                        raise
+                    unread.setdefault(row, RowError(error.body[0]["errorCode"], error.body[0]["message"]))
+                    continue
+                for place, field, parent, given_value in named:
                     text = _text(parent[1] if parent is not None else field, given_value, origin)
                     if isinstance(text, RowError):
                         unread.setdefault(row, text)
@@ -376,6 +388,8 @@ def _text(field: Field, value: Any, origin: Origin) -> str | RowError | None:
 
 
 def _bounded(records: list[Any]) -> None:
+    if not records:  # recorded of a create; of the other calls unverified
+        raise ApiError(400, "REQUIRED_FIELD_MISSING", "At least 1 record is required")
     if len(records) > RECORDS_MAX:  # text unverified
         message = f"record limit reached. cannot submit more than {RECORDS_MAX} records in this request"
         raise ApiError(400, "EXCEEDED_ID_LIMIT", message)
