@@ -130,7 +130,11 @@ def _text(field: Field, text: pa.Array, errors: Errors) -> pa.Array:
 
 
 def _restricted(field: Field, text: pa.Array, errors: Errors) -> None:
-    """A restricted picklist takes API values only; whether case matters is unverified (here it does)."""
+    """A restricted picklist takes API values only; whether case matters is unverified (here it does).
+
+    An unrestricted one takes any text. That Salesforce keeps unknown values as inactive ones, and whether it gives a
+    text the case of the value it is like, is not imitated.
+    """
     allowed = {v.value for v in field.picklist if v.active}
     if field.type == "multipicklist":
         wrong = pa.array([v is not None and not allowed.issuperset(v.split(";")) for v in text.to_pylist()])

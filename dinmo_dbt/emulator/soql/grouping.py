@@ -1,6 +1,7 @@
 """Aggregate queries: aggregate functions, GROUP BY and HAVING.
 
-Text is grouped as it is stored, so `a` and `A` are two groups; whether Salesforce folds it is unverified.
+Text is grouped, counted and compared by MIN and MAX as it is stored, so `a` and `A` are two groups; whether Salesforce
+folds it is unverified.
 Source: SOQL and SOSL Reference, GROUP BY and aggregate functions; error texts from public issues.
 """
 

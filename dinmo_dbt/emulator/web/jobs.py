@@ -15,6 +15,7 @@ from dinmo_dbt.emulator.web.call import Call, csv_reply, nothing, parsed
 
 
 def ingest_jobs(call: Call) -> Response:
+    """The list, or a new job: 200. That it is not 201 is unverified."""
     if call.request.method == "GET":
         return call.json(call.site.ingest.listing(call.base, *_listed(call), chunked=_chunked(call)))
     if call.request.mimetype != "multipart/form-data":
