@@ -12,6 +12,8 @@ from xml.sax.saxutils import escape
 from .datarules import Refusal, Rule, Verdict, World, cell_verdict, json_verdict, key_verdict
 from .mounted import Mounted
 
+DELIMITERS = {"COMMA": ",", "TAB": "\t", "SEMICOLON": ";", "PIPE": "|", "CARET": "^", "BACKQUOTE": "`"}
+ENDINGS = {"LF": "\n", "CRLF": "\r\n"}
 # A value as each door is given it: JSON, and a cell. What a row does not name is not sent.
 Wire = tuple[Any, str]
 Row = dict[str, Wire]
@@ -163,7 +165,9 @@ class Collections(Door):
 
 
 class Bulk(Door):
-    """Rows are told apart by `Row__c`, a text that each has to itself."""
+    """Rows are told apart by `Row__c`, a text that each has to itself. `dialect` is how its files are written."""
+
+    dialect = ("COMMA", "LF")
 
     def columns(self, rows: list[Row]) -> list[str]:
         return list(dict.fromkeys(name for row in rows for name in row))
@@ -205,16 +209,24 @@ class Bulk(Door):
 
     def sent(self, operation: str, names: list[str], cells: list[list[str]], **more: Any) -> dict[str, Reply]:
         file = io.StringIO()
-        writer = csv.writer(file, quoting=csv.QUOTE_ALL, lineterminator="\n")
+        delimiter, ending = self.dialect
+        writer = csv.writer(
+            file, delimiter=DELIMITERS[delimiter], lineterminator=ENDINGS[ending], quoting=csv.QUOTE_ALL
+        )
         writer.writerows([names, *cells])
+        more |= {"columnDelimiter": delimiter, "lineEnding": ending}
         job = self.org.job(self.object, file.getvalue().encode(), operation, **more)
         info = self.org.info(job)
         assert info["state"] == "JobComplete", (info, file.getvalue())
         replies = {}
-        for row in self.org.rows(job, "successfulResults"):
+        for row in self.results(job, "successfulResults"):
             replies[row.get("Row__c", "")] = Reply(row["sf__Id"], row["sf__Created"] == "true")
-        for row in self.org.rows(job, "failedResults"):
+        for row in self.results(job, "failedResults"):
             replies[row.get("Row__c", "")] = Reply(text=row["sf__Error"])
         assert len(replies) == len(cells) == info["numberRecordsProcessed"]
         assert info["numberRecordsFailed"] == sum(r.refused for r in replies.values())
         return replies
+
+    def results(self, job: str, which: str) -> list[dict[str, str]]:
+        text = io.StringIO(self.org.results(job, which), newline="")
+        return list(csv.DictReader(text, delimiter=DELIMITERS[self.dialect[0]]))

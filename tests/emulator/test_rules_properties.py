@@ -21,7 +21,7 @@ from hypothesis import strategies as st
 from .datarules import CLOSED as CLOSED_TEXT
 from .datarules import NUMBERS, Refusal, Rule, Verdict, World, compared, csv_says, json_verdict, matched, suffix
 from .deep import examples
-from .doors import Bulk, Collections, Door, Reply, Row, Singles, Wire
+from .doors import DELIMITERS, ENDINGS, Bulk, Collections, Door, Reply, Row, Singles, Wire
 from .mounted import Mounted
 
 Json = dict[str, Any]
@@ -79,7 +79,7 @@ def schemas(draw: st.DrawFn) -> list[Rule]:
 # --- values --------------------------------------------------------------------------------------------------------
 
 BLANK: list[Wire] = [(None, "#N/A"), ("", ""), (" ", " "), ("\t\n", "\t\n"), ("#N/A", "#N/A")]
-LETTERS = "abABz09 éÉß中🎉\u00a0\t\n,;'\"\\<&#%_-."
+LETTERS = "abABz09 éÉß中🎉\u00a0\t\n,;|^`'\"\\<&#%_-."
 DIGITS = [
     "0",
     "-0.0",
@@ -317,6 +317,11 @@ class Orgs:
         world.keys = {"k1": coded[:1], "dup": coded[1:3]}
         return world, named
 
+    def write_files_as(self, delimiter: str, ending: str) -> None:
+        for door, _ in self.doors:
+            if isinstance(door, Bulk):
+                door.dialect = delimiter, ending
+
     def row(self, row: Row) -> Row:
         """The row with its ids filled in."""
         return {
@@ -479,6 +484,7 @@ def test_what_is_accepted_reads_back_and_what_is_refused_changes_nothing(
         note(str(rule))
     keys = [r for r in rules if r.external_id]
     with opened(plain, rules) as orgs:
+        orgs.write_files_as(data.draw(st.sampled_from(list(DELIMITERS))), data.draw(st.sampled_from(list(ENDINGS))))
         for step in range(data.draw(st.integers(1, 4))):
             orgs.org.clock.advance(1)
             kinds = ["insert", "insert"] + (["update", "delete"] if step else []) + (["upsert"] * 2 if keys else [])
