@@ -126,11 +126,13 @@ def json_verdict(rule: Rule, value: Any, world: World, *, single: bool) -> Verdi
     if value is None:
         return Verdict(False if rule.kind == "Checkbox" else None)
     token = "VALUE_STRING"
-    if rule.kind == "Checkbox" and not isinstance(value, (bool, str)):
-        token = "VALUE_NUMBER_INT"
+    if isinstance(value, bool) and rule.kind != "Checkbox":
+        token = f"VALUE_{str(value).upper()}"
+    elif not isinstance(value, (bool, str)) and rule.kind not in NUMBERS:
+        token = "VALUE_NUMBER_INT" if isinstance(value, int) else "VALUE_NUMBER_FLOAT"
     shown = str(value).lower() if isinstance(value, bool) else value if isinstance(value, str) else repr(value)
     numeric = rule.kind == "Checkbox" and shown.strip(BLANKS) in ("0", "1")
-    if shown.strip(BLANKS) and not numeric:
+    if shown.strip(BLANKS) and not numeric and token == "VALUE_STRING":
         verdict = _scalar(rule, shown.strip(BLANKS))
         if verdict is not None:
             return verdict

@@ -137,6 +137,10 @@ FLAGS: list[Wire] = [
 ]  # fmt: skip
 
 
+# JSON of another type than the field's.
+ODD: st.SearchStrategy[Wire] = st.sampled_from([(True, "true"), (False, "false"), (1.5e300, "1.5E300")])
+
+
 def links(rule: Rule) -> st.SearchStrategy[Wire]:
     """Names of ids, which `Orgs.row` fills in once they are known."""
     good = [f"@{OBJECTS[rule.kind]} live {form}" for form in ("18", "15")]
@@ -151,9 +155,9 @@ def wires(rule: Rule) -> st.SearchStrategy[Wire]:
         case "Checkbox":
             return st.sampled_from(FLAGS) | blank
         case "Date":
-            return alike(DAYS) | alike(DAYS + NO_DAYS + MOMENTS[:1]) | blank
+            return alike(DAYS) | alike(DAYS + NO_DAYS + MOMENTS[:1]) | blank | ODD
         case "DateTime":
-            return alike(MOMENTS) | alike(MOMENTS + NO_MOMENTS) | blank
+            return alike(MOMENTS) | alike(MOMENTS + NO_MOMENTS) | blank | ODD
         case "Time":
             return alike(TIMES) | alike(TIMES + NO_TIMES) | blank
         case "Email":
@@ -171,7 +175,7 @@ def wires(rule: Rule) -> st.SearchStrategy[Wire]:
         case "AutoNumber" | "Formula":
             return alike(["1"])
         case kind if kind in NUMBERS:
-            return numbers(rule) | numbers(rule) | alike(NO_NUMBERS) | blank
+            return numbers(rule) | numbers(rule) | alike(NO_NUMBERS) | blank | ODD
         case _:
             native: st.SearchStrategy[Wire] = st.sampled_from([(5, "5"), (-12, "-12")])
             free = texts(rule.longest).map(lambda text: (text, text))

@@ -83,6 +83,8 @@ UNREADABLE: list[tuple[str, Any, str]] = [
     ("Active__c", "1", "boolean from VALUE_STRING value 1 or"),
     ("Active__c", 0, "boolean from VALUE_NUMBER_INT value 0 or"),
     ("Day__c", "", "date from VALUE_STRING value  or"),
+    ("Day__c", 20240101, "date from VALUE_NUMBER_INT value 20240101 or"),
+    ("Amount__c", True, "double from VALUE_TRUE value true or"),
     ("Moment__c", " ", "datetime from VALUE_STRING value   or"),
     ("Amount__c", "", "double from VALUE_STRING value  or"),
     ("Amount__c", "\u0661\u0662", "double from VALUE_STRING value \u0661\u0662 or"),

@@ -373,10 +373,13 @@ def _text(field: Field, value: Any, origin: Origin) -> str | RowError | None:
                 return origin.unreadable(field, value)
             return value
         case bool():
-            return "true" if value else "false"
+            text = "true" if value else "false"
+            readable = field.type == "boolean" or field.type in TEXT_TYPES
+            return text if readable else origin.unreadable(field, text, f"VALUE_{text.upper()}")
         case int() | float():
-            if field.type == "boolean":
-                return origin.unreadable(field, repr(value), "VALUE_NUMBER_INT")
+            if field.type in ("boolean", "date", "datetime", "time"):
+                kind = "INT" if isinstance(value, int) else "FLOAT"
+                return origin.unreadable(field, repr(value), f"VALUE_NUMBER_{kind}")
             return repr(value)
         case list():
             return origin.parser_error(f"Cannot deserialize instance of {field.type} from START_ARRAY value")
