@@ -245,15 +245,7 @@ class Org:
             match = f"{folded_sql(column)} = k.value"
         else:
             match = f"{folded_sql(column)} = fold(k.value) AND {column} = k.value"
-        # CROSS JOIN fixes the order: probe the index once per wanted value, never scan the table.
-        sql = (
-            f"SELECT k.value, t.rid FROM json_each(?) k CROSS JOIN {table.name} t ON {match} "
-            'WHERE t."IsDeleted" = 0 ORDER BY t.rid'
-        )
-        found: dict[Any, list[int]] = {}
-        for value, rid in db.execute(sql, (json.dumps(list(dict.fromkeys(wanted)), ensure_ascii=False),)):
-            found.setdefault(value, []).append(rid)
-        return found
+        return _probed(db, table, match, wanted)
 
     def _save(
         self, db: sqlite3.Connection, work: Work, rids: Ints, created: Mask, active: Mask, key: Cell | None
@@ -450,11 +442,7 @@ class Org:
         """Living records that hold a unique value; the values come folded if the field is."""
         column = f"t.{quoted(key.name)}"
         match = f"{folded_sql(column) if key.folded else column} = k.value"
-        sql = f'SELECT k.value, t.rid FROM json_each(?) k CROSS JOIN {table.name} t ON {match} WHERE t."IsDeleted" = 0'
-        found: dict[Any, list[int]] = {}
-        for value, rid in db.execute(sql, (json.dumps(wanted, ensure_ascii=False),)):
-            found.setdefault(value, []).append(rid)
-        return found
+        return _probed(db, table, match, wanted)
 
     def _refuse_duplicate(self, work: Work, row: int, name: str, holder: int) -> None:
         text = self.store.codec.encode(holder) if holder > 0 else ""
@@ -579,6 +567,25 @@ def auto_number(display: str, counter: int) -> str:
     if found is None:
         raise ApiError(400, "NOT_EMULATED", f"The auto-number format {display} is not emulated")
     return display[: found.start()] + str(counter).zfill(len(found[1])) + display[found.end() :]
+
+
+def _probed(db: sqlite3.Connection, table: Table, match: str, wanted: Sequence[Any]) -> dict[Any, list[int]]:
+    """The living records, oldest first, that `match` each wanted `k.value`."""
+    # CROSS JOIN fixes the order: probe the index once per wanted value, never scan the table. Values in order share
+    # index pages; one row for all that is found takes SQLite one step, not thousands that each wait for the GIL.
+    sql = (
+        f"SELECT json_group_array(k.key), json_group_array(t.rid) FROM json_each(?) k CROSS JOIN {table.name} t "
+        f'ON {match} WHERE t."IsDeleted" = 0'
+    )
+    values = sorted(set(wanted))
+    places, records = db.execute(sql, (json.dumps(values, ensure_ascii=False),)).fetchone()
+    found: dict[Any, list[int]] = {}
+    for place, rid in zip(json.loads(places), json.loads(records), strict=True):
+        found.setdefault(values[place], []).append(rid)
+    for rids in found.values():
+        if len(rids) > 1:
+            rids.sort()
+    return found
 
 
 def _check_defaults(work: Work, cells: list[Cell], creating: Mask) -> None:

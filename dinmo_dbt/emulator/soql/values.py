@@ -38,12 +38,24 @@ def csv_text(store: Store, field: Field, values: list[Any]) -> pa.Array:
         rids = np.array([-1 if v is None else v for v in values], np.int64)
         return pc.fill_null(store.codec.encode_many(rids), "")
     if field.type in NUMBER_TYPES:
-        return pa.array(["" if v is None else java_double(v) for v in values], pa.string())
+        return pc.fill_null(_java_doubles(pa.array(values, pa.float64())), "")
     if field.type == "datetime":
-        return pa.array(["" if v is None else f"{v}.000Z" for v in values], pa.string())
+        return pc.fill_null(pc.binary_join_element_wise(pa.array(values, pa.string()), ".000Z", ""), "")
     if field.type == "boolean":
         return pa.array(["true" if v else "false" for v in values], pa.string())
     return pa.array(["" if v is None else str(v) for v in values], pa.string())
+
+
+def _java_doubles(numbers: pa.Array) -> pa.Array:
+    """`java_double` of a column. Arrow prints the same digits as Python, but whole numbers without a point."""
+    size = pc.abs(numbers)
+    plain = pc.or_(pc.equal(size, 0.0), pc.and_(pc.greater_equal(size, 1e-3), pc.less(size, 1e7)))
+    text = pc.cast(numbers, pa.string())
+    text = pc.if_else(pc.match_substring(text, "."), text, pc.binary_join_element_wise(text, ".0", ""))
+    if pc.all(plain).as_py() in (True, None):
+        return text
+    rest = [java_double(n) for n in numbers.filter(pc.invert(plain)).to_pylist()]
+    return pc.replace_with_mask(text, pc.invert(plain), pa.array(rest, pa.string()))
 
 
 def java_double(number: float) -> str:
