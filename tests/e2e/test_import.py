@@ -106,7 +106,7 @@ def test_what_the_emulator_can_not_serve_changes_nothing(lab: Lab, name: str, te
 def test_objects_to_pull_must_be_known(lab: Lab, org: Org) -> None:
     missing = lab.run("emulator", "import", "--from", "gone.json")
     assert missing.code == 1
-    assert missing.err.split() == "DB632 gone.json no such file or folder".split()
+    assert " ".join(missing.err.split()) == "DB632 gone.json no such file or folder"
     chosen = lab.run("emulator", "import", "--from", "force-app", "--object", "Account")
     assert (chosen.code, "DB811" in chosen.err) == (2, True)
     itself = lab.run("emulator", "import", "--from", "org:crm")
