@@ -195,6 +195,59 @@ def _rows(org: Mounted, name: str, key: Rule, cells: list[tuple[str, str]]) -> l
     return [(good | bad)[mark] for _, mark in cells]
 
 
+# --- all or none ---------------------------------------------------------------------------------------------------
+
+BAD: list[tuple[Json, str]] = [
+    ({"Email": "x"}, "INVALID_EMAIL_ADDRESS"), ({"Nope__c": 1}, "INVALID_FIELD"),
+    ({"Birthdate": "today"}, "JSON_PARSER_ERROR"), ({"CreatedDate": None}, "INVALID_FIELD_FOR_INSERT_UPDATE"),
+    ({"AccountId": "x"}, "MALFORMED_ID"), ({"LastName": ""}, "REQUIRED_FIELD_MISSING"),
+]  # fmt: skip
+
+
+@examples(50)
+@given(
+    st.lists(
+        st.tuples(st.sampled_from(["Contact", "Account"]), st.none() | st.sampled_from(BAD)), min_size=1, max_size=6
+    ),
+    st.booleans(),
+    st.sampled_from(["create", "update", "delete"]),
+)
+def test_a_collection_keeps_what_is_good_or_nothing(
+    org: Mounted, given_records: list[tuple[str, tuple[Json, str] | None]], all_or_none: bool, how: str
+) -> None:
+    records, codes, ids = [], [], []
+    for name, bad in given_records:
+        good: Json = {"Name": "old"} if name == "Account" else {"LastName": "old"}
+        ids.append(org.create(name, good) if how != "create" else "")
+        flaw = bad if name == "Contact" else bad and ({"Nope__c": 1}, "INVALID_FIELD")
+        fields = dict.fromkeys(good, "new") | (flaw[0] if flaw else {})
+        records.append({"attributes": {"type": name}, **({"id": ids[-1]} if how == "update" else {}), **fields})
+        codes.append(flaw[1] if flaw else "")
+    before = {n: org.count(n) for n in ("Contact", "Account")}
+    if how == "delete":
+        asked = [
+            rid if not code else rid[:15] + ("AAA" if rid[15:] != "AAA" else "AAB")
+            for rid, code in zip(ids, codes, strict=True)
+        ]
+        codes = ["MALFORMED_ID" if code else "" for code in codes]
+        path = f"/composite/sobjects?ids={','.join(asked)}&allOrNone={str(all_or_none).lower()}"
+        items = org.api("DELETE", path).json
+    else:
+        body = {"allOrNone": all_or_none, "records": records}
+        items = org.api("POST" if how == "create" else "PATCH", "/composite/sobjects", body).json
+    undone = all_or_none and any(codes)
+    expected = [code or ("ALL_OR_NONE_OPERATION_ROLLED_BACK" if undone else "") for code in codes]
+    assert [i["errors"][0]["statusCode"] if i["errors"] else "" for i in items] == expected  # type: ignore[union-attr]
+    assert [i["success"] for i in items] == [not code for code in expected]  # type: ignore[union-attr]
+    kept = Counter(name for (name, _), code in zip(given_records, expected, strict=True) if not code)
+    sign = {"create": 1, "update": 0, "delete": -1}[how]
+    assert {n: org.count(n) - before[n] for n in before} == {n: sign * kept[n] for n in before}
+    for rid, (name, _), code in zip(ids, given_records, expected, strict=True):
+        if how == "update":
+            record = org.get(f"/sobjects/{name}/{rid}")
+            assert record["Name" if name == "Account" else "LastName"] == ("old" if code else "new")
+
+
 # --- deletion ------------------------------------------------------------------------------------------------------
 
 # A child's lookup: whom it may point to, and what becomes of it with its parent.

@@ -137,7 +137,7 @@ class Org:
 
         `ids` is the text of the Id column; `key` is the external id of an upsert, None for an upsert by Id.
         Two rows of one chunk with one external id are both refused; across chunks the later one updates what
-        the earlier one wrote.
+        the earlier one wrote. Two rows with one Id are written in their order (unverified).
         """  # fmt: skip
         count = work.count
         rids = np.zeros(count, np.int64)
