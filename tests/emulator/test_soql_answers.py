@@ -10,7 +10,7 @@ import io
 import re
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
-from datetime import UTC, datetime, timedelta
+from datetime import UTC, date, datetime, timedelta
 from functools import cmp_to_key
 from pathlib import Path
 from typing import Any
@@ -484,6 +484,68 @@ def test_aggregates_group_filter_and_sort(
         cut = arranged(rows_of, by)[offset or 0 :][:limit]
         found = [[v for k, v in r.items() if k != "attributes"] for r in org.query(soql + tail)["records"]]
         assert [f[: len(keys)] for f in found] == [[value(r, k) for k in keys] for r in cut], soql + tail
+
+
+# --- date literals ---------------------------------------------------------------------------------------------------
+
+# Days by the number of their unit; weeks begin on Sunday, the fiscal year with the calendar's.
+NUMBERED: dict[str, Callable[[date], int]] = {
+    "DAY": date.toordinal, "WEEK": lambda d: d.toordinal() // 7, "MONTH": lambda d: d.year * 12 + d.month,
+    "QUARTER": lambda d: d.year * 4 + (d.month - 1) // 3, "YEAR": lambda d: d.year,
+}  # fmt: skip
+
+
+@st.composite
+def date_literals(draw: st.DrawFn) -> tuple[str, str, int, int]:
+    """A literal, and the units it spans, counted from the current one."""
+    unit = draw(st.sampled_from(list(NUMBERED)))
+    n = draw(st.integers(1, {"DAY": 500, "WEEK": 70, "MONTH": 20, "QUARTER": 7, "YEAR": 3}[unit]))
+    named = draw(st.sampled_from([unit, f"FISCAL_{unit}"])) if unit in ("QUARTER", "YEAR") else unit
+    here = 0 if unit == "DAY" else -1  # only the last n days have today among them
+    counted = [
+        (f"LAST_N_{named}S:{n}", unit, -n, here),
+        (f"NEXT_N_{named}S:{n}", unit, 1, n),
+        (f"N_{named}S_AGO:{n}", unit, -n, -n),
+    ]
+    fixed = {"DAY": ("YESTERDAY", "TODAY", "TOMORROW")}.get(unit, (f"LAST_{named}", f"THIS_{named}", f"NEXT_{named}"))
+    near = [(name, unit, at, at) for name, at in zip(fixed, (-1, 0, 1), strict=True)]
+    ninety = [("LAST_90_DAYS", "DAY", -90, 0), ("NEXT_90_DAYS", "DAY", 1, 90)]
+    return draw(st.sampled_from([*counted, *near, *ninety]))
+
+
+def lies(at: int, operator: str, first: int, end: int) -> bool:
+    """Where a unit lies to a span of units."""
+    return {
+        "=": first <= at <= end, "!=": not first <= at <= end, "<": at < first, "<=": at <= end, ">": at > end,
+        ">=": at >= first,
+    }[operator]  # fmt: skip
+
+
+@examples(25)
+@given(st.datetimes(datetime(1999, 12, 1), datetime(2040, 3, 2)), st.data())
+def test_date_literals_name_the_days_of_their_units(plain: Path, now: datetime, data: st.DataObject) -> None:
+    org = Mounted(plain, clock=Clock(now.replace(tzinfo=UTC)))
+    try:
+        org.app.change_schema(SCHEMA)
+        steps = st.lists(st.integers(-900, 900) | st.integers(-40, 40), min_size=1, max_size=40, unique=True)
+        days = [now.date() + timedelta(days=d) for d in data.draw(steps)]
+        last = [f"{day}T23:59:59Z" if n % 2 else f"{day}T00:00:00Z" for n, day in enumerate(days)]
+        text = "Name,Day__c,Moment__c\n" + "".join(
+            f"n{n},{d},{m}\n" for n, (d, m) in enumerate(zip(days, last, strict=True))
+        )
+        assert org.info(org.job("Task__c", text))["numberRecordsFailed"] == 0
+        for _ in range(6):
+            name, unit, first, end = data.draw(date_literals())
+            operator = data.draw(st.sampled_from(["=", "!=", "<", "<=", ">", ">="]))
+            field = data.draw(st.sampled_from(["Day__c", "Moment__c"]))
+            places = [NUMBERED[unit](day) - NUMBERED[unit](now.date()) for day in days]
+            soql = f"SELECT Name FROM Task__c WHERE {field} {operator} {name} ORDER BY Id"
+            reply = org.api("GET", "/query", query_string={"q": soql})
+            assert reply.status_code == 200, reply.text
+            found = [r["Name"] for r in reply.json["records"]]  # type: ignore[index]
+            assert found == [f"n{n}" for n, at in enumerate(places) if lies(at, operator, first, end)], (soql, now)
+    finally:
+        org.close()
 
 
 # --- pages -----------------------------------------------------------------------------------------------------------
