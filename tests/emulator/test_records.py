@@ -255,6 +255,19 @@ def test_a_parents_id_is_a_relationship_column_too(org: Org) -> None:
     assert len(org.query(customers)) == 2
 
 
+def test_a_lookup_to_nothing_is_no_missing_record(org: Org) -> None:
+    gone = org.create("Account", {"Name": "gone"})
+    assert org.delete(f"/sobjects/Account/{gone}").status_code == 204
+    lost, deleted = "001000000000000AAA", ("ENTITY_IS_DELETED", "entity is deleted", [])
+    crossed = ("INVALID_CROSS_REFERENCE_KEY", "invalid cross reference id", [])
+    path = f"/sobjects/Customer__c/Code__c/{code()}"
+    assert refusal(org.patch(path, {"Account__c": lost})) == (400, *crossed)
+    assert refusal(org.patch(path, {"Account__c": gone})) == (400, *deleted)
+    rid = org.create("Customer__c", {})
+    assert refusal(org.patch(f"/sobjects/Customer__c/{rid}", {"Account__c": gone})) == (400, *deleted)
+    assert refusal(org.patch(f"/sobjects/Account/{gone}", {"Name": "x" * 300})) == (404, *deleted)
+
+
 def test_deleting_a_master_deletes_details_and_clears_lookups(org: Org) -> None:
     account = org.create("Account", {"Name": "p"})
     customer = org.create("Customer__c", {"Account__c": account})

@@ -353,7 +353,7 @@ class Orgs:
             verdict = door.shifted(self.row(row)) if isinstance(door, Bulk) else door.verdicts([self.row(row)])[0]
             faults = [*model.faults(verdict, record), *([DELETED] if record.deleted else [])]
             reply = door.update(record.id[:15] if short else record.id, self.row(row))
-            assert reply.status != 404 or faults == [DELETED] or record.deleted
+            assert (reply.status == 404) == (record.deleted and door.single and not unreadable(verdict))
             if told(reply, faults):
                 assert (reply.id, reply.created) == (record.id[:15] if short and door.single else record.id, False)
                 model.update(record, verdict, self.now)
@@ -462,6 +462,10 @@ def told(reply: Reply, faults: list[Refusal]) -> bool:
         assert reply.said(faults[0]), (reply, faults)
     assert reply.among(faults), (reply, faults)
     return False
+
+
+def unreadable(verdicts: dict[str, Verdict]) -> bool:
+    return any(refusal.code == "JSON_PARSER_ERROR" for v in verdicts.values() for refusal in v.refused)
 
 
 @contextmanager

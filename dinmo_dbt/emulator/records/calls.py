@@ -325,13 +325,11 @@ class Records:
         errors = outcome.errors.get(0)
         if not errors:
             return
-        match errors[0].code:
-            case "INVALID_CROSS_REFERENCE_KEY" if outcome.rids[0] == 0:
-                raise not_found()
-            case "ENTITY_IS_DELETED":
-                raise ApiError.of_rows(404, errors)
-            case _:
-                raise ApiError.of_rows(400, errors)
+        if 0 not in outcome.absent:
+            raise ApiError.of_rows(400, errors)
+        if outcome.rids[0] == 0:
+            raise not_found()
+        raise ApiError.of_rows(404, [e for e in errors if e.code == "ENTITY_IS_DELETED"][:1])
 
 
 class SeveralError(Exception):

@@ -58,6 +58,7 @@ class Work:
     cells: list[Cell] = dataclasses.field(default_factory=list)
     parents: list[tuple[Cell, tuple[SObject, Field]]] = dataclasses.field(default_factory=list)
     errors: Errors = dataclasses.field(default_factory=dict)
+    absent: set[int] = dataclasses.field(default_factory=set)  # rows whose own record is not there, or deleted
 
     def refuse(self, row: int, error: RowError) -> None:
         self.errors.setdefault(row, []).append(error)
@@ -71,11 +72,15 @@ class Work:
 
 @dataclass(frozen=True, slots=True)
 class Outcome:
-    """What became of each row: its record (0 when there is none), whether it is new, why it was refused."""
+    """What became of each row: its record (0 when there is none), whether it is new, why it was refused.
+
+    `absent` are the rows whose own record is not there, or deleted.
+    """
 
     rids: Ints
     created: Mask
     errors: Errors
+    absent: frozenset[int] = frozenset()
 
 
 class Guard(Protocol):
@@ -159,7 +164,7 @@ class Org:
                     self._save(db, work, rids, created, turn, None)
         failed = list(work.errors)
         created[failed] = False
-        return Outcome(rids, created, work.errors)
+        return Outcome(rids, created, work.errors, frozenset(work.absent))
 
     def _target(self, db: sqlite3.Connection, work: Work, ids: pa.Array, rids: Ints, *, may_create: bool) -> None:
         """Fill `rids` from the Id column and refuse the rows whose record is not there."""
@@ -179,9 +184,11 @@ class Org:
                 message = f"{label}: id value of incorrect type: {text}"
                 work.refuse(row, RowError("MALFORMED_ID", message, ("Id",)))
             elif rid not in known:
+                work.absent.add(row)
                 work.refuse(row, RowError("INVALID_CROSS_REFERENCE_KEY", "invalid cross reference id"))
             elif known[rid]:
                 rids[row] = rid
+                work.absent.add(row)
                 work.refuse(row, RowError("ENTITY_IS_DELETED", "entity is deleted"))
             else:
                 rids[row] = rid
