@@ -38,7 +38,7 @@ def csv_text(store: Store, field: Field, values: list[Any]) -> pa.Array:
         rids = np.array([-1 if v is None else v for v in values], np.int64)
         return pc.fill_null(store.codec.encode_many(rids), "")
     if field.type in NUMBER_TYPES:
-        return pc.fill_null(_java_doubles(pa.array(values, pa.float64())), "")
+        return pc.fill_null(java_doubles(pa.array(values, pa.float64())), "")
     if field.type == "datetime":
         return pc.fill_null(pc.binary_join_element_wise(pa.array(values, pa.string()), ".000Z", ""), "")
     if field.type == "boolean":
@@ -46,7 +46,7 @@ def csv_text(store: Store, field: Field, values: list[Any]) -> pa.Array:
     return pa.array(["" if v is None else str(v) for v in values], pa.string())
 
 
-def _java_doubles(numbers: pa.Array) -> pa.Array:
+def java_doubles(numbers: pa.Array) -> pa.Array:
     """`java_double` of a column. Arrow prints the same digits as Python, but whole numbers without a point."""
     size = pc.abs(numbers)
     plain = pc.or_(pc.equal(size, 0.0), pc.and_(pc.greater_equal(size, 1e-3), pc.less(size, 1e7)))
