@@ -51,7 +51,8 @@ def id_forms(draw: st.DrawFn, rid: str, other: str) -> tuple[str, str]:
         case "own":
             return draw(st.sampled_from([rid, short])), "own"
         case "suffix":
-            wrong = draw(st.text("ABCDEFGHIJKLMNOPQRSTUVWXYZ012345abc", min_size=3, max_size=3))
+            place, other_one = draw(st.integers(15, 17)), draw(st.sampled_from("ABCZ05az"))
+            wrong = (rid[:place] + other_one + rid[place + 1 :])[15:]
             return short + wrong, "own" if wrong == rid[15:] else "malformed"
         case "other":
             return draw(st.sampled_from([other, other[:15]])), "other"

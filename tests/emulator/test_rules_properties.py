@@ -118,7 +118,9 @@ def alike(texts: list[str]) -> st.SearchStrategy[Wire]:
 
 def texts(longest: int) -> st.SearchStrategy[str]:
     edge = [unit * size for unit in ("x", "é", "🎉") for size in (longest, longest + 1)]
-    return st.text(LETTERS, max_size=min(longest + 2, 15)) | st.sampled_from([*edge, f"  {'x' * longest}\t"])
+    return st.text(LETTERS, max_size=min(longest + 2, 15)) | st.sampled_from(
+        [*edge, f"  {'x' * longest}\t", "\u00a0x\u00a0", "\u00a0"]
+    )
 
 
 def numbers(rule: Rule) -> st.SearchStrategy[Wire]:
