@@ -246,8 +246,9 @@ class Destination(Protocol):
     def job(self, job_id: str) -> Job | None:
         """The job's state, or None if the org no longer knows it."""
 
-    def results(self, job_id: str, batch: Batch) -> pa.Table:
+    def results(self, job_id: str, batch: Batch) -> pa.Table | None:
         """`RESULTS` for each batch row in batch order, joined by content, never by position. Terminal jobs only.
+        None if the org has the job or its results no longer.
 
         A row in no result file of a job that processed anything is `unknown`; unprocessed rows are `held` with the
         code UNPROCESSED. Reads again when a file is incomplete; OutcomeUnknown if it stays so.

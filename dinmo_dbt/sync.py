@@ -388,13 +388,13 @@ class _Delivery:
         raise NotApplied("DB622", f"job {job_id} still runs after {POLL_MAX_S / 3600:.0f} hours")
 
     def settle_job(self, batch: Batch, job_id: str, job: Job | None) -> None:
-        """Read a terminal job's results and settle them. A job that Salesforce no longer knows can't be read: an
-        insert's rows are `unknown` and never sent again by themselves, others are sent again."""
-        if job is None:
+        """Read a terminal job's results and settle them. A job that Salesforce no longer knows, or whose results it no
+        longer has, can't be read: an insert's rows are `unknown` and never sent again by themselves, others are sent
+        again."""
+        results = self.destination.results(job.id, batch) if job is not None else None
+        if results is None:
             fate = Fate.UNKNOWN if batch.operation is Operation.INSERT else Fate.HELD
-            results = _all(batch, fate, "JOB_GONE", f"Salesforce no longer knows job {job_id}")
-        else:
-            results = self.destination.results(job.id, batch)
+            results = _all(batch, fate, "JOB_GONE", f"Salesforce no longer has the results of job {job_id}")
         self.settle(batch, results)
         if job is not None and job.state != "JobComplete":
             self.problem = Problem(

@@ -138,7 +138,7 @@ class SalesforceDestination:
 
         return job(self._client, job_id)
 
-    def results(self, job_id: str, batch: Batch) -> pa.Table:
+    def results(self, job_id: str, batch: Batch) -> pa.Table | None:
         from dinmo_dbt.salesforce.bulk import read_results
 
         return read_results(self._client, job_id, batch, scratch=self._scratch, sleep=self._sleep)

@@ -103,15 +103,14 @@ def job(client: Client, job_id: str) -> Job | None:
 
 def read_results(
     client: Client, job_id: str, batch: Batch, *, scratch: Path, sleep: Callable[[float], None]
-) -> pa.Table:
-    """`RESULTS` of a terminal job for each batch row; read again while a file is short of the job's own counters."""
+) -> pa.Table | None:
+    """`RESULTS` of a terminal job for each batch row; read again while a file is short of the job's own counters.
+
+    None if the org has the job or its results no longer: it keeps both for 7 days.
+    """
     found = job(client, job_id)
     if found is None:
-        raise OutcomeUnknown(
-            "DB610",
-            f"the org no longer knows job {job_id}",
-            hint="Salesforce keeps jobs for 7 days: look at the object's records",
-        )
+        return None
     assert found.is_terminal, f"job {job_id} is {found.state}"
     reason = ""
     for read in range(RESULT_READS_MAX):
@@ -120,6 +119,11 @@ def read_results(
             files = _read_files(client, job_id, scratch)
         except results.UnreadableFile as fault:
             reason = f"unreadable: {fault}"
+        except SalesforceRefusal as refusal:
+            if refusal.status != 404:
+                raise
+            if last:
+                return None
         else:
             reason = _shortfall(found, files)
             written = files.succeeded.num_rows + files.failed.num_rows

@@ -300,11 +300,10 @@ def test_the_destination_knows_what_may_pass_later(destination):
     assert destination.job_slots(rows, (NAME,)).tolist() in ([0, 1, 0, 0], [1, 0, 1, 0])
 
 
-def test_a_forgotten_job_is_none_and_its_results_unknown(server, destination):
+def test_a_forgotten_job_is_none_and_so_are_its_results(server, destination):
     assert destination.job(JOB) is None
     destination.abort(JOB)
-    with pytest.raises(OutcomeUnknown):
-        destination.results(JOB, batch_of(Operation.INSERT))
+    assert destination.results(JOB, batch_of(Operation.INSERT)) is None
 
 
 def test_no_message_and_no_log_holds_a_token_a_secret_or_a_row_value(server, connected, caplog):

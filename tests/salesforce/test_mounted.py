@@ -166,3 +166,23 @@ def test_the_same_seed_makes_the_same_calls_at_the_same_moments(laboratory: Call
         return lab.app.calls.latest(), lab.app.clock(), lab.held()
 
     assert lived() == lived()
+
+
+@pytest.mark.parametrize("gone", ["results_expired", "job_deleted"])
+@pytest.mark.parametrize("mode", ["upsert", "insert"])
+def test_a_job_whose_results_are_gone_is_settled_without_them(
+    laboratory: Callable[[], Laboratory], mode: str, gone: str
+) -> None:
+    lab, act = laboratory(), activation(mode, api="bulk")
+    lab.app.faults.arm_json({"kind": gone, "call": "ingest.results" if gone == "results_expired" else "ingest.info"})
+    run = lab.world.sync(act, Model.of(BEFORE))
+    lab.app.faults.clear()
+    run.check_counts()
+    again = lab.world.sync(act, Model.of(BEFORE))
+    if mode == "insert":  # they may have been made: never sent again by themselves
+        assert run.outcome.unknown == 300
+        assert again.plan_counts.planned == 0
+        assert len(lab.held()) == 300
+    else:
+        assert again.outcome.succeeded == 300
+    assert lab.world.sync(act, Model.of(BEFORE)).plan_counts.planned == 0
