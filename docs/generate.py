@@ -101,7 +101,7 @@ What `dinmo-dbt rejected` lists is not an error of the run. Each row has a fate 
 | `NOT_SENT` | `held` | the run stopped before this row, or no reply says that it was written |
 | `UNPROCESSED` | `held` | the Bulk job ended before this row |
 | `NO_RESULT` | `unknown` | the results do not speak of this row |
-| `JOB_GONE` | `unknown` or `held` | Salesforce no longer has the job or its results; an insert is not sent again by itself |
+| `JOB_GONE` | `unknown`, `held` | Salesforce no longer has the job or its results; inserts are not sent again |
 | `INDISTINGUISHABLE` | `rejected`, `unknown` | rows that look alike to Salesforce had different outcomes |
 
 """
