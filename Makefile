@@ -11,7 +11,9 @@ FOUND = for each in $(PYTHON) python3.11 python3.12 python3.13 python3 python; d
 INSTALL = $(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test deep conformance-sf lint docs picture bench lock clean
+SEEDS := 1000
+
+.PHONY: help demo test simulate planted deep conformance-sf lint docs picture bench lock clean
 
 help:  ## This list.
 	@sed -n 's/^\([a-z-]*\):.*## \(.*\)/\1|\2/p' $(MAKEFILE_LIST) | awk -F '|' '{printf "  make %-14s %s\n", $$1, $$2}'
@@ -28,6 +30,12 @@ deep: $(VENV)/.dev  ## The emulator's laws on 20 times as many examples, at rand
 
 conformance-sf: $(VENV)/.dev  ## The Salesforce CLI against the emulator; installs 500 MB from npm the first time.
 	$(BIN)/python -m pytest tests/conformance/sf.py
+
+simulate: $(VENV)/.dev  ## SEEDS=1000 histories of syncs, faults and deaths against the emulator, each one seed's.
+	cd tests && ../$(BIN)/python -m simulation --seeds $(SEEDS)
+
+planted: $(VENV)/.dev  ## Faults of one line, planted in a copy of our code: the first of SEEDS=1000 seeds that finds each.
+	cd tests && ../$(BIN)/python -m simulation.planting --seeds $(SEEDS)
 
 lint: $(VENV)/.dev  ## Format, lint, types, import contracts, generated docs; changes nothing.
 	$(BIN)/ruff check .

@@ -5,7 +5,7 @@ from __future__ import annotations
 import random
 from collections.abc import Callable, Iterator
 from contextlib import suppress
-from datetime import UTC, datetime, timedelta
+from datetime import timedelta
 from pathlib import Path
 from typing import Any
 
@@ -13,6 +13,7 @@ import memory_org
 import pytest
 import requests
 from memory_org import Model, World, activation, fates
+from simulation.org import START, URL, OneClock
 
 from dinmo_dbt import emulator
 from dinmo_dbt.activation import Activation
@@ -20,8 +21,6 @@ from dinmo_dbt.errors import DinmoError
 from dinmo_dbt.project import Credentials, Org, Secret
 from dinmo_dbt.salesforce import SalesforceDestination, client, connect
 
-URL = "https://acme.my.salesforce.com"
-START = datetime(2026, 3, 1, 12, tzinfo=UTC)
 SCHEMA = """
 objects:
   Thing__c:
@@ -39,27 +38,6 @@ FAULTS = (
     "status", "html_page", "session_expired", "job_failed", "job_aborted", "job_stuck", "batch_retried",
     "results_shuffled",
 )  # fmt: skip
-
-
-class OneClock:
-    """The org's clock, as a sync's: to sleep is to move it."""
-
-    def __init__(self, clock: emulator.Clock) -> None:
-        self._clock = clock
-
-    def now(self) -> float:
-        return self._clock().timestamp()
-
-    def sleep(self, seconds: float) -> None:
-        self._clock.advance(seconds)
-
-    @property
-    def time(self) -> float:
-        return self.now()
-
-    @time.setter
-    def time(self, moment: float) -> None:
-        self._clock.set(datetime.fromtimestamp(moment, UTC))
 
 
 class Laboratory:

@@ -1,0 +1,89 @@
+"""Play many histories, or one that is told.
+
+python -m simulation --seeds 1000             seeds 0 to 999, on all cores
+python -m simulation --seed 17                one history, line by line
+"""
+
+from __future__ import annotations
+
+import argparse
+import os
+import sys
+import tempfile
+import time
+import traceback
+from collections import Counter
+from concurrent.futures import ProcessPoolExecutor
+from pathlib import Path
+
+from .history import Broken, History
+from .org import SimulatedOrg
+
+_MEMORY = Path("/dev/shm")
+_PART = 20
+
+
+def played(seeds: range) -> tuple[list[tuple[int, str]], Counter[str]]:
+    """Seeds that broke something, with what; and how often each end of a run was met."""
+    broken, met = [], Counter[str]()
+    with tempfile.TemporaryDirectory(dir=_MEMORY if _MEMORY.is_dir() else None) as folder:
+        org = SimulatedOrg(Path(folder))
+        for seed in seeds:
+            history = History(org, seed)
+            try:
+                history.play()
+            except Broken as error:
+                broken.append((seed, str(error)))
+            except Exception as error:  # noqa: BLE001 (a defect of ours ends a run too)
+                where = traceback.extract_tb(error.__traceback__)[-1]
+                broken.append((seed, f"{type(error).__name__}: {error} ({Path(where.filename).name}:{where.lineno})"))
+            met += history.met
+        org.close()
+    return broken, met
+
+
+def told(seed: int) -> int:
+    with tempfile.TemporaryDirectory(dir=_MEMORY if _MEMORY.is_dir() else None) as folder:
+        history = History(SimulatedOrg(Path(folder)), seed)
+        try:
+            history.play()
+        except Broken as error:
+            history.told.append(f"BROKEN {error}")
+        print(f"seed {seed}: {history.kind}", *history.told, sep="\n")
+        history.org.close()
+    return int(history.told[-1].startswith("BROKEN"))
+
+
+def main() -> int:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--seeds", type=int, default=200)
+    parser.add_argument("--first", type=int, default=0)
+    parser.add_argument("--seed", type=int)
+    parser.add_argument("--stop", action="store_true", help="stop at the first part that breaks")
+    given = parser.parse_args()
+    if given.seed is not None:
+        return told(given.seed)
+    began = time.perf_counter()
+    parts = [
+        range(start, min(start + _PART, given.first + given.seeds))
+        for start in range(given.first, given.first + given.seeds, _PART)
+    ]
+    broken: list[tuple[int, str]] = []
+    met: Counter[str] = Counter()
+    with ProcessPoolExecutor(os.cpu_count()) as pool:
+        for found, ends in pool.map(played, parts):
+            broken += found
+            met += ends
+            if broken and given.stop:
+                pool.shutdown(cancel_futures=True)
+                break
+    spent = time.perf_counter() - began
+    for seed, what in broken:
+        print(f"seed {seed}: {what}")
+    print(f"{given.seeds} seeds in {spent:.0f} s = {given.seeds / spent:.1f}/s, {len(broken)} broken")
+    print("ends of runs:", ", ".join(f"{name} {count}" for name, count in met.most_common()))
+    return int(bool(broken))
+
+
+if __name__ == "__main__":
+    sys.exit(main())

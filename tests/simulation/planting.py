@@ -1,0 +1,75 @@
+"""Plant faults of one line in a copy of our code, and see whether the simulation finds each.
+
+python -m simulation.planting                 every fault of planted/, at most 1,000 seeds each
+"""
+
+from __future__ import annotations
+
+import argparse
+import os
+import re
+import shutil
+import subprocess
+import sys
+import tempfile
+from dataclasses import dataclass
+from pathlib import Path
+
+import yaml
+
+HERE = Path(__file__).parent
+ROOT = HERE.parents[1]
+
+
+@dataclass(frozen=True)
+class Planted:
+    """In `file`, `old` becomes `new`; `what` says what that means."""
+
+    name: str
+    what: str
+    file: str
+    old: str
+    new: str
+
+    def plant(self, folder: Path) -> None:
+        """Make `folder/dinmo_dbt` our package with this fault."""
+        shutil.copytree(ROOT / "dinmo_dbt", folder / "dinmo_dbt", ignore=shutil.ignore_patterns("__pycache__"))
+        text = (folder / self.file).read_text(encoding="utf-8")
+        assert text.count(self.old) == 1, f"{self.name}: {self.file} has its place {text.count(self.old)} times"
+        (folder / self.file).write_text(text.replace(self.old, self.new), encoding="utf-8")
+
+
+def every() -> list[Planted]:
+    return [Planted(path.stem, **yaml.safe_load(path.read_text())) for path in sorted((HERE / "planted").glob("*.yml"))]
+
+
+def found(planted: Planted, seeds: int) -> str | None:
+    """The first seed that breaks with the fault planted, and what it breaks; None if none does."""
+    with tempfile.TemporaryDirectory() as name:
+        planted.plant(Path(name))
+        done = subprocess.run(
+            [sys.executable, "-m", "simulation", "--seeds", str(seeds), "--stop"],
+            cwd=ROOT / "tests", env={**os.environ, "PYTHONPATH": name}, capture_output=True, text=True, check=False,
+        )  # fmt: skip
+    assert done.returncode in (0, 1), done.stderr
+    said = re.search(r"^seed .*", done.stdout, re.MULTILINE)
+    return said[0] if said else None
+
+
+def main() -> int:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--seeds", type=int, default=1000)
+    parser.add_argument("names", nargs="*")
+    given = parser.parse_args()
+    missed = 0
+    for planted in every():
+        if given.names and planted.name not in given.names:
+            continue
+        seen = found(planted, given.seeds)
+        missed += seen is None
+        print(f"{planted.name:28} {seen or 'NOT FOUND'}", flush=True)
+    return int(missed > 0)
+
+
+if __name__ == "__main__":
+    sys.exit(main())
