@@ -28,7 +28,8 @@ FAULTS = (
 )  # fmt: skip
 CALLS = ("", "", "ingest.*", "ingest.close", "ingest.results")
 KINDS = ("upsert by bulk", "upsert by collections", "insert", "insert", "update by bulk", "update by collections")
-DAY_S = 86_400.0
+SLOW = {"slow", "hang", "job_stuck"}
+DAY_S, RUN_MAX_S = 86_400.0, 3_600.0
 CLEAN_RUNS_MAX = 8
 SEAMS_MAX = 60
 
@@ -54,6 +55,7 @@ class History:
         self.rows: dict[str, int] = {}  # the model: key and version of its row
         self.versions: dict[str, int] = {}  # the newest version ever made of a key
         self.seen: dict[str, int] = {}  # the newest version ever met in the org
+        self.slow = False  # a job or call was made to last, in this run or one before
         self.doubtful: set[tuple[str, int]] = set()  # inserts whose outcome the run called unknown
 
     def play(self) -> None:
@@ -95,13 +97,14 @@ class History:
         if self.random.random() < 0.2:
             share = self.random.choice((0.1, 0.5))
             self.org.app.faults.arm_json({"kind": "rows", "preset": "lock", "share": share, "seed": self.seed})
+        self.slow |= not SLOW.isdisjoint(kinds)
         self.told.append(f"faults: {', '.join(kinds) or 'none'} at {rate:.2f} of {call or 'all calls'}")
 
     def _run(self, *, dying: bool) -> SyncRun | None:
         """One process: it ends by itself, by an error, or at a seam."""
         at = int(self.random.expovariate(3 / SEAMS_MAX)) if dying else -1
         death = Death(self.folder, at, after=self.random.random() < 0.5)
-        run = None
+        run, began = None, self.org.clock.now()
         try:
             with self.org.process(death) as destination:
                 self.world.org = destination  # type: ignore[assignment]
@@ -115,6 +118,8 @@ class History:
         except DinmoError as error:
             self._tell(f"run: {error.problems[0].code} {error.problems[0].message}", error.problems[0].code)
         self.org.app.faults.clear()  # the auditor looks undisturbed
+        if not self.slow and self.org.clock.now() - began > RUN_MAX_S:
+            raise Broken(f"I9: a run took {self.org.clock.now() - began:,.0f} s and nothing was slow")
         if run is not None:
             self._check_run(run)
         return run
