@@ -52,12 +52,11 @@ def import_schema(
         raise UsageError("DB811", "--object chooses what is pulled from an org", hint="use it with --from org:NAME")
     with Session(flags, console, offline=destination is None) as session:
         folder = to or session.project.emulator.schema
-        describes = _pulled(session, destination, objects) if destination is not None else ()
         try:
-            if destination is not None:
-                brought = emulator.import_describes(describes, folder)
-            else:
+            if destination is None:
                 brought = emulator.import_source(Path(source), folder)
+            else:
+                brought = emulator.import_describes(_pulled(session, destination, objects), folder)
         except emulator.EmulatorError as error:
             raise DinmoError("DB632", str(error).removeprefix(f"{source}: "), where=source) from error
     console.answer(_told(brought, folder))
@@ -69,13 +68,14 @@ def import_schema(
 
 
 def _told(brought: Imported, folder: Path) -> list[str]:
-    count = len(brought.objects)
+    from dinmo_dbt import render
+
     notes = [f"  note: {note}" for note in brought.approximate[:_NOTES_SHOWN]]
     left = len(brought.approximate) - len(notes)
     return [
-        f"{count} {'object' if count == 1 else 'objects'} into {folder}: {', '.join(brought.objects)}",
+        f"{render.count(len(brought.objects), 'object')} into {folder}: {', '.join(brought.objects)}",
         *notes,
-        *([f"  and {left} more notes: --json lists them"] if left > 0 else []),
+        *([f"  and {render.count(left, 'more note')}: --json lists them"] if left > 0 else []),
         "the emulator has them from its next start",
     ]
 

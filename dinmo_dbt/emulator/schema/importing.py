@@ -17,9 +17,7 @@ from dinmo_dbt.emulator.errors import SchemaError
 from dinmo_dbt.emulator.schema.described import read_describes
 from dinmo_dbt.emulator.schema.document import read_document
 from dinmo_dbt.emulator.schema.sfdx import VALUE_SETS, object_folders
-from dinmo_dbt.emulator.schema.source import read_schema
-
-_YAML = (".yml", ".yaml")
+from dinmo_dbt.emulator.schema.source import read_schema, schema_files
 
 
 @dataclass(frozen=True, slots=True)
@@ -38,9 +36,8 @@ def import_source(source: Path, folder: Path) -> Imported:
     """
     if not source.exists():
         raise SchemaError(f"{source}: no such file or folder")
-    files = [p for p in (sorted(source.iterdir()) if source.is_dir() else [source]) if p.is_file()]
-    describes = [d for p in files if p.suffix == ".json" for d in read_describes(p)]
-    documents = [p for p in files if p.suffix in _YAML]
+    replies, documents = schema_files(source)
+    describes = [describe for path in replies for describe in read_describes(path)]
     trees = object_folders(source) if source.is_dir() else []
     if not (describes or documents or trees):
         raise SchemaError(f"{source}: holds no describe JSON, no YAML document and no SFDX objects folder")

@@ -28,21 +28,19 @@ def read_schema(source: Path | None) -> Schema:
         return Schema.of(objects.values())
     if not source.exists():
         raise SchemaError(f"{source}: no such file or folder (an SFDX source tree, describe JSON or YAML)")
-    files = sorted(source.iterdir()) if source.is_dir() else [source]
+    describes, documents = schema_files(source)
     notes: list[str] = []
     described: set[str] = set()
-    for path in files:
-        if path.suffix == ".json" and path.is_file():
-            for each in read_describes(path):
-                name = each["name"]
-                objects[name], more = described_object(each, objects.get(name), str(path))
-                described.add(name)
-                notes += more
+    for path in describes:
+        for each in read_describes(path):
+            name = each["name"]
+            objects[name], more = described_object(each, objects.get(name), str(path))
+            described.add(name)
+            notes += more
     if source.is_dir():
         objects = with_tree(objects, source)
     schema = Schema.of(objects.values(), tuple(notes))
-    documents = [p for p in files if p.suffix in _YAML and p.is_file()]
-    if source.is_file() and not documents and source.suffix != ".json":
+    if source.is_file() and not (documents or describes):
         raise SchemaError(f"{source}: a schema file is describe JSON (.json) or YAML (.yml, .yaml)")
     for path in documents:
         try:
@@ -50,6 +48,12 @@ def read_schema(source: Path | None) -> Schema:
         except SchemaError as error:
             raise error if str(error).startswith(str(path)) else SchemaError(f"{path}: {error}") from error
     return _with_parents(schema, described)
+
+
+def schema_files(source: Path) -> tuple[list[Path], list[Path]]:
+    """The describe JSON and the YAML documents of a source, which is one of these or the folder that they lie in."""
+    files = [path for path in (sorted(source.iterdir()) if source.is_dir() else [source]) if path.is_file()]
+    return [p for p in files if p.suffix == ".json"], [p for p in files if p.suffix in _YAML]
 
 
 def _with_parents(schema: Schema, described: set[str]) -> Schema:
