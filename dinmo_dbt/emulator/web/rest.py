@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from datetime import datetime
 from typing import Any
 
@@ -17,24 +18,23 @@ from dinmo_dbt.emulator.web.call import Call, names_of, nothing
 
 
 def global_describe(call: Call) -> Response:
-    schema = call.site.store.schema
-    return _unless_known(call, schema) or _described(call, schema, describe.global_describe(schema, call.base))
+    return _described(call, lambda schema: describe.global_describe(schema, call.base))
 
 
 def describe_object(call: Call, name: str) -> Response:
-    schema = call.site.store.schema
     sobject = call.site.records.table(name).sobject
-    return _unless_known(call, schema) or _described(call, schema, describe.describe(schema, sobject, call.base))
+    return _described(call, lambda schema: describe.describe(schema, sobject, call.base))
 
 
-def _unless_known(call: Call, schema: Schema) -> Response | None:
-    """304 where the schema did not change after `If-Modified-Since`."""
-    return _unless_read_before(call, call.site.freshness.of(schema))
-
-
-def _described(call: Call, schema: Schema, body: Json) -> Response:
-    response = call.json(body)
-    response.last_modified = call.site.freshness.of(schema)
+def _described(call: Call, told: Callable[[Schema], Json]) -> Response:
+    """What is told of the schema; 304 where that did not change after `If-Modified-Since`."""
+    schema = call.site.store.schema
+    modified = call.site.freshness.of(schema)
+    known = _unless_read_before(call, modified)
+    if known is not None:
+        return known
+    response = call.json(told(schema))
+    response.last_modified = modified
     return response
 
 
