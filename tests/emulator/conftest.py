@@ -156,6 +156,13 @@ class Org:
             time.sleep(0.01)
         raise AssertionError(f"job {job} is still {info['state']} after {seconds} s")
 
+    def wait_for_rows(self, job: str, rows: int, seconds: float = 20.0) -> None:
+        """Until the job has processed so many rows."""
+        deadline = time.monotonic() + seconds
+        while self.get(f"/jobs/ingest/{job}").json()["numberRecordsProcessed"] < rows:
+            assert time.monotonic() < deadline
+            time.sleep(0.02)
+
     def bulk(self, operation: str, name: str, csv: str | bytes, **more: Any) -> tuple[dict[str, Any], str]:
         """A whole ingest job: its last info and its id."""
         job = self.open_job(operation, name, **more)

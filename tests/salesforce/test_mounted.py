@@ -2,33 +2,19 @@
 
 from __future__ import annotations
 
-import random
 from collections.abc import Callable, Iterator
-from contextlib import suppress
+from contextlib import ExitStack, suppress
 from datetime import timedelta
 from pathlib import Path
 from typing import Any
 
-import memory_org
 import pytest
-import requests
-from memory_org import Model, World, activation, fates
-from simulation.org import START, URL, OneClock
+from memory_org import Model, Trip, World, activation, fates
+from simulation.org import SimulatedOrg
 
-from dinmo_dbt import emulator
 from dinmo_dbt.activation import Activation
 from dinmo_dbt.errors import DinmoError
-from dinmo_dbt.project import Credentials, Org, Secret
-from dinmo_dbt.salesforce import SalesforceDestination, client, connect
 
-SCHEMA = """
-objects:
-  Thing__c:
-    fields:
-      Ext__c: {type: Text, length: 40, external_id: true, unique: true}
-      A__c: {type: Text, length: 80}
-      B__c: {type: Text, length: 80}
-"""
 BEFORE = [{"id": str(i), "ext": f"e{i}", "a": f"x{i}", "b": "y"} for i in range(300)]
 AFTER = [{**row, "b": "z" if int(row["id"]) % 3 else "y"} for row in BEFORE[20:]] + [
     {"id": str(i), "ext": f"e{i}", "a": f"x{i}", "b": "y"} for i in range(300, 500)
@@ -43,55 +29,35 @@ FAULTS = (
 class Laboratory:
     """A world whose org is the emulator, reached by the real client."""
 
-    def __init__(self, folder: Path, app: Any, patch: pytest.MonkeyPatch) -> None:
-        self.app = app
-        clock = OneClock(app.clock)
-        plain = client._plain_session
-
-        def mounted(trust_env: bool) -> requests.Session:
-            session = plain(trust_env)
-            session.mount(URL, app.adapter())
-            return session
-
-        patch.setattr(client, "_plain_session", mounted)
-        who = app.identity
-        credentials = Credentials(
-            "client_credentials", URL, client_id=who.client_id, client_secret=Secret(who.client_secret)
-        )
-        org = Org("crm", "dev", credentials, organization_id=who.organization_id)
-        (folder / "scratch").mkdir()
-        self.destination: SalesforceDestination = connect(
-            org, scratch=folder / "scratch", sleep=clock.sleep, rng=random.Random(1), now=clock.now
-        )
-        patch.setattr(memory_org, "ORG", self.destination.org_id)
-        self.world = World(folder / "state", self.destination, clock)  # type: ignore[arg-type]
+    def __init__(self, folder: Path) -> None:
+        self._open = ExitStack()
+        org = SimulatedOrg(folder)
+        self._open.callback(org.close)
+        self.org, self.app = org, org.app
+        destination = self._open.enter_context(org.process(Trip()))
+        self.world = World(folder / "state", destination, org.clock)  # type: ignore[arg-type]
 
     def held(self) -> list[tuple[str, str, str]]:
         """What the org holds, as the org itself says."""
-        with requests.Session() as session:
-            session.mount(URL, self.app.adapter())
-            session.headers["Authorization"] = f"Bearer {self.app.identity.access_token}"
-            soql = "SELECT Ext__c, A__c, B__c FROM Thing__c ORDER BY Ext__c"
-            reply = session.get(f"{URL}/services/data/v62.0/query", params={"q": soql}).json()
-        assert reply["done"]
-        return [(r["Ext__c"], r["A__c"], r["B__c"]) for r in reply["records"]]
+        return sorted((r["Ext__c"], r["A__c"], r["B__c"]) for r in self.org.held())
+
+    def close(self) -> None:
+        self._open.close()
 
 
 @pytest.fixture
-def laboratory(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Callable[[], Laboratory]]:
-    (tmp_path / "schema").mkdir()
-    (tmp_path / "schema" / "thing.yaml").write_text(SCHEMA)
-    opened: list[Any] = []
+def laboratory(tmp_path: Path) -> Iterator[Callable[[], Laboratory]]:
+    opened: list[Laboratory] = []
 
     def build() -> Laboratory:
-        app = emulator.app(schema=tmp_path / "schema", data=None, seed=1, clock=emulator.Clock(START))
-        opened.append(app)
-        (tmp_path / f"lab{len(opened)}").mkdir()
-        return Laboratory(tmp_path / f"lab{len(opened)}", app, monkeypatch)
+        folder = tmp_path / f"lab{len(opened) + 1}"
+        folder.mkdir()
+        opened.append(Laboratory(folder))
+        return opened[-1]
 
     yield build
-    for app in opened:
-        app.close()
+    for lab in reversed(opened):  # as they are nested: each puts back how sessions are made
+        lab.close()
 
 
 def expected() -> list[tuple[str, str, str]]:
