@@ -445,7 +445,7 @@ class World:
 
     def plan(self, act: Activation, model: Model, ceilings: Ceilings = NO_CEILINGS, **more: object) -> Plan:
         spool = ScanSpool(self.folder.parent)
-        return draw(act, model, self.org, self.state().view(ORG, act), spool, ceilings=ceilings, **more)  # type: ignore[arg-type]
+        return draw(act, model, self.org, self.state().view(self.org.org_id, act), spool, ceilings=ceilings, **more)  # type: ignore[arg-type]
 
     def sync(
         self,
@@ -462,8 +462,8 @@ class World:
         org = Watched(self.org, trip, *DESTINATION)
         store = self.state(trip)
         run = SyncRun(f"run{self.runs:04d}", self.clock.now())
-        with store.locked(ORG, act) as state:
-            store.start_run(run.run_id, ORG, act.name, {})
+        with store.locked(self.org.org_id, act) as state:
+            store.start_run(run.run_id, self.org.org_id, act.name, {})
             journal = Watched(state, trip, *JOURNAL)
             recover(org, journal, self.clock, run=run, progress=NoProgress())  # type: ignore[arg-type]
             state.reload()
@@ -480,7 +480,7 @@ class World:
 
     def snapshot(self, act: Activation) -> dict[str, tuple[str | None, int]]:
         """Acknowledged keys with record id and flags."""
-        snapshot = self.state().view(ORG, act).snapshot
+        snapshot = self.state().view(self.org.org_id, act).snapshot
         table = snapshot.table()
         return {r["key"]: (r["record_id"], r["flags"]) for r in table.to_pylist()}
 

@@ -10,7 +10,6 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
-import memory_org
 import requests
 from memory_org import Killed, Trip
 
@@ -144,7 +143,6 @@ class SimulatedOrg:
         credentials = Credentials(
             "client_credentials", URL, client_id=who.client_id, client_secret=Secret(who.client_secret)
         )
-        memory_org.ORG = who.organization_id
         return Org("crm", "dev", credentials, organization_id=who.organization_id)
 
     @contextmanager
