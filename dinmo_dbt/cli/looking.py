@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import time
+from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from dinmo_dbt.cli import options
+from dinmo_dbt.cli import exporting, options
 from dinmo_dbt.cli.console import Console
 from dinmo_dbt.cli.options import Flags
 from dinmo_dbt.cli.session import Session
@@ -146,6 +147,9 @@ def rejected(
     show_values: Annotated[
         bool, typer.Option("--show-values", help="Print Salesforce's messages whole, with the values they quote.")
     ] = False,
+    export: Annotated[
+        Path | None, typer.Option("--export", metavar="FILE", help="Write all of them to a new .csv or .parquet file.")
+    ] = None,
     as_json: options.Json = False,
 ) -> None:
     """List rows that were not delivered, and what to do.
@@ -157,11 +161,14 @@ def rejected(
       dinmo-dbt rejected
       dinmo-dbt rejected -s customers_to_crm --limit 500
       dinmo-dbt rejected --show-values            Salesforce's messages whole
+      dinmo-dbt rejected --export rejected.csv    all of them, safe to open in a spreadsheet
     """
     from dinmo_dbt import render
 
     console = Console(as_json)
-    entries = []
+    if export is not None:
+        exporting.check_path(export)
+    entries, exported = [], []
     with Session(flags, console, offline=True) as session:
         if run_id:
             runs = [_run(session, run_id)]
@@ -170,14 +177,20 @@ def rejected(
             runs = [run for latest in found for run in latest]
         for run in runs:
             table = session.state.not_delivered(run)
+            exported.append(exporting.undelivered(run, table, whole=show_values))
             rows = [_told(row, whole=show_values) for row in table.slice(0, limit).to_pylist()]
             entries.append(
                 {"activation": run["activation"], "run_id": run["run_id"], "total": len(table), "rows": rows}
             )
-            console.answer(_rejected_lines(run, table, rows))
+            if export is None:
+                console.answer(_rejected_lines(run, table, rows))
     if not any(entry["total"] for entry in entries):
         console.answer(["every row was delivered"])
-    console.document(render.document("rejected", activations=entries))
+    if export is not None:
+        exporting.write(export, exported)
+        console.answer([f"wrote {render.count(sum(map(len, exported)), 'row')} to {export}"])
+    written = {} if export is None else {"exported": str(export)}
+    console.document(render.document("rejected", activations=entries, **written))
 
 
 def _told(row: dict[str, Any], *, whole: bool) -> dict[str, Any]:
@@ -196,7 +209,7 @@ def _rejected_lines(run: dict[str, Any], table: pa.Table, rows: list[dict[str, A
     lines = [f"{run['activation']}, run {run['run_id']}: {len(table):,} not delivered"]
     for row in rows:
         where = f" [{row['fields']}]" if row["fields"] else ""
-        lines.append(f"  {row['key']}  {row['fate']}  {row['code']}{where}  {_one_line(row['message'] or '')}")
+        lines.append(_one_line(f"  {row['key']}  {row['fate']}  {row['code']}{where}  {row['message'] or ''}"))
         if row["hint"]:
             lines.append(f"      -> {row['hint']}")
     if len(table) > len(rows):
@@ -204,9 +217,9 @@ def _rejected_lines(run: dict[str, Any], table: pa.Table, rows: list[dict[str, A
     return lines
 
 
-def _one_line(message: str) -> str:
+def _one_line(text: str) -> str:
     """One line, without what a terminal would obey."""
-    return "".join(character if character.isprintable() else " " for character in message)
+    return "".join(character if character.isprintable() else " " for character in text)
 
 
 def _moment(seconds: float) -> str:

@@ -1,0 +1,70 @@
+"""Undelivered rows as a file that another program opens: CSV that is safe in a spreadsheet, or Parquet.
+
+A spreadsheet runs a cell that begins like a formula (OWASP, "CSV Injection"), so such cells get an apostrophe before
+them. This is for exports alone: what is sent to Salesforce is never changed this way.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from dinmo_dbt.errors import StateError, UsageError
+
+if TYPE_CHECKING:
+    import pyarrow as pa
+
+SUFFIXES = (".csv", ".parquet")
+COLUMNS = ("activation", "run", "key", "fate", "code", "message", "fields", "record_id")
+_FORMULA = r"^([=+\-@\t\r])"
+
+
+def check_path(path: Path) -> None:
+    """UsageError DB812 unless a new file of that name can be one of ours."""
+    if path.suffix.lower() not in SUFFIXES:
+        raise UsageError("DB812", f"{path.name} says no format", hint=f"end the name in {' or '.join(SUFFIXES)}")
+    if path.exists() or path.is_symlink():
+        raise UsageError("DB812", "the file exists; it is left as it is", where=str(path), hint="choose another name")
+
+
+def undelivered(run: dict[str, Any], table: pa.Table, *, whole: bool) -> pa.Table:
+    """A run's `LEFT_OUT` rows as `COLUMNS`; messages without the values that were sent unless `whole`."""
+    import pyarrow as pa
+
+    named = [pa.repeat(run[name], len(table)) for name in ("activation", "run_id")]
+    message = table["message" if whole else "shown"]
+    rows = [*named, table["key"], table["fate"], table["code"], message, table["fields"], table["record_id"]]
+    return pa.table(rows, schema=_schema())
+
+
+def write(path: Path, tables: Sequence[pa.Table]) -> None:
+    """The rows in one file, whole or not at all, readable by its owner alone."""
+    import pyarrow as pa
+    import pyarrow.csv
+    import pyarrow.parquet
+
+    from dinmo_dbt.state.files import write_whole
+
+    rows = pa.concat_tables([_schema().empty_table(), *tables])
+    try:
+        if path.suffix.lower() == ".csv":
+            write_whole(path, lambda sink: pa.csv.write_csv(spreadsheet_safe(rows), sink))
+        else:
+            write_whole(path, lambda sink: pa.parquet.write_table(rows, sink, compression="zstd"))
+    except StateError as error:
+        raise UsageError("DB812", error.problems[0].message, where=str(path)) from error
+
+
+def spreadsheet_safe(rows: pa.Table) -> pa.Table:
+    """The same rows, with an apostrophe before each text that a spreadsheet would take for a formula."""
+    import pyarrow as pa
+    import pyarrow.compute as pc
+
+    return pa.table([pc.replace_substring_regex(c, _FORMULA, r"'\1") for c in rows.columns], names=rows.column_names)
+
+
+def _schema() -> pa.Schema:
+    import pyarrow as pa
+
+    return pa.schema([pa.field(name, pa.utf8()) for name in COLUMNS])
