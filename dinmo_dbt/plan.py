@@ -473,8 +473,8 @@ class _Work:
     def resolve_parent(self, column: Column, lookup: Field, rows: Positions) -> Positions:
         """Parent ids for an insert, so that results echo a plain lookup; rows without one parent are left out."""
         wanted = self.spool.take(rows, [column.header])[column.header].combine_chunks()
-        parent = next(name for name in lookup.reference_to if _points_to(column, name, lookup))
-        ids, several = self.look_up(parent, column.field, wanted)
+        parent = parent_object(column.header, lookup)
+        ids, several = find_records(self.destination, parent, column.field, wanted)
         missing = (pc.is_valid(wanted).to_numpy(zero_copy_only=False)) & ids_missing(ids) & ~several
         for coming in self.arriving:
             if (coming.object, coming.field) == (parent, column.field.name):
@@ -541,7 +541,7 @@ class _Work:
         if not rows.size:
             return
         wanted = self.spool.take(rows, ["match"])["match"].combine_chunks()
-        ids, several = self.look_up(self.schema.name, match.field, wanted)
+        ids, several = find_records(self.destination, self.schema.name, match.field, wanted)
         missing = ids_missing(ids) & ~several
         name = f"{self.schema.name}.{match.header}"
         self.leave_out(rows[several], Fate.AMBIGUOUS, "SEVERAL_RECORDS", f"several records hold this {name}")
@@ -572,26 +572,6 @@ class _Work:
             held = snapshot.record_ids(positions[start : start + _CLAIM_ROWS]).drop_null()
             twice |= pc.is_in(ids, value_set=held).to_numpy(zero_copy_only=False)
         return twice
-
-    def look_up(self, object_name: str, by: Field, wanted: pa.Array) -> tuple[pa.Array, npt.NDArray[np.bool_]]:
-        """The record id for each wanted value (null: none or several), and where there are several."""
-        distinct = pc.unique(wanted.drop_null())
-        nothing = pa.nulls(len(wanted), pa.utf8()), np.zeros(len(wanted), np.bool_)
-        if len(distinct) == 0:
-            return nothing
-        records = self.destination.lookup(object_name, by, distinct)
-        records = records.filter(pc.is_valid(records["value"]))
-        if len(records) == 0:
-            return nothing
-        # Values that differ in case only are asked in different queries, and each query finds the same record.
-        record_ids = records["record_id"].combine_chunks()
-        records = records.take(pc.index_in(pc.unique(record_ids), value_set=record_ids))
-        held, asked = _compared(records["value"].combine_chunks(), by), _compared(wanted, by)
-        counts = held.value_counts()
-        several = counts.field("values").filter(pc.greater(counts.field("counts"), 1))
-        ids = records["record_id"].combine_chunks().take(pc.index_in(asked, value_set=held))
-        twice = pc.and_(pc.is_in(asked, value_set=several), pc.is_valid(asked)).to_numpy(zero_copy_only=False)
-        return pc.if_else(pa.array(twice), pa.scalar(None, pa.utf8()), ids), twice
 
     def leave_out(self, rows: Positions, fate: Fate, code: str, message: str, header: str | None = None) -> None:
         if not rows.size:
@@ -715,14 +695,38 @@ def ids_missing(ids: pa.Array) -> npt.NDArray[np.bool_]:
     return missing
 
 
+def find_records(
+    destination: Destination, object_name: str, by: Field, wanted: pa.Array
+) -> tuple[pa.Array, npt.NDArray[np.bool_]]:
+    """The record id for each wanted value (null: none or several), and where there are several."""
+    distinct = pc.unique(wanted.drop_null())
+    nothing = pa.nulls(len(wanted), pa.utf8()), np.zeros(len(wanted), np.bool_)
+    if len(distinct) == 0:
+        return nothing
+    records = destination.lookup(object_name, by, distinct)
+    records = records.filter(pc.is_valid(records["value"]))
+    if len(records) == 0:
+        return nothing
+    # Values that differ in case only are asked in different queries, and each query finds the same record.
+    record_ids = records["record_id"].combine_chunks()
+    records = records.take(pc.index_in(pc.unique(record_ids), value_set=record_ids))
+    held, asked = _compared(records["value"].combine_chunks(), by), _compared(wanted, by)
+    counts = held.value_counts()
+    several = counts.field("values").filter(pc.greater(counts.field("counts"), 1))
+    ids = records["record_id"].combine_chunks().take(pc.index_in(asked, value_set=held))
+    twice = pc.and_(pc.is_in(asked, value_set=several), pc.is_valid(asked)).to_numpy(zero_copy_only=False)
+    return pc.if_else(pa.array(twice), pa.scalar(None, pa.utf8()), ids), twice
+
+
 def _compared(array: pa.Array, by: Field) -> pa.Array:
     """Values in the form in which two of them are one to Salesforce."""
     return values.fold(values.echo_form(array, by), by)
 
 
-def _points_to(column: Column, object_name: str, lookup: Field) -> bool:
-    type_name, _, _ = column.header.rpartition(":")
-    return len(lookup.reference_to) == 1 or object_name == type_name
+def parent_object(header: str, lookup: Field) -> str:
+    """The object that a parent path leads to: the lookup's only one, or the one that the path names."""
+    type_name, _, _ = header.rpartition(":")
+    return next(name for name in lookup.reference_to if len(lookup.reference_to) == 1 or name == type_name)
 
 
 def payload_batch(plan: Plan, planned: PlannedBatch, batch_id: str, rows: pa.Table) -> Batch:
