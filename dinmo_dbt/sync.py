@@ -115,8 +115,13 @@ class Settlement:
 class Journal(Protocol):
     """The durable record of one activation in one org, held by one writer.
 
-    Each method has reached the disk when it returns. A process may die between any two of them.
+    Each method has reached the disk when it returns. A process may die between any two of them. A writer that was
+    paused for so long that another run took over is refused by every method that writes (StateError DB503), with
+    nothing recorded.
     """
+
+    def hold(self) -> None:
+        """We are still the writer: says so in time, and raises StateError DB503 once another run has taken over."""
 
     def begin(self, plan: Plan) -> None:
         """Refuse a stale plan (StateError); move baselines and leavers, which nothing needs to be sent for."""

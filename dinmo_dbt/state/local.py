@@ -39,6 +39,9 @@ DELTA_SHARE_MAX = 0.10
 SERIALS_KEPT = 3
 RUNS_KEPT = 200
 LOCK_WAIT_S = 10.0
+# Who holds an activation must say so again before this has passed; a run does once a third has.
+LEASE_S = 600.0
+_HOLD_EVERY_S = 1.0
 # A permanently rejected row is tried again after 1, 2, 4… runs, but at least once a day.
 BACK_OFF_MAX_S = 24 * 3600
 
@@ -109,7 +112,7 @@ class LocalState:
             if self.exists():
                 self._mend()
             state = ActivationState(self, org_id, activation, writing=True)
-            state.clean()
+            state.start()
             yield state
 
     def _mend(self) -> None:
@@ -205,7 +208,7 @@ class LocalState:
         if not self.exists():
             return []
         with self.connection(writing=False) as connection:
-            rows = connection.execute("SELECT * FROM activation ORDER BY org_id, name").fetchall()
+            rows = connection.execute("SELECT * FROM activation WHERE runs > 0 ORDER BY org_id, name").fetchall()
             return [self._known(connection, row) for row in rows]
 
     def _known(self, connection: sqlite3.Connection, row: sqlite3.Row) -> Known:
@@ -249,10 +252,10 @@ class LocalState:
         run holds either."""
         with self._lock(org_id, old), self._lock(org_id, new), self.connection(writing=True) as connection:
             taken = connection.execute(
-                "SELECT 1 FROM activation WHERE org_id = ? AND lower(name) = lower(?)", (org_id, new)
+                "SELECT 1 FROM activation WHERE org_id = ? AND lower(name) = lower(?) AND runs > 0", (org_id, new)
             ).fetchone()
             source = connection.execute(
-                "SELECT 1 FROM activation WHERE org_id = ? AND name = ?", (org_id, old)
+                "SELECT 1 FROM activation WHERE org_id = ? AND name = ? AND runs > 0", (org_id, old)
             ).fetchone()
             if taken or not source:
                 reason = f"{new} already has state" if taken else f"{old} has no state"
@@ -263,6 +266,9 @@ class LocalState:
             for path in folder.glob("*.parquet"):
                 os.link(path, target / path.name)
             sync_folder(target)
+            connection.execute(
+                "DELETE FROM activation WHERE org_id = ? AND name = ?", (org_id, new)
+            )  # an epoch, no more
             for table in ("activation", "batch", "pending", "run"):
                 connection.execute(f"UPDATE {table} SET name = ? WHERE org_id = ? AND name = ?", (new, org_id, old))
         _keep_only(folder, ())
@@ -336,7 +342,8 @@ class ActivationState:
         self.in_flight: list[InFlight] = []
         self.other_orgs = 0
         self.siblings: list[str] = []
-        self._row_exists = False
+        self._began = False  # a run has drawn a plan for it
+        self._held_at = self._renewed_at = -LEASE_S
         if store.exists():
             self._load()
         self.snapshot = FileSnapshot(self.folder, self.files)
@@ -354,19 +361,20 @@ class ActivationState:
         name = self.activation.name
         with self.store.connection(writing=False) as connection:
             rows = connection.execute("SELECT * FROM activation WHERE name = ?", (name,)).fetchall()
-            self.other_orgs = sum(1 for row in rows if row["org_id"] != self.org_id)
+            self.other_orgs = sum(1 for row in rows if row["org_id"] != self.org_id and row["runs"])
             own = [row for row in rows if row["org_id"] == self.org_id]
             if own:
                 self._read_row(own[0])
-            else:
+            if not self._began:
                 self._find_siblings(connection)
             if not self.writing:
                 self.in_flight = [self._flying(batch) for batch in self._open(connection)]
 
     def _read_row(self, row: sqlite3.Row) -> None:
         identity, wanted = json.loads(row["identity"]), identity_of(self.activation)
+        self._began = row["runs"] > 0
         names = [name for name in wanted if _folded(identity.get(name)) != _folded(wanted[name])]
-        if names:
+        if names and self._began:
             changes = ", ".join(f"{name} was {_shown(identity.get(name))}, is {_shown(wanted[name])}" for name in names)
             raise StateError(
                 "DB505",
@@ -375,7 +383,6 @@ class ActivationState:
                 hint="undo that, give the activation another name, or start again: "
                 f"dinmo-dbt state reset --select {self.activation.name}",
             )
-        self._row_exists = True
         self.serial, self.epoch, self.finished_runs = row["serial"], row["epoch"], row["finished_runs"]
         self.run_number = row["runs"] + 1
         self.exists = self.serial > 0 or self.finished_runs > 0
@@ -393,7 +400,7 @@ class ActivationState:
     def refuse_renamed(self, declared: Sequence[str]) -> None:
         """StateError if this activation looks like one that was renamed: state without an activation, beside it."""
         orphans = [name for name in self.siblings if name not in declared]
-        if orphans and not self._row_exists:
+        if orphans and not self._began:
             raise StateError(
                 "DB506",
                 f"{self.activation.name} has no state, but {orphans[0]}, which is declared no more, has: "
@@ -404,7 +411,7 @@ class ActivationState:
             )
 
     def _pending(self) -> Pending:
-        if not self._row_exists:
+        if not self._began:
             return Pending.none()
         with self.store.connection(writing=False) as connection:
             rows = connection.execute(
@@ -434,12 +441,21 @@ class ActivationState:
 
     # Journal
 
-    def clean(self) -> None:
-        """At the start of a locked run: files that nothing names go, and runs that ended without a word are marked."""
+    def start(self) -> None:
+        """At the start of a locked run: a new epoch, in which no earlier writer can write. Files that nothing names go,
+        and runs that ended without a word are marked. StateError DB501 if the state has moved since it was read."""
         own = (self.org_id, self.activation.name)
-        self.epoch += 1
+        read = (self.epoch, self.serial)
         with self.store.connection(writing=True) as connection:
-            connection.execute("UPDATE activation SET epoch = ? WHERE org_id = ? AND name = ?", (self.epoch, *own))
+            row = connection.execute(
+                "SELECT epoch, serial FROM activation WHERE org_id = ? AND name = ?", own
+            ).fetchone()
+            if read != ((row["epoch"], row["serial"]) if row else (0, 0)):
+                raise StateError("DB501", "another run wrote meanwhile", where=str(self.folder), hint="try again")
+            self.epoch += 1
+            if row is None:
+                self._insert_row(connection)
+            self._renew(connection)
             connection.execute(
                 "UPDATE run SET status = 'interrupted' WHERE org_id = ? AND name = ? AND status = 'running'", own
             )
@@ -449,6 +465,46 @@ class ActivationState:
         named = [name for pointer in ({"files": self.files}, *self.previous) for name in pointer["files"]]
         _keep_only(make_folder(self.folder), named)
         _keep_only(make_folder(self.spool_folder), open_spools)
+
+    def hold(self) -> None:
+        now = self.store.clock.now()
+        if self._held_at <= now < self._held_at + _HOLD_EVERY_S:
+            return
+        if now < self._renewed_at + LEASE_S / 3:
+            with self.store.connection(writing=False) as connection:
+                self._check_epoch(connection)
+            self._held_at = now
+        else:
+            with self._transaction():
+                pass
+
+    @contextmanager
+    def _transaction(self) -> Iterator[sqlite3.Connection]:
+        """One transaction of the journal: refused, with nothing recorded, once another run has taken over."""
+        with self.store.connection(writing=True) as connection:
+            self._check_epoch(connection)
+            if self.store.clock.now() >= self._renewed_at + LEASE_S / 3:
+                self._renew(connection)
+            yield connection
+
+    def _check_epoch(self, connection: sqlite3.Connection) -> None:
+        row = connection.execute(
+            "SELECT epoch FROM activation WHERE org_id = ? AND name = ?", (self.org_id, self.activation.name)
+        ).fetchone()
+        if row is None or row["epoch"] != self.epoch:
+            raise StateError(
+                "DB503",
+                f"another run took over {self.activation.name}: nothing more was recorded",
+                where=str(self.folder),
+                hint="the next run settles what this one left",
+            )
+
+    def _renew(self, connection: sqlite3.Connection) -> None:
+        self._held_at = self._renewed_at = self.store.clock.now()
+        connection.execute(
+            "UPDATE activation SET epoch = ?, lease_until = ? WHERE org_id = ? AND name = ?",
+            (self.epoch, self._renewed_at + LEASE_S, self.org_id, self.activation.name),
+        )
 
     def open_batches(self) -> Sequence[Journalled]:
         if not self.store.exists():
@@ -468,8 +524,8 @@ class ActivationState:
         rows = pa.concat_tables([self._rebased(plan), self._leaving(plan)])
         self.mappings = [plan.mapping.header(), *(older.header() for older in plan.older)]
         delta = self._write_delta(rows)
-        with self.store.connection(writing=True) as connection:
-            self._upsert_row(connection)
+        with self._transaction() as connection:
+            self._update_row(connection)
             if delta:
                 self._move_pointer(connection, [*self.files, delta])
 
@@ -493,10 +549,22 @@ class ActivationState:
         ]
         return pa.table(columns, schema=DELTA)
 
+    def amend(self, rows: pa.Table) -> None:
+        """Move the snapshot by these rows and nothing else, in one transaction: kh, ck, key, record_id, flags and op
+        (put | leave | forget), at most one a key. `mappings` must say what their check hashes are of. The snapshot is
+        read anew, so a plan drawn before is stale."""
+        delta = self._write_delta(rows)
+        if not delta:
+            return
+        with self._transaction() as connection:
+            self._update_row(connection)
+            self._move_pointer(connection, [*self.files, delta])
+        self.reload()
+
     def planned(self, batch: Batch, run_id: str) -> None:
         name = f"{self.org_id}/{self.activation.name}/{batch.id}.arrow"
         digest = write_batch(self._spool(name), batch)
-        with self.store.connection(writing=True) as connection:
+        with self._transaction() as connection:
             connection.execute(
                 "INSERT INTO batch VALUES (?, ?, ?, ?, ?, ?, NULL, ?, ?, ?, ?)",
                 (
@@ -514,7 +582,7 @@ class ActivationState:
             )
 
     def advance(self, batch_id: str, state: BatchState, job_id: str | None = None) -> None:
-        with self.store.connection(writing=True) as connection:
+        with self._transaction() as connection:
             self._advance(connection, batch_id, state, job_id)
 
     def _advance(
@@ -530,15 +598,15 @@ class ActivationState:
         return row
 
     def abandon(self, batch_id: str) -> None:
-        with self.store.connection(writing=True) as connection:
+        with self._transaction() as connection:
             row = self._advance(connection, batch_id, BatchState.ABANDONED)
         self._spool(row["spool"]).unlink(missing_ok=True)
 
     def settle(self, settlement: Settlement) -> None:
         delta = self._write_delta(settlement.snapshot)
-        with self.store.connection(writing=True) as connection:
+        with self._transaction() as connection:
             row = self._advance(connection, settlement.batch_id, BatchState.SETTLED)
-            self._upsert_row(connection)
+            self._update_row(connection)
             self._move_pointer(connection, [*self.files, delta] if delta else self.files)
             self._resolve(connection, settlement.resolved)
             # What a dead run sent was tried in its time: waiting counts from there.
@@ -553,27 +621,29 @@ class ActivationState:
         write_rows(self.folder / name, rows, DELTA)
         return name
 
-    def _upsert_row(self, connection: sqlite3.Connection) -> None:
+    def _insert_row(self, connection: sqlite3.Connection) -> None:
+        """A row to hold the epoch; with no run begun it is no state yet."""
         connection.execute(
-            "INSERT INTO activation VALUES (?, ?, ?, ?, ?, ?, NULL, NULL, ?, ?, ?, ?, ?, ?) "
-            "ON CONFLICT (org_id, name) DO UPDATE SET mappings = excluded.mappings, runs = excluded.runs, "
-            "identity = excluded.identity, model = excluded.model, finished_runs = excluded.finished_runs",
+            "INSERT INTO activation VALUES (?, ?, ?, ?, 0, ?, NULL, NULL, 0, 0, '{}', '[]', '[]', '[]')",
+            (self.org_id, self.activation.name, self.activation.model, self.activation.object, self.epoch),
+        )
+
+    def _update_row(self, connection: sqlite3.Connection) -> None:
+        connection.execute(
+            "UPDATE activation SET model = ?, object = ?, runs = ?, finished_runs = ?, identity = ?, mappings = ? "
+            "WHERE org_id = ? AND name = ?",
             (
-                self.org_id,
-                self.activation.name,
                 self.activation.model,
                 self.activation.object,
-                self.serial,
-                self.epoch,
                 self.run_number,
                 self.finished_runs,
                 json.dumps(identity_of(self.activation)),
                 json.dumps(self.mappings),
-                json.dumps(self.files),
-                json.dumps(self.previous),
+                self.org_id,
+                self.activation.name,
             ),
         )
-        self._row_exists = True
+        self._began = True
 
     def _move_pointer(self, connection: sqlite3.Connection, files: list[str]) -> None:
         self.previous = [{"serial": self.serial, "files": self.files}, *self.previous][: SERIALS_KEPT - 1]
@@ -631,8 +701,8 @@ class ActivationState:
         if complete and len(self.mappings) > 1:
             self._drop_older_mappings()
         self.finished_runs += 1
-        with self.store.connection(writing=True) as connection:
-            self._upsert_row(connection)
+        with self._transaction() as connection:
+            self._update_row(connection)
             self._forget_waits(connection)
         if self._should_compact():
             self.compact()
@@ -644,8 +714,8 @@ class ActivationState:
         flags = (self.snapshot.flags[gone] | np.uint8(Flag.STALE)).astype(np.uint8)
         delta = self._write_delta(self._delta_rows(gone, self.snapshot.ck[gone], flags, "leave"))
         self.mappings = self.mappings[:1]
-        with self.store.connection(writing=True) as connection:
-            self._upsert_row(connection)
+        with self._transaction() as connection:
+            self._update_row(connection)
             if delta:
                 self._move_pointer(connection, [*self.files, delta])
 
@@ -670,7 +740,7 @@ class ActivationState:
         name = f"base-{self.serial + 1:08d}.parquet"
         (self.folder / name).unlink(missing_ok=True)
         write_rows(self.folder / name, snapshot.table(), BASE)
-        with self.store.connection(writing=True) as connection:
+        with self._transaction() as connection:
             self._move_pointer(connection, [name])
 
 

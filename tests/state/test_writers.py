@@ -1,0 +1,125 @@
+"""One writer: whoever was taken over can't write any more, and an amendment moves the snapshot alone."""
+
+import sqlite3
+from contextlib import closing
+
+import pyarrow as pa
+import pytest
+from memory_org import ORG, Model, World, activation, fates
+
+from dinmo_dbt.changes import Flag
+from dinmo_dbt.errors import StateError
+from dinmo_dbt.plan import draw, payload_batch
+from dinmo_dbt.state import ScanSpool
+from dinmo_dbt.state.snapshot import DELTA
+from dinmo_dbt.sync import BatchState, SyncRun, execute
+
+ROWS = [{"id": str(n), "ext": f"e{n}", "a": "x", "b": "y"} for n in range(4)]
+
+
+@pytest.fixture
+def world(tmp_path):
+    return World(tmp_path / "state")
+
+
+def statement(world, text, *parameters):
+    with closing(sqlite3.connect(world.folder / "state.db")) as connection, connection:
+        return connection.execute(text, parameters).fetchall()
+
+
+def taken_over(world):
+    """Another run has been here: the epoch moved on."""
+    statement(world, "UPDATE activation SET epoch = epoch + 1")
+
+
+def everything(world):
+    with closing(sqlite3.connect(world.folder / "state.db")) as connection:
+        return list(connection.iterdump())
+
+
+def rows(snapshot, keys, flag, op):
+    every = snapshot.table()
+    chosen = every.filter(pa.array([key in keys for key in every["key"].to_pylist()]))
+    flags = pa.array([value | flag for value in chosen["flags"].to_pylist()], pa.uint8())
+    return chosen.set_column(4, "flags", flags).append_column("op", pa.repeat(op, len(chosen))).cast(DELTA)
+
+
+def test_a_writer_that_was_taken_over_records_nothing(world):
+    act = activation(api="bulk")
+    world.sync(act, Model.of(ROWS))
+    with world.state().locked(ORG, act) as state:
+        spool = ScanSpool(world.folder.parent)
+        plan = draw(act, Model.of([{**row, "a": "new"} for row in ROWS]), world.org, state, spool)
+        state.begin(plan)
+        [planned] = plan.batches
+        batch = payload_batch(plan, planned, "run-1", plan.batch_rows(planned))
+        state.planned(batch, "run")
+        taken_over(world)
+        world.clock.sleep(2)
+        before = everything(world)
+        attempts = (
+            state.hold,
+            lambda: state.begin(plan),
+            lambda: state.planned(batch, "run"),
+            lambda: state.advance("run-1", BatchState.OPENED, "750"),
+            lambda: state.abandon("run-1"),
+            lambda: state.amend(rows(state.snapshot, {"1"}, Flag.STALE, "put")),
+            lambda: state.finish(complete=True),
+            state.compact,
+        )
+        for attempt in attempts:
+            with pytest.raises(StateError, match=r"DB503.*took over things") as error:
+                attempt()
+            assert error.value.exit_code == 5
+        assert everything(world) == before
+
+
+def test_a_run_that_is_taken_over_while_it_reads_sends_nothing(world):
+    act = activation(api="bulk")
+    with pytest.raises(StateError, match="DB503"), world.state().locked(ORG, act) as state:
+        plan = draw(act, Model.of(ROWS), world.org, state, ScanSpool(world.folder.parent))
+        taken_over(world)
+        execute(plan, world.org, state, world.clock, run=SyncRun("r", 0.0), progress=None)
+    assert not world.org.writes
+    assert world.state().known() == []
+
+
+def test_holding_renews_the_lease_when_a_third_of_it_has_passed(world):
+    def until():
+        return statement(world, "SELECT lease_until FROM activation")[0][0]
+
+    with world.state().locked(ORG, activation()) as state:
+        first = until()
+        assert first == world.clock.now() + 600
+        world.clock.sleep(199)
+        state.hold()
+        assert until() == first
+        world.clock.sleep(1)
+        state.hold()
+        assert until() == first + 200
+
+
+def test_a_start_that_draws_no_plan_is_no_state(world):
+    with world.state().locked(ORG, activation()):
+        pass
+    assert world.state().known() == []
+    assert not world.state().view(ORG, activation("insert")).exists, "nor has it an identity"
+    world.sync(activation(name="other"), Model.of(ROWS))
+    world.state().move(ORG, "other", "things")
+    assert world.sync(activation(), Model.of(ROWS)).plan_counts.unchanged == 4
+
+
+def test_an_amendment_moves_the_snapshot_by_its_rows(world):
+    act = activation()
+    world.sync(act, Model.of(ROWS))
+    with world.state().locked(ORG, act) as state:
+        serial = state.serial
+        state.amend(rows(state.snapshot, {"1"}, Flag.ADOPTED, "put"))
+        state.amend(rows(state.snapshot, {"2"}, 0, "forget"))
+        state.amend(rows(state.snapshot, (), 0, "put"))
+        assert state.serial == serial + 2
+    kept = world.snapshot(act)
+    assert sorted(kept) == ["0", "1", "3"]
+    assert kept["1"][1] & Flag.ADOPTED
+    run = world.sync(act, Model.of(ROWS))
+    assert (run.plan_counts.added, run.plan_counts.unchanged, fates(run)) == (1, 3, {})
