@@ -306,7 +306,10 @@ class LocalState:
         if len(not_delivered):
             folder = make_folder(self.location / "runs")
             file = f"{run_id}.parquet"
-            write_whole(folder / file, lambda sink: pq.write_table(not_delivered, sink, compression="zstd"))
+            write_whole(
+                folder / file,
+                lambda sink: pq.write_table(not_delivered, sink, compression="zstd", write_page_checksum=True),
+            )
         with self.connection(writing=True) as connection:
             connection.execute(
                 "UPDATE run SET finished = ?, status = ?, detail = ?, not_delivered = ? WHERE id = ?",
@@ -325,7 +328,19 @@ class LocalState:
         """The rows a run did not deliver: `LEFT_OUT` columns; empty if there are none."""
         if not run["not_delivered"]:
             return LEFT_OUT.empty_table()
-        return pq.read_table(self.location / "runs" / run["not_delivered"])
+        path = self.location / "runs" / run["not_delivered"]
+        try:
+            table = pq.read_table(path, page_checksum_verification=True)
+        except (OSError, pa.ArrowException):
+            table = None
+        if table is None or not table.schema.equals(LEFT_OUT):
+            raise StateError(
+                "DB515",
+                "the list of rows that the run did not deliver is missing or damaged; it is left as it is",
+                where=str(path),
+                hint="the next run writes its own; no sync reads this one",
+            )
+        return table
 
 
 class ActivationState:
