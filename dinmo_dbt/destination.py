@@ -7,7 +7,7 @@ contract, and `sync` journals between its calls. Every method may raise `AuthErr
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from enum import StrEnum
 from functools import cached_property
@@ -224,6 +224,14 @@ class Destination(Protocol):
 
     def read(self, object_name: str, fields: tuple[str, ...], record_ids: tuple[str, ...]) -> list[dict[str, object]]:
         """At most 200 records by id, as JSON values by field name, `Id` included; a missing record is left out."""
+
+    def records(self, object_name: str, fields: Sequence[str], record_ids: pa.Array) -> pa.Table:
+        """Any number of records by id (18 characters, distinct, no nulls): `Id` and the fields as utf8 columns, in no
+        order; a missing record is left out.
+
+        Values are as Salesforce prints them, null where it holds nothing. Up to 2,000 records by collections calls,
+        above by one Bulk query job.
+        """
 
     def job_slots(self, rows: pa.Table, columns: tuple[PayloadColumn, ...]) -> npt.NDArray[np.int8]:
         """For an insert: the job (0 to 7) each row must go by, so that results can be told apart by content."""

@@ -130,6 +130,12 @@ class MemoryOrg:
         held = self.records[object_name]
         return [{"Id": i, **{name: held[i].get(name) for name in fields if name != "Id"}} for i in ids if i in held]
 
+    def records(self, object_name: str, fields: tuple[str, ...], ids: pa.Array) -> pa.Table:
+        names = list(dict.fromkeys(("Id", *fields)))
+        rows = self.read(object_name, tuple(names), tuple(ids.to_pylist()))
+        self.random.shuffle(rows)
+        return pa.table({name: pa.array([row[name] for row in rows], pa.utf8()) for name in names})
+
     def is_transient(self, code: str, message: str) -> bool:
         return code == "UNABLE_TO_LOCK_ROW"
 

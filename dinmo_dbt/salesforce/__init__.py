@@ -5,7 +5,7 @@ Importing this package is cheap; `connect` loads requests and logs in, a batch l
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -102,6 +102,11 @@ class SalesforceDestination:
         from dinmo_dbt.salesforce.collections import read
 
         return read(self._client, object_name, fields, record_ids)
+
+    def records(self, object_name: str, fields: Sequence[str], record_ids: pa.Array) -> pa.Table:
+        from dinmo_dbt.salesforce.lookup import records
+
+        return records(self._client, object_name, fields, record_ids, scratch=self._scratch, sleep=self._sleep)
 
     def job_slots(self, rows: pa.Table, columns: tuple[PayloadColumn, ...]) -> npt.NDArray[np.int8]:
         from dinmo_dbt.salesforce.results import job_slots

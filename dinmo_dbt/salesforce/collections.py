@@ -39,16 +39,24 @@ def send(client: Client, batch: Batch, schema: ObjectSchema) -> pa.Table:
 
 
 def read(
-    client: Client, object_name: str, fields: tuple[str, ...], record_ids: tuple[str, ...]
+    client: Client,
+    object_name: str,
+    fields: tuple[str, ...],
+    record_ids: tuple[str, ...],
+    *,
+    exact_numbers: bool = False,
 ) -> list[dict[str, object]]:
-    """At most 200 records by id; a missing record is left out."""
+    """At most 200 records by id; a missing record is left out. `exact_numbers`: numbers as their text."""
     assert len(record_ids) <= ROWS_MAX
     if not record_ids:
         return []
     wanted = list(dict.fromkeys(("Id", *fields)))
     body = json.dumps({"ids": list(record_ids), "fields": wanted}).encode()
     path = f"composite/sobjects/{quote(object_name, safe='')}"
-    reply = client.call(Request("POST", path, body=body, holds_values=True, is_whole=_is_list_of(len(record_ids))))
+    whole = _is_list_of(len(record_ids))
+    reply = client.call(
+        Request("POST", path, body=body, holds_values=True, exact_numbers=exact_numbers, is_whole=whole)
+    )
     return [{name: value for name, value in item.items() if name != "attributes"} for item in reply.json if item]
 
 

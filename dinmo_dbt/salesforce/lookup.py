@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 from urllib.parse import quote
@@ -13,7 +13,7 @@ import pyarrow.compute as pc
 from dinmo_dbt import values
 from dinmo_dbt.destination import Field
 from dinmo_dbt.errors import NotApplied
-from dinmo_dbt.salesforce import bulk
+from dinmo_dbt.salesforce import bulk, collections
 from dinmo_dbt.salesforce.client import Client, Request
 from dinmo_dbt.salesforce.errors import SalesforceRefusal
 from dinmo_dbt.salesforce.hosts import checked_name, checked_path
@@ -23,6 +23,8 @@ SOQL_VALUES_MAX = 2_000
 _QUERY_BYTES_MAX = 12_000
 _STRING_CHARACTERS_MAX = 4_000  # of one string in a WHERE clause (SOQL and SOSL limits)
 _PAGES_MAX = 5_000
+# Some standard objects have no Bulk query: those are asked by SOQL and collections.
+_NO_BULK_QUERY = ("INVALIDENTITY", "FEATURENOTENABLED")
 
 _ESCAPES = str.maketrans(
     {"\\": "\\\\", "'": "\\'", '"': '\\"', "\n": "\\n", "\r": "\\r", "\t": "\\t", "\b": "\\b", "\f": "\\f"}
@@ -44,13 +46,63 @@ def lookup(
         try:
             return _by_bulk_query(client, object_name, field, wanted, scratch=scratch, sleep=sleep)
         except SalesforceRefusal as refusal:
-            if refusal.salesforce_code not in ("INVALIDENTITY", "FEATURENOTENABLED"):
-                raise  # some standard objects have no Bulk query: those are asked by SOQL
+            if refusal.salesforce_code not in _NO_BULK_QUERY:
+                raise
     return _by_soql(client, object_name, field, wanted)
 
 
 def has_records(client: Client, object_name: str) -> bool:
     return any(page for page in query(client, f"SELECT Id FROM {checked_name(object_name)} LIMIT 1"))
+
+
+def records(
+    client: Client,
+    object_name: str,
+    fields: Sequence[str],
+    record_ids: pa.Array,
+    *,
+    scratch: Path,
+    sleep: Callable[[float], None],
+) -> pa.Table:
+    """`Id` and `fields` as text of the records of these ids; a missing record is left out."""
+    names = [checked_name(name) for name in dict.fromkeys(("Id", *fields))]
+    if len(record_ids) > SOQL_VALUES_MAX:
+        try:
+            return _read_by_bulk_query(client, object_name, names, record_ids, scratch=scratch, sleep=sleep)
+        except SalesforceRefusal as refusal:
+            if refusal.salesforce_code not in _NO_BULK_QUERY:
+                raise
+    rows: list[dict[str, object]] = []
+    for start in range(0, len(record_ids), collections.ROWS_MAX):
+        chunk = record_ids.slice(start, collections.ROWS_MAX).to_pylist()
+        rows += collections.read(client, object_name, tuple(names), tuple(chunk), exact_numbers=True)
+    return pa.table({name: pa.array([_printed(row.get(name)) for row in rows], pa.utf8()) for name in names})
+
+
+def _read_by_bulk_query(
+    client: Client,
+    object_name: str,
+    names: Sequence[str],
+    record_ids: pa.Array,
+    *,
+    scratch: Path,
+    sleep: Callable[[float], None],
+) -> pa.Table:
+    found = [pa.table({name: pa.array([], pa.utf8()) for name in names})]
+    soql = f"SELECT {', '.join(names)} FROM {checked_name(object_name)}"
+    for page in bulk.query(client, soql, scratch=scratch, sleep=sleep):
+        kept = page.select(names) if page.num_rows else found[0]
+        kept = kept.filter(pc.is_in(kept.column("Id"), value_set=record_ids))
+        found.append(kept)
+    whole = pa.concat_tables(found)
+    # In a CSV file nothing is written of a field that holds nothing; no text field holds an empty text.
+    return pa.table([pc.if_else(pc.equal(c, ""), pa.scalar(None, pa.utf8()), c) for c in whole.columns], names=names)
+
+
+def _printed(value: object) -> str | None:
+    if value is None or value == "":
+        return None
+    return str(value).lower() if isinstance(value, bool) else str(value)
 
 
 def query(client: Client, soql: str) -> Iterator[list[dict[str, Any]]]:
