@@ -180,6 +180,23 @@ def between(
     return scan.finish()
 
 
+def snapshot_rows(
+    snapshot: Snapshot, positions: Positions, op: str, flags: npt.NDArray[np.uint8] | None = None
+) -> pa.Table:
+    """Rows of the snapshot as a move of it: kh, ck, key, record_id, flags (theirs, unless given) and op."""
+    flags = snapshot.flags[positions] if flags is None else flags
+    return pa.table(
+        {
+            "kh": pa.array(snapshot.kh[positions], pa.uint64()),
+            "ck": pa.array(snapshot.ck[positions], pa.uint64()),
+            "key": snapshot.keys(positions),
+            "record_id": snapshot.record_ids(positions),
+            "flags": pa.array(flags, pa.uint8()),
+            "op": pa.repeat(op, len(positions)),
+        }
+    )
+
+
 class _Index:
     """Finds the first snapshot slot of a key hash: a directory over its top bits, then a short walk."""
 

@@ -7,7 +7,7 @@ from typing import Annotated
 import typer
 
 from dinmo_dbt import __version__
-from dinmo_dbt.cli import declared, demonstration, emulators, importing, looking, options, states, syncing
+from dinmo_dbt.cli import declared, demonstration, emulators, importing, looking, options, retrying, states, syncing
 
 _EPILOG = (
     "Exit codes: 0 done, nothing rejected; 1 failed; 2 usage or configuration; 3 some rows rejected or invalid; "
@@ -31,6 +31,7 @@ def app() -> typer.Typer:
     root.command("status")(options.of_project(looking.status))
     root.command("history")(options.of_project(looking.history))
     root.command("rejected")(options.of_project(looking.rejected))
+    root.command("retry")(options.of_project(retrying.retry))
     root.command("demo")(demonstration.demo)
 
     state = _group("Show, forget or move what Salesforce last acknowledged.")

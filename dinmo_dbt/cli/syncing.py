@@ -63,7 +63,7 @@ def plan(
             _plan(
                 session,
                 _ceilings(full, first_sync, allow_changes, allow_remap),
-                _Gating(ignore_gate, require_built, allow_target_mismatch),
+                Gating(ignore_gate, require_built, allow_target_mismatch),
                 show_values=show_values,
                 detailed=detailed_exitcode,
             )
@@ -97,8 +97,8 @@ def sync(
     """
     console = Console(as_json, quiet, log_format)
     with Session(flags, console) as session:
-        gating = _Gating(ignore_gate, require_built, allow_target_mismatch)
-        raise typer.Exit(_sync(session, _ceilings(full, first_sync, allow_changes, allow_remap), gating))
+        gating = Gating(ignore_gate, require_built, allow_target_mismatch)
+        raise typer.Exit(sync_chosen(session, _ceilings(full, first_sync, allow_changes, allow_remap), gating))
 
 
 def run(
@@ -133,12 +133,12 @@ def run(
         raise typer.Exit(1 if dbt_code else 0)
     with Session(flags, console) as session:
         ceilings = _ceilings(False, first_sync, allow_changes, allow_remap)
-        code = _sync(session, ceilings, _Gating(require_built=True, only_built=True))
+        code = sync_chosen(session, ceilings, Gating(require_built=True, only_built=True))
     raise typer.Exit(worst([code, 1]) if dbt_code else code)
 
 
 @dataclass(frozen=True)
-class _Gating:
+class Gating:
     """How strictly dbt's own verdict is taken."""
 
     ignore: bool = False
@@ -153,7 +153,7 @@ def _ceilings(full: bool, first_sync: bool, allow_changes: int, allow_remap: int
     return Ceilings(allow_changes=allow_changes, allow_remap=allow_remap, first_sync=first_sync, full=full)
 
 
-def _skip_reason(session: Session, activation: Activation, gating: _Gating) -> tuple[str, str] | None:
+def _skip_reason(session: Session, activation: Activation, gating: Gating) -> tuple[str, str] | None:
     """Why an activation is not synced: (status, reason); None if it is."""
     from dinmo_dbt.gate import Standing
 
@@ -217,7 +217,7 @@ def _draw(
 # plan
 
 
-def _plan(session: Session, ceilings: Ceilings, gating: _Gating, *, show_values: bool, detailed: bool) -> int:
+def _plan(session: Session, ceilings: Ceilings, gating: Gating, *, show_values: bool, detailed: bool) -> int:
     from dinmo_dbt import render
 
     console = session.console
@@ -373,7 +373,8 @@ class _Report:
         )
 
 
-def _sync(session: Session, ceilings: Ceilings, gating: _Gating) -> int:
+def sync_chosen(session: Session, ceilings: Ceilings, gating: Gating, command: str = "sync") -> int:
+    """Sync the session's chosen activations, parents first; the exit code of `command`."""
     from dinmo_dbt import render
 
     console = session.console
@@ -403,7 +404,7 @@ def _sync(session: Session, ceilings: Ceilings, gating: _Gating) -> int:
     code = worst(report.codes)
     _write_results(session, report)
     console.timed(_summary(report))
-    console.document(render.document("sync", exit_code=code, api_calls=session.api_calls, results=report.results))
+    console.document(render.document(command, exit_code=code, api_calls=session.api_calls, results=report.results))
     return code
 
 

@@ -734,6 +734,15 @@ class ActivationState:
             if delta:
                 self._move_pointer(connection, [*self.files, delta])
 
+    def retry_now(self) -> int:
+        """Make every row that waits due in the next run; how many there are."""
+        with self._transaction() as connection:
+            waiting = connection.execute(
+                "UPDATE pending SET next_run = 0, next_try = 0 WHERE org_id = ? AND name = ?",
+                (self.org_id, self.activation.name),
+            )
+            return waiting.rowcount
+
     def _forget_waits(self, connection: sqlite3.Connection) -> None:
         """Waits that were due have been tried by now: delivered, noted anew, or of a row that changed or left."""
         connection.execute(
