@@ -13,7 +13,7 @@ INSTALL = $(BIN)/python -m pip install --quiet --disable-pip-version-check -c co
 .DEFAULT_GOAL := help
 SEEDS := 1000
 
-.PHONY: help demo test simulate planted deep conformance-sf lint docs picture bench lock clean
+.PHONY: help demo test simulate planted kill deep conformance-sf lint docs picture bench lock clean
 
 help:  ## This list.
 	@sed -n 's/^\([a-z-]*\):.*## \(.*\)/\1|\2/p' $(MAKEFILE_LIST) | awk -F '|' '{printf "  make %-14s %s\n", $$1, $$2}'
@@ -36,6 +36,9 @@ simulate: $(VENV)/.dev  ## SEEDS=1000 histories of syncs, faults and deaths agai
 
 planted: $(VENV)/.dev  ## Faults of one line, planted in a copy of our code: the first of SEEDS=1000 seeds that finds each.
 	cd tests && ../$(BIN)/python -m simulation.planting --seeds $(SEEDS)
+
+kill: $(VENV)/.dev  ## A sync killed by SIGKILL before each of its system calls that change a file; needs strace, an hour.
+	EVERY=$(or $(EVERY),1) $(BIN)/python -m pytest tests/e2e/test_kill_sweep.py
 
 lint: $(VENV)/.dev  ## Format, lint, types, import contracts, generated docs; changes nothing.
 	$(BIN)/ruff check .

@@ -15,7 +15,7 @@ import subprocess
 import sys
 import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -219,7 +219,8 @@ class Org:
 
 @dataclass
 class Deadly:
-    """The request at which the asking process dies: `before` the org acts on it, or `after`, its answer unread."""
+    """The request at which the asking process dies: `half asked` or `before` the org acts on it, `half answered` or
+    `after`, its answer unread."""
 
     method: str
     path: str
@@ -228,6 +229,11 @@ class Deadly:
 
     def is_at(self, environ: dict[str, Any]) -> bool:
         return bool(self.victim) and environ["REQUEST_METHOD"] == self.method and self.path in environ["PATH_INFO"]
+
+    def halfway(self, answer: bytes) -> Iterator[bytes]:
+        yield answer[: len(answer) // 2]
+        self.strike()
+        yield answer[len(answer) // 2 :]
 
     def strike(self) -> None:
         with contextlib.suppress(ProcessLookupError):
@@ -275,11 +281,16 @@ class Lab:
 
         def noting(environ: dict[str, Any], start_response: Any) -> Any:
             body = b""
+            deadly = self.deadly if self.deadly and self.deadly.is_at(environ) else None
+            if deadly and deadly.moment == "half asked":
+                environ["wsgi.input"].read(int(environ["CONTENT_LENGTH"]) // 2)
+                deadly.strike()
+                start_response("503 Service Unavailable", [])
+                return [b""]
             if environ["REQUEST_METHOD"] in ("POST", "PATCH", "PUT") and environ.get("CONTENT_LENGTH"):
                 body = environ["wsgi.input"].read(int(environ["CONTENT_LENGTH"]))
                 environ["wsgi.input"] = io.BytesIO(body)
             self.requests.append((environ["REQUEST_METHOD"], environ["PATH_INFO"], body))
-            deadly = self.deadly if self.deadly and self.deadly.is_at(environ) else None
             if deadly and deadly.moment == "before":
                 deadly.strike()
                 start_response("503 Service Unavailable", [])
@@ -287,6 +298,8 @@ class Lab:
             answer = list(app(environ, start_response))
             if deadly and deadly.moment == "after":
                 deadly.strike()
+            if deadly and deadly.moment == "half answered":
+                return deadly.halfway(b"".join(answer))
             return answer
 
         http = Server(("127.0.0.1", 0), noting, numthreads=4)
@@ -334,10 +347,12 @@ class Lab:
         assert "Traceback" not in ran.all and "DB900" not in ran.all, ran.all
         return ran
 
-    def start(self, *arguments: str, **variables: str) -> subprocess.Popen[str]:
+    def start(
+        self, *arguments: str, by: Sequence[str] = ("-m", "dinmo_dbt"), **variables: str
+    ) -> subprocess.Popen[str]:
         """A command as a process of its own, in a session of its own."""
         return subprocess.Popen(
-            [sys.executable, "-m", "dinmo_dbt", *arguments],
+            [sys.executable, *by, *arguments],
             cwd=self.root,
             env=environment() | variables,
             stdin=subprocess.DEVNULL,
