@@ -6,7 +6,9 @@ sync run, never an exception. No message carries a secret or a row value.
 
 from __future__ import annotations
 
+import errno
 from dataclasses import dataclass
+from pathlib import Path
 
 
 @dataclass(frozen=True, slots=True)
@@ -100,3 +102,16 @@ class AuthError(DestinationError):
 
 class LimitReached(DestinationError):
     """The org's API limit, or the share of it that `api_share` allows, is used up."""
+
+
+def unwritable(path: Path, error: OSError) -> StateError:
+    """What the system said of a file of ours, in a person's words; nothing that was there before is lost."""
+    reasons = {
+        errno.ENOSPC: "the disk is full",
+        errno.EDQUOT: "the disk quota is used up",
+        errno.EROFS: "the file system is read-only",
+        errno.EACCES: "permission denied",
+        errno.EPERM: "permission denied",
+    }
+    reason = reasons.get(error.errno or 0, error.strerror or "it can't be written")
+    return StateError("DB510", f"{reason}; what was there before is untouched", where=str(path))

@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Any
 
 from dinmo_dbt.cli.console import Console
 from dinmo_dbt.cli.options import Flags
-from dinmo_dbt.errors import ConfigError, DinmoError, Problem, Refused, UsageError
+from dinmo_dbt.errors import ConfigError, DinmoError, Problem, Refused, UsageError, unwritable
 
 if TYPE_CHECKING:
     from dinmo_dbt.activation import Activation
@@ -235,8 +235,12 @@ class Session:
     @cached_property
     def scratch(self) -> Path:
         """A private folder for temporary files, on the disk of the state: its size and speed are the user's choice."""
-        parent = self.project.state_location if self.project.state_location.is_dir() else None
-        return Path(self.stack.enter_context(tempfile.TemporaryDirectory(prefix="dinmo-", dir=parent)))
+        location = self.project.state_location
+        parent = location if location.is_dir() and os.access(location, os.W_OK) else None
+        try:
+            return Path(self.stack.enter_context(tempfile.TemporaryDirectory(prefix="dinmo-", dir=parent)))
+        except OSError as error:
+            raise unwritable(parent or Path(tempfile.gettempdir()), error) from error
 
     @property
     def api_calls(self) -> int:

@@ -9,7 +9,6 @@ from __future__ import annotations
 import contextlib
 import json
 import re
-import tempfile
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
@@ -21,6 +20,7 @@ from dinmo_dbt.salesforce import encode, results
 from dinmo_dbt.salesforce.client import Client, Effect, Request
 from dinmo_dbt.salesforce.errors import SalesforceRefusal
 from dinmo_dbt.salesforce.hosts import checked_id
+from dinmo_dbt.salesforce.scratch import scratch_file
 
 RESULT_READS_MAX = 5
 QUERY_POLLS_MAX = 2_000
@@ -47,7 +47,7 @@ def create_job(client: Client, batch: Batch) -> str:
 
 def upload(client: Client, job_id: str, batch: Batch, *, scratch: Path) -> None:
     """PUT the batch as CSV. NotApplied after any fault: abort the job and open another."""
-    with tempfile.TemporaryFile(dir=scratch) as file:  # 0600, and gone with its descriptor
+    with scratch_file(scratch) as file:
         size = encode.write_csv(batch, file)
         if size > encode.FILE_BYTES_MAX:
             raise AssertionError(f"a batch of {size} bytes: plan cuts at {encode.FILE_BYTES_MAX}")
@@ -153,7 +153,7 @@ def query(client: Client, soql: str, *, scratch: Path, sleep: Callable[[float], 
     path = f"jobs/query/{_new_job(client, 'jobs/query', body)}"
     _await_query(client, path, sleep)
     locator: str | None = None
-    with tempfile.TemporaryFile(dir=scratch) as file:
+    with scratch_file(scratch) as file:
         for _ in range(QUERY_PAGES_MAX):
             params = {"maxRecords": str(_PAGE_ROWS), **({"locator": locator} if locator else {})}
             reply = client.call(Request("GET", f"{path}/results", params=params, file=file, accept="text/csv"))
@@ -187,7 +187,7 @@ def _await_query(client: Client, path: str, sleep: Callable[[float], None]) -> N
 def _read_files(client: Client, job_id: str, scratch: Path) -> results.ResultFiles:
     tables = []
     for name in ("successfulResults", "failedResults", "unprocessedrecords"):
-        with tempfile.TemporaryFile(dir=scratch) as file:
+        with scratch_file(scratch) as file:
             client.call(Request("GET", f"jobs/ingest/{checked_id(job_id)}/{name}", file=file, accept="text/csv"))
             tables.append(results.read_file(file))
     return results.ResultFiles(*tables)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import errno
 import os
 import secrets
 from collections.abc import Callable
@@ -10,7 +9,7 @@ from pathlib import Path
 
 import pyarrow as pa
 
-from dinmo_dbt.errors import StateError
+from dinmo_dbt.errors import StateError, unwritable
 
 _NETWORK = ("nfs", "nfs4", "cifs", "smb3", "smbfs", "fuse.sshfs", "9p", "afs", "glusterfs", "ceph")
 
@@ -51,18 +50,6 @@ def sync_folder(folder: Path) -> None:
         os.fsync(descriptor)
     finally:
         os.close(descriptor)
-
-
-def unwritable(path: Path, error: OSError) -> StateError:
-    reasons = {
-        errno.ENOSPC: "the disk is full",
-        errno.EDQUOT: "the disk quota is used up",
-        errno.EROFS: "the file system is read-only",
-        errno.EACCES: "permission denied",
-        errno.EPERM: "permission denied",
-    }
-    reason = reasons.get(error.errno or 0, error.strerror or "it can't be written")
-    return StateError("DB510", f"{reason}; what was there before is untouched", where=str(path))
 
 
 def refuse_network(folder: Path) -> None:

@@ -26,9 +26,9 @@ import pyarrow.parquet as pq
 from dinmo_dbt.activation import Activation
 from dinmo_dbt.changes import Flag, Pending
 from dinmo_dbt.destination import Api, Batch, Operation
-from dinmo_dbt.errors import StateError
+from dinmo_dbt.errors import StateError, unwritable
 from dinmo_dbt.plan import LEFT_OUT, InFlight, Plan
-from dinmo_dbt.state.files import make_folder, refuse_network, sync_folder, unwritable, write_whole
+from dinmo_dbt.state.files import make_folder, refuse_network, sync_folder, write_whole
 from dinmo_dbt.state.snapshot import BASE, DELTA, FileSnapshot, write_rows
 from dinmo_dbt.state.spool import describe_batch, read_batch, write_batch
 from dinmo_dbt.sync import BatchState, Clock, Journalled, Settlement, check_transition

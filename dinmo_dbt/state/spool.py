@@ -5,7 +5,8 @@ from __future__ import annotations
 import dataclasses
 import hashlib
 import os
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
@@ -15,8 +16,8 @@ import pyarrow.ipc
 
 from dinmo_dbt.changes import Positions
 from dinmo_dbt.destination import Api, Batch, Field, Operation, PayloadColumn
-from dinmo_dbt.errors import StateError
-from dinmo_dbt.state.files import unwritable, write_whole
+from dinmo_dbt.errors import StateError, unwritable
+from dinmo_dbt.state.files import write_whole
 
 _OPTIONS = pa.ipc.IpcWriteOptions(compression="lz4")
 
@@ -25,6 +26,7 @@ class ScanSpool:
     """The changed rows of one scan, in one Arrow IPC file that has no name: it goes with the process."""
 
     def __init__(self, folder: Path) -> None:
+        self._folder = folder
         try:
             self._file = (
                 os.open(folder, os.O_RDWR | os.O_TMPFILE, 0o600) if hasattr(os, "O_TMPFILE") else _unlinked(folder)
@@ -39,13 +41,11 @@ class ScanSpool:
 
     def write(self, rows: pa.RecordBatch) -> None:
         assert self._reader is None, "a spool is written first and read afterwards"
-        try:
+        with self._writing():
             if self._writer is None:
                 self._sink = pa.PythonFile(os.fdopen(os.dup(self._file), "wb"), mode="w")
                 self._writer = pa.ipc.new_file(self._sink, rows.schema, options=_OPTIONS)
             self._writer.write_batch(rows)
-        except OSError as error:
-            raise unwritable(Path("the spool"), error) from error
         self._ends.append((self._ends[-1] if self._ends else 0) + rows.num_rows)
 
     def take(self, rows: Positions, columns: Sequence[str] | None = None) -> pa.Table:
@@ -65,16 +65,25 @@ class ScanSpool:
         return pa.Table.from_batches(parts, schema).combine_chunks()
 
     def close(self) -> None:
-        self._finish()
-        if self._source is not None:
-            self._source.close()
+        for file in (self._sink, self._source):
+            if file is not None:
+                with suppress(OSError):  # a full disk was told of when it was written to; the file goes anyway
+                    file.close()
         os.close(self._file)
 
     def _finish(self) -> None:
         if self._writer is not None and self._sink is not None:
-            self._writer.close()
-            self._sink.close()
+            with self._writing():
+                self._writer.close()
+                self._sink.close()
             self._writer = None
+
+    @contextmanager
+    def _writing(self) -> Iterator[None]:
+        try:
+            yield
+        except OSError as error:
+            raise unwritable(self._folder, error) from error
 
     def _open(self) -> pa.ipc.RecordBatchFileReader:
         if self._reader is None:
