@@ -98,6 +98,7 @@ class Activation:
     warnings: Any = None
     api: str = "auto"  # auto | bulk | collections
     enabled: bool = True
+    keep_before_images: bool = False
     documented_columns: tuple[str, ...] = ()
     contract_enforced: bool = False
     not_in_force: tuple[str, ...] = ()

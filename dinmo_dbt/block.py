@@ -406,7 +406,8 @@ class ActivationSpec(Strict):
     )
     enabled: bool = Field(default=True, description="false: checked, never synced.")
     keep_before_images: bool = Field(
-        default=False, description="Keep Salesforce's values from just before an overwrite.", json_schema_extra=LATER
+        default=False,
+        description="Keep Salesforce's values from just before each run overwrites them, for `dinmo-dbt revert`.",
     )
     engine: Literal["arrow", "warehouse"] = Field(
         default="arrow", description="Where changes are computed.", json_schema_extra=LATER

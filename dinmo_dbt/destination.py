@@ -225,7 +225,7 @@ class Destination(Protocol):
     def read(self, object_name: str, fields: tuple[str, ...], record_ids: tuple[str, ...]) -> list[dict[str, object]]:
         """At most 200 records by id, as JSON values by field name, `Id` included; a missing record is left out."""
 
-    def records(self, object_name: str, fields: Sequence[str], record_ids: pa.Array) -> pa.Table:
+    def read_many(self, object_name: str, fields: Sequence[str], record_ids: pa.Array) -> pa.Table:
         """Any number of records by id (18 characters, distinct, no nulls): `Id` and the fields as utf8 columns, in no
         order; a missing record is left out.
 

@@ -182,6 +182,7 @@ def _activation(spec: ActivationSpec, block: BlockSpec, source: Source, name: st
         warnings={key: getattr(spec.warnings, key) for key in sorted(spec.warnings.model_fields_set)} or None,
         api=spec.api,
         enabled=spec.enabled,
+        keep_before_images=spec.keep_before_images,
         documented_columns=source.documented_columns,
         contract_enforced=source.contract_enforced,
         not_in_force=later,
@@ -194,7 +195,6 @@ def _not_in_force(spec: ActivationSpec) -> tuple[tuple[str, ...], tuple[str, ...
     given = {
         "schedule": spec.schedule != "after_dbt",
         "warnings": bool(spec.warnings.model_fields_set),
-        "keep_before_images": spec.keep_before_images,
         "engine": spec.engine != "arrow",
         "missing_parent": "missing_parent" in spec.model_fields_set,
         "auto_pause": spec.auto_pause is not False,

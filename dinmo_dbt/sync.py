@@ -32,6 +32,7 @@ from dinmo_dbt.errors import (
     Problem,
     Refused,
 )
+from dinmo_dbt.images import image_of
 from dinmo_dbt.plan import LEFT_OUT, Counts, Plan, PlannedBatch, payload_batch
 
 # A job still running after a day is not waited for: its id is journalled and the next run asks again.
@@ -125,6 +126,12 @@ class Journal(Protocol):
 
     def begin(self, plan: Plan) -> None:
         """Refuse a stale plan (StateError); move baselines and leavers, which nothing needs to be sent for."""
+
+    def keep_image(self, run_id: str, image: pa.Table) -> None:
+        """Keep the before-images of one more batch of the run (`images`); may be repeated."""
+
+    def note_created(self, batch_id: str, created: pa.Table) -> None:
+        """Complete the images of the run that sent the batch, if it keeps any: key and record_id of new records."""
 
     def planned(self, batch: Batch, run_id: str) -> None:
         """Spool the rows and note the intent."""
@@ -244,20 +251,15 @@ def execute(
     if plan.refusal:
         raise _refused(plan.refusal)
     assert not plan.awaits_parents, "a plan with parents on their way is for showing"
-    delivery = _Delivery(destination, journal, clock, run, progress)
+    images = plan.activation.keep_before_images
+    delivery = _Delivery(destination, journal, clock, run, progress, images)
     run.plan_counts = plan.counts
     run.not_delivered.append(plan.left_out)
     journal.begin(plan)
     for planned in plan.batches:
         rows = plan.batch_rows(planned)
         for part in _parts(destination, planned, rows):
-            batch = payload_batch(plan, planned, "", part)
-            if delivery.problem is not None:
-                delivery.hold(batch)
-            elif planned.api is Api.BULK:
-                delivery.by_job(batch)
-            else:
-                delivery.by_collections(batch)
+            delivery.deliver(payload_batch(plan, planned, "", part))
     run.problem, run.outcome = delivery.problem, delivery.outcome
     run.not_delivered += delivery.not_delivered
     delivered = run.problem is None and run.outcome.succeeded == plan.counts.planned
@@ -311,10 +313,31 @@ class _Delivery:
     clock: Clock
     run: SyncRun
     progress: Progress
+    keeps_images: bool = False
     outcome: Outcome = field(default_factory=Outcome)
     problem: Problem | None = None
     not_delivered: list[pa.Table] = field(default_factory=list)
     made: int = 0
+
+    def deliver(self, batch: Batch) -> None:
+        """Send the batch, or hold it once the run has a problem."""
+        if self.keeps_images and self.problem is None:
+            self.keep_image(batch)
+        if self.problem is not None:
+            self.hold(batch)
+        elif batch.api is Api.BULK:
+            self.by_job(batch)
+        else:
+            self.by_collections(batch)
+
+    def keep_image(self, batch: Batch) -> None:
+        """What Salesforce holds goes to disk before it is overwritten; a batch without its image is not sent."""
+        try:
+            image = image_of(batch, self.destination, self.run.run_id)
+        except DestinationError as error:
+            self.problem = error.problems[0]
+        else:
+            self.journal.keep_image(self.run.run_id, image)
 
     # Bulk API 2.0
 
@@ -446,6 +469,8 @@ class _Delivery:
 
     def settle(self, batch: Batch, results: pa.Table) -> None:
         settlement = settlement_of(batch, results, self.destination)
+        # Before the results move the state: a kill in between repeats both.
+        self.journal.note_created(batch.id, _created(batch, results))
         self.journal.settle(settlement)
         created = int(pc.sum(pc.fill_null(results["created"], False).cast(pa.int64())).as_py() or 0)
         outcome = Outcome(settlement.succeeded, settlement.rejected, settlement.held, settlement.unknown, created)
@@ -502,6 +527,14 @@ def settlement_of(batch: Batch, results: pa.Table, destination: Destination) -> 
         unknown=_count(fate, Fate.UNKNOWN),
         not_delivered=_left_out(batch, rows.filter(pc.invert(done)), results.filter(pc.invert(done))),
     )
+
+
+def _created(batch: Batch, results: pa.Table) -> pa.Table:
+    """Key and record id of the rows that made a record; an id is null where results can't tell which is whose."""
+    made = pc.equal(results["fate"], Fate.SUCCEEDED.value)
+    if batch.operation is not Operation.INSERT:
+        made = pc.and_(made, pc.fill_null(results["created"], False))
+    return pa.table({"key": batch.rows["key"], "record_id": results["record_id"]}).filter(made)
 
 
 def _acknowledged(batch: Batch, rows: pa.Table, results: pa.Table, done: pa.Array) -> pa.Table:

@@ -130,7 +130,7 @@ class MemoryOrg:
         held = self.records[object_name]
         return [{"Id": i, **{name: held[i].get(name) for name in fields if name != "Id"}} for i in ids if i in held]
 
-    def records(self, object_name: str, fields: tuple[str, ...], ids: pa.Array) -> pa.Table:
+    def read_many(self, object_name: str, fields: tuple[str, ...], ids: pa.Array) -> pa.Table:
         names = list(dict.fromkeys(("Id", *fields)))
         rows = self.read(object_name, tuple(names), tuple(ids.to_pylist()))
         self.random.shuffle(rows)
@@ -426,8 +426,19 @@ class NoProgress:
     def settled(self, succeeded: int, not_delivered: int) -> None: ...
 
 
-JOURNAL = ("begin", "planned", "advance", "settle", "abandon", "open_batches", "batch", "finish")
-DESTINATION = ("has_records", "lookup", "create_job", "upload", "close", "abort", "job", "results", "send")
+JOURNAL = (
+    "begin",
+    "keep_image",
+    "note_created",
+    "planned",
+    "advance",
+    "settle",
+    "abandon",
+    "open_batches",
+    "batch",
+    "finish",
+)
+DESTINATION = ("has_records", "lookup", "read_many", "create_job", "upload", "close", "abort", "job", "results", "send")
 
 
 @dataclass

@@ -178,7 +178,6 @@ def test_keys_without_effect_are_named_and_those_that_protect_data_apart() -> No
     later = {
         "schedule": {"cron": "0 6 * * mon-fri", "timezone": "Europe/Paris"},
         "warnings": {"failed": True, "rejected": "5%"},
-        "keep_before_images": True,
         "engine": "warehouse",
         "missing_parent": "hold",
         "auto_pause": 3,

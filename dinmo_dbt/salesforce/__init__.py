@@ -103,10 +103,10 @@ class SalesforceDestination:
 
         return read(self._client, object_name, fields, record_ids)
 
-    def records(self, object_name: str, fields: Sequence[str], record_ids: pa.Array) -> pa.Table:
-        from dinmo_dbt.salesforce.lookup import records
+    def read_many(self, object_name: str, fields: Sequence[str], record_ids: pa.Array) -> pa.Table:
+        from dinmo_dbt.salesforce.lookup import read_many
 
-        return records(self._client, object_name, fields, record_ids, scratch=self._scratch, sleep=self._sleep)
+        return read_many(self._client, object_name, fields, record_ids, scratch=self._scratch, sleep=self._sleep)
 
     def job_slots(self, rows: pa.Table, columns: tuple[PayloadColumn, ...]) -> npt.NDArray[np.int8]:
         from dinmo_dbt.salesforce.results import job_slots

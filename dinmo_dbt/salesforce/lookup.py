@@ -55,7 +55,7 @@ def has_records(client: Client, object_name: str) -> bool:
     return any(page for page in query(client, f"SELECT Id FROM {checked_name(object_name)} LIMIT 1"))
 
 
-def records(
+def read_many(
     client: Client,
     object_name: str,
     fields: Sequence[str],

@@ -28,6 +28,7 @@ from dinmo_dbt.changes import Flag, Pending
 from dinmo_dbt.destination import Api, Batch, Operation
 from dinmo_dbt.errors import StateError, unwritable
 from dinmo_dbt.plan import LEFT_OUT, InFlight, Plan
+from dinmo_dbt.state import imaging
 from dinmo_dbt.state.files import make_folder, refuse_network, sync_folder, write_whole
 from dinmo_dbt.state.snapshot import BASE, DELTA, FileSnapshot, write_rows
 from dinmo_dbt.state.spool import describe_batch, read_batch, write_batch
@@ -229,6 +230,9 @@ class LocalState:
     def folder(self, org_id: str, name: str) -> Path:
         return self.location / "snapshots" / org_id / name
 
+    def image_folder(self, org_id: str, name: str) -> Path:
+        return self.location / "images" / org_id / name
+
     def reset(self, org_id: str, name: str) -> bool:
         """Forget one activation's state in one org, unsettled jobs included; whether there was any. StateError DB501
         while a run holds it."""
@@ -245,6 +249,7 @@ class LocalState:
             for spool in spools:
                 (self.location / "spool" / spool["spool"]).unlink(missing_ok=True)
             _keep_only(self.folder(org_id, name), ())
+            _keep_only(self.image_folder(org_id, name), ())
         return True
 
     def move(self, org_id: str, old: str, new: str) -> None:
@@ -260,18 +265,20 @@ class LocalState:
             if taken or not source:
                 reason = f"{new} already has state" if taken else f"{old} has no state"
                 raise StateError("DB516", f"{reason} in org {org_id}", where=str(self.location))
-            folder, target = self.folder(org_id, old), self.folder(org_id, new)
-            make_folder(target)
-            _keep_only(target, ())  # left from a crash, or from a state of that name that was reset
-            for path in folder.glob("*.parquet"):
-                os.link(path, target / path.name)
-            sync_folder(target)
+            folders = [(of(org_id, old), of(org_id, new)) for of in (self.folder, self.image_folder)]
+            for folder, target in folders:
+                make_folder(target)
+                _keep_only(target, ())  # left from a crash, or from a state of that name that was reset
+                for path in folder.glob("*.parquet"):
+                    os.link(path, target / path.name)
+                sync_folder(target)
             connection.execute(
                 "DELETE FROM activation WHERE org_id = ? AND name = ?", (org_id, new)
             )  # an epoch, no more
             for table in ("activation", "batch", "pending", "run"):
                 connection.execute(f"UPDATE {table} SET name = ? WHERE org_id = ? AND name = ?", (new, org_id, old))
-        _keep_only(folder, ())
+        for folder, _ in folders:
+            _keep_only(folder, ())
 
     # History
 
@@ -350,6 +357,7 @@ class ActivationState:
         self.store, self.org_id, self.activation, self.writing = store, org_id, activation, writing
         self.folder = store.folder(org_id, activation.name)
         self.spool_folder = store.location / "spool" / org_id / activation.name
+        self.image_folder = store.image_folder(org_id, activation.name)
         self.exists, self.serial, self.epoch, self.run_number, self.finished_runs = False, 0, 0, 1, 0
         self.mappings: list[dict[str, Any]] = []
         self.files: list[str] = []
@@ -480,6 +488,8 @@ class ActivationState:
         named = [name for pointer in ({"files": self.files}, *self.previous) for name in pointer["files"]]
         _keep_only(make_folder(self.folder), named)
         _keep_only(make_folder(self.spool_folder), open_spools)
+        for path in imaging.expired(self.image_folder):
+            path.unlink(missing_ok=True)
 
     def hold(self) -> None:
         now = self.store.clock.now()
@@ -595,6 +605,21 @@ class ActivationState:
                     json.dumps(describe_batch(batch)),
                 ),
             )
+
+    def keep_image(self, run_id: str, image: pa.Table) -> None:
+        imaging.keep(self.image_folder, run_id, image)
+
+    def note_created(self, batch_id: str, created: pa.Table) -> None:
+        if not len(created) or not self.image_folder.exists():
+            return
+        with self.store.connection(writing=False) as connection:
+            row = connection.execute("SELECT run_id FROM batch WHERE id = ?", (batch_id,)).fetchone()
+        if row is not None:
+            imaging.note_created(self.image_folder, row["run_id"], created)
+
+    def image(self, run_id: str) -> pa.Table | None:
+        """The before-images of a run; None if it keeps none, or none any more."""
+        return imaging.load(self.image_folder, run_id)
 
     def advance(self, batch_id: str, state: BatchState, job_id: str | None = None) -> None:
         with self._transaction() as connection:

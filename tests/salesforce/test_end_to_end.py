@@ -265,13 +265,13 @@ def test_a_job_of_several_batches_gives_each_row_its_own_record(destination):
     number = destination.describe("Thing__c").field("MRR__c")
     ids, absent = [row["record_id"] for row in rows], "a00000000009999AAA"
     for asked in (3, 2_001):  # by collections, and by one Bulk query
-        read = destination.records("Thing__c", ("Ext__c", "MRR__c", "Note__c"), pa.array([*ids[:asked], absent]))
+        read = destination.read_many("Thing__c", ("Ext__c", "MRR__c", "Note__c"), pa.array([*ids[:asked], absent]))
         assert read.column_names == ["Id", "Ext__c", "MRR__c", "Note__c"]
         assert set(read.schema.types) == {pa.utf8()} and read["Note__c"].null_count == asked
         held = values.from_text(read["MRR__c"].combine_chunks(), number).to_pylist()
         expected = {(ids[i], f"many-{i}", Decimal(i) / 8) for i in range(asked)}
         assert set(zip(read["Id"].to_pylist(), read["Ext__c"].to_pylist(), held, strict=True)) == expected
-    assert destination.records("Thing__c", ("Ext__c",), pa.array([], pa.utf8())).num_rows == 0
+    assert destination.read_many("Thing__c", ("Ext__c",), pa.array([], pa.utf8())).num_rows == 0
 
 
 def test_an_aborted_job_holds_every_row_and_a_header_error_names_itself(destination):
