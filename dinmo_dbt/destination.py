@@ -139,6 +139,7 @@ class Batch:
     `rows`: payload columns named by their headers in canonical types, after `key` (utf8), `kh` and `ck` (uint64) and
     `flags` (uint8), which are the journal's and never travel.
     Update and delete carry `Id`. `match` is the header of the external id for an upsert.
+    `reverts`: the rows undo what an earlier run wrote; `forget` (bool) says whose key is forgotten with its record.
     """
 
     id: str
@@ -148,6 +149,7 @@ class Batch:
     columns: tuple[PayloadColumn, ...]
     match: str | None
     rows: pa.Table
+    reverts: bool = False
 
 
 # One row a batch row, in the batch's order. `code` is Salesforce's status code or ours; `fields` its comma-joined

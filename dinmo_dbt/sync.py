@@ -127,6 +127,9 @@ class Journal(Protocol):
     def begin(self, plan: Plan) -> None:
         """Refuse a stale plan (StateError); move baselines and leavers, which nothing needs to be sent for."""
 
+    def amend(self, rows: pa.Table) -> None:
+        """Move the snapshot by these rows and nothing else: kh, ck, key, record_id, flags and op."""
+
     def keep_image(self, run_id: str, image: pa.Table) -> None:
         """Keep the before-images of one more batch of the run (`images`); may be repeated."""
 
@@ -251,22 +254,39 @@ def execute(
     if plan.refusal:
         raise _refused(plan.refusal)
     assert not plan.awaits_parents, "a plan with parents on their way is for showing"
-    images = plan.activation.keep_before_images
-    delivery = _Delivery(destination, journal, clock, run, progress, images)
     run.plan_counts = plan.counts
     run.not_delivered.append(plan.left_out)
     journal.begin(plan)
-    for planned in plan.batches:
-        rows = plan.batch_rows(planned)
-        for part in _parts(destination, planned, rows):
-            delivery.deliver(payload_batch(plan, planned, "", part))
-    run.problem, run.outcome = delivery.problem, delivery.outcome
-    run.not_delivered += delivery.not_delivered
+    batches = (
+        payload_batch(plan, planned, "", part)
+        for planned in plan.batches
+        for part in _parts(destination, planned, plan.batch_rows(planned))
+    )
+    images = plan.activation.keep_before_images
+    deliver(batches, destination, journal, clock, run=run, progress=progress, keeps_images=images)
     delivered = run.problem is None and run.outcome.succeeded == plan.counts.planned
     journal.finish(complete=delivered and plan.known_left_out == 0)
     run.finished = clock.now()
     run.check_counts()
     return run
+
+
+def deliver(
+    batches: Iterable[Batch],
+    destination: Destination,
+    journal: Journal,
+    clock: Clock,
+    *,
+    run: SyncRun,
+    progress: Progress,
+    keeps_images: bool,
+) -> None:
+    """Send batches one after the other, each settled before the next; `run` gets what became of their rows."""
+    delivery = _Delivery(destination, journal, clock, run, progress, keeps_images)
+    for batch in batches:
+        delivery.deliver(batch)
+    run.problem, run.outcome = delivery.problem, delivery.outcome
+    run.not_delivered += delivery.not_delivered
 
 
 def recover(destination: Destination, journal: Journal, clock: Clock, *, run: SyncRun, progress: Progress) -> None:
@@ -511,8 +531,13 @@ def settlement_of(batch: Batch, results: pa.Table, destination: Destination) -> 
     fate = results["fate"].combine_chunks()
     done = pc.equal(fate, Fate.SUCCEEDED.value)
     rejected = pc.equal(fate, Fate.REJECTED.value)
-    moves = [_acknowledged(batch, rows, results, done)]
-    if batch.operation in (Operation.UPDATE, Operation.DELETE):
+    waits = rejected
+    if batch.reverts:
+        # Its rows are not the model's: none is acknowledged and none waits. Before they went, their keys became stale.
+        moves, waits = [_forgotten(rows.filter(pc.and_(done, rows["forget"])))], pa.repeat(False, len(rows))
+    else:
+        moves = [_acknowledged(batch, rows, results, done)]
+    if batch.operation in (Operation.UPDATE, Operation.DELETE) and not batch.reverts:
         moves.append(_forgotten(_gone(batch, rows.filter(rejected), results.filter(rejected), destination)))
     if batch.operation is Operation.INSERT:
         moves.append(_doubtful(rows.filter(pc.equal(fate, Fate.UNKNOWN.value))))
@@ -520,7 +545,7 @@ def settlement_of(batch: Batch, results: pa.Table, destination: Destination) -> 
         batch_id=batch.id,
         snapshot=pa.concat_tables(moves),
         resolved=rows.filter(done).select(["kh", "key"]),
-        waiting=_waiting(rows.filter(rejected), results.filter(rejected), destination),
+        waiting=_waiting(rows.filter(waits), results.filter(waits), destination),
         succeeded=_count(fate, Fate.SUCCEEDED),
         rejected=_count(fate, Fate.REJECTED),
         held=_count(fate, Fate.HELD),

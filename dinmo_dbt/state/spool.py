@@ -135,6 +135,7 @@ def read_batch(path: Path, digest: str, described: dict[str, Any]) -> Batch:
         columns=tuple(PayloadColumn(c["header"], _field(c["field"]), c["keep_nulls"]) for c in described["columns"]),
         match=described["match"],
         rows=rows,
+        reverts=described.get("reverts", False),
     )
 
 
@@ -147,6 +148,7 @@ def describe_batch(batch: Batch) -> dict[str, Any]:
         "api": batch.api.value,
         "columns": [dataclasses.asdict(column) for column in batch.columns],
         "match": batch.match,
+        "reverts": batch.reverts,
     }
 
 
