@@ -1,6 +1,7 @@
 """State: journal, snapshots, lock and history. The only writer of disk beside dbt's own target folder."""
 
-from dinmo_dbt.state.local import ActivationState, LocalState
+from dinmo_dbt.state.journal import ActivationState
+from dinmo_dbt.state.local import LocalState
 from dinmo_dbt.state.spool import ScanSpool
 
 __all__ = ["ActivationState", "LocalState", "ScanSpool"]

@@ -9,30 +9,36 @@ import pyarrow.parquet as pq
 
 from dinmo_dbt import images
 from dinmo_dbt.errors import StateError
-from dinmo_dbt.state.files import make_folder, write_whole
+from dinmo_dbt.state.files import Files
 
 FORMAT = 1
 # Of each activation in each org, the runs whose images are kept: the latest. Their ids sort by time.
 RUNS_KEPT = 20
 
 
-def keep(folder: Path, run_id: str, image: pa.Table) -> None:
+def image_place(org_id: str, name: str) -> str:
+    """The folder of an activation's images."""
+    return f"images/{org_id}/{name}"
+
+
+def keep(files: Files, place: str, run_id: str, image: pa.Table) -> None:
     """Add the images of one batch to those of its run."""
-    earlier = load(folder, run_id)
-    _write(folder, run_id, image if earlier is None else images.joined(earlier, image))
+    earlier = load(files, place, run_id)
+    _write(files, place, run_id, image if earlier is None else images.joined(earlier, image))
 
 
-def note_created(folder: Path, run_id: str, created: pa.Table) -> None:
+def note_created(files: Files, place: str, run_id: str, created: pa.Table) -> None:
     """Note which rows made which records in the run's images; nothing if it keeps none."""
-    image = load(folder, run_id)
+    image = load(files, place, run_id)
     if image is not None:
-        _write(folder, run_id, images.with_created(image, created))
+        _write(files, place, run_id, images.with_created(image, created))
 
 
-def load(folder: Path, run_id: str) -> pa.Table | None:
+def load(files: Files, place: str, run_id: str) -> pa.Table | None:
     """The images of a run (`images.IMAGE` and two columns a field); None if none are kept. StateError DB517 if they
     can't be read."""
-    path = folder / f"{run_id}.parquet"
+    name = f"{run_id}.parquet"
+    path = files.fetch(place, [name]) / name
     if not path.exists():
         return None
     try:
@@ -45,18 +51,18 @@ def load(folder: Path, run_id: str) -> pa.Table | None:
     return table.replace_schema_metadata(None).combine_chunks()
 
 
-def expired(folder: Path) -> list[Path]:
+def expired(files: Files, place: str) -> list[str]:
     """Images beyond those that are kept, and what a killed run left half-written."""
-    if not folder.exists():
-        return []
-    whole = sorted(folder.glob("[!.]*.parquet"), reverse=True)
-    return whole[RUNS_KEPT:] + list(folder.glob(".*"))
+    names = files.names(place)
+    whole = sorted((name for name in names if not name.startswith(".")), reverse=True)
+    return whole[RUNS_KEPT:] + [name for name in names if name.startswith(".")]
 
 
-def _write(folder: Path, run_id: str, image: pa.Table) -> None:
+def _write(files: Files, place: str, run_id: str, image: pa.Table) -> None:
     marked = image.replace_schema_metadata({"dinmo_dbt.format": str(FORMAT)})
-    write_whole(
-        make_folder(folder) / f"{run_id}.parquet",
+    files.put(
+        place,
+        f"{run_id}.parquet",
         lambda sink: pq.write_table(marked, sink, compression="zstd", write_page_checksum=True),
     )
 

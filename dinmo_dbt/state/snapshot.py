@@ -6,7 +6,7 @@ forget) too. A put or a leave stands for the whole row; a forget takes the row a
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
 import numpy as np
@@ -142,11 +142,16 @@ class FileSnapshot:
         try:
             return file.read(columns=names) if group is None else file.read_row_group(group, columns=names)
         except (OSError, pa.ArrowException) as error:
-            raise _damaged(self._folder / self._names[number]) from error
+            raise damaged(self._folder / self._names[number]) from error
 
 
 def write_rows(path: Path, rows: pa.Table, schema: pa.Schema) -> None:
     """One base or delta file, whole and synced."""
+    write_whole(path, writer(rows, schema))
+
+
+def writer(rows: pa.Table, schema: pa.Schema) -> Callable[[pa.NativeFile], None]:
+    """What writes one base or delta file into a sink."""
 
     def write(sink: pa.NativeFile) -> None:
         pq.write_table(
@@ -161,17 +166,17 @@ def write_rows(path: Path, rows: pa.Table, schema: pa.Schema) -> None:
             write_page_checksum=True,
         )
 
-    write_whole(path, write)
+    return write
 
 
 def _open(path: Path) -> pq.ParquetFile:
     try:
         file = pq.ParquetFile(path, page_checksum_verification=True)
     except (OSError, pa.ArrowException) as error:
-        raise _damaged(path) from error
+        raise damaged(path) from error
     written = (file.schema_arrow.metadata or {}).get(b"dinmo_dbt.format", b"")
     if not written.isdigit():
-        raise _damaged(path)
+        raise damaged(path)
     if int(written) > FORMAT:
         raise StateError(
             "DB514",
@@ -181,14 +186,15 @@ def _open(path: Path) -> pq.ParquetFile:
         )
     expected = BASE if path.name.startswith("base-") else DELTA
     if not file.schema_arrow.equals(expected):
-        raise _damaged(path)
+        raise damaged(path)
     return file
 
 
-def _damaged(path: Path) -> StateError:
+def damaged(path: Path, ways_out: str = "start again: dinmo-dbt state reset") -> StateError:
+    """DB513, with commands after which it can go on."""
     return StateError(
         "DB513",
         "a snapshot file is missing or damaged; it is left as it is",
         where=str(path),
-        hint="restore the state folder from a copy, or start again: dinmo-dbt state reset",
+        hint=f"restore the state from a copy, or {ways_out}",
     )

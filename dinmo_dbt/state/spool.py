@@ -3,9 +3,8 @@
 from __future__ import annotations
 
 import dataclasses
-import hashlib
 import os
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
@@ -17,7 +16,7 @@ import pyarrow.ipc
 from dinmo_dbt.changes import Positions
 from dinmo_dbt.destination import Api, Batch, Field, Operation, PayloadColumn
 from dinmo_dbt.errors import StateError, unwritable
-from dinmo_dbt.state.files import write_whole
+from dinmo_dbt.state.files import stored
 
 _OPTIONS = pa.ipc.IpcWriteOptions(compression="lz4")
 
@@ -101,21 +100,20 @@ def _unlinked(folder: Path) -> int:
     return descriptor
 
 
-def write_batch(path: Path, batch: Batch) -> str:
-    """Spool a batch durably; the SHA-256 of the file."""
+def batch_writer(batch: Batch) -> Callable[[pa.NativeFile], None]:
+    """What writes a batch's rows into a sink."""
 
     def write(sink: pa.NativeFile) -> None:
         with pa.ipc.new_file(sink, batch.rows.schema, options=_OPTIONS) as writer:
             writer.write_table(batch.rows)
 
-    write_whole(path, write)
-    return _digest(path)
+    return write
 
 
 def read_batch(path: Path, digest: str, described: dict[str, Any]) -> Batch:
     """The batch as it was spooled. StateError if the file is gone or not the one that was written."""
     try:
-        whole = _digest(path) == digest
+        whole = stored(path).sha256 == digest
         with pa.OSFile(str(path)) as source:
             rows = pa.ipc.open_file(source).read_all() if whole else None
     except OSError:
@@ -156,8 +154,3 @@ def _field(stored: dict[str, Any]) -> Field:
     lists = {name: tuple(stored[name]) for name in ("picklist", "reference_to")}
     known = {f.name for f in dataclasses.fields(Field)}
     return Field(**{name: value for name, value in {**stored, **lists}.items() if name in known})
-
-
-def _digest(path: Path) -> str:
-    with path.open("rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()

@@ -11,7 +11,7 @@ import pytest
 from memory_org import ORG, Ceilings, FieldMapping, Killed, Model, Trip, World, activation
 
 from dinmo_dbt.errors import StateError
-from dinmo_dbt.state import LocalState, local
+from dinmo_dbt.state import LocalState, journal, store
 from dinmo_dbt.state.files import make_folder, refuse_network
 
 ROWS = [{"id": str(n), "ext": f"e{n}", "a": "x", "b": "y"} for n in range(4)]
@@ -201,8 +201,8 @@ def test_a_database_of_somebody_else_is_refused(world):
 def test_a_newer_state_is_refused_and_words_that_are_no_json_too(world):
     world.sync(activation(), Model.of(ROWS))
     for statement, code in (
-        ("UPDATE meta SET value = '2'", "DB514"),
-        ("UPDATE meta SET value = 'x'", "DB502"),
+        ("UPDATE meta SET value = '3' WHERE key = 'format'", "DB514"),
+        ("UPDATE meta SET value = 'x' WHERE key = 'format'", "DB502"),
         ("DELETE FROM meta", "DB502"),
     ):
         saved = (world.folder / "state.db").read_bytes()
@@ -272,13 +272,13 @@ def test_nothing_of_a_dead_run_stays_but_what_is_in_flight(world):
     spool = world.folder / "spool" / ORG / "things"
     (spool / ".run-0001.arrow.ab12.tmp").write_bytes(b"half a spool")
     (spool / "run-0001.arrow").write_bytes(b"a spool that the journal never heard of")
-    (world.folder / "snapshots" / ORG / "things" / "delta-00000099.parquet").write_bytes(b"never committed")
+    (world.folder / "snapshots" / ORG / "things" / "delta-00000002.9.parquet").write_bytes(b"never committed")
     with pytest.raises(Killed):
         world.sync(act, Model.of([*ROWS, {**ROWS[0], "id": "9"}]), trip=Trip("close", True))
     assert len(list(spool.iterdir())) == 1
     world.sync(act, Model.of(ROWS))
     assert list(spool.iterdir()) == []
-    assert "delta-00000099.parquet" not in "".join(world.files())
+    assert "delta-00000002.9.parquet" not in "".join(world.files())
     with sqlite3.connect(world.folder / "state.db") as connection:
         [(batches,)] = connection.execute("SELECT count(*) FROM batch WHERE state NOT IN ('settled', 'abandoned')")
     connection.close()
@@ -330,12 +330,12 @@ def test_reset_forgets_one_activation_and_nothing_else(world):
 
 
 def test_serials_move_and_the_last_three_are_kept(world, monkeypatch):
-    monkeypatch.setattr(local, "DELTA_SHARE_MAX", 1000.0)
+    monkeypatch.setattr(journal, "DELTA_SHARE_MAX", 1000.0)
     act = activation(key=("ext",))
     for n in range(6):
         world.sync(act, Model.of([{**row, "a": str(n)} for row in ROWS]))
     view = world.state().view(ORG, act)
-    named = {name for pointer in ({"files": view.files}, *view.previous) for name in pointer["files"]}
+    named = {file.name for file in view.files} | {file["name"] for p in view.previous for file in p["files"]}
     world.sync(act, Model.of([{**row, "a": "5"} for row in ROWS]))
     kept = {p.name for p in (world.folder / "snapshots" / ORG / "things").iterdir()}
     assert named <= kept
@@ -347,9 +347,9 @@ def test_deltas_are_compacted_by_number_and_by_share(world, monkeypatch):
     act = activation(key=("ext",))
     many = [{"id": str(n), "ext": f"e{n}", "a": "x" * 50, "b": str(n)} for n in range(500)]
     world.sync(act, Model.of(many))
-    assert [n[:4] for n in world.state().view(ORG, act).files] == ["base"]
-    monkeypatch.setattr(local, "DELTAS_MAX", 3)
-    monkeypatch.setattr(local, "DELTA_SHARE_MAX", 1e9)
+    assert [file.name[:4] for file in world.state().view(ORG, act).files] == ["base"]
+    monkeypatch.setattr(journal, "DELTAS_MAX", 3)
+    monkeypatch.setattr(journal, "DELTA_SHARE_MAX", 1e9)
     lengths = []
     for n in range(5):
         many[n] = {**many[n], "a": "changed"}
@@ -398,7 +398,7 @@ def test_a_full_disk_leaves_what_was_there(world, monkeypatch):
 
 
 def test_history_keeps_the_latest_runs_and_their_undelivered_rows(world, monkeypatch):
-    monkeypatch.setattr(local, "RUNS_KEPT", 3)
+    monkeypatch.setattr(store, "RUNS_KEPT", 3)
     world.org.refuse = lambda row: "REQUIRED_FIELD_MISSING:no:A__c --"
     for n in range(5):
         world.sync(activation("insert"), Model.of([{**row, "a": str(n)} for row in ROWS]))

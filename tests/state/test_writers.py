@@ -48,11 +48,12 @@ def test_a_writer_that_was_taken_over_records_nothing(world):
     act = activation(api="bulk")
     world.sync(act, Model.of(ROWS))
     with world.state().locked(ORG, act) as state:
-        spool = ScanSpool(world.folder.parent)
-        plan = draw(act, Model.of([{**row, "a": "new"} for row in ROWS]), world.org, state, spool)
+        with closing(ScanSpool(world.folder.parent)) as spool:
+            plan = draw(act, Model.of([{**row, "a": "new"} for row in ROWS]), world.org, state, spool)
+            rows_sent = plan.batch_rows(plan.batches[0])
         state.begin(plan)
         [planned] = plan.batches
-        batch = payload_batch(plan, planned, "run-1", plan.batch_rows(planned))
+        batch = payload_batch(plan, planned, "run-1", rows_sent)
         state.planned(batch, "run")
         taken_over(world)
         world.clock.sleep(2)
@@ -76,10 +77,11 @@ def test_a_writer_that_was_taken_over_records_nothing(world):
 
 def test_a_run_that_is_taken_over_while_it_reads_sends_nothing(world):
     act = activation(api="bulk")
-    with pytest.raises(StateError, match="DB503"), world.state().locked(ORG, act) as state:
-        plan = draw(act, Model.of(ROWS), world.org, state, ScanSpool(world.folder.parent))
+    with closing(ScanSpool(world.folder.parent)) as spool, world.state().locked(ORG, act) as state:
+        plan = draw(act, Model.of(ROWS), world.org, state, spool)
         taken_over(world)
-        execute(plan, world.org, state, world.clock, run=SyncRun("r", 0.0), progress=None)
+        with pytest.raises(StateError, match="DB503"):
+            execute(plan, world.org, state, world.clock, run=SyncRun("r", 0.0), progress=None)
     assert not world.org.writes
     assert world.state().known() == []
 

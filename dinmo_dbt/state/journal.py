@@ -1,0 +1,629 @@
+"""One activation's state in one org: what a plan is drawn from, and the journal of the run that sends it.
+
+Every transaction of the journal first makes sure that the lease is still ours, and renews it.
+"""
+
+from __future__ import annotations
+
+import json
+import re
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import asdict
+from pathlib import PurePosixPath
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.compute as pc
+
+from dinmo_dbt.activation import Activation, Mode
+from dinmo_dbt.changes import Flag, Pending
+from dinmo_dbt.destination import Api, Batch, Operation
+from dinmo_dbt.errors import StateError
+from dinmo_dbt.plan import InFlight, Plan
+from dinmo_dbt.state import imaging
+from dinmo_dbt.state.files import Stored, first_bent, stored_of
+from dinmo_dbt.state.lease import LEASE_S, RENEW_S, Holder, taken_over
+from dinmo_dbt.state.snapshot import BASE, DELTA, FileSnapshot, damaged, writer
+from dinmo_dbt.state.spool import batch_writer, describe_batch, read_batch
+from dinmo_dbt.sync import BatchState, Journalled, Settlement, check_transition
+
+if TYPE_CHECKING:
+    from dinmo_dbt.state.store import Connection, Lock, Store
+
+DELTAS_MAX = 16
+DELTA_SHARE_MAX = 0.10
+SERIALS_KEPT = 3
+# A permanently rejected row is tried again after 1, 2, 4… runs, but at least once a day.
+BACK_OFF_MAX_S = 24 * 3600
+_HOLD_EVERY_S = 1.0
+_ENDED = (BatchState.SETTLED.value, BatchState.ABANDONED.value)
+
+
+class ActivationState:
+    """One activation's state in one org: `plan.StateView`, and in a locked run `sync.Journal`."""
+
+    def __init__(self, store: Store, org_id: str, activation: Activation, *, writing: bool) -> None:
+        self.store, self.org_id, self.activation, self.writing = store, org_id, activation, writing
+        self.place = snapshot_place(org_id, activation.name)
+        self.image_place = imaging.image_place(org_id, activation.name)
+        self.where = f"{store.location}: {activation.name} in org {org_id}"
+        self.exists, self.serial, self.epoch, self.run_number, self.finished_runs = False, 0, 0, 1, 0
+        self.mappings: list[dict[str, Any]] = []
+        self.files: list[Stored] = []
+        self.previous: list[dict[str, Any]] = []
+        self.in_flight: list[InFlight] = []
+        self.other_orgs = 0
+        self.siblings: list[str] = []
+        self.lineage = ""
+        self._began = False  # a run has drawn a plan for it
+        self._born = 0  # the serial at which it began, or was forgotten
+        self._holder: Holder | None = None
+        self._held_at = self._renewed_at = -LEASE_S
+        self._marked_serial = -1
+        self._pointer_mappings: list[dict[str, Any]] = []  # those of the serial that the pointer is at
+        if store.exists():
+            try:
+                self._load()
+            except (ValueError, KeyError, TypeError) as error:  # a stored text is not what was written
+                raise bent(str(store.location)) from error
+        self.snapshot = self._read_snapshot()
+        self.pending = self._pending()
+
+    def reload(self) -> None:
+        """See what this run itself has committed: the snapshot and the waits, after a dead run's jobs were settled."""
+        self.snapshot = self._read_snapshot()
+        self.pending = self._pending()
+        self.exists = self.exists or self.serial > self._born
+
+    def _read_snapshot(self) -> FileSnapshot:
+        names = [file.name for file in self.files]
+        return FileSnapshot(self.store.files.fetch(self.place, names), names)
+
+    # Reading
+
+    def _load(self) -> None:
+        name = self.activation.name
+        beside = self.store.files.names(self.place)  # before the pointer is read: a run that commits names its own
+        with self.store.connection(writing=False) as connection:
+            rows = connection.execute("SELECT * FROM activation WHERE name = ?", (name,)).fetchall()
+            self.lineage = self.store.lineage(connection)
+            self.other_orgs = sum(1 for row in rows if row["org_id"] != self.org_id and row["runs"])
+            own = [row for row in rows if row["org_id"] == self.org_id]
+            if own:
+                self._read_row(own[0])
+            if not self._began:
+                self._find_siblings(connection)
+            if not self.writing:
+                self.in_flight = [self._flying(batch) for batch in self._open(connection)]
+        if self._began:
+            self._refuse_older(beside)
+            if self.writing:
+                self._refuse_bent()
+
+    def _refuse_older(self, beside: Sequence[str]) -> None:
+        """A copy of an earlier day that was put back looks whole: files or this user's marks know of newer serials."""
+        name = self.activation.name
+        newest = max(map(file_serial, beside), default=0) - 1  # the file of a commit that was cut off is one ahead
+        newest = max(newest, self.store.marks.get(self.lineage, self.org_id, name))
+        if self.serial < newest:
+            raise StateError(
+                "DB518",
+                f"the state is an older copy: it has serial {self.serial}, and serial {newest} was reached before",
+                where=self.where,
+                hint="put the newer state back, or go on from this one: "
+                + _ways_out(name, self.activation, self.serial),
+            )
+
+    def _refuse_bent(self) -> None:
+        """What is written on is read whole first: a page's own checksum does not cover the file's footer."""
+        files = self.store.files
+        folder = files.fetch(self.place, [file.name for file in self.files])
+        found = first_bent(folder, self.files)
+        if found:
+            kept = [pointer["serial"] for pointer in self.previous]
+            raise damaged(folder / found.name, _ways_out(self.activation.name, self.activation, *kept))
+
+    def _read_row(self, row: Mapping[str, Any]) -> None:
+        identity, wanted = json.loads(row["identity"]), identity_of(self.activation)
+        self._began = row["runs"] > 0
+        names = [name for name in wanted if _folded(identity.get(name)) != _folded(wanted[name])]
+        if names and self._began:
+            changes = ", ".join(f"{name} was {_shown(identity.get(name))}, is {_shown(wanted[name])}" for name in names)
+            raise StateError(
+                "DB505",
+                f"the state of {self.activation.name} is of another identity: {changes}",
+                where=self.activation.meta_path,
+                hint="undo that, give the activation another name, or start again: "
+                f"dinmo-dbt state reset {self.activation.name}",
+            )
+        self.serial, self.epoch, self.finished_runs = row["serial"], row["epoch"], row["finished_runs"]
+        self.run_number = row["runs"] + 1
+        self._born = row["born"]
+        self.exists = self.serial > self._born or self.finished_runs > 0
+        self.mappings = self._pointer_mappings = json.loads(row["mappings"])
+        self.files = [stored_of(value) for value in json.loads(row["files"])]
+        self.previous = json.loads(row["previous"])
+
+    def _find_siblings(self, connection: Connection) -> None:
+        """State of the same model and object under other names: one of them may be this activation's old name."""
+        rows = connection.execute(
+            "SELECT name FROM activation WHERE org_id = ? AND model = ? AND object = ? AND name <> ? "
+            "AND runs > 0 AND serial > born",
+            (self.org_id, self.activation.model, self.activation.object, self.activation.name),
+        ).fetchall()
+        self.siblings = [row["name"] for row in rows]
+
+    def refuse_renamed(self, declared: Sequence[str]) -> None:
+        """StateError if this activation looks like one that was renamed: state without an activation, beside it."""
+        orphans = [name for name in self.siblings if name not in declared]
+        if orphans and not self._began:
+            raise StateError(
+                "DB506",
+                f"{self.activation.name} has no state, but {orphans[0]}, which is declared no more, has: "
+                "same model, same object",
+                where=self.activation.meta_path,
+                hint=f"renamed? dinmo-dbt state move {orphans[0]} {self.activation.name}. "
+                f"A new one? dinmo-dbt state reset {orphans[0]}",
+            )
+
+    def _pending(self) -> Pending:
+        if not self._began:
+            return Pending.none()
+        with self.store.connection(writing=False) as connection:
+            rows = connection.execute(
+                "SELECT kh, ck, code, next_run, next_try FROM pending WHERE org_id = ? AND name = ?",
+                (self.org_id, self.activation.name),
+            ).fetchall()
+        now = self.store.clock.now()
+        kh = np.array([row["kh"] for row in rows], np.int64).view(np.uint64)
+        ck = np.array([row["ck"] for row in rows], np.int64).view(np.uint64)
+        due = np.array([row["next_run"] <= self.run_number or row["next_try"] <= now for row in rows], np.bool_)
+        codes = pa.array([row["code"] for row in rows], pa.utf8())
+        order = np.argsort(kh, kind="stable")
+        return Pending(kh[order], ck[order], due[order], codes.take(pa.array(order)))
+
+    def _open(self, connection: Connection) -> list[Any]:
+        return connection.execute(
+            "SELECT * FROM batch WHERE org_id = ? AND name = ? AND state NOT IN (?, ?) ORDER BY id",
+            (self.org_id, self.activation.name, *_ENDED),
+        ).fetchall()
+
+    def _flying(self, row: Mapping[str, Any]) -> InFlight:
+        batch = self._spooled(row)
+        return InFlight(row["job_id"], batch.rows["kh"].to_numpy(), batch.rows["key"].combine_chunks())
+
+    def _spooled(self, row: Mapping[str, Any]) -> Batch:
+        folder, name = spool_place(row["spool"])
+        path = self.store.files.fetch(folder, [name]) / name
+        return read_batch(path, row["sha256"], json.loads(row["described"]))
+
+    # Journal
+
+    def start(self, lock: Lock, holder: Holder) -> None:
+        """Take the lease. Files that nothing names go, and runs that ended without a word are marked. StateError DB501
+        if somebody else has it, or the state has moved since it was read."""
+        name, own = self.activation.name, (self.org_id, self.activation.name)
+        spools = f"spool/{self.org_id}/{name}"
+        with self.store.connection(writing=True) as connection:
+            row = self.store.take(connection, lock, self.org_id, name, holder)
+            if (row["epoch"] - 1, row["serial"]) != (self.epoch, self.serial):
+                raise StateError("DB501", "another run wrote meanwhile", where=self.where, hint="try again")
+            self._holder, self.epoch = holder, self.epoch + 1
+            if not self._began:
+                self.lineage = self.store.lineage(connection)
+                self.serial = self._born = self.store.newest(connection, self.org_id, name, self.serial)
+                connection.execute(
+                    "UPDATE activation SET serial = ?, born = ?, model = ?, object = ? WHERE org_id = ? AND name = ?",
+                    (self.serial, self.serial, self.activation.model, self.activation.object, *own),
+                )
+            connection.execute(
+                "UPDATE run SET status = 'interrupted' WHERE org_id = ? AND name = ? AND status = 'running'", own
+            )
+            connection.execute("DELETE FROM batch WHERE org_id = ? AND name = ? AND state IN (?, ?)", (*own, *_ENDED))
+            open_spools = [spool_place(row["spool"])[1] for row in self._open(connection)]
+            # What is listed while no later writer can be there is ours to remove, whenever we come to it.
+            named = {file.name for file in self.files}
+            named |= {file["name"] for pointer in self.previous for file in pointer["files"]}
+            gone = [file for file in self.store.files.names(self.place) if file not in named]
+            gone_images = imaging.expired(self.store.files, self.image_place)
+            gone_spools = [file for file in self.store.files.names(spools) if file not in open_spools]
+        lock.taken()
+        self._held()
+        self.store.files.remove(self.place, gone)
+        self.store.files.remove(spools, gone_spools)
+        self.store.files.remove(self.image_place, gone_images)
+
+    def _held(self) -> None:
+        self._held_at = self._renewed_at = self.store.clock.now()
+
+    def release(self) -> None:
+        """Give the lease back, if it is still ours."""
+        if self._holder is not None:
+            with self.store.connection(writing=True) as connection:
+                connection.execute(
+                    "UPDATE activation SET lease_owner = NULL, lease_until = NULL "
+                    "WHERE org_id = ? AND name = ? AND lease_owner = ?",
+                    (self.org_id, self.activation.name, self._holder.as_text()),
+                )
+
+    def hold(self) -> None:
+        now = self.store.clock.now()
+        if self._held_at <= now < self._held_at + _HOLD_EVERY_S:
+            return
+        if not self._renewed_at <= now < self._renewed_at + RENEW_S:
+            with self._transaction():
+                return
+        with self.store.connection(writing=False) as connection:
+            ours = connection.execute(
+                "SELECT epoch FROM activation WHERE org_id = ? AND name = ? AND epoch = ? AND lease_owner = ?",
+                self._ours(),
+            ).fetchall()
+        if not ours:
+            raise taken_over(self.activation.name, self.where)
+        self._held_at = now
+
+    @contextmanager
+    def _transaction(self) -> Iterator[Connection]:
+        """One transaction of the journal, which renews the lease; refused, with nothing recorded, once another run has
+        taken over."""
+        with self.store.connection(writing=True) as connection:
+            ours = connection.execute(
+                "UPDATE activation SET lease_until = ? "
+                "WHERE org_id = ? AND name = ? AND epoch = ? AND lease_owner = ? RETURNING epoch",
+                (self.store.now(connection) + LEASE_S, *self._ours()),
+            ).fetchall()
+            if not ours:
+                raise taken_over(self.activation.name, self.where)
+            yield connection
+        self._held()
+        self._pointer_mappings = self.mappings
+        if self._began and self.serial != self._marked_serial:
+            self.store.marks.raise_to(self.lineage, self.org_id, self.activation.name, self.serial)
+            self._marked_serial = self.serial
+
+    def _ours(self) -> tuple[str, str, int, str]:
+        assert self._holder is not None, "a journal is written by a locked run"
+        return (self.org_id, self.activation.name, self.epoch, self._holder.as_text())
+
+    def open_batches(self) -> Sequence[Journalled]:
+        if not self.store.exists():
+            return []
+        with self.store.connection(writing=False) as connection:
+            return [_journalled(row) for row in self._open(connection)]
+
+    def batch(self, journalled: Journalled) -> Batch:
+        with self.store.connection(writing=False) as connection:
+            row = connection.execute("SELECT * FROM batch WHERE id = ?", (journalled.id,)).fetchone()
+        return self._spooled(row)
+
+    def begin(self, plan: Plan) -> None:
+        drawn_from = (plan.org_id, plan.activation.digest, plan.serial)
+        if drawn_from != (self.org_id, self.activation.digest, self.serial):
+            raise StateError("DB504", "the plan is stale: the state moved since it was drawn", hint="draw it again")
+        rows = pa.concat_tables([self._rebased(plan), self._leaving(plan)])
+        self.mappings = [plan.mapping.header(), *(older.header() for older in plan.older)]
+        delta = self._write_delta(rows)
+        with self._transaction() as connection:
+            self._update_row(connection)
+            if delta:
+                self._move_pointer(connection, [*self.files, delta])
+
+    def _rebased(self, plan: Plan) -> pa.Table:
+        positions, ck = plan.baseline.positions, plan.baseline.ck
+        flags = self.snapshot.flags[positions] & ~np.uint8(Flag.LEFT | Flag.STALE)
+        return self._delta_rows(positions, ck, flags.astype(np.uint8), "put")
+
+    def _leaving(self, plan: Plan) -> pa.Table:
+        flags = self.snapshot.flags[plan.left] | np.uint8(Flag.LEFT)
+        return self._delta_rows(plan.left, self.snapshot.ck[plan.left], flags.astype(np.uint8), "leave")
+
+    def _delta_rows(self, positions: Any, ck: Any, flags: Any, op: str) -> pa.Table:
+        columns = [
+            pa.array(self.snapshot.kh[positions]),
+            pa.array(ck, pa.uint64()),
+            self.snapshot.keys(positions),
+            self.snapshot.record_ids(positions),
+            pa.array(flags, pa.uint8()),
+            pa.repeat(op, len(positions)),
+        ]
+        return pa.table(columns, schema=DELTA)
+
+    def amend(self, rows: pa.Table) -> None:
+        """Move the snapshot by these rows and nothing else, in one transaction: kh, ck, key, record_id, flags and op
+        (put | leave | forget), at most one a key. `mappings` must say what their check hashes are of. The snapshot is
+        read anew, so a plan drawn before is stale."""
+        delta = self._write_delta(rows)
+        if not delta:
+            return
+        with self._transaction() as connection:
+            self._update_row(connection)
+            self._move_pointer(connection, [*self.files, delta])
+        self.reload()
+
+    def planned(self, batch: Batch, run_id: str) -> None:
+        name = f"{self.org_id}/{self.activation.name}/{batch.id}.arrow"
+        spooled = self.store.files.put(*spool_place(name), batch_writer(batch))
+        with self._transaction() as connection:
+            connection.execute(
+                "INSERT INTO batch VALUES (?, ?, ?, ?, ?, ?, NULL, ?, ?, ?, ?)",
+                (
+                    batch.id,
+                    self.org_id,
+                    self.activation.name,
+                    run_id,
+                    self.epoch,
+                    BatchState.PLANNED.value,
+                    len(batch.rows),
+                    name,
+                    spooled.sha256,
+                    json.dumps(describe_batch(batch)),
+                ),
+            )
+
+    def keep_image(self, run_id: str, image: pa.Table) -> None:
+        imaging.keep(self.store.files, self.image_place, run_id, image)
+
+    def note_created(self, batch_id: str, created: pa.Table) -> None:
+        if not len(created) or not self.store.files.names(self.image_place):
+            return
+        with self.store.connection(writing=False) as connection:
+            row = connection.execute("SELECT run_id FROM batch WHERE id = ?", (batch_id,)).fetchone()
+        if row is not None:
+            imaging.note_created(self.store.files, self.image_place, row["run_id"], created)
+
+    def image(self, run_id: str) -> pa.Table | None:
+        """The before-images of a run; None if it keeps none, or none any more."""
+        return imaging.load(self.store.files, self.image_place, run_id)
+
+    def advance(self, batch_id: str, state: BatchState, job_id: str | None = None) -> None:
+        with self._transaction() as connection:
+            self._advance(connection, batch_id, state, job_id)
+
+    def _advance(
+        self, connection: Connection, batch_id: str, state: BatchState, job_id: str | None = None
+    ) -> Mapping[str, Any]:
+        row: Mapping[str, Any] | None = connection.execute("SELECT * FROM batch WHERE id = ?", (batch_id,)).fetchone()
+        if row is None:
+            raise StateError("DB503", "another process removed the batch from the state", where=self.where)
+        check_transition(BatchState(row["state"]), state)
+        connection.execute(
+            "UPDATE batch SET state = ?, job_id = coalesce(?, job_id) WHERE id = ?", (state.value, job_id, batch_id)
+        )
+        return row
+
+    def abandon(self, batch_id: str) -> None:
+        with self._transaction() as connection:
+            row = self._advance(connection, batch_id, BatchState.ABANDONED)
+        self._drop_spool(row)
+
+    def settle(self, settlement: Settlement) -> None:
+        delta = self._write_delta(settlement.snapshot)
+        with self._transaction() as connection:
+            row = self._advance(connection, settlement.batch_id, BatchState.SETTLED)
+            self._update_row(connection)
+            self._move_pointer(connection, [*self.files, delta] if delta else self.files)
+            self._resolve(connection, settlement.resolved)
+            # What a dead run sent was tried in its time: waiting counts from there.
+            self._wait(connection, settlement.waiting, self.run_number - (row["epoch"] < self.epoch))
+        self._drop_spool(row)
+
+    def _drop_spool(self, row: Mapping[str, Any]) -> None:
+        folder, name = spool_place(row["spool"])
+        self.store.files.remove(folder, [name])
+
+    def _write_delta(self, rows: pa.Table) -> Stored | None:
+        return self._write("delta", writer(rows, DELTA)) if len(rows) else None
+
+    def _write(self, kind: str, write: Callable[[pa.NativeFile], None]) -> Stored:
+        """A file of the next serial. Its name is this epoch's own: a writer that was taken over while it writes does
+        not write over another's."""
+        return self.store.files.put(self.place, f"{kind}-{self.serial + 1:08d}.{self.epoch}.parquet", write)
+
+    def _update_row(self, connection: Connection) -> None:
+        connection.execute(
+            "UPDATE activation SET model = ?, object = ?, runs = ?, finished_runs = ?, identity = ?, mappings = ? "
+            "WHERE org_id = ? AND name = ?",
+            (
+                self.activation.model,
+                self.activation.object,
+                self.run_number,
+                self.finished_runs,
+                json.dumps(identity_of(self.activation)),
+                json.dumps(self.mappings),
+                self.org_id,
+                self.activation.name,
+            ),
+        )
+        self._began = True
+
+    def _move_pointer(self, connection: Connection, files: list[Stored]) -> None:
+        pointer = {"serial": self.serial, "files": _plain(self.files), "mappings": self._pointer_mappings}
+        self.previous = [pointer, *self.previous][: SERIALS_KEPT - 1]
+        self.serial, self.files = self.serial + 1, files
+        moved = connection.execute(
+            "UPDATE activation SET serial = ?, files = ?, previous = ? "
+            "WHERE org_id = ? AND name = ? AND serial = ? RETURNING serial",
+            (
+                self.serial,
+                json.dumps(_plain(files)),
+                json.dumps(self.previous),
+                self.org_id,
+                self.activation.name,
+                self.serial - 1,
+            ),
+        ).fetchall()
+        if not moved:
+            raise StateError("DB503", "another process moved the state: nothing was recorded", where=self.where)
+
+    def _resolve(self, connection: Connection, rows: pa.Table) -> None:
+        if not len(self.pending.kh):
+            return
+        waiting = rows.filter(pc.is_in(rows["kh"], value_set=pa.array(self.pending.kh)))
+        connection.executemany(
+            "DELETE FROM pending WHERE org_id = ? AND name = ? AND kh = ? AND key = ?",
+            [
+                (self.org_id, self.activation.name, kh, key)
+                for kh, key in zip(_signed(waiting["kh"]), waiting["key"].to_pylist(), strict=True)
+            ],
+        )
+
+    def _wait(self, connection: Connection, rows: pa.Table, tried_in: int) -> None:
+        """Note rejected rows. The same row rejected again waits for twice as many runs."""
+        if not len(rows):
+            return
+        own = (self.org_id, self.activation.name)
+        before = connection.execute(
+            "SELECT kh, key, ck, attempts FROM pending WHERE org_id = ? AND name = ?", own
+        ).fetchall()
+        tried = {(row["kh"], row["key"], row["ck"]): row["attempts"] for row in before}
+        next_try = self.store.clock.now() + BACK_OFF_MAX_S
+        columns = ("fate", "code", "message", "fields", "transient")
+        values = zip(
+            _signed(rows["kh"]),
+            rows["key"].to_pylist(),
+            _signed(rows["ck"]),
+            *(rows[c].to_pylist() for c in columns),
+            strict=True,
+        )
+        noted = []
+        for kh, key, ck, fate, code, message, fields, transient in values:
+            attempts = tried.get((kh, key, ck), 0) + 1
+            wait = 1 if transient else 2 ** min(attempts - 1, 30)
+            noted.append((*own, kh, key, ck, fate, code, message, fields, attempts, tried_in + wait, next_try))
+        connection.executemany(
+            "INSERT INTO pending VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?) "
+            "ON CONFLICT (org_id, name, kh, key, ck) DO UPDATE SET class = excluded.class, code = excluded.code, "
+            "message = excluded.message, fields = excluded.fields, attempts = excluded.attempts, "
+            "next_run = excluded.next_run, next_try = excluded.next_try",
+            noted,
+        )
+
+    def finish(self, *, complete: bool) -> None:
+        if complete and len(self.mappings) > 1:
+            self._drop_older_mappings()
+        self.finished_runs += 1
+        with self._transaction() as connection:
+            self._update_row(connection)
+            self._forget_waits(connection)
+        if self._should_compact():
+            self.compact()
+
+    def _drop_older_mappings(self) -> None:
+        """No present row is hashed under an older mapping any more; the rows that left are, so they are marked."""
+        self.snapshot = self._read_snapshot()
+        gone = np.flatnonzero(self.snapshot.flags & (Flag.LEFT | Flag.STALE) == Flag.LEFT)
+        flags = (self.snapshot.flags[gone] | np.uint8(Flag.STALE)).astype(np.uint8)
+        delta = self._write_delta(self._delta_rows(gone, self.snapshot.ck[gone], flags, "leave"))
+        self.mappings = self.mappings[:1]
+        with self._transaction() as connection:
+            self._update_row(connection)
+            if delta:
+                self._move_pointer(connection, [*self.files, delta])
+
+    def retry_now(self) -> int:
+        """Make every row that waits due in the next run; how many there are."""
+        with self._transaction() as connection:
+            waiting = connection.execute(
+                "UPDATE pending SET next_run = 0, next_try = 0 WHERE org_id = ? AND name = ? RETURNING kh",
+                (self.org_id, self.activation.name),
+            )
+            return len(waiting.fetchall())
+
+    def _forget_waits(self, connection: Connection) -> None:
+        """Waits that were due have been tried by now: delivered, noted anew, or of a row that changed or left."""
+        connection.execute(
+            "DELETE FROM pending WHERE org_id = ? AND name = ? AND next_run <= ?",
+            (self.org_id, self.activation.name, self.run_number),
+        )
+
+    def _should_compact(self) -> bool:
+        deltas = [file.bytes for file in self.files if file.name.startswith("delta-")]
+        base = sum(file.bytes for file in self.files) - sum(deltas)
+        return len(deltas) > DELTAS_MAX or sum(deltas) > DELTA_SHARE_MAX * base
+
+    def compact(self) -> None:
+        """Base and deltas become one base file; the rows are the same."""
+        base = self._write("base", writer(self._read_snapshot().table(), BASE))
+        with self._transaction() as connection:
+            self._move_pointer(connection, [base])
+
+
+def snapshot_place(org_id: str, name: str) -> str:
+    """The folder of an activation's snapshot files."""
+    return f"snapshots/{org_id}/{name}"
+
+
+def spool_place(stored: str) -> tuple[str, str]:
+    """Folder and name of a spool, as a batch knows it."""
+    path = PurePosixPath("spool") / stored
+    return str(path.parent), path.name
+
+
+def file_serial(name: str) -> int:
+    """The serial a snapshot file was written for; 0 for other files."""
+    found = re.match(r"(?:base|delta)-(\d+)\.", name)
+    return int(found[1]) if found else 0
+
+
+def bent(where: str) -> StateError:
+    """DB502: what is there was not written by us, or not like this."""
+    return StateError(
+        "DB502",
+        "the state is damaged, or is none of dinmo-dbt's; it is left as it is",
+        where=where,
+        hint="restore the state from a copy, or move it away and start again: insert activations then by "
+        "dinmo-dbt state adopt",
+    )
+
+
+def _ways_out(name: str, activation: Activation, *serials: int) -> str:
+    """Commands after which a refused state can be written again."""
+    if activation.mode is Mode.INSERT:
+        return f"take over what Salesforce holds: dinmo-dbt state reset {name}, then dinmo-dbt state adopt {name}"
+    back = f"dinmo-dbt state reset {name} --to-serial {serials[0]}, or " if serials else ""
+    return f"{back}start again: dinmo-dbt state reset {name}"
+
+
+def _plain(files: Sequence[Stored]) -> list[dict[str, Any]]:
+    return [asdict(file) for file in files]
+
+
+def identity_of(activation: Activation) -> dict[str, Any]:
+    """What a state belongs to, besides its org and name; a change of it is another state."""
+    mode = "update/upsert" if activation.mode.value in ("update", "upsert") else activation.mode.value
+    return {
+        "object": activation.object,
+        "key": list(activation.key),
+        "match": [activation.match.column, activation.match.field] if activation.match else None,
+        "mode": mode,
+    }
+
+
+def _folded(value: Any) -> Any:
+    """As Salesforce and most warehouses compare names: without case."""
+    return [_folded(part) for part in value] if isinstance(value, list) else str(value).lower()
+
+
+def _shown(value: Any) -> str:
+    return ", ".join(value) if isinstance(value, list) else str(value)
+
+
+def _journalled(row: Mapping[str, Any]) -> Journalled:
+    described = json.loads(row["described"])
+    return Journalled(
+        id=row["id"],
+        run_id=row["run_id"],
+        state=BatchState(row["state"]),
+        operation=Operation(described["operation"]),
+        object=described["object"],
+        api=Api(described["api"]),
+        rows=row["rows"],
+        job_id=row["job_id"],
+    )
+
+
+def _signed(array: pa.ChunkedArray) -> list[int]:
+    signed: list[int] = array.to_numpy().view(np.int64).tolist()
+    return signed

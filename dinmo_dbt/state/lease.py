@@ -1,0 +1,107 @@
+"""Who holds an activation's state: what is written into it while a run lasts, and how that is told."""
+
+from __future__ import annotations
+
+import dataclasses
+import getpass
+import json
+import os
+import secrets
+import socket
+import time
+from dataclasses import dataclass
+
+from dinmo_dbt.errors import StateError
+
+# Who holds an activation says so again before this has passed: with each write of its journal, and between them once
+# a third has. After it, another run may take over.
+LEASE_S = 600.0
+RENEW_S = LEASE_S / 3
+
+
+@dataclass(frozen=True, slots=True)
+class Holder:
+    """One lock of one process. `since` in seconds since the epoch, UTC, by that process's clock."""
+
+    lock_id: str
+    host: str
+    pid: int
+    user: str
+    since: float
+    run_id: str = ""
+
+    def as_text(self) -> str:
+        return json.dumps(dataclasses.asdict(self))
+
+    def __str__(self) -> str:
+        run = f", run {self.run_id}" if self.run_id else ""
+        return f"process {self.pid} on {self.host} (user {self.user}{run}, since {moment(self.since)})"
+
+    @property
+    def lives(self) -> bool | None:
+        """Whether its process is there; None when it is another host's, which can't be told from here."""
+        if self.host != socket.gethostname():
+            return None
+        try:
+            os.kill(self.pid, 0)
+        except ProcessLookupError:
+            return False
+        except PermissionError:
+            return True
+        return True
+
+
+@dataclass(frozen=True, slots=True)
+class Held:
+    """An activation that is held: by whom, and until when if they say no more."""
+
+    org_id: str
+    name: str
+    epoch: int
+    holder: Holder
+    until: float
+    in_flight: int  # rows of its unsettled batches
+    overdue: bool
+
+    @property
+    def seems_dead(self) -> bool:
+        return self.overdue or self.holder.lives is False
+
+
+def this_process(now: float, run_id: str = "") -> Holder:
+    """A new lock of this process."""
+    try:
+        user = getpass.getuser()
+    except (OSError, KeyError):  # a container's user may have no name
+        user = str(os.getuid())
+    return Holder(secrets.token_hex(8), socket.gethostname(), os.getpid(), user, now, run_id)
+
+
+def holder_of(text: str) -> Holder:
+    """Of a stored text. ValueError, KeyError or TypeError for a damaged one."""
+    stored = json.loads(text)
+    return Holder(**{field.name: stored[field.name] for field in dataclasses.fields(Holder)})
+
+
+def moment(seconds: float) -> str:
+    return time.strftime("%Y-%m-%d %H:%M:%SZ", time.gmtime(seconds))
+
+
+def held_error(name: str, held: Held | None) -> StateError:
+    """DB501: somebody else is at it."""
+    if held is None:
+        return StateError("DB501", f"{name} is being synced by another process", hint="try again when that has ended")
+    hint = "wait for it; the lock goes by itself when that process ends"
+    if held.seems_dead:
+        hint = f"it seems to be gone. Look at it and let it go: dinmo-dbt state unlock {name}"
+    return StateError("DB501", f"{name} is being synced by {held.holder}", hint=hint)
+
+
+def taken_over(name: str, where: str) -> StateError:
+    """DB503: we were away for so long that another run took over."""
+    return StateError(
+        "DB503",
+        f"another run took over {name}: nothing more was recorded",
+        where=where,
+        hint="the next run settles what this one left",
+    )

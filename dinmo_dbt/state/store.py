@@ -1,0 +1,474 @@
+"""State wherever it is kept: one writer per activation; files first, then a pointer to them together with the results.
+
+`local` keeps it in a folder of this machine, `warehouse` in tables of the user's own. Each gives this module
+transactions over the same tables, files that are whole or not there, and its own way to have one writer.
+"""
+
+from __future__ import annotations
+
+import json
+from abc import ABC, abstractmethod
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from contextlib import AbstractContextManager, contextmanager, suppress
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Protocol
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
+
+from dinmo_dbt.activation import Activation
+from dinmo_dbt.changes import Flag
+from dinmo_dbt.errors import StateError
+from dinmo_dbt.plan import LEFT_OUT
+from dinmo_dbt.state.files import Files, first_bent, stored_of
+from dinmo_dbt.state.imaging import image_place
+from dinmo_dbt.state.journal import ActivationState, file_serial, snapshot_place, spool_place
+from dinmo_dbt.state.lease import LEASE_S, Held, Holder, held_error, holder_of, this_process
+from dinmo_dbt.state.marks import Marks
+from dinmo_dbt.state.snapshot import FileSnapshot
+from dinmo_dbt.sync import BatchState, Clock
+
+FORMAT = 2
+RUNS_KEPT = 200
+
+TABLES = {
+    "meta": "key TEXT PRIMARY KEY, value TEXT NOT NULL",
+    "activation": """
+  org_id TEXT NOT NULL, name TEXT NOT NULL, model TEXT NOT NULL, object TEXT NOT NULL,
+  serial BIGINT NOT NULL, epoch BIGINT NOT NULL, lease_owner TEXT, lease_until DOUBLE PRECISION,
+  runs BIGINT NOT NULL, finished_runs BIGINT NOT NULL, identity TEXT NOT NULL, mappings TEXT NOT NULL,
+  files TEXT NOT NULL, previous TEXT NOT NULL, born BIGINT NOT NULL DEFAULT 0, PRIMARY KEY (org_id, name)""",
+    "batch": """
+  id TEXT PRIMARY KEY, org_id TEXT NOT NULL, name TEXT NOT NULL, run_id TEXT NOT NULL, epoch BIGINT NOT NULL,
+  state TEXT NOT NULL, job_id TEXT, rows BIGINT NOT NULL, spool TEXT NOT NULL, sha256 TEXT NOT NULL,
+  described TEXT NOT NULL""",
+    "pending": """
+  org_id TEXT NOT NULL, name TEXT NOT NULL, kh BIGINT NOT NULL, key TEXT NOT NULL, ck BIGINT NOT NULL,
+  class TEXT NOT NULL, code TEXT, message TEXT, fields TEXT,
+  attempts BIGINT NOT NULL, next_run BIGINT NOT NULL, next_try DOUBLE PRECISION NOT NULL,
+  PRIMARY KEY (org_id, name, kh, key, ck)""",
+    "run": """
+  id TEXT PRIMARY KEY, org_id TEXT NOT NULL, name TEXT NOT NULL, started DOUBLE PRECISION NOT NULL,
+  finished DOUBLE PRECISION, status TEXT NOT NULL, detail TEXT NOT NULL, not_delivered TEXT""",
+}
+_ENDED = (BatchState.SETTLED.value, BatchState.ABANDONED.value)
+
+
+class Rows(Protocol):
+    """What a statement answers: rows by column name."""
+
+    def fetchone(self) -> Any: ...
+    def fetchall(self) -> list[Any]: ...
+
+
+class Connection(Protocol):
+    """Statements in one transaction, with `?` for parameters, in the SQL that SQLite, DuckDB and Postgres share."""
+
+    def execute(self, statement: str, parameters: Sequence[Any] = (), /) -> Rows: ...
+    def executemany(self, statement: str, parameters: Iterable[Sequence[Any]], /) -> Any: ...
+
+
+@dataclass(frozen=True, slots=True)
+class Known:
+    """One activation's state in one org, as `state show` prints it. `problem`: why its rows can't be read."""
+
+    org_id: str
+    name: str
+    model: str
+    object: str
+    serial: int
+    rows: int
+    left: int
+    pending: int
+    in_flight: int
+    bytes: int
+    kept_serials: tuple[int, ...]
+    held_by: str | None
+    problem: str | None
+
+
+@dataclass(frozen=True)
+class Lock:
+    """What a writer has before it takes the lease. `condition`: when the lease may be taken, in SQL with one `?` for
+    now, '' for always; `taken` is called once it is."""
+
+    condition: str
+    taken: Callable[[], None] = lambda: None
+
+
+class Store(ABC):
+    """One state location. Reading makes nothing; the first run makes what is missing."""
+
+    clock: Clock
+    files: Files
+    marks: Marks
+    location: Path | str  # as a message names it
+
+    @abstractmethod
+    def exists(self) -> bool: ...
+
+    @abstractmethod
+    def connection(self, *, writing: bool) -> AbstractContextManager[Connection]:
+        """A connection; with `writing`, one transaction that commits at the end or not at all, and that no other
+        writer of the same activation is in meanwhile. StateError DB502, DB510, DB514 or DB515."""
+
+    @abstractmethod
+    def exclusive(self, org_id: str, name: str) -> AbstractContextManager[Lock]:
+        """A lock for one writer of the activation; it is the writer once it has taken the lease. StateError DB501."""
+
+    @abstractmethod
+    def now(self, connection: Connection) -> float:
+        """The time by which leases are measured: seconds since the epoch, UTC."""
+
+    @abstractmethod
+    def mend(self) -> None:
+        """Before a writer reads: take back what was cut off, refuse what is bent."""
+
+    @abstractmethod
+    def check(self) -> None:
+        """Before a reader reads: refuse what is bent."""
+
+    @abstractmethod
+    def rest(self) -> None:
+        """After a writer: nothing more is to come for now."""
+
+    def view(self, org_id: str, activation: Activation) -> ActivationState:
+        """The activation's state as it is now, without a lock. StateError when it belongs to something else."""
+        self.check()
+        with suppress(StateError):  # a run may settle a batch between our look at the journal and at its rows
+            return ActivationState(self, org_id, activation, writing=False)
+        return ActivationState(self, org_id, activation, writing=False)
+
+    @contextmanager
+    def locked(self, org_id: str, activation: Activation, run_id: str = "") -> Iterator[ActivationState]:
+        """The activation's state for one writer. StateError DB501 while another run holds it."""
+        with self.exclusive(org_id, activation.name) as lock:
+            if self.exists():
+                self.mend()
+            state = ActivationState(self, org_id, activation, writing=True)
+            state.start(lock, this_process(self.clock.now(), run_id))
+            try:
+                yield state
+            finally:
+                with suppress(StateError):  # a lease that can't be given back runs out
+                    state.release()
+                    self.rest()
+
+    # The lease
+
+    def take(self, connection: Connection, lock: Lock, org_id: str, name: str, holder: Holder) -> Any:
+        """Make the lease ours with a new epoch, in which no earlier writer can write: the activation's row as it was
+        before, made if need be. StateError DB501 if it may not be taken."""
+        own = (org_id, name)
+        connection.execute(
+            "INSERT INTO activation (org_id, name, model, object, serial, epoch, runs, finished_runs, identity, "
+            "mappings, files, previous) VALUES (?, ?, '', '', 0, 0, 0, 0, '{}', '[]', '[]', '[]') "
+            "ON CONFLICT (org_id, name) DO NOTHING",
+            own,
+        )
+        now = self.now(connection)
+        condition = f" AND {lock.condition}" if lock.condition else ""
+        taken = connection.execute(
+            "UPDATE activation SET epoch = epoch + 1, lease_owner = ?, lease_until = ? "
+            f"WHERE org_id = ? AND name = ?{condition} RETURNING epoch",
+            (holder.as_text(), now + LEASE_S, *own, *((now,) if condition else ())),
+        ).fetchall()
+        row = connection.execute("SELECT * FROM activation WHERE org_id = ? AND name = ?", own).fetchone()
+        if not taken:
+            raise held_error(name, self._held(connection, row))
+        return row
+
+    def held(self, name: str | None = None) -> list[Held]:
+        """Which activations are held, of that name or at all. A lease that its process gave back is none."""
+        if not self.exists():
+            return []
+        with self.connection(writing=False) as connection:
+            rows = connection.execute(
+                "SELECT * FROM activation WHERE lease_owner IS NOT NULL ORDER BY org_id, name"
+            ).fetchall()
+            found = [self._held(connection, row) for row in rows if name in (None, row["name"])]
+        return [held for held in found if held]
+
+    def _held(self, connection: Connection, row: Mapping[str, Any]) -> Held | None:
+        if not row["lease_owner"]:
+            return None
+        until = row["lease_until"] or 0.0
+        return Held(
+            row["org_id"],
+            row["name"],
+            row["epoch"],
+            holder_of(row["lease_owner"]),
+            until,
+            _in_flight(connection, (row["org_id"], row["name"])),
+            overdue=until < self.now(connection),
+        )
+
+    def unlock(self, held: Held) -> None:
+        """Take the lease from its holder: the epoch moves on, so that it can't write any more. StateError DB501 if
+        somebody else holds it by now."""
+        with self.connection(writing=True) as connection:
+            moved = connection.execute(
+                "UPDATE activation SET epoch = epoch + 1, lease_owner = NULL, lease_until = NULL "
+                "WHERE org_id = ? AND name = ? AND epoch = ? RETURNING epoch",
+                (held.org_id, held.name, held.epoch),
+            ).fetchall()
+            if not moved:
+                raise StateError("DB501", f"{held.name} has changed hands meanwhile", hint="look at it again")
+        self.forget_lock(held.org_id, held.name)
+        self.rest()
+
+    @abstractmethod
+    def forget_lock(self, org_id: str, name: str) -> None:
+        """After an unlock: whatever else keeps others out goes too."""
+
+    # Looking
+
+    def lineage(self, connection: Connection) -> str:
+        """Which state this is, of all that were ever made."""
+        row = connection.execute("SELECT value FROM meta WHERE key = 'lineage'").fetchone()
+        return str(row["value"]) if row else ""
+
+    def known(self) -> list[Known]:
+        """Every activation's state, by org and name."""
+        if not self.exists():
+            return []
+        with self.connection(writing=False) as connection:
+            rows = connection.execute("SELECT * FROM activation WHERE runs > 0 ORDER BY org_id, name").fetchall()
+            return [self._known(connection, row) for row in rows]
+
+    def _known(self, connection: Connection, row: Mapping[str, Any]) -> Known:
+        own = (row["org_id"], row["name"])
+        files = [stored_of(value) for value in json.loads(row["files"])]
+        names, place = [file.name for file in files], snapshot_place(*own)
+        rows = left = 0
+        problem = None
+        try:
+            flags = FileSnapshot(self.files.fetch(place, names), names).flags
+            left = int(np.count_nonzero(flags & Flag.LEFT))
+            rows = len(flags) - left
+        except StateError as error:
+            problem = error.problems[0].message
+        waiting = connection.execute("SELECT count(*) AS n FROM pending WHERE org_id = ? AND name = ?", own).fetchone()
+        held = self._held(connection, row)
+        return Known(
+            *own,
+            row["model"],
+            row["object"],
+            row["serial"],
+            rows,
+            left,
+            waiting["n"],
+            _in_flight(connection, own),
+            sum(file.bytes for file in files),
+            tuple(pointer["serial"] for pointer in json.loads(row["previous"])),
+            str(held.holder) if held else None,
+            problem,
+        )
+
+    # Going another way
+
+    def newest(self, connection: Connection, org_id: str, name: str, serial: int) -> int:
+        """The newest serial there was, as far as can be told: that one, the mark's, or a file's."""
+        numbers = [file_serial(file) for file in self.files.names(snapshot_place(org_id, name))]
+        return max(serial, self.marks.get(self.lineage(connection), org_id, name), *numbers, 0)
+
+    def reset(self, org_id: str, name: str) -> bool:
+        """Forget one activation's state in one org, unsettled jobs included; whether there was any. Serials go on from
+        the newest. StateError DB501 while a run holds it."""
+        if not self.exists():
+            return False
+        own = (org_id, name)
+        with self._taking(org_id, name) as (connection, row):
+            serial = self.newest(connection, org_id, name, row["serial"]) + 1
+            connection.execute(
+                "UPDATE activation SET serial = ?, born = ?, runs = 0, finished_runs = 0, identity = '{}', "
+                "mappings = '[]', files = '[]', previous = '[]' WHERE org_id = ? AND name = ?",
+                (serial, serial, *own),
+            )
+            spools = connection.execute("SELECT spool FROM batch WHERE org_id = ? AND name = ?", own).fetchall()
+            for table in ("batch", "pending"):
+                connection.execute(f"DELETE FROM {table} WHERE org_id = ? AND name = ?", own)
+            gone = [(place, self.files.names(place)) for place in _places(*own)]
+        gone += [(folder, [file]) for folder, file in (spool_place(spool["spool"]) for spool in spools)]
+        for folder, names in gone:
+            self.files.remove(folder, names)
+        self.rest()
+        return bool(row["runs"])
+
+    def go_back(self, org_id: str, name: str, serial: int) -> None:
+        """Make a kept serial the state again, or accept the one that is there although a newer one was seen. What was
+        acknowledged since is sent again. StateError DB516 if it is not kept or not whole, DB519 for inserts, which
+        would be made again, DB501 while a run holds it."""
+        with self._taking(org_id, name) as (connection, row):
+            pointers = [
+                {"serial": row["serial"], "files": json.loads(row["files"]), "mappings": json.loads(row["mappings"])},
+                *json.loads(row["previous"]),
+            ]
+            pointer = next((p for p in pointers if p["serial"] == serial), None)
+            where = f"{self.location}: {name} in org {org_id}"
+            if pointer is None or not row["runs"]:
+                kept = ", ".join(str(p["serial"]) for p in pointers) if row["runs"] else "none"
+                raise StateError("DB516", f"serial {serial} is not kept; kept: {kept}", where=where)
+            if json.loads(row["identity"]).get("mode") == "insert":
+                raise StateError(
+                    "DB519",
+                    "the rows inserted since would be inserted again",
+                    where=where,
+                    hint=f"restore the newer state, or take over what Salesforce holds: dinmo-dbt state adopt {name}",
+                )
+            files = [stored_of(value) for value in pointer["files"]]
+            bent = first_bent(self.files.fetch(snapshot_place(org_id, name), [f.name for f in files]), files)
+            if bent:
+                raise StateError("DB516", f"serial {serial} is not whole either: {bent.name} is damaged", where=where)
+            connection.execute(
+                "UPDATE activation SET serial = ?, files = ?, mappings = ?, previous = '[]' "
+                "WHERE org_id = ? AND name = ?",
+                (
+                    self.newest(connection, org_id, name, row["serial"]) + 1,
+                    json.dumps(pointer["files"]),
+                    json.dumps(pointer.get("mappings", json.loads(row["mappings"]))),
+                    org_id,
+                    name,
+                ),
+            )
+        self.rest()
+
+    def move(self, org_id: str, old: str, new: str) -> None:
+        """Give a renamed activation's state its new name. StateError if that name has state already, or DB501 while a
+        run holds either."""
+        with self.exclusive(org_id, new) as lock:
+            with self._taking(org_id, old) as (connection, source):
+                target = self.take(connection, lock, org_id, new, this_process(self.clock.now()))
+                taken = connection.execute(
+                    "SELECT 1 AS found FROM activation WHERE org_id = ? AND lower(name) = lower(?) AND runs > 0",
+                    (org_id, new),
+                ).fetchall()
+                if taken or not source["runs"]:
+                    reason = f"{new} already has state" if taken else f"{old} has no state"
+                    raise StateError("DB516", f"{reason} in org {org_id}", where=str(self.location))
+                serial = max(source["serial"], self.newest(connection, org_id, new, target["serial"]))
+                for place, to in zip(_places(org_id, old), _places(org_id, new), strict=True):
+                    self.files.remove(to, self.files.names(to))  # left from a state of that name that was reset
+                    self.files.copy(place, to)
+                connection.execute("DELETE FROM activation WHERE org_id = ? AND name = ?", (org_id, new))
+                connection.execute(
+                    "UPDATE activation SET serial = ?, lease_owner = NULL, lease_until = NULL "
+                    "WHERE org_id = ? AND name = ?",
+                    (serial, org_id, old),
+                )
+                for table in ("activation", "batch", "pending", "run"):
+                    connection.execute(f"UPDATE {table} SET name = ? WHERE org_id = ? AND name = ?", (new, org_id, old))
+                gone = [(place, self.files.names(place)) for place in _places(org_id, old)]
+            lock.taken()
+        for folder, names in gone:
+            self.files.remove(folder, names)
+        self.rest()
+
+    @contextmanager
+    def _taking(self, org_id: str, name: str) -> Iterator[tuple[Connection, Any]]:
+        """One transaction as the activation's writer, and its row as it was; the lease is given back with it."""
+        with self.exclusive(org_id, name) as lock:
+            with self.connection(writing=True) as connection:
+                row = self.take(connection, lock, org_id, name, this_process(self.clock.now()))
+                yield connection, row
+                connection.execute(
+                    "UPDATE activation SET lease_owner = NULL, lease_until = NULL WHERE org_id = ? AND name = ?",
+                    (org_id, name),
+                )
+            lock.taken()
+
+    # History
+
+    def runs(self, names: Sequence[str] | None = None, limit: int = 20) -> list[dict[str, Any]]:
+        """The latest runs, newest first: id, activation, org, started, finished, status and what was counted."""
+        if not self.exists():
+            return []
+        with self.connection(writing=False) as connection:
+            chosen = "" if names is None else f"WHERE name IN ({','.join('?' * len(names))})"
+            rows = connection.execute(
+                f"SELECT * FROM run {chosen} ORDER BY started DESC, id DESC LIMIT ?", (*(names or ()), limit)
+            ).fetchall()
+        return [_run(row) for row in rows]
+
+    def run(self, run_id: str) -> dict[str, Any] | None:
+        if not self.exists():
+            return None
+        with self.connection(writing=False) as connection:
+            row = connection.execute("SELECT * FROM run WHERE id = ?", (run_id,)).fetchone()
+        return _run(row) if row else None
+
+    def start_run(self, run_id: str, org_id: str, name: str, detail: dict[str, Any]) -> None:
+        with self.connection(writing=True) as connection:
+            connection.execute(
+                "INSERT INTO run VALUES (?, ?, ?, ?, NULL, 'running', ?, NULL)",
+                (run_id, org_id, name, self.clock.now(), json.dumps(detail)),
+            )
+
+    def finish_run(self, run_id: str, status: str, detail: dict[str, Any], not_delivered: pa.Table) -> None:
+        """The run's end, and the rows it did not deliver, in a file of their own. Runs beyond `RUNS_KEPT` go."""
+        file = None
+        if len(not_delivered):
+            file = f"{run_id}.parquet"
+            self.files.put(
+                "runs",
+                file,
+                lambda sink: pq.write_table(not_delivered, sink, compression="zstd", write_page_checksum=True),
+            )
+        with self.connection(writing=True) as connection:
+            connection.execute(
+                "UPDATE run SET finished = ?, status = ?, detail = ?, not_delivered = ? WHERE id = ?",
+                (self.clock.now(), status, json.dumps(detail), file, run_id),
+            )
+            old = connection.execute(
+                "SELECT id FROM run WHERE name = (SELECT name FROM run WHERE id = ?) "
+                "ORDER BY started DESC LIMIT 1000000 OFFSET ?",
+                (run_id, RUNS_KEPT),
+            ).fetchall()
+            connection.executemany("DELETE FROM run WHERE id = ?", [(row["id"],) for row in old])
+        self.files.remove("runs", [f"{row['id']}.parquet" for row in old])
+
+    def not_delivered(self, run: dict[str, Any]) -> pa.Table:
+        """The rows a run did not deliver: `LEFT_OUT` columns; empty if there are none."""
+        if not run["not_delivered"]:
+            return LEFT_OUT.empty_table()
+        path = self.files.fetch("runs", [run["not_delivered"]]) / run["not_delivered"]
+        try:
+            table = pq.read_table(path, page_checksum_verification=True)
+        except (OSError, pa.ArrowException):
+            table = None
+        if table is None or not table.schema.equals(LEFT_OUT):
+            raise StateError(
+                "DB515",
+                "the list of rows that the run did not deliver is missing or damaged; it is left as it is",
+                where=str(path),
+                hint="the next run writes its own; no sync reads this one",
+            )
+        return table
+
+
+def _places(org_id: str, name: str) -> tuple[str, ...]:
+    """The folders whose files belong to an activation's state."""
+    return snapshot_place(org_id, name), image_place(org_id, name)
+
+
+def _in_flight(connection: Connection, own: tuple[str, str]) -> int:
+    row = connection.execute(
+        "SELECT coalesce(sum(rows), 0) AS n FROM batch WHERE org_id = ? AND name = ? AND state NOT IN (?, ?)",
+        (*own, *_ENDED),
+    ).fetchone()
+    return int(row["n"])
+
+
+def _run(row: Mapping[str, Any]) -> dict[str, Any]:
+    return {
+        "run_id": row["id"],
+        "activation": row["name"],
+        "org_id": row["org_id"],
+        "started": row["started"],
+        "finished": row["finished"],
+        "status": row["status"],
+        "not_delivered": row["not_delivered"],
+        **json.loads(row["detail"]),
+    }
