@@ -136,6 +136,7 @@ NO_TARGET = "DB121"
 HOST = "DB118"
 NOT_YET = "DB119"
 NO_PATH = "DB122"
+SHARED_FILE = "DB124"
 ORGANIZATION_ID = "DB123"
 TEMPLATE = "DB116"
 UNSET = "DB117"
@@ -149,9 +150,10 @@ destinations:
 
 SECRET_KEYS = ("client_secret", "access_token", "refresh_token", "password", "security_token")
 SECRET_FILE_BYTES_MAX = 64 * 1024
-_LOOPBACK = ("localhost", "127.0.0.1", "::1")
+LOOPBACK = ("localhost", "127.0.0.1", "::1")
 _LOGIN_HOSTS = ("login.salesforce.com", "test.salesforce.com")
-_HOST_SUFFIXES = (".my.salesforce.com", ".salesforce.mil")
+# Salesforce Help, "My Domain URL Formats": every org's API is at its My Domain.
+_HOST_SUFFIXES = (".my.salesforce.com", ".salesforce.mil", ".my.sfcrmproducts.cn")
 
 
 def load_project(
@@ -186,7 +188,7 @@ def host_allowed(host: str, allowed_hosts: tuple[str, ...] = ()) -> bool:
     Whole labels are compared in lower case ASCII: `evil-salesforce.com`, a trailing dot, a Unicode dot and any
     numeric address but loopback are refused.
     """
-    if host in _LOOPBACK:
+    if host in LOOPBACK:
         return True
     if not re.fullmatch(r"[a-z0-9-]+(\.[a-z0-9-]+)+", host) or re.fullmatch(r"[0-9.]+", host):
         return False
@@ -208,7 +210,7 @@ def url_problem(url: str, allowed_hosts: tuple[str, ...] = ()) -> str:
         return "a URL with a user name or password in it is refused"
     if not host_allowed(host, allowed_hosts):
         return "not a Salesforce host"
-    loopback = host in _LOOPBACK
+    loopback = host in LOOPBACK
     if parts.scheme == "http" and not loopback:
         return "http is only for this machine; use https"
     if port is not None and not loopback:
@@ -551,7 +553,7 @@ class _Reading:
         return self.file(auth.private_key_path or "", (*path, "private_key_path"), chosen)
 
     def file(self, text: str, path: KeyPath, chosen: bool) -> Path | None:
-        """A file with a secret in it. Online it must exist; one that others may read is worth a note."""
+        """A file with a secret in it. Online it must exist, and be nobody's but its owner's and at most its group's."""
         final = self.final(text, path, chosen)
         if not final or not chosen:
             return None
@@ -565,11 +567,9 @@ class _Reading:
             mode, found = 0, False
         if not found:
             self.add(NO_PATH, "no such file", path, "a relative path starts at the dbt project")
-        elif mode & 0o077:
-            hint = "chmod 600 it (a mounted secret is often 0444: then leave it)"
-            self.notes.append(
-                Problem(NO_PATH, "others on this machine may read this file", self.read.where(path), hint)
-            )
+        elif mode & 0o027:  # a group may read it: a mounted secret of a container that isn't root needs that
+            hint = "chmod 600 it; a mounted secret takes a mode: 0400 or 0440 (Kubernetes: defaultMode)"
+            self.add(SHARED_FILE, "other users of this machine may read or change this file", path, hint)
         return file
 
     def url(self, text: str | None, path: KeyPath, spec: TargetSpec, chosen: bool) -> str:

@@ -179,14 +179,33 @@ def test_a_number_like_secret_stays_text_and_never_shows(tmp_path: Path) -> None
     assert credentials.client_secret == Secret("0123")
 
 
-def test_a_secret_may_come_from_a_file_and_others_reading_it_is_a_note(tmp_path: Path) -> None:
+@pytest.mark.parametrize("mode", [0o600, 0o400, 0o440])
+def test_a_secret_may_come_from_a_file(tmp_path: Path, mode: int) -> None:
     secret = tmp_path / "secret"
     secret.write_text("0123\n")
-    os.chmod(secret, 0o644)
+    os.chmod(secret, mode)
     project = load(tmp_path, auth("flow: client_credentials, client_id: x, client_secret_path: secret"))
     credentials = project.org("crm").credentials
     assert credentials and credentials.client_secret == Secret("0123")
-    assert [note.code for note in project.notes] == ["DB122"]
+    assert project.notes == ()
+
+
+@pytest.mark.parametrize("mode", [0o644, 0o604, 0o444, 0o620, 0o777])
+@pytest.mark.parametrize("flow", ["client_credentials", "access_token", "jwt"])
+def test_a_secret_in_a_file_that_others_may_read_or_change_is_refused(tmp_path: Path, mode: int, flow: str) -> None:
+    keys = {
+        "client_credentials": "client_id: x, client_secret_path: secret",
+        "access_token": "instance_url: https://acme.my.salesforce.com, access_token_path: secret",
+        "jwt": "client_id: x, username: u, private_key_path: secret",
+    }
+    secret = tmp_path / "secret"
+    secret.write_text("hunter2\n")
+    os.chmod(secret, mode)
+    text = auth(f"flow: {flow}, {keys[flow]}")
+    with pytest.raises(ConfigError, match="DB124") as raised:
+        load(tmp_path, text)
+    assert "chmod 600" in told(raised.value) and "hunter2" not in told(raised.value)
+    assert load(tmp_path, text, offline=True).notes == (), "offline no file of a destination is looked at"
 
 
 def test_a_rendered_value_is_not_rendered_again(tmp_path: Path) -> None:

@@ -55,7 +55,7 @@ class Console:
     def answer(self, lines: Iterable[str]) -> None:
         """What was asked for, as text."""
         if not self.as_json:
-            sys.stdout.write("".join(f"{line}\n" for line in lines))
+            sys.stdout.write("".join(f"{_printable(line)}\n" for line in lines))
 
     def document(self, content: dict[str, Any]) -> None:
         """What was asked for, as the one JSON document."""
@@ -91,9 +91,14 @@ class Console:
 
     def _formatted(self, level: str, line: str) -> str:
         if self.log_format != "json":
-            return line
+            return _printable(line)
         moment = time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime())
         return json.dumps({"info": {"level": level, "msg": line, "ts": moment}})
+
+
+def _printable(line: str) -> str:
+    """Without what a terminal would obey: a key, a model's name or Salesforce's words may hold an escape sequence."""
+    return line if line.isprintable() else "".join(c if c.isprintable() or c == "\n" else " " for c in line)
 
 
 def worst(codes: Iterable[int]) -> int:

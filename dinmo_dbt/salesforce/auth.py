@@ -15,9 +15,9 @@ from collections.abc import Callable
 from typing import Any
 from urllib.parse import urlsplit
 
-from dinmo_dbt.errors import AuthError
+from dinmo_dbt.errors import AuthError, DestinationError
 from dinmo_dbt.project import Credentials, Org, Secret
-from dinmo_dbt.salesforce.client import API_VERSION, Client, Login
+from dinmo_dbt.salesforce.client import API_VERSION, Client, Login, without_frames
 from dinmo_dbt.salesforce.hosts import checked_url
 
 # Salesforce refuses an assertion that expires more than three minutes ahead (Help, "OAuth 2.0 JWT Bearer Flow").
@@ -33,15 +33,21 @@ def log_in_to(org: Org, now: Callable[[], float]) -> Callable[[Client], Login]:
     first = True
 
     def log_in(client: Client) -> Login:
+        try:
+            return checked(client)
+        except DestinationError as error:
+            raise without_frames(error) from None
+
+    def checked(client: Client) -> Login:
         nonlocal first
         if credentials.flow == "access_token":
             if not first:
                 raise AuthError(
                     "DB604", "the access token has expired, and this flow can't renew it", hint="get a new token"
                 )
-            login = _with_token(client, credentials)
+            login = _with_token(client, credentials, org.allowed_hosts)
         else:
-            login = _by_oauth(client, credentials, now)
+            login = _by_oauth(client, credentials, now, org.allowed_hosts)
         first = False
         pin = org.organization_id
         if pin is not None and pin[:15] != login.organization_id[:15]:
@@ -88,8 +94,10 @@ def jwt_audience(login_url: str) -> str:
     return "https://test.salesforce.com" if is_test else "https://login.salesforce.com"
 
 
-def _by_oauth(client: Client, credentials: Credentials, now: Callable[[], float]) -> Login:
-    login_url = checked_url(credentials.login_url)
+def _by_oauth(
+    client: Client, credentials: Credentials, now: Callable[[], float], allowed_hosts: tuple[str, ...]
+) -> Login:
+    login_url = checked_url(credentials.login_url, allowed_hosts=allowed_hosts)
     headers: dict[str, str] = {}
     if credentials.flow == "jwt":
         assertion = _assertion(credentials, login_url, now())
@@ -118,7 +126,7 @@ def _by_oauth(client: Client, credentials: Credentials, now: Callable[[], float]
     token, instance_url = content.get("access_token"), content.get("instance_url")
     if not isinstance(token, str) or not isinstance(instance_url, str) or not _TOKEN.fullmatch(token):
         raise AuthError("DB601", "the login server's reply holds no usable token")
-    instance_url = checked_url(instance_url, like=login_url)
+    instance_url = checked_url(instance_url, like=login_url, allowed_hosts=allowed_hosts)
     organization_id = _org_of_identity(content.get("id"))
     login = Login(instance_url, Secret(token), organization_id, credentials.username)
     return login if organization_id else _identified(client, login)
@@ -127,12 +135,13 @@ def _by_oauth(client: Client, credentials: Credentials, now: Callable[[], float]
 _TOKEN = re.compile(r"[\x21-\x7e]{1,10000}")
 
 
-def _with_token(client: Client, credentials: Credentials) -> Login:
+def _with_token(client: Client, credentials: Credentials, allowed_hosts: tuple[str, ...]) -> Login:
     assert credentials.access_token is not None
     token = credentials.access_token.reveal().strip()
     if not _TOKEN.fullmatch(token):
         raise AuthError("DB601", "the access token is empty or holds characters that no token has")
-    return _identified(client, Login(checked_url(credentials.instance_url), Secret(token), "", credentials.username))
+    instance_url = checked_url(credentials.instance_url, allowed_hosts=allowed_hosts)
+    return _identified(client, Login(instance_url, Secret(token), "", credentials.username))
 
 
 def _identified(client: Client, login: Login) -> Login:

@@ -200,8 +200,8 @@ class Client:
         if doubt and request.effect.acts:
             raise OutcomeUnknown(
                 "DB608", f"{_name(request)}: no whole reply came ({doubt}); it may have been applied"
-            ) from error
-        raise error
+            ) from without_frames(error)
+        raise without_frames(error)
 
     def post_form(self, url: str, form: Mapping[str, str], headers: Mapping[str, str]) -> tuple[int, Any]:
         """A login call: status and JSON (None if the body isn't). Repeating it gives another token, no harm.
@@ -213,8 +213,11 @@ class Client:
 
     def get_as(self, login: Login, path: str) -> tuple[int, Any]:
         """A read during login, under the token just given: status and JSON (None if the body isn't)."""
-        headers = {"Authorization": f"Bearer {login.token.reveal()}"}
-        return self._ask("GET", _url(login.instance_url, Request("GET", path)), headers, None)
+        url = _url(login.instance_url, Request("GET", path))
+        try:
+            return self._ask("GET", url, {"Authorization": f"Bearer {login.token.reveal()}"}, None)
+        except DestinationError as error:
+            raise without_frames(error) from None
 
     def _ask(self, method: str, url: str, headers: Mapping[str, str], body: bytes | None) -> tuple[int, Any]:
         """One call of the login: repeated on faults, any other answer is the caller's to judge."""
@@ -325,6 +328,12 @@ class Client:
         self._sleep(backoff if after_s is None else min(after_s, RETRY_AFTER_MAX_S) + backoff)
 
 
+def without_frames(error: DestinationError) -> DestinationError:
+    """The error without the frames it came through: their variables hold secrets, which crash reporters would send."""
+    error.__suppress_context__ = True
+    return error.with_traceback(None)
+
+
 def _plain_session(trust_env: bool) -> requests.Session:
     """A session that repeats nothing by itself: `Client.call` decides what is sent again, and counts it."""
     # urllib3 logs every URL at DEBUG, and a query's URL holds row values.
@@ -355,7 +364,10 @@ class _ReadingSession(requests.Session):
         assert method == "GET", "simple-salesforce only reads here"
         parts = urlsplit(str(url))
         query = parts.query or urlencode(options.get("params") or {})
-        reply = self._client.call(Request("GET", parts.path + ("?" + query if query else "")))
+        request = Request(
+            "GET", parts.path + ("?" + query if query else ""), is_whole=lambda json: isinstance(json, dict)
+        )
+        reply = self._client.call(request)
         response = requests.Response()
         response.status_code = reply.status
         response.headers.update(reply.headers)

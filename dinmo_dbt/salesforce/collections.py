@@ -62,7 +62,7 @@ def read(
 
 def _request(batch: Batch, schema: ObjectSchema) -> Request:
     count = batch.rows.num_rows
-    whole = _is_list_of(count)
+    whole = _is_outcome_of(count)
     if batch.operation is Operation.DELETE:
         ids = ",".join(checked_id(text) for text in batch.rows.column("Id").to_pylist())
         params = {"ids": ids, "allOrNone": "false"}
@@ -88,21 +88,37 @@ def _is_list_of(count: int) -> Any:
     return is_whole
 
 
-def _result(item: dict[str, Any] | None, batch: Batch) -> tuple[str | bool | None, ...]:
-    item = item or {}
+def _is_outcome_of(count: int) -> Any:
+    """An item a row, each with its verdict: anything else says nothing about the rows."""
+
+    def is_whole(content: object) -> bool:
+        return (
+            isinstance(content, list)
+            and len(content) == count
+            and all(isinstance(item, dict) and isinstance(item.get("success"), bool) for item in content)
+        )
+
+    return is_whole
+
+
+def _result(item: dict[str, Any], batch: Batch) -> tuple[str | bool | None, ...]:
     record_id = item.get("id")
     record_id = record_id if isinstance(record_id, str) else None
     if item.get("success") is True:
         created = item.get("created", batch.operation is Operation.INSERT)
         return (Fate.SUCCEEDED.value, record_id, bool(created), None, None, None)
-    errors = [error for error in item.get("errors") or () if isinstance(error, dict)]
+    errors = [error for error in _list(item.get("errors")) if isinstance(error, dict)]
     codes = [str(error.get("statusCode") or error.get("errorCode") or "UNKNOWN_EXCEPTION") for error in errors]
     if batch.operation is Operation.DELETE and codes == ["ENTITY_IS_DELETED"]:
         return (Fate.SUCCEEDED.value, record_id, False, None, None, None)
     message = "; ".join(str(error.get("message") or "") for error in errors)
-    names = ",".join(dict.fromkeys(str(name) for error in errors for name in error.get("fields") or ()))
+    names = ",".join(dict.fromkeys(str(name) for error in errors for name in _list(error.get("fields"))))
     code = codes[0] if codes else "UNKNOWN_EXCEPTION"
     return (Fate.REJECTED.value, record_id, None, code, message, names or None)
+
+
+def _list(value: object) -> list[Any]:
+    return value if isinstance(value, list) else []
 
 
 def _table(rows: list[tuple[Any, ...]]) -> pa.Table:

@@ -35,8 +35,8 @@ def parse(content: Any) -> ObjectSchema:
     try:
         fields = {entry["name"]: _field(entry) for entry in content["fields"]}
         return ObjectSchema(
-            name=content["name"],
-            label=content["label"],
+            name=_text(content["name"]),
+            label=_text(content["label"]),
             key_prefix=content.get("keyPrefix"),
             createable=bool(content["createable"]),
             updateable=bool(content["updateable"]),
@@ -44,19 +44,19 @@ def parse(content: Any) -> ObjectSchema:
             custom=bool(content["custom"]),
             fields=fields,
         )
-    except (KeyError, TypeError, AttributeError) as fault:
+    except (KeyError, TypeError, AttributeError, ValueError, OverflowError) as fault:
         raise NotApplied("DB302", f"describe has an unknown form ({type(fault).__name__})") from None
 
 
 def _field(entry: dict[str, Any]) -> Field:
     return Field(
-        name=entry["name"],
-        label=entry.get("label") or entry["name"],
-        type=entry["type"],
-        length=entry.get("length") or 0,
-        precision=entry.get("precision") or 0,
-        scale=entry.get("scale") or 0,
-        digits=entry.get("digits") or 0,
+        name=_text(entry["name"]),
+        label=_text(entry.get("label") or entry["name"]),
+        type=_text(entry["type"]),
+        length=int(entry.get("length") or 0),
+        precision=int(entry.get("precision") or 0),
+        scale=int(entry.get("scale") or 0),
+        digits=int(entry.get("digits") or 0),
         createable=bool(entry.get("createable")),
         updateable=bool(entry.get("updateable")),
         nillable=bool(entry.get("nillable")),
@@ -66,8 +66,8 @@ def _field(entry: dict[str, Any]) -> Field:
         unique=bool(entry.get("unique")),
         case_sensitive=bool(entry.get("caseSensitive")),
         restricted_picklist=bool(entry.get("restrictedPicklist")),
-        picklist=tuple(value["value"] for value in entry.get("picklistValues") or () if value.get("active")),
-        reference_to=tuple(entry.get("referenceTo") or ()),
+        picklist=tuple(_text(value["value"]) for value in entry.get("picklistValues") or () if value.get("active")),
+        reference_to=tuple(_text(name) for name in entry.get("referenceTo") or ()),
         relationship_name=entry.get("relationshipName"),
         calculated=bool(entry.get("calculated")),
         auto_number=bool(entry.get("autoNumber")),
@@ -75,9 +75,16 @@ def _field(entry: dict[str, Any]) -> Field:
     )
 
 
+def _text(value: object) -> str:
+    if not isinstance(value, str):
+        raise TypeError
+    return value
+
+
 def _object_names(client: Client) -> list[str]:
     content = client.simple.restful("sobjects")
-    entries = content.get("sobjects", []) if content else []
+    entries = content.get("sobjects") if content else None
+    entries = entries if isinstance(entries, list) else []
     return [entry["name"] for entry in entries if isinstance(entry, dict) and isinstance(entry.get("name"), str)]
 
 

@@ -140,7 +140,8 @@ def _by_soql(client: Client, object_name: str, field: Field, wanted: pa.Array) -
         for page in query(client, head + ",".join(chunk) + ")"):
             for record in page:
                 value = record.get(field.name)
-                found.append(str(value).lower() if isinstance(value, bool) else value)
+                text = str(value).lower() if isinstance(value, bool) else value
+                found.append(text if isinstance(text, str) else None)
                 ids.append(record["Id"])
     return _table(pa.array(found, pa.utf8()), pa.array(ids, pa.utf8()), field)
 
@@ -200,5 +201,5 @@ def _is_query_page(content: object) -> bool:
         isinstance(content, dict)
         and isinstance(content.get("records"), list)
         and isinstance(content.get("done"), bool)
-        and all(isinstance(record, dict) for record in content["records"])
+        and all(isinstance(record, dict) and isinstance(record.get("Id"), str) for record in content["records"])
     )

@@ -18,7 +18,7 @@ from hypothesis import strategies as st
 
 from dinmo_dbt.destination import Api, Batch, Field, Operation, PayloadColumn
 from dinmo_dbt.errors import AuthError, DestinationError, LimitReached, NotApplied, OutcomeUnknown
-from dinmo_dbt.project import Credentials, Org, Secret
+from dinmo_dbt.project import Credentials, Org, Secret, url_problem
 from dinmo_dbt.salesforce import client as door
 from dinmo_dbt.salesforce import connect, hosts
 from dinmo_dbt.salesforce.errors import SalesforceRefusal
@@ -424,25 +424,52 @@ def test_a_name_that_is_none_never_reaches_a_query(server, destination, name):
     "url",
     [
         "https://evil-salesforce.com",
+        "https://evilmy.salesforce.com",
+        "https://my.salesforce.com.evil.io",
         "https://salesforce.com.evil.io",
         "https://acme.my.salesforce.com@evil.io",
+        "https://@acme.my.salesforce.com",
         "https://user:pw@acme.my.salesforce.com",
+        "https://evil.io\\.my.salesforce.com",
+        "https://evil.io#.my.salesforce.com",
+        "https://evil.io?.my.salesforce.com",
         "http://acme.my.salesforce.com",
+        "http://login.salesforce.com",
         "https://acme.my.salesforce.com:8443",
         "https://acme.my.salesforce.com.",
-        "https://169.254.169.254",
-        "https://2130706433",
-        "https://salesforce.com",
+        "https://acme.my\u3002salesforce.com",
+        "https://acme\uff0emy.salesforce.com",
+        "https://acme.my.salesforce\u2024com",
         "https://аcme.my.salesforce.com",
+        "https://xn--cme-5cd.my.salesforce.com.evil.io",
+        "https://169.254.169.254",
+        "https://127.0.0.2",
+        "https://127.1",
+        "https://0.0.0.0",
+        "https://2130706433",
+        "http://0x7f.1",
         "https://[::ffff:10.0.0.1]",
+        "https://[::ffff:127.0.0.1]",
+        "https://[fe80::1%25eth0]",
+        "https://salesforce.com",
+        "https://my.salesforce.com",
+        "https://localhost.evil.io",
+        "https://acme.net",
         "ftp://localhost",
+        "file:///etc/passwd",
+        "//acme.my.salesforce.com",
+        "acme.my.salesforce.com",
+        "javascript:alert(1)",
         "",
+        "https://",
         "https://[",
+        "https://acme.my.salesforce.com:99999",
     ],
 )
 def test_no_secret_goes_to_a_host_that_is_not_salesforce(url):
     with pytest.raises(AuthError, match="DB603"):
-        hosts.checked_url(url)
+        hosts.checked_url(url, allowed_hosts=("*.acme.net",))
+    assert url_problem(url, ("*.acme.net",)), "and dinmo.yml refuses it as well"
 
 
 @pytest.mark.parametrize(
@@ -459,6 +486,12 @@ def test_no_secret_goes_to_a_host_that_is_not_salesforce(url):
 )
 def test_salesforce_and_loopback_hosts_are_taken(url, origin):
     assert hosts.checked_url(url) == origin
+
+
+def test_a_host_that_dinmo_yml_allows_is_taken_at_login_too():
+    for url in ("https://proxy.acme.net", "https://sf.acme.io"):
+        assert url_problem(url, ("*.acme.net", "sf.acme.io")) == ""
+        assert hosts.checked_url(url, allowed_hosts=("*.acme.net", "sf.acme.io")) == url
 
 
 def test_a_local_org_may_not_name_a_real_one_nor_the_reverse():
