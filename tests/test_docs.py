@@ -163,18 +163,18 @@ def test_the_yaml_of_the_readme_is_accepted(tmp_path: Path) -> None:
 
 
 def test_the_state_page_knows_every_table_and_column() -> None:
-    from dinmo_dbt.state import local, snapshot
+    from dinmo_dbt.state import journal, snapshot, store
     from dinmo_dbt.sync import BatchState
 
     page = (ROOT / "docs/state.md").read_text(encoding="utf-8")
-    for table in re.findall(r"CREATE TABLE (\w+)", local._SCHEMA):
+    for table in store.TABLES:
         assert f"| `{table}` |" in page
     for column in snapshot.DELTA.names:
         assert f"| `{column}` |" in page
     for state in BatchState:
         assert f"`{state.value}`" in page
-    assert f"last {local.RUNS_KEPT} runs" in page
-    assert f"more than {local.DELTAS_MAX} of them" in page
+    assert f"last {store.RUNS_KEPT} runs" in page
+    assert f"more than {journal.DELTAS_MAX} of them" in page
 
 
 def test_the_picture_is_shortened_and_the_same_every_time() -> None:

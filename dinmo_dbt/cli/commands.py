@@ -34,10 +34,11 @@ def app() -> typer.Typer:
     root.command("retry")(options.of_project(retrying.retry))
     root.command("demo")(demonstration.demo)
 
-    state = _group("Show, forget or move what Salesforce last acknowledged.")
+    state = _group("Show, forget, move or unlock what Salesforce last acknowledged.")
     state.command("show")(options.of_project(states.show, choosing=False))
     state.command("reset")(options.of_project(states.reset))
     state.command("move")(options.of_project(states.move, choosing=False))
+    state.command("unlock")(options.of_project(states.unlock, choosing=False))
     root.add_typer(state, name="state")
 
     emulator = _group("Serve a Salesforce org on localhost, or reset it.")

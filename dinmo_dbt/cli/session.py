@@ -228,9 +228,9 @@ class Session:
 
     @cached_property
     def state(self) -> LocalState:
-        from dinmo_dbt.state import LocalState
+        from dinmo_dbt.state import LocalState, Marks
 
-        return LocalState(self.project.state_location, self.clock)
+        return LocalState(self.project.state_location, self.clock, Marks(_user_state_folder()))
 
     @cached_property
     def scratch(self) -> Path:
@@ -288,6 +288,16 @@ class Session:
 
 def _from_environment(name: str) -> str | None:
     return os.environ.get(f"DBT_ENGINE_{name}") or os.environ.get(f"DBT_{name}")
+
+
+def _user_state_folder() -> Path | None:
+    """Where this user's programs keep what outlives a project's folder (XDG Base Directory); None without a home."""
+    given = os.environ.get("XDG_STATE_HOME", "")
+    try:
+        base = Path(given) if Path(given).is_absolute() else Path.home() / ".local" / "state"
+    except RuntimeError:
+        return None
+    return base / "dinmo-dbt"
 
 
 def is_terminal() -> bool:

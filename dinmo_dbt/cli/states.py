@@ -1,9 +1,9 @@
-"""state show, reset and move."""
+"""state show, reset, move and unlock."""
 
 from __future__ import annotations
 
 import dataclasses
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
@@ -13,6 +13,9 @@ from dinmo_dbt.cli.options import Flags
 from dinmo_dbt.cli.session import Session
 from dinmo_dbt.errors import UsageError
 
+if TYPE_CHECKING:
+    from dinmo_dbt.state.lease import Held
+
 
 def show(
     flags: Flags,
@@ -20,7 +23,8 @@ def show(
 ) -> None:
     """Show what is known per org and activation.
 
-    Rows that Salesforce acknowledged, rows that left the segment, wait or are in flight, serial and size.
+    Rows that Salesforce acknowledged, rows that left the segment, wait or are in flight, serial, the earlier serials
+    that are kept, size, and who holds it now.
 
     \b
     Examples:
@@ -31,8 +35,8 @@ def show(
 
     console = Console(as_json)
     with Session(flags, console, offline=True) as session:
-        known = session.state.known()
-        lines = [f"state in {session.state.location}"]
+        known, lineage = session.state.known(), session.state.known_lineage()
+        lines = [f"state in {session.state.location}" + (f", lineage {lineage[:8]}" if lineage else "")]
         for state in known:
             parts = [f"{state.rows:,} rows", f"serial {state.serial}", _size(state.bytes)]
             parts += [
@@ -41,10 +45,19 @@ def show(
                 if n
             ]
             lines.append(f"  org {state.org_id}  {state.name} -> {state.object}: {', '.join(parts)}")
+            if state.kept_serials:
+                lines.append(f"      kept: serial {', '.join(map(str, state.kept_serials))}")
+            if state.held_by:
+                lines.append(f"      held by {state.held_by}")
+            if state.problem:
+                lines.append(f"      its rows can't be read: {state.problem}")
         console.answer(lines if known else [*lines, "  none yet"])
         console.document(
             render.document(
-                "state show", location=str(session.state.location), states=[dataclasses.asdict(s) for s in known]
+                "state show",
+                location=str(session.state.location),
+                lineage=lineage,
+                states=[dataclasses.asdict(s) for s in known],
             )
         )
 
@@ -58,16 +71,21 @@ def reset(
     names: Annotated[list[str] | None, typer.Argument(metavar="[ACTIVATION]...", help="Activations to forget.")] = None,
     everything: Annotated[bool, typer.Option("--all", help="Every activation of every org.")] = False,
     org: Annotated[str | None, typer.Option("--org", help="Only in this org (18 characters).")] = None,
+    to_serial: Annotated[
+        int | None, typer.Option("--to-serial", min=0, help="Go back to a kept serial (state show) instead.")
+    ] = None,
     as_json: options.Json = False,
 ) -> None:
-    """Forget what was acknowledged, for a new first sync.
+    """Forget what was acknowledged, for a new first sync, or go back to an earlier state of it.
 
-    Nothing changes in Salesforce.
+    Nothing changes in Salesforce. What was acknowledged since a serial that is gone back to is sent again; an insert
+    activation can't go back, because its rows would be inserted again.
 
     \b
     Examples:
       dinmo-dbt state reset customers_to_crm
       dinmo-dbt state reset customers_to_crm --org 00D5g000001AbCdEAK
+      dinmo-dbt state reset customers_to_crm --to-serial 41
     """
     from dinmo_dbt import render
 
@@ -85,6 +103,13 @@ def reset(
                 "DB808", f"no state for {', '.join(sorted(unknown))}", hint="dinmo-dbt state show lists them"
             )
         chosen = [s for s in known if (everything or s.name in wanted) and org in (None, s.org_id)]
+        if to_serial is not None:
+            if len(chosen) != 1:
+                raise UsageError("DB807", "--to-serial is for one activation in one org", hint="name it, and its --org")
+            session.state.go_back(chosen[0].org_id, chosen[0].name, to_serial)
+            console.answer([f"{chosen[0].name} in org {chosen[0].org_id} is what it was at serial {to_serial}"])
+            console.document(render.document("state reset", reset=[], to_serial=to_serial))
+            return
         for state in chosen:
             session.state.reset(state.org_id, state.name)
         console.answer([f"forgot {s.name} in org {s.org_id}: {s.rows:,} rows" for s in chosen] or ["nothing to forget"])
@@ -114,3 +139,60 @@ def move(
             session.state.move(org_id, old, new)
         console.answer([f"{old} is now {new} in org {org_id}" for org_id in orgs])
         console.document(render.document("state move", old=old, new=new, orgs=orgs))
+
+
+def unlock(
+    flags: Flags,
+    name: Annotated[str, typer.Argument(metavar="ACTIVATION", help="The activation whose state is held.")],
+    yes: Annotated[bool, typer.Option("--yes", help="Do it.")] = False,
+    org: Annotated[str | None, typer.Option("--org", help="Only in this org (18 characters).")] = None,
+    as_json: options.Json = False,
+) -> None:
+    """Show who holds an activation's state, and with --yes take it from them.
+
+    A run that ends, however it ends, gives its state back by itself. This is for one that hangs, is paused, or was
+    lost with its machine. It can't write any more from then on. What it was sending is settled by the next run: jobs
+    that were not closed are aborted, those that run are waited for. Exit 5 if somebody holds it and --yes is not given.
+
+    \b
+    Examples:
+      dinmo-dbt state unlock customers_to_crm          who holds it, and what would be done
+      dinmo-dbt state unlock customers_to_crm --yes
+    """
+    from dinmo_dbt import render
+
+    console = Console(as_json)
+    with Session(flags, console, offline=True) as session:
+        found = [held for held in session.state.held(name) if org in (None, held.org_id)]
+        for held in found:
+            console.answer(_held_lines(held, render.count(held.in_flight, "row"), done=yes))
+            if yes:
+                session.state.unlock(held)
+        if not found:
+            console.answer([f"nobody holds {name}"])
+        told = [{**dataclasses.asdict(held), "lives": held.holder.lives} for held in found]
+        console.document(render.document("state unlock", unlocked=yes, held=told))
+    if found and not yes:
+        raise typer.Exit(5)
+
+
+_LIVES = {
+    True: "is still there",
+    False: "is gone",
+    None: "is another host's: from here it can't be told whether it is still there",
+}
+
+
+def _held_lines(held: Held, in_flight: str, *, done: bool) -> list[str]:
+    from dinmo_dbt.state.lease import moment
+
+    until = f"{'ran out at' if held.overdue else 'lasts until'} {moment(held.until)}"
+    return [
+        f"{held.name} in org {held.org_id} is held by {held.holder}",
+        f"  lock {held.holder.lock_id}, epoch {held.epoch}; its lease {until}",
+        f"  that process {_LIVES[held.holder.lives]}",
+        f"  {'unlocked' if done else 'to unlock it'}: the epoch moves on to {held.epoch + 1}, and that process can't "
+        "write any more; it finds out at its next step, and ends",
+        f"  {in_flight} of it in flight: the next run aborts jobs that were not closed, and waits for those that were",
+        *([] if done else [f"  do it: dinmo-dbt state unlock {held.name} --yes"]),
+    ]

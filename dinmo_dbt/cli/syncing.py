@@ -476,7 +476,7 @@ def _run_activation(session: Session, activation: Activation, ceilings: Ceilings
     destination = session.destination(activation.destination)
     calls_before = destination.calls
     run = SyncRun(_run_id(session.clock.now()), session.clock.now())
-    with session.state.locked(destination.org_id, activation) as state, _spool(session) as spool:
+    with session.state.locked(destination.org_id, activation, run.run_id) as state, _spool(session) as spool:
         if not state.exists and state.other_orgs:
             session.console.say(f"          first sync to org {destination.org_id}; state of other orgs is not used")
         detail: dict[str, Any] = {"mode": activation.mode.value, "object": activation.object, "model": activation.model}
@@ -486,7 +486,8 @@ def _run_activation(session: Session, activation: Activation, ceilings: Ceilings
             with progress(activation.name, enabled=not session.console.quiet) as shown:
                 recover(destination, state, session.clock, run=run, progress=shown)
                 state.reload()
-                drawn = _draw(session, activation, state, spool, ceilings)
+                with state.kept():
+                    drawn = _draw(session, activation, state, spool, ceilings)
                 for note in drawn.notes:
                     session.console.say(f"          note: {note}")
                 shown.planned(drawn.counts.planned)

@@ -7,8 +7,9 @@ from __future__ import annotations
 
 import json
 import re
+import threading
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import asdict
 from pathlib import PurePosixPath
 from typing import TYPE_CHECKING, Any
@@ -263,6 +264,25 @@ class ActivationState:
         if not ours:
             raise taken_over(self.activation.name, self.where)
         self._held_at = now
+
+    @contextmanager
+    def kept(self) -> Iterator[None]:
+        """While we only wait, for a warehouse say: the lease is renewed beside it. The next write tells if it was lost
+        all the same."""
+        done = threading.Event()
+
+        def renew() -> None:
+            while not done.wait(RENEW_S):
+                with suppress(StateError):
+                    self.hold()
+
+        thread = threading.Thread(target=renew, name="lease", daemon=True)
+        thread.start()
+        try:
+            yield
+        finally:
+            done.set()
+            thread.join()
 
     @contextmanager
     def _transaction(self) -> Iterator[Connection]:

@@ -230,6 +230,12 @@ class Store(ABC):
         row = connection.execute("SELECT value FROM meta WHERE key = 'lineage'").fetchone()
         return str(row["value"]) if row else ""
 
+    def known_lineage(self) -> str | None:
+        if not self.exists():
+            return None
+        with self.connection(writing=False) as connection:
+            return self.lineage(connection)
+
     def known(self) -> list[Known]:
         """Every activation's state, by org and name."""
         if not self.exists():
@@ -263,7 +269,7 @@ class Store(ABC):
             _in_flight(connection, own),
             sum(file.bytes for file in files),
             tuple(pointer["serial"] for pointer in json.loads(row["previous"])),
-            str(held.holder) if held else None,
+            f"{held.holder}{' (gone)' if held.holder.lives is False else ''}" if held else None,
             problem,
         )
 

@@ -13,6 +13,7 @@ import os
 import signal
 import subprocess
 import sys
+import tempfile
 import threading
 import time
 from collections.abc import Iterator, Sequence
@@ -146,7 +147,8 @@ def write_project(root: Path) -> None:
 def environment() -> dict[str, str]:
     """Ours, without what would change the meaning of a command."""
     kept = {name: value for name, value in os.environ.items() if not name.startswith(("DBT_", "DINMO_"))}
-    return kept | {"DBT_SEND_ANONYMOUS_USAGE_STATS": "false", "NO_COLOR": "1"}
+    marks = str(Path(tempfile.gettempdir()) / f"dinmo-tests-{os.getuid()}")
+    return kept | {"DBT_SEND_ANONYMOUS_USAGE_STATS": "false", "NO_COLOR": "1", "XDG_STATE_HOME": marks}
 
 
 def dbt(root: Path, *arguments: str) -> subprocess.CompletedProcess[str]:
