@@ -46,8 +46,8 @@ def test_a_run_keeps_what_it_overwrites_and_names_what_it_creates(name, tmp_path
     alike = {"7", "8"} if act.mode is Mode.INSERT else set()  # nothing tells which of the two records is whose
     assert {None if kept[key]["record_id"] is None else "" for key in alike} <= {None}
     assert told - {None} == (made if not alike else made & told)
-    (file,) = (world.folder / "images").rglob(f"{run.run_id}.parquet")
-    assert stat.S_IMODE(file.stat().st_mode) == 0o600
+    files = list((world.folder / "images").rglob(f"{run.run_id}-*.parquet"))
+    assert files and {stat.S_IMODE(file.stat().st_mode) for file in files} == {0o600}
 
 
 @pytest.mark.parametrize("name", list(KEEPING))
@@ -131,9 +131,10 @@ def test_images_of_the_latest_runs_are_kept_and_go_with_the_state(tmp_path, monk
     world = prepared(tmp_path / "s", act)
     for number in range(4):
         world.sync(act, Model.of([{**BEFORE[0], "a": f"x{number}"}, *BEFORE[1:]]))
-    (world.folder / "images" / world.org.org_id / act.name / ".run0005.parquet.ab.tmp").write_bytes(b"half")
+    (world.folder / "images" / world.org.org_id / act.name / ".run0005-0001.parquet.ab.tmp").write_bytes(b"half")
     world.sync(act, Model.of([{**BEFORE[0], "a": "x3"}, *BEFORE[1:]]))
-    assert [Path(name).name for name in world.files() if "images" in name] == ["run0004.parquet", "run0005.parquet"]
+    kept = [Path(name).name.rpartition("-")[0] for name in world.files() if "images" in name]
+    assert kept == ["run0004-0001", "run0005-0001"]
     world.state().move(world.org.org_id, act.name, "renamed")
     renamed = dataclasses.replace(act, name="renamed")
     assert rows(world, renamed, "run0005")["1"]["before:A__c"] == "x2"
@@ -145,13 +146,17 @@ def test_images_of_the_latest_runs_are_kept_and_go_with_the_state(tmp_path, monk
 def test_a_damaged_image_is_refused_by_name(tmp_path):
     act = KEEPING["upsert by collections"]
     world = prepared(tmp_path / "s", act)
-    (file,) = (world.folder / "images").rglob("run0001.parquet")
-    content = bytearray(file.read_bytes())
-    content[len(content) // 3] ^= 1
-    file.write_bytes(content)
+    (file,) = (world.folder / "images").rglob("run0001-0001-*.parquet")
+    whole = file.read_bytes()
+    for at in range(0, len(whole), 97):
+        bent = whole[:at] + bytes([whole[at] ^ 1]) + whole[at + 1 :]
+        file.write_bytes(bent)
+        with pytest.raises(StateError, match="DB517"):
+            image(world, act, "run0001")
+        assert file.read_bytes() == bent
+    file.write_bytes(whole[:-1])
     with pytest.raises(StateError, match="DB517"):
         image(world, act, "run0001")
-    assert file.read_bytes() == content
 
 
 def test_nothing_is_kept_unless_it_is_asked_for(tmp_path):

@@ -1,7 +1,9 @@
-"""Before-images on disk: one Parquet file a run, written anew with each batch, whole before the batch is sent."""
+"""Before-images on disk: a Parquet file a batch of a run, whole before the batch is sent, and one a batch of what it
+made, once its results are read. Files are written once and never changed."""
 
 from __future__ import annotations
 
+import hashlib
 from pathlib import Path
 
 import pyarrow as pa
@@ -23,48 +25,70 @@ def image_place(org_id: str, name: str) -> str:
 
 def keep(files: Files, place: str, run_id: str, image: pa.Table) -> None:
     """Add the images of one batch to those of its run."""
-    earlier = load(files, place, run_id)
-    _write(files, place, run_id, image if earlier is None else images.joined(earlier, image))
+    _write(files, place, run_id, image)
 
 
 def note_created(files: Files, place: str, run_id: str, created: pa.Table) -> None:
-    """Note which rows made which records in the run's images; nothing if it keeps none."""
-    image = load(files, place, run_id)
-    if image is not None:
-        _write(files, place, run_id, images.with_created(image, created))
+    """Note which rows made which records; nothing if the run keeps no images."""
+    if _parts(files, place, run_id):
+        _write(files, place, run_id, created)
 
 
 def load(files: Files, place: str, run_id: str) -> pa.Table | None:
     """The images of a run (`images.IMAGE` and two columns a field); None if none are kept. StateError DB517 if they
     can't be read."""
-    name = f"{run_id}.parquet"
-    path = files.fetch(place, [name]) / name
-    if not path.exists():
-        return None
+    names = _parts(files, place, run_id)
+    folder = files.fetch(place, names)
+    image: pa.Table | None = None
+    for name in names:
+        part = _read(folder / name)
+        if "existed" not in part.column_names:
+            image = image if image is None else images.with_created(image, part)
+        else:
+            image = part if image is None else images.joined(image, part)
+    return image
+
+
+def expired(files: Files, place: str) -> list[str]:
+    """Images of runs beyond those that are kept, and what a killed run left half-written."""
+    names = files.names(place)
+    runs = sorted({_run_of(name) for name in names if not name.startswith(".")}, reverse=True)
+    return [name for name in names if name.startswith(".") or _run_of(name) in runs[RUNS_KEPT:]]
+
+
+def _parts(files: Files, place: str, run_id: str) -> list[str]:
+    return [name for name in files.names(place) if not name.startswith(".") and _run_of(name) == run_id]
+
+
+def _run_of(name: str) -> str:
+    return name.rsplit("-", 2)[0]
+
+
+def _write(files: Files, place: str, run_id: str, rows: pa.Table) -> None:
+    marked = rows.replace_schema_metadata({"dinmo_dbt.format": str(FORMAT)})
+    content = pa.BufferOutputStream()
+    pq.write_table(marked, content, compression="zstd")
+    content = content.getvalue()
+    name = f"{run_id}-{len(_parts(files, place, run_id)) + 1:04d}-{_digest(content)}.parquet"
+    files.put(place, name, lambda sink: sink.write(content))
+
+
+def _read(path: Path) -> pa.Table:
     try:
-        table = pq.read_table(path, page_checksum_verification=True)
+        content = pa.py_buffer(path.read_bytes())
+        if _digest(content) != path.stem.rpartition("-")[2]:
+            raise _damaged(path, "are damaged")
+        table = pq.read_table(pa.BufferReader(content))
     except (OSError, pa.ArrowException) as error:
         raise _damaged(path, "are damaged") from error
-    written = (table.schema.metadata or {}).get(b"dinmo_dbt.format", b"")
-    if written != str(FORMAT).encode() or table.schema.names[: len(images.IMAGE)] != images.IMAGE.names:
+    if (table.schema.metadata or {}).get(b"dinmo_dbt.format", b"") != str(FORMAT).encode():
         raise _damaged(path, "are none of this version's")
     return table.replace_schema_metadata(None).combine_chunks()
 
 
-def expired(files: Files, place: str) -> list[str]:
-    """Images beyond those that are kept, and what a killed run left half-written."""
-    names = files.names(place)
-    whole = sorted((name for name in names if not name.startswith(".")), reverse=True)
-    return whole[RUNS_KEPT:] + [name for name in names if name.startswith(".")]
-
-
-def _write(files: Files, place: str, run_id: str, image: pa.Table) -> None:
-    marked = image.replace_schema_metadata({"dinmo_dbt.format": str(FORMAT)})
-    files.put(
-        place,
-        f"{run_id}.parquet",
-        lambda sink: pq.write_table(marked, sink, compression="zstd", write_page_checksum=True),
-    )
+def _digest(content: pa.Buffer) -> str:
+    """In the file's name, so that a file that was changed is known by it."""
+    return hashlib.sha256(content).hexdigest()[:16]
 
 
 def _damaged(path: Path, why: str) -> StateError:
