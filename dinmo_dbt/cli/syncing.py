@@ -466,23 +466,15 @@ def _after(run: SyncRun) -> list[str]:
 
 def _run_activation(session: Session, activation: Activation, ceilings: Ceilings) -> SyncRun:
     """One activation from lock to history. Raises DinmoError when nothing could be sent."""
-    import pyarrow as pa
-
-    from dinmo_dbt import render
     from dinmo_dbt.cli.progress import progress
-    from dinmo_dbt.plan import LEFT_OUT
-    from dinmo_dbt.sync import SyncRun, execute, recover
+    from dinmo_dbt.sync import execute, recover
 
     destination = session.destination(activation.destination)
-    calls_before = destination.calls
-    run = SyncRun(_run_id(session.clock.now()), session.clock.now())
+    run = new_run(session)
     with session.state.locked(destination.org_id, activation, run.run_id) as state, _spool(session) as spool:
         if not state.exists and state.other_orgs:
             session.console.say(f"          first sync to org {destination.org_id}; state of other orgs is not used")
-        detail: dict[str, Any] = {"mode": activation.mode.value, "object": activation.object, "model": activation.model}
-        session.state.start_run(run.run_id, destination.org_id, activation.name, detail)
-        status = "failed"
-        try:
+        with recorded(session, activation, run, mode=activation.mode.value):
             with progress(activation.name, enabled=not session.console.quiet) as shown:
                 recover(destination, state, session.clock, run=run, progress=shown)
                 state.reload()
@@ -492,23 +484,44 @@ def _run_activation(session: Session, activation: Activation, ceilings: Ceilings
                     session.console.say(f"          note: {note}")
                 shown.planned(drawn.counts.planned)
                 execute(drawn, destination, state, session.clock, run=run, progress=shown)
-            status = run.status.value
-        except DinmoError as error:
-            status = "refused" if isinstance(error, Refused | StateError) else "failed"
-            run.problem = run.problem or error.problems[0]
-            raise
-        except BaseException:
-            status = "interrupted"
-            raise
-        finally:
-            tables = run.not_delivered or [LEFT_OUT.empty_table()]
-            detail = {**detail, **render.run_json(run), "api_calls": destination.calls - calls_before}
-            session.state.finish_run(run.run_id, status, detail, pa.concat_tables(tables))
     return run
 
 
-def _run_id(now: float) -> str:
-    return time.strftime("%Y%m%dT%H%M%S", time.gmtime(now)) + f"-{secrets.token_hex(3)}"
+def new_run(session: Session) -> SyncRun:
+    """A run that starts now."""
+    from dinmo_dbt.sync import SyncRun
+
+    now = session.clock.now()
+    return SyncRun(time.strftime("%Y%m%dT%H%M%S", time.gmtime(now)) + f"-{secrets.token_hex(3)}", now)
+
+
+@contextmanager
+def recorded(session: Session, activation: Activation, run: SyncRun, **detail: Any) -> Iterator[None]:
+    """The run in the history, from its start to its end, whichever that is; `detail` says what it is."""
+    import pyarrow as pa
+
+    from dinmo_dbt import render
+    from dinmo_dbt.plan import LEFT_OUT
+
+    destination = session.destination(activation.destination)
+    calls_before = destination.calls
+    detail = {**detail, "object": activation.object, "model": activation.model}
+    session.state.start_run(run.run_id, destination.org_id, activation.name, detail)
+    status = "failed"
+    try:
+        yield
+        status = run.status.value
+    except DinmoError as error:
+        status = "refused" if isinstance(error, Refused | StateError) else "failed"
+        run.problem = run.problem or error.problems[0]
+        raise
+    except BaseException:
+        status = "interrupted"
+        raise
+    finally:
+        tables = run.not_delivered or [LEFT_OUT.empty_table()]
+        detail = {**detail, **render.run_json(run), "api_calls": destination.calls - calls_before}
+        session.state.finish_run(run.run_id, status, detail, pa.concat_tables(tables))
 
 
 def _summary(report: _Report) -> str:
