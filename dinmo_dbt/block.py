@@ -276,8 +276,9 @@ class GuardsSpec(Strict):
 
     max_delete: Limit = Field(
         default=Ceiling(percent=Decimal(1)),
-        description="Most records one run may delete. In `mode: delete` an absolute number, always given.",
-        json_schema_extra={"default": "1%"} | LATER,
+        description="Most records one run may delete, or set by `on_removed`. In `mode: delete` an absolute number, "
+        "always given.",
+        json_schema_extra={"default": "1%"},
     )
     max_change: Limit = Field(
         default=Ceiling(percent=Decimal(50)),
@@ -393,8 +394,9 @@ class ActivationSpec(Strict):
     )
     on_removed: Annotated[RemovedSpec | str, PlainValidator(_on_removed), WithJsonSchema(_REMOVED_SCHEMA)] = Field(
         default="ignore",
-        description="A row left the segment: leave its record, delete it, or set fields on it.",
-        json_schema_extra=LATER,
+        description="A row left the segment: leave its record, delete it, or set fields on it (null empties one). Only "
+        "records that this activation created or adopted, and only rows that leave from then on; not with "
+        "`on_change: insert`.",
     )
     schedule: Schedule = Field(default="after_dbt", description="When it is due.", json_schema_extra=LATER)
     warnings: WarningsSpec = Field(

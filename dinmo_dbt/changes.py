@@ -19,6 +19,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from dinmo_dbt import values
+from dinmo_dbt.destination import Field
 from dinmo_dbt.mapping import Column, Mapping
 from dinmo_dbt.rowhash import Hashes, hash_columns
 
@@ -38,7 +39,7 @@ class Flag(IntEnum):
     CREATED = 1  # this activation created the record
     ADOPTED = 2  # taken over from before
     LEFT = 4  # the key is no longer in the segment
-    STALE = 8  # left, and its check hash is of a mapping that is no longer stored
+    STALE = 8  # its check hash says nothing: it is sent again once it is in the segment, by an insert never
     UNKNOWN = 16  # inserted, perhaps: the outcome can't be learned, so it is never sent again as it is
 
 
@@ -49,7 +50,7 @@ class Kind(IntEnum):
     CHANGED = 2
     REMAPPED = 3
     RETURNED = 4  # its key had left the segment
-    SAME = 5  # unchanged, sent again by --full
+    SAME = 5  # known and sent again: by --full, or because its check hash says nothing
     DROPPED = 6  # not to be sent after all: re-baselined, in flight, or set aside
 
 
@@ -112,8 +113,8 @@ class ChangeSet:
 
     `kind`, `position` (in the snapshot, -1 for none), `older` (which older mapping a remapped row agrees with, -1 for
     none), `kh`, `has_bulk_null` (a text equal to #N/A) and `width` (CSV bytes, never too few) run
-    parallel to the spool. `aside` has columns key, kh, why
-    (`Aside`), reason (`values.Reason`), column (its header) and code. `unchanged` includes the re-baselined rows.
+    parallel to the spool. `aside` has columns key, kh, why (`Aside`), reason (`values.Reason`), column (its header),
+    code and mh (`match_hash`). `unchanged` includes the re-baselined rows.
     `known_aside` are the rows of `aside` that the snapshot has, hashed perhaps under an older mapping.
     """
 
@@ -143,6 +144,7 @@ ASIDE = pa.schema(
         pa.field("reason", pa.uint8()),
         pa.field("column", pa.utf8()),
         pa.field("code", pa.utf8()),
+        pa.field("mh", pa.uint64()),
     ]
 )
 
@@ -150,6 +152,11 @@ ASIDE = pa.schema(
 def key_hash(keys: pa.Array) -> Hashes:
     """The 64-bit hash that sorts and finds a key."""
     return hash_columns([keys], seed=_KEY_SEED)
+
+
+def match_hash(matches: pa.Array, by: Field) -> Hashes:
+    """Match values as one number each, equal where Salesforce takes two for one; from the model or from Salesforce."""
+    return hash_columns([values.fold(values.echo_form(matches, by), by)], seed=_MATCH_SEED)
 
 
 def between(
@@ -320,15 +327,18 @@ class _Scan:
         doubtful = flags & Flag.UNKNOWN != 0
         if not self.inserting:  # looked up by its match and sent again, it does no harm
             unchanged &= ~doubtful
+        stale = unchanged & (flags & (Flag.LEFT | Flag.STALE) == Flag.STALE) & (not self.inserting)
+        held, waiting = self.held(kh, ck, (~unchanged | stale) & ~invalid)
+        unchanged &= ~held
         returned = unchanged & (flags & Flag.LEFT != 0)
-        self.note_unchanged(slot, ck, unchanged, returned)
+        again = returned | (stale & ~held)
+        self.note_unchanged(slot, ck, unchanged, returned, again)
         if self.inserting and doubtful.any():
             self.same_rows -= int(doubtful.sum())
             self.asides.append(_doubtful(key.filter(pa.array(doubtful)), kh[doubtful]))
-        held, waiting = self.held(kh, ck, ~unchanged & ~invalid)
         older = self.older_mapping(batch, key, kh, slot, found & ~same & ~invalid & ~held)
 
-        spooled = ~invalid & ~held & (~unchanged | returned | self.resend)
+        spooled = ~invalid & ~held & (~unchanged | again | self.resend)
         if self.inserting:
             spooled &= ~unchanged
         self.set_aside(key, kh, slot, found, canonical, held, waiting)
@@ -394,13 +404,18 @@ class _Scan:
         return flags
 
     def note_unchanged(
-        self, slot: Positions, ck: Hashes, unchanged: npt.NDArray[np.bool_], returned: npt.NDArray[np.bool_]
+        self,
+        slot: Positions,
+        ck: Hashes,
+        unchanged: npt.NDArray[np.bool_],
+        returned: npt.NDArray[np.bool_],
+        again: npt.NDArray[np.bool_],
     ) -> None:
         self.hit(slot[unchanged])
         if self.inserting and returned.any():
             self.baseline_positions.append(slot[returned])
             self.baseline_ck.append(ck[returned])
-        sent_again = returned if not self.resend else unchanged
+        sent_again = again if not self.resend else unchanged
         self.same_rows += int(unchanged.sum()) - (0 if self.inserting else int(sent_again.sum()))
 
     def hit(self, positions: Positions) -> None:
@@ -459,6 +474,10 @@ class _Scan:
         invalid = canonical.reason[rows] != 0
         column = headers.take(pa.array(np.where(invalid, canonical.culprit[rows] + 1, 0)))
         waiting = pa.array(which[rows], mask=invalid)
+        hashes = pa.nulls(len(rows), pa.uint64())
+        if (by := self.mapping.match) is not None:
+            matches = canonical.arrays[(by.source, by.header, by.keep_nulls)].take(taken)
+            hashes = pa.array(match_hash(matches, by.field), mask=pc.is_null(matches).to_numpy(zero_copy_only=False))
         self.asides.append(
             pa.table(
                 [
@@ -468,6 +487,7 @@ class _Scan:
                     pa.array(canonical.reason[rows]),
                     pc.if_else(pa.array(invalid), column, pa.scalar(None, pa.utf8())),
                     self.pending.codes.take(waiting),
+                    hashes,
                 ],
                 schema=ASIDE,
             )
@@ -582,6 +602,7 @@ class _Scan:
             quiet |= (kind == Kind.CHANGED) & ((flags & Flag.STALE != 0) | self.ignore_changes)
         else:
             kind[(position >= 0) & left & (kind != Kind.SAME)] = Kind.RETURNED
+            kind[(position >= 0) & ~left & (flags & Flag.STALE != 0)] = Kind.SAME
             for number, mapping in enumerate(self.older):
                 columns, constants = self.mapping.added_since(mapping)
                 if not columns and not constants:
@@ -669,7 +690,8 @@ def _doubtful(keys: pa.Array | pa.ChunkedArray, kh: Hashes | pa.ChunkedArray) ->
     """Rows set aside because their insert may have been made."""
     count = len(keys)
     why, reason = pa.repeat(pa.scalar(int(Aside.HELD), pa.uint8()), count), pa.repeat(pa.scalar(0, pa.uint8()), count)
-    columns = [keys, kh, why, reason, pa.nulls(count, pa.utf8()), pa.repeat(OUTCOME_UNKNOWN, count)]
+    nothing = (pa.nulls(count, pa.utf8()), pa.nulls(count, pa.uint64()))
+    columns = [keys, kh, why, reason, nothing[0], pa.repeat(OUTCOME_UNKNOWN, count), nothing[1]]
     return pa.table(columns, schema=ASIDE)
 
 

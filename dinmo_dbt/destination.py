@@ -138,7 +138,9 @@ class Batch:
 
     `rows`: payload columns named by their headers in canonical types, after `key` (utf8), `kh` and `ck` (uint64) and
     `flags` (uint8), which are the journal's and never travel.
-    Update and delete carry `Id`. `match` is the header of the external id for an upsert.
+    Update and delete carry `Id`. `match` is the header of the external id for an upsert. `record_id` (utf8, the
+    journal's too; not in every batch) is the record each key was known to have before.
+    `leavers`: the rows are keys that left the segment, and this is what `on_removed` does with their records.
     `reverts`: the rows undo what an earlier run wrote; `forget` (bool) says whose key is forgotten with its record.
     """
 
@@ -150,6 +152,7 @@ class Batch:
     match: str | None
     rows: pa.Table
     reverts: bool = False
+    leavers: bool = False
 
 
 # One row a batch row, in the batch's order. `code` is Salesforce's status code or ours; `fields` its comma-joined

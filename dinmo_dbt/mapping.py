@@ -67,12 +67,16 @@ class Constant:
 
 @dataclass(frozen=True)
 class Mapping:
-    """Key, match, columns (sorted by header) and constants of one activation, resolved against its object."""
+    """Key, match, columns (sorted by header) and constants of one activation, resolved against its object.
+
+    `removed` is what `on_removed: {set: ...}` writes; rows of the segment are not compared by it, so it is not stored.
+    """
 
     key: tuple[str, ...]
     match: Column | None
     columns: tuple[Column, ...]
     constants: tuple[Constant, ...] = ()
+    removed: tuple[Constant, ...] = ()
 
     def header(self) -> dict[str, Any]:
         """The stored form: JSON values, from which `from_header` gives a mapping with the same digest."""
@@ -155,12 +159,13 @@ class _Resolution:
         key = tuple(name for name in map(self.key_column, self.activation.key) if name)
         match = self.match_column()
         columns = [self.field_column(m.column, m.field, m.nulls == "keep") for m in self.activation.fields]
-        constants = [self.constant(name, value) for name, value in self.activation.constants]
+        constants = [self.constant(name, value, "constants") for name, value in self.activation.constants]
+        removed = [self.removed(name, value) for name, value in self.activation.on_removed_set]
         found = tuple(sorted((c for c in columns if c), key=lambda column: column.header))
         kept = tuple(sorted((c for c in constants if c), key=lambda constant: constant.header))
         self.required_fields(match, found, kept)
         self.unique_fields(found)
-        return None if self.problems else Mapping(key, match, found, kept)
+        return None if self.problems else Mapping(key, match, found, kept, tuple(c for c in removed if c))
 
     def problem(self, code: str, message: str, key: str, hint: str = "") -> None:
         where = f"{self.activation.meta_path}.{key}" if key else self.activation.meta_path
@@ -170,10 +175,11 @@ class _Resolution:
 
     def object_rights(self) -> None:
         name, mode = self.schema.name, self.activation.mode
+        removed = self.activation.on_removed
         rights = [
             (self.writes_new, self.schema.createable, "create"),
-            (self.writes_known, self.schema.updateable, "edit"),
-            (mode is Mode.DELETE, self.schema.deletable, "delete"),
+            (self.writes_known or removed == "set", self.schema.updateable, "edit"),
+            (mode is Mode.DELETE or removed == "delete", self.schema.deletable, "delete"),
         ]
         for needed, given, right in rights:
             if needed and not given:
@@ -300,13 +306,22 @@ class _Resolution:
         prefix = f"{type_name}:" if type_name else ""
         return f"{prefix}{lookup.relationship_name}.{field.name}", field, lookup
 
-    def constant(self, name: str, value: Any) -> Constant | None:
-        key = f"constants.{name}"
+    def removed(self, name: str, value: Any) -> Constant | None:
+        """A constant for records of rows that left: edited, whatever the mode, and empty if null."""
+        field = self.schema.field(name)
+        if value is None and field is not None and not field.nillable:
+            message = f"{self.schema.name}.{field.name} can't be emptied: it is required, or a checkbox"
+            self.problem("DB316", message, f"on_removed.set.{name}")
+            return None
+        return self.constant(name, value, "on_removed.set")
+
+    def constant(self, name: str, value: Any, under: str) -> Constant | None:
+        key = f"{under}.{name}"
         field = self.schema.field(name)
         if field is None:
             self.missing_field(self.schema, name, key)
             return None
-        self.writable(self.schema, field, key)
+        self.writable(self.schema, field, key, edited_only=under != "constants")
         array = _constant_array(value, field)
         if array is None:
             self.problem("DB316", f"{value!r} is no value for {self.schema.name}.{field.name} ({field.type})", key)
@@ -330,7 +345,7 @@ class _Resolution:
         hint += "; if it exists, the user lacks field-level security on it"
         self.problem("DB302", f"{schema.name} has no field {name} that the user may see", key, hint)
 
-    def writable(self, schema: ObjectSchema, field: Field, key: str) -> None:
+    def writable(self, schema: ObjectSchema, field: Field, key: str, *, edited_only: bool = False) -> None:
         if field.calculated or field.auto_number:
             what = "an auto-number" if field.auto_number else "a formula or roll-up"
             self.problem("DB304", f"{schema.name}.{field.name} is {what}: Salesforce computes it", key)
@@ -338,8 +353,8 @@ class _Resolution:
         missing = [
             right
             for needed, given, right in (
-                (self.writes_new, field.createable, "created"),
-                (self.writes_known, field.updateable, "edited"),
+                (self.writes_new and not edited_only, field.createable, "created"),
+                (self.writes_known or edited_only, field.updateable, "edited"),
             )
             if needed and not given
         ]

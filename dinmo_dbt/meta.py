@@ -10,7 +10,7 @@ from pydantic import ValidationError
 
 from dinmo_dbt import declaration
 from dinmo_dbt.activation import Activation, FieldMapping, Guards, Mode
-from dinmo_dbt.block import ACTIVATION_NAME, ActivationSpec, BlockSpec, Cron, GuardsSpec, RemovedSpec, activation_keys
+from dinmo_dbt.block import ACTIVATION_NAME, ActivationSpec, BlockSpec, Cron, RemovedSpec, activation_keys
 from dinmo_dbt.declaration import CONFLICT, MISPLACED, NOT_ALLOWED, REQUIRED, Path, Strict, show
 from dinmo_dbt.errors import Problem
 
@@ -202,9 +202,6 @@ def _not_in_force(spec: ActivationSpec) -> tuple[tuple[str, ...], tuple[str, ...
         "mute_until": "mute_until" in spec.model_fields_set,
     }
     safety = {
-        "mode: delete": spec.mode == "delete",
-        "on_removed": spec.on_removed != "ignore",
-        "guards.max_delete": spec.guards.max_delete != GuardsSpec().max_delete,
         # A field meant for new records only, or only while empty, would overwrite what people typed in Salesforce.
         **{f"fields.{column}.write": field.write != "always" for column, field in spec.fields.items()},
     }
@@ -238,6 +235,20 @@ def _contradictions(spec: ActivationSpec, raw: Mapping[str, Any], where: Callabl
     if mode == "insert" and spec.on_change == "insert" and spec.on_removed != "ignore":
         hint = "with on_change: insert a row may have several records; on_change: ignore keeps it to one"
         add(CONFLICT, "`on_removed` can't be used with on_change: insert", "on_removed", hint=hint)
+    if isinstance(spec.on_removed, RemovedSpec):
+        for field in spec.on_removed.set:
+            if field.lower() == "id":
+                add(NOT_ALLOWED, "`Id` identifies a record and can't be written", "on_removed", "set", field)
+            elif match and field.lower() == match.field.lower():
+                hint = "a key that comes back would not find its record again"
+                add(
+                    CONFLICT,
+                    f"{show(field)} is the match field, and can't be set",
+                    "on_removed",
+                    "set",
+                    field,
+                    hint=hint,
+                )
     if mode == "delete":
         for key, value in (("fields", spec.fields), ("constants", spec.constants)):
             if value:
@@ -308,6 +319,9 @@ def _with_defaults(raw: Mapping[str, Any], defaults: Mapping[str, Any]) -> dict[
     mode = raw.get("mode", defaults.get("mode"))
     for key, value in defaults.items():
         if (key == "on_change" and mode != "insert") or (key == "match" and mode == "insert"):
+            continue
+        inserts_changes = mode == "insert" and raw.get("on_change", defaults.get("on_change")) != "ignore"
+        if key == "on_removed" and (mode == "delete" or inserts_changes):
             continue
         if (key == "where" and "segment" in raw) or (key == "segment" and "where" in raw):
             continue

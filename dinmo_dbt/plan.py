@@ -15,11 +15,12 @@ import numpy.typing as npt
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from dinmo_dbt import changes, values
+from dinmo_dbt import changes, leavers, values
 from dinmo_dbt.activation import Activation, Mode
 from dinmo_dbt.changes import Aside, Baseline, ChangeSet, Kind, Pending, Positions, Snapshot, Spool
 from dinmo_dbt.destination import Api, Batch, Destination, Fate, Field, ObjectSchema, Operation, PayloadColumn
 from dinmo_dbt.errors import ConfigError, Problem, StateError
+from dinmo_dbt.leavers import Leavers
 from dinmo_dbt.mapping import Column, Mapping, from_header, resolve
 from dinmo_dbt.rowhash import Hashes
 
@@ -74,24 +75,33 @@ class Ceilings:
 
     allow_changes: int = 0
     allow_remap: int = 0
+    allow_deletes: int = 0
     first_sync: bool = False
     full: bool = False
 
 
 @dataclass(frozen=True)
 class PlannedBatch:
-    """Rows of one operation that travel together: spool row numbers, ascending, and the columns they send."""
+    """Rows of one operation that travel together: spool row numbers, ascending, and the columns they send.
+
+    `leavers`: what `on_removed` does; the numbers are of `Plan.leavers.removing` then.
+    """
 
     operation: Operation
     api: Api
     columns: tuple[PayloadColumn, ...]
     match: str | None
     rows: Positions
+    leavers: bool = False
 
 
 @dataclass(frozen=True)
 class Counts:
-    """read == unchanged + planned + invalid + no_match + ambiguous + held + in_flight (promise 1)."""
+    """read == unchanged + planned + invalid + no_match + ambiguous + held + in_flight (promise 1).
+
+    `left` are keys that are not in the segment any more, so no rows that were read. Of them `removing` are sent too, as
+    `on_removed` says, `removal_held` and `removal_in_flight` wait for that, and the others are only noted.
+    """
 
     read: int = 0
     unchanged: int = 0
@@ -107,11 +117,20 @@ class Counts:
     ambiguous: int = 0
     held: int = 0
     in_flight: int = 0
+    removing: int = 0
+    removal_held: int = 0
+    removal_in_flight: int = 0
 
     @property
     def add_up(self) -> bool:
         aside = self.invalid + self.no_match + self.ambiguous + self.held + self.in_flight
-        return self.read == self.unchanged + self.planned + aside
+        removals = self.removing + self.removal_held + self.removal_in_flight
+        return self.read == self.unchanged + self.planned + aside and removals <= self.left
+
+    @property
+    def sending(self) -> int:
+        """Every row that goes to Salesforce."""
+        return self.planned + self.removing
 
 
 @dataclass(frozen=True, slots=True)
@@ -143,9 +162,9 @@ class Plan:
     """Ordered batches, the rows left out and why, and what all that was computed from.
 
     `refusal` is the guard that keeps it from being executed. `record_ids` runs parallel to the spool (null: none
-    known), `parents` holds for an insert the resolved lookup ids by header. `baseline` and `left` move the snapshot
-    without sending anything. `awaits_parents`: some parents are still to be created by an earlier plan, so this one is
-    for showing; a sync draws it again when they exist.
+    known), and so does `stored_ids` (those the snapshot has); `parents` holds for an insert the resolved lookup ids by
+    header. `baseline` and `leavers.noted` move the snapshot without sending anything. `awaits_parents`: some parents
+    are still to be created by an earlier plan, so this one is for showing; a sync draws it again when they exist.
     """
 
     activation: Activation
@@ -158,11 +177,12 @@ class Plan:
     batches: tuple[PlannedBatch, ...]
     left_out: pa.Table
     baseline: Baseline
-    left: Positions
+    leavers: Leavers
     spool: Spool
     changes: ChangeSet
     snapshot_flags: npt.NDArray[np.uint8]
     record_ids: pa.Array
+    stored_ids: pa.Array
     parents: dict[str, pa.Array]
     known_left_out: int
     is_first: bool
@@ -182,12 +202,15 @@ class Plan:
         return by_bulk * 12 + by_collections
 
     def batch_rows(self, planned: PlannedBatch) -> pa.Table:
-        """The payload of a planned batch: key, kh, ck, flags (the snapshot's), then its columns, sorted by parent.
+        """The payload of a planned batch: key, kh, ck, flags and record_id (the snapshot's), then its columns, sorted
+        by parent.
 
         Salesforce locks the parent of each row it writes; rows of one parent in different chunks of a job would wait
         for each other, so they are sorted to stand together.
         """
         rows = planned.rows
+        if planned.leavers:
+            return self._leaver_rows(rows)
         spooled = self.spool.take(rows)
         columns: dict[str, pa.Array | pa.ChunkedArray] = {name: spooled[name] for name in ("key", "kh", "ck")}
         position = self.changes.position[rows]
@@ -195,6 +218,7 @@ class Plan:
         flags = np.zeros(len(rows), np.uint8)
         flags[known] = self.snapshot_flags.take(position[known])
         columns["flags"] = pa.array(flags)
+        columns["record_id"] = self.stored_ids.take(pa.array(rows))
         constants = {constant.header: constant for constant in self.mapping.constants}
         match = self.mapping.match.header if self.mapping.match else None
         for column in planned.columns:
@@ -212,6 +236,13 @@ class Plan:
         table = pa.table(columns)
         parents = [c.header for c in planned.columns if c.is_parent_path or c.field.type == "reference"]
         return table.sort_by([(header, "ascending") for header in parents]) if parents else table
+
+    def _leaver_rows(self, rows: Positions) -> pa.Table:
+        table = self.leavers.removing.take(pa.array(rows)).combine_chunks()
+        for constant in self.mapping.removed:
+            value = constant.value.take(pa.array(np.zeros(len(rows), np.int64)))
+            table = table.append_column(constant.header, value)
+        return table
 
     def arriving(self) -> Arriving | None:
         """The match values of the records this plan will create: parents that a later plan may count on."""
@@ -270,6 +301,9 @@ def draw(
     work = _Work(activation, mapping, schema, destination, state, spool, found, arriving)
     if refusal is None or not found.refusals:
         work.resolve()
+        work.see_off(ceilings)
+    counts = work.counts()
+    refusal = refusal or _delete_guard(activation, state, counts, ceilings)
     return Plan(
         activation=activation,
         org_id=destination.org_id,
@@ -277,15 +311,16 @@ def draw(
         schema=schema,
         mapping=mapping,
         older=older,
-        counts=work.counts(),
+        counts=counts,
         batches=tuple(work.batches(older)),
         left_out=work.left_out(),
         baseline=found.baseline,
-        left=found.left,
+        leavers=work.leavers,
         spool=spool,
         changes=found,
         snapshot_flags=state.snapshot.flags,
         record_ids=work.record_ids,
+        stored_ids=work.stored_ids,
         parents=work.parents,
         known_left_out=found.known_aside + work.known_left_out(),
         is_first=not state.exists,
@@ -336,8 +371,9 @@ def _model_refusal(activation: Activation, state: StateView, found: ChangeSet) -
     if found.refusals:
         hint = "mend the model (dbt's unique and not_null tests find such rows), or choose another key or match"
         return Problem("DB410", "; ".join(found.refusals), activation.relation_name, hint)
-    known = int(np.count_nonzero(np.asarray(state.snapshot.flags) & changes.Flag.LEFT == 0))
-    if found.read == 0 and known:
+    known = _present(state)
+    # A list of records to delete may well be empty: nothing is done then.
+    if found.read == 0 and known and activation.mode is not Mode.DELETE:
         message = f"the segment is empty, but {known:,} rows were synced before"
         hint = f"look at the model; if it is right: dinmo-dbt state reset --select {activation.name}"
         return Problem("DB402", message, activation.relation_name, hint)
@@ -379,6 +415,30 @@ def _guards(
     return None
 
 
+def _present(state: StateView) -> int:
+    """How many keys the last syncs left in the segment."""
+    return int(np.count_nonzero(np.asarray(state.snapshot.flags) & changes.Flag.LEFT == 0))
+
+
+def _deletes_max(activation: Activation, state: StateView, ceilings: Ceilings) -> int:
+    return max(activation.guards.max_delete.limit(_present(state)), ceilings.allow_deletes)
+
+
+def _delete_guard(activation: Activation, state: StateView, counts: Counts, ceilings: Ceilings) -> Problem | None:
+    """`max_delete` holds for any number of known rows and under every flag; another ceiling is all that passes it."""
+    deleting = activation.mode is Mode.DELETE
+    rows = counts.planned if deleting else counts.removing
+    if rows <= _deletes_max(activation, state, ceilings):
+        return None
+    if deleting:
+        what = f"{rows:,} records would be deleted"
+    else:
+        done = "deleted" if activation.on_removed == "delete" else "set as on_removed says"
+        what = f"{counts.left:,} rows left the segment, and {rows:,} records would be {done}"
+    message = f"{what}; guards.max_delete is {activation.guards.max_delete}"
+    return Problem("DB407", message, activation.meta_path, f"if that is right: --allow-deletes {rows}")
+
+
 # Records, parents, batches
 
 
@@ -396,12 +456,13 @@ class _Work:
     arriving: Sequence[Arriving] = ()
     awaits_parents: bool = False
     parents: dict[str, pa.Array] = field(default_factory=dict)
+    leavers: Leavers = field(default_factory=Leavers)
     asides: list[pa.Table] = field(default_factory=list)
 
     def __post_init__(self) -> None:
         self.size = len(self.found.kind)
         self.operation = np.zeros(self.size, np.uint8)  # index into _OPERATIONS; 0: not sent
-        self.record_ids = pa.nulls(self.size, pa.utf8())
+        self.record_ids = self.stored_ids = pa.nulls(self.size, pa.utf8())
         self.known_ids = np.zeros(self.size, np.bool_)
         self.in_flight = 0
         self.without: dict[Fate, int] = {}
@@ -437,7 +498,7 @@ class _Work:
         if known.size:
             ids = np.full(self.size, None, object)
             ids[known] = self.state.snapshot.record_ids(self.found.position[known]).to_numpy(zero_copy_only=False)
-            self.record_ids = pa.array(ids, pa.utf8())
+            self.record_ids = self.stored_ids = pa.array(ids, pa.utf8())
         self.known_ids = ~ids_missing(self.record_ids)
         match self.activation.mode:
             case Mode.INSERT:
@@ -447,7 +508,7 @@ class _Work:
             case Mode.UPSERT:
                 self.upsert(np.flatnonzero(sent))
             case Mode.DELETE:
-                pass  # refused by its guard until deletes are in force
+                self.delete(np.flatnonzero(sent))
 
     def flying(self, sent: npt.NDArray[np.bool_]) -> npt.NDArray[np.bool_]:
         """Rows whose key is in a batch that has not been settled: shown, and left out of the plan."""
@@ -460,6 +521,22 @@ class _Work:
                 flying[here] = True
         self.in_flight = int(flying.sum())
         return flying
+
+    def delete(self, rows: Positions) -> None:
+        """By the match value alone: what a known row was matched with before is gone already."""
+        assert self.mapping.match is not None
+        if self.mapping.match.header != "Id":
+            self.match_records(rows, none_found=None, found=Operation.DELETE)
+            return
+        prefix = self.schema.key_prefix
+        if prefix and rows.size:
+            # A collections call deletes by ids alone, of whatever object.
+            ids = self.spool.take(rows, ["match"])["match"]
+            other = ~pc.starts_with(ids, prefix).to_numpy()
+            message = f"not the id of a {self.schema.name} record, which begin with {prefix}"
+            self.leave_out(rows[other], Fate.INVALID, "ID_OF_OTHER_OBJECT", message, "Id")
+            rows = rows[~other]
+        self.operation[rows] = _OPERATIONS.index(Operation.DELETE)
 
     def insert(self, rows: Positions) -> None:
         for column in self.mapping.columns:
@@ -534,7 +611,7 @@ class _Work:
         message = "the row changed, its record id is not known, and its match value may have changed with it"
         self.leave_out(self.by_record_id(rows[movable]), Fate.HELD, "MATCH_CHANGED", message)
 
-    def match_records(self, rows: Positions, none_found: Operation | None) -> None:
+    def match_records(self, rows: Positions, none_found: Operation | None, found: Operation = Operation.UPDATE) -> None:
         """Give rows their record by the match field; none, several and another row's are fates of their own."""
         match = self.mapping.match
         assert match is not None
@@ -551,10 +628,10 @@ class _Work:
             self.insert(rows[missing])
         matched = ~missing & ~several
         rows, ids = rows[matched], ids.filter(pa.array(matched))
-        twice = self.claimed(ids)
+        twice = _repeated(ids) if found is Operation.DELETE else self.claimed(ids)
         message = "another row of the model has the same record"
         self.leave_out(rows[twice], Fate.AMBIGUOUS, "RECORD_CLAIMED_TWICE", message)
-        self.operation[rows[~twice]] = _OPERATIONS.index(Operation.UPDATE)
+        self.operation[rows[~twice]] = _OPERATIONS.index(found)
         whole = self.record_ids.to_numpy(zero_copy_only=False).copy()
         whole[rows] = ids.to_numpy(zero_copy_only=False)
         self.record_ids = pa.array(whole, pa.utf8())
@@ -562,9 +639,11 @@ class _Work:
     def claimed(self, ids: pa.Array) -> npt.NDArray[np.bool_]:
         """Which of these records, found by match values, belong to another row: a known one of the segment, sent or
         unchanged, which keeps it, or one found just now, of which neither is a pick."""
-        snapshot, found = self.state.snapshot, ids.value_counts()
-        several = found.field("values").filter(pc.greater(found.field("counts"), 1))
-        twice: npt.NDArray[np.bool_] = pc.is_in(ids, value_set=several).to_numpy(zero_copy_only=False).copy()
+        return _repeated(ids) | self.had_by_present(ids)
+
+    def had_by_present(self, ids: pa.Array) -> npt.NDArray[np.bool_]:
+        """Which of these records a known row of the segment has, as the snapshot says."""
+        snapshot, twice = self.state.snapshot, np.zeros(len(ids), np.bool_)
         present = np.asarray(snapshot.flags) & changes.Flag.LEFT == 0
         present[self.found.left] = False
         positions = np.flatnonzero(present) if len(ids) else np.empty(0, np.int64)
@@ -572,6 +651,75 @@ class _Work:
             held = snapshot.record_ids(positions[start : start + _CLAIM_ROWS]).drop_null()
             twice |= pc.is_in(ids, value_set=held).to_numpy(zero_copy_only=False)
         return twice
+
+    # Leavers
+
+    def see_off(self, ceilings: Ceilings) -> None:
+        """Sort out the keys that left. Where no row was read nothing is done to a record, whatever the guards say."""
+        left, state = self.found.left, self.state
+        if self.activation.on_removed == "ignore" or self.activation.mode is Mode.DELETE or not self.found.read:
+            self.leavers = Leavers(noted=left)
+            return
+        most = _deletes_max(self.activation, state, ceilings)
+        self.leavers = leavers.sort_out(
+            left,
+            state.snapshot,
+            state.pending,
+            flying=self.leavers_flying,
+            shared=lambda ids: self.shared(ids, most),
+            retry=ceilings.full,
+        )
+        for code, keys in self.leavers.held:
+            message = _LEAVERS_HELD.get(code, _WAITING)
+            texts = [pa.repeat(text, len(keys)) for text in (Fate.HELD.value, code, message)]
+            nothing = pa.nulls(len(keys), pa.utf8())
+            self.asides.append(pa.table([keys, *texts, nothing, nothing, texts[2]], schema=LEFT_OUT))
+
+    def leavers_flying(self, positions: Positions) -> npt.NDArray[np.bool_]:
+        flying, snapshot = np.zeros(len(positions), np.bool_), self.state.snapshot
+        for batch in self.state.in_flight:
+            rows = np.flatnonzero(np.isin(snapshot.kh[positions], batch.kh))
+            flying[rows] |= pc.is_in(snapshot.keys(positions[rows]), value_set=batch.keys).to_numpy(
+                zero_copy_only=False
+            )
+        return flying
+
+    def shared(self, ids: pa.Array, most: int) -> npt.NDArray[np.bool_]:
+        """Which of these records another row of the segment has, or will have once it is sent: by record id, or because
+        the record holds its match value, as it does where only the key of a row changed.
+
+        Records are asked for their match values only where a row could have one of them, and not beyond `most`: such a
+        plan is refused as it is.
+        """
+        if not len(ids):
+            return np.zeros(0, np.bool_)
+        own = pc.is_in(ids, value_set=self.record_ids.drop_null()).to_numpy(zero_copy_only=False)
+        taken: npt.NDArray[np.bool_] = self.had_by_present(ids) | own
+        match, open_ids = self.mapping.match, ids.filter(pa.array(~taken))
+        if match is None or not 0 < len(open_ids) <= most:
+            return taken
+        wanted = self.match_hashes_without_record()
+        if len(wanted):
+            held = open_ids if match.header == "Id" else self.held_matches(open_ids, match.field)
+            claimed = np.isin(changes.match_hash(held, match.field), wanted)
+            taken[np.flatnonzero(~taken)] = claimed & pc.is_valid(held).to_numpy(zero_copy_only=False)
+        return taken
+
+    def match_hashes_without_record(self) -> Hashes:
+        """The match values of the rows whose record is not known: to be sent, left out or waiting."""
+        assert self.mapping.match is not None
+        aside: Hashes = self.found.aside["mh"].drop_null().to_numpy()
+        rows = np.flatnonzero(ids_missing(self.record_ids))
+        if not rows.size:
+            return aside
+        spooled = self.spool.take(rows, ["match"])["match"].combine_chunks()
+        return np.concatenate([aside, changes.match_hash(spooled, self.mapping.match.field)])
+
+    def held_matches(self, ids: pa.Array, by: Field) -> pa.Array:
+        """The match value that each record holds in Salesforce now; null for a record that is gone."""
+        records = self.destination.read_many(self.schema.name, (by.name,), ids)
+        held = records[by.name].combine_chunks()
+        return values.from_text(held.take(pc.index_in(ids, value_set=records["Id"].combine_chunks())), by)
 
     def leave_out(self, rows: Positions, fate: Fate, code: str, message: str, header: str | None = None) -> None:
         if not rows.size:
@@ -607,12 +755,15 @@ class _Work:
             ambiguous=self.without.get(Fate.AMBIGUOUS, 0),
             held=self.without.get(Fate.HELD, 0),
             in_flight=self.in_flight,
+            removing=len(self.leavers.removing),
+            removal_held=self.leavers.held_rows,
+            removal_in_flight=self.leavers.in_flight,
         )
 
     # Batches
 
     def batches(self, older: Sequence[Mapping]) -> Iterator[PlannedBatch]:
-        total = int(np.count_nonzero(self.operation))
+        total = int(np.count_nonzero(self.operation)) + len(self.leavers.removing)
         # Where the record was only just found, or is made anew, nothing tells that it has the other fields.
         remapped = (self.found.kind == Kind.REMAPPED) & self.known_ids
         for number, operation in enumerate(_OPERATIONS):
@@ -623,6 +774,26 @@ class _Work:
             for which, mapping in enumerate(older):
                 rows = np.flatnonzero(doing & remapped & (self.found.older == which))
                 yield from self.cut(operation, rows, self.mapping.added_since(mapping), total)
+        yield from self.removals(total)
+
+    def removals(self, total: int) -> Iterator[PlannedBatch]:
+        """What `on_removed` does, after everything else: rows that pointed to such a record have let go of it by then
+        (a detail would be deleted with its master), and nothing is deleted in a run that could not deliver the rest.
+        The price: a unique value that passes from a leaver's record to another one is refused once, and is delivered
+        by the next run.
+        """
+        columns = (PayloadColumn("Id", _ID), *(constant.payload() for constant in self.mapping.removed))
+        operation = Operation.UPDATE if self.mapping.removed else Operation.DELETE
+        texts = [values.text(c.value, c.field)[0].as_py() for c in self.mapping.removed]
+        wanted = self.activation.api
+        by_bulk = wanted == "bulk" or (wanted == "auto" and total > COLLECTIONS_ROWS_MAX)
+        api = Api.BULK if by_bulk and values.BULK_NULL not in texts else Api.COLLECTIONS
+        size = 32 + sum(2 * len((text or values.BULK_NULL).encode()) + 3 for text in texts)
+        fitting = max(1, (BULK_BYTES_MAX - 32_000) // size)
+        most = min(fitting, BULK_ROWS_MAX) if api is Api.BULK else COLLECTIONS_ROWS_MAX
+        rows: Positions = np.arange(len(self.leavers.removing))
+        for start in range(0, len(rows), most):
+            yield PlannedBatch(operation, api, columns, None, rows[start : start + most], leavers=True)
 
     def cut(
         self,
@@ -651,8 +822,11 @@ class _Work:
         if operation is Operation.INSERT:
             return np.ones(len(rows), np.bool_)
         wanted = self.activation.api
-        if wanted == "collections" or (wanted == "auto" and total <= COLLECTIONS_ROWS_MAX):
+        unsafe = operation is Operation.DELETE and self.schema.key_prefix is None
+        if not unsafe and (wanted == "collections" or (wanted == "auto" and total <= COLLECTIONS_ROWS_MAX)):
             return np.zeros(len(rows), np.bool_)
+        if operation is Operation.DELETE:
+            return np.ones(len(rows), np.bool_)
         # #N/A as a text means null in a CSV file; in JSON it is itself.
         return ~self.found.has_bulk_null[rows]
 
@@ -662,7 +836,7 @@ class _Work:
         match = self.mapping.match
         columns: list[PayloadColumn] = []
         headers = {column.header for column in self.mapping.columns}
-        if operation is Operation.UPDATE:
+        if operation in (Operation.UPDATE, Operation.DELETE):
             columns.append(PayloadColumn("Id", _ID))
         carries_match = only is None and self.activation.mode is Mode.UPSERT
         if match and match.header != "Id" and carries_match and match.header not in headers:
@@ -683,10 +857,20 @@ class _Work:
 
 
 # In this order: a row whose match value moved lets go of the old value before another row may claim it.
-_OPERATIONS: tuple[Operation | None, ...] = (None, Operation.UPDATE, Operation.UPSERT, Operation.INSERT)
+_OPERATIONS: tuple[Operation | None, ...] = (
+    None,
+    Operation.UPDATE,
+    Operation.UPSERT,
+    Operation.INSERT,
+    Operation.DELETE,
+)
 _CLAIM_ROWS = 1 << 20
 _ID = Field(name="Id", label="Record ID", type="id", length=18, nillable=False, id_lookup=True)
 _WAITING = "waits since an earlier run; see its code"
+_LEAVERS_HELD = {
+    leavers.RECORD_ID_UNKNOWN: "the row left the segment, and its record id is not known: its record stays as it is",
+    leavers.RECORD_SHARED: "the row left the segment, but another row has its record: that stays as it is",
+}
 
 
 def ids_missing(ids: pa.Array) -> npt.NDArray[np.bool_]:
@@ -718,6 +902,13 @@ def find_records(
     return pc.if_else(pa.array(twice), pa.scalar(None, pa.utf8()), ids), twice
 
 
+def _repeated(ids: pa.Array) -> npt.NDArray[np.bool_]:
+    counts = ids.value_counts()
+    several = counts.field("values").filter(pc.greater(counts.field("counts"), 1))
+    repeated: npt.NDArray[np.bool_] = pc.is_in(ids, value_set=several).to_numpy(zero_copy_only=False)
+    return repeated
+
+
 def _compared(array: pa.Array, by: Field) -> pa.Array:
     """Values in the form in which two of them are one to Salesforce."""
     return values.fold(values.echo_form(array, by), by)
@@ -739,4 +930,5 @@ def payload_batch(plan: Plan, planned: PlannedBatch, batch_id: str, rows: pa.Tab
         columns=planned.columns,
         match=planned.match,
         rows=rows,
+        leavers=planned.leavers,
     )

@@ -79,15 +79,17 @@ def plan_lines(
         lines += [f"  {line}" for line in problem_lines(plan.refusal, "would be refused: ")]
     for batch in plan.batches:
         columns = ", ".join(column.header for column in batch.columns)
-        lines.append(f"  {batch.operation} {count(len(batch.rows), 'row')} by {batch.api}: {columns}")
+        which = ", of rows that left" if batch.leavers else ""
+        lines.append(f"  {batch.operation} {count(len(batch.rows), 'row')} by {batch.api}{which}: {columns}")
     if not plan.batches and not plan.refusal:
         lines.append("  nothing to send")
     lines += [f"  {line}" for line in left_out_lines(plan.left_out)]
-    if counts.in_flight:
+    flying = counts.in_flight + counts.removal_in_flight
+    if flying:
         named = f" ({count_word(jobs, 'job')} {', '.join(jobs)})" if jobs else ""
-        lines.append(f"  {count(counts.in_flight, 'row')} in flight{named}: the next sync settles them first")
+        lines.append(f"  {count(flying, 'row')} in flight{named}: the next sync settles them first")
     if counts.left:
-        lines.append(f"  {count(counts.left, 'row')} left the segment (on_removed: {act.on_removed})")
+        lines.append(f"  {count(counts.left, 'row')} left the segment (on_removed: {act.on_removed}{_touched(counts)})")
     lines += [f"  note: {note}" for note in (*plan.notes, *notes)]
     if plan.batches:
         lines.append(f"  about {count(plan.calls, 'API call')}")
@@ -105,6 +107,13 @@ def _kinds(counts: Counts) -> str:
         (counts.resent, "sent again"),
     ]
     return "".join(f", {number:,} {name}" for number, name in kinds if number)
+
+
+def _touched(counts: Counts) -> str:
+    """Of the keys that left, those whose records are not to stay as they are."""
+    kinds = [(counts.removing, "now"), (counts.removal_held, "held"), (counts.removal_in_flight, "in flight")]
+    shown = [f"{number:,} {name}" for number, name in kinds if number]
+    return f"; {', '.join(shown)}" if shown else ""
 
 
 def left_out_lines(left_out: pa.Table, most: int = 5) -> list[str]:
@@ -163,6 +172,7 @@ def plan_json(
                 "operation": batch.operation.value,
                 "api": batch.api.value,
                 "rows": len(batch.rows),
+                "left_segment": batch.leavers,
                 "fields": [column.header for column in batch.columns],
             }
             for batch in plan.batches
@@ -202,13 +212,14 @@ def _grouped(left_out: pa.Table, *more: str) -> list[dict[str, Any]]:
 def run_status(run: SyncRun, seconds: float) -> str:
     """What stands in brackets on an activation's last line."""
     counts, outcome = run.plan_counts, run.outcome
-    parts = [f"{outcome.succeeded:,} sent"]
+    parts = [f"{outcome.succeeded - outcome.removed:,} sent"]
     for number, name in (
+        (outcome.removed, "removed"),
         (outcome.rejected, "rejected"),
         (counts.invalid, "invalid"),
         (counts.no_match, "no match"),
         (counts.ambiguous, "ambiguous"),
-        (counts.held + outcome.held, "held"),
+        (counts.held + counts.removal_held + outcome.held, "held"),
         (outcome.unknown, "unknown"),
     ):
         if number:

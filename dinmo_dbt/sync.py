@@ -43,6 +43,8 @@ ATTEMPTS_MAX = 3
 RETRY_PAUSE_S = 1.0
 COLLECTIONS_CALL_ROWS = 200
 
+# Of a row that left the segment, where nothing says whether its record was deleted or set.
+_DOUBTFUL = ("REMOVAL_DOUBTFUL", "no reply says whether this was done; the next run asks Salesforce first")
 # Salesforce's answers for a record id that no longer leads to a record.
 _GONE = ("ENTITY_IS_DELETED", "INVALID_CROSS_REFERENCE_KEY")
 _GONE_ASKED_MAX = 2_000  # ten calls
@@ -185,13 +187,15 @@ class Status(StrEnum):
 
 @dataclass(frozen=True)
 class Outcome:
-    """What became of the rows that were sent. `created` are those of `succeeded` that made a new record."""
+    """What became of the rows that were sent. Of `succeeded`, `created` made a new record, and `removed` are keys that
+    left the segment, whose records were deleted or set."""
 
     succeeded: int = 0
     rejected: int = 0
     held: int = 0
     unknown: int = 0
     created: int = 0
+    removed: int = 0
 
     def __add__(self, other: Outcome) -> Outcome:
         return Outcome(
@@ -200,6 +204,7 @@ class Outcome:
             self.held + other.held,
             self.unknown + other.unknown,
             self.created + other.created,
+            self.removed + other.removed,
         )
 
 
@@ -230,10 +235,10 @@ class SyncRun:
         """Promise 1, on every run."""
         read, sent = self.plan_counts, self.outcome
         delivered = sent.succeeded + sent.rejected + sent.held + sent.unknown
-        if not read.add_up or read.planned != delivered:
+        if not read.add_up or read.sending != delivered:
             raise CountsError(
                 "DB490",
-                f"the counts do not add up: read {read.read}, planned {read.planned}, accounted for {delivered}",
+                f"the counts do not add up: read {read.read}, planned {read.sending}, accounted for {delivered}",
                 hint="nothing more is done; please report this with the output of dinmo-dbt history --json",
             )
 
@@ -264,7 +269,7 @@ def execute(
     )
     images = plan.activation.keep_before_images
     deliver(batches, destination, journal, clock, run=run, progress=progress, keeps_images=images)
-    delivered = run.problem is None and run.outcome.succeeded == plan.counts.planned
+    delivered = run.problem is None and run.outcome.succeeded == plan.counts.sending
     journal.finish(complete=delivered and plan.known_left_out == 0)
     run.finished = clock.now()
     run.check_counts()
@@ -293,7 +298,8 @@ def recover(destination: Destination, journal: Journal, clock: Clock, *, run: Sy
     """Settle what a dead run left, before anything is read. A job that was never to be closed is aborted and let go.
 
     A collections batch that may or may not have arrived is let go too: its rows are still in the change set, and an
-    upsert, update or delete that is repeated does no harm.
+    upsert, update or delete that is repeated does no harm. Not so the removal of a row that left the segment: if the
+    row is back by now and unchanged, nothing but this doubt says that its record may have to be made again.
     """
     delivery = _Delivery(destination, journal, clock, run, progress)
     for journalled in journal.open_batches():
@@ -301,7 +307,11 @@ def recover(destination: Destination, journal: Journal, clock: Clock, *, run: Sy
             if journalled.job_id is not None:
                 # UploadComplete was never asked for: nothing was processed, whatever has become of the job since.
                 destination.abort(journalled.job_id)
-            journal.abandon(journalled.id)
+            if journalled.state is BatchState.SENDING and (batch := journal.batch(journalled)).leavers:
+                delivery.settle(batch, _all(batch, Fate.UNKNOWN, *_DOUBTFUL))
+                run.recovered = delivery.outcome
+            else:
+                journal.abandon(journalled.id)
             continue
         job = destination.job(journalled.job_id)
         if job is not None and job.is_open:
@@ -441,7 +451,7 @@ class _Delivery:
         again."""
         results = self.destination.results(job.id, batch) if job is not None else None
         if results is None:
-            fate = Fate.UNKNOWN if batch.operation is Operation.INSERT else Fate.HELD
+            fate = Fate.UNKNOWN if batch.operation is Operation.INSERT or batch.leavers else Fate.HELD
             results = _all(batch, fate, "JOB_GONE", f"Salesforce no longer has the results of job {job_id}")
         self.settle(batch, results)
         if job is not None and job.state != "JobComplete":
@@ -470,8 +480,16 @@ class _Delivery:
                 except DestinationError as failure:
                     error = failure
                     self.problem = failure.problems[0]
-            parts.append(_all(call, Fate.HELD, "NOT_SENT", "no reply says that this row was written"))
-        self.settle(batch, pa.concat_tables(parts))
+            if batch.leavers:
+                parts.append(_all(call, Fate.UNKNOWN, *_DOUBTFUL))
+            else:
+                parts.append(_all(call, Fate.HELD, "NOT_SENT", "no reply says that this row was written"))
+        try:
+            self.settle(batch, pa.concat_tables(parts))
+        except DestinationError as failure:
+            # Leavers only: Salesforce was asked what became of them and did not answer, so the batch stays open.
+            self.problem = failure.problems[0]
+            self.hold(batch, *_DOUBTFUL)
 
     def call(self, batch: Batch) -> pa.Table:
         """One call of at most 200 rows. Upserts, updates and deletes may be repeated; inserts never come here."""
@@ -493,7 +511,10 @@ class _Delivery:
         self.journal.note_created(batch.id, _created(batch, results))
         self.journal.settle(settlement)
         created = int(pc.sum(pc.fill_null(results["created"], False).cast(pa.int64())).as_py() or 0)
-        outcome = Outcome(settlement.succeeded, settlement.rejected, settlement.held, settlement.unknown, created)
+        removed = settlement.succeeded if batch.leavers else 0
+        outcome = Outcome(
+            settlement.succeeded, settlement.rejected, settlement.held, settlement.unknown, created, removed
+        )
         self.count(outcome, settlement.not_delivered)
 
     def hold(self, batch: Batch, code: str = "NOT_SENT", message: str = "the run stopped before this row") -> None:
@@ -524,23 +545,28 @@ def _all(batch: Batch, fate: Fate, code: str, message: str) -> pa.Table:
 
 def settlement_of(batch: Batch, results: pa.Table, destination: Destination) -> Settlement:
     """What the results of a batch mean for the state. Of the destination it asks what its codes mean, and whether
-    records that seem gone are."""
+    records that seem gone, or may be, are; DestinationError only for leavers that may be."""
     rows = batch.rows
     if len(results) != len(rows):
         raise CountsError("DB491", f"batch {batch.id}: {len(rows)} rows were sent, {len(results)} results read")
+    updates = batch.operation is Operation.UPDATE and not batch.reverts
+    gone = _gone(batch, results, destination) if updates else None
+    if batch.leavers:
+        results, moves = _removed(batch, results, gone, destination)
+    elif batch.reverts:
+        # Its rows are not the model's: none is acknowledged and none waits. Before they went, their keys became stale.
+        done = pc.equal(results["fate"], Fate.SUCCEEDED.value)
+        moves = [_forgotten(rows.filter(pc.and_(done, rows["forget"])))]
+    else:
+        moves = [_acknowledged(batch, results)]
+        if gone is not None:
+            moves.append(_forgotten(rows.filter(gone)))
+        if batch.operation is Operation.INSERT:
+            moves.append(_doubtful(rows.filter(pc.equal(results["fate"], Fate.UNKNOWN.value))))
     fate = results["fate"].combine_chunks()
     done = pc.equal(fate, Fate.SUCCEEDED.value)
     rejected = pc.equal(fate, Fate.REJECTED.value)
-    waits = rejected
-    if batch.reverts:
-        # Its rows are not the model's: none is acknowledged and none waits. Before they went, their keys became stale.
-        moves, waits = [_forgotten(rows.filter(pc.and_(done, rows["forget"])))], pa.repeat(False, len(rows))
-    else:
-        moves = [_acknowledged(batch, rows, results, done)]
-    if batch.operation in (Operation.UPDATE, Operation.DELETE) and not batch.reverts:
-        moves.append(_forgotten(_gone(batch, rows.filter(rejected), results.filter(rejected), destination)))
-    if batch.operation is Operation.INSERT:
-        moves.append(_doubtful(rows.filter(pc.equal(fate, Fate.UNKNOWN.value))))
+    waits = pc.and_(rejected, not batch.reverts)
     return Settlement(
         batch_id=batch.id,
         snapshot=pa.concat_tables(moves),
@@ -562,38 +588,75 @@ def _created(batch: Batch, results: pa.Table) -> pa.Table:
     return pa.table({"key": batch.rows["key"], "record_id": results["record_id"]}).filter(made)
 
 
-def _acknowledged(batch: Batch, rows: pa.Table, results: pa.Table, done: pa.Array) -> pa.Table:
-    rows, results = rows.filter(done), results.filter(done)
+def _acknowledged(batch: Batch, results: pa.Table) -> pa.Table:
+    done = pc.equal(results["fate"], Fate.SUCCEEDED.value)
+    rows, results = batch.rows.filter(done), results.filter(done)
     before = rows["flags"].to_numpy()
     created = pc.fill_null(results["created"], False).to_numpy() if len(results) else np.empty(0, np.bool_)
     if batch.operation is Operation.INSERT:
         created = np.ones(len(rows), np.bool_)
     known = before & ~np.uint8(Flag.LEFT | Flag.STALE | Flag.UNKNOWN)
-    flags = known | np.where(created, np.uint8(Flag.CREATED), np.uint8(0))
     record_id = results["record_id"]
-    if batch.operation is Operation.UPDATE:
+    if batch.operation in (Operation.UPDATE, Operation.DELETE):
         record_id = pc.coalesce(record_id, rows["Id"])
+    if "record_id" in rows.column_names:
+        # Whose record it is, is known of that record only: another one that a key leads to may be anybody's.
+        same = pc.fill_null(pc.equal(record_id, rows["record_id"]), False).to_numpy()
+        known &= np.where(same, np.uint8(0xFF), ~np.uint8(Flag.CREATED | Flag.ADOPTED))
+    flags = known | np.where(created, np.uint8(Flag.CREATED), np.uint8(0))
     return _snapshot_rows(rows, record_id, flags.astype(np.uint8), "put")
 
 
-def _gone(batch: Batch, rows: pa.Table, results: pa.Table, destination: Destination) -> pa.Table:
-    """Rejected rows whose own record is gone. The same codes are given for a parent that is, so where a batch writes
+def _removed(
+    batch: Batch, results: pa.Table, gone: pa.Array | None, destination: Destination
+) -> tuple[pa.Table, list[pa.Table]]:
+    """What became of keys that left the segment, and how that moves the snapshot. What is gone already is done.
+
+    No doubt outlives this: a row that comes back unchanged is sent again only if the state says so. Whether a record
+    was deleted is asked of Salesforce; whether it was set may stay open, so its check hash is to say nothing then.
+    """
+    rows, fate = batch.rows, results["fate"].combine_chunks()
+    unknown = pc.equal(fate, Fate.UNKNOWN.value)
+    if gone is None:
+        ids = rows["Id"].combine_chunks()
+        gone = pc.and_(unknown, pc.is_in(ids, value_set=_missing(destination, batch.object, ids.filter(unknown))))
+    fate = pc.if_else(gone, Fate.SUCCEEDED.value, pc.if_else(unknown, Fate.HELD.value, fate))
+    results = results.set_column(0, RESULTS.field("fate"), fate)
+    done = pc.equal(fate, Fate.SUCCEEDED.value)
+    if batch.operation is Operation.DELETE:
+        return results, [_forgotten(rows.filter(done))]
+
+    def kept(which: pa.Array, flag: Flag) -> pa.Table:
+        some = rows.filter(which)
+        flags = (some["flags"].to_numpy() | np.uint8(flag)).astype(np.uint8)
+        return _snapshot_rows(some, some["Id"], flags, "put")
+
+    left, open_rows = pc.and_(done, pc.invert(gone)), pc.equal(fate, Fate.HELD.value)
+    return results, [kept(left, Flag.LEFT), _forgotten(rows.filter(gone)), kept(open_rows, Flag.STALE)]
+
+
+def _gone(batch: Batch, results: pa.Table, destination: Destination) -> pa.Array:
+    """Which rejected rows' own record is gone. The same codes are given for a parent that is, so where a batch writes
     lookups the records are asked for: to forget one that lives could make a second one of it."""
-    fields = pc.fill_null(results["fields"], "")
+    fields, ids = pc.fill_null(results["fields"], ""), batch.rows["Id"].combine_chunks()
     told = pc.and_(
-        pc.is_in(results["code"], value_set=pa.array(_GONE)), pc.is_in(fields, value_set=pa.array(["", "Id"]))
-    )
-    rows = rows.filter(told)
-    if not len(rows) or not any(c.is_parent_path or c.field.type == "reference" for c in batch.columns):
-        return rows
-    ids = rows["Id"].to_pylist()[:_GONE_ASKED_MAX]
-    missing: list[str] = []
+        pc.equal(results["fate"], Fate.REJECTED.value),
+        pc.and_(pc.is_in(results["code"], value_set=pa.array(_GONE)), pc.is_in(fields, value_set=pa.array(["", "Id"]))),
+    ).combine_chunks()
+    if not pc.any(told).as_py() or not any(c.is_parent_path or c.field.type == "reference" for c in batch.columns):
+        return told
+    missing = pa.array([], pa.utf8())
     with suppress(DestinationError):  # not heard: they stay known, and are asked for when they are refused again
-        for start in range(0, len(ids), COLLECTIONS_CALL_ROWS):
-            chunk = tuple(ids[start : start + COLLECTIONS_CALL_ROWS])
-            there = {record["Id"] for record in destination.read(batch.object, ("Id",), chunk)}
-            missing += [record_id for record_id in chunk if record_id not in there]
-    return rows.filter(pc.is_in(rows["Id"], value_set=pa.array(missing, pa.utf8())))
+        missing = _missing(destination, batch.object, ids.filter(told)[:_GONE_ASKED_MAX])
+    return pc.and_(told, pc.is_in(ids, value_set=missing))
+
+
+def _missing(destination: Destination, object_name: str, ids: pa.Array) -> pa.Array:
+    """Those of the records that Salesforce does not have any more."""
+    if not len(ids):
+        return ids
+    there = destination.read_many(object_name, ("Id",), pc.unique(ids))["Id"].combine_chunks()
+    return ids.filter(pc.invert(pc.is_in(ids, value_set=there)))
 
 
 def _forgotten(rows: pa.Table) -> pa.Table:

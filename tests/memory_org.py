@@ -215,7 +215,9 @@ class MemoryOrg:
         answers = []
         for row in _texts(batch):
             error, i, created = self._write(batch.operation, batch.object, batch.match, batch.columns, row)
-            if error:
+            if error.startswith("ENTITY_IS_DELETED") and batch.operation is Operation.DELETE:
+                answers.append(("succeeded", i, False, None, None, None))
+            elif error:
                 code, message, fields = (part.strip() or None for part in error.removesuffix("--").split(":", 2))
                 answers.append(("rejected", i or None, None, code, message, fields))
             else:
@@ -238,6 +240,9 @@ class MemoryOrg:
         error = self.refuse(row)
         if error:
             return error, row.get("Id") or "", False
+        if operation is Operation.DELETE:
+            gone = held.pop(row["Id"] or "", None) is None
+            return "ENTITY_IS_DELETED:entity is deleted:--" if gone else "", row["Id"] or "", False
         if operation is Operation.UPDATE:
             i = row["Id"] or ""
             if i not in held:
@@ -438,7 +443,18 @@ JOURNAL = (
     "batch",
     "finish",
 )
-DESTINATION = ("has_records", "lookup", "read_many", "create_job", "upload", "close", "abort", "job", "results", "send")
+DESTINATION = (
+    "has_records",
+    "lookup",
+    "read_many",
+    "create_job",
+    "upload",
+    "close",
+    "abort",
+    "job",
+    "results",
+    "send",
+)
 
 
 @dataclass

@@ -92,6 +92,9 @@ WRONG: dict[str, Any] = {
     "on_removed_in_insert": block(insert(on_removed="delete")),
     "on_removed_unknown": block(activation(on_removed="deleted")),
     "on_removed_set_empty": block(activation(on_removed={"set": {}})),
+    "on_removed_sets_id": block(activation(on_removed={"set": {"ID": "x"}})),
+    "on_removed_sets_match": block(activation(on_removed={"set": {"customer_id__c": None}})),
+    "on_removed_in_delete": block(activation("fields", mode="delete", guards={"max_delete": 5}, on_removed="delete")),
     "on_removed_unknown_key": block(activation(on_removed={"sets": {"A__c": 1}})),
     "insert_nothing_to_write": block(insert(fields={})),
     "delete_with_fields": block(activation(mode="delete", guards={"max_delete": 5}, constants={"A__c": 1})),
@@ -192,10 +195,9 @@ def test_keys_without_effect_are_named_and_those_that_protect_data_apart() -> No
         guards={"max_delete": 5},
         fields={"plan": {"field": "Plan__c", "write": "if_empty"}},
     )
-    assert one(unsafe).unsafe_to_ignore == ("on_removed", "guards.max_delete", "fields.plan.write")
-    assert one(unsafe).on_removed_set == (("Status__c", "Closed"),)
-    deleting = activation("fields", mode="delete", guards={"max_delete": 5})
-    assert one(deleting).unsafe_to_ignore == ("mode: delete", "guards.max_delete")
+    assert one(unsafe).unsafe_to_ignore == ("fields.plan.write",)
+    assert (one(unsafe).on_removed, one(unsafe).on_removed_set) == ("set", (("Status__c", "Closed"),))
+    assert one(activation("fields", mode="delete", guards={"max_delete": 5})).unsafe_to_ignore == ()
 
 
 def test_a_value_that_is_the_default_is_not_reported() -> None:

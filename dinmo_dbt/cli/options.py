@@ -58,6 +58,9 @@ FirstSync = Annotated[
 ]
 AllowChanges = Annotated[int, typer.Option("--allow-changes", min=0, help="Let up to N changed rows pass max_change.")]
 AllowRemap = Annotated[int, typer.Option("--allow-remap", min=0, help="Let up to N rows be sent new fields.")]
+AllowDeletes = Annotated[
+    int, typer.Option("--allow-deletes", min=0, help="Let up to N records be deleted, or set as on_removed says.")
+]
 
 
 @dataclass(frozen=True)

@@ -41,6 +41,7 @@ def plan(
     first_sync: options.FirstSync = False,
     allow_changes: options.AllowChanges = 0,
     allow_remap: options.AllowRemap = 0,
+    allow_deletes: options.AllowDeletes = 0,
     ignore_gate: options.IgnoreGate = False,
     require_built: options.RequireBuilt = False,
     allow_target_mismatch: options.TargetMismatch = False,
@@ -62,7 +63,7 @@ def plan(
         raise typer.Exit(
             _plan(
                 session,
-                _ceilings(full, first_sync, allow_changes, allow_remap),
+                _ceilings(full, first_sync, allow_changes, allow_remap, allow_deletes),
                 Gating(ignore_gate, require_built, allow_target_mismatch),
                 show_values=show_values,
                 detailed=detailed_exitcode,
@@ -76,6 +77,7 @@ def sync(
     first_sync: options.FirstSync = False,
     allow_changes: options.AllowChanges = 0,
     allow_remap: options.AllowRemap = 0,
+    allow_deletes: options.AllowDeletes = 0,
     ignore_gate: options.IgnoreGate = False,
     require_built: options.RequireBuilt = False,
     allow_target_mismatch: options.TargetMismatch = False,
@@ -98,7 +100,9 @@ def sync(
     console = Console(as_json, quiet, log_format)
     with Session(flags, console) as session:
         gating = Gating(ignore_gate, require_built, allow_target_mismatch)
-        raise typer.Exit(sync_chosen(session, _ceilings(full, first_sync, allow_changes, allow_remap), gating))
+        raise typer.Exit(
+            sync_chosen(session, _ceilings(full, first_sync, allow_changes, allow_remap, allow_deletes), gating)
+        )
 
 
 def run(
@@ -107,6 +111,7 @@ def run(
     first_sync: options.FirstSync = False,
     allow_changes: options.AllowChanges = 0,
     allow_remap: options.AllowRemap = 0,
+    allow_deletes: options.AllowDeletes = 0,
     as_json: options.Json = False,
     quiet: options.Quiet = False,
 ) -> None:
@@ -132,7 +137,7 @@ def run(
         console.say("dbt wrote no run results of its own: nothing to sync")
         raise typer.Exit(1 if dbt_code else 0)
     with Session(flags, console) as session:
-        ceilings = _ceilings(False, first_sync, allow_changes, allow_remap)
+        ceilings = _ceilings(False, first_sync, allow_changes, allow_remap, allow_deletes)
         code = sync_chosen(session, ceilings, Gating(require_built=True, only_built=True))
     raise typer.Exit(worst([code, 1]) if dbt_code else code)
 
@@ -147,10 +152,16 @@ class Gating:
     only_built: bool = False  # `run`: what dbt did not build is not of interest, and not a skip worth a line
 
 
-def _ceilings(full: bool, first_sync: bool, allow_changes: int, allow_remap: int) -> Ceilings:
+def _ceilings(full: bool, first_sync: bool, allow_changes: int, allow_remap: int, allow_deletes: int) -> Ceilings:
     from dinmo_dbt.plan import Ceilings
 
-    return Ceilings(allow_changes=allow_changes, allow_remap=allow_remap, first_sync=first_sync, full=full)
+    return Ceilings(
+        allow_changes=allow_changes,
+        allow_remap=allow_remap,
+        allow_deletes=allow_deletes,
+        first_sync=first_sync,
+        full=full,
+    )
 
 
 def _skip_reason(session: Session, activation: Activation, gating: Gating) -> tuple[str, str] | None:
@@ -282,7 +293,8 @@ def _samples(session: Session, drawn: Plan) -> list[dict[str, Any]]:
     from dinmo_dbt.changes import Kind
 
     picked: list[tuple[Any, dict[str, Any], str | None]] = []
-    for batch in sorted(drawn.batches, key=lambda b: b.operation == "insert"):
+    shown = [batch for batch in drawn.batches if batch.operation != "delete" and not batch.leavers]
+    for batch in sorted(shown, key=lambda b: b.operation == "insert"):
         kinds = drawn.changes.kind[batch.rows]
         order = sorted(range(len(batch.rows)), key=lambda n: (kinds[n] == Kind.ADDED, n))[: SAMPLE_ROWS - len(picked)]
         if not order:
@@ -482,7 +494,7 @@ def _run_activation(session: Session, activation: Activation, ceilings: Ceilings
                     drawn = _draw(session, activation, state, spool, ceilings)
                 for note in drawn.notes:
                     session.console.say(f"          note: {note}")
-                shown.planned(drawn.counts.planned)
+                shown.planned(drawn.counts.sending)
                 execute(drawn, destination, state, session.clock, run=run, progress=shown)
     return run
 

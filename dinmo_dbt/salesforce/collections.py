@@ -11,7 +11,7 @@ import pyarrow as pa
 from dinmo_dbt.destination import RESULTS, Batch, Fate, ObjectSchema, Operation
 from dinmo_dbt.salesforce import encode
 from dinmo_dbt.salesforce.client import Client, Effect, Request
-from dinmo_dbt.salesforce.errors import SalesforceRefusal
+from dinmo_dbt.salesforce.errors import GONE, SalesforceRefusal
 from dinmo_dbt.salesforce.hosts import checked_id
 
 ROWS_MAX = 200
@@ -109,7 +109,7 @@ def _result(item: dict[str, Any], batch: Batch) -> tuple[str | bool | None, ...]
         return (Fate.SUCCEEDED.value, record_id, bool(created), None, None, None)
     errors = [error for error in _list(item.get("errors")) if isinstance(error, dict)]
     codes = [str(error.get("statusCode") or error.get("errorCode") or "UNKNOWN_EXCEPTION") for error in errors]
-    if batch.operation is Operation.DELETE and codes == ["ENTITY_IS_DELETED"]:
+    if batch.operation is Operation.DELETE and len(codes) == 1 and codes[0] in GONE:
         return (Fate.SUCCEEDED.value, record_id, False, None, None, None)
     message = "; ".join(str(error.get("message") or "") for error in errors)
     names = ",".join(dict.fromkeys(str(name) for error in errors for name in _list(error.get("fields"))))

@@ -61,6 +61,9 @@ _STOP = frozenset(
     }
 )
 
+# What a delete answers where there is no record any more: it is in the recycle bin, or not even there. Done, for us.
+GONE = ("ENTITY_IS_DELETED", "INVALID_CROSS_REFERENCE_KEY")
+
 # Trigger and flow failures are the row's, unless the text says that the batch, not the row, was too much.
 _TRANSIENT_TEXTS = ("too many retries of batch save", "unable_to_lock_row", "unable to obtain exclusive access")
 

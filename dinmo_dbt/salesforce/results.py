@@ -24,6 +24,7 @@ import pyarrow.csv as pacsv
 
 from dinmo_dbt import rowhash, values
 from dinmo_dbt.destination import RESULTS, Batch, Fate, Field, Operation, PayloadColumn
+from dinmo_dbt.salesforce.errors import GONE
 
 SLOTS = 8
 
@@ -312,7 +313,7 @@ def _outcomes(batch: Batch, files: ResultFiles, job_error: str) -> pa.Table:
     code, message, names = parse_errors(_column(bad, "sf__Error"))
     fate = pa.array([Fate.REJECTED.value] * bad.num_rows, pa.utf8())
     if batch.operation is Operation.DELETE:  # already gone is what a delete wants
-        gone = pc.equal(code, "ENTITY_IS_DELETED")
+        gone = pc.is_in(code, value_set=pa.array(GONE))
         nothing = pa.scalar(None, pa.utf8())
         fate = pc.if_else(gone, Fate.SUCCEEDED.value, fate)
         code, message, names = (pc.if_else(gone, nothing, text) for text in (code, message, names))

@@ -336,8 +336,9 @@ class ActivationState:
         return self._delta_rows(positions, ck, flags.astype(np.uint8), "put")
 
     def _leaving(self, plan: Plan) -> pa.Table:
-        flags = self.snapshot.flags[plan.left] | np.uint8(Flag.LEFT)
-        return self._delta_rows(plan.left, self.snapshot.ck[plan.left], flags.astype(np.uint8), "leave")
+        noted = plan.leavers.noted
+        flags = self.snapshot.flags[noted] | np.uint8(Flag.LEFT)
+        return self._delta_rows(noted, self.snapshot.ck[noted], flags.astype(np.uint8), "leave")
 
     def _delta_rows(self, positions: Any, ck: Any, flags: Any, op: str) -> pa.Table:
         columns = [

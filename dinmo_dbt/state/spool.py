@@ -134,6 +134,7 @@ def read_batch(path: Path, digest: str, described: dict[str, Any]) -> Batch:
         match=described["match"],
         rows=rows,
         reverts=described.get("reverts", False),
+        leavers=described.get("leavers", False),
     )
 
 
@@ -147,6 +148,7 @@ def describe_batch(batch: Batch) -> dict[str, Any]:
         "columns": [dataclasses.asdict(column) for column in batch.columns],
         "match": batch.match,
         "reverts": batch.reverts,
+        "leavers": batch.leavers,
     }
 
 
