@@ -6,6 +6,7 @@ import hashlib
 import os
 import secrets
 from collections.abc import Callable, Iterable, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Protocol
@@ -53,7 +54,10 @@ class LocalFiles:
     def put(self, folder: str, name: str, write: Callable[[pa.NativeFile], None]) -> Stored:
         path = make_folder(self.root / folder) / name
         write_whole(path, write)
-        return stored(path)
+        try:
+            return stored(path)
+        except OSError as error:  # a run that took over has removed it
+            raise unwritable(path, error) from error
 
     def fetch(self, folder: str, names: Iterable[str]) -> Path:  # noqa: ARG002
         return self.root / folder
@@ -66,7 +70,10 @@ class LocalFiles:
 
     def remove(self, folder: str, names: Iterable[str]) -> None:
         for name in names:
-            (self.root / folder / name).unlink(missing_ok=True)
+            try:
+                (self.root / folder / name).unlink(missing_ok=True)
+            except OSError as error:
+                raise unwritable(self.root / folder / name, error) from error
 
     def copy(self, folder: str, to: str) -> None:
         target = make_folder(self.root / to)
@@ -85,7 +92,7 @@ def write_note(path: Path, text: str) -> None:
             file.write(text)
         temporary.replace(path)
     finally:
-        temporary.unlink(missing_ok=True)
+        discard(temporary)
 
 
 def stored(path: Path) -> Stored:
@@ -111,10 +118,12 @@ def first_bent(folder: Path, files: Sequence[Stored]) -> Stored | None:
 
 
 def make_folder(folder: Path) -> Path:
-    """The folder, made if need be with its parents, for its owner alone."""
+    """The folder, made if need be with its parents, for its owner alone; durable, so that what is synced in it is."""
     try:
-        for parent in (*reversed(folder.parents), folder):  # mkdir(parents=True) would open the parents to all
-            parent.mkdir(exist_ok=True, mode=0o700)
+        for each in (*reversed(folder.parents), folder):  # mkdir(parents=True) would open the parents to all
+            if not each.is_dir():
+                each.mkdir(exist_ok=True, mode=0o700)
+                sync_folder(each.parent)
     except OSError as error:
         raise unwritable(folder, error) from error
     return folder
@@ -137,6 +146,12 @@ def write_whole(path: Path, write: Callable[[pa.NativeFile], None]) -> None:
     except OSError as error:
         raise unwritable(path, error) from error
     finally:
+        discard(temporary)
+
+
+def discard(temporary: Path) -> None:
+    """Remove a file that was not finished. Where even that is refused it stays, and nothing names it."""
+    with suppress(OSError):
         temporary.unlink(missing_ok=True)
 
 

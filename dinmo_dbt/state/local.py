@@ -19,7 +19,7 @@ from pathlib import Path
 from typing import Any
 
 from dinmo_dbt.errors import StateError, unwritable
-from dinmo_dbt.state.files import LocalFiles, make_folder, refuse_network, stored, sync_folder, write_note
+from dinmo_dbt.state.files import LocalFiles, discard, make_folder, refuse_network, stored, sync_folder, write_note
 from dinmo_dbt.state.journal import bent, snapshot_place
 from dinmo_dbt.state.lease import held_error
 from dinmo_dbt.state.marks import Marks
@@ -207,7 +207,7 @@ class LocalState(Store):
         except sqlite3.OperationalError as error:
             raise _operational(self.database, error) from error
         finally:
-            temporary.unlink(missing_ok=True)
+            discard(temporary)
 
 
 class _FileLock:

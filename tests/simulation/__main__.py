@@ -16,7 +16,8 @@ from collections import Counter
 from concurrent.futures import ProcessPoolExecutor
 from pathlib import Path
 
-from .history import Broken, History
+from .auditor import Broken
+from .history import History
 from .org import SimulatedOrg
 
 _MEMORY = Path("/dev/shm")
@@ -49,7 +50,7 @@ def told(seed: int) -> int:
             history.play()
         except Broken as error:
             history.told.append(f"BROKEN {error}")
-        print(f"seed {seed}: {history.kind}", *history.told, sep="\n")
+        print(f"seed {seed}", *history.told, sep="\n")
         history.org.close()
     return int(history.told[-1].startswith("BROKEN"))
 

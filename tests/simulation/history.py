@@ -1,7 +1,5 @@
-"""A history drawn from a seed: runs of one activation while its model changes, calls fail and processes die.
-
-Each row's values name the version of it, so what the org holds tells which version was delivered. The auditor's model
-is that alone: it knows nothing of snapshots, journals or jobs.
+"""A history drawn from a seed: runs of one activation while its model changes, calls fail, disks break, processes die
+or stop, and others work in the org. Each seed turns some of that on, and `told` says what happened.
 """
 
 from __future__ import annotations
@@ -9,39 +7,88 @@ from __future__ import annotations
 import random
 import shutil
 from collections import Counter
-from dataclasses import dataclass, field, replace
+from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager, suppress
+from dataclasses import dataclass, field
+from types import SimpleNamespace
 from typing import Any
 
-from memory_org import Killed, Match, Model, World, activation, fates
+import pyarrow as pa
+from memory_org import Killed, Match, activation
 
-from dinmo_dbt.activation import Activation
-from dinmo_dbt.errors import DinmoError
-from dinmo_dbt.sync import Status, SyncRun
+from dinmo_dbt.activation import Activation, FieldMapping
+from dinmo_dbt.cli import syncing
+from dinmo_dbt.errors import DinmoError, StateError, WarehouseError
+from dinmo_dbt.plan import Ceilings
+from dinmo_dbt.state import LocalState
+from dinmo_dbt.state.marks import Marks
+from dinmo_dbt.sync import SyncRun
 
-from .org import Death, SimulatedOrg
+from .auditor import Auditor, Broken, Row, may_be_there
+from .org import SimulatedOrg
+from .process import BadDisk, End, Process, Stopped, current
 
-FAULTS = (
+CALL_FAULTS = (
     "request_lost", "reply_lost", "request_repeated", "slow", "hang", "truncated", "content_length", "bad_gzip",
     "invalid_utf8", "bom", "missing_items", "extra_items", "status", "html_page", "session_expired", "job_failed",
     "job_aborted", "job_deleted", "job_stuck", "batch_retried", "results_expired", "results_shuffled",
     "results_cut", "results_cut_bytes", "results_repeated", "results_missing", "results_error_newline",
 )  # fmt: skip
 CALLS = ("", "", "ingest.*", "ingest.close", "ingest.results")
-KINDS = ("upsert by bulk", "upsert by collections", "insert", "insert", "update by bulk", "update by collections")
 SLOW = {"slow", "hang", "job_stuck"}
-DAY_S, RUN_MAX_S = 86_400.0, 3_600.0
+KINDS = (
+    "upsert by bulk", "upsert by collections", "insert by bulk", "insert by bulk", "insert once by bulk",
+    "update by bulk", "update by collections",
+)  # fmt: skip
+EVENTS = ("calls", "rows", "deaths", "power", "disk", "stops", "others", "mapping", "keys", "leavers", "empty", "reads",
+          "quota", "another org", "schema")  # fmt: skip
+OFTEN = {"calls", "deaths"}
+COLUMNS = (("a", "b"), ("a", "b"), ("a",), ("a", "b", "c"))
+DAY_S, LEASE_S = 86_400.0, 700.0
 CLEAN_RUNS_MAX = 8
-SEAMS_MAX = 60
 BATCH_ROWS = 8
 
 
-class Broken(AssertionError):
-    """An invariant does not hold; the message names it."""
+@dataclass
+class _Warehouse:
+    """The model as it is when it is read, changed in a way, by a cursor that dies after so many record batches."""
+
+    rows: Callable[[], pa.Table]
+    changed: Callable[[pa.Table], pa.Table] = lambda table: table
+    dies_after: int | None = None
+
+    def schema(self, relation_name: str) -> pa.Schema:
+        return self.rows().schema
+
+    def read(self, relation_name: str, columns: list[str], where: str | None) -> Iterator[pa.RecordBatch]:
+        table = self.changed(self.rows()).select(list(columns)).combine_chunks()
+        for number, batch in enumerate(table.to_batches(BATCH_ROWS)):
+            if number == self.dies_after:
+                break
+            yield batch
+        if self.dies_after is not None:
+            raise WarehouseError("DB210", "the cursor died", where=relation_name)
+
+
+class _State(LocalState):
+    """State that tells its process which writer it is."""
+
+    @contextmanager
+    def locked(self, *activation: Any) -> Iterator[Any]:
+        with super().locked(*activation) as state:
+            process = current()
+            assert process is not None
+            process.epoch = state.epoch
+            try:
+                yield state
+            finally:
+                process.leaving = True
 
 
 @dataclass
 class History:
-    """One seed's life. `told` is what happened, a line each."""
+    """One seed's life."""
 
     org: SimulatedOrg
     seed: int
@@ -51,157 +98,315 @@ class History:
     def __post_init__(self) -> None:
         self.random = random.Random(self.seed)
         self.kind = self.random.choice(KINDS)
-        self.mode, _, way = self.kind.partition(" by ")
-        self.activation = _activation(self.mode, way)
-        self.rows: dict[str, int] = {}  # the model: key and version of its row
-        self.versions: dict[str, int] = {}  # the newest version ever made of a key
-        self.seen: dict[str, int] = {}  # the newest version ever met in the org
-        self.slow = False  # a job or call was made to last, in this run or one before
-        self.doubtful: set[tuple[str, int]] = set()  # inserts whose outcome the run called unknown
+        self.mode, _, more = self.kind.partition(" ")
+        self.api = more.rpartition(" ")[2]
+        self.events = {e for e in EVENTS if self.random.random() < (0.6 if e in OFTEN else 0.25)}
+        self.audit = Auditor(self.org, self.mode, ignores="once" in self.kind)
+        self.folder = self.org.folder / f"state-{self.seed}"
+        self.runs, self.seams = 0, 40
+        self.settled = True  # nothing is in flight
+        self.quota_gone = False
+
+    # The whole of it
 
     def play(self) -> None:
-        """The whole history. Raises Broken where an invariant does not hold."""
+        """Raises Broken where an invariant does not hold."""
         self.org.new()
-        self.folder = self.org.folder / f"state-{self.seed}"
         shutil.rmtree(self.folder, ignore_errors=True)
-        self._edit(self.random.randint(3, 30))
+        self._tell(f"{self.kind}; {', '.join(sorted(self.events)) or 'nothing goes wrong'}")
+        self._grow(self.random.randint(3, 20))
         if self.mode == "update":
-            self.org.create([{"Name": "theirs", "Code__c": key} for key in self.rows])
-        self.world = World(self.folder, None, self.org.clock)  # type: ignore[arg-type]
-        for _ in range(self.random.randint(1, 5)):
-            self._faults()
-            self._run(dying=self.random.random() < 0.5)
-            self._check_org()
-            if self.random.random() < 0.7:
-                self._edit(self.random.randint(0, 6))
-        self._end()
+            self._others_create(sorted(self.audit.rows))
+        named, syncing._run_id = syncing._run_id, self._run_id
+        try:
+            with ThreadPoolExecutor(1) as self.pool:
+                for _ in range(self.random.randint(1, 4)):
+                    self._meanwhile()
+                    if self.random.random() < 0.7:
+                        self._edit()
+                self._end()
+        finally:
+            syncing._run_id = named
         shutil.rmtree(self.folder, ignore_errors=True)
 
-    # What happens
+    def _run_id(self, now: float) -> str:
+        self.runs += 1
+        return f"{now:.0f}-{self.runs:04d}"
 
-    def _edit(self, more: int) -> None:
-        """New rows, new versions of old ones; without a record of theirs, updates have none to meet."""
-        grown = more if self.mode != "update" or not self.rows else 0
-        for number in range(len(self.versions), len(self.versions) + grown):
-            self.versions[f"k{number}"] = self.rows[f"k{number}"] = 0
-        for key in self.random.sample(sorted(self.rows), k=self.random.randint(0, len(self.rows))):
-            self.versions[key] += 1
-            self.rows[key] = self.versions[key]
-        self.told.append(f"model: {len(self.rows)} rows, newest version {max(self.rows.values(), default=0)}")
+    def _on(self, event: str, chance: float = 0.5) -> bool:
+        on = event in self.events and self.random.random() < chance
+        self.met[event] += on
+        return on
 
-    def _faults(self) -> None:
+    def _tell(self, line: str) -> None:
+        self.audit.says_nothing("a message", line)
+        self.told.append(line)
+
+    # The model
+
+    def _grow(self, more: int) -> None:
+        start = len(self.audit.newest)
+        for number in range(start, start + more):
+            self.audit.put(Row(f"k{number}", 0))
+
+    def _edit(self) -> None:
+        """New rows, new versions of old ones, rows that leave and return."""
+        audit = self.audit
+        if self.mode != "update":
+            self._grow(self.random.randint(0, 6))
+        for key in self.random.sample(sorted(audit.rows), k=self.random.randint(0, len(audit.rows))):
+            audit.put(Row(key, audit.newest[key] + 1, too_long=self._on("keys", 0.05)))
+        if self._on("leavers"):
+            for key in self.random.sample(sorted(audit.rows), k=self.random.randint(0, len(audit.rows) // 2)):
+                audit.drop(key)
+            for key in sorted(audit.newest.keys() - audit.rows.keys()):
+                if self.random.random() < 0.3:
+                    audit.put(Row(key, audit.newest[key] + self.random.randint(0, 1)))
+        if self._on("mapping", 0.4):
+            audit.remap(self.random.choice(COLUMNS))
+            self._tell(f"mapping: {', '.join(audit.columns)}")
+        self._tell(f"model: {len(audit.rows)} rows, newest version {max(audit.newest.values(), default=0)}")
+
+    def _model(self) -> pa.Table:
+        rows = [row.values() for row in self.audit.rows.values()]
+        names = ("id", "ext", "code", "a", "b", "c")
+        return pa.table({name: pa.array([row[name] for row in rows], pa.utf8()) for name in names})
+
+    # The org, and others in it
+
+    def _arm(self) -> None:
         """A random part of the faults, at a random rate."""
-        kinds = tuple(self.random.sample(FAULTS, k=self.random.randint(0, 3)))
-        rate, call = 10 ** self.random.uniform(-1.5, -0.3), self.random.choice(CALLS)
-        if kinds:
-            self.org.app.faults.chaos(self.random.randrange(1 << 30), rate, kinds, call)
-        if self.random.random() < 0.2:
-            share = self.random.choice((0.1, 0.5))
-            self.org.app.faults.arm_json({"kind": "rows", "preset": "lock", "share": share, "seed": self.seed})
-        self.slow |= not SLOW.isdisjoint(kinds)
-        self.told.append(f"faults: {', '.join(kinds) or 'none'} at {rate:.2f} of {call or 'all calls'}")
+        faults = self.org.app.faults
+        if self._on("calls", 0.8):
+            kinds = tuple(self.random.sample(CALL_FAULTS, k=self.random.randint(1, 3)))
+            rate, call = 10 ** self.random.uniform(-1.5, -0.3), self.random.choice(CALLS)
+            faults.chaos(self.random.randrange(1 << 30), rate, kinds, call)
+            self.audit.slow |= not SLOW.isdisjoint(kinds)
+            self.met.update(f"fault {kind}" for kind in kinds)
+            self._tell(f"faults: {', '.join(kinds)} at {rate:.2f} of {call or 'all calls'}")
+        if self._on("rows"):
+            preset, share = self.random.choice(("lock", "lock", "validation_rule")), self.random.choice((0.1, 0.5))
+            faults.arm_json({"kind": "rows", "preset": preset, "share": share, "seed": self.seed})
+            self._tell(f"faults: {preset} on {share:.0%} of rows")
+        if self._on("quota", 0.3):
+            faults.arm_json({"kind": "quota_gone", "after": self.random.randint(0, 8), "times": 1})
+            self.quota_gone = True
+            self._tell("faults: the daily calls are used up")
+        if self._on("another org", 0.3):
+            faults.arm_json({"kind": "other_org", "call": "token", "after": self.random.randint(0, 1), "times": 1})
+            if self.random.random() < 0.5:
+                faults.arm_json({"kind": "session_expired", "after": self.random.randint(2, 8), "times": 1})
+            self._tell("faults: another org answers a login")
 
-    def _run(self, *, dying: bool) -> SyncRun | None:
-        """One process: it ends by itself, by an error, or at a seam."""
-        at = int(self.random.expovariate(3 / SEAMS_MAX)) if dying else -1
-        death = Death(self.folder, at, after=self.random.random() < 0.5)
-        run, began = None, self.org.clock.now()
+    def _others_create(self, keys: list[str]) -> None:
+        records = [{"Name": "theirs", "Ext__c" if self.mode == "upsert" else "Code__c": key} for key in keys]
+        self.audit.theirs |= set(self.org.create(records))
+
+    def _others(self) -> None:
+        """Somebody edits, deletes or makes records of ours."""
+        audit = self.audit
+        ours = [(record_id, key) for record_id, (key, _) in audit.seen.items() if record_id not in audit.removed]
+        if not ours or self.quota_gone:
+            return
+        record_id, key = self.random.choice(ours)
+        match self.random.choice(("edit", "delete", "create")):
+            case "edit":
+                self.org.edit(record_id, A__c="theirs")
+                audit.excuse(key)
+                self._tell(f"others: edit {key}")
+            case "delete":
+                self.org.delete(record_id)
+                audit.removed.add(record_id)
+                audit.excuse(key)
+                self._tell(f"others: delete {key}")
+            case _ if self.mode != "upsert":
+                self._others_create([key])
+                self._tell(f"others: make another record of {key}")
+
+    # Runs
+
+    def _meanwhile(self) -> None:
+        """One run, or what a run can meet."""
+        if self._on("others", 0.6):
+            self._others()
+        self._arm()
+        if self._on("empty", 0.3):
+            self._refused("an empty model", lambda table: table.slice(0, 0), unless_new=True)
+        elif self._on("keys", 0.3) and self.audit.rows:
+            self._refused("a key twice", lambda table: pa.concat_tables([table, table.slice(0, 1)]))
+        elif self._on("reads", 0.3):
+            self._refused("a read that dies", lambda table: table, dies_after=self.random.randint(0, 2))
+        elif self._on("schema", 0.3):
+            self._with_another_schema()
+        elif self._on("stops", 0.6):
+            self._overlapping()
+        else:
+            self._disturbed()
+
+    def _disturbed(self) -> None:
+        """One run that may die, or whose disk may fail."""
+        end = bad = None
+        if self._on("deaths", 0.6):
+            at, after = self._seam(), self.random.random() < 0.5
+            end = End(at, after, power=self._on("power", 0.7))
+        elif self._on("disk", 0.7):
+            kind = self.random.choice(("full", "full", "read_only", "sync", "rename", "commit"))
+            at, late = self.random.randint(0, self.seams), self.random.random() < 0.5
+            bad = BadDisk(kind, at, self.random.choice((0, 100, 5000)), late)
+            self.met[f"disk {kind}"] += 1
+        self._run(end=end, bad=bad)
+
+    def _seam(self) -> int:
+        return self.random.randint(0, self.seams)
+
+    def _refused(
+        self, why: str, change: Callable[[pa.Table], pa.Table], *, dies_after: int | None = None,
+        unless_new: bool = False,
+    ) -> None:  # fmt: skip
+        """A run that must not write: what it reads is not to be believed."""
+        self._tell(f"model: {why}")
+        before, settled, known = self.org.held(), self.settled, bool(self.audit.delivered)
+        run = self._run(_Warehouse(self._model, change, dies_after), strange=True)
+        if run is not None and (known or not unless_new):
+            raise Broken(f"I14: {why}, and the run ends as if it were good")
+        if settled and self.org.held() != before:
+            raise Broken(f"I14: {why}, and the org changed")
+        self.settled = settled
+
+    def _with_another_schema(self) -> None:
+        name = self.random.choice(("A__c", "B__c", "C__c"))
+        how: dict[str, Any] | None = self.random.choice((None, {"access": "read"}, {"required": True}))
+        self.org.app.change_schema({"objects": {"Thing__c": {"fields": {name: how}}}})
+        self._tell(f"schema: {name} is {how or 'gone'}")
+        self._run()
+        self.org.app.drift.clear()
+
+    def _overlapping(self) -> None:
+        """A run stops at a seam; another one comes, and takes over or is refused; then the first goes on."""
+        takes_over = self.random.random() < 0.7
+        first = self._process(End(self._seam(), self.random.random() < 0.5, stops=True))
+        self._tell("a run begins, and stops")
+        stopped = Stopped(self.pool, first, lambda: self._work(_Warehouse(self._model)))
+        with stopped:
+            if takes_over:
+                self._lose_the_lock()
+            run = self._run(alone=not stopped.is_waiting)
+            locked = any(seam.endswith(".lock") for seam in first.seen[:-1])
+            if not takes_over and stopped.is_waiting and locked and run is not None:
+                raise Broken("I7: two runs at once, and both have the lock")
+            self._told_of(first, stopped.wake, wakes=True)
+
+    def _lose_the_lock(self) -> None:
+        """The lease of a run that stopped ends, or somebody unlocks it."""
+        if self.random.random() < 0.3:
+            with suppress(StateError):  # it is in the middle of a commit
+                for held in self._state().held("things"):
+                    self._state().unlock(held)
+                    self._tell("somebody unlocks it")
+            self.org.clock.sleep(2.0)
+        else:
+            self.org.clock.sleep(LEASE_S)
+        if self.random.random() < 0.5:
+            self._edit()
+
+    def _process(self, end: End | None = None, bad: BadDisk | None = None) -> Process:
+        process = Process(self.folder, end, bad, seed=self.seed)
+        process.after_call = lambda: self.audit.look(process.epoch)
+        return process
+
+    def _run(
+        self, model: _Warehouse | None = None, *, end: End | None = None, bad: BadDisk | None = None,
+        strange: bool = False, alone: bool = True,
+    ) -> SyncRun | None:  # fmt: skip
+        process = self._process(end, bad)
+        chosen = model or _Warehouse(self._model)
+        work = lambda: process.run(lambda: self._work(chosen))  # noqa: E731
+        return self._told_of(process, work, strange=strange, alone=alone)
+
+    def _told_of(
+        self, process: Process, work: Callable[[], SyncRun], *, strange: bool = False, wakes: bool = False,
+        alone: bool = True,
+    ) -> SyncRun | None:  # fmt: skip
+        """What became of a run: it ended, with a report or an error, or it was killed."""
+        began, run = self.org.clock.now(), None
+        self.settled = False
         try:
-            with self.org.process(death) as destination:
-                self.world.org = destination  # type: ignore[assignment]
-                run = self.world.sync(self.activation, self._model(), trip=death)
-            if death.dead:
-                raise Killed("unwound")
+            run = work()
         except Killed as killed:
-            run = None
-            death.bury()
-            self._tell(f"killed {'after' if death.after else 'before'} {killed}", "killed")
+            how = ", power cut" if process.end and process.end.power else ""
+            self._tell(f"killed {killed}{how}")
+            self.met[f"killed {str(killed).split(' ')[1]}"] += 1
         except DinmoError as error:
-            self._tell(f"run: {error.problems[0].code} {error.problems[0].message}", error.problems[0].code)
+            problem = error.problems[0]
+            self._tell(f"run: {error}")
+            self.met[problem.code] += 1
+            if process.hurt and not isinstance(error, StateError):
+                raise Broken(f"I12: a disk that failed is told as {problem.code}") from error
+        self.seams = max(10, len(process.seen)) if not process.dead else self.seams
         self.org.app.faults.clear()  # the auditor looks undisturbed
-        if not self.slow and self.org.clock.now() - began > RUN_MAX_S:
-            raise Broken(f"I9: a run took {self.org.clock.now() - began:,.0f} s and nothing was slow")
-        if run is not None:
-            self._check_run(run)
+        self.audit.look(process.epoch)
+        if run is None:
+            self.audit.bounded(process, self.org.clock.now() - began)
+            return None
+        if process.hurt:
+            raise Broken("I12: a disk that failed is passed over")
+        if not strange and not wakes:
+            self.audit.ended(run, process, self.org.clock.now() - began)
+        if not strange and not wakes and alone:
+            self.audit.files(self.folder, len(self._state().view(self.org.org_id, self._activation()).in_flight))
+        self.settled = run.problem is None
+        outcome = run.outcome
+        counts = f"{run.plan_counts.planned} planned, {outcome.succeeded} succeeded, {outcome.rejected} rejected"
+        self._tell(f"run: {run.status}, {counts}" + (f", {run.problem}" if run.problem else ""))
+        self.met[str(run.status)] += 1
         return run
 
-    def _model(self) -> Model:
-        rows: list[dict[str, object]] = [
-            {"id": key, "ext": key, "code": key, "a": f"{key} v{version}", "b": "b" * (version % 3) or None}
-            for key, version in self.rows.items()
-        ]
-        return replace(Model.of(rows), batch_rows=BATCH_ROWS)
+    def _work(self, model: _Warehouse) -> SyncRun:
+        """One process of `dinmo-dbt sync`, from its login on."""
+        destination = self.org.connect(self.org.folder)
+        act = self._activation()
+        if destination.org_id != self.org.org_id:
+            raise Broken("I8: the run goes to another org")
+        session = SimpleNamespace(
+            destination=lambda _: destination, state=self._state(), clock=self.org.clock, warehouse=model,
+            scratch=self.org.folder, declared=SimpleNamespace(activations=(act,)),
+            console=SimpleNamespace(quiet=True, say=self._tell),
+        )  # fmt: skip
+        run: SyncRun = syncing._run_activation(session, act, Ceilings())  # type: ignore[arg-type]
+        return run
 
-    # What must hold
+    def _state(self) -> LocalState:
+        return _State(self.folder, self.org.clock, Marks(self.org.folder / f"marks-{self.seed}"))
 
-    def _check_run(self, run: SyncRun) -> None:
-        run.check_counts()
-        left_out = fates(run)  # each row at most once
-        unknown = {key for key, told in left_out.items() if _may_be_there(*told)}
-        self.doubtful |= {(key, self.rows[key]) for key in unknown}
-        counts = f"{run.plan_counts.planned} planned, {run.outcome.succeeded} succeeded, {len(left_out)} left out"
-        self._tell(f"run: {run.status}, {counts}" + (f", {run.problem.code}" if run.problem else ""), str(run.status))
-        if run.status is Status.SUCCESS and not left_out:
-            self._must_be_delivered("I6: the run says success")
-
-    def _check_org(self) -> None:
-        """At every instant: no record twice, none of a version that was never made, none that went back."""
-        copies = Counter(self._identity(record) for record in self.org.held() if record["A__c"])
-        double = [each for each, count in copies.items() if count > 1]
-        if double:
-            raise Broken(f"I1: {double[0]} is in the org {copies[double[0]]} times")
+    def _activation(self) -> Activation:
+        fields = tuple(FieldMapping(column, f"{column.upper()}__c") for column in self.audit.columns)
         if self.mode == "insert":
-            return
-        for key, version in copies:
-            if version > self.versions[key]:
-                raise Broken(f"I3: {key} has version {version}, which was never made")
-            if version < self.seen.get(key, 0):
-                raise Broken(f"I3: {key} went back from version {self.seen[key]} to {version}")
-            self.seen[key] = version
-
-    def _identity(self, record: dict[str, Any]) -> tuple[str, int]:
-        key, _, version = record["A__c"].partition(" v")
-        if record["B__c"] != ("b" * (int(version) % 3) or None):
-            raise Broken(f"I3: {key} is made of two versions")
-        return key, int(version)
-
-    def _must_be_delivered(self, why: str) -> None:
-        held = {self._identity(record) for record in self.org.held() if record["A__c"]}
-        missing = [row for row in self.rows.items() if row not in held and row not in self.doubtful]
-        if missing:
-            raise Broken(f"{why}, and {missing[0]} is not in the org")
+            on_change = "ignore" if self.audit.ignores else "insert"
+            return activation("insert", fields=(FieldMapping("code", "Code__c"), *fields), on_change=on_change)
+        if self.mode == "update":
+            return activation("update", match=Match("code", "Code__c"), fields=fields, api=self.api)
+        return activation("upsert", fields=fields, api=self.api)
 
     def _end(self) -> None:
         """Nothing goes wrong any more: all is delivered, and then there is nothing left to do."""
-        self.org.app.faults.clear()
         self.org.app.site.usage.clear()
+        self._tell("nothing goes wrong any more")
         for _ in range(CLEAN_RUNS_MAX):
             self.org.clock.sleep(2 * DAY_S)
-            run = self._run(dying=False)
+            run = self._run()
             if run is None:
                 raise Broken("I2: a run without faults fails")
-            self._check_org()
-            if not run.plan_counts.planned and all(_may_be_there(*told) for told in fates(run).values()):
-                self._must_be_delivered("I2: all runs are over")
-                return
-        raise Broken("I15: a run with nothing changed sends rows")
-
-    def _tell(self, line: str, met: str) -> None:
-        self.told.append(line)
-        self.met[met] += 1
-
-
-def _may_be_there(fate: str, code: str | None) -> bool:
-    """An insert whose outcome can't be learned: said so, and never sent again by itself (promise 3)."""
-    return fate == "unknown" or code == "OUTCOME_UNKNOWN"
+            waits = [row for row in pa.concat_tables(run.not_delivered).to_pylist() if not _is_over(row)]
+            if not run.plan_counts.planned and not waits:
+                break
+        else:
+            raise Broken("I15: a run with nothing changed sends rows")
+        named = {row["key"] for row in pa.concat_tables(run.not_delivered).to_pylist()}
+        self.audit.all_there("I2: all runs are over", named)
+        snapshot = self._state().view(self.org.org_id, self._activation()).snapshot
+        self.audit.snapshot(snapshot.table().to_pylist())
 
 
-def _activation(mode: str, way: str) -> Activation:
-    from dinmo_dbt.activation import FieldMapping
-
-    fields = (FieldMapping("a", "A__c"), FieldMapping("b", "B__c"))
-    if mode == "insert":
-        return activation("insert", fields=(FieldMapping("code", "Code__c"), *fields))
-    if mode == "update":
-        return activation("update", match=Match("code", "Code__c"), fields=fields, api=way)
-    return activation("upsert", fields=fields, api=way)
+def _is_over(row: dict[str, Any]) -> bool:
+    """Nothing more can become of that row by itself."""
+    return row["fate"] in ("invalid", "no_match", "ambiguous") or may_be_there(row["fate"], row["code"])

@@ -3,15 +3,23 @@
 from __future__ import annotations
 
 import gc
+import os
 from collections.abc import Iterator
+from contextlib import suppress
 from pathlib import Path
 
 import pytest
+from memory_org import Killed
+
+from dinmo_dbt.errors import StateError
+from dinmo_dbt.state.files import LocalFiles, sync_folder
 
 from . import planting
 from .__main__ import played
-from .history import Broken, History
+from .auditor import Broken
+from .history import History
 from .org import SimulatedOrg
+from .process import BadDisk, End, Process, seams
 
 # A process that is killed closes nothing.
 pytestmark = [
@@ -36,25 +44,88 @@ def org(tmp_path: Path) -> Iterator[SimulatedOrg]:
 def test_no_history_loses_or_doubles_a_row() -> None:
     broken, met = played(range(60))
     assert broken == []
-    assert met["success"] > met["killed"] > 20  # the histories are not all alike
+    for each in ("success", "rejected", "deaths", "power", "disk", "stops", "others", "mapping", "DB501", "DB510"):
+        assert met[each], f"the histories are too much alike: no {each}"
 
 
 def test_a_seed_is_one_history_to_the_letter(org: SimulatedOrg) -> None:
-    def lived() -> tuple[list[str], object]:
-        history = History(org, 27)
+    def lived(seed: int) -> tuple[list[str], object]:
+        history = History(org, seed)
         history.play()
         return history.told, org.app.calls.latest()
 
-    assert lived() == lived()
+    for seed in (27, 28, 29):
+        assert lived(seed) == lived(seed)
 
 
 def test_a_record_too_many_is_seen(org: SimulatedOrg) -> None:
     history = next(h for h in (History(org, seed) for seed in range(50)) if h.mode == "insert")
     history.play()
-    copied = org.held()[0]
+    copied = next(record for record in org.held() if record["A__c"])
     org.create([{"Name": "copy", "A__c": copied["A__c"], "B__c": copied["B__c"]}])
     with pytest.raises(Broken, match="I1"):
-        history._check_org()
+        history.audit.look(99)
+
+
+def test_what_a_power_cut_takes_is_what_was_not_synced(tmp_path: Path) -> None:
+    def lived(*, synced: bool) -> list[bytes]:
+        found = []
+        for seed in range(20):
+            disk = tmp_path / f"{synced}-{seed}"
+            disk.mkdir()
+            process = Process(disk, End(99), seed=seed)
+
+            def work(disk: Path = disk, process: Process = process) -> None:
+                descriptor = os.open(disk / "file", os.O_WRONLY | os.O_CREAT, 0o600)
+                with os.fdopen(descriptor, "wb", closefd=False) as file:
+                    file.write(b"whole")
+                    file.flush()
+                    if synced:
+                        os.fsync(descriptor)
+                os.close(descriptor)
+                if synced:
+                    sync_folder(disk)
+                process.end = End(len(process.seen), power=True)
+                os.mkdir(disk / "never")
+
+            with seams(), pytest.raises(Killed):
+                process.run(work)
+            found.append((disk / "file").read_bytes() if (disk / "file").exists() else b"-")
+        return found
+
+    assert set(lived(synced=True)) == {b"whole"}
+    assert set(lived(synced=False)) == {b"", b"wh", b"-"}
+
+
+def put(disk: Path) -> None:
+    LocalFiles(disk).put("spool/org/things", "file", lambda sink: sink.write(b"whole"))
+
+
+def test_a_file_of_the_state_outlives_a_power_cut_with_its_folders(tmp_path: Path) -> None:
+    for seed in range(20):
+        disk = tmp_path / str(seed)
+        process = Process(disk, End(99), seed=seed)
+
+        def work(disk: Path = disk, process: Process = process) -> None:
+            put(disk)
+            process.end = End(len(process.seen), power=True)
+            os.mkdir(disk / "never")
+
+        with seams(), pytest.raises(Killed):
+            process.run(work)
+        assert (disk / "spool/org/things/file").read_bytes() == b"whole"
+
+
+@pytest.mark.parametrize("kind", ["full", "read_only", "sync", "rename"])
+def test_a_disk_that_fails_at_any_access_is_a_state_error(tmp_path: Path, kind: str) -> None:
+    for at in range(12):
+        disk = tmp_path / str(at)
+        process = Process(disk, bad=BadDisk(kind, at))
+        with seams(), suppress(StateError):
+            process.run(lambda disk=disk: put(disk))
+            assert not process.hurt
+        if process.hurt:
+            assert not (disk / "spool/org/things/file").exists() or kind == "sync"
 
 
 @pytest.mark.parametrize("planted", planting.every(), ids=lambda planted: planted.name)

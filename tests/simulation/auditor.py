@@ -1,0 +1,285 @@
+"""What must hold, by a model of its own: it knows the rows of the model and what the org holds, and nothing of
+snapshots, journals or jobs. A row's values name its key and version, so a record tells what was delivered to it.
+
+| invariant | looked at |
+|---|---|
+| I1 no record twice | after every call: upsert one a key, insert one a key and version, update none made |
+| I2 nothing lost | at the end, when nothing goes wrong any more: each row is in the org, or named with its reason |
+| I3 nothing goes back | after every call: a record's version never falls, and its fields are of one version |
+| I4 the snapshot is true | at the end: its record ids lead to records of its keys |
+| I5 each row once in the report | after every run that ends: none twice, and the counts are those of the rows |
+| I6 the report is true | after every run that ends: every row it does not name is in the org, as the model has it |
+| I7 one writer | at every call that commits: never by a process that another one followed |
+| I8 one org | after every run: it was the org of its state; where another one answers, nothing is written |
+| I9 it ends | after every run: an hour at most where nothing is slow; no file of its own is left behind |
+| I10 calls are bounded | after every run: so many for the rows it had, where nothing is slow |
+| I11 no call without an end | at every call: both timeouts are there |
+| I12 the state is old, new, or refused | a disk that fails is a StateError, and the next run goes on from there |
+| I13 unknown is never sent again | after every call: what was told unknown and is not there does not come by itself |
+| I14 no delete unread | after every call: only what the rules allow is gone; a read that breaks off changes nothing |
+| I15 quiet | after every run: what was delivered and did not change is not sent; at the end nothing is |
+| I16 no secret, no value | after every run: in what it says and in what it keeps |
+"""
+
+from __future__ import annotations
+
+import re
+from collections import Counter
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+
+from dinmo_dbt.sync import Status, SyncRun
+
+from .org import SimulatedOrg
+from .process import Process
+
+VALUE = re.compile(r"k\d+ v\d+")
+RUN_MAX_S, CALLS_MAX = 3_600.0, 400
+COMMITTING = {"ingest.close", "collections.create", "collections.update", "collections.upsert", "collections.delete"}
+
+
+class Broken(AssertionError):
+    """An invariant does not hold; the message names it."""
+
+
+@dataclass(frozen=True)
+class Row:
+    """A row of the model. One that is too long can't be sent."""
+
+    key: str
+    version: int
+    too_long: bool = False
+
+    def values(self) -> dict[str, str | None]:
+        long = " " + "x" * 90 if self.too_long else ""
+        return {
+            "id": self.key, "ext": self.key, "code": self.key, "a": f"{self.key} v{self.version}{long}",
+            "b": b_of(self.version), "c": f"c{self.version % 2}",
+        }  # fmt: skip
+
+
+def b_of(version: int) -> str | None:
+    return "b" * (version % 3) or None
+
+
+@dataclass
+class Auditor:
+    """`mode` is the activation's; with `ignores` a changed row makes no new record; `removes` are its deletes."""
+
+    org: SimulatedOrg
+    mode: str
+    ignores: bool = False
+    removes: bool = False
+    rows: dict[str, Row] = field(default_factory=dict)
+    newest: dict[str, int] = field(default_factory=dict)  # of every key that ever was
+    columns: tuple[str, ...] = ("a", "b")
+    slow: bool = False  # a call or a job was made to last
+    gone_on: set[str] = field(default_factory=set)
+
+    def __post_init__(self) -> None:
+        self.seen: dict[str, tuple[str, int]] = {}  # record id: the key and version it last had
+        self.theirs: set[str] = set()  # records that others made
+        self.excused: dict[str, int] = {}  # keys whose record others changed, at that version
+        self.removed: set[str] = set()  # records that others deleted
+        self.doubtful: dict[tuple[str, int], bool] = {}  # inserts told unknown: whether they are there
+        self.delivered: dict[str, Row] = {}  # told so by a run that ended, and unchanged since
+        self.mixed = False  # the mapping changed: a record's fields may be of several versions
+        self._at, self._last_epoch, self._last_call = -1, 0, self.org.last_call()
+        self.held: list[dict[str, Any]] = []
+
+    # What happens around the org
+
+    def put(self, row: Row) -> None:
+        self.rows[row.key] = row
+        self.newest[row.key] = row.version
+        self.delivered.pop(row.key, None)
+
+    def drop(self, key: str) -> None:
+        del self.rows[key]
+        self.delivered.pop(key, None)
+
+    def remap(self, columns: tuple[str, ...]) -> None:
+        self.columns, self.mixed = columns, True
+        self.delivered.clear()
+
+    def excuse(self, key: str) -> None:
+        """Others changed its record: that is for verify to see, until the row itself changes."""
+        self.excused[key] = self.newest[key]
+
+    # At every call
+
+    def look(self, epoch: int) -> None:
+        """After a call of the process with that epoch."""
+        self._one_writer(epoch)
+        if self.org.changes == self._at:
+            return
+        self._at = self.org.changes
+        self.held = self.org.held()
+        copies: Counter[tuple[str, int]] = Counter()
+        now: dict[str, tuple[str, int]] = {}
+        for record in self.held:
+            told = self._identity(record)
+            if told:
+                copies[told] += 1
+                now[record["Id"]] = told
+        self._no_copies(copies)
+        for record_id, (key, version) in now.items():
+            before = self.seen.get(record_id)
+            if before and version < before[1] and before[0] == key:
+                raise Broken(f"I3: {key} went back from version {before[1]} to {version}")
+            if version > self.newest[key]:
+                raise Broken(f"I3: {key} has version {version}, which was never made")
+            if self.mode == "update" and record_id not in self.theirs:
+                raise Broken(f"I1: an update made a record of {key}")
+        there = {record["Id"] for record in self.held}
+        for record_id in self.seen.keys() - there - self.removed:
+            self._deleted(record_id)
+        self.seen.update(now)
+        for row, is_there in self.doubtful.items():
+            if copies[row] and not is_there:
+                raise Broken(f"I13: {row[0]} v{row[1]} was told unknown, and was sent again")
+
+    def _one_writer(self, epoch: int) -> None:
+        last = self.org.last_call()
+        if last is None or last is self._last_call:
+            return
+        self._last_call = last
+        if last.name not in COMMITTING or last.status >= 300:
+            return
+        if epoch < self._last_epoch:
+            raise Broken(f"I7: epoch {epoch} writes after epoch {self._last_epoch}")
+        self._last_epoch = epoch
+
+    def _identity(self, record: dict[str, Any]) -> tuple[str, int] | None:
+        found = re.fullmatch(r"(k\d+) v(\d+)", record["A__c"] or "")
+        if not found:
+            return None
+        key, version = found[1], int(found[2])
+        if not self.mixed and key not in self.excused and record["B__c"] != b_of(version):
+            raise Broken(f"I3: {key} is made of two versions")
+        return key, version
+
+    def _no_copies(self, copies: Counter[tuple[str, int]]) -> None:
+        keys = Counter(key for key, _ in copies.elements())
+        counted: Counter[Any] = keys if self.mode == "upsert" or self.ignores else copies
+        for each, count in counted.items():
+            if count > 1:
+                raise Broken(f"I1: {each} is in the org {count} times")
+
+    def _deleted(self, record_id: str) -> None:
+        key, _ = self.seen.pop(record_id)
+        if not self.removes or (record_id in self.theirs and self.mode != "delete"):
+            raise Broken(f"I14: a record of {key} is gone")
+        if (key in self.rows) != (self.mode == "delete"):
+            raise Broken(f"I14: {key} is deleted, and the model says otherwise")
+        self.gone_on.add(key)
+
+    # After a run
+
+    def ended(self, run: SyncRun, process: Process, took_s: float) -> None:
+        told = pa.concat_tables(run.not_delivered).to_pylist()
+        left_out = {row["key"]: (row["fate"], row["code"]) for row in told}
+        if len(left_out) != len(told):
+            raise Broken("I5: a row is named twice")
+        run.check_counts()
+        counts, outcome = run.plan_counts, run.outcome
+        sent = outcome.succeeded + outcome.rejected + outcome.held + outcome.unknown
+        if counts.read != len(self.rows) or counts.planned != sent:
+            raise Broken(f"I5: {counts.read} of {len(self.rows)} rows read, {sent} of {counts.planned} accounted for")
+        if len(told) != counts.read - counts.unchanged - outcome.succeeded:
+            raise Broken(f"I5: {len(told)} rows named, {counts.unchanged} unchanged, {outcome.succeeded} succeeded")
+        for key, fate in left_out.items():
+            if may_be_there(*fate):
+                row = (key, self.rows[key].version)
+                self.doubtful[row] = any(self._identity(record) == row for record in self.held)
+        kept = sum(1 for key in self.delivered if key not in left_out)
+        if counts.unchanged < kept:
+            raise Broken(f"I15: {kept} rows were delivered before, only {counts.unchanged} are unchanged")
+        self.all_there("I6: the run does not name them", left_out)
+        self.delivered = {key: row for key, row in self.rows.items() if key not in left_out}
+        if run.status is Status.SUCCESS and any(fate in ("rejected", "unknown") for fate, _ in left_out.values()):
+            raise Broken("I6: the run says success")
+        self.bounded(process, took_s)
+
+    def bounded(self, process: Process, took_s: float) -> None:
+        if not self.slow and took_s > RUN_MAX_S:
+            raise Broken(f"I9: a run took {took_s:,.0f} s and nothing was slow")
+        if not self.slow and process.calls > CALLS_MAX:
+            raise Broken(f"I10: {process.calls} calls, and nothing was slow")
+
+    def all_there(self, why: str, left_out: Any = ()) -> None:
+        """Every row of the model is in the org as it is, but for those named."""
+        told = {self._identity(record): record for record in self.held}
+        keys = {identity[0] for identity in told if identity}
+        for key, row in self.rows.items():
+            if key in left_out or self.excused.get(key) == row.version or (key, row.version) in self.doubtful:
+                continue
+            if self.ignores and (key in keys or key in self.excused):
+                continue
+            record = told.get((key, row.version))
+            if self.mode == "delete":
+                if key in keys:
+                    raise Broken(f"{why}, and {key} is still in the org")
+            elif record is None:
+                raise Broken(f"{why}, and {key} v{row.version} is not in the org")
+            elif self.mode != "insert":
+                self._whole(record, row)
+
+    def _whole(self, record: dict[str, Any], row: Row) -> None:
+        values = row.values()
+        for column in self.columns:
+            if record[f"{column.upper()}__c"] != values[column]:
+                raise Broken(f"I3: {row.key} has another version's {column}")
+
+    # The state, as a reader of its files
+
+    def snapshot(self, rows: list[dict[str, Any]]) -> None:
+        """I4: what the snapshot says was acknowledged."""
+        known = {record["Id"]: self._identity(record) for record in self.held}
+        for row in rows:
+            record_id, key = row["record_id"], row["key"]
+            if not record_id or record_id in self.removed or key in self.gone_on or key in self.excused:
+                continue
+            if record_id not in known:
+                raise Broken(f"I4: the snapshot has a record of {key} which never was")
+            told = known[record_id]
+            if told and told[0] != key:
+                raise Broken(f"I4: the snapshot has {told[0]}'s record for {key}")
+
+    def files(self, folder: Path, spools: int) -> None:
+        """I9 and I16: after a run that ended."""
+        found = [path for path in folder.rglob("*") if path.is_file()]
+        if any(path.suffix == ".tmp" and not path.name.startswith(".state.db") for path in found):
+            raise Broken("I9: a temporary file is left")
+        left = [path for path in found if path.suffix == ".arrow"]
+        if len(left) > spools:
+            raise Broken(f"I9: {len(left)} spools are left, {spools} batches are in flight")
+        for path in found:
+            if path.suffix == ".arrow":
+                continue
+            texts = _texts(path) if path.suffix == ".parquet" else path.read_bytes().decode("utf-8", "replace")
+            self.says_nothing(path.name, texts)
+
+    def says_nothing(self, where: str, text: str) -> None:
+        """I16: neither a row's value nor a secret."""
+        found = VALUE.search(text)
+        if found:
+            raise Broken(f"I16: {where} has a row's value")
+        if any(secret in text for secret in self.org.secrets):
+            raise Broken(f"I16: {where} has a secret")
+
+
+def may_be_there(fate: str, code: str | None) -> bool:
+    """An insert whose outcome can't be learned: said so, and never sent again by itself (promise 3)."""
+    return fate == "unknown" or code == "OUTCOME_UNKNOWN"
+
+
+def _texts(path: Path) -> str:
+    """A snapshot's or a history's columns but Salesforce's own words, which are kept whole."""
+    table = pq.read_table(path)
+    columns = [c for c in table.column_names if c != "message" and pa.types.is_string(table.schema.field(c).type)]
+    return "\n".join(text or "" for column in columns for text in table[column].to_pylist())
