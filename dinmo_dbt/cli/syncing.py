@@ -486,16 +486,16 @@ def _run_activation(session: Session, activation: Activation, ceilings: Ceilings
     with session.state.locked(destination.org_id, activation, run.run_id) as state, _spool(session) as spool:
         if not state.exists and state.other_orgs:
             session.console.say(f"          first sync to org {destination.org_id}; state of other orgs is not used")
-        with recorded(session, activation, run, mode=activation.mode.value):
-            with progress(activation.name, enabled=not session.console.quiet) as shown:
-                recover(destination, state, session.clock, run=run, progress=shown)
-                state.reload()
-                with state.kept():
-                    drawn = _draw(session, activation, state, spool, ceilings)
-                for note in drawn.notes:
-                    session.console.say(f"          note: {note}")
-                shown.planned(drawn.counts.sending)
-                execute(drawn, destination, state, session.clock, run=run, progress=shown)
+        bar = progress(activation.name, enabled=not session.console.quiet)
+        with recorded(session, activation, run, mode=activation.mode.value), bar as shown:
+            recover(destination, state, session.clock, run=run, progress=shown)
+            state.reload()
+            with state.kept():
+                drawn = _draw(session, activation, state, spool, ceilings)
+            for note in drawn.notes:
+                session.console.say(f"          note: {note}")
+            shown.planned(drawn.counts.sending)
+            execute(drawn, destination, state, session.clock, run=run, progress=shown)
     return run
 
 
