@@ -117,7 +117,7 @@ class History:
         self._grow(self.random.randint(3, 20))
         if self.mode == "update":
             self._others_create(sorted(self.audit.rows))
-        named, syncing._run_id = syncing._run_id, self._run_id
+        made, syncing.new_run = syncing.new_run, self._new_run
         try:
             with ThreadPoolExecutor(1) as self.pool:
                 for _ in range(self.random.randint(1, 4)):
@@ -126,12 +126,13 @@ class History:
                         self._edit()
                 self._end()
         finally:
-            syncing._run_id = named
+            syncing.new_run = made
         shutil.rmtree(self.folder, ignore_errors=True)
 
-    def _run_id(self, now: float) -> str:
+    def _new_run(self, _: Any) -> SyncRun:
+        """As the command line's, with an id that a seed repeats."""
         self.runs += 1
-        return f"{now:.0f}-{self.runs:04d}"
+        return SyncRun(f"{self.org.clock.now():.0f}-{self.runs:04d}", self.org.clock.now())
 
     def _on(self, event: str, chance: float = 0.5) -> bool:
         on = event in self.events and self.random.random() < chance
