@@ -22,6 +22,7 @@ from dinmo_dbt.activation import Activation, Mode
 from dinmo_dbt.changes import Flag, Pending
 from dinmo_dbt.destination import Api, Batch, Operation
 from dinmo_dbt.errors import StateError
+from dinmo_dbt.mapping import from_header
 from dinmo_dbt.plan import InFlight, Plan
 from dinmo_dbt.state import imaging
 from dinmo_dbt.state.files import Stored, first_bent, stored_of
@@ -65,10 +66,8 @@ class ActivationState:
         self._marked_serial = -1
         self._pointer_mappings: list[dict[str, Any]] = []  # those of the serial that the pointer is at
         if store.exists():
-            try:
+            with self._as_written():
                 self._load()
-            except (ValueError, KeyError, TypeError) as error:  # a stored text is not what was written
-                raise bent(str(store.location)) from error
         self.snapshot = self._read_snapshot()
         self.pending = self._pending()
 
@@ -83,6 +82,14 @@ class ActivationState:
         return FileSnapshot(self.store.files.fetch(self.place, names), names)
 
     # Reading
+
+    @contextmanager
+    def _as_written(self) -> Iterator[None]:
+        """StateError DB502 when what is read is not what was written: no text of ours gives these errors."""
+        try:
+            yield
+        except (ValueError, KeyError, TypeError, AttributeError) as error:
+            raise bent(str(self.store.location)) from error
 
     def _load(self) -> None:
         name = self.activation.name
@@ -144,6 +151,8 @@ class ActivationState:
         self._born = row["born"]
         self.exists = self.serial > self._born or self.finished_runs > 0
         self.mappings = self._pointer_mappings = json.loads(row["mappings"])
+        for header in self.mappings:
+            from_header(header)
         self.files = [stored_of(value) for value in json.loads(row["files"])]
         self.previous = json.loads(row["previous"])
 
@@ -311,12 +320,15 @@ class ActivationState:
         if not self.store.exists():
             return []
         with self.store.connection(writing=False) as connection:
-            return [_journalled(row) for row in self._open(connection)]
+            rows = self._open(connection)
+        with self._as_written():
+            return [_journalled(row) for row in rows]
 
     def batch(self, journalled: Journalled) -> Batch:
         with self.store.connection(writing=False) as connection:
             row = connection.execute("SELECT * FROM batch WHERE id = ?", (journalled.id,)).fetchone()
-        return self._spooled(row)
+        with self._as_written():
+            return self._spooled(row)
 
     def begin(self, plan: Plan) -> None:
         drawn_from = (plan.org_id, plan.activation.digest, plan.serial)

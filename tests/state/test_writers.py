@@ -1,6 +1,10 @@
 """One writer: whoever was taken over can't write any more, and an amendment moves the snapshot alone."""
 
+import os
+import signal
 import sqlite3
+import subprocess
+import sys
 from contextlib import closing
 
 import pyarrow as pa
@@ -10,7 +14,7 @@ from memory_org import ORG, Model, World, activation, fates
 from dinmo_dbt.changes import Flag
 from dinmo_dbt.errors import StateError
 from dinmo_dbt.plan import draw, payload_batch
-from dinmo_dbt.state import ScanSpool
+from dinmo_dbt.state import ActivationState, ScanSpool
 from dinmo_dbt.state.snapshot import DELTA
 from dinmo_dbt.sync import BatchState, SyncRun, execute
 
@@ -125,3 +129,138 @@ def test_an_amendment_moves_the_snapshot_by_its_rows(world):
     assert kept["1"][1] & Flag.ADOPTED
     run = world.sync(act, Model.of(ROWS))
     assert (run.plan_counts.added, run.plan_counts.unchanged, fates(run)) == (1, 3, {})
+
+
+# Leases, with real processes
+
+HOLDER = """
+import sys
+sys.path.insert(0, {tests!r})
+from contextlib import closing
+from pathlib import Path
+from memory_org import ORG, Model, World, activation
+from dinmo_dbt.errors import StateError
+from dinmo_dbt.plan import draw, payload_batch
+from dinmo_dbt.state import ScanSpool
+from dinmo_dbt.sync import BatchState
+
+world, act = World(Path({folder!r})), activation(api="bulk")
+rows = [{{"id": str(n), "ext": f"e{{n}}", "a": "paused", "b": "y"}} for n in range(4)]
+with world.state().locked(ORG, act, "paused-run") as state, closing(ScanSpool(world.folder.parent)) as spool:
+    plan = draw(act, Model.of(rows), world.org, state, spool)
+    state.begin(plan)
+    batch = payload_batch(plan, plan.batches[0], "paused-0001", plan.batch_rows(plan.batches[0]))
+    state.planned(batch, "paused-run")
+    print("holding", flush=True)
+    sys.stdin.readline()
+    world.clock.sleep(700)
+    for act in (state.hold, lambda: state.advance("paused-0001", BatchState.OPENED, "750"), state.compact):
+        try:
+            act()
+            print("wrote", flush=True)
+        except StateError as error:
+            print(error.problems[0].code, flush=True)
+"""
+
+
+@pytest.fixture
+def holder(world):
+    """A process that holds the state of `things`, with a batch under way."""
+    tests = os.path.dirname(os.path.dirname(__file__))
+    code = HOLDER.format(tests=tests, folder=str(world.folder))
+    process = subprocess.Popen(
+        [sys.executable, "-c", code], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True, bufsize=1
+    )
+    assert process.stdout.readline() == "holding\n"
+    yield process
+    process.kill()
+    process.communicate()
+
+
+def test_a_paused_process_is_taken_over_when_its_lease_has_run_out_and_refused_when_it_wakes(world, holder):
+    act = activation(api="bulk")
+    holder.send_signal(signal.SIGSTOP)
+    world.clock.sleep(500)
+    with pytest.raises(StateError, match=rf"DB501.*process {holder.pid} .*run paused-run"):
+        world.sync(act, Model.of(ROWS))
+    world.clock.sleep(100)
+    run = world.sync(act, Model.of(ROWS))
+    assert (run.status, run.outcome.succeeded, run.recovered.succeeded) == ("success", 4, 0)
+    after = everything(world)
+    files = world.files()
+    holder.send_signal(signal.SIGCONT)
+    answers = holder.communicate("go on\n", timeout=30)[0].split()
+    assert answers == ["DB503"] * 3
+    assert holder.returncode == 0
+    assert everything(world) == after
+    left = set(world.files()) - set(files)
+    assert all("/base-" in name for name in left), "a file that nothing names, which the next run removes"
+    assert world.sync(act, Model.of(ROWS)).plan_counts.unchanged == 4
+    assert not left & set(world.files())
+
+
+def test_who_takes_over_is_the_one_holder_from_then_on(world, holder):
+    holder.send_signal(signal.SIGSTOP)
+    world.clock.sleep(601)
+    with world.state().locked(ORG, activation()) as state:
+        with pytest.raises(StateError, match=f"DB501.*process {os.getpid()} "), world.state().locked(ORG, activation()):
+            pass
+        holder.kill()
+        holder.wait()
+        with pytest.raises(StateError, match="DB501"), world.state().locked(ORG, activation()):
+            pass
+        world.clock.sleep(700)
+        state.hold()
+    with world.state().locked(ORG, activation()):
+        pass
+
+
+def test_a_lease_that_is_taken_is_told_and_taken_by_an_unlock(world, holder):
+    [held] = world.state().held("things")
+    assert (held.holder.pid, held.holder.run_id, held.in_flight) == (holder.pid, "paused-run", 4)
+    assert held.holder.lives and not held.overdue
+    assert world.state().held("others") == []
+    world.state().unlock(held)
+    assert world.state().held() == []
+    run = world.sync(activation(api="bulk"), Model.of(ROWS))
+    assert run.outcome.succeeded == 4
+    assert holder.communicate("go on\n", timeout=30)[0].split() == ["DB503"] * 3
+    with pytest.raises(StateError, match=r"DB501.*changed hands"):
+        world.state().unlock(held)
+    assert world.sync(activation(api="bulk"), Model.of(ROWS)).plan_counts.unchanged == 4
+
+
+def test_a_killed_process_leaves_a_lease_that_keeps_nobody_out(world, holder):
+    holder.kill()
+    holder.wait()
+    [held] = world.state().held("things")
+    assert held.holder.lives is False and held.seems_dead
+    world.sync(activation(api="bulk"), Model.of(ROWS))
+    assert world.state().held() == []
+
+
+def test_a_state_that_moves_between_the_look_and_the_lease_is_looked_at_again(world, monkeypatch):
+    world.sync(activation(), Model.of(ROWS))
+    start = ActivationState.start
+
+    def late(state, *arguments):
+        taken_over(world)
+        start(state, *arguments)
+
+    monkeypatch.setattr(ActivationState, "start", late)
+    with (
+        pytest.raises(StateError, match=r"DB501.*another run wrote meanwhile"),
+        world.state().locked(ORG, activation()),
+    ):
+        pass
+    monkeypatch.undo()
+    assert world.sync(activation(), Model.of(ROWS)).plan_counts.unchanged == 4
+
+
+def test_a_lock_file_that_was_replaced_is_no_lock(world):
+    path = world.folder / "locks" / f"{ORG}-things.lock"
+    with world.state().locked(ORG, activation()):
+        path.unlink()
+        path.touch()
+        with world.state().locked(ORG, activation()):
+            pass

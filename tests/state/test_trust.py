@@ -1,0 +1,353 @@
+"""A state is whole, ours and the newest, or it is refused and left as it is, with a way out that works."""
+
+import os
+import random
+import shutil
+import signal
+import sqlite3
+import subprocess
+import sys
+import tarfile
+from contextlib import closing, suppress
+from pathlib import Path
+
+import pytest
+from memory_org import ORG, Ceilings, Killed, Model, Trip, World, activation
+
+from dinmo_dbt.errors import StateError
+from dinmo_dbt.state import Marks, ScanSpool, journal
+
+HERE = Path(__file__).parent
+ROWS = [{"id": str(n), "ext": f"e{n}", "a": "x", "b": "y"} for n in range(4)]
+
+
+class MarkedWorld(World):
+    """A world whose user has a home."""
+
+    def state(self, trip=None):
+        state = super().state(trip)
+        state.marks = Marks(self.folder.parent / "marks")
+        return state
+
+
+@pytest.fixture
+def world(tmp_path):
+    return MarkedWorld(tmp_path / "state")
+
+
+def everything(folder):
+    return {str(p.relative_to(folder)): p.read_bytes() for p in sorted(folder.rglob("*")) if p.is_file()}
+
+
+def put_back(folder, copy):
+    shutil.rmtree(folder)
+    shutil.copytree(copy, folder)
+
+
+def changed(n):
+    return Model.of([{**row, "a": str(n)} for row in ROWS])
+
+
+# An older copy
+
+
+def test_an_older_copy_that_is_put_back_is_refused(world, tmp_path):
+    world.sync(activation(), changed(0))
+    shutil.copytree(world.folder, tmp_path / "copy")
+    world.sync(activation(), changed(1))
+    shutil.copytree(world.folder, tmp_path / "newest")
+    put_back(world.folder, tmp_path / "copy")
+    before = everything(world.folder)
+    for look in (lambda: world.plan(activation(), changed(2)), lambda: world.sync(activation(), changed(2))):
+        with pytest.raises(StateError, match=r"(?s)DB518.*older copy.*state reset things --to-serial \d+") as error:
+            look()
+        assert error.value.exit_code == 5
+    assert everything(world.folder) == before
+    put_back(world.folder, tmp_path / "newest")
+    assert world.plan(activation(), changed(1)).counts.unchanged == 4
+
+
+def test_an_older_database_beside_newer_files_is_refused_without_any_mark(tmp_path):
+    world = World(tmp_path / "state")
+    world.sync(activation(), changed(0))
+    old = (world.folder / "state.db").read_bytes()
+    for n in range(3):
+        world.sync(activation(), changed(n + 1))
+    (world.folder / "state.db").write_bytes(old)
+    with pytest.raises(StateError, match="DB518"):
+        world.sync(activation(), changed(3))
+
+
+def test_an_older_copy_can_be_gone_on_from(world, tmp_path):
+    world.sync(activation(), changed(0))
+    shutil.copytree(world.folder, tmp_path / "copy")
+    for n in range(3):
+        world.sync(activation(), changed(n + 1))
+    newest = world.state().known()[0].serial
+    put_back(world.folder, tmp_path / "copy")
+    world.state().go_back(ORG, "things", world.state().known()[0].serial)
+    assert world.state().known()[0].serial > newest
+    assert world.plan(activation(), changed(0)).counts.unchanged == 4
+    assert world.sync(activation(), changed(3)).outcome.succeeded == 4
+    assert world.sync(activation(), changed(3)).plan_counts.planned == 0
+
+
+def test_an_insert_can_not_go_back_but_starts_again(world, tmp_path):
+    act = activation("insert")
+    world.sync(act, changed(0))
+    shutil.copytree(world.folder, tmp_path / "copy")
+    world.sync(act, changed(1))
+    put_back(world.folder, tmp_path / "copy")
+    with pytest.raises(StateError, match=r"(?s)DB518.*state reset things, then dinmo-dbt state adopt things"):
+        world.sync(act, changed(1))
+    with pytest.raises(StateError, match=r"(?s)DB519.*inserted again.*state adopt things"):
+        world.state().go_back(ORG, "things", world.state().known()[0].serial)
+    assert world.state().reset(ORG, "things")
+    assert world.plan(act, changed(1)).is_first
+    assert world.sync(act, changed(1), Ceilings(first_sync=True)).outcome.succeeded == 4
+
+
+def test_a_state_that_is_forgotten_is_first_again_and_its_serials_go_on(world):
+    world.sync(activation(), changed(0))
+    serial = world.state().known()[0].serial
+    world.state().reset(ORG, "things")
+    plan = world.plan(activation(), changed(0))
+    assert plan.is_first and plan.counts.added == 4
+    with pytest.raises(Killed):
+        world.sync(activation(), changed(0), trip=Trip("begin", True))
+    assert world.plan(activation(), changed(0)).is_first, "begun, and nothing acknowledged yet"
+    world.sync(activation(), changed(0))
+    assert world.state().known()[0].serial > serial
+
+
+@pytest.mark.parametrize("home", [None, "a file"])
+def test_without_a_home_there_are_no_marks_and_no_error(tmp_path, home):
+    world = World(tmp_path / "state")
+    (tmp_path / "file").touch()
+    marks = Marks(tmp_path / "file" / "marks") if home else Marks()
+
+    def state(trip=None):
+        made = World.state(world, trip)
+        made.marks = marks
+        return made
+
+    world.state = state
+    world.sync(activation(), changed(0))
+    shutil.copytree(world.folder, tmp_path / "copy")
+    world.sync(activation(), changed(1))
+    put_back(world.folder, tmp_path / "copy")
+    assert world.sync(activation(), changed(1)).outcome.succeeded == 4
+
+
+def test_marks_are_by_lineage(world, tmp_path):
+    for n in range(3):
+        world.sync(activation(), changed(n))
+    shutil.rmtree(world.folder)
+    assert world.sync(activation(), changed(0)).outcome.succeeded == 4
+    assert len(list((tmp_path / "marks").iterdir())) == 2
+
+
+# Damage
+
+
+def test_a_kept_serial_is_gone_back_to_when_the_newest_is_damaged(world, monkeypatch):
+    monkeypatch.setattr(journal, "DELTA_SHARE_MAX", 1000.0)
+    for n in range(4):
+        world.sync(activation(), changed(n))
+    state = world.state().view(ORG, activation())
+    path = world.folder / "snapshots" / ORG / "things" / state.files[-1].name
+    content = path.read_bytes()
+    path.write_bytes(content[:-1] + bytes([content[-1] ^ 1]))
+    kept = [pointer["serial"] for pointer in state.previous]
+    [known] = world.state().known()
+    assert known.kept_serials == tuple(kept)
+    assert "damaged" in known.problem
+    with pytest.raises(StateError, match=rf"(?s)DB513.*state reset things --to-serial {kept[0]}"):
+        world.sync(activation(), changed(3))
+    with pytest.raises(StateError, match=r"DB516.*not whole either"):
+        world.state().go_back(ORG, "things", state.serial)
+    with pytest.raises(StateError, match=r"DB516.*not kept; kept: \d+, \d+, \d+"):
+        world.state().go_back(ORG, "things", 1)
+    world.state().go_back(ORG, "things", kept[0])
+    run = world.sync(activation(), changed(3))
+    assert (run.plan_counts.changed, run.outcome.succeeded) == (4, 4)
+    assert world.sync(activation(), changed(3)).plan_counts.planned == 0
+
+
+def test_a_damaged_snapshot_can_be_forgotten(world):
+    world.sync(activation(), changed(0))
+    for path in (world.folder / "snapshots").rglob("*.parquet"):
+        path.write_bytes(b"")
+    assert world.state().known()[0].problem
+    assert world.state().reset(ORG, "things")
+    assert world.sync(activation(), changed(0)).outcome.succeeded == 4
+
+
+def variants(content, samples, chance):
+    """The file cut at some lengths, and with some bits flipped."""
+    yield b""
+    for length in sorted(chance.sample(range(1, len(content)), samples // 3)):
+        yield content[:length]
+    for at in sorted(chance.sample(range(len(content)), samples)):
+        bent = bytearray(content)
+        bent[at] ^= 1 << chance.randrange(8)
+        yield bytes(bent)
+
+
+def test_any_file_cut_anywhere_or_with_any_bit_flipped_is_refused_or_harmless(world, monkeypatch):
+    monkeypatch.setattr(journal, "DELTA_SHARE_MAX", 1000.0)
+    act = activation()
+    world.org.refuse = lambda row: "REQUIRED_FIELD_MISSING:no:A__c --" if row.get("Ext__c") == "e1" else None
+    for n in range(3):
+        world.sync(act, changed(n))
+    whole = world.folder.parent / "whole"
+    shutil.copytree(world.folder, whole)
+    counts = world.plan(act, changed(3)).counts
+    kept, chance, refused, tried = everything(whole), random.Random(11), 0, 0
+    for name in [name for name in kept if name.endswith((".db", ".parquet")) and not name.startswith("runs")]:
+        for content in variants(kept[name], 120 if name.endswith(".db") else 60, chance):
+            if content == kept[name]:
+                continue
+            tried += 1
+            (world.folder / name).write_bytes(content)
+            with closing(ScanSpool(world.folder.parent)):
+                try:
+                    assert world.plan(act, changed(3)).counts == counts, (name, len(content))
+                    with world.state().locked(ORG, act) as state:
+                        assert state.serial
+                except StateError as error:
+                    assert error.problems[0].code in ("DB502", "DB513", "DB514", "DB515", "DB518"), error
+                    assert error.problems[0].hint
+                    assert (world.folder / name).read_bytes() == content, "left as it is"
+                    refused += 1
+            put_back(world.folder, whole)
+    assert refused > 0.9 * tried
+
+
+def test_rows_of_the_journal_that_are_no_longer_what_was_written_are_refused(world):
+    """After a kill the note about the database is of the past: what is read must stand on its own."""
+    with pytest.raises(Killed):
+        world.sync(activation(api="bulk"), changed(0), trip=Trip("close", True))
+    path = world.folder / "state.db"
+    content = path.read_bytes()
+    for column, value in (("state", "clxsed"), ("described", "{}"), ("described", "[")):
+        with closing(sqlite3.connect(path)) as connection, connection:
+            connection.execute(f"UPDATE batch SET {column} = ?", (value,))
+        bent = path.read_bytes()
+        with pytest.raises(StateError, match="DB502"):
+            world.sync(activation(api="bulk"), changed(0))
+        path.write_bytes(content)
+        assert bent != content
+    for column in ("files", "previous", "identity", "mappings"):
+        for value in ("[{}]", "{", "3"):
+            with closing(sqlite3.connect(path)) as connection, connection:
+                connection.execute(f"UPDATE activation SET {column} = ?", (value,))
+            with suppress(StateError):
+                world.plan(activation(api="bulk"), changed(0))
+            path.write_bytes(content)
+
+
+def test_permission_denied_and_read_only_are_told_and_nothing_is_half_moved(world, monkeypatch):
+    world.sync(activation(), changed(0))
+    before = everything(world.folder)
+
+    def denied(*arguments, **options):
+        raise sqlite3.OperationalError("unable to open database file")
+
+    monkeypatch.setattr("sqlite3.connect", denied)
+    monkeypatch.setattr("os.access", lambda *_: False)
+    with pytest.raises(StateError, match=r"DB510.*permission denied") as error:
+        world.plan(activation(), changed(0))
+    assert str(world.folder / "state.db") in error.value.problems[0].where
+    monkeypatch.undo()
+    real = os.open
+
+    def read_only(path, flags, *more, **options):
+        if flags & (os.O_WRONLY | os.O_RDWR):
+            raise OSError(30, "Read-only file system")
+        return real(path, flags, *more, **options)
+
+    monkeypatch.setattr("os.open", read_only)
+    with pytest.raises(StateError, match=r"DB510.*read-only"):
+        world.sync(activation(), changed(1))
+    monkeypatch.undo()
+    assert everything(world.folder) == before
+
+
+# Format 1, as commit 8d0c087 wrote it
+
+
+@pytest.fixture
+def old(tmp_path):
+    """Two activations: one of 40 rows with deltas, a row that left and one that waits; one killed in flight."""
+    with tarfile.open(HERE / "format1.tar.gz") as archive:
+        archive.extractall(tmp_path, filter="data")
+    return tmp_path / "state"
+
+
+def old_rows():
+    rows = [{"id": str(n), "ext": f"e{n}", "a": "x", "b": "y"} for n in range(39)]
+    rows[0] = {**rows[0], "a": "changed"}
+    rows[1] = {**rows[1], "a": "refused 2"}
+    rows[2] = {**rows[2], "a": "changed"}
+    return Model.of(rows)
+
+
+def test_a_state_of_format_1_is_read_as_it_is_and_becomes_format_2_with_the_first_write(old):
+    before = everything(old)
+    world = World(old, runs=100)
+    plan = world.plan(activation(), old_rows())
+    assert (plan.counts.unchanged, plan.counts.planned, len(world.state().view(ORG, activation()).pending.kh)) == (
+        38,
+        1,
+        1,
+    )
+    assert [(k.name, k.rows, k.left, k.in_flight) for k in world.state().known()] == [
+        ("events", 0, 0, 4),
+        ("things", 39, 1, 0),
+    ]
+    assert everything(old) == before, "a look changes nothing"
+    run = world.sync(activation(), old_rows())
+    assert run.plan_counts.unchanged == 38
+    state = world.state().view(ORG, activation())
+    assert all(len(file.sha256) == 64 and file.bytes for file in state.files)
+    with closing(sqlite3.connect(old / "state.db")) as connection:
+        meta = dict(connection.execute("SELECT key, value FROM meta"))
+    assert meta["format"] == "2" and len(meta["lineage"]) == 32
+    assert {k.name: k.in_flight for k in world.state().known()} == {"events": 4, "things": 0}
+
+
+@pytest.mark.parametrize("when", ["before", "after"])
+def test_killed_in_the_migration_it_is_the_old_format_or_the_new(old, when):
+    code = f"""
+import os, signal, sys
+sys.path.insert(0, {str(HERE.parent)!r})
+from pathlib import Path
+from memory_org import ORG, World, activation
+from dinmo_dbt.state.local import LocalState
+migrate = LocalState._migrate
+def dying(self, connection):
+    migrate(self, connection)
+    if {when == "after"}:
+        connection.execute("COMMIT")
+    os.kill(os.getpid(), signal.SIGKILL)
+LocalState._migrate = dying
+with World(Path({str(old)!r})).state().locked(ORG, activation()):
+    pass
+"""
+    assert subprocess.run([sys.executable, "-c", code], check=False).returncode == -signal.SIGKILL
+    with closing(sqlite3.connect(old / "state.db")) as connection:
+        [found] = connection.execute("SELECT value FROM meta WHERE key = 'format'").fetchone()
+    assert found == {"before": "1", "after": "2"}[when]
+    world = World(old, runs=100)
+    assert world.sync(activation(), old_rows()).plan_counts.unchanged == 38
+    assert world.sync(activation(), old_rows()).plan_counts.planned == 0
+
+
+def test_a_state_of_format_1_whose_file_is_gone_is_refused_and_not_made_new(old):
+    [newest] = (old / "snapshots" / ORG / "things").glob("base-00000007.parquet")
+    newest.unlink()
+    before = everything(old)
+    with pytest.raises(StateError, match=r"DB513.*missing"):
+        World(old, runs=100).sync(activation(), old_rows())
+    assert everything(old) == before
