@@ -7,7 +7,7 @@ contract, and `sync` journals between its calls. Every method may raise `AuthErr
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from enum import StrEnum
 from functools import cached_property
@@ -72,6 +72,7 @@ class Field:
     calculated: bool = False
     auto_number: bool = False
     filterable: bool = True
+    html: bool = False  # rich text, which Salesforce cleans when it is saved
 
     @property
     def required_on_create(self) -> bool:
@@ -236,6 +237,14 @@ class Destination(Protocol):
 
         Values are as Salesforce prints them, null where it holds nothing. Up to 2,000 records by collections calls,
         above by one Bulk query job.
+        """
+
+    def read_pages(self, object_name: str, fields: Sequence[str], record_ids: pa.Array | None) -> Iterator[pa.Table]:
+        """The records of these ids (as in `read_many`, a few thousand at most), or for None every record of the object
+        by one Bulk query: pages of `Id` and the fields as utf8 columns, in no order, each record once.
+
+        A field may be a parent's, as `Customer__r.Customer_Id__c`. Values are as Salesforce prints them, null where it
+        holds nothing. At least one page, perhaps empty.
         """
 
     def job_slots(self, rows: pa.Table, columns: tuple[PayloadColumn, ...]) -> npt.NDArray[np.int8]:

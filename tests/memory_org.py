@@ -136,6 +136,23 @@ class MemoryOrg:
         self.random.shuffle(rows)
         return pa.table({name: pa.array([row[name] for row in rows], pa.utf8()) for name in names})
 
+    def read_pages(self, object_name: str, fields: tuple[str, ...], ids: pa.Array | None) -> Iterator[pa.Table]:
+        wanted = list(self.records[object_name]) if ids is None else ids.to_pylist()
+        names = list(dict.fromkeys(("Id", *fields)))
+        yield pa.table({name: pa.array([], pa.utf8()) for name in names})
+        self.random.shuffle(wanted)
+        for start in range(0, len(wanted), 3):
+            held = [(i, self.records[object_name].get(i)) for i in wanted[start : start + 3]]
+            rows = [{name: i if name == "Id" else self._reached(r, name) for name in names} for i, r in held if r]
+            yield pa.table({name: pa.array([row[name] for row in rows], pa.utf8()) for name in names})
+
+    def _reached(self, record: dict[str, str | None], path: str) -> str | None:
+        relationship, _, name = path.rpartition(".")
+        if not relationship:
+            return record.get(name)
+        parent = self.records["Parent__c"].get(record.get(relationship[:-1] + "c") or "")
+        return parent.get(name) if parent else None
+
     def is_transient(self, code: str, message: str) -> bool:
         return code == "UNABLE_TO_LOCK_ROW"
 

@@ -5,7 +5,7 @@ Importing this package is cheap; `connect` loads requests and logs in, a batch l
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -107,6 +107,11 @@ class SalesforceDestination:
         from dinmo_dbt.salesforce.lookup import read_many
 
         return read_many(self._client, object_name, fields, record_ids, scratch=self._scratch, sleep=self._sleep)
+
+    def read_pages(self, object_name: str, fields: Sequence[str], record_ids: pa.Array | None) -> Iterator[pa.Table]:
+        from dinmo_dbt.salesforce.lookup import read_pages
+
+        return read_pages(self._client, object_name, fields, record_ids, scratch=self._scratch, sleep=self._sleep)
 
     def job_slots(self, rows: pa.Table, columns: tuple[PayloadColumn, ...]) -> npt.NDArray[np.int8]:
         from dinmo_dbt.salesforce.results import job_slots

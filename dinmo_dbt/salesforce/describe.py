@@ -72,6 +72,7 @@ def _field(entry: dict[str, Any]) -> Field:
         calculated=bool(entry.get("calculated")),
         auto_number=bool(entry.get("autoNumber")),
         filterable=bool(entry.get("filterable", True)),
+        html=bool(entry.get("htmlFormatted")),
     )
 
 

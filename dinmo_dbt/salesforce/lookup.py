@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
+import itertools
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 from urllib.parse import quote
@@ -16,7 +17,7 @@ from dinmo_dbt.errors import NotApplied
 from dinmo_dbt.salesforce import bulk, collections
 from dinmo_dbt.salesforce.client import Client, Request
 from dinmo_dbt.salesforce.errors import SalesforceRefusal
-from dinmo_dbt.salesforce.hosts import checked_name, checked_path
+from dinmo_dbt.salesforce.hosts import checked_id, checked_name, checked_path
 
 SOQL_VALUES_MAX = 2_000
 # URI and headers together may have 16,384 bytes (REST guide, status 414 and 431); a token can be 2,000 of them.
@@ -65,38 +66,69 @@ def read_many(
     sleep: Callable[[float], None],
 ) -> pa.Table:
     """`Id` and `fields` as text of the records of these ids; a missing record is left out."""
-    names = [checked_name(name) for name in dict.fromkeys(("Id", *fields))]
-    if len(record_ids) > SOQL_VALUES_MAX:
-        try:
-            return _read_by_bulk_query(client, object_name, names, record_ids, scratch=scratch, sleep=sleep)
-        except SalesforceRefusal as refusal:
-            if refusal.salesforce_code not in _NO_BULK_QUERY:
-                raise
-    rows: list[dict[str, object]] = []
-    for start in range(0, len(record_ids), collections.ROWS_MAX):
-        chunk = record_ids.slice(start, collections.ROWS_MAX).to_pylist()
-        rows += collections.read(client, object_name, tuple(names), tuple(chunk), exact_numbers=True)
-    return pa.table({name: pa.array([_printed(row.get(name)) for row in rows], pa.utf8()) for name in names})
+    wanted = record_ids if len(record_ids) <= SOQL_VALUES_MAX else None
+    pages = read_pages(client, object_name, fields, wanted, scratch=scratch, sleep=sleep)
+    return pa.concat_tables([page.filter(pc.is_in(page["Id"], value_set=record_ids)) for page in pages])
 
 
-def _read_by_bulk_query(
+def read_pages(
     client: Client,
     object_name: str,
-    names: Sequence[str],
-    record_ids: pa.Array,
+    fields: Sequence[str],
+    record_ids: pa.Array | None,
     *,
     scratch: Path,
     sleep: Callable[[float], None],
-) -> pa.Table:
-    found = [pa.table({name: pa.array([], pa.utf8()) for name in names})]
+) -> Iterator[pa.Table]:
+    """`Id` and `fields` (parent paths among them) as text: of the records of these ids, or of every record."""
+    names = [".".join(map(checked_name, path.split("."))) for path in dict.fromkeys(("Id", *fields))]
+    yield pa.table({name: pa.array([], pa.utf8()) for name in names})
+    if record_ids is None:
+        yield from _every_record(client, object_name, names, scratch=scratch, sleep=sleep)
+        return
+    head = f"SELECT {', '.join(names)} FROM {checked_name(object_name)} WHERE Id IN ("
+    room = _QUERY_BYTES_MAX - len(quote(head + ")", safe=""))
+    if any("." in name for name in names):  # collections read no parent
+        for chunk in _chunks([f"'{checked_id(text)}'" for text in record_ids.to_pylist()], room):
+            for page in query(client, head + ",".join(chunk) + ")"):
+                yield _texts(page, names)
+        return
+    for start in range(0, len(record_ids), collections.ROWS_MAX):
+        ids = record_ids.slice(start, collections.ROWS_MAX).to_pylist()
+        yield _texts(collections.read(client, object_name, tuple(names), tuple(ids), exact_numbers=True), names)
+
+
+def _every_record(
+    client: Client, object_name: str, names: Sequence[str], *, scratch: Path, sleep: Callable[[float], None]
+) -> Iterator[pa.Table]:
     soql = f"SELECT {', '.join(names)} FROM {checked_name(object_name)}"
-    for page in bulk.query(client, soql, scratch=scratch, sleep=sleep):
-        kept = page.select(names) if page.num_rows else found[0]
-        kept = kept.filter(pc.is_in(kept.column("Id"), value_set=record_ids))
-        found.append(kept)
-    whole = pa.concat_tables(found)
-    # In a CSV file nothing is written of a field that holds nothing; no text field holds an empty text.
-    return pa.table([pc.if_else(pc.equal(c, ""), pa.scalar(None, pa.utf8()), c) for c in whole.columns], names=names)
+    pages = bulk.query(client, soql, scratch=scratch, sleep=sleep)
+    try:
+        first = next(pages, None)
+    except SalesforceRefusal as refusal:
+        if refusal.salesforce_code not in _NO_BULK_QUERY:
+            raise
+        for page in query(client, soql):
+            yield _texts(page, names)
+        return
+    for table in itertools.chain([] if first is None else [first], pages):
+        if table.num_rows:
+            # In a CSV file nothing is written of a field that holds nothing; no text field holds an empty text.
+            columns = [table[name] for name in names]
+            nothing = pa.scalar(None, pa.utf8())
+            yield pa.table([pc.if_else(pc.equal(c, ""), nothing, c) for c in columns], names=names)
+
+
+def _texts(rows: Sequence[Mapping[str, object]], names: Sequence[str]) -> pa.Table:
+    return pa.table({name: pa.array([_printed(_reached(row, name)) for row in rows], pa.utf8()) for name in names})
+
+
+def _reached(row: Mapping[str, object], path: str) -> object:
+    """A field's value, or a parent's: `Customer__r.Customer_Id__c` is nested, and null where there is no parent."""
+    value: object = row
+    for name in path.split("."):
+        value = value.get(name) if isinstance(value, Mapping) else None
+    return value
 
 
 def _printed(value: object) -> str | None:

@@ -365,14 +365,15 @@ class ActivationState:
 
     def amend(self, rows: pa.Table) -> None:
         """Move the snapshot by these rows and nothing else, in one transaction: kh, ck, key, record_id, flags and op
-        (put | leave | forget), at most one a key. `mappings` must say what their check hashes are of. The snapshot is
-        read anew, so a plan drawn before is stale."""
+        (put | leave | forget), at most one a key. `mappings` must say what their check hashes are of. A row that is put
+        waits no longer. The snapshot is read anew, so a plan drawn before is stale."""
         delta = self._write_delta(rows)
         if not delta:
             return
         with self._transaction() as connection:
             self._update_row(connection)
             self._move_pointer(connection, [*self.files, delta])
+            self._resolve(connection, rows.filter(pc.equal(rows["op"], "put")))
         self.reload()
 
     def planned(self, batch: Batch, run_id: str) -> None:
