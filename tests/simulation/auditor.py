@@ -12,7 +12,7 @@ snapshots, journals or jobs. A row's values name its key and version, so a recor
 | I7 one writer | at every call that commits: never by a process that another one followed |
 | I8 one org | after every run: it was the org of its state; where another one answers, nothing is written |
 | I9 it ends | after every run: an hour at most where nothing is slow; no file of its own is left behind |
-| I10 calls are bounded | after every run: so many for the rows it had, where nothing is slow |
+| I10 calls are bounded | at every call: 400 for a run at most, where nothing is slow |
 | I11 no call without an end | at every call: both timeouts are there |
 | I12 the state is old, new, or refused | a disk that fails is a StateError, and the next run goes on from there |
 | I13 unknown is never sent again | after every call: what was told unknown and is not there does not come by itself |
@@ -32,6 +32,7 @@ from typing import Any
 import pyarrow as pa
 import pyarrow.parquet as pq
 
+from dinmo_dbt.changes import Flag
 from dinmo_dbt.sync import Status, SyncRun
 
 from .org import SimulatedOrg
@@ -39,6 +40,7 @@ from .process import Process
 
 VALUE = re.compile(r"k\d+ v\d+")
 RUN_MAX_S, CALLS_MAX = 3_600.0, 400
+CLOSED = "closed"  # what on_removed sets
 COMMITTING = {"ingest.close", "collections.create", "collections.update", "collections.upsert", "collections.delete"}
 
 
@@ -68,23 +70,24 @@ def b_of(version: int) -> str | None:
 
 @dataclass
 class Auditor:
-    """`mode` is the activation's; with `ignores` a changed row makes no new record; `removes` are its deletes."""
+    """`mode` is the activation's; with `ignores` a changed row makes no new record; `on_removed` as it declares."""
 
     org: SimulatedOrg
     mode: str
     ignores: bool = False
-    removes: bool = False
+    on_removed: str = "ignore"
     rows: dict[str, Row] = field(default_factory=dict)
     newest: dict[str, int] = field(default_factory=dict)  # of every key that ever was
     columns: tuple[str, ...] = ("a", "b")
     slow: bool = False  # a call or a job was made to last
-    gone_on: set[str] = field(default_factory=set)
 
     def __post_init__(self) -> None:
         self.seen: dict[str, tuple[str, int]] = {}  # record id: the key and version it last had
         self.theirs: set[str] = set()  # records that others made
         self.excused: dict[str, int] = {}  # keys whose record others changed, at that version
         self.removed: set[str] = set()  # records that others deleted
+        self.may_go: set[str] = set()  # keys that a run may have read as left, or as listed
+        self.deletes = 0
         self.doubtful: dict[tuple[str, int], bool] = {}  # inserts told unknown: whether they are there
         self.delivered: dict[str, Row] = {}  # told so by a run that ended, and unchanged since
         self.mixed = False  # the mapping changed: a record's fields may be of several versions
@@ -97,10 +100,14 @@ class Auditor:
         self.rows[row.key] = row
         self.newest[row.key] = row.version
         self.delivered.pop(row.key, None)
+        if self.mode == "delete":
+            self.may_go.add(row.key)
 
     def drop(self, key: str) -> None:
         del self.rows[key]
         self.delivered.pop(key, None)
+        if self.on_removed == "delete":
+            self.may_go.add(key)
 
     def remap(self, columns: tuple[str, ...]) -> None:
         self.columns, self.mixed = columns, True
@@ -112,9 +119,11 @@ class Auditor:
 
     # At every call
 
-    def look(self, epoch: int) -> None:
-        """After a call of the process with that epoch."""
-        self._one_writer(epoch)
+    def look(self, process: Process) -> None:
+        """After a call of that process."""
+        if not self.slow and process.calls > CALLS_MAX:
+            raise Broken(f"I10: {process.calls} calls, and nothing was slow")
+        self._one_writer(process)
         if self.org.changes == self._at:
             return
         self._at = self.org.changes
@@ -143,16 +152,19 @@ class Auditor:
             if copies[row] and not is_there:
                 raise Broken(f"I13: {row[0]} v{row[1]} was told unknown, and was sent again")
 
-    def _one_writer(self, epoch: int) -> None:
+    def _one_writer(self, process: Process) -> None:
         last = self.org.last_call()
         if last is None or last is self._last_call:
             return
         self._last_call = last
+        process.misled |= "other_org" in (last.fault or "")
         if last.name not in COMMITTING or last.status >= 300:
             return
-        if epoch < self._last_epoch:
-            raise Broken(f"I7: epoch {epoch} writes after epoch {self._last_epoch}")
-        self._last_epoch = epoch
+        if process.misled:
+            raise Broken("I8: it writes after another org answered its login")
+        if process.epoch < self._last_epoch:
+            raise Broken(f"I7: epoch {process.epoch} writes after epoch {self._last_epoch}")
+        self._last_epoch = process.epoch
 
     def _identity(self, record: dict[str, Any]) -> tuple[str, int] | None:
         found = re.fullmatch(r"(k\d+) v(\d+)", record["A__c"] or "")
@@ -172,11 +184,9 @@ class Auditor:
 
     def _deleted(self, record_id: str) -> None:
         key, _ = self.seen.pop(record_id)
-        if not self.removes or (record_id in self.theirs and self.mode != "delete"):
+        if key not in self.may_go or (record_id in self.theirs and self.mode != "delete"):
             raise Broken(f"I14: a record of {key} is gone")
-        if (key in self.rows) != (self.mode == "delete"):
-            raise Broken(f"I14: {key} is deleted, and the model says otherwise")
-        self.gone_on.add(key)
+        self.deletes += 1
 
     # After a run
 
@@ -188,12 +198,14 @@ class Auditor:
         run.check_counts()
         counts, outcome = run.plan_counts, run.outcome
         sent = outcome.succeeded + outcome.rejected + outcome.held + outcome.unknown
-        if counts.read != len(self.rows) or counts.planned != sent:
-            raise Broken(f"I5: {counts.read} of {len(self.rows)} rows read, {sent} of {counts.planned} accounted for")
-        if len(told) != counts.read - counts.unchanged - outcome.succeeded:
-            raise Broken(f"I5: {len(told)} rows named, {counts.unchanged} unchanged, {outcome.succeeded} succeeded")
+        sending = counts.planned + counts.removing
+        if counts.read != len(self.rows) or sending != sent:
+            raise Broken(f"I5: {counts.read} of {len(self.rows)} rows read, {sent} of {sending} accounted for")
+        named = counts.read - counts.unchanged + counts.removing + counts.removal_held - outcome.succeeded
+        if len(told) != named:
+            raise Broken(f"I5: {len(told)} rows are named, of {named} that were not delivered")
         for key, fate in left_out.items():
-            if may_be_there(*fate):
+            if key in self.rows and may_be_there(*fate):
                 row = (key, self.rows[key].version)
                 self.doubtful[row] = any(self._identity(record) == row for record in self.held)
         kept = sum(1 for key in self.delivered if key not in left_out)
@@ -201,15 +213,15 @@ class Auditor:
             raise Broken(f"I15: {kept} rows were delivered before, only {counts.unchanged} are unchanged")
         self.all_there("I6: the run does not name them", left_out)
         self.delivered = {key: row for key, row in self.rows.items() if key not in left_out}
+        if self.mode != "delete":
+            self.may_go -= self.delivered.keys()
         if run.status is Status.SUCCESS and any(fate in ("rejected", "unknown") for fate, _ in left_out.values()):
             raise Broken("I6: the run says success")
-        self.bounded(process, took_s)
+        self.bounded(took_s)
 
-    def bounded(self, process: Process, took_s: float) -> None:
+    def bounded(self, took_s: float) -> None:
         if not self.slow and took_s > RUN_MAX_S:
             raise Broken(f"I9: a run took {took_s:,.0f} s and nothing was slow")
-        if not self.slow and process.calls > CALLS_MAX:
-            raise Broken(f"I10: {process.calls} calls, and nothing was slow")
 
     def all_there(self, why: str, left_out: Any = ()) -> None:
         """Every row of the model is in the org as it is, but for those named."""
@@ -237,18 +249,24 @@ class Auditor:
 
     # The state, as a reader of its files
 
-    def snapshot(self, rows: list[dict[str, Any]]) -> None:
-        """I4: what the snapshot says was acknowledged."""
-        known = {record["Id"]: self._identity(record) for record in self.held}
+    def snapshot(self, rows: list[dict[str, Any]], named: set[str]) -> None:
+        """I4 and, of the rows that left, I2: what the snapshot says was acknowledged."""
+        held = {record["Id"]: record for record in self.held}
         for row in rows:
             record_id, key = row["record_id"], row["key"]
-            if not record_id or record_id in self.removed or key in self.gone_on or key in self.excused:
+            if not record_id or record_id in self.removed or key in self.excused or self.mode == "delete":
                 continue
-            if record_id not in known:
-                raise Broken(f"I4: the snapshot has a record of {key} which never was")
-            told = known[record_id]
+            if record_id not in held:
+                raise Broken(f"I4: the snapshot has a record of {key} that is not there")
+            told = self._identity(held[record_id])
             if told and told[0] != key:
                 raise Broken(f"I4: the snapshot has {told[0]}'s record for {key}")
+            if key not in self.rows and key not in named and row["flags"] & (Flag.CREATED | Flag.ADOPTED):
+                self._seen_off(key, held[record_id])
+
+    def _seen_off(self, key: str, record: dict[str, Any]) -> None:
+        if self.on_removed == "delete" or (self.on_removed == "set" and record["C__c"] != CLOSED):
+            raise Broken(f"I2: {key} left the model, and its record stays as it was")
 
     def files(self, folder: Path, spools: int) -> None:
         """I9 and I16: after a run that ended."""

@@ -5,19 +5,21 @@ or stop, and others work in the org. Each seed turns some of that on, and `told`
 from __future__ import annotations
 
 import random
+import re
 import shutil
 from collections import Counter
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
+from decimal import Decimal
 from types import SimpleNamespace
 from typing import Any
 
 import pyarrow as pa
 from memory_org import Killed, Match, activation
 
-from dinmo_dbt.activation import Activation, FieldMapping
+from dinmo_dbt.activation import Activation, Ceiling, FieldMapping, Guards
 from dinmo_dbt.cli import syncing
 from dinmo_dbt.errors import DinmoError, StateError, WarehouseError
 from dinmo_dbt.plan import Ceilings
@@ -25,7 +27,7 @@ from dinmo_dbt.state import LocalState
 from dinmo_dbt.state.marks import Marks
 from dinmo_dbt.sync import SyncRun
 
-from .auditor import Auditor, Broken, Row, may_be_there
+from .auditor import CLOSED, Auditor, Broken, Row, may_be_there
 from .org import SimulatedOrg
 from .process import BadDisk, End, Process, Stopped, current
 
@@ -39,7 +41,9 @@ CALLS = ("", "", "ingest.*", "ingest.close", "ingest.results")
 SLOW = {"slow", "hang", "job_stuck"}
 KINDS = (
     "upsert by bulk", "upsert by collections", "insert by bulk", "insert by bulk", "insert once by bulk",
-    "update by bulk", "update by collections",
+    "update by bulk", "update by collections", "delete by bulk", "delete by collections",
+    "upsert, then delete by bulk", "upsert, then delete by collections", "insert once, then delete by bulk",
+    "upsert, then set by bulk", "upsert, then set by collections",
 )  # fmt: skip
 EVENTS = ("calls", "rows", "deaths", "power", "disk", "stops", "others", "mapping", "keys", "leavers", "empty", "reads",
           "quota", "another org", "schema")  # fmt: skip
@@ -98,10 +102,13 @@ class History:
     def __post_init__(self) -> None:
         self.random = random.Random(self.seed)
         self.kind = self.random.choice(KINDS)
-        self.mode, _, more = self.kind.partition(" ")
-        self.api = more.rpartition(" ")[2]
+        self.mode, self.api = re.split("[, ]", self.kind)[0], self.kind.rpartition(" ")[2]
         self.events = {e for e in EVENTS if self.random.random() < (0.6 if e in OFTEN else 0.25)}
-        self.audit = Auditor(self.org, self.mode, ignores="once" in self.kind)
+        then = re.search(", then (delete|set)", self.kind)
+        self.on_removed = then[1] if then else "ignore"
+        if then or self.mode == "delete":
+            self.events |= {"leavers"}
+        self.audit = Auditor(self.org, self.mode, ignores="once" in self.kind, on_removed=self.on_removed)
         self.folder = self.org.folder / f"state-{self.seed}"
         self.runs, self.seams = 0, 40
         self.settled = True  # nothing is in flight
@@ -115,8 +122,14 @@ class History:
         shutil.rmtree(self.folder, ignore_errors=True)
         self._tell(f"{self.kind}; {', '.join(sorted(self.events)) or 'nothing goes wrong'}")
         self._grow(self.random.randint(3, 20))
-        if self.mode == "update":
+        if self.mode in ("update", "delete"):
             self._others_create(sorted(self.audit.rows))
+        if self.mode == "upsert" and "others" in self.events:
+            self._others_create(sorted(self.audit.rows)[::3])
+        if self.mode == "delete":
+            for key in self.random.sample(sorted(self.audit.rows), k=len(self.audit.rows) // 2):
+                self.audit.drop(key)
+                self.audit.may_go.remove(key)
         made, syncing.new_run = syncing.new_run, self._new_run
         try:
             with ThreadPoolExecutor(1) as self.pool:
@@ -153,7 +166,7 @@ class History:
     def _edit(self) -> None:
         """New rows, new versions of old ones, rows that leave and return."""
         audit = self.audit
-        if self.mode != "update":
+        if self.mode not in ("update", "delete"):
             self._grow(self.random.randint(0, 6))
         for key in self.random.sample(sorted(audit.rows), k=self.random.randint(0, len(audit.rows))):
             audit.put(Row(key, audit.newest[key] + 1, too_long=self._on("keys", 0.05)))
@@ -200,7 +213,9 @@ class History:
             self._tell("faults: another org answers a login")
 
     def _others_create(self, keys: list[str]) -> None:
-        records = [{"Name": "theirs", "Ext__c" if self.mode == "upsert" else "Code__c": key} for key in keys]
+        match = "Ext__c" if self.mode == "upsert" else "Code__c"
+        written = {"A__c": "{} v0"} if self.mode == "delete" else {}
+        records = [{"Name": "theirs", match: key, **{f: v.format(key) for f, v in written.items()}} for key in keys]
         self.audit.theirs |= set(self.org.create(records))
 
     def _others(self) -> None:
@@ -220,7 +235,7 @@ class History:
                 audit.removed.add(record_id)
                 audit.excuse(key)
                 self._tell(f"others: delete {key}")
-            case _ if self.mode != "upsert":
+            case _ if self.mode not in ("upsert", "delete"):
                 self._others_create([key])
                 self._tell(f"others: make another record of {key}")
 
@@ -231,7 +246,9 @@ class History:
         if self._on("others", 0.6):
             self._others()
         self._arm()
-        if self._on("empty", 0.3):
+        if self.on_removed != "ignore" and self._on("leavers", 0.3):
+            self._guarded()
+        elif self._on("empty", 0.3) and self.mode != "delete":
             self._refused("an empty model", lambda table: table.slice(0, 0), unless_new=True)
         elif self._on("keys", 0.3) and self.audit.rows:
             self._refused("a key twice", lambda table: pa.concat_tables([table, table.slice(0, 1)]))
@@ -274,6 +291,15 @@ class History:
             raise Broken(f"I14: {why}, and the org changed")
         self.settled = settled
 
+    def _guarded(self) -> None:
+        """A run that may remove so many records at most."""
+        allowed, settled = self.random.randint(0, 3), self.settled
+        self._tell(f"at most {allowed} records may be removed")
+        before = self.audit.deletes
+        self._run(allow_deletes=allowed)
+        if settled and self.audit.deletes - before > allowed:
+            raise Broken(f"I14: {self.audit.deletes - before} records are deleted, {allowed} may be")
+
     def _with_another_schema(self) -> None:
         name = self.random.choice(("A__c", "B__c", "C__c"))
         how: dict[str, Any] | None = self.random.choice((None, {"access": "read"}, {"required": True}))
@@ -312,16 +338,16 @@ class History:
 
     def _process(self, end: End | None = None, bad: BadDisk | None = None) -> Process:
         process = Process(self.folder, end, bad, seed=self.seed)
-        process.after_call = lambda: self.audit.look(process.epoch)
+        process.after_call = lambda: self.audit.look(process)
         return process
 
     def _run(
         self, model: _Warehouse | None = None, *, end: End | None = None, bad: BadDisk | None = None,
-        strange: bool = False, alone: bool = True,
+        strange: bool = False, alone: bool = True, allow_deletes: int = 1000,
     ) -> SyncRun | None:  # fmt: skip
         process = self._process(end, bad)
         chosen = model or _Warehouse(self._model)
-        work = lambda: process.run(lambda: self._work(chosen))  # noqa: E731
+        work = lambda: process.run(lambda: self._work(chosen, allow_deletes))  # noqa: E731
         return self._told_of(process, work, strange=strange, alone=alone)
 
     def _told_of(
@@ -345,9 +371,9 @@ class History:
                 raise Broken(f"I12: a disk that failed is told as {problem.code}") from error
         self.seams = max(10, len(process.seen)) if not process.dead else self.seams
         self.org.app.faults.clear()  # the auditor looks undisturbed
-        self.audit.look(process.epoch)
+        self.audit.look(process)
         if run is None:
-            self.audit.bounded(process, self.org.clock.now() - began)
+            self.audit.bounded(self.org.clock.now() - began)
             return None
         if process.hurt:
             raise Broken("I12: a disk that failed is passed over")
@@ -362,7 +388,7 @@ class History:
         self.met[str(run.status)] += 1
         return run
 
-    def _work(self, model: _Warehouse) -> SyncRun:
+    def _work(self, model: _Warehouse, allow_deletes: int = 1000) -> SyncRun:
         """One process of `dinmo-dbt sync`, from its login on."""
         destination = self.org.connect(self.org.folder)
         act = self._activation()
@@ -373,7 +399,7 @@ class History:
             scratch=self.org.folder, declared=SimpleNamespace(activations=(act,)),
             console=SimpleNamespace(quiet=True, say=self._tell),
         )  # fmt: skip
-        run: SyncRun = syncing._run_activation(session, act, Ceilings())  # type: ignore[arg-type]
+        run: SyncRun = syncing._run_activation(session, act, Ceilings(allow_deletes=allow_deletes))  # type: ignore[arg-type]
         return run
 
     def _state(self) -> LocalState:
@@ -381,12 +407,21 @@ class History:
 
     def _activation(self) -> Activation:
         fields = tuple(FieldMapping(column, f"{column.upper()}__c") for column in self.audit.columns)
-        if self.mode == "insert":
-            on_change = "ignore" if self.audit.ignores else "insert"
-            return activation("insert", fields=(FieldMapping("code", "Code__c"), *fields), on_change=on_change)
-        if self.mode == "update":
-            return activation("update", match=Match("code", "Code__c"), fields=fields, api=self.api)
-        return activation("upsert", fields=fields, api=self.api)
+        more: dict[str, Any] = {"api": self.api, "guards": Guards(Ceiling(rows=0), Ceiling(percent=Decimal(50)))}
+        if self.on_removed != "ignore":
+            more["on_removed"] = self.on_removed
+        if self.on_removed == "set":
+            more["on_removed_set"] = (("C__c", CLOSED),)
+        match self.mode:
+            case "insert":
+                more["on_change"] = "ignore" if self.audit.ignores else "insert"
+                return activation("insert", fields=(FieldMapping("code", "Code__c"), *fields), **more)
+            case "update":
+                return activation("update", match=Match("code", "Code__c"), fields=fields, **more)
+            case "delete":
+                return activation("delete", match=Match("code", "Code__c"), fields=(), **more)
+            case _:
+                return activation("upsert", fields=fields, **more)
 
     def _end(self) -> None:
         """Nothing goes wrong any more: all is delivered, and then there is nothing left to do."""
@@ -398,16 +433,17 @@ class History:
             if run is None:
                 raise Broken("I2: a run without faults fails")
             waits = [row for row in pa.concat_tables(run.not_delivered).to_pylist() if not _is_over(row)]
-            if not run.plan_counts.planned and not waits:
+            if not run.plan_counts.planned + run.plan_counts.removing and not waits:
                 break
         else:
             raise Broken("I15: a run with nothing changed sends rows")
         named = {row["key"] for row in pa.concat_tables(run.not_delivered).to_pylist()}
         self.audit.all_there("I2: all runs are over", named)
         snapshot = self._state().view(self.org.org_id, self._activation()).snapshot
-        self.audit.snapshot(snapshot.table().to_pylist())
+        self.audit.snapshot(snapshot.table().to_pylist(), named)
 
 
 def _is_over(row: dict[str, Any]) -> bool:
     """Nothing more can become of that row by itself."""
-    return row["fate"] in ("invalid", "no_match", "ambiguous") or may_be_there(row["fate"], row["code"])
+    over = row["fate"] in ("invalid", "no_match", "ambiguous") or row["code"] in ("RECORD_ID_UNKNOWN", "RECORD_SHARED")
+    return over or may_be_there(row["fate"], row["code"])

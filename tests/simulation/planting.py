@@ -61,13 +61,15 @@ def main() -> int:
     parser.add_argument("--seeds", type=int, default=1000)
     parser.add_argument("names", nargs="*")
     given = parser.parse_args()
-    missed = 0
+    missed = played = 0
     for planted in every():
         if given.names and planted.name not in given.names:
             continue
         seen = found(planted, given.seeds)
         missed += seen is None
-        print(f"{planted.name:28} {seen or 'NOT FOUND'}", flush=True)
+        print(f"{planted.name:27} {planted.what}\n{'':27} -> {seen or 'NOT FOUND'}", flush=True)
+        played += 1
+    print(f"{played} faults planted, {played - missed} found")
     return int(missed > 0)
 
 

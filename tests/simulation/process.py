@@ -73,6 +73,7 @@ class Process:
     calls: int = 0
     hurt: bool = False  # its disk failed it
     epoch: int = 0  # of its lease, once it has one
+    misled: bool = False  # another org answered its login
     leaving: bool = False  # it gives the lease back; a disk that fails then does no harm
     after_call: Callable[[], None] = lambda: None
 

@@ -58,13 +58,13 @@ def test_a_seed_is_one_history_to_the_letter(org: SimulatedOrg) -> None:
         assert lived(seed) == lived(seed)
 
 
-def test_a_record_too_many_is_seen(org: SimulatedOrg) -> None:
+def test_a_record_too_many_is_seen(org: SimulatedOrg, tmp_path: Path) -> None:
     history = next(h for h in (History(org, seed) for seed in range(50)) if h.mode == "insert")
     history.play()
     copied = next(record for record in org.held() if record["A__c"])
     org.create([{"Name": "copy", "A__c": copied["A__c"], "B__c": copied["B__c"]}])
     with pytest.raises(Broken, match="I1"):
-        history.audit.look(99)
+        history.audit.look(Process(tmp_path, epoch=99))
 
 
 def test_what_a_power_cut_takes_is_what_was_not_synced(tmp_path: Path) -> None:
