@@ -426,7 +426,7 @@ class _Reading:
             try:
                 template.check(text)
             except template.NotAllowed as error:
-                self.add(TEMPLATE, str(error), path, "write {{ env_var('NAME') }} or {{ var('name') }}")
+                self.add(TEMPLATE, str(error), path, _TEMPLATE_HINT)
 
     def shape(self, raw: Mapping[str, Any]) -> FileSpec | None:
         """The file as its spec; None when something is wrong with the shape."""
@@ -645,7 +645,7 @@ class _Reading:
         try:
             result = template.render(text, env=self.env, vars=self.vars)
         except template.NotAllowed as error:
-            self.add(TEMPLATE, str(error), path)
+            self.add(TEMPLATE, str(error), path, _TEMPLATE_HINT)
             return text
         if result.unset:
             problem = Problem(UNSET, f"{result.unset} is not set", self.read.where(path))
@@ -661,6 +661,7 @@ class _Reading:
 
 
 _FLOWS = ", ".join(_FLOW_KEYS)
+_TEMPLATE_HINT = "write {{ env_var('NAME') }} or {{ var('name') }}"
 
 
 def _scalars(value: object, path: KeyPath) -> Iterator[tuple[KeyPath, object]]:

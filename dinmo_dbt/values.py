@@ -103,7 +103,7 @@ def why_not(source: pa.DataType, field: Field) -> str | None:
         accepted = pa.types.is_timestamp(source) or pa.types.is_date(source)
     else:
         accepted = pa.types.is_time(source)
-    if accepted and not pa.types.is_duration(source):
+    if accepted and not (pa.types.is_duration(source) or pa.types.is_interval(source)):
         return None
     return f"a column of type {source} can't feed a field of type {field.type}: cast it in the model's SQL"
 

@@ -87,6 +87,8 @@ def _standing(data: Path) -> dict[str, Any] | None:
     try:
         told: dict[str, Any] = json.loads((data / "server.json").read_bytes())
         os.kill(told["pid"], 0)
-    except (OSError, ValueError, KeyError):
+        known = [told[key] for key in ("instance_url", "access_token", "organization_id")]
+        standing = told["standing"] is True and all(isinstance(text, str) for text in known)
+    except (OSError, ValueError, KeyError, TypeError, OverflowError):
         return None
-    return told if told.get("standing") else None
+    return told if standing else None

@@ -78,18 +78,19 @@ class Session:
     @cached_property
     def target_path(self) -> Path:
         """dbt's target folder: the flag's, DBT_TARGET_PATH's, dbt_project.yml's `target-path`, or `target`."""
-        given = self.flags.target_path or _from_environment("TARGET_PATH") or self._declared_target_path()
+        given = self.flags.target_path or _from_environment("TARGET_PATH") or self._of_dbt("target-path") or "target"
         return self.root / Path(given).expanduser()
 
-    def _declared_target_path(self) -> str:
+    def _of_dbt(self, key: str) -> str:
+        """A plain text of dbt_project.yml; '' where it has none, or one that dbt would render."""
         import yaml
 
         try:
             project = yaml.safe_load((self.root / "dbt_project.yml").read_text(encoding="utf-8"))
         except (OSError, ValueError, yaml.YAMLError):
-            return "target"
-        declared = project.get("target-path") if isinstance(project, dict) else None
-        return declared if isinstance(declared, str) and "{{" not in declared else "target"
+            return ""
+        declared = project.get(key) if isinstance(project, dict) else None
+        return declared if isinstance(declared, str) and "{{" not in declared else ""
 
     @cached_property
     def vars(self) -> dict[str, Any]:
@@ -125,9 +126,19 @@ class Session:
 
     @cached_property
     def manifest(self) -> Manifest:
+        from dinmo_dbt.declaration import show
         from dinmo_dbt.manifest import load_manifest
 
-        return load_manifest(self.target_path / "manifest.json")
+        manifest = load_manifest(self.target_path / "manifest.json")
+        name = self._of_dbt("name")
+        if name and manifest.project_name and name != manifest.project_name:
+            raise ConfigError(
+                "DB205",
+                f"the manifest is of project {show(manifest.project_name)}, dbt_project.yml's is {show(name)}",
+                where=str(self.target_path / "manifest.json"),
+                hint="run `dbt build` or `dbt parse` in this project, or choose its folder with --target-path",
+            )
+        return manifest
 
     @cached_property
     def declared(self) -> Loaded:

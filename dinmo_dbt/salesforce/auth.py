@@ -199,7 +199,11 @@ def _assertion(credentials: Credentials, login_url: str, now: float) -> str:
 
 def _oauth_error(content: dict[str, Any], credentials: Credentials) -> AuthError:
     code, description = content.get("error"), content.get("error_description")
-    code = code if isinstance(code, str) and re.fullmatch(r"[a-z_]{1,60}", code) else "an unknown error"
+    code = (
+        code.lower()
+        if isinstance(code, str) and re.fullmatch(r"[a-z_]{1,60}|OAUTH_[A-Z_]{1,40}", code)
+        else "an unknown error"
+    )
     text = description.lower() if isinstance(description, str) else ""
     for part, message, advice in _OAUTH_DESCRIPTIONS:
         if part in text:
@@ -225,7 +229,7 @@ _OAUTH_DESCRIPTIONS = (
     ("expired", "the assertion or the token has expired", "is this machine's clock right?"),
     ("invalid assertion", "the JWT is not accepted", "is the key the one whose certificate the app holds?"),
     ("inactive", "the user or the org is inactive", "Setup -> Users"),
-    ("locked", "the user is locked out", "Setup -> Users -> Unlock"),
+    ("is locked", "the user is locked out", "Setup -> Users -> Unlock"),
 )
 
 _OAUTH_CODES = {
@@ -233,6 +237,14 @@ _OAUTH_CODES = {
     "invalid_client_id": ("the org does not know the client id", "a new app needs ten minutes; is login_url its org?"),
     "invalid_client": ("client id and secret do not fit", "copy both again: Setup -> App Manager -> View"),
     "invalid_app_access": ("the user may not use this app", "Setup -> App Manager -> Manage -> Permitted Users"),
+    "oauth_app_blocked": (
+        "the org's administrator has blocked the app",
+        "Setup -> Connected Apps OAuth Usage -> Unblock",
+    ),
+    "oauth_ec_app_not_found": (
+        "the app is not installed in this org",
+        "is login_url the org of the app? else Setup -> Connected Apps OAuth Usage -> Install",
+    ),
     "inactive_user": ("the user is inactive", "Setup -> Users"),
     "inactive_org": ("the org is locked, closed or suspended", "ask the org's administrator"),
     "unsupported_grant_type": ("the app does not allow this flow", "Setup -> App Manager -> Edit -> OAuth Settings"),
