@@ -196,7 +196,7 @@ CASES: dict[str, Case] = {
     "yaml_base_60": Case("DB111", dinmo(DINMO + "state: {location: 12:30}\n"), "dinmo.yml:5: state.location"),
     "yaml_tilde": Case("DB111", dinmo(DINMO + "state: {location: ~}\n"), "dinmo.yml:5: state.location"),
     # Keys and values
-    "unknown_key": Case("DB110", meta(externalid="x"), "people.config.meta.dinmo.activations[0]"),
+    "unknown_key": Case("DB110", meta(segmnt="x"), "people.config.meta.dinmo.activations[0]"),
     "unknown_key_in_dinmo_yml": Case("DB110", dinmo(DINMO + "sate: {}\n"), "dinmo.yml:5: sate"),
     "wrong_type": Case("DB111", meta(mode=["upsert"]), "activations[0].mode"),
     "text_for_a_number": Case("DB111", meta(guards={"max_change": "5"}), "activations[0].guards.max_change"),
@@ -212,7 +212,7 @@ CASES: dict[str, Case] = {
     "delete_with_fields": Case("DB114", meta(mode="delete", guards={"max_delete": 5}), "activations[0]"),
     "same_name_twice": Case("DB130", lambda lab: lab.only("people", PEOPLE, PEOPLE)),
     "same_field_twice": Case("DB139", mapped(note="Name"), "activations[0].fields.note"),
-    "several_at_once": Case("DB110", meta(mode="upsrt", colour="red", guards={"max_change": "x"}, object="A B")),
+    "several_at_once": Case("DB110", meta(mode="upsrt", schdule="manual", guards={"max_change": "x"}, object="A B")),
     # Variables, secrets, templates
     "variable_unset": Case("DB117", lambda lab: dinmo(login(lab))(lab), "auth.client_secret"),
     "variable_empty": Case("DB117", lambda lab: dinmo(login(lab))(lab), "auth.client_secret", env={"LAB_SECRET": " "}),
@@ -300,7 +300,7 @@ CASES: dict[str, Case] = {
         env={"LAB_SECRET": "CANARY"},
     ),
     # Command line
-    "flag_unknown": Case("", dinmo(DINMO), argv=("sync", "--allow-delete", "5")),
+    "flag_unknown": Case("", dinmo(DINMO), argv=("sync", "--nothing", "5")),
     "flag_number_negative": Case("", dinmo(DINMO), argv=("sync", "--allow-changes", "-1")),
     "flag_number_text": Case("", dinmo(DINMO), argv=("sync", "--allow-changes", "many")),
     "flags_that_differ": Case(
