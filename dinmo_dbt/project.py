@@ -102,7 +102,6 @@ class Project:
     defaults: Mapping[str, Any]
     notes: tuple[Problem, ...] = ()
     not_in_force: tuple[str, ...] = ()
-    unsafe_to_ignore: tuple[str, ...] = ()
 
     def problem_with(self, destination: str, *, where: str = "") -> Problem | None:
         """Why an activation can't use that destination under this target; None if it can."""
@@ -291,7 +290,7 @@ class StateSpec(Strict):
         default=None, description="A local folder, relative to the project.", json_schema_extra={"default": ".dinmo"}
     )
     warehouse: WarehouseStateSpec | None = Field(
-        default=None, description="Tables in the warehouse instead.", json_schema_extra={"x-in-force": False}
+        default=None, description="Tables in the warehouse instead: DuckDB or Postgres."
     )
 
 
@@ -383,7 +382,7 @@ class _Reading:
                 org = self.org(written, name, target, path)
                 if target == self.target and org:
                     orgs[name] = org
-        state, unsafe = self.state(spec.state)
+        state = self.state(spec.state)
         emulator = EmulatorConfig(
             schema=self.path(spec.emulator.schema_, ("emulator", "schema")),
             records=self.path(spec.emulator.records, ("emulator", "records")),
@@ -405,7 +404,6 @@ class _Reading:
             defaults=spec.defaults,
             notes=tuple(self.notes),
             not_in_force=("warnings",) if spec.warnings.channels else (),
-            unsafe_to_ignore=unsafe,
         )
 
     def check_scalar(self, path: KeyPath, value: object) -> None:
@@ -609,7 +607,7 @@ class _Reading:
             )
         return share or Decimal(80)
 
-    def state(self, spec: StateSpec) -> tuple[Path, tuple[str, ...]]:
+    def state(self, spec: StateSpec) -> Path:
         if spec.location is not None and spec.warehouse is not None:
             self.add(CONFLICT, "both `location` and `warehouse` are given", ("state",), "keep one of them")
         location = self.path(spec.location or ".dinmo", ("state", "location"))
@@ -617,7 +615,7 @@ class _Reading:
         if location == target_folder or target_folder in location.parents:
             hint = "dbt clean empties that folder, and state that is lost can double an object"
             self.add(NOT_ALLOWED, "state can't be kept under target/", ("state", "location"), hint)
-        return location, ("state.warehouse",) if spec.warehouse else ()
+        return location
 
     def path(self, text: str, path: KeyPath) -> Path:
         return self.absolute(self.rendered(text, path))

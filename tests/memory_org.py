@@ -26,7 +26,7 @@ from dinmo_dbt.changes import Flag
 from dinmo_dbt.destination import RESULTS, Batch, Field, Job, ObjectSchema, Operation, PayloadColumn
 from dinmo_dbt.plan import Ceilings, Plan, draw
 from dinmo_dbt.salesforce import results as result_files
-from dinmo_dbt.state import LocalState, ScanSpool
+from dinmo_dbt.state import LocalState, ScanSpool, WarehouseState
 from dinmo_dbt.sync import SyncRun, execute, recover
 
 NO_CEILINGS = Ceilings()
@@ -413,20 +413,28 @@ class Watched:
         return lambda *a, **k: self._trip.around(name, lambda: attribute(*a, **k))
 
 
-class WatchedState(LocalState):
-    """State whose commits are seams too: before one, its file is written; after it, only clean-up is left."""
+class WatchedCommits:
+    """A state whose commits are seams too: before one, its file is written; after it, only clean-up is left."""
 
     trip = Trip()
 
     @contextmanager
     def connection(self, *, writing: bool) -> Iterator[object]:
-        with super().connection(writing=writing) as connection:
+        with super().connection(writing=writing) as connection:  # type: ignore[misc]
             yield connection
             if writing:
                 number = len(self.trip.seen)
                 self.trip.begins("commit")
         if writing:
             self.trip.ended(number, "commit")
+
+
+class WatchedState(WatchedCommits, LocalState):
+    """State in a folder."""
+
+
+class WatchedWarehouseState(WatchedCommits, WarehouseState):
+    """State in a warehouse."""
 
 
 @dataclass

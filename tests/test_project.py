@@ -166,7 +166,7 @@ def test_a_production_org_is_read(tmp_path: Path) -> None:
     assert project.emulator.schema == tmp_path / "org.yml"
     assert project.emulator.data == Path("/home/ada/state/emulator")
     assert project.defaults == {"api": "bulk"}
-    assert project.notes == () and project.not_in_force == () and project.unsafe_to_ignore == ()
+    assert project.notes == () and project.not_in_force == ()
 
 
 def test_a_number_like_secret_stays_text_and_never_shows(tmp_path: Path) -> None:
@@ -251,7 +251,6 @@ def test_what_is_not_in_force_yet_is_named(tmp_path: Path) -> None:
         prod(JWT, "state: {warehouse: {schema: dinmo}}\nwarnings: {channels: [\"{{ env_var('SLACK') }}\"]}\n"),
     )
     assert project.state_warehouse_schema == "dinmo"
-    assert project.unsafe_to_ignore == ("state.warehouse",)
     assert project.not_in_force == ("warnings",)
 
 

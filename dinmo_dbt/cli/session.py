@@ -24,7 +24,7 @@ if TYPE_CHECKING:
     from dinmo_dbt.manifest import Loaded, Manifest
     from dinmo_dbt.project import Project
     from dinmo_dbt.salesforce import SalesforceDestination
-    from dinmo_dbt.state import LocalState
+    from dinmo_dbt.state import Store
     from dinmo_dbt.warehouse import Warehouse
 
 
@@ -182,14 +182,6 @@ class Session:
             keys = ", ".join(self.project.not_in_force)
             self.console.note(Problem("DB142", f"not in force yet: {keys}", "dinmo.yml"))
 
-    def refuse_unsafe(self) -> None:
-        """Keys that protect data and are not in force: syncing without them would do what the user forbade."""
-        if self.project.unsafe_to_ignore:
-            keys = ", ".join(self.project.unsafe_to_ignore)
-            raise Refused(
-                "DB405", f"{keys} is not in force yet; syncing without it would not be safe", where="dinmo.yml"
-            )
-
     # What is outside
 
     @cached_property
@@ -216,6 +208,7 @@ class Session:
             target=flags.target,
             vars=self.vars,
             env=os.environ,
+            writes=self.project.state_warehouse_schema is not None,
         )
         self.stack.callback(warehouse.close)
         return warehouse
@@ -238,10 +231,14 @@ class Session:
         raise Refused(problem.code, problem.message, where=problem.where, hint=problem.hint)
 
     @cached_property
-    def state(self) -> LocalState:
-        from dinmo_dbt.state import LocalState, Marks
+    def state(self) -> Store:
+        """Where dinmo.yml says; in the warehouse it is reached over the connection that models are read by."""
+        from dinmo_dbt.state import LocalState, Marks, WarehouseState
 
-        return LocalState(self.project.state_location, self.clock, Marks(_user_state_folder()))
+        marks, schema = Marks(_user_state_folder()), self.project.state_warehouse_schema
+        if schema is None:
+            return LocalState(self.project.state_location, self.clock, marks)
+        return WarehouseState(self.warehouse.tables(schema), self.scratch / "state", self.clock, marks)
 
     @cached_property
     def scratch(self) -> Path:

@@ -392,7 +392,6 @@ def sync_chosen(session: Session, ceilings: Ceilings, gating: Gating, command: s
     console = session.console
     chosen = session.chosen
     session.say_notes()
-    session.refuse_unsafe()
     for note in session.gate.notes if not gating.ignore else ():
         console.note(note)
     session.start_orgs()

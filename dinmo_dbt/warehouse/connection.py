@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from types import TracebackType
 from typing import TYPE_CHECKING, Any, Protocol
@@ -12,6 +13,7 @@ from typing import TYPE_CHECKING, Any, Protocol
 from dinmo_dbt.errors import WarehouseError
 from dinmo_dbt.warehouse import dbt_profile, profiles
 from dinmo_dbt.warehouse.query import Cause, QueryRefused, why_not_condition
+from dinmo_dbt.warehouse.tables import Tables, unsupported
 
 if TYPE_CHECKING:
     import pyarrow as pa
@@ -54,13 +56,17 @@ class Engine(Protocol):
 
     def version(self) -> str: ...
 
+    def tables(self, schema: str) -> Tables | None:
+        """Tables of our own in that schema; None if this kind of database can't keep any yet."""
+        ...
+
     def close(self) -> None:
         """Give the connections back; repeatable. Open reads end."""
         ...
 
 
 class Warehouse:
-    """A target's warehouse, read only. Made by `connect`; a context manager; close it to release its locks."""
+    """A target's warehouse, read only but for `tables`. Made by `connect`; a context manager; holds locks till closed."""
 
     def __init__(self, *, connected: Connected, profiles_file: Path, engine: Engine) -> None:
         self.connected = connected
@@ -100,6 +106,14 @@ class Warehouse:
         with self._said_plainly("the version", None):
             return self._engine.version()
 
+    def tables(self, schema: str) -> Tables:
+        """Tables of our own in a schema of this warehouse, for state. ConfigError DB713 if it can't keep any."""
+        with self._said_plainly(f"schema {schema}", None):
+            tables = self._engine.tables(schema)
+        if tables is None:
+            raise unsupported(self.connected.adapter_type)
+        return tables
+
     def close(self) -> None:
         self._engine.close()
 
@@ -133,8 +147,11 @@ def connect(
     target: str | None,
     vars: Mapping[str, object],
     env: Mapping[str, str],
+    writes: bool = False,
 ) -> Warehouse:
     """Open the connection dbt would open for that target. Raises ConfigError or WarehouseError, DB7xx.
+
+    `writes`: `tables` will be asked for. A DuckDB file is then opened for writing, and no other process can read it.
 
     Takes about two seconds, nearly all of it dbt's own imports. Safe to call from a thread.
     """
@@ -150,7 +167,7 @@ def connect(
         schema=credentials.schema,
     )
     try:
-        engine = _engine(credentials.type)(credentials, project_dir, chosen)
+        engine = _engine(credentials.type, writes)(credentials, project_dir, chosen)
     except QueryRefused as refused:
         message = dbt_profile.scrub(refused.message, credentials, env)
         code = NO_CONNECTION if refused.cause is Cause.OTHER else _CODES[refused.cause]
@@ -159,13 +176,13 @@ def connect(
     return Warehouse(connected=connected, profiles_file=chosen.file, engine=engine)
 
 
-def _engine(adapter_type: str) -> Callable[[Any, Path, profiles.Chosen], Engine]:
+def _engine(adapter_type: str, writes: bool) -> Callable[[Any, Path, profiles.Chosen], Engine]:
     """Snowflake, BigQuery and Databricks have Arrow cursors of their own; until they can be run, they are `DbApi`."""
     match adapter_type:
         case "duckdb":
             from dinmo_dbt.warehouse.duckdb import DuckDB
 
-            return DuckDB
+            return partial(DuckDB, writes=writes)
         case "postgres":
             from dinmo_dbt.warehouse.postgres import Postgres
 

@@ -67,6 +67,9 @@ class DbApi:
         self._rows("select 1")
         return f"{self._type}, {self._adapter.config.credentials.database}"
 
+    def tables(self, schema: str) -> None:
+        """None: nothing is written by a driver whose transactions we can't try."""
+
     def close(self) -> None:
         with _driver_errors(""):
             self._adapter.cleanup_connections()

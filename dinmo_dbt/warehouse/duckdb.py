@@ -8,7 +8,8 @@ from __future__ import annotations
 
 import re
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -17,7 +18,8 @@ import pyarrow as pa
 
 from dinmo_dbt.warehouse.dbt_profile import as_dbt_runs
 from dinmo_dbt.warehouse.profiles import Chosen
-from dinmo_dbt.warehouse.query import BATCH_ROWS, Cause, QueryRefused, column_list, first_rows, one_line, select
+from dinmo_dbt.warehouse.query import BATCH_ROWS, Cause, QueryRefused, column_list, first_rows, one_line, quote, select
+from dinmo_dbt.warehouse.tables import Tables
 
 LOCK_WAIT_S = 10.0
 LOCK_POLL_S = 0.1
@@ -30,7 +32,7 @@ _SCHEME = re.compile(r"^[A-Za-z][\w+.-]*:")
 class DuckDB:
     """Engine for `type: duckdb`. `read_write_because` is '' when the file is open read-only."""
 
-    def __init__(self, credentials: Any, project_dir: Path, _chosen: Chosen) -> None:
+    def __init__(self, credentials: Any, project_dir: Path, _chosen: Chosen, *, writes: bool = False) -> None:
         if credentials.remote:
             raise QueryRefused(Cause.UNREADABLE, "a DuckDB behind `remote:` can't be read; point `path:` at the file")
         credentials.keep_open = True  # `close` is ours to call
@@ -39,7 +41,7 @@ class DuckDB:
             # DuckDB opens its write-ahead log by this path long after we have left the project's folder.
             credentials.path = str(project_dir / Path(credentials.path).expanduser())
         self.path: str = credentials.path
-        self.read_write_because = ""
+        self.read_write_because = "state is kept in it" if writes else ""
         self._project_dir = project_dir
         self._environment = self._open(credentials)
         self._handles: list[Any] = []
@@ -91,6 +93,12 @@ class DuckDB:
         access = f"read-write: {self.read_write_because}" if self.read_write_because else "read-only"
         return f"DuckDB {self._value('select version()')}, {self.path} ({access})"
 
+    def tables(self, schema: str) -> DuckDBTables:
+        """Our own tables in that schema of the database, over this process's one connection to it."""
+        if not self.read_write_because:
+            raise QueryRefused(Cause.OTHER, "it is open read-only")
+        return DuckDBTables(schema, self.path, self._handle)
+
     def close(self) -> None:
         for reader in self._readers:  # an unread result holds the file as the connection does
             reader.close()
@@ -132,7 +140,9 @@ class DuckDB:
     def _open(self, credentials: Any) -> Any:
         """The database, read-only if that can be. Waits up to LOCK_WAIT_S for another process's lock."""
         config = dict(credentials.config_options or {})
-        if _no_read_only(credentials):
+        if self.read_write_because:
+            pass
+        elif _no_read_only(credentials):
             self.read_write_because = _no_read_only(credentials)
         elif "access_mode" not in {str(key).lower() for key in config}:
             credentials.config_options = {**config, "access_mode": "READ_ONLY"}
@@ -164,6 +174,71 @@ class DuckDB:
                     environment.close()
                 raise _refused(error) from error
             return environment
+
+
+class DuckDBTables(Tables):
+    """`Tables` on a cursor of its own: one process has the file at a time, so nobody else is in a transaction."""
+
+    _EXISTS = (
+        "SELECT 1 AS found FROM information_schema.tables WHERE table_schema = ? AND table_name = 'meta' "
+        "AND table_catalog = current_database()"
+    )
+    _NOW = "SELECT epoch(get_current_timestamp()) AS now"
+
+    def __init__(self, schema: str, database: str, handle: Callable[[], Any]) -> None:
+        super().__init__(schema, database)
+        self._handle = handle()
+        self._catalog = self._run(self._handle.cursor(), "SELECT current_database() AS name", [])[0]["name"]
+
+    def _begin(self) -> Any:
+        cursor = self._handle.cursor()
+        self._run(cursor, "BEGIN TRANSACTION", [])
+        if self._open_schema(cursor):
+            self._run(cursor, self._use_statement, [])
+        return cursor
+
+    def _end(self, cursor: Any, *, commit: bool) -> None:
+        if commit:
+            self._run(cursor, "COMMIT", [])
+        else:
+            with suppress(QueryRefused):  # a failed statement has rolled it back already
+                self._run(cursor, "ROLLBACK", [])
+
+    def _run(self, cursor: Any, statement: str, parameters: list[Any]) -> list[dict[str, Any]]:
+        try:
+            answer = cursor.execute(statement, parameters) if parameters else cursor.execute(statement)
+            answer = answer if hasattr(answer, "fetchall") else cursor
+            names = [column[0] for column in answer.description or ()]
+            return [dict(zip(names, row, strict=True)) for row in answer.fetchall()] if names else []
+        except duckdb.Error as error:
+            raise _refused(error) from error
+
+    def _run_many(self, cursor: Any, statement: str, rows: list[list[Any]]) -> None:
+        head, values, tail = statement.partition("VALUES ")
+        end = tail.find(")") + 1
+        if not values:
+            for row in rows:
+                self._run(cursor, statement, row)
+        elif rows:  # one statement for all: row by row is a hundred times slower
+            every = ", ".join([tail[:end]] * len(rows))
+            self._run(cursor, f"{head}VALUES {every}{tail[end:]}", [value for row in rows for value in row])
+
+    def _has_schema(self) -> bool:
+        return self._open_schema(self._open)
+
+    def _open_schema(self, cursor: Any) -> bool:
+        statement = "SELECT 1 AS found FROM duckdb_schemas() WHERE schema_name = ? AND database_name = ?"
+        return bool(self._run(cursor, statement, [self.schema, self._catalog]))
+
+    @property
+    def _use_statement(self) -> str:
+        return f"USE {quote(self._catalog, 'duckdb')}.{quote(self.schema, 'duckdb')}"
+
+    def _use(self) -> None:
+        self.execute(self._use_statement)
+
+    def _make_alone(self) -> None:
+        """One process has the file at a time."""
 
 
 def _is_elsewhere(path: str) -> bool:

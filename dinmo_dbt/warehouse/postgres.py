@@ -18,13 +18,15 @@ from typing import Any
 
 import psycopg2
 import psycopg2.extensions
+import psycopg2.extras
 import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.csv
 
 from dinmo_dbt.warehouse.dbt_profile import as_dbt_runs
 from dinmo_dbt.warehouse.profiles import Chosen
-from dinmo_dbt.warehouse.query import BATCH_ROWS, Cause, QueryRefused, column_list, one_line, select
+from dinmo_dbt.warehouse.query import BATCH_ROWS, Cause, QueryRefused, column_list, one_line, quote, select
+from dinmo_dbt.warehouse.tables import IDLE_MAX_S, LOCK_WAIT_S, Tables
 
 # One parsed block; also the longest row that can be read. Eight times 32K rows of 32 bytes, 32K of 256 bytes.
 BLOCK_BYTES = 8 << 20
@@ -122,6 +124,10 @@ class Postgres:
             cursor.execute(sql)
             return cursor.fetchone()[0]
 
+    def tables(self, schema: str) -> PostgresTables:
+        """Our own tables in that schema, over a connection of their own that may write."""
+        return PostgresTables(schema, f"{self._credentials.database} (Postgres)", self._open)
+
     @contextmanager
     def _transaction(self) -> Iterator[Any]:
         connection = self._taken()
@@ -158,6 +164,77 @@ class Postgres:
             except (psycopg2.Error, DbtBaseException) as error:
                 raise QueryRefused(Cause.OTHER, f"can't connect: {one_line(str(error), redact=False)}") from error
             return connection
+
+
+class PostgresTables(Tables):
+    """`Tables` in READ COMMITTED transactions: the first statement of a writer takes the lock on its row."""
+
+    _EXISTS = (
+        "SELECT 1 AS found FROM information_schema.tables WHERE table_schema = ? AND table_name = 'meta' "
+        "AND table_catalog = current_database()"
+    )
+    _NOW = "SELECT extract(epoch from clock_timestamp())::double precision AS now"
+
+    def __init__(self, schema: str, database: str, opened: Callable[[], Any]) -> None:
+        super().__init__(schema, database)
+        self._opened = opened
+        self._connection: Any = None
+
+    def _begin(self) -> Any:
+        for attempt in (1, 2):  # a connection that idled while jobs ran may be gone: then a new one
+            if self._connection is None or self._connection.closed:
+                self._connection = self._opened()
+                self._connection.set_session(readonly=False)
+            try:
+                cursor = self._connection.cursor(cursor_factory=psycopg2.extras.RealDictCursor)
+                cursor.execute(
+                    f"set local lock_timeout = '{LOCK_WAIT_S}s'; "
+                    f"set local idle_in_transaction_session_timeout = '{IDLE_MAX_S}s'; "
+                    f"set local search_path to {quote(self.schema, 'postgres')}"
+                )
+            except psycopg2.Error as error:
+                self._connection.close()
+                if attempt == 2:
+                    raise _refused(error) from error
+            else:
+                return cursor
+        raise AssertionError("unreachable: the last attempt returns or raises")
+
+    def _end(self, cursor: Any, *, commit: bool) -> None:
+        cursor.close()
+        try:
+            if commit:
+                self._connection.commit()
+            else:
+                self._connection.rollback()
+        except psycopg2.Error as error:
+            self._connection.close()
+            if commit:
+                raise _refused(error) from error
+
+    def _run(self, cursor: Any, statement: str, parameters: list[Any]) -> list[dict[str, Any]]:
+        try:
+            cursor.execute(statement.replace("?", "%s"), parameters)
+            return list(cursor.fetchall()) if cursor.description else []
+        except psycopg2.Error as error:
+            raise _refused(error) from error
+
+    def _run_many(self, cursor: Any, statement: str, rows: list[list[Any]]) -> None:
+        try:
+            psycopg2.extras.execute_batch(cursor, statement.replace("?", "%s"), rows)
+        except psycopg2.Error as error:
+            raise _refused(error) from error
+
+    def _has_schema(self) -> bool:
+        return bool(
+            self.execute("SELECT 1 AS found FROM pg_catalog.pg_namespace WHERE nspname = ?", (self.schema,)).found
+        )
+
+    def _use(self) -> None:
+        """The transaction's search path is ours already, and finds the schema once it is there."""
+
+    def _make_alone(self) -> None:
+        self.execute("SELECT pg_advisory_xact_lock(hashtext(?))", (f"dinmo-dbt {self.schema}",))
 
 
 class _Copy:
@@ -341,6 +418,8 @@ def _refused(error: BaseException) -> QueryRefused:
         return QueryRefused(Cause.MISSING, message)
     if state == "42501":
         return QueryRefused(Cause.DENIED, message)
+    if state == "55P03":
+        return QueryRefused(Cause.LOCKED, message)
     # Without a state it is libpq that speaks, not the server.
     if not state or state.startswith(("08", "57P")):
         return QueryRefused(Cause.LOST, message)

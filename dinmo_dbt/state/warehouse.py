@@ -1,0 +1,162 @@
+"""State in tables of the user's own warehouse, for runners without a disk.
+
+The same tables as a local state's, and one more for the files, in parts. There is no OS lock: the lease alone decides
+who writes, in one transaction and by the warehouse's clock. A runner that is lost keeps others out until its lease has
+run out; then the next one settles what it left, whose spools are in the warehouse too.
+"""
+
+from __future__ import annotations
+
+import secrets
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import AbstractContextManager, contextmanager
+from pathlib import Path
+from typing import Any, Protocol
+
+import pyarrow as pa
+
+from dinmo_dbt.errors import StateError
+from dinmo_dbt.state.files import Stored, make_folder, stored, write_whole
+from dinmo_dbt.state.journal import bent
+from dinmo_dbt.state.marks import Marks
+from dinmo_dbt.state.store import FORMAT, TABLES, Connection, Lock, Store
+from dinmo_dbt.sync import Clock
+
+PART_BYTES = 4 << 20
+_FILE = """
+  folder TEXT NOT NULL, name TEXT NOT NULL, part BIGINT NOT NULL, content BYTEA NOT NULL,
+  PRIMARY KEY (folder, name, part)"""
+_FREE = "(lease_owner IS NULL OR lease_until < ?)"
+
+
+class Tables(Protocol):
+    """A schema of the warehouse, as `dinmo_dbt.warehouse` gives it. Every method may raise StateError."""
+
+    place: str
+
+    def transaction(self) -> AbstractContextManager[Any]:
+        """A `Connection`; a transaction within a transaction is part of it."""
+
+    def exists(self) -> bool: ...
+    def make(self, tables: dict[str, str], rows: dict[str, str]) -> None: ...
+    def now(self) -> float: ...
+
+
+class WarehouseState(Store):
+    """State in a schema of the warehouse; the first run makes it. `scratch`: a folder for copies of its files."""
+
+    def __init__(self, tables: Tables, scratch: Path, clock: Clock, marks: Marks | None = None) -> None:
+        self.tables, self.clock, self.marks = tables, clock, marks or Marks()
+        self.location = tables.place
+        self.files = WarehouseFiles(tables, scratch)
+        self._there = False
+
+    def exists(self) -> bool:
+        self._there = self._there or self.tables.exists()
+        return self._there
+
+    @contextmanager
+    def connection(self, *, writing: bool) -> Iterator[Connection]:
+        if writing and not self.exists():
+            lineage = secrets.token_hex(16)
+            self.tables.make({**TABLES, "file": _FILE}, {"format": str(FORMAT), "lineage": lineage})
+        with self.tables.transaction() as connection:
+            self._check_format(connection)
+            yield connection
+
+    def _check_format(self, connection: Connection) -> None:
+        row = connection.execute("SELECT value FROM meta WHERE key = 'format'").fetchone()
+        found = row["value"] if row else ""
+        if found.isdecimal() and int(found) > FORMAT:
+            raise StateError(
+                "DB514",
+                f"the state has format {found}; this version reads {FORMAT}",
+                where=self.tables.place,
+                hint="use the newer dinmo-dbt that wrote it",
+            )
+        if found != str(FORMAT):
+            raise bent(self.tables.place)
+
+    @contextmanager
+    def exclusive(self, org_id: str, name: str) -> Iterator[Lock]:  # noqa: ARG002
+        """Nothing is held here: who takes the lease is the writer."""
+        yield Lock(_FREE)
+
+    def now(self, connection: Connection) -> float:  # noqa: ARG002
+        return self.tables.now()
+
+    def forget_lock(self, org_id: str, name: str) -> None:
+        """There is none but the lease."""
+
+    # A database server answers for its own pages.
+
+    def mend(self) -> None:
+        """Nothing to take back."""
+
+    def check(self) -> None:
+        """Nothing to look at."""
+
+    def rest(self) -> None:
+        """Nothing to note."""
+
+
+class WarehouseFiles:
+    """`Files` as rows of a table, each a part of one; read from copies in a scratch folder."""
+
+    def __init__(self, tables: Tables, scratch: Path) -> None:
+        self._tables, self._scratch = tables, scratch
+
+    def put(self, folder: str, name: str, write: Callable[[pa.NativeFile], None]) -> Stored:
+        path = make_folder(self._scratch / folder) / name
+        write_whole(path, write)
+        with self._tables.transaction() as connection, path.open("rb") as file:
+            connection.execute("DELETE FROM file WHERE folder = ? AND name = ?", (folder, name))
+            part = 0
+            while content := file.read(PART_BYTES):
+                connection.execute("INSERT INTO file VALUES (?, ?, ?, ?)", (folder, name, part, content))
+                part += 1
+        return stored(path)
+
+    def fetch(self, folder: str, names: Iterable[str]) -> Path:
+        place = make_folder(self._scratch / folder)
+        for name in names:
+            if not (place / name).exists():
+                self._copy_of(folder, name, place / name)
+        return place
+
+    def _copy_of(self, folder: str, name: str, path: Path) -> None:
+        with self._tables.transaction() as connection:
+            parts = connection.execute(
+                "SELECT part FROM file WHERE folder = ? AND name = ? ORDER BY part", (folder, name)
+            ).fetchall()
+            if not parts:
+                return
+
+            def write(sink: pa.NativeFile) -> None:
+                for part in parts:
+                    row = connection.execute(
+                        "SELECT content FROM file WHERE folder = ? AND name = ? AND part = ?",
+                        (folder, name, part["part"]),
+                    ).fetchone()
+                    sink.write(bytes(row["content"]))
+
+            write_whole(path, write)
+
+    def names(self, folder: str) -> list[str]:
+        if not self._tables.exists():
+            return []
+        with self._tables.transaction() as connection:
+            rows = connection.execute("SELECT DISTINCT name FROM file WHERE folder = ?", (folder,)).fetchall()
+        return sorted(row["name"] for row in rows)
+
+    def remove(self, folder: str, names: Iterable[str]) -> None:
+        for name in names:
+            with self._tables.transaction() as connection:
+                connection.execute("DELETE FROM file WHERE folder = ? AND name = ?", (folder, name))
+            (self._scratch / folder / name).unlink(missing_ok=True)
+
+    def copy(self, folder: str, to: str) -> None:
+        with self._tables.transaction() as connection:
+            connection.execute(
+                "INSERT INTO file SELECT ?, name, part, content FROM file WHERE folder = ?", (to, folder)
+            )

@@ -1,0 +1,230 @@
+"""What every state does, wherever it is kept: in a folder, in a DuckDB file, in Postgres."""
+
+import numpy as np
+import pyarrow as pa
+import pytest
+from memory_org import ORG, Ceilings, FieldMapping, Killed, Model, Trip, activation, fates
+
+from dinmo_dbt.changes import Flag, snapshot_rows
+from dinmo_dbt.errors import StateError
+from dinmo_dbt.state import journal, store
+
+ROWS = [{"id": str(n), "ext": f"e{n}", "a": "x", "b": "y"} for n in range(7)]
+
+
+def changed(value):
+    return Model.of([{**row, "a": value} for row in ROWS])
+
+
+def statement(world, text, *parameters):
+    with world.state().connection(writing=True) as connection:
+        return connection.execute(text, parameters).fetchall()
+
+
+def test_a_look_at_a_state_that_is_not_there_makes_nothing(any_world):
+    assert any_world.plan(activation(), Model.of(ROWS)).is_first
+    state = any_world.state()
+    assert state.known() == state.runs() == state.held() == []
+    assert state.run("nothing") is None and state.known_lineage() is None
+    assert not state.exists()
+
+
+def test_what_was_acknowledged_is_not_sent_again(any_world):
+    world = any_world
+    assert world.sync(activation(), Model.of(ROWS)).outcome.succeeded == 7
+    assert world.sync(activation(), Model.of(ROWS)).plan_counts.unchanged == 7
+    assert world.sync(activation(), changed("new")).plan_counts.changed == 7
+    assert world.plan(activation(), changed("new")).counts.planned == 0
+    [known] = world.state().known()
+    assert (known.rows, known.left, known.pending, known.in_flight, known.held_by) == (7, 0, 0, 0, None)
+    assert known.bytes > 0
+    assert [run["status"] for run in world.state().runs()] == ["success"] * 3
+
+
+@pytest.mark.parametrize("mode", ["upsert", "insert"])
+def test_a_run_that_is_killed_is_completed_by_the_next(new_world, mode):
+    """`test_sync` kills at every call; here it is every third."""
+    act = activation(mode, api="bulk")
+    probe = Trip()
+    new_world().sync(act, Model.of(ROWS), trip=probe)
+    for at in range(mode == "insert", len(probe.seen), 3):
+        world = new_world()
+        with pytest.raises(Killed):
+            world.sync(act, Model.of(ROWS), trip=Trip(at, bool(at % 2)))
+        if world.state().exists():
+            statement(world, "UPDATE activation SET lease_until = lease_until - 601")
+        world.sync(act, Model.of(ROWS), Ceilings(first_sync=not world.state().known()))
+        assert len(world.org.held("A__c")) == 7, (at, probe.seen[at])
+        assert world.plan(act, Model.of(ROWS)).counts.unchanged == 7
+        assert world.state().known()[0].in_flight == 0
+
+
+def test_one_writer_at_a_time(any_world):
+    world, act = any_world, activation()
+    world.sync(act, Model.of(ROWS))
+    with world.state().locked(ORG, act, "first"):
+        with pytest.raises(StateError, match=r"DB501.*being synced by process.*run first"):
+            world.sync(act, Model.of(ROWS))
+        for attempt in (
+            lambda: world.state().reset(ORG, "things"),
+            lambda: world.state().move(ORG, "things", "others"),
+            lambda: world.state().move(ORG, "others", "things"),
+            lambda: world.state().go_back(ORG, "things", 1),
+        ):
+            with pytest.raises(StateError, match="DB501"):
+                attempt()
+        with world.state().locked(ORG, activation(name="other")):
+            pass
+        with world.state().locked("00D000000000002EAA", act):
+            pass
+    assert world.sync(act, Model.of(ROWS)).plan_counts.unchanged == 7
+
+
+def test_who_was_unlocked_writes_no_more(any_world):
+    world, act = any_world, activation()
+    world.sync(act, Model.of(ROWS))
+    with world.state().locked(ORG, act) as state:
+        [held] = world.state().held("things")
+        assert held.holder.lives and not held.overdue
+        world.state().unlock(held)
+        world.clock.sleep(2)
+        serial = world.state().known()[0].serial
+        for write in (state.hold, state.compact, lambda: state.finish(complete=True), state.retry_now):
+            with pytest.raises(StateError, match="DB503"):
+                write()
+        assert world.state().known()[0].serial == serial
+        assert world.sync(act, Model.of(ROWS)).plan_counts.unchanged == 7
+    assert world.state().held() == []
+
+
+def test_a_lease_that_ran_out_is_taken_where_the_lease_alone_decides(any_world):
+    world, act = any_world, activation()
+    with world.state().locked(ORG, act) as state:
+        statement(world, "UPDATE activation SET lease_until = lease_until - 601")
+        [held] = world.state().held("things")
+        assert held.overdue and held.seems_dead
+        with world.state().locked(ORG, act) as other:
+            other.hold()
+            world.clock.sleep(2)
+            with pytest.raises(StateError, match="DB503"):
+                state.hold()
+
+
+def test_rows_that_wait_are_kept_with_their_reasons(any_world):
+    world = any_world
+    world.org.refuse = lambda row: "REQUIRED_FIELD_MISSING:no:A__c --" if row.get("Ext__c") == "e1" else None
+    run = world.sync(activation(), Model.of(ROWS))
+    assert fates(run) == {"1": ("rejected", "REQUIRED_FIELD_MISSING")}
+    assert world.state().not_delivered(world.state().runs()[0])["key"].to_pylist() == ["1"]
+    world.sync(activation(), Model.of(ROWS))
+    assert world.plan(activation(), Model.of(ROWS)).counts.held == 1
+    with world.state().locked(ORG, activation()) as state:
+        assert state.retry_now() == 1
+    world.org.refuse = lambda row: None
+    assert world.sync(activation(), Model.of(ROWS)).outcome.succeeded == 1
+    assert world.state().known()[0].pending == 0
+
+
+def test_a_state_is_forgotten_moved_and_gone_back_to(any_world, monkeypatch):
+    monkeypatch.setattr(journal, "DELTA_SHARE_MAX", 1000.0)
+    world, act = any_world, activation()
+    for n in range(3):
+        world.sync(act, changed(str(n)))
+    kept = world.state().known()[0].kept_serials
+    assert len(kept) == 2
+    world.state().go_back(ORG, "things", kept[0])
+    assert world.plan(act, changed("2")).counts.changed == 7
+    assert world.plan(act, changed("1")).counts.unchanged == 7
+    world.state().move(ORG, "things", "renamed")
+    renamed = activation(name="renamed")
+    assert world.sync(renamed, changed("1")).plan_counts.unchanged == 7
+    assert world.plan(act, changed("1")).is_first
+    with pytest.raises(StateError, match="DB516"):
+        world.state().move(ORG, "things", "renamed")
+    assert world.state().reset(ORG, "renamed")
+    assert world.plan(renamed, changed("1")).is_first
+    assert world.state().known() == []
+    assert world.sync(renamed, changed("1")).outcome.succeeded == 7
+
+
+def test_an_amendment_moves_the_snapshot_alone(any_world):
+    world, act = any_world, activation()
+    world.sync(act, Model.of(ROWS))
+    with world.state().locked(ORG, act) as state:
+        two = np.arange(2)
+        state.amend(snapshot_rows(state.snapshot, two, "put", state.snapshot.flags[two] | np.uint8(Flag.ADOPTED)))
+        state.amend(snapshot_rows(state.snapshot, np.array([6]), "forget"))
+    flags = [flag for _, flag in world.snapshot(act).values()]
+    assert len(flags) == 6
+    assert sum(bool(flag & Flag.ADOPTED) for flag in flags) == 2
+    assert world.sync(act, Model.of(ROWS)).plan_counts.added == 1
+
+
+def test_deltas_are_folded_and_what_nothing_names_goes(any_world, monkeypatch):
+    monkeypatch.setattr(journal, "DELTAS_MAX", 3)
+    monkeypatch.setattr(journal, "DELTA_SHARE_MAX", 1e9)
+    world, act = any_world, activation()
+    world.sync(act, Model.of(ROWS))
+    for n in range(6):
+        world.sync(act, Model.of([{**ROWS[0], "a": str(n)}, *ROWS[1:]]))
+    world.sync(act, Model.of([{**ROWS[0], "a": "5"}, *ROWS[1:]]))
+    state = world.state().view(ORG, act)
+    named = {file.name for file in state.files} | {file["name"] for p in state.previous for file in p["files"]}
+    assert set(world.state().files.names(state.place)) == named
+    assert len(state.files) <= 4
+    assert len(world.snapshot(act)) == 7
+
+
+def test_history_keeps_the_latest_runs(any_world, monkeypatch):
+    monkeypatch.setattr(store, "RUNS_KEPT", 2)
+    world = any_world
+    world.org.refuse = lambda row: "REQUIRED_FIELD_MISSING:no:A__c --"
+    for n in range(4):
+        world.sync(activation("insert"), changed(str(n)))
+    assert [run["run_id"] for run in world.state().runs()] == ["run0004", "run0003"]
+    assert world.state().files.names("runs") == ["run0003.parquet", "run0004.parquet"]
+    world.org.refuse = lambda row: None
+    with pytest.raises(Killed):
+        world.sync(activation("insert", fields=(FieldMapping("a", "A__c"),)), Model.of(ROWS), trip=Trip("begin", True))
+    assert world.state().run("run0005")["status"] == "running"
+    world.sync(activation("insert"), Model.of(ROWS))
+    assert world.state().run("run0005")["status"] == "interrupted"
+
+
+def test_a_newer_format_is_refused(any_world):
+    world = any_world
+    world.sync(activation(), Model.of(ROWS))
+    statement(world, "UPDATE meta SET value = '3' WHERE key = 'format'")
+    for look in (lambda: world.plan(activation(), Model.of(ROWS)), lambda: world.sync(activation(), Model.of(ROWS))):
+        with pytest.raises(StateError, match=r"DB514.*format 3; this version reads 2"):
+            look()
+
+
+def test_a_spool_that_is_gone_stops_the_recovery(any_world):
+    world, act = any_world, activation("insert")
+    with pytest.raises(Killed):
+        world.sync(act, Model.of(ROWS), trip=Trip("close", True))
+    files = world.state().files
+    folder = f"spool/{ORG}/things"
+    files.remove(folder, files.names(folder))
+    with pytest.raises(StateError, match="DB512"):
+        world.sync(act, Model.of(ROWS))
+
+
+def test_files_of_many_parts_are_whole(any_world, monkeypatch):
+    monkeypatch.setattr("dinmo_dbt.state.warehouse.PART_BYTES", 100)
+    files = any_world.state().files
+    any_world.sync(activation(), Model.of(ROWS))
+    content = bytes(range(256)) * 5
+
+    def write(sink: pa.NativeFile) -> None:
+        sink.write(content)
+
+    put = files.put("runs", "x.bin", write)
+    assert put.bytes == len(content)
+    if hasattr(any_world, "new_runner"):
+        any_world.new_runner()
+    files = any_world.state().files
+    assert (files.fetch("runs", ["x.bin", "y.bin"]) / "x.bin").read_bytes() == content
+    assert not (files.fetch("runs", ["y.bin"]) / "y.bin").exists()
+    assert "x.bin" in files.names("runs")
