@@ -66,7 +66,7 @@ class Engine(Protocol):
 
 
 class Warehouse:
-    """A target's warehouse, read only but for `tables`. Made by `connect`; a context manager; holds locks till closed."""
+    """A target's warehouse, read only but for `tables`. Made by `connect`; a context manager; it holds locks."""
 
     def __init__(self, *, connected: Connected, profiles_file: Path, engine: Engine) -> None:
         self.connected = connected
