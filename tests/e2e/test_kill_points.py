@@ -97,6 +97,7 @@ def test_killed_at(lab: Lab, org: Org, mode: tuple[str, str], step: str | tuple[
     delivered_once(lab, org, *mode)
 
 
+@pytest.mark.parametrize("mode", ["insert"], indirect=True)
 @pytest.mark.parametrize(("first", "second"), RECOVERY)
 def test_killed_in_the_recovery_at(
     lab: Lab, org: Org, mode: tuple[str, str], first: str, second: str | tuple[str, str, str]
@@ -105,3 +106,20 @@ def test_killed_in_the_recovery_at(
     killed(lab, first)
     killed(lab, second)
     delivered_once(lab, org, *mode)
+
+
+@pytest.mark.parametrize("step", STEPS[3::3])
+def test_killed_while_leavers_are_deleted_at(lab: Lab, org: Org, step: str | tuple[str, str, str]) -> None:
+    """Each leaver's record goes, no other does, and a key that comes back is made again."""
+    lab.only("people", {**MODES["upsert"][1], "on_removed": "delete"})
+    lab.sql(f"delete from people where substr(person_id, 2)::int > {ROWS}")
+    assert lab.run("sync").code == 0
+    lab.sql("create table gone as select * from people where substr(person_id, 2)::int <= 8")
+    lab.sql("delete from people where substr(person_id, 2)::int <= 8")
+    killed(lab, step)
+    ran = lab.run("sync", "--json")
+    assert ran.code == 0, ran.all
+    assert org.count("Person__c") == ROWS - 8
+    assert lab.run("plan", "--detailed-exitcode").code == 0
+    lab.sql("insert into people select * from gone")
+    delivered_once(lab, org, "Person__c", "Person_Id__c")
