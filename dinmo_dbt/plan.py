@@ -577,7 +577,8 @@ class _Work:
         if self.mapping.match.header == "Id":
             self.operation[rows] = _OPERATIONS.index(Operation.UPDATE)
             return
-        self.match_records(self.by_record_id(rows), none_found=None)
+        lent = self.lent(rows)
+        self.match_records(np.concatenate([rows[lent], self.by_record_id(rows[~lent])]), none_found=None)
 
     def by_record_id(self, rows: Positions) -> Positions:
         """Update the rows whose record is known; the others."""
@@ -594,7 +595,9 @@ class _Work:
             self.operation[rows] = _OPERATIONS.index(Operation.UPDATE)
             return
         if declared.create and not (match.field.external_id or match.field.id_lookup):
-            self.match_records(self.by_record_id(rows), none_found=Operation.INSERT)
+            lent = self.lent(rows)
+            rows = np.concatenate([rows[lent], self.by_record_id(rows[~lent])])
+            self.match_records(rows, none_found=Operation.INSERT)
             return
         # Only added fields travel for a remapped row: an upsert could make a record of nothing else.
         remapped = self.found.kind[rows] == Kind.REMAPPED
@@ -606,7 +609,11 @@ class _Work:
 
     def upsert_by_movable_match(self, rows: Positions) -> None:
         """The match value of a known key may have changed: an upsert by the new value would make a second record."""
-        movable = np.isin(self.found.kind[rows], (Kind.CHANGED, Kind.RETURNED)) & (self.found.position[rows] >= 0)
+        kind, position = self.found.kind[rows], self.found.position[rows]
+        stale = (position >= 0) & (kind == Kind.SAME)
+        stale[stale] = self.state.snapshot.flags[position[stale]] & changes.Flag.STALE != 0
+        movable = (np.isin(kind, (Kind.CHANGED, Kind.RETURNED)) & (position >= 0)) | stale
+        movable[movable] = ~self.lent(rows[movable])
         self.operation[rows[~movable]] = _OPERATIONS.index(Operation.UPSERT)
         message = "the row changed, its record id is not known, and its match value may have changed with it"
         self.leave_out(self.by_record_id(rows[movable]), Fate.HELD, "MATCH_CHANGED", message)
@@ -637,20 +644,39 @@ class _Work:
         self.record_ids = pa.array(whole, pa.utf8())
 
     def claimed(self, ids: pa.Array) -> npt.NDArray[np.bool_]:
-        """Which of these records, found by match values, belong to another row: a known one of the segment, sent or
-        unchanged, which keeps it, or one found just now, of which neither is a pick."""
-        return _repeated(ids) | self.had_by_present(ids)
+        """Which of these records, found by match values, belong to another row: a known one of the segment, sent, back
+        or unchanged, which keeps it, or one found just now, of which neither is a pick."""
+        updated = self.record_ids.filter(pa.array(self.operation == _OPERATIONS.index(Operation.UPDATE)))
+        sent: npt.NDArray[np.bool_] = pc.is_in(ids, value_set=updated).to_numpy(zero_copy_only=False)
+        return _repeated(ids) | sent | (self.holders(ids) > 0)
 
-    def had_by_present(self, ids: pa.Array) -> npt.NDArray[np.bool_]:
-        """Which of these records a known row of the segment has, as the snapshot says."""
-        snapshot, twice = self.state.snapshot, np.zeros(len(ids), np.bool_)
+    def lent(self, rows: Positions) -> npt.NDArray[np.bool_]:
+        """Which known rows' records another row of the segment has too: it found them by their match value while the
+        key was away, so now this one is to find its record by its own."""
+        asked: npt.NDArray[np.bool_] = self.found.kind[rows] == Kind.RETURNED
+        if self.activation.on_removed != "ignore":  # only then does a key leave without being marked as left
+            asked |= self.found.kind[rows] == Kind.CHANGED
+        asked &= self.found.position[rows] >= 0
+        if not asked.any():
+            return np.zeros(len(rows), np.bool_)
+        ids = self.record_ids.take(pa.array(rows[asked]))
+        here = self.state.snapshot.flags[self.found.position[rows[asked]]] & changes.Flag.LEFT == 0
+        asked[asked] = (self.holders(ids) - here > 0) | (_repeated(ids) & ~ids_missing(ids))
+        return asked
+
+    def holders(self, ids: pa.Array) -> Positions:
+        """How many known rows of the segment have each of these records, as the snapshot says."""
+        snapshot, distinct = self.state.snapshot, pc.unique(ids.drop_null())
         present = np.asarray(snapshot.flags) & changes.Flag.LEFT == 0
         present[self.found.left] = False
-        positions = np.flatnonzero(present) if len(ids) else np.empty(0, np.int64)
+        positions = np.flatnonzero(present) if len(distinct) else np.empty(0, np.int64)
+        counts: Positions = np.zeros(len(distinct) + 1, np.int64)  # the last is null's
         for start in range(0, len(positions), _CLAIM_ROWS):
-            held = snapshot.record_ids(positions[start : start + _CLAIM_ROWS]).drop_null()
-            twice |= pc.is_in(ids, value_set=held).to_numpy(zero_copy_only=False)
-        return twice
+            held = snapshot.record_ids(positions[start : start + _CLAIM_ROWS])
+            found = pc.index_in(held, value_set=distinct).drop_null().to_numpy()
+            counts += np.bincount(found, minlength=len(counts))
+        of_each: Positions = counts[pc.index_in(ids, value_set=distinct).fill_null(len(distinct)).to_numpy()]
+        return of_each
 
     # Leavers
 
@@ -694,7 +720,7 @@ class _Work:
         if not len(ids):
             return np.zeros(0, np.bool_)
         own = pc.is_in(ids, value_set=self.record_ids.drop_null()).to_numpy(zero_copy_only=False)
-        taken: npt.NDArray[np.bool_] = self.had_by_present(ids) | own
+        taken: npt.NDArray[np.bool_] = (self.holders(ids) > 0) | own
         match, open_ids = self.mapping.match, ids.filter(pa.array(~taken))
         if match is None or not 0 < len(open_ids) <= most:
             return taken

@@ -2,12 +2,15 @@
 
 import dataclasses
 from decimal import Decimal
+from pathlib import Path
 
 import numpy as np
 import pyarrow as pa
 import pytest
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
 from memory_org import THING, Ceilings, FieldMapping, Flag, Killed, Match, Model, Trip, World, activation, fates
-from test_plan import batches, grown, rows
+from test_plan import batches, eight_bits, grown, rows
 from test_sync import Unreliable, kill_points, memory  # noqa: F401  (a fixture)
 
 from dinmo_dbt.activation import Ceiling, Guards
@@ -458,6 +461,82 @@ def test_removals_in_flight_are_left_out_of_the_plan_and_settled_first(world):
     assert (plan.counts.removal_in_flight, plan.counts.left, plan.batches) == (2, 2, ())
     run = world.sync(act, two)
     assert (run.recovered.removed, run.plan_counts.left) == (2, 0)
+
+
+# Whatever happens
+
+
+def unique_matches(step):
+    return len({ext for ext, _ in step.values()}) == len(step) and all(
+        (ext == "p") == (key == "d") for key, (ext, _) in step.items()
+    )
+
+
+def lives(texts):
+    """Models of up to four keys, each with a match value of its own, and at which call the run on it is killed. The
+    record that others made is d's, if d is there."""
+    rows = st.tuples(st.sampled_from("pqrst"), st.sampled_from(texts))
+    step = st.dictionaries(st.sampled_from("abcd"), rows, min_size=1, max_size=4).filter(unique_matches)
+    return st.lists(st.tuples(step, st.none() | st.integers(0, 30), st.booleans()), min_size=2, max_size=5)
+
+
+@settings(max_examples=60, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@given(
+    life=lives(["x", "y", "bad"]),
+    on_removed=st.sampled_from(["delete", "set", "ignore"]),
+    mode=st.sampled_from(["upsert", "create", "insert"]),
+    api=st.sampled_from(WAYS),
+)
+def test_records_of_others_stay_and_the_segment_is_what_is_delivered(memory, life, on_removed, mode, api):  # noqa: F811
+    """Keys come, go, come back and swap their match values; rows are refused; runs are killed; key hashes collide."""
+    import tempfile
+
+    world = World(Path(tempfile.mkdtemp(dir=memory)) / "state")
+    theirs = world.org.add(Ext__c="p", Code__c="p")
+    act = activation(
+        on_removed=on_removed, on_removed_set=ON_REMOVED.get(on_removed, {}).get("on_removed_set", ()), api=api
+    )
+    field = "Ext__c"
+    if mode == "create":
+        act, field = dataclasses.replace(act, match=Match("ext", "Code__c", create=True)), "Code__c"
+    if mode == "insert":
+        fields = (FieldMapping("ext", "Code__c"), *act.fields)
+        act = dataclasses.replace(
+            activation("insert", on_change="ignore", fields=fields),
+            on_removed=on_removed,
+            on_removed_set=act.on_removed_set,
+            api=api,
+        )
+    world.org.refuse = lambda row: "FIELD_CUSTOM_VALIDATION_EXCEPTION:no:--" if row.get("A__c") == "bad" else None
+    every = Ceilings(allow_deletes=99, first_sync=True)
+
+    def model_of(step):
+        return rows(*(f"{key} {ext} {a} y" for key, (ext, a) in step.items()))
+
+    for step, at, after in life:
+        try:
+            run = world.sync(
+                act, model_of(step), every, trip=Trip(-1 if at is None else at, after), hash_key=eight_bits
+            )
+            run.check_counts()
+        except Killed:
+            pass
+        assert world.org.records["Thing__c"][theirs].get("Source__c") is None, "neither deleted nor closed"
+    step = {key: row for key, row in life[-1][0].items() if row[1] != "bad"} or {"a": ("q", "x")}
+    for _ in range(8):
+        world.clock.time += 2 * 86_400
+        run = world.sync(act, model_of(step), every, hash_key=eight_bits)
+        run.check_counts()
+        if run.outcome.rejected == run.plan_counts.sending:
+            break
+    stuck = {key: code for key, (fate, code) in fates(run).items() if fate != "held"}
+    assert set(stuck.values()) <= {"DUPLICATE_VALUE", "SEVERAL_RECORDS", "RECORD_CLAIMED_TWICE"}
+    assert run.outcome.rejected == run.plan_counts.sending, "it comes to rest"
+    held = world.org.held(field, "A__c", "Source__c")
+    if mode != "insert":
+        assert {row for key, row in step.items() if key not in stuck} <= {(match, a) for match, a, _ in held}
+    left = [match for match, a, source in held if source is None and (match, a) not in step.values()]
+    assert on_removed == "ignore" or mode == "insert" or stuck or set(left) <= {"p"}, "who left is gone, or closed"
 
 
 # Lists of records to delete
