@@ -228,9 +228,11 @@ class ActivationState:
                     "UPDATE activation SET serial = ?, born = ?, model = ?, object = ? WHERE org_id = ? AND name = ?",
                     (self.serial, self.serial, self.activation.model, self.activation.object, *own),
                 )
-            connection.execute(
-                "UPDATE run SET status = 'interrupted' WHERE org_id = ? AND name = ? AND status = 'running'", own
-            )
+            cut_off = connection.execute(
+                "UPDATE run SET status = 'interrupted' WHERE org_id = ? AND name = ? AND status = 'running' "
+                "RETURNING id",
+                own,
+            ).fetchall()
             connection.execute("DELETE FROM batch WHERE org_id = ? AND name = ? AND state IN (?, ?)", (*own, *_ENDED))
             open_spools = [spool_place(row["spool"])[1] for row in self._open(connection)]
             # What is listed while no later writer can be there is ours to remove, whenever we come to it.
@@ -239,11 +241,14 @@ class ActivationState:
             gone = [file for file in self.store.files.names(self.place) if file not in named]
             gone_images = imaging.expired(self.store.files, self.image_place)
             gone_spools = [file for file in self.store.files.names(spools) if file not in open_spools]
+            half_written = tuple(f".{row['id']}." for row in cut_off)
+            gone_reports = [file for file in self.store.files.names("runs") if file.startswith(half_written)]
         lock.taken()
         self._held()
         self.store.files.remove(self.place, gone)
         self.store.files.remove(spools, gone_spools)
         self.store.files.remove(self.image_place, gone_images)
+        self.store.files.remove("runs", gone_reports)
 
     def _held(self) -> None:
         self._held_at = self._renewed_at = self.store.clock.now()

@@ -113,6 +113,7 @@ class History:
         self.runs, self.seams = 0, 40
         self.settled = True  # nothing is in flight
         self.quota_gone = False
+        self.pinned = self.random.random() < 0.5  # dinmo.yml names the org
 
     # The whole of it
 
@@ -207,10 +208,11 @@ class History:
             self.quota_gone = True
             self._tell("faults: the daily calls are used up")
         if self._on("another org", 0.3):
-            faults.arm_json({"kind": "other_org", "call": "token", "after": self.random.randint(0, 1), "times": 1})
-            if self.random.random() < 0.5:
-                faults.arm_json({"kind": "session_expired", "after": self.random.randint(2, 8), "times": 1})
-            self._tell("faults: another org answers a login")
+            renewal = not self.pinned or self.random.random() < 0.5
+            faults.arm_json({"kind": "other_org", "call": "token", "after": int(renewal), "times": 1})
+            if renewal:
+                faults.arm_json({"kind": "session_expired", "after": self.random.randint(1, 6), "times": 1})
+            self._tell(f"faults: another org answers {'a renewal' if renewal else 'the login'}")
 
     def _others_create(self, keys: list[str]) -> None:
         match = "Ext__c" if self.mode == "upsert" else "Code__c"
@@ -315,6 +317,8 @@ class History:
         self._tell("a run begins, and stops")
         stopped = Stopped(self.pool, first, lambda: self._work(_Warehouse(self._model)))
         with stopped:
+            if not self.pinned:
+                self.org.app.faults.clear()  # the other one's first login must be in the state's org
             if takes_over:
                 self._lose_the_lock()
             run = self._run(alone=not stopped.is_waiting)
@@ -390,7 +394,7 @@ class History:
 
     def _work(self, model: _Warehouse, allow_deletes: int = 1000) -> SyncRun:
         """One process of `dinmo-dbt sync`, from its login on."""
-        destination = self.org.connect(self.org.folder)
+        destination = self.org.connect(self.org.folder, pinned=self.pinned)
         act = self._activation()
         if destination.org_id != self.org.org_id:
             raise Broken("I8: the run goes to another org")

@@ -103,15 +103,15 @@ class SimulatedOrg:
         self._open.close()
         self.app.close()
 
-    def connect(self, scratch: Path) -> SalesforceDestination:
-        """A new process's own client; it logs in."""
+    def connect(self, scratch: Path, *, pinned: bool) -> SalesforceDestination:
+        """A new process's own client; it logs in. `pinned`: it knows which org it must be."""
         who = self.app.identity
         credentials = Credentials(
             "client_credentials", URL, client_id=who.client_id, client_secret=Secret(who.client_secret)
         )
         return connect(
-            Org("crm", "dev", credentials, organization_id=self.org_id), scratch=scratch, sleep=self.clock.sleep,
-            rng=random.Random(1), now=self.clock.now,
+            Org("crm", "dev", credentials, organization_id=self.org_id if pinned else None), scratch=scratch,
+            sleep=self.clock.sleep, rng=random.Random(1), now=self.clock.now,
         )  # fmt: skip
 
     @property

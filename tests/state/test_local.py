@@ -276,8 +276,13 @@ def test_nothing_of_a_dead_run_stays_but_what_is_in_flight(world):
     with pytest.raises(Killed):
         world.sync(act, Model.of([*ROWS, {**ROWS[0], "id": "9"}]), trip=Trip("close", True))
     assert len(list(spool.iterdir())) == 1
+    reports = world.folder / "runs"
+    reports.mkdir(exist_ok=True)
+    (reports / f".run{world.runs:04d}.parquet.ab12.tmp").write_bytes(b"half a report of that run")
+    (reports / ".other.parquet.ab12.tmp").write_bytes(b"of a run of another activation, which may be writing it")
     world.sync(act, Model.of(ROWS))
     assert list(spool.iterdir()) == []
+    assert [path.name for path in reports.iterdir() if path.suffix == ".tmp"] == [".other.parquet.ab12.tmp"]
     assert "delta-00000002.9.parquet" not in "".join(world.files())
     with sqlite3.connect(world.folder / "state.db") as connection:
         [(batches,)] = connection.execute("SELECT count(*) FROM batch WHERE state NOT IN ('settled', 'abandoned')")
