@@ -33,6 +33,7 @@ class Tables(Protocol):
     """A schema of the warehouse, as `dinmo_dbt.warehouse` gives it. Every method may raise StateError."""
 
     place: str
+    sole: bool  # no other process can be at this database as long as we are
 
     def transaction(self) -> AbstractContextManager[Any]:
         """A `Connection`; a transaction within a transaction is part of it."""
@@ -78,8 +79,14 @@ class WarehouseState(Store):
             raise bent(self.tables.place)
 
     @contextmanager
-    def exclusive(self, org_id: str, name: str) -> Iterator[Lock]:  # noqa: ARG002
-        """Nothing is held here: who takes the lease is the writer."""
+    def exclusive(self, org_id: str, name: str) -> Iterator[Lock]:
+        """Nothing is held here: who takes the lease is the writer. Where a database is one process's at a time, as a
+        DuckDB file is, another process that has a lease is gone."""
+        if self.tables.sole:
+            held = [held for held in self.held(name) if held.org_id == org_id]
+            if held and not held[0].holder.is_us:
+                yield Lock("")
+                return
         yield Lock(_FREE)
 
     def now(self, connection: Connection) -> float:  # noqa: ARG002
@@ -88,13 +95,15 @@ class WarehouseState(Store):
     def forget_lock(self, org_id: str, name: str) -> None:
         """There is none but the lease."""
 
-    # A database server answers for its own pages.
+    # A database answers for its own pages: only whether the tables are ours is asked.
 
     def mend(self) -> None:
-        """Nothing to take back."""
+        self.check()
 
     def check(self) -> None:
-        """Nothing to look at."""
+        if self.exists():
+            with self.connection(writing=False):
+                pass
 
     def rest(self) -> None:
         """Nothing to note."""

@@ -97,7 +97,7 @@ class DuckDB:
         """Our own tables in that schema of the database, over this process's one connection to it."""
         if not self.read_write_because:
             raise QueryRefused(Cause.OTHER, "it is open read-only")
-        return DuckDBTables(schema, self.path, self._handle)
+        return DuckDBTables(schema, self.path, self._handle, sole=not _is_shared(self.path))
 
     def close(self) -> None:
         for reader in self._readers:  # an unread result holds the file as the connection does
@@ -177,7 +177,7 @@ class DuckDB:
 
 
 class DuckDBTables(Tables):
-    """`Tables` on a cursor of its own: one process has the file at a time, so nobody else is in a transaction."""
+    """`Tables` on a cursor of its own. `sole`: it is a file, which one process has at a time."""
 
     _EXISTS = (
         "SELECT 1 AS found FROM information_schema.tables WHERE table_schema = ? AND table_name = 'meta' "
@@ -185,8 +185,9 @@ class DuckDBTables(Tables):
     )
     _NOW = "SELECT epoch(get_current_timestamp()) AS now"
 
-    def __init__(self, schema: str, database: str, handle: Callable[[], Any]) -> None:
+    def __init__(self, schema: str, database: str, handle: Callable[[], Any], *, sole: bool) -> None:
         super().__init__(schema, database)
+        self.sole = sole
         self._handle = handle()
         self._catalog = self._run(self._handle.cursor(), "SELECT current_database() AS name", [])[0]["name"]
 
@@ -244,6 +245,10 @@ class DuckDBTables(Tables):
 def _is_elsewhere(path: str) -> bool:
     """In memory, in MotherDuck, in a lake: not a file of this machine."""
     return path.startswith(":") or bool(_SCHEME.match(path))
+
+
+def _is_shared(path: str) -> bool:
+    return _is_elsewhere(path) and not path.startswith(":memory:")
 
 
 def _no_read_only(credentials: Any) -> str:

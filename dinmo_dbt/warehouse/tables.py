@@ -101,6 +101,8 @@ class Tables(ABC):
         except QueryRefused as refused:
             raise _state_error(refused, self) from None
 
+    sole = False  # whether no other process can be at this database as long as we are
+
     _EXISTS = ""
     _NOW = ""
 

@@ -138,3 +138,71 @@ def test_no_output_or_file_holds_the_token(lab: Lab, org: Org) -> None:
     for path in lab.root.rglob("*"):
         if path.is_file() and lab.data not in path.parents and path.suffix in (".json", ".db", ".yml", ".log"):
             assert token.encode() not in path.read_bytes(), path
+
+
+def test_who_holds_a_state_is_told_and_let_go(lab: Lab) -> None:
+    lab.only("events", PLAIN_EVENTS)
+    assert "nobody holds events_to_crm" in lab.run("state", "unlock", "events_to_crm").out
+    with lab.emulator("--batch-delay", "3") as (org, _):
+        child = lab.start("sync", "-s", "events")
+        until(lambda: [job for job in org.jobs() if job["state"] == "InProgress"])
+        told = lab.run("state", "unlock", "events_to_crm")
+        assert told.code == 5
+        assert f"is held by process {child.pid} on " in told.out
+        assert "that process is still there" in told.out
+        assert "20 rows of it in flight" in told.out
+        assert f"held by process {child.pid}" in lab.run("state", "show").out
+        done = lab.run("state", "unlock", "events_to_crm", "--yes", "--json")
+        assert done.code == 0
+        assert [held["lives"] for held in done.json["held"]] == [True]
+        _, err = child.communicate(timeout=60)
+        assert child.returncode == 5, err
+        assert "DB503" in err
+        assert lab.run("sync", "-s", "events").code == 0
+        assert org.count("Event__c") == 20
+
+
+def test_a_kept_serial_is_gone_back_to(lab: Lab, org: Org) -> None:
+    lab.only("people", PEOPLE)
+    assert lab.run("sync").code == 0
+    lab.sql("update people set name = 'Changed' where person_id = 'P1'")
+    assert lab.run("sync").code == 0
+    [state] = lab.run("state", "show", "--json").json["states"]
+    back = lab.run("state", "reset", "people_to_crm", "--to-serial", str(state["kept_serials"][-1]))
+    assert back.code == 0, back.all
+    assert lab.run("sync", "--json").result("people_to_crm")["outcome"]["succeeded"] == 1
+    assert lab.run("state", "reset", "people_to_crm", "--to-serial", "1").code == 5
+
+
+def test_state_in_the_warehouse_does_what_a_folder_does(lab: Lab, org: Org) -> None:
+    lab.only("people", PEOPLE)
+    (lab.root / "dinmo.yml").write_text((lab.root / "dinmo.yml").read_text() + "state: {warehouse: {schema: dinmo}}\n")
+    assert "none yet" in lab.run("state", "show").out
+    assert lab.run("sync").code == 0
+    ran = lab.run("sync", "--json")
+    assert ran.result("people_to_crm")["counts"]["unchanged"] == 30
+    shown = lab.run("state", "show")
+    assert "state in schema dinmo of" in shown.out
+    assert "people_to_crm -> Person__c: 30 rows" in shown.out
+    assert lab.run("history").out.count("success") == 2
+    assert "every row was delivered" in lab.run("rejected").out
+    assert lab.run("plan", "--detailed-exitcode").code == 0
+    assert "30 rows known" in lab.run("status").out
+    assert "nobody holds" in lab.run("state", "unlock", "people_to_crm").out
+    assert lab.run("state", "reset", "people_to_crm").code == 0
+    assert "none yet" in lab.run("state", "show").out
+    assert not (lab.root / ".dinmo" / "state.db").exists()
+
+
+def test_a_sync_that_is_killed_with_its_state_in_the_warehouse_is_settled_by_the_next(lab: Lab) -> None:
+    lab.only("events", PLAIN_EVENTS)
+    (lab.root / "dinmo.yml").write_text((lab.root / "dinmo.yml").read_text() + "state: {warehouse: {schema: dinmo}}\n")
+    with lab.emulator("--batch-delay", "2") as (org, _):
+        child = lab.start("sync", "-s", "events")
+        until(lambda: [job for job in org.jobs() if job["state"] == "InProgress"])
+        child.kill()
+        child.communicate()
+        ran = lab.run("sync", "-s", "events", "--json")
+        assert ran.code == 0, ran.all
+        assert ran.result("events_to_crm")["recovered"]["succeeded"] == 20
+        assert org.count("Event__c") == 20

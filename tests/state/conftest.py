@@ -10,11 +10,11 @@ from pathlib import Path
 
 import pytest
 from memory_org import Trip, WatchedWarehouseState, World
-from warehouse.conftest import Postgres, Project, postgres
+from warehouse.conftest import Postgres, Project, postgres, project
 
 from dinmo_dbt.warehouse.connection import Warehouse, connect
 
-__all__ = ["postgres"]
+__all__ = ["postgres", "project"]
 
 _SCHEMAS = itertools.count(1)
 KINDS = ("local", "duckdb", "postgres")
