@@ -245,6 +245,36 @@ def test_full_sends_unchanged_rows_again():
     assert found.unchanged == 0
 
 
+@pytest.mark.parametrize("value", ["x", "changed", "older"])
+def test_a_row_whose_check_hash_says_nothing_is_sent_again_and_counts_as_no_change(value):
+    mapping, listed = (PLAIN, ("k", value, "y")), [batch([("k", value, "y")])]
+    ck = check_hash(OLD, ("k", "older")) if value == "older" else check_hash(PLAIN, ("k", "x", "y"))
+    snapshot = MemorySnapshot({"k": (ck, "id-k", Flag.STALE | Flag.CREATED)})
+    found, kinds = scan(listed, snapshot, mapping[0], older=[OLD])
+    assert kinds == {"k": Kind.SAME}
+    assert (found.unchanged, found.count(Kind.CHANGED), found.count(Kind.REMAPPED), found.position.tolist()) == (
+        0,
+        0,
+        0,
+        [0],
+    )
+    found, kinds = scan(listed, snapshot, mapping[0], older=[OLD], inserting=True)
+    assert set(kinds.values()) <= {Kind.DROPPED}
+    assert found.unchanged == 1, "an insert never repeats it"
+
+
+def test_a_row_that_is_sent_again_waits_like_others_and_comes_back_from_having_left():
+    ck = check_hash(PLAIN, ("k", "x", "y"))
+    kh = changes.key_hash(pa.array(["k"]))
+    waiting = Pending(kh, np.array([ck], np.uint64), np.array([False]), pa.array(["DELETE_FAILED"]))
+    listed = [batch([("k", "x", "y")])]
+    found, kinds = scan(listed, MemorySnapshot({"k": (ck, "id-k", Flag.STALE)}), pending=waiting)
+    assert (kinds, found.unchanged, found.refusals) == ({}, 0, [])
+    assert found.aside["code"].to_pylist() == ["DELETE_FAILED"]
+    _, kinds = scan(listed, MemorySnapshot({"k": (ck, "id-k", Flag.STALE | Flag.LEFT)}))
+    assert kinds == {"k": Kind.RETURNED}
+
+
 def test_text_equal_to_bulks_null_is_marked():
     found, _ = scan([batch([("k", "#N/A", "y"), ("l", "x", None)])], MemorySnapshot({}))
     assert found.has_bulk_null.tolist() == [True, False]

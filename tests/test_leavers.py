@@ -13,6 +13,7 @@ from memory_org import THING, Ceilings, FieldMapping, Flag, Killed, Match, Model
 from test_plan import batches, eight_bits, grown, rows
 from test_sync import Unreliable, kill_points, memory  # noqa: F401  (a fixture)
 
+from dinmo_dbt import plan as planning
 from dinmo_dbt.activation import Ceiling, Guards
 from dinmo_dbt.errors import ConfigError, DestinationError, NotApplied, OutcomeUnknown, Refused
 from dinmo_dbt.sync import Status
@@ -539,6 +540,30 @@ def test_records_of_others_stay_and_the_segment_is_what_is_delivered(memory, lif
     assert on_removed == "ignore" or mode == "insert" or stuck or set(left) <= {"p"}, "who left is gone, or closed"
 
 
+def test_a_key_that_is_back_does_not_write_over_the_row_that_has_its_record_by_now(world):
+    for on_removed in ("delete", "ignore"):
+        act = leaving(on_removed="delete", name=on_removed) if on_removed == "delete" else activation(name=on_removed)
+        world.sync(act, rows("1 e1 x y", "2 e2 x y"), Ceilings(allow_deletes=9))
+        world.sync(act, rows("1 e1 x y", "9 e2 nine y"))
+        run = world.sync(act, rows("1 e1 x y", "9 e2 nine y", "2 e3 two y"))
+        assert (run.outcome.succeeded, run.outcome.created) == (1, 1)
+        assert world.org.held("Ext__c", "A__c") == [("e1", "x"), ("e2", "nine"), ("e3", "two")]
+        world.org.records["Thing__c"].clear()
+
+
+def test_a_row_whose_match_value_moved_takes_its_record_along_though_its_check_hash_says_nothing(world):
+    act = leaving(on_removed="set")
+    world.sync(act, rows("1 e1 x y", "2 e2 x y"))
+    honest = world.org
+    world.org = Unreliable(honest, {"send": [(OutcomeUnknown, True)] * 3})
+    world.sync(act, rows("1 e1 x y"))
+    world.org = honest
+    assert world.snapshot(act)["2"][1] & (Flag.STALE | Flag.LEFT) == Flag.STALE
+    run = world.sync(act, rows("1 e1 x y", "2 e9 x y"))
+    assert (run.plan_counts.resent, run.outcome.succeeded, run.outcome.created) == (1, 1, 0)
+    assert len(things(world)) == 2
+
+
 # Lists of records to delete
 
 
@@ -647,3 +672,10 @@ def test_what_can_not_be_done_to_a_record_is_said_before_anything_is(world, chan
     with pytest.raises(ConfigError) as error:
         world.plan(act, FOUR)
     assert [problem.code for problem in error.value.problems] == [code]
+
+
+def test_records_are_never_deleted_past_the_recycle_bin():
+    package = Path(planning.__file__).parent
+    ours = [path for path in package.rglob("*.py") if "emulator" not in path.parts]
+    assert len(ours) > 50
+    assert [path.name for path in ours if "harddelete" in path.read_text(encoding="utf-8").lower()] == []

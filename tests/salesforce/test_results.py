@@ -4,6 +4,7 @@ import io
 import random
 import time
 from decimal import Decimal
+from itertools import product
 
 import numpy as np
 import pyarrow as pa
@@ -179,10 +180,11 @@ def test_an_external_id_folds_case_only_where_the_field_does():
 
 def test_update_and_delete_join_on_the_record_id_echoed_or_not():
     ids = [values.from_text(pa.array([f"a00{n:012d}"]), ID.field)[0].as_py() for n in (1, 2)]
-    for operation in (Operation.UPDATE, Operation.DELETE):
+    errors = ("ENTITY_IS_DELETED:entity is deleted:--", "INVALID_CROSS_REFERENCE_KEY:invalid cross reference id:--")
+    for operation, error in product((Operation.UPDATE, Operation.DELETE), errors):
         batch = batch_of({ID: ids}, operation)
         short = {"sf__Id": ids[1], "sf__Created": "false", "Id": ids[1][:15]}
-        gone = {"sf__Id": ids[0], "sf__Error": "ENTITY_IS_DELETED:entity is deleted:--"}
+        gone = {"sf__Id": ids[0], "sf__Error": error}
         rows = results.join(batch, files_of([short], [gone]), touched=True).to_pylist()
         assert rows[1]["fate"] == "succeeded" and rows[1]["record_id"] == ids[1] and rows[1]["created"] is False
         assert rows[0]["fate"] == ("succeeded" if operation is Operation.DELETE else "rejected")
