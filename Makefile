@@ -24,9 +24,10 @@ demo: $(VENV)/.run  ## A dbt project reaches a local Salesforce org, then only i
 test: lint  ## Everything CI runs: lint, types, import contracts, generated docs, tests.
 	$(BIN)/python -m pytest
 
-deep: $(VENV)/.dev  ## The emulator's laws on 20 times as many examples, at random; half an hour.
+deep: $(VENV)/.dev  ## The emulator's laws and mutated inputs on 20 times as many examples, at random; an hour.
 	DEEP=20 $(BIN)/python -m pytest tests/emulator/test_rules_properties.py tests/emulator/test_records_properties.py \
-	  tests/emulator/test_soql_properties.py tests/emulator/test_soql_answers.py
+	  tests/emulator/test_soql_properties.py tests/emulator/test_soql_answers.py \
+	  tests/e2e/test_mutated_inputs.py tests/salesforce/test_untrusted_replies.py
 
 conformance-sf: $(VENV)/.dev  ## The Salesforce CLI against the emulator; installs 500 MB from npm the first time.
 	$(BIN)/python -m pytest tests/conformance/sf.py

@@ -246,12 +246,14 @@ class AuthSpec(Strict):
     )
     client_id: _Text | None = Field(default=None, description="Consumer key of the connected app.")
     username: _Text | None = Field(default=None, description="The integration user, for `jwt`.")
-    private_key_path: _Text | None = Field(default=None, description="PEM file, relative to the project; `~` works.")
+    private_key_path: _Text | None = Field(
+        default=None, description="PEM file of mode 0600, relative to the project; `~` works."
+    )
     client_secret: _Text | None = Field(default=None, description="`{{ env_var('...') }}` only.")
-    client_secret_path: _Text | None = Field(default=None, description="A file that holds it, instead.")
+    client_secret_path: _Text | None = Field(default=None, description="A file that holds it, instead; mode 0600.")
     instance_url: _Text | None = Field(default=None, description="The org's URL, for `access_token`.")
     access_token: _Text | None = Field(default=None, description="`{{ env_var('...') }}` only.")
-    access_token_path: _Text | None = Field(default=None, description="A file that holds it, instead.")
+    access_token_path: _Text | None = Field(default=None, description="A file that holds it, instead; mode 0600.")
 
 
 class TargetSpec(Strict):

@@ -103,3 +103,27 @@ def test_a_missing_parent_holds_an_insert_until_it_comes(lab: Lab, org: Org) -> 
     ran = lab.run("sync", "--json")
     assert ran.result("events_to_crm")["outcome"]["succeeded"] == 1
     assert org.count("Event__c") == 21
+
+
+def test_each_value_that_can_not_be_sent_is_listed_by_its_code(lab: Lab, org: Org) -> None:
+    fields = {"nick": "Nick__c", "plan": "Plan__c", "big": "Big__c", "born": "Born__c", "note": "Note__c"}
+    lab.only("people", {**PEOPLE, "fields": fields, "api": "bulk"})
+    lab.sql(
+        "update people set nick = 'much too long a name' where person_id = 'P1'",
+        "update people set note = 'bell' || chr(7) where person_id = 'P2'",
+        "update people set plan = 'Platinum' where person_id = 'P3'",
+        "update people set big = 'nan'::double where person_id = 'P4'",
+        "update people set big = 1e25 where person_id = 'P5'",
+        "update people set born = date '0001-01-01' where person_id = 'P6'",
+    )
+    ran = lab.run("sync", "--json")
+    assert ran.code == 3, ran.all
+    assert {key: row["code"] for key, row in undelivered(lab).items()} == {
+        "P1": "V-LENGTH",
+        "P2": "V-CONTROL",
+        "P3": "V-PICKLIST",
+        "P4": "V-NOT-FINITE",
+        "P5": "V-NUMBER-RANGE",
+        "P6": "V-DATE-RANGE",
+    }
+    assert org.count("Person__c") == 24

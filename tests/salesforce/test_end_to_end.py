@@ -13,6 +13,9 @@ from pathlib import Path
 import pyarrow as pa
 import pytest
 from cheroot.wsgi import Server
+from emulator.deep import examples
+from hypothesis import given
+from hypothesis import strategies as st
 
 from dinmo_dbt import emulator, values
 from dinmo_dbt.destination import Api, Batch, Operation, PayloadColumn
@@ -320,3 +323,28 @@ def test_another_org_is_refused_and_usage_is_counted(org, destination, tmp_path)
         connect(wrong, scratch=tmp_path, sleep=time.sleep, rng=random.Random(1), now=time.time)
     assert destination.usage.limit > 0 and destination.calls > 10
     assert list(Path(destination._scratch).iterdir()) == []
+
+
+SIGNS = st.sampled_from("ab'\"\\%_ \n\t()=,;{}-—’é漢") | st.characters(exclude_categories=["C"])
+
+
+@examples(25)
+@given(
+    st.lists(
+        st.text(SIGNS, max_size=12).map(str.strip).filter(bool),
+        min_size=2,
+        max_size=5,
+        unique_by=str.lower,
+    )
+)
+def test_a_lookup_finds_its_own_value_and_no_other(destination: SalesforceDestination, texts: list[str]) -> None:
+    """The emulator's parser, which shares no code with what writes the query, is the judge of its quoting."""
+    field = destination.describe("Thing__c").field("Ext__c")
+    assert field is not None
+    batch = batch_of(destination, Operation.UPSERT, Api.COLLECTIONS, {"Ext__c": texts, "Name": texts}, match="Ext__c")
+    assert set(destination.send(batch).column("fate").to_pylist()) == {"succeeded"}
+    for text in texts:
+        found = destination.lookup("Thing__c", field, pa.array([text]))
+        assert [value.lower() for value in found.column("value").to_pylist()] == [text.lower()]
+    absent = pa.array(["x' OR Name != '", "') OR (Name != '", "\\' OR Name != \\'"])
+    assert destination.lookup("Thing__c", field, absent).num_rows == 0
