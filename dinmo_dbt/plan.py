@@ -399,7 +399,11 @@ def _guards(
             f"nothing was synced to this org before, but {activation.object} already holds records: "
             "if this is not the first sync, every row would be doubled"
         )
-        hint = "first sync ever: add --first-sync. Lost state: restore the state folder"
+        mapped = activation.fields[0]
+        hint = (
+            "first sync ever: add --first-sync. Lost state: restore the state folder, or take the records over:\n"
+            f"dinmo-dbt state adopt {activation.name} --match {mapped.column}={mapped.field}"
+        )
         return Problem("DB401", message, where, hint)
     known = len(state.snapshot.kh)
     if known < GUARDED_ROWS_MIN:

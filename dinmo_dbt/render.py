@@ -4,16 +4,21 @@ from __future__ import annotations
 
 import textwrap
 from collections.abc import Sequence
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import pyarrow as pa
 import pyarrow.compute as pc
 
 from dinmo_dbt import __version__
+from dinmo_dbt.activation import Activation, Mode
 from dinmo_dbt.destination import Fate
 from dinmo_dbt.errors import Problem
 from dinmo_dbt.plan import Counts, Plan
 from dinmo_dbt.sync import Outcome, SyncRun
+
+if TYPE_CHECKING:
+    from dinmo_dbt.adopt import Adoption
+    from dinmo_dbt.verify import Verification
 
 JSON_VERSION = 1
 LINE_WIDTH = 88  # of a line without its time, where no terminal says otherwise
@@ -204,6 +209,124 @@ def _grouped(left_out: pa.Table, *more: str) -> list[dict[str, Any]]:
     groups = left_out.group_by(by).aggregate([([], "count_all")]).to_pylist()
     ordered = sorted(groups, key=lambda g: (-g["count_all"], *(str(g[name]) for name in by)))
     return [{**{name: g[name] for name in by}, "rows": g["count_all"]} for g in ordered]
+
+
+# What Salesforce holds
+
+
+def verification_lines(
+    activation: Activation, found: Verification, most: int, *, with_values: bool = False
+) -> list[str]:
+    """What became of the rows that were delivered: counts, then the first rows that drifted or are gone."""
+    counts = [
+        (found.verified, "verified"),
+        (len(found.drifted), "drifted"),
+        (len(found.gone), "gone"),
+        (found.unverifiable, "can't be verified (no record id is known)"),
+    ]
+    told = ", ".join(f"{number:,} {name}" for number, name in counts if number or name in ("verified", "drifted"))
+    waits = ", ".join(f"{number:,} {name.replace('_', ' ')}" for name, number in found.pending.items() if number)
+    lines = [f"  read {found.read:,}: {told}"]
+    lines += [f"  pending: {waits}"] if waits else []
+    lines += [f"  not compared: {name}: {why}" for name, why in found.left_out]
+    for row in found.drifted.slice(0, most).to_pylist():
+        lines.append(f"  drifted {row['key']}  {row['record_id']}  {', '.join(row['fields'])}")
+        if with_values:
+            pairs = zip(row["fields"], row["model"], row["salesforce"], strict=True)
+            lines += [
+                f"      {name}: model {_value(ours)}, Salesforce {_value(theirs)}" for name, ours, theirs in pairs
+            ]
+    lines += _more(found.drifted, most, "that drifted")
+    for row in found.gone.slice(0, most).to_pylist():
+        lines.append(f"  gone {row['key']}  {row['record_id'] or ''}".rstrip())
+    lines += _more(found.gone, most, "whose record is gone")
+    if not found.holds and activation.mode is not Mode.INSERT:
+        lines.append(f"  to send them again: dinmo-dbt verify -s {activation.name} --repair")
+    return lines
+
+
+def _more(rows: pa.Table, most: int, what: str) -> list[str]:
+    left = len(rows) - most
+    return [f"  and {count(left, 'more row')} {what}: --limit {len(rows)}"] if left > 0 else []
+
+
+def verification_json(found: Verification, *, with_values: bool = False) -> dict[str, Any]:
+    def fields(row: dict[str, Any]) -> list[Any]:
+        if not with_values:
+            return list(row["fields"])
+        triples = zip(row["fields"], row["model"], row["salesforce"], strict=True)
+        return [{"field": name, "model": ours, "salesforce": theirs} for name, ours, theirs in triples]
+
+    drifted, gone = found.drifted.to_pylist(), found.gone.to_pylist()
+    return {
+        "counts": {
+            "read": found.read,
+            "verified": found.verified,
+            "drifted": len(drifted),
+            "gone": len(gone),
+            "unverifiable": found.unverifiable,
+            "pending": found.pending,
+        },
+        "fields": list(found.fields),
+        "not_compared": [{"field": name, "reason": why} for name, why in found.left_out],
+        "drifted": [{"key": r["key"], "record_id": r["record_id"], "fields": fields(r)} for r in drifted],
+        "gone": [{"key": r["key"], "record_id": r["record_id"]} for r in gone],
+    }
+
+
+def adoption_lines(activation: Activation, found: Adoption, org_id: str, most: int) -> list[str]:
+    """What would be taken over, what would not and why, and what the next sync then does."""
+    by = ", ".join(f"{column} = {name}" for column, name in found.matched_by)
+    matched, sent = len(found.rows), len(found.rows) - found.equal
+    counts = [
+        (matched, "matched"),
+        (len(found.ambiguous), "ambiguous"),
+        (len(found.unmatched), "unmatched"),
+        (found.known, "known already"),
+        (found.in_flight, "in flight"),
+        (found.invalid, "invalid"),
+    ]
+    told = ", ".join(f"{number:,} {name}" for number, name in counts if number or name in ("matched", "unmatched"))
+    lines = [
+        f"{activation.name}: adopt records of {activation.object} in org {org_id} by {by}",
+        f"  read {found.read:,}: {told}",
+    ]
+    if found.doubtful:
+        lines.append(f"  of the matched, {found.doubtful:,} may have been inserted by an earlier run")
+    inserting = activation.mode is Mode.INSERT
+    if matched and inserting:
+        lines.append(f"  the matched count as delivered ({sent:,} differ from the model; an insert changes no record)")
+    elif matched:
+        lines.append(f"  of the matched, {found.equal:,} are as in the model; the next sync sends the other {sent:,}")
+    if len(found.unmatched):
+        then = {Mode.INSERT: "inserts the unmatched", Mode.UPSERT: "makes records of the unmatched"}
+        lines.append(f"  the next sync {then.get(activation.mode, 'looks for the unmatched again')}")
+    if matched and activation.on_removed == "delete":
+        lines.append("  on_removed: delete: records that are adopted may be deleted when their rows leave the segment")
+    for row in found.ambiguous.slice(0, most).to_pylist():
+        lines.append(f"  ambiguous {row['key']}: {row['reason']}")
+    lines += _more(found.ambiguous, most, "that are ambiguous")
+    lines += [f"  unmatched {key}" for key in found.unmatched["key"].slice(0, most).to_pylist()]
+    return [*lines, *_more(found.unmatched, most, "without a record")]
+
+
+def adoption_json(found: Adoption) -> dict[str, Any]:
+    return {
+        "matched_by": [{"column": column, "field": name} for column, name in found.matched_by],
+        "counts": {
+            "read": found.read,
+            "matched": len(found.rows),
+            "equal": found.equal,
+            "ambiguous": len(found.ambiguous),
+            "unmatched": len(found.unmatched),
+            "known": found.known,
+            "in_flight": found.in_flight,
+            "invalid": found.invalid,
+        },
+        "matched": found.rows.select(["key", "record_id"]).to_pylist(),
+        "ambiguous": found.ambiguous.to_pylist(),
+        "unmatched": found.unmatched["key"].to_pylist(),
+    }
 
 
 # Runs

@@ -7,7 +7,18 @@ from typing import Annotated
 import typer
 
 from dinmo_dbt import __version__
-from dinmo_dbt.cli import declared, demonstration, emulators, importing, looking, options, retrying, states, syncing
+from dinmo_dbt.cli import (
+    declared,
+    demonstration,
+    emulators,
+    importing,
+    looking,
+    options,
+    retrying,
+    states,
+    syncing,
+    trust,
+)
 
 _EPILOG = (
     "Exit codes: 0 done, nothing rejected; 1 failed; 2 usage or configuration; 3 some rows rejected or invalid; "
@@ -32,11 +43,13 @@ def app() -> typer.Typer:
     root.command("history")(options.of_project(looking.history))
     root.command("rejected")(options.of_project(looking.rejected))
     root.command("retry")(options.of_project(retrying.retry))
+    root.command("verify")(options.of_project(trust.verify))
     root.command("demo")(demonstration.demo)
 
-    state = _group("Show, forget, move or unlock what Salesforce last acknowledged.")
+    state = _group("Show, adopt, forget, move or unlock what was acknowledged.")
     state.command("show")(options.of_project(states.show, choosing=False))
     state.command("reset")(options.of_project(states.reset))
+    state.command("adopt")(options.of_project(trust.adopt, choosing=False))
     state.command("move")(options.of_project(states.move, choosing=False))
     state.command("unlock")(options.of_project(states.unlock, choosing=False))
     root.add_typer(state, name="state")

@@ -52,7 +52,8 @@ def retry(
                 f"{render.count(doubtful, 'row')} may have been inserted, which can't be learned any more. Sent again, "
                 "those that were exist twice",
                 where=", ".join(activation.name for activation, _, doubts in found if doubts),
-                hint="look in Salesforce first; then: dinmo-dbt retry --unknown --yes",
+                hint="look in Salesforce first, or let it be looked for: dinmo-dbt state adopt. Then: "
+                "dinmo-dbt retry --unknown --yes",
             )
         chosen = [a for a, waits, doubts in found if waits or (unknown and doubts)]
         for activation in chosen:

@@ -200,7 +200,7 @@ def _ordered(session: Session, activations: list[Activation]) -> list[Activation
 
 
 @contextmanager
-def _spool(session: Session) -> Iterator[ScanSpool]:
+def scan_spool(session: Session) -> Iterator[ScanSpool]:
     from dinmo_dbt.state import ScanSpool
 
     spool = ScanSpool(session.scratch)
@@ -249,7 +249,7 @@ def _plan(session: Session, ceilings: Ceilings, gating: Gating, *, show_values: 
     arriving: dict[str, list[Arriving]] = {}
     for activation in _ordered(session, fitting):
         try:
-            with _spool(session) as spool:
+            with scan_spool(session) as spool:
                 destination = session.destination(activation.destination)
                 state = session.state.view(destination.org_id, activation)
                 coming = arriving.setdefault(activation.destination, [])
@@ -363,7 +363,7 @@ def _alike(drawn: Plan, header: str, now: Any, then: str | None, pa: Any) -> boo
 
 
 @dataclass
-class _Report:
+class Report:
     """What target/dinmo_run_results.json says."""
 
     started: float
@@ -386,7 +386,18 @@ class _Report:
 
 
 def sync_chosen(session: Session, ceilings: Ceilings, gating: Gating, command: str = "sync") -> int:
-    """Sync the session's chosen activations, parents first; the exit code of `command`."""
+    """Sync the session's chosen activations, parents first; the exit code of `command`, whose document it prints."""
+    from dinmo_dbt import render
+
+    report = sync_each(session, ceilings, gating)
+    code = worst(report.codes)
+    calls, results = session.api_calls, report.results
+    session.console.document(render.document(command, exit_code=code, api_calls=calls, results=results))
+    return code
+
+
+def sync_each(session: Session, ceilings: Ceilings, gating: Gating) -> Report:
+    """Sync the session's chosen activations, parents first; what became of each is told and written."""
     from dinmo_dbt import render
 
     console = session.console
@@ -396,7 +407,7 @@ def sync_chosen(session: Session, ceilings: Ceilings, gating: Gating, command: s
         console.note(note)
     session.start_orgs()
     session.check_target(allow_mismatch=gating.allow_target_mismatch)
-    report = _Report(time.time())
+    report = Report(time.time())
     skips = {activation.name: _skip_reason(session, activation, gating) for activation in chosen}
     if gating.only_built:
         chosen = tuple(a for a in chosen if (skip := skips[a.name]) is None or skip[0] == "blocked")
@@ -412,14 +423,12 @@ def sync_chosen(session: Session, ceilings: Ceilings, gating: Gating, command: s
             report.add(activation, skip[0], 0.0, skip[1])
         else:
             _sync_one(session, activation, ceilings, place, report)
-    code = worst(report.codes)
     _write_results(session, report)
     console.timed(_summary(report))
-    console.document(render.document(command, exit_code=code, api_calls=session.api_calls, results=report.results))
-    return code
+    return report
 
 
-def _sync_one(session: Session, activation: Activation, ceilings: Ceilings, place: str, report: _Report) -> None:
+def _sync_one(session: Session, activation: Activation, ceilings: Ceilings, place: str, report: Report) -> None:
     from dinmo_dbt import render
 
     console = session.console
@@ -482,7 +491,7 @@ def _run_activation(session: Session, activation: Activation, ceilings: Ceilings
 
     destination = session.destination(activation.destination)
     run = new_run(session)
-    with session.state.locked(destination.org_id, activation, run.run_id) as state, _spool(session) as spool:
+    with session.state.locked(destination.org_id, activation, run.run_id) as state, scan_spool(session) as spool:
         if not state.exists and state.other_orgs:
             session.console.say(f"          first sync to org {destination.org_id}; state of other orgs is not used")
         bar = progress(activation.name, enabled=not session.console.quiet)
@@ -535,7 +544,7 @@ def recorded(session: Session, activation: Activation, run: SyncRun, **detail: A
         session.state.finish_run(run.run_id, status, detail, pa.concat_tables(tables))
 
 
-def _summary(report: _Report) -> str:
+def _summary(report: Report) -> str:
     groups = [
         ("PASS", ("success",)),
         ("WARN", ("rejected", "unknown")),
@@ -547,7 +556,7 @@ def _summary(report: _Report) -> str:
     return f"Done. {' '.join(counts)} TOTAL={len(report.results)}"
 
 
-def _write_results(session: Session, report: _Report) -> None:
+def _write_results(session: Session, report: Report) -> None:
     """target/dinmo_run_results.json, shaped like dbt's run results: whole or not at all."""
     from dinmo_dbt import __version__
 

@@ -1,0 +1,266 @@
+"""verify and state adopt: what Salesforce holds, against what is known of it."""
+
+from __future__ import annotations
+
+import dataclasses
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from dinmo_dbt.cli import options
+from dinmo_dbt.cli.console import Console, worst
+from dinmo_dbt.cli.options import Flags
+from dinmo_dbt.cli.session import Session
+from dinmo_dbt.cli.syncing import Gating, scan_spool, sync_each
+from dinmo_dbt.errors import DinmoError, Problem, Refused, StateError, UsageError
+
+if TYPE_CHECKING:
+    import pyarrow as pa
+
+    from dinmo_dbt.activation import Activation
+    from dinmo_dbt.adopt import Adoption
+    from dinmo_dbt.verify import Verification
+
+DRIFTED = 3
+
+Limit = Annotated[int, typer.Option("--limit", min=1, help="How many rows of each kind are listed.")]
+
+
+def verify(
+    flags: Flags,
+    repair: Annotated[
+        bool, typer.Option("--repair", help="Send drifted rows again, and rows whose record is gone (update, upsert).")
+    ] = False,
+    show_values: Annotated[
+        bool, typer.Option("--show-values", help="For each field that drifted: the model's value and Salesforce's.")
+    ] = False,
+    limit: Limit = 20,
+    allow_target_mismatch: options.TargetMismatch = False,
+    as_json: options.Json = False,
+    quiet: options.Quiet = False,
+) -> None:
+    """Compare Salesforce with what was delivered.
+
+    Reads the model, and of every row that Salesforce acknowledged as it is now the record. Lists what others edited or
+    deleted since; rows that a sync would send anyway are pending. Changes nothing without --repair, which lets a sync
+    send those rows again, past all its guards. Exit code 3: something drifted or is gone.
+
+    \b
+    Examples:
+      dinmo-dbt verify
+      dinmo-dbt verify -s customers_to_crm --show-values
+      dinmo-dbt verify -s customers_to_crm --repair
+    """
+    from dinmo_dbt import render
+
+    console = Console(as_json, quiet)
+    with Session(flags, console) as session:
+        session.say_notes()
+        session.start_orgs()
+        session.check_target(allow_mismatch=allow_target_mismatch)
+        checked = [_Checked(activation) for activation in session.chosen]
+        for one in checked:
+            one.verify(session, limit, show_values=show_values)
+        results: list[dict[str, Any]] = []
+        codes = [one.code for one in checked]
+        if repair:
+            codes, results = _repair(session, checked, Gating(allow_target_mismatch=allow_target_mismatch))
+        code = worst([0, *codes])
+        more = {"results": results} if repair else {}
+        told = [one.document for one in checked]
+        console.document(render.document("verify", exit_code=code, activations=told, **more))
+        raise typer.Exit(code)
+
+
+@dataclass
+class _Checked:
+    """One activation's verification, and what came of it."""
+
+    activation: Activation
+    found: Verification | None = None
+    code: int = 0
+    document: dict[str, Any] = dataclasses.field(default_factory=dict)
+
+    def verify(self, session: Session, limit: int, *, show_values: bool) -> None:
+        from dinmo_dbt import render
+
+        name = self.activation.name
+        self.document = {"activation": name}
+        try:
+            if self.activation.mode == "delete":
+                session.console.answer([f"{name}: mode delete leaves nothing to compare"])
+                self.document["skipped"] = "mode delete"
+                return
+            self.found = self._compare(session, show_values=show_values)
+        except DinmoError as error:
+            self.fail(session, error.problems, error.exit_code)
+            return
+        self.code = 0 if self.found.holds else DRIFTED
+        org_id = session.destination(self.activation.destination).org_id
+        self.document |= {"object": self.activation.object, "mode": self.activation.mode.value, "org_id": org_id}
+        self.document |= render.verification_json(self.found, with_values=show_values)
+        lines = render.verification_lines(self.activation, self.found, limit, with_values=show_values)
+        session.console.answer([f"{name}: {self.activation.object} in org {org_id}", *lines])
+
+    def _compare(self, session: Session, *, show_values: bool) -> Verification:
+        from dinmo_dbt import verify as verifying
+
+        destination = session.destination(self.activation.destination)
+        state = session.state.view(destination.org_id, self.activation)
+        state.refuse_renamed([declared.name for declared in session.declared.activations])
+        with scan_spool(session) as spool:
+            return verifying.verify(
+                self.activation, session.warehouse, destination, state, spool, with_values=show_values
+            )
+
+    def fail(self, session: Session, problems: tuple[Problem, ...], code: int) -> None:
+        from dinmo_dbt import render
+
+        session.console.problems(problems, f"{self.activation.name}: ")
+        self.document["problems"] = [render.problem_json(problem) for problem in problems]
+        self.code = code
+
+    def mark(self, session: Session) -> pa.Table:
+        """Let the next sync send the drifted rows, and forget the records that are gone; what was moved."""
+        import numpy as np
+        import pyarrow as pa
+
+        from dinmo_dbt.changes import Flag, snapshot_rows
+
+        assert self.found is not None
+        org_id = session.destination(self.activation.destination).org_id
+        with session.state.locked(org_id, self.activation) as state:
+            if state.serial != self.found.serial:
+                raise StateError("DB504", "the state moved while Salesforce was compared", hint="verify again")
+            drifted, gone = (table["position"].to_numpy() for table in (self.found.drifted, self.found.gone))
+            stale = state.snapshot.flags[drifted] | np.uint8(Flag.STALE)
+            moves = pa.concat_tables(
+                [snapshot_rows(state.snapshot, drifted, "put", stale), snapshot_rows(state.snapshot, gone, "forget")]
+            )
+            state.amend(moves)
+        return moves
+
+    def repaired(self, session: Session, marked: pa.Table) -> int:
+        """How many of the marked rows Salesforce has acknowledged since."""
+        import numpy as np
+        import pyarrow.compute as pc
+
+        from dinmo_dbt.changes import Flag
+
+        org_id = session.destination(self.activation.destination).org_id
+        snapshot = session.state.view(org_id, self.activation).snapshot
+        unsure = Flag.LEFT | Flag.STALE | Flag.UNKNOWN
+        sound = np.isin(snapshot.kh, marked["kh"].to_numpy()) & (snapshot.flags & unsure == 0)
+        keys = snapshot.keys(np.flatnonzero(sound))
+        return int(pc.is_in(keys, value_set=marked["key"].combine_chunks()).to_numpy(zero_copy_only=False).sum())
+
+
+def _repair(session: Session, checked: list[_Checked], gating: Gating) -> tuple[list[int], list[dict[str, Any]]]:
+    """Mark what drifted, sync those activations as `sync` does, and say what became of it: exit codes and results."""
+    from dinmo_dbt import render
+    from dinmo_dbt.plan import Ceilings
+
+    marked: list[tuple[_Checked, pa.Table]] = []
+    for one in checked:
+        if one.found is None or one.found.holds:
+            continue
+        try:
+            if one.activation.mode == "insert":
+                raise Refused(
+                    "DB414",
+                    "an insert never changes a record, so it can't be repaired",
+                    where=one.activation.meta_path,
+                    hint="correct the records in Salesforce, or declare another activation with mode: update",
+                )
+            marked.append((one, one.mark(session)))
+        except DinmoError as error:
+            one.fail(session, error.problems, error.exit_code)
+    results: list[dict[str, Any]] = []
+    codes: list[int] = []
+    if marked:
+        session.chosen = tuple(one.activation for one, _ in marked)
+        report = sync_each(session, Ceilings(), gating)
+        codes, results = report.codes, report.results
+    for one, moves in marked:
+        done = one.repaired(session, moves)
+        one.code = 0 if done == len(moves) else DRIFTED
+        one.document["repair"] = {"marked": len(moves), "repaired": done}
+        line = f"{one.activation.name}: {done:,} of {render.count(len(moves), 'row')} repaired"
+        session.console.answer([line if done == len(moves) else f"{line}; the others: dinmo-dbt rejected"])
+    return [*codes, *(one.code for one in checked)], results
+
+
+def adopt(
+    flags: Flags,
+    name: Annotated[str, typer.Argument(metavar="ACTIVATION", help="The activation that takes records over.")],
+    match: Annotated[
+        list[str] | None,
+        typer.Option("--match", metavar="COLUMN=FIELD", help="For an insert: mapped fields that must agree, all."),
+    ] = None,
+    yes: Annotated[bool, typer.Option("--yes", help="Store it; without, the plan is all there is.")] = False,
+    limit: Limit = 20,
+    allow_target_mismatch: options.TargetMismatch = False,
+    as_json: options.Json = False,
+) -> None:
+    """Take over records that Salesforce holds already.
+
+    For a first sync to an org that is not empty, a lost or older state, and inserts whose outcome is not known: finds
+    the record of each row that has none, and shows which are matched, ambiguous or unmatched. With --yes the matched
+    ones are known from then on. Nothing is written to Salesforce.
+
+    \b
+    Examples:
+      dinmo-dbt state adopt customers_to_crm
+      dinmo-dbt state adopt events_to_crm --match event_id=Event_Id__c
+      dinmo-dbt state adopt events_to_crm --match event_id=Event_Id__c --yes
+    """
+    from dinmo_dbt import adopt as adopting
+    from dinmo_dbt import render
+
+    console = Console(as_json)
+    matches = [_pair(text) for text in match or ()]
+    with Session(dataclasses.replace(flags, select=(name,)), console) as session:
+        activation = _named(session, name)
+        session.say_notes()
+        session.start_orgs()
+        session.check_target(allow_mismatch=allow_target_mismatch)
+        destination = session.destination(activation.destination)
+        state = session.state.view(destination.org_id, activation)
+        state.refuse_renamed([declared.name for declared in session.declared.activations])
+        with scan_spool(session) as spool:
+            found = adopting.draw(activation, session.warehouse, destination, state, spool, matches=matches)
+        console.answer(render.adoption_lines(activation, found, destination.org_id, limit))
+        if yes:
+            _store(session, activation, found)
+        said = f"stored: {render.count(len(found.rows), 'row')}" if yes else "nothing is stored; --yes stores it"
+        console.answer([said])
+        told = render.adoption_json(found)
+        where = {"activation": activation.name, "object": activation.object, "org_id": destination.org_id}
+        console.document(render.document("state adopt", stored=yes, **where, **told))
+
+
+def _store(session: Session, activation: Activation, found: Adoption) -> None:
+    from dinmo_dbt import adopt as adopting
+
+    if not len(found.rows):
+        raise Refused(
+            "DB412", "there is nothing to take over: no row has one record of its own", where=activation.meta_path
+        )
+    with session.state.locked(session.destination(activation.destination).org_id, activation) as state:
+        adopting.store(found, state)
+
+
+def _pair(text: str) -> tuple[str, str]:
+    column, equals, name = (part.strip() for part in text.partition("="))
+    if not (column and equals and name):
+        raise UsageError("DB813", f"--match {text} is no pair", hint="write --match column=Field__c")
+    return column, name
+
+
+def _named(session: Session, name: str) -> Activation:
+    found = [activation for activation in session.chosen if activation.name == name] or list(session.chosen)
+    if len(found) != 1:
+        names = ", ".join(activation.name for activation in found)
+        raise UsageError("DB813", f"{name} stands for several activations: {names}", hint="name one of them")
+    return found[0]
