@@ -331,6 +331,25 @@ def test_removals_come_after_everything_else_and_not_at_all_where_that_failed(wo
     assert things(world, "Ext__c") == [("e1",), ("e2",), ("e5",)]
 
 
+@pytest.mark.parametrize("api", WAYS)
+def test_what_pointed_to_a_record_has_let_go_of_it_before_it_is_deleted(world, api):
+    """As a restricting lookup answers; with a master, the details would be deleted too."""
+    act = leaving(api=api, fields=(FieldMapping("a", "A__c"), FieldMapping("b", "Parent__c")))
+    parents = [world.org.add("Parent__c") for _ in range(2)]
+    world.sync(act, rows(f"1 e1 x {parents[0]}", f"2 e2 x {parents[0]}"))
+    leaver = world.snapshot(act)["2"][0]
+    world.sync(act, rows(f"1 e1 x {leaver}", f"2 e2 x {parents[0]}", f"3 e3 x {leaver}"))
+
+    def restrict(row):
+        points = any(record.get("Parent__c") == row["Id"] for record in world.org.records["Thing__c"].values())
+        return "DELETE_FAILED:in use:--" if set(row) == {"Id"} and points else None
+
+    world.org.refuse = restrict
+    assert world.sync(act, rows(f"1 e1 x {leaver}", f"3 e3 x {leaver}")).outcome.rejected == 1
+    run = world.sync(act, rows(f"1 e1 x {parents[1]}", f"3 e3 x {parents[0]}"))
+    assert (run.outcome.succeeded, run.outcome.removed, run.status) == (3, 1, Status.SUCCESS)
+
+
 # Doubts
 
 

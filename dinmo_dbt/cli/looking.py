@@ -111,7 +111,8 @@ def _run(session: Session, run_id: str) -> dict[str, Any]:
 
 def _run_line(run: dict[str, Any], names_wide: int = 0) -> str:
     outcome, counts = run.get("outcome") or {}, run.get("counts") or {}
-    parts = [f"{outcome.get('succeeded', 0):,} sent"]
+    removed = outcome.get("removed", 0)
+    parts = [f"{outcome.get('succeeded', 0) - removed:,} sent", *([f"{removed:,} removed"] if removed else [])]
     for name in ("rejected", "held", "unknown"):
         if outcome.get(name):
             parts.append(f"{outcome[name]:,} {name}")
