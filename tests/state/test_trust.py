@@ -274,6 +274,33 @@ def test_permission_denied_and_read_only_are_told_and_nothing_is_half_moved(worl
     assert everything(world.folder) == before
 
 
+def test_a_database_from_elsewhere_beside_these_files_is_refused(world, tmp_path):
+    world.sync(activation(), changed(0))
+    other = World(tmp_path / "other")
+    for n in range(3):
+        other.sync(activation(), changed(n))
+    before = everything(world.folder / "snapshots")
+    shutil.copy(other.folder / "state.db", world.folder / "state.db")
+    with pytest.raises(StateError, match="DB513"):
+        world.sync(activation(), changed(0))
+    shutil.copy(other.folder / "state.db.sha256", world.folder / "state.db.sha256")
+    with pytest.raises(StateError, match="DB513"):
+        world.sync(activation(), changed(0))
+    assert everything(world.folder / "snapshots") == before
+
+
+def test_files_of_another_org_in_the_place_of_ours_are_refused(world):
+    world.sync(activation(), changed(0))
+    ours = world.folder / "snapshots" / ORG / "things" / world.state().view(ORG, activation()).files[-1].name
+    other = MarkedWorld(world.folder.parent / "other")
+    other.org.org_id = "00D000000000002EAA"
+    other.sync(activation(), changed(1))
+    state = other.state().view(other.org.org_id, activation())
+    shutil.copy(other.folder / state.place / state.files[-1].name, ours)
+    with pytest.raises(StateError, match="DB513"):
+        world.sync(activation(), changed(0))
+
+
 # Format 1, as commit 8d0c087 wrote it
 
 
