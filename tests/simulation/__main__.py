@@ -65,10 +65,9 @@ def main() -> int:
     if given.seed is not None:
         return told(given.seed)
     began = time.perf_counter()
-    parts = [
-        range(start, min(start + _PART, given.first + given.seeds))
-        for start in range(given.first, given.first + given.seeds, _PART)
-    ]
+    size = _PART if not given.stop else _PART // 4  # so as to stop soon
+    end = given.first + given.seeds
+    parts = [range(start, min(start + size, end)) for start in range(given.first, end, size)]
     broken: list[tuple[int, str]] = []
     met: Counter[str] = Counter()
     with ProcessPoolExecutor(os.cpu_count()) as pool:

@@ -18,7 +18,7 @@ snapshots, journals or jobs. A row's values name its key and version, so a recor
 | I13 unknown is never sent again | after every call: what was told unknown and is not there does not come by itself |
 | I14 no delete unread | after every call: only what the rules allow is gone; a read that breaks off changes nothing |
 | I15 quiet | after every run: what was delivered and did not change is not sent; at the end nothing is |
-| I16 no secret, no value | after every run: in what it says and in what it keeps |
+| I16 no secret, no value | in everything a run says, and at the end in everything that is kept |
 """
 
 from __future__ import annotations
@@ -268,19 +268,20 @@ class Auditor:
         if self.on_removed == "delete" or (self.on_removed == "set" and record["C__c"] != CLOSED):
             raise Broken(f"I2: {key} left the model, and its record stays as it was")
 
-    def files(self, folder: Path, spools: int) -> None:
-        """I9 and I16: after a run that ended."""
-        found = [path for path in folder.rglob("*") if path.is_file()]
-        if any(path.suffix == ".tmp" and not path.name.startswith(".state.db") for path in found):
-            raise Broken("I9: a temporary file is left")
-        left = [path for path in found if path.suffix == ".arrow"]
-        if len(left) > spools:
-            raise Broken(f"I9: {len(left)} spools are left, {spools} batches are in flight")
-        for path in found:
-            if path.suffix == ".arrow":
-                continue
-            texts = _texts(path) if path.suffix == ".parquet" else path.read_bytes().decode("utf-8", "replace")
-            self.says_nothing(path.name, texts)
+    def files(self, folder: Path, spools: set[str]) -> None:
+        """I9: after a run that ended; `spools` are those of batches in flight."""
+        for path in folder.rglob("*"):
+            if path.suffix == ".tmp" and not path.name.startswith(".state.db"):
+                raise Broken(f"I9: a temporary file is left in {path.parent.name}")
+            if path.suffix == ".arrow" and path.name not in spools:
+                raise Broken("I9: the rows of a batch that is over are left")
+
+    def contents(self, folder: Path) -> None:
+        """I16: when all is over, whatever is kept."""
+        for path in folder.rglob("*"):
+            if path.is_file():
+                is_table = path.suffix == ".parquet"
+                self.says_nothing(path.name, _texts(path) if is_table else path.read_bytes().decode("utf-8", "replace"))
 
     def says_nothing(self, where: str, text: str) -> None:
         """I16: neither a row's value nor a secret."""
@@ -298,6 +299,6 @@ def may_be_there(fate: str, code: str | None) -> bool:
 
 def _texts(path: Path) -> str:
     """A snapshot's or a history's columns but Salesforce's own words, which are kept whole."""
-    table = pq.read_table(path)
+    table = pq.ParquetFile(path).read()
     columns = [c for c in table.column_names if c != "message" and pa.types.is_string(table.schema.field(c).type)]
     return "\n".join(text or "" for column in columns for text in table[column].to_pylist())

@@ -7,10 +7,11 @@ from __future__ import annotations
 import random
 import re
 import shutil
+import sqlite3
 from collections import Counter
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import contextmanager, suppress
+from contextlib import closing, contextmanager, suppress
 from dataclasses import dataclass, field
 from decimal import Decimal
 from types import SimpleNamespace
@@ -384,7 +385,7 @@ class History:
         if not strange and not wakes:
             self.audit.ended(run, process, self.org.clock.now() - began)
         if not strange and not wakes and alone:
-            self.audit.files(self.folder, len(self._state().view(self.org.org_id, self._activation()).in_flight))
+            self.audit.files(self.folder, self._spools())
         self.settled = run.problem is None
         outcome = run.outcome
         counts = f"{run.plan_counts.planned} planned, {outcome.succeeded} succeeded, {outcome.rejected} rejected"
@@ -405,6 +406,12 @@ class History:
         )  # fmt: skip
         run: SyncRun = syncing._run_activation(session, act, Ceilings(allow_deletes=allow_deletes))  # type: ignore[arg-type]
         return run
+
+    def _spools(self) -> set[str]:
+        """Of batches that are neither settled nor abandoned, as the journal's own table says."""
+        with closing(sqlite3.connect(self.folder / "state.db")) as database:
+            rows = database.execute("SELECT spool FROM batch WHERE state NOT IN ('settled', 'abandoned')").fetchall()
+        return {spool.rpartition("/")[2] for (spool,) in rows}
 
     def _state(self) -> LocalState:
         return _State(self.folder, self.org.clock, Marks(self.org.folder / f"marks-{self.seed}"))
@@ -445,6 +452,7 @@ class History:
         self.audit.all_there("I2: all runs are over", named)
         snapshot = self._state().view(self.org.org_id, self._activation()).snapshot
         self.audit.snapshot(snapshot.table().to_pylist(), named)
+        self.audit.contents(self.folder)
 
 
 def _is_over(row: dict[str, Any]) -> bool:
