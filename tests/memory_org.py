@@ -20,7 +20,7 @@ from pathlib import Path
 
 import pyarrow as pa
 
-from dinmo_dbt import values
+from dinmo_dbt import revert, values
 from dinmo_dbt.activation import Activation, Ceiling, FieldMapping, Guards, Match, Mode
 from dinmo_dbt.changes import Flag
 from dinmo_dbt.destination import RESULTS, Batch, Field, Job, ObjectSchema, Operation, PayloadColumn
@@ -529,6 +529,26 @@ class World:
             plan = draw(act, model, org, state, spool, ceilings=ceilings, **more)  # type: ignore[arg-type]
             execute(plan, org, journal, self.clock, run=run, progress=NoProgress())  # type: ignore[arg-type]
             spool.close()
+            store.finish_run(run.run_id, run.status.value, {}, pa.concat_tables(run.not_delivered))
+        return run
+
+    def revert(self, act: Activation, run_id: str, trip: Trip | None = None, **more: object) -> SyncRun:
+        """One revert from lock to history, as `cli.reverting` does it."""
+        self.runs += 1
+        self.clock.time += 60
+        trip = trip or Trip()
+        org = Watched(self.org, trip, *DESTINATION)
+        store = self.state(trip)
+        run = SyncRun(f"run{self.runs:04d}", self.clock.now())
+        with store.locked(self.org.org_id, act) as state:
+            store.start_run(run.run_id, self.org.org_id, act.name, {})
+            journal = Watched(state, trip, *JOURNAL, "amend")
+            recover(org, journal, self.clock, run=run, progress=NoProgress())  # type: ignore[arg-type]
+            state.reload()
+            image, undelivered = state.image(run_id), store.not_delivered(store.run(run_id))
+            assert image is not None
+            drawn = revert.draw(image, run_id, act, org, state.snapshot, undelivered=undelivered, **more)  # type: ignore[arg-type]
+            revert.execute(drawn, org, journal, self.clock, run=run, progress=NoProgress())  # type: ignore[arg-type]
             store.finish_run(run.run_id, run.status.value, {}, pa.concat_tables(run.not_delivered))
         return run
 

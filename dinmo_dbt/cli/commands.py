@@ -15,6 +15,7 @@ from dinmo_dbt.cli import (
     looking,
     options,
     retrying,
+    reverting,
     states,
     syncing,
     trust,
@@ -44,6 +45,7 @@ def app() -> typer.Typer:
     root.command("rejected")(options.of_project(looking.rejected))
     root.command("retry")(options.of_project(retrying.retry))
     root.command("verify")(options.of_project(trust.verify))
+    root.command("revert")(options.of_project(reverting.revert, choosing=False))
     root.command("demo")(demonstration.demo)
 
     state = _group("Show, adopt, forget, move or unlock what was acknowledged.")

@@ -26,7 +26,7 @@ if TYPE_CHECKING:
     from dinmo_dbt.sync import SyncRun
 
 SAMPLE_ROWS = 20
-_STATUS_EXIT = {"success": 0, "rejected": 3, "unknown": 6, "failed": 1, "refused": 4, "skipped": 0, "blocked": 4}
+STATUS_EXIT = {"success": 0, "rejected": 3, "unknown": 6, "failed": 1, "refused": 4, "skipped": 0, "blocked": 4}
 
 
 def plan(
@@ -371,7 +371,7 @@ class Report:
     codes: list[int] = field(default_factory=lambda: [0])
 
     def add(self, activation: Activation, status: str, seconds: float, message: str, **content: Any) -> None:
-        self.codes.append(content.pop("exit_code", _STATUS_EXIT[status]))
+        self.codes.append(content.pop("exit_code", STATUS_EXIT[status]))
         self.results.append(
             {
                 "unique_id": activation.model,

@@ -1,0 +1,330 @@
+"""Before-images x what Salesforce holds now -> Reversal: what brings back the values a run overwrote. Writes nothing.
+
+A record goes back only as a whole, and only where each field that the run wrote holds what it sent, or what it held
+before. Where somebody else wrote since, a person or a later run, it is left alone and named. `execute` sends what was
+drawn, by the delivery of a sync.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+import pyarrow as pa
+import pyarrow.compute as pc
+
+from dinmo_dbt import sync, values
+from dinmo_dbt.activation import Activation
+from dinmo_dbt.changes import Flag, Positions, Snapshot, snapshot_rows
+from dinmo_dbt.destination import Api, Batch, Destination, Fate, Field, ObjectSchema, Operation, PayloadColumn
+from dinmo_dbt.errors import Problem, Refused
+from dinmo_dbt.images import BEFORE, SENT, fingerprint
+from dinmo_dbt.plan import BULK_BYTES_MAX, BULK_ROWS_MAX, COLLECTIONS_ROWS_MAX, LEFT_OUT, Counts
+from dinmo_dbt.sync import Clock, Journal, Progress, SyncRun
+
+Rows = npt.NDArray[np.bool_]
+
+# Why a row of the run is left alone: its fate and what is said of it.
+CONFLICT, DELETED, GONE, UNNAMED = "CONFLICT", "DELETED", "RECORD_GONE", "RECORD_UNKNOWN"
+_WHY = {
+    CONFLICT: (Fate.HELD, "Salesforce no longer holds what the run wrote: somebody wrote since"),
+    DELETED: (Fate.HELD, "the run deleted the record; only the Recycle Bin can bring it back"),
+    GONE: (Fate.NO_MATCH, "the record is gone"),
+    UNNAMED: (Fate.HELD, "Salesforce has not told which record this row made, if it made one"),
+}
+
+
+@dataclass(frozen=True)
+class Reversal:
+    """What undoes a run: batches to send, rows left alone and why, and what the snapshot may no longer vouch for.
+
+    `conflicts`: record id and comma-joined fields of each row left alone for CONFLICT. `fixed`: fields that can't be
+    updated now, which stay as they are. `moves` are snapshot rows for `Journal.amend`, before anything is sent.
+    """
+
+    run_id: str
+    schema: ObjectSchema
+    batches: tuple[Batch, ...]
+    left_alone: pa.Table
+    moves: pa.Table
+    counts: Counts
+    restored: int
+    deleted: int
+    fixed: tuple[str, ...]
+    refusal: Problem | None = None
+
+
+def draw(
+    image: pa.Table,
+    run_id: str,
+    activation: Activation,
+    destination: Destination,
+    snapshot: Snapshot,
+    *,
+    undelivered: pa.Table,
+    allow_deletes: int = 0,
+) -> Reversal:
+    """How to undo a run, from its before-images and the rows it did not deliver (`LEFT_OUT`)."""
+    return _Work(image, run_id, activation, destination, snapshot, undelivered).reversal(allow_deletes)
+
+
+def execute(
+    reversal: Reversal, destination: Destination, journal: Journal, clock: Clock, *, run: SyncRun, progress: Progress
+) -> SyncRun:
+    """Send the reversal's batches. Raises Refused for a refused one.
+
+    The snapshot stops vouching for the rows before anything is sent, so whatever ends the run, the next sync sends the
+    model's values for them again. The run keeps before-images of its own.
+    """
+    if reversal.refusal:
+        refusal = reversal.refusal
+        raise Refused(refusal.code, refusal.message, where=refusal.where, hint=refusal.hint)
+    run.plan_counts = reversal.counts
+    run.not_delivered.append(reversal.left_alone)
+    journal.amend(reversal.moves)
+    sync.deliver(reversal.batches, destination, journal, clock, run=run, progress=progress, keeps_images=True)
+    run.finished = clock.now()
+    run.check_counts()
+    return run
+
+
+@dataclass(frozen=True)
+class _Written:
+    """One field that the run wrote: which rows it wrote, what to bring back, and where Salesforce stands now."""
+
+    field: Field
+    rows: Rows
+    before: pa.Array  # canonical
+    is_before: Rows
+    is_sent: Rows
+
+
+class _Work:
+    def __init__(
+        self,
+        image: pa.Table,
+        run_id: str,
+        activation: Activation,
+        destination: Destination,
+        snapshot: Snapshot,
+        undelivered: pa.Table,
+    ) -> None:
+        self.image, self.run_id, self.activation, self.snapshot = image, run_id, activation, snapshot
+        self.schema = destination.describe(activation.object)
+        self.size = len(image)
+        self.record_ids = image["record_id"].combine_chunks()
+        names = [name.removeprefix(SENT) for name in image.column_names if name.startswith(SENT)]
+        readable = [field for name in names if (field := self.schema.field(name)) is not None]
+        ids = pc.unique(self.record_ids.drop_null())
+        held = destination.read_many(activation.object, [field.name for field in readable], ids)
+        place = pc.index_in(self.record_ids, value_set=held["Id"].combine_chunks())
+        named = _bools(pc.is_valid(self.record_ids))
+        self.there = named & _bools(pc.is_valid(place))
+        place = pc.if_else(pa.array(self.there), place, pa.scalar(None, pa.int32()))
+        written = [self.written(field, held[field.name].combine_chunks().take(place)) for field in readable]
+        self.fields = [one for one in written if one.field.updateable]
+        self.fixed = tuple(n for n in names if n not in [one.field.name for one in self.fields])
+        self.sort_out(named, undelivered)
+        self.slot = _slots(snapshot, image["kh"].to_numpy(), image["key"].combine_chunks())
+        self.is_known = self.known()
+
+    def written(self, field: Field, now: pa.Array) -> _Written:
+        before = _canonical(self.image[BEFORE + field.name].combine_chunks(), field)
+        sent = self.image[SENT + field.name].combine_chunks()
+        held, was = (fingerprint(array, field, self.run_id) for array in (_canonical(now, field), before))
+        is_sent = _bools(pc.fill_null(pc.equal(held, sent), False))
+        return _Written(field, _bools(pc.is_valid(sent)), before, _bools(pc.equal(held, was)), is_sent)
+
+    def sort_out(self, named: Rows, undelivered: pa.Table) -> None:
+        """What becomes of each row: restored, its new record deleted, left alone for a reason, or nothing to do."""
+        existed = _bools(self.image["existed"])
+        deleting, making = (self.did(*ops) for ops in ((Operation.DELETE,), (Operation.UPSERT, Operation.INSERT)))
+        nothing = np.zeros(self.size, np.bool_)
+        self.foreign = [(one, one.rows & ~one.is_before & ~one.is_sent) for one in self.fields]
+        conflict = np.logical_or.reduce([nothing, *(rows for _, rows in self.foreign)])
+        differs = np.logical_or.reduce([nothing, *(one.rows & ~one.is_before for one in self.fields)])
+        unsent = np.logical_or.reduce([nothing, *(one.rows & ~one.is_sent for one in self.fields)])
+
+        overwritten, made = existed & ~deleting & self.there, ~existed & making & self.there
+        self.restored = overwritten & differs & ~conflict
+        self.deleted = made & ~unsent
+        refused = pc.or_(
+            pc.equal(undelivered["fate"], Fate.REJECTED.value), pc.equal(undelivered["code"], "UNPROCESSED")
+        )
+        never = pc.is_in(self.image["key"], value_set=undelivered.filter(refused)["key"].combine_chunks())
+        self.left_alone = {
+            CONFLICT: (overwritten & conflict) | (made & unsent),
+            DELETED: existed & deleting & ~self.there,
+            GONE: existed & ~deleting & ~self.there,
+            UNNAMED: ~existed & making & ~named & ~_bools(never),
+        }
+        self.removed_since = ~existed & making & named & ~self.there
+
+    def did(self, *operations: Operation) -> Rows:
+        return _bools(pc.is_in(self.image["operation"], value_set=pa.array([str(one) for one in operations])))
+
+    def known(self) -> Rows:
+        """Rows whose key the snapshot has with the very record that the run wrote, or with none."""
+        known = self.slot >= 0
+        at = np.flatnonzero(known)
+        stored = self.snapshot.record_ids(self.slot[at])
+        same = pc.fill_null(pc.equal(stored, self.record_ids.take(pa.array(at))), True)
+        known[at] = _bools(same)
+        return known
+
+    def reversal(self, allow_deletes: int) -> Reversal:
+        alone = {code: int(rows.sum()) for code, rows in self.left_alone.items()}
+        restored, deleted = int(self.restored.sum()), int(self.deleted.sum())
+        counts = Counts(
+            read=self.size,
+            unchanged=self.size - restored - deleted - sum(alone.values()),
+            planned=restored + deleted,
+            no_match=alone[GONE],
+            held=sum(alone.values()) - alone[GONE],
+        )
+        return Reversal(
+            run_id=self.run_id,
+            schema=self.schema,
+            batches=tuple(self.batches()),
+            left_alone=pa.concat_tables([self.told(code) for code in self.left_alone]),
+            moves=self.moves(),
+            counts=counts,
+            restored=restored,
+            deleted=deleted,
+            fixed=self.fixed,
+            refusal=self.guard(deleted, allow_deletes),
+        )
+
+    def guard(self, deleted: int, allowed: int) -> Problem | None:
+        present = int(np.count_nonzero(np.asarray(self.snapshot.flags) & Flag.LEFT == 0))
+        ceiling = self.activation.guards.max_delete
+        if deleted <= max(ceiling.limit(present), allowed):
+            return None
+        message = f"{deleted:,} records that the run created would be deleted; guards.max_delete is {ceiling}"
+        return Problem("DB407", message, self.activation.meta_path, f"if that is right: --allow-deletes {deleted}")
+
+    def told(self, code: str) -> pa.Table:
+        """Rows left alone, as `rejected` lists them."""
+        at = np.flatnonzero(self.left_alone[code])
+        fate, message = _WHY[code]
+        fields = [",".join(one.field.name for one, rows in self.foreign if rows[row]) or None for row in at.tolist()]
+        texts = [pa.array([text] * len(at), pa.utf8()) for text in (fate.value, code, message)]
+        key, record_id = (self.image[name].take(pa.array(at)) for name in ("key", "record_id"))
+        columns = [key, *texts, pa.array(fields if code == CONFLICT else [None] * len(at), pa.utf8())]
+        return pa.table([*columns, record_id, texts[2]], schema=LEFT_OUT)
+
+    def moves(self) -> pa.Table:
+        """Keys that are sent again by the next sync, and keys whose record was deleted by somebody since."""
+        stale = self.slot[(self.restored | self.deleted) & self.is_known]
+        flags = self.snapshot.flags[stale] | np.uint8(Flag.STALE)
+        again = snapshot_rows(self.snapshot, stale, "put", flags.astype(np.uint8))
+        return pa.concat_tables([again, snapshot_rows(self.snapshot, self.slot[self.forgettable()], "forget")])
+
+    def forgettable(self) -> Rows:
+        return self.removed_since & self.is_known
+
+    # Batches
+
+    def batches(self) -> Iterator[Batch]:
+        total = int(self.restored.sum() + self.deleted.sum())
+        for columns, at in self.groups():
+            yield from self.cut(Operation.UPDATE, columns, at, total)
+        yield from self.cut(Operation.DELETE, [], np.flatnonzero(self.deleted), total)
+
+    def groups(self) -> Iterator[tuple[list[_Written], Positions]]:
+        """Rows to restore by the fields that the run wrote in them: no other field is touched."""
+        at = np.flatnonzero(self.restored)
+        if not at.size:
+            return
+        wrote = np.stack([one.rows[at] for one in self.fields], axis=1)
+        patterns, which = np.unique(wrote, axis=0, return_inverse=True)
+        for number, pattern in enumerate(patterns):
+            rows = at[which.ravel() == number]
+            columns = [one for one, is_in in zip(self.fields, pattern, strict=True) if is_in]
+            yield [one for one in columns if not one.is_before[rows].all()], rows
+
+    def cut(self, operation: Operation, fields: list[_Written], rows: Positions, total: int) -> Iterator[Batch]:
+        if not rows.size:
+            return
+        columns = tuple(PayloadColumn(one.field.name, one.field) for one in fields)
+        arrays = {one.field.name: one.before.take(pa.array(rows)) for one in fields}
+        literal, width = np.zeros(len(rows), np.bool_), np.full(len(rows), 24, np.int64)
+        for array in arrays.values():
+            if pa.types.is_string(array.type):
+                literal |= _bools(pc.fill_null(pc.equal(pc.utf8_trim_whitespace(array), values.BULK_NULL), False))
+                width += pc.fill_null(pc.binary_length(array), 4).to_numpy() * 2
+            width += 44
+        table = pa.table({**self.own(rows), **arrays})
+        by_bulk = self.by_bulk(operation, literal, total)
+        for api in Api:
+            left = np.flatnonzero(by_bulk if api is Api.BULK else ~by_bulk)
+            while left.size:  # bounded: every turn takes at least one row
+                here = left[: BULK_ROWS_MAX if api is Api.BULK else COLLECTIONS_ROWS_MAX]
+                fitting = int(np.searchsorted(np.cumsum(width[here]), BULK_BYTES_MAX - 32_000, side="right"))
+                here = here[: max(1, fitting)]
+                headers = (PayloadColumn("Id", self.schema.fields["Id"]), *columns)
+                part = table.take(pa.array(here))
+                yield Batch("", operation, self.schema.name, api, headers, None, part, reverts=True)
+                left = left[len(here) :]
+
+    def by_bulk(self, operation: Operation, literal: Rows, total: int) -> Rows:
+        if operation is Operation.DELETE:  # after a crash a job can be asked which records it deleted
+            return np.ones(len(literal), np.bool_)
+        wanted = self.activation.api
+        if wanted == "collections" or (wanted == "auto" and total <= COLLECTIONS_ROWS_MAX):
+            return np.zeros(len(literal), np.bool_)
+        return ~literal  # #N/A as a text means null in a CSV file
+
+    def own(self, rows: Positions) -> dict[str, pa.Array]:
+        """The journal's columns and the record's id."""
+        taken, slot = pa.array(rows), self.slot[rows]
+        return {
+            "key": self.image["key"].combine_chunks().take(taken),
+            "kh": self.image["kh"].combine_chunks().take(taken),
+            "ck": pa.array(_at(self.snapshot.ck, slot), pa.uint64()),
+            "flags": pa.array(_at(self.snapshot.flags, slot), pa.uint8()),
+            "Id": self.record_ids.take(taken),
+            "forget": pa.array(self.deleted[rows] & self.is_known[rows]),
+        }
+
+
+def _bools(array: pa.Array | pa.ChunkedArray) -> Rows:
+    array = array.combine_chunks() if isinstance(array, pa.ChunkedArray) else array
+    found: Rows = array.to_numpy(zero_copy_only=False)
+    return found
+
+
+def _at(array: npt.NDArray[Any], slot: Positions) -> npt.NDArray[Any]:
+    """The values at these slots; 0 where a slot is -1."""
+    found = np.zeros(len(slot), array.dtype)
+    known = np.flatnonzero(slot >= 0)
+    found[known] = array[slot[known]]
+    return found
+
+
+def _slots(snapshot: Snapshot, kh: npt.NDArray[np.uint64], keys: pa.Array) -> Positions:
+    """Where the snapshot holds each key; -1 for none. Found by key hash, decided by the key."""
+    slot = np.full(len(kh), -1, np.int64)
+    at = np.searchsorted(snapshot.kh, kh, "left")
+    end = np.searchsorted(snapshot.kh, kh, "right")
+    rows = np.flatnonzero(at < end)
+    while rows.size:  # bounded by the largest group of equal key hashes
+        same = _bools(pc.equal(snapshot.keys(at[rows]), keys.take(pa.array(rows))))
+        slot[rows[same]] = at[rows[same]]
+        at[rows] += 1
+        rows = rows[~same & (at[rows] < end[rows])]
+    return slot
+
+
+def _canonical(texts: pa.Array, field: Field) -> pa.Array:
+    """What Salesforce printed as canonical values, to the last digit; text is as it stands."""
+    if field.type in values.TEXT_TYPES:
+        return texts
+    if field.type not in values.NUMBER_TYPES:
+        return values.from_text(texts, field)
+    plain = pc.match_substring_regex(texts, r"^[+-]?\d{1,20}(\.\d{1,18})?$")
+    exact = pc.if_else(plain, texts, pa.scalar(None, pa.utf8())).cast(values.DECIMAL)
+    return pc.coalesce(exact, values.from_text(texts, field))
