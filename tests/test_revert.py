@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import copy
 import dataclasses
+import secrets
 
 import pyarrow as pa
 import pytest
@@ -199,11 +200,11 @@ def model(rows):
     return Model.of(told, kinds)
 
 
-@settings(max_examples=60, suppress_health_check=[HealthCheck.function_scoped_fixture], deadline=None)
+@settings(max_examples=40, suppress_health_check=[HealthCheck.function_scoped_fixture], deadline=None)
 @given(first=ROWS, second=ROWS, api=st.sampled_from(["auto", "bulk"]))
-def test_sync_then_revert_leaves_the_org_as_it_was(tmp_path_factory, first, second, api):
+def test_sync_then_revert_leaves_the_org_as_it_was(memory, first, second, api):
     act = dataclasses.replace(EDITED, api=api)
-    world = World(tmp_path_factory.mktemp("s") / "s")
+    world = World(memory / secrets.token_hex(8))
     world.sync(act, model(first))
     before = copy.deepcopy(things(world))
     run = world.sync(act, model(second))
