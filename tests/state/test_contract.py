@@ -228,3 +228,29 @@ def test_files_of_many_parts_are_whole(any_world, monkeypatch):
     assert (files.fetch("runs", ["x.bin", "y.bin"]) / "x.bin").read_bytes() == content
     assert not (files.fetch("runs", ["y.bin"]) / "y.bin").exists()
     assert "x.bin" in files.names("runs")
+
+
+def test_a_run_is_reverted_from_images_that_another_runner_kept(any_world):
+    world, act = any_world, activation(keep_before_images=True)
+    world.sync(act, Model.of(ROWS))
+    before = world.org.held("Ext__c", "A__c", "B__c")
+    more = Model.of([{**row, "a": "wrong"} for row in ROWS] + [{"id": "n", "ext": "en", "a": "x", "b": "y"}])
+    run = world.sync(act, more)
+    if hasattr(world, "new_runner"):
+        world.new_runner()
+    undone = world.revert(act, run.run_id)
+    assert (undone.outcome.succeeded, fates(undone)) == (8, {})
+    assert world.org.held("Ext__c", "A__c", "B__c") == before
+    assert world.sync(act, Model.of(ROWS)).plan_counts.resent == 7
+    assert world.plan(act, Model.of(ROWS)).counts.planned == 0
+
+
+def test_rows_that_wait_are_due_once_they_are_asked_for(any_world):
+    world, act = any_world, activation()
+    world.org.refuse = lambda row: "FIELD_CUSTOM_VALIDATION_EXCEPTION:no:--" if row["Ext__c"] == "e3" else None
+    for _ in range(2):
+        world.sync(act, Model.of(ROWS))
+    assert world.plan(act, Model.of(ROWS)).counts.held == 1
+    with world.state().locked(ORG, act) as state:
+        assert state.retry_now() == 1
+    assert world.plan(act, Model.of(ROWS)).counts.planned == 1
