@@ -216,12 +216,13 @@ class Store(ABC):
             ).fetchall()
             if not moved:
                 raise StateError("DB501", f"{held.name} has changed hands meanwhile", hint="look at it again")
-        self.forget_lock(held.org_id, held.name)
+            # Before the commit: without the lock but with its lease, a run is as good as over.
+            self.forget_lock(held.org_id, held.name)
         self.rest()
 
     @abstractmethod
     def forget_lock(self, org_id: str, name: str) -> None:
-        """After an unlock: whatever else keeps others out goes too."""
+        """Whatever else than the lease keeps others out goes."""
 
     # Looking
 

@@ -5,6 +5,8 @@ import signal
 import sqlite3
 import subprocess
 import sys
+import threading
+import time
 from contextlib import closing
 
 import pyarrow as pa
@@ -14,7 +16,7 @@ from memory_org import ORG, Model, World, activation, fates
 from dinmo_dbt.changes import Flag
 from dinmo_dbt.errors import StateError
 from dinmo_dbt.plan import draw, payload_batch
-from dinmo_dbt.state import ActivationState, ScanSpool
+from dinmo_dbt.state import ActivationState, ScanSpool, journal
 from dinmo_dbt.state.snapshot import DELTA
 from dinmo_dbt.sync import BatchState, SyncRun, execute
 
@@ -264,3 +266,20 @@ def test_a_lock_file_that_was_replaced_is_no_lock(world):
         path.touch()
         with world.state().locked(ORG, activation()):
             pass
+
+
+def test_while_a_warehouse_is_waited_for_the_lease_is_renewed_beside_it(world, monkeypatch):
+    monkeypatch.setattr(journal, "RENEW_S", 0.01)
+    with world.state().locked(ORG, activation()) as state:
+        world.clock.sleep(300)
+        with state.kept():
+            until = time.monotonic() + 30
+            while world.state().held("things")[0].until < world.clock.now() + 600 and time.monotonic() < until:
+                threading.Event().wait(0.01)
+        assert world.state().held("things")[0].until == world.clock.now() + 600
+        assert not [thread for thread in threading.enumerate() if thread.name == "lease"]
+        taken_over(world)
+        with state.kept():
+            pass
+        with pytest.raises(StateError, match="DB503"):
+            state.retry_now()
