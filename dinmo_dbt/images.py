@@ -1,9 +1,10 @@
 """Before-images: what Salesforce holds in the fields that a batch is about to write, read just before it is sent.
 
 One row a row of the batch: `IMAGE`, then for each field written `before:F`, Salesforce's own text of what it held
-(null: nothing), and `sent:F`, a 64-bit hash of what is sent in echo form (null: this row leaves the field alone). The
-hash tells later whether Salesforce still holds what the run wrote, and keeps no value of the model at rest. It is
-seeded by run and field, so hashes of two runs can't be compared; it is no secret: who can guess a value can check it.
+(null: nothing), and `sent:F`, a 64-bit hash of what is sent, in the form in which Salesforce may hold it (null: this
+row leaves the field alone). The hash tells later whether Salesforce still holds what the run wrote, and keeps no value
+of the model at rest. It is seeded by run and field, so hashes of two runs can't be compared; it is no secret: who can
+guess a value can check it.
 """
 
 from __future__ import annotations
@@ -57,7 +58,7 @@ def image_of(batch: Batch, destination: Destination, run_id: str) -> pa.Table:
 def fingerprint(array: pa.Array, field: Field, run_id: str) -> pa.Array:
     """Hashes of canonical values, equal where Salesforce may hold the one for the other; null has its own."""
     seed = hashlib.sha256(f"{run_id}\0{field.name}".encode()).digest()[:8]
-    held = values.echo_form(array, field)
+    held = values.held_form(array, field)
     return pa.array(hash_columns([held], seed=int.from_bytes(seed, "little")))
 
 

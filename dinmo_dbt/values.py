@@ -239,6 +239,29 @@ def echo_form(array: pa.Array, field: Field) -> pa.Array:
     return array
 
 
+def held_form(array: pa.Array, field: Field) -> pa.Array:
+    """Canonical values with everything removed that Salesforce may change when it stores them.
+
+    Both sides of a comparison with what Salesforce holds go through it: `echo_form`, a checkbox without null, listed
+    values without case, several of them as a set.
+    """
+    echo = echo_form(array, field)
+    if field.type == "boolean":
+        return pc.fill_null(echo, False)
+    if field.type in ("picklist", "multipicklist"):
+        # A value that is listed in another case is stored as it is listed.
+        echo = pc.utf8_lower(echo)
+    return _ordered(echo) if field.type == "multipicklist" else echo
+
+
+def _ordered(array: pa.Array) -> pa.Array:
+    """Multi-select picklists are sets: their values in one order, each once."""
+    chosen = [
+        None if text is None else sorted({part.strip() for part in text.split(";")}) for text in array.to_pylist()
+    ]
+    return pa.array([None if parts is None else ";".join(parts) for parts in chosen], pa.utf8())
+
+
 # Arrow types
 
 

@@ -123,23 +123,8 @@ class Fact:
         return held if self.field.type in values.TEXT_TYPES else values.from_text(held, self.field)
 
     def _plain(self, array: pa.Array) -> pa.Array:
-        echo = values.echo_form(array, self.field)
-        if self.field.type == "boolean":
-            return pc.fill_null(echo, False)  # a checkbox has no null
-        if self.field.type in ("picklist", "multipicklist"):
-            # A value that is listed in another case is stored as it is listed.
-            echo = pc.utf8_lower(echo)
-        if self.field.type == "multipicklist":
-            return _ordered(echo)
-        return values.fold(echo, self.field) if self.folds else echo
-
-
-def _ordered(array: pa.Array) -> pa.Array:
-    """Multi-select picklists are sets: their values in one order, each once."""
-    chosen = [
-        None if text is None else sorted({part.strip() for part in text.split(";")}) for text in array.to_pylist()
-    ]
-    return pa.array([None if parts is None else ";".join(parts) for parts in chosen], pa.utf8())
+        held = values.held_form(array, self.field)
+        return values.fold(held, self.field) if self.folds else held
 
 
 def facts(activation: Activation, mapping: Mapping) -> tuple[tuple[Fact, ...], tuple[tuple[str, str], ...]]:

@@ -11,7 +11,9 @@ import pytest
 from memory_org import Activation, FieldMapping, Killed, Mode, Model, Trip, World
 from test_sync import AFTER, BEFORE, CASES, Unreliable, kill_points, memory, prepared
 
+from dinmo_dbt.destination import Field
 from dinmo_dbt.errors import NotApplied, StateError
+from dinmo_dbt.images import fingerprint
 from dinmo_dbt.state import imaging
 from dinmo_dbt.sync import Status
 
@@ -162,3 +164,23 @@ def test_a_damaged_image_is_refused_by_name(tmp_path):
 def test_nothing_is_kept_unless_it_is_asked_for(tmp_path):
     world = prepared(tmp_path / "s", CASES["upsert by collections"])
     assert [name for name in world.files() if "images" in name] == []
+
+
+@pytest.mark.parametrize(
+    ("kind", "sent", "held", "same"),
+    [
+        ("multipicklist", "b;a", "a;b", True),
+        ("picklist", "FREE", "Free", True),
+        ("email", "A@B.co", "a@b.co", True),
+        ("string", " text\r\n", "text", True),
+        ("string", "Text", "text", False),
+        ("string", None, None, True),
+        ("string", None, "text", False),
+    ],
+)
+def test_a_value_is_known_in_the_form_in_which_salesforce_may_hold_it(kind, sent, held, same):
+    field = Field("F__c", "F", kind, length=255)
+    first, second = (fingerprint(pa.array([text], pa.utf8()), field, "run") for text in (sent, held))
+    assert (first[0] == second[0]) == same
+    other = fingerprint(pa.array([held], pa.utf8()), field, "another run")
+    assert first[0] != other[0], "hashes of two runs can't be compared"
