@@ -500,7 +500,7 @@ def lives(texts):
     return st.lists(st.tuples(step, st.none() | st.integers(0, 30), st.booleans()), min_size=2, max_size=5)
 
 
-@settings(max_examples=60, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@settings(max_examples=40, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(
     life=lives(["x", "y", "bad"]),
     on_removed=st.sampled_from(["delete", "set", "ignore"]),

@@ -6,7 +6,7 @@ from typing import Any
 
 import pytest
 
-from .lab import DINMO, EVENTS, PEOPLE, Lab, Org
+from .lab import EVENTS, PEOPLE, Lab, Org
 
 PLAIN_EVENTS = {**EVENTS, "fields": {"event_id": "Ref__c", "kind": "Kind__c"}}
 
@@ -102,14 +102,6 @@ def test_a_safety_key_that_is_not_in_force_stops_the_sync(lab: Lab, org: Org) ->
     refused = lab.run("sync")
     assert refused.code == 4, refused.all
     assert "not in force yet" in refused.err
-    assert org.count("Person__c") == 0
-
-
-def test_state_in_the_warehouse_is_not_in_force(lab: Lab, org: Org) -> None:
-    (lab.root / "dinmo.yml").write_text(DINMO + "state: {warehouse: {schema: dinmo}}\n")
-    refused = lab.run("sync")
-    assert refused.code == 4, refused.all
-    assert "state.warehouse" in refused.err
     assert org.count("Person__c") == 0
 
 
