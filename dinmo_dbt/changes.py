@@ -8,6 +8,7 @@ key is equal, so a collision of key hashes costs a comparison and never a wrong 
 
 from __future__ import annotations
 
+import dataclasses
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, field
 from enum import IntEnum
@@ -86,16 +87,24 @@ class Spool(Protocol):
 
 @dataclass(frozen=True)
 class Pending:
-    """Rows that wait, sorted by `kh`: key and check hashes, whether each may be tried now, and why it waits."""
+    """Rows that wait, sorted by `kh`: key and check hashes, whether each may be tried now, why it waits, and what
+    describe said of the mapped fields when it was refused (`Mapping.described`, '' where that is not known)."""
 
     kh: Hashes
     ck: Hashes
     due: npt.NDArray[np.bool_]
     codes: pa.Array
+    described: pa.Array
 
     @classmethod
     def none(cls) -> Pending:
-        return cls(np.empty(0, np.uint64), np.empty(0, np.uint64), np.empty(0, np.bool_), pa.array([], pa.utf8()))
+        empty = pa.array([], pa.utf8())
+        return cls(np.empty(0, np.uint64), np.empty(0, np.uint64), np.empty(0, np.bool_), empty, empty)
+
+    def released(self, described: str) -> Pending:
+        """The same; what was refused under another description of the fields may be tried now."""
+        moved = pc.not_equal(self.described, described).to_numpy(zero_copy_only=False)
+        return dataclasses.replace(self, due=self.due | moved)
 
 
 @dataclass(frozen=True)

@@ -1,8 +1,8 @@
 """The Destination contract and its words: what `plan` and `sync` may ask of Salesforce, and what may be repeated.
 
 Rows are Arrow tables of *canonical* values (see `values`). Nothing here speaks HTTP: `salesforce` fulfils the
-contract, and `sync` journals between its calls. Every method may raise `AuthError`, `LimitReached`, `NotApplied`
-(known not to have acted) or, where it writes, `OutcomeUnknown` (may have acted).
+contract, and `sync` journals between its calls. Every method may raise `AuthError`, `LimitReached`, `ReadOnly`,
+`NotApplied` (known not to have acted) or, where it writes, `OutcomeUnknown` (may have acted).
 """
 
 from __future__ import annotations
@@ -44,6 +44,36 @@ class Fate(StrEnum):
     AMBIGUOUS = "ambiguous"
     HELD = "held"
     UNKNOWN = "unknown"
+
+
+class ErrorClass(StrEnum):
+    """Whose fault a rejection is."""
+
+    TRANSIENT = "transient"  # locks, a busy server
+    AUTOMATION = "automation"  # the org's triggers and flows
+    REFERENCE = "reference"  # a record that the row is, or points to, is missing or out of reach
+    LIMIT = "limit"  # API calls, storage
+    AUTH = "auth"
+    MAINTENANCE = "maintenance"
+    DATA = "data"  # the row's own values, and the rules they break
+
+
+class Remedy(StrEnum):
+    """What may help a rejected row."""
+
+    AGAIN = "again"  # the same row, a little later
+    SMALLER = "smaller"  # the same row among fewer
+    STOP = "stop"  # nothing in this run: no other row would pass either
+    CHANGE = "change"  # another value, another mapping, or a change in the org
+
+
+@dataclass(frozen=True, slots=True)
+class Verdict:
+    """What a rejection means; `hint` is what a person can do, '' where the code says it."""
+
+    error_class: ErrorClass
+    remedy: Remedy
+    hint: str = ""
 
 
 @dataclass(frozen=True, slots=True)
@@ -250,8 +280,8 @@ class Destination(Protocol):
     def job_slots(self, rows: pa.Table, columns: tuple[PayloadColumn, ...]) -> npt.NDArray[np.int8]:
         """For an insert: the job (0 to 7) each row must go by, so that results can be told apart by content."""
 
-    def is_transient(self, code: str, message: str) -> bool:
-        """Whether a row rejected with that code may succeed later as it is (locks, limits, a busy server)."""
+    def verdict(self, code: str, message: str) -> Verdict:
+        """What Salesforce's code and message, of a rejected row or a failed job, ask for."""
 
     def create_job(self, batch: Batch) -> str:
         """Open an ingest job for the batch; its id. No data yet, so a job opened unseen does nothing."""

@@ -41,6 +41,14 @@ class DinmoError(Exception):
         super().__init__(str(self.problems[0]))
 
 
+class Interrupted(BaseException):
+    """The user asked the run to stop, by signal `number`. No error: what is journalled is settled by the next run."""
+
+    def __init__(self, number: int) -> None:
+        super().__init__(number)
+        self.number = number
+
+
 class UsageError(DinmoError):
     """A flag, a selector or an environment that can't be used."""
 
@@ -98,6 +106,10 @@ class OutcomeUnknown(DestinationError):
 
 class AuthError(DestinationError):
     """Login refused, or the session can't be renewed."""
+
+
+class ReadOnly(DestinationError):
+    """The org takes no writes for now: maintenance. Nothing was applied; the run stops and the next one continues."""
 
 
 class LimitReached(DestinationError):

@@ -5,6 +5,7 @@ Pure. The resolved `Mapping` is what change detection hashes and what a snapshot
 
 from __future__ import annotations
 
+import dataclasses
 import difflib
 import hashlib
 import json
@@ -93,6 +94,17 @@ class Mapping:
         """64 bits over the stored form; seeds the check hash, so hashes of two mappings never agree by accident."""
         stored = json.dumps(self.header(), sort_keys=True, separators=(",", ":"))
         return int.from_bytes(hashlib.sha256(stored.encode()).digest()[:8], "little")
+
+    def described(self, schema: ObjectSchema) -> str:
+        """A digest of what describe says of the mapped fields, and of those a record can't be made without: what a row
+        was refused for may have changed once this has."""
+        columns = (*((self.match,) if self.match else ()), *self.columns)
+        fields = [field for column in columns for field in (column.field, column.lookup) if field is not None]
+        fields += [constant.field for constant in self.constants]
+        required = sorted(field.name for field in schema.fields.values() if field.required_on_create)
+        rights = [schema.createable, schema.updateable, schema.deletable]
+        said = [dataclasses.astuple(dataclasses.replace(field, label="")) for field in fields]
+        return hashlib.sha256(json.dumps([said, required, rights]).encode()).hexdigest()[:16]
 
     @property
     def sources(self) -> tuple[str, ...]:

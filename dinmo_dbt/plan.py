@@ -189,6 +189,7 @@ class Plan:
     awaits_parents: bool = False
     refusal: Problem | None = None
     notes: tuple[str, ...] = ()
+    described: str = ""  # what describe said of the mapped fields (`Mapping.described`)
 
     @property
     def has_changes(self) -> bool:
@@ -282,6 +283,7 @@ def draw(
     mapping, problems = resolve(activation, schema, destination.describe, relation)
     if mapping is None:
         raise ConfigError.of(problems)
+    described = mapping.described(schema)
     older, notes = _stored_mappings(activation, mapping, state, relation)
     inserting = activation.mode is Mode.INSERT
     sources = tuple(dict.fromkeys(name for m in (mapping, *older) for name in m.sources))
@@ -291,7 +293,7 @@ def draw(
         state.snapshot,
         spool,
         older=older,
-        pending=state.pending,
+        pending=state.pending.released(described),
         resend=ceilings.full and not inserting,
         inserting=inserting,
         ignore_changes=inserting and activation.on_change == "ignore",
@@ -327,6 +329,7 @@ def draw(
         awaits_parents=work.awaits_parents,
         refusal=refusal,
         notes=tuple(notes),
+        described=described,
     )
 
 

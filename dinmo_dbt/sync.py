@@ -8,6 +8,7 @@ the next change set is drawn, so no row is ever on its way twice.
 from __future__ import annotations
 
 import html
+import random
 import re
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import suppress
@@ -23,10 +24,11 @@ import pyarrow.compute as pc
 
 from dinmo_dbt import values
 from dinmo_dbt.changes import Flag
-from dinmo_dbt.destination import RESULTS, Api, Batch, Destination, Fate, Job, Operation
+from dinmo_dbt.destination import RESULTS, Api, Batch, Destination, Fate, Job, Operation, Remedy, Verdict
 from dinmo_dbt.errors import (
     CountsError,
     DestinationError,
+    Interrupted,
     NotApplied,
     OutcomeUnknown,
     Problem,
@@ -45,6 +47,19 @@ COLLECTIONS_CALL_ROWS = 200
 
 # Of a row that left the segment, where nothing says whether its record was deleted or set.
 _DOUBTFUL = ("REMOVAL_DOUBTFUL", "no reply says whether this was done; the next run asks Salesforce first")
+
+# Rows refused for a passing reason (locks) are sent again after about so long, in twice as many jobs each time; what
+# then still waits is the next run's.
+AGAIN_PAUSES_S = (5.0, 20.0, 60.0)
+AGAIN_JITTER = 0.5  # a pause is drawn from half to one and a half of it, so that two loaders fall out of step
+AGAIN_ROWS_MIN = 200  # one chunk of a job: in fewer rows none waits for another chunk
+# Rows whose transaction was too much for a trigger or flow are sent again at once, so many in a job or call.
+SMALLER_ROWS = (100, 50, 25, 12)
+# Of the rows kept for that, their payloads are in memory; and each job costs about ten API calls.
+AGAIN_ROWS_MAX = 200_000
+_MERGED_BYTES_MAX = 16 << 20  # in Arrow; as CSV well under what a job takes
+SMALLER_BATCHES_MAX = 50
+
 # Salesforce's answers for a record id that no longer leads to a record.
 _GONE = ("ENTITY_IS_DELETED", "INVALID_CROSS_REFERENCE_KEY")
 _GONE_ASKED_MAX = 2_000  # ten calls
@@ -100,8 +115,9 @@ class Settlement:
 
     `snapshot`: kh, ck, key, record_id, flags, op (put | forget) of acknowledged rows, of inserts whose outcome can't be
     learned, and of records that are gone. `resolved`: kh and key of rows that no longer wait. `waiting`: rejected
-    rows: kh, key, ck, fate, code, message, fields, transient. Rows that Salesforce did not process need no note: they
-    are in the next change set as they were in this one.
+    rows: kh, key, ck, fate, code, message, fields, transient, described (`Plan.described` when they were sent, '' where
+    that is not known). Rows that Salesforce did not process need no note: they are in the next change set as they were
+    in this one; nor do rows that are sent again in this run, which the settlement leaves out.
     """
 
     batch_id: str
@@ -163,7 +179,8 @@ class Clock(Protocol):
     def now(self) -> float:
         """Seconds since the epoch, UTC."""
 
-    def sleep(self, seconds: float) -> None: ...
+    def sleep(self, seconds: float) -> None:
+        """Raises Interrupted, at once, when the user asked the run to stop; of 0 seconds it only asks."""
 
 
 class Progress(Protocol):
@@ -183,6 +200,7 @@ class Status(StrEnum):
     UNKNOWN = "unknown"  # the outcome of some rows can't be learned
     FAILED = "failed"
     REFUSED = "refused"
+    INTERRUPTED = "interrupted"  # by a signal; the next run goes on
 
 
 @dataclass(frozen=True)
@@ -207,6 +225,10 @@ class Outcome:
             self.removed + other.removed,
         )
 
+    @property
+    def rows(self) -> int:
+        return self.succeeded + self.rejected + self.held + self.unknown
+
 
 @dataclass
 class SyncRun:
@@ -218,27 +240,32 @@ class SyncRun:
     plan_counts: Counts = field(default_factory=Counts)
     outcome: Outcome = field(default_factory=Outcome)
     recovered: Outcome = field(default_factory=Outcome)  # rows of jobs that an earlier run left behind
+    recovering: int = 0  # how many rows those jobs had
     jobs: list[str] = field(default_factory=list)
     problem: Problem | None = None
-    not_delivered: list[pa.Table] = field(default_factory=list)
+    interrupted: bool = False
+    not_delivered: list[pa.Table] = field(default_factory=list)  # each row once, with its last fate
 
     @property
     def status(self) -> Status:
+        if self.interrupted:
+            return Status.INTERRUPTED
         if self.problem:
             return Status.FAILED
         if self.outcome.unknown or self.recovered.unknown:
             return Status.UNKNOWN
-        rejected = self.outcome.rejected + self.recovered.rejected
-        return Status.REJECTED if rejected or self.plan_counts.invalid else Status.SUCCESS
+        # Of the rows that a dead run's jobs refused, those that were delivered since are not here any more.
+        fates = {fate for table in self.not_delivered for fate in pc.unique(table["fate"]).to_pylist()}
+        return Status.REJECTED if fates & {Fate.REJECTED.value, Fate.INVALID.value} else Status.SUCCESS
 
     def check_counts(self) -> None:
         """Promise 1, on every run."""
-        read, sent = self.plan_counts, self.outcome
-        delivered = sent.succeeded + sent.rejected + sent.held + sent.unknown
-        if not read.add_up or read.sending != delivered:
+        read, sent, recovered = self.plan_counts, self.outcome.rows, self.recovered.rows
+        if not read.add_up or read.sending != sent or self.recovering != recovered:
+            earlier = f"; of {self.recovering} rows of an earlier run {recovered}" if self.recovering else ""
             raise CountsError(
                 "DB490",
-                f"the counts do not add up: read {read.read}, planned {read.sending}, accounted for {delivered}",
+                f"the counts do not add up: read {read.read}, planned {read.sending}, accounted for {sent}{earlier}",
                 hint="nothing more is done; please report this with the output of dinmo-dbt history --json",
             )
 
@@ -254,23 +281,33 @@ def execute(
 ) -> SyncRun:
     """Send the plan's batches one after the other; every row gets its fate. Raises Refused for a refused plan.
 
-    A failure of Salesforce or the network stops the run: the rest of the rows are `held`, and the run says why.
+    A failure of Salesforce or the network stops the run, as `Interrupted` does: the rest of the rows are `held`, and
+    the run says why. Rows refused for a passing reason are sent again before the run ends, within bounds.
     """
     if plan.refusal:
         raise _refused(plan.refusal)
     assert not plan.awaits_parents, "a plan with parents on their way is for showing"
     run.plan_counts = plan.counts
-    run.not_delivered.append(plan.left_out)
+    run.not_delivered = [*_untold(run, plan.left_out["key"]), plan.left_out]
     journal.begin(plan)
     batches = (
         payload_batch(plan, planned, "", part)
         for planned in plan.batches
         for part in _parts(destination, planned, plan.batch_rows(planned))
     )
-    images = plan.activation.keep_before_images
-    deliver(batches, destination, journal, clock, run=run, progress=progress, keeps_images=images)
-    delivered = run.problem is None and run.outcome.succeeded == plan.counts.sending
-    journal.finish(complete=delivered and plan.known_left_out == 0)
+    deliver(
+        batches,
+        destination,
+        journal,
+        clock,
+        run=run,
+        progress=progress,
+        keeps_images=plan.activation.keep_before_images,
+        described=plan.described,
+    )
+    if not run.interrupted:  # else the state is left as a kill would leave it
+        delivered = run.problem is None and run.outcome.succeeded == plan.counts.sending
+        journal.finish(complete=delivered and plan.known_left_out == 0)
     run.finished = clock.now()
     run.check_counts()
     return run
@@ -285,13 +322,17 @@ def deliver(
     run: SyncRun,
     progress: Progress,
     keeps_images: bool,
+    described: str = "",
 ) -> None:
-    """Send batches one after the other, each settled before the next; `run` gets what became of their rows."""
-    delivery = _Delivery(destination, journal, clock, run, progress, keeps_images)
+    """Send batches one after the other, each settled before the next, and what may pass then once more; `run` gets
+    what became of their rows. `described` is noted with those that wait (`Plan.described`)."""
+    delivery = _Delivery(destination, journal, clock, run, progress, keeps_images, described, remedies=set(_IN_RUN))
     for batch in batches:
         delivery.deliver(batch)
+    delivery.send_again()
     run.problem, run.outcome = delivery.problem, delivery.outcome
-    run.not_delivered += delivery.not_delivered
+    told = [*(table["key"] for table in delivery.not_delivered), *delivery.delivered]
+    run.not_delivered = [*_untold(run, *told), *delivery.not_delivered]
 
 
 def recover(destination: Destination, journal: Journal, clock: Clock, *, run: SyncRun, progress: Progress) -> None:
@@ -319,14 +360,26 @@ def recover(destination: Destination, journal: Journal, clock: Clock, *, run: Sy
         job = delivery.poll(journalled.job_id, journalled.rows)
         delivery.settle_job(journal.batch(journalled), journalled.job_id, job)
         run.jobs.append(journalled.job_id)
+        run.recovering += journalled.rows
         run.recovered = delivery.outcome
+        # What was not processed is this run's to send; the rest is said here, unless this run has a later word on it.
+        found = delivery.not_delivered[-1]
+        run.not_delivered.append(found.filter(pc.not_equal(found["fate"], Fate.HELD.value)))
+
+
+def _untold(run: SyncRun, *keys: pa.ChunkedArray) -> list[pa.Table]:
+    """Rows of dead runs' jobs without those that this run has a word on: each is reported once, with its last fate."""
+    if not run.recovering:
+        return run.not_delivered
+    told = pa.concat_arrays([pa.array([], pa.utf8()), *(chunk for column in keys for chunk in column.chunks)])
+    return [table.filter(pc.invert(pc.is_in(table["key"], value_set=told))) for table in run.not_delivered]
 
 
 def _refused(problem: Problem) -> Refused:
     return Refused(problem.code, problem.message, where=problem.where, hint=problem.hint)
 
 
-def _parts(destination: Destination, planned: PlannedBatch, rows: pa.Table) -> Iterator[pa.Table]:
+def _parts(destination: Destination, planned: PlannedBatch | Batch, rows: pa.Table) -> Iterator[pa.Table]:
     """An insert's rows by job, so that no two rows with different payloads look alike in one job's results."""
     if planned.operation is not Operation.INSERT:
         yield rows
@@ -334,6 +387,18 @@ def _parts(destination: Destination, planned: PlannedBatch, rows: pa.Table) -> I
     slots = destination.job_slots(rows, planned.columns)
     for slot in np.unique(slots):
         yield rows.filter(pa.array(slots == slot))
+
+
+_IN_RUN = (Remedy.AGAIN, Remedy.SMALLER)
+
+
+@dataclass(frozen=True)
+class _SetAside:
+    """Rows of one batch that were refused, or not processed, and are to be sent again in this run; their results."""
+
+    remedy: Remedy
+    batch: Batch
+    results: pa.Table
 
 
 @dataclass
@@ -344,28 +409,47 @@ class _Delivery:
     run: SyncRun
     progress: Progress
     keeps_images: bool = False
+    described: str = ""
+    remedies: set[Remedy] = field(default_factory=set)  # which refused rows are still sent again in this run
+    aside: list[_SetAside] = field(default_factory=list)
     outcome: Outcome = field(default_factory=Outcome)
     problem: Problem | None = None
     not_delivered: list[pa.Table] = field(default_factory=list)
+    delivered: list[pa.ChunkedArray] = field(default_factory=list)  # keys, where dead runs' rows are reported too
     made: int = 0
 
     def deliver(self, batch: Batch) -> None:
-        """Send the batch, or hold it once the run has a problem."""
+        """Send the batch for the first time."""
         if self.keeps_images and self.problem is None:
             self.keep_image(batch)
-        if self.problem is not None:
-            self.hold(batch)
-        elif batch.api is Api.BULK:
-            self.by_job(batch)
-        else:
-            self.by_collections(batch)
+        self.send(batch)
+
+    def send(self, batch: Batch, call_rows: int = COLLECTIONS_CALL_ROWS) -> None:
+        """Send the batch, or hold it once the run has a problem."""
+        try:
+            if self.problem is None:
+                self.clock.sleep(0)
+                self.journal.hold()
+                return self.by_job(batch) if batch.api is Api.BULK else self.by_collections(batch, call_rows)
+        except Interrupted as stop:
+            # What had reached its commit point is told where it did; of this nothing was processed.
+            self.stop(stop)
+        return self.hold(batch)
+
+    def stop(self, reason: DestinationError | Interrupted) -> None:
+        """No more is sent."""
+        if isinstance(reason, DestinationError):
+            self.problem = reason.problems[0]
+            return
+        self.run.interrupted = True
+        self.problem = Problem("DB690", "the run was asked to stop", hint="the next run continues where this one ended")
 
     def keep_image(self, batch: Batch) -> None:
         """What Salesforce holds goes to disk before it is overwritten; a batch without its image is not sent."""
         try:
             image = image_of(batch, self.destination, self.run.run_id)
-        except DestinationError as error:
-            self.problem = error.problems[0]
+        except (DestinationError, Interrupted) as error:
+            self.stop(error)
         else:
             self.journal.keep_image(self.run.run_id, image)
 
@@ -410,9 +494,9 @@ class _Delivery:
             self.journal.advance(batch.id, BatchState.CLOSED)
             self.progress.sent(len(batch.rows))
             self.settle_job(batch, job_id, self.poll(job_id, len(batch.rows)))
-        except DestinationError as error:
+        except (DestinationError, Interrupted) as error:
             # The job is journalled and goes on without us: the next run reads what became of it.
-            self.problem = error.problems[0]
+            self.stop(error)
             self.hold(batch, "JOB_RUNNING", f"job {job_id} was sent; the next run reads its results")
 
     def fence(self, job_id: str) -> None:
@@ -423,6 +507,7 @@ class _Delivery:
     def close(self, job_id: str) -> None:
         """The commit point. When its reply is lost the job itself says whether it was reached."""
         for attempt in range(ATTEMPTS_MAX):
+            self.journal.hold()
             try:
                 return self.destination.close(job_id)
             except (NotApplied, OutcomeUnknown):
@@ -436,6 +521,7 @@ class _Delivery:
     def poll(self, job_id: str, rows: int) -> Job | None:
         pause, waited = POLL_FIRST_S, 0.0
         while waited < POLL_MAX_S:
+            self.journal.hold()
             job = self.destination.job(job_id)
             if job is None or job.is_terminal:
                 return job
@@ -453,8 +539,11 @@ class _Delivery:
         if results is None:
             fate = Fate.UNKNOWN if batch.operation is Operation.INSERT or batch.leavers else Fate.HELD
             results = _all(batch, fate, "JOB_GONE", f"Salesforce no longer has the results of job {job_id}")
-        self.settle(batch, results)
-        if job is not None and job.state != "JobComplete":
+        # A job that ended on locks left rows that may pass; one that was aborted was aborted by somebody.
+        error = job.error if job is not None and job.state == "Failed" else ""
+        passing = self.destination.verdict("", error).remedy is Remedy.AGAIN
+        settlement = self.settle(batch, results, unprocessed=Remedy.AGAIN if passing else None)
+        if job is not None and job.state != "JobComplete" and (settlement.held or not passing):
             self.problem = Problem(
                 "DB620",
                 f"job {job.id} was {job.state.lower()}: {job.error or 'Salesforce gave no reason'}",
@@ -464,31 +553,30 @@ class _Delivery:
 
     # Collections
 
-    def by_collections(self, batch: Batch) -> None:
+    def by_collections(self, batch: Batch, call_rows: int) -> None:
         batch = replace(batch, id=self.new_id())
         self.journal.planned(batch, self.run.run_id)
         self.journal.advance(batch.id, BatchState.SENDING)
         parts: list[pa.Table] = []
-        error: DestinationError | None = None
-        for start in range(0, len(batch.rows), COLLECTIONS_CALL_ROWS):
-            call = replace(batch, rows=batch.rows.slice(start, COLLECTIONS_CALL_ROWS))
-            if error is None:
+        for start in range(0, len(batch.rows), call_rows):
+            call = replace(batch, rows=batch.rows.slice(start, call_rows))
+            if self.problem is None:
+                self.journal.hold()
                 try:
                     parts.append(self.call(call))
                     self.progress.sent(len(call.rows))
                     continue
-                except DestinationError as failure:
-                    error = failure
-                    self.problem = failure.problems[0]
+                except (DestinationError, Interrupted) as failure:
+                    self.stop(failure)
             if batch.leavers:
                 parts.append(_all(call, Fate.UNKNOWN, *_DOUBTFUL))
             else:
                 parts.append(_all(call, Fate.HELD, "NOT_SENT", "no reply says that this row was written"))
         try:
             self.settle(batch, pa.concat_tables(parts))
-        except DestinationError as failure:
+        except (DestinationError, Interrupted) as failure:
             # Leavers only: Salesforce was asked what became of them and did not answer, so the batch stays open.
-            self.problem = failure.problems[0]
+            self.stop(failure)
             self.hold(batch, *_DOUBTFUL)
 
     def call(self, batch: Batch) -> pa.Table:
@@ -496,6 +584,7 @@ class _Delivery:
         assert batch.operation is not Operation.INSERT
         for attempt in range(ATTEMPTS_MAX):
             try:
+                self.clock.sleep(0)
                 return self.destination.send(batch)
             except (NotApplied, OutcomeUnknown):
                 if attempt == ATTEMPTS_MAX - 1:
@@ -503,19 +592,137 @@ class _Delivery:
                 self.clock.sleep(RETRY_PAUSE_S * 2**attempt)
         raise AssertionError("unreachable: the last attempt returns or raises")
 
+    # Rows that may pass when they are sent again
+
+    def send_again(self) -> None:
+        """Send what was set aside again: fewer rows at a time where there were too many, later where others were in
+        the way. What does not pass within these bounds is rejected, and tried by the next run."""
+        for rows_max in SMALLER_ROWS:
+            self.send_smaller(rows_max, last=rows_max == SMALLER_ROWS[-1])
+        # Drawn from the run's id: two runs fall out of step, and one run can be played again.
+        draw = random.Random(self.run.run_id)
+        for number, pause in enumerate(AGAIN_PAUSES_S, 1):
+            seconds = pause * draw.uniform(1 - AGAIN_JITTER, 1 + AGAIN_JITTER)
+            self.send_later(seconds, parts=2**number, last=pause == AGAIN_PAUSES_S[-1])
+        for left in self.aside:
+            self.tell(left.batch, left.results)
+        self.aside = []
+
+    def send_smaller(self, rows_max: int, *, last: bool) -> None:
+        batches = self.taken(Remedy.SMALLER, last=last)
+        room = SMALLER_BATCHES_MAX * rows_max
+        for whole in batches:
+            batch = replace(whole, rows=whole.rows.slice(0, room))
+            room -= len(batch.rows)
+            self.send_parts(batch, rows_max)
+            if len(batch.rows) < len(whole.rows):
+                over = replace(whole, rows=whole.rows.slice(len(batch.rows)))
+                self.hold(over, "NOT_SENT", "one run sends so many rows in small batches and no more")
+
+    def send_later(self, seconds: float, *, parts: int, last: bool) -> None:
+        batches = self.taken(Remedy.AGAIN, last=last)
+        try:
+            if batches:
+                self.clock.sleep(seconds)
+        except Interrupted as stop:
+            self.stop(stop)
+        for batch in batches:
+            if batch.api is Api.BULK:
+                self.send_parts(batch, max(AGAIN_ROWS_MIN, -(-len(batch.rows) // parts)))
+            else:
+                self.send(batch, max(1, COLLECTIONS_CALL_ROWS // parts))
+
+    def send_parts(self, batch: Batch, rows_max: int) -> None:
+        """Send a batch in jobs of so many rows, or in one go of calls of so many."""
+        if batch.api is Api.COLLECTIONS:
+            return self.send(batch, rows_max)
+        for start in range(0, len(batch.rows), rows_max):
+            for rows in _parts(self.destination, batch, batch.rows.slice(start, rows_max)):
+                self.send(replace(batch, rows=rows))
+        return None
+
+    def taken(self, remedy: Remedy, *, last: bool) -> list[Batch]:
+        """What was set aside for this remedy, to be sent now; with `last` what is refused after this stays refused.
+        Nothing once the run has a problem."""
+        if self.problem is not None:
+            return []
+        if last:
+            self.remedies.discard(remedy)
+        chosen = [each.batch for each in self.aside if each.remedy is remedy]
+        self.aside = [each for each in self.aside if each.remedy is not remedy]
+        return _merged(chosen)
+
+    def split(
+        self, batch: Batch, results: pa.Table, unprocessed: Remedy | None
+    ) -> tuple[Batch, pa.Table, list[_SetAside]]:
+        """The rows whose fate is settled, and those that this run sends again: as many as may be kept."""
+        remedies = self.remedy_of(results, unprocessed)
+        room = AGAIN_ROWS_MAX - sum(len(each.batch.rows) for each in self.aside)
+        kept, aside = np.ones(len(batch.rows), np.bool_), []
+        for remedy in sorted(self.remedies):
+            rows = np.flatnonzero(remedies == remedy.value)[: max(0, room)]
+            if rows.size:
+                taken = pa.array(rows)
+                aside.append(_SetAside(remedy, replace(batch, rows=batch.rows.take(taken)), results.take(taken)))
+                kept[rows] = False
+                room -= len(rows)
+        if not aside:
+            return batch, results, []
+        mask = pa.array(kept)
+        return replace(batch, rows=batch.rows.filter(mask)), results.filter(mask), aside
+
+    def remedy_of(self, results: pa.Table, unprocessed: Remedy | None) -> npt.NDArray[np.object_]:
+        """What may help each row that was not delivered; None for the others."""
+        found = np.full(len(results), None, object)
+        rejected = pc.equal(results["fate"], Fate.REJECTED.value).to_numpy()
+        found[rejected] = [verdict.remedy.value for verdict in _verdicts(results.filter(rejected), self.destination)]
+        if unprocessed is not None:
+            held = pc.equal(results["fate"], Fate.HELD.value).to_numpy()
+            found[held] = unprocessed.value
+        return found
+
     # Fates
 
-    def settle(self, batch: Batch, results: pa.Table) -> None:
-        settlement = settlement_of(batch, results, self.destination)
+    def settle(self, batch: Batch, results: pa.Table, unprocessed: Remedy | None = None) -> Settlement:
+        """Settle the batch, but for the rows that this run sends again; `unprocessed` is what may help rows that
+        the job did not get to."""
+        if len(results) != len(batch.rows):
+            raise CountsError(
+                "DB491", f"batch {batch.id}: {len(batch.rows)} rows were sent, {len(results)} results read"
+            )
+        batch, results, aside = self.split(batch, results, unprocessed)
+        settlement = settlement_of(batch, results, self.destination, self.described)
         # Before the results move the state: a kill in between repeats both.
         self.journal.note_created(batch.id, _created(batch, results))
         self.journal.settle(settlement)
+        self.aside += aside
         created = int(pc.sum(pc.fill_null(results["created"], False).cast(pa.int64())).as_py() or 0)
         removed = settlement.succeeded if batch.leavers else 0
         outcome = Outcome(
             settlement.succeeded, settlement.rejected, settlement.held, settlement.unknown, created, removed
         )
         self.count(outcome, settlement.not_delivered)
+        if self.run.recovering:
+            self.delivered.append(settlement.resolved["key"])
+        self.heed(batch, results)
+        return settlement
+
+    def heed(self, batch: Batch, results: pa.Table) -> None:
+        """Stop when a refusal says that no other row would pass either."""
+        rejected = results.filter(pc.equal(results["fate"], Fate.REJECTED.value))
+        verdicts = _verdicts(rejected, self.destination)
+        for number, verdict in enumerate(verdicts):
+            if verdict.remedy is Remedy.STOP and self.problem is None:
+                code = rejected["code"][number].as_py()
+                count = sum(each.remedy is Remedy.STOP for each in verdicts)
+                message = f"{code}: Salesforce refused {count:,} rows for it, and would refuse the others"
+                self.problem = Problem("DB613", message, f"{batch.object}, {batch.operation}", verdict.hint)
+
+    def tell(self, batch: Batch, results: pa.Table) -> None:
+        """Count rows that were set aside and not sent again, with the fate they had."""
+        fate = results["fate"].combine_chunks()
+        outcome = Outcome(rejected=_count(fate, Fate.REJECTED), held=_count(fate, Fate.HELD))
+        self.count(outcome, _left_out(batch, batch.rows, results))
 
     def hold(self, batch: Batch, code: str = "NOT_SENT", message: str = "the run stopped before this row") -> None:
         results = _all(batch, Fate.HELD, code, message)
@@ -543,7 +750,20 @@ def _all(batch: Batch, fate: Fate, code: str, message: str) -> pa.Table:
     return pa.table(arrays, schema=RESULTS)
 
 
-def settlement_of(batch: Batch, results: pa.Table, destination: Destination) -> Settlement:
+def _merged(batches: Sequence[Batch]) -> list[Batch]:
+    """Batches of one shape in one, as far as the files stay small."""
+    shapes: dict[tuple[object, ...], list[list[Batch]]] = {}
+    for batch in batches:
+        told = (batch.operation, batch.api, batch.columns, batch.match, batch.reverts, batch.leavers)
+        groups = shapes.setdefault((*told, *batch.rows.column_names), [[]])
+        if sum(each.rows.nbytes for each in groups[-1]) + batch.rows.nbytes > _MERGED_BYTES_MAX:
+            groups.append([])
+        groups[-1].append(batch)
+    together = [group for groups in shapes.values() for group in groups if group]
+    return [replace(group[0], rows=pa.concat_tables([each.rows for each in group])) for group in together]
+
+
+def settlement_of(batch: Batch, results: pa.Table, destination: Destination, described: str = "") -> Settlement:
     """What the results of a batch mean for the state. Of the destination it asks what its codes mean, and whether
     records that seem gone, or may be, are; DestinationError only for leavers that may be."""
     rows = batch.rows
@@ -571,7 +791,7 @@ def settlement_of(batch: Batch, results: pa.Table, destination: Destination) -> 
         batch_id=batch.id,
         snapshot=pa.concat_tables(moves),
         resolved=rows.filter(done).select(["kh", "key"]),
-        waiting=_waiting(rows.filter(waits), results.filter(waits), destination),
+        waiting=_waiting(rows.filter(waits), results.filter(waits), destination, described),
         succeeded=_count(fate, Fate.SUCCEEDED),
         rejected=_count(fate, Fate.REJECTED),
         held=_count(fate, Fate.HELD),
@@ -684,9 +904,18 @@ def _snapshot_rows(rows: pa.Table, record_id: pa.Array, flags: npt.NDArray[np.ui
     )
 
 
-def _waiting(rows: pa.Table, results: pa.Table, destination: Destination) -> pa.Table:
-    told = pc.binary_join_element_wise(pc.fill_null(results["code"], ""), pc.fill_null(results["message"], ""), "\0")
-    passing = [text for text in pc.unique(told).to_pylist() if destination.is_transient(*text.split("\0", 1))]
+def _verdicts(rejected: pa.Table, destination: Destination) -> list[Verdict]:
+    """What each rejection asks for; one question for each distinct answer of Salesforce."""
+    told = pc.binary_join_element_wise(pc.fill_null(rejected["code"], ""), pc.fill_null(rejected["message"], ""), "\0")
+    known: dict[str, Verdict] = {}
+    for text in pc.unique(told).to_pylist():
+        code, _, message = text.partition("\0")
+        known[text] = destination.verdict(code, message)
+    return [known[text] for text in told.to_pylist()]
+
+
+def _waiting(rows: pa.Table, results: pa.Table, destination: Destination, described: str) -> pa.Table:
+    passing = [verdict.remedy is not Remedy.CHANGE for verdict in _verdicts(results, destination)]
     return pa.table(
         {
             "kh": rows["kh"],
@@ -696,7 +925,8 @@ def _waiting(rows: pa.Table, results: pa.Table, destination: Destination) -> pa.
             "code": results["code"],
             "message": results["message"],
             "fields": results["fields"],
-            "transient": pc.is_in(told, value_set=pa.array(passing, pa.utf8())),
+            "transient": pa.array(passing, pa.bool_()),
+            "described": pa.repeat(described, len(rows)),
         }
     )
 

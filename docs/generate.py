@@ -97,12 +97,19 @@ What `dinmo-dbt rejected` lists is not an error of the run. Each row has a fate 
 
 | fate | means | what happens next |
 | --- | --- | --- |
-| `rejected` | Salesforce said no | tried again after 1, 2, 4… runs, at least daily, and when it changes |
+| `rejected` | Salesforce said no | sent again as its class says, below |
 | `invalid` | the value can't be sent | looked at again on every run |
 | `no_match` | update, delete: Salesforce has no such record | looked for again on every run |
 | `ambiguous` | several records fit | looked for again on every run; never a guess |
 | `held` | waits for a parent record, a back-off or a job | tried again when that is over |
 | `unknown` | Salesforce's answer can't be learned any more | never sent again by itself |
+
+A row that Salesforce refused has a class. `transient`, and `automation` where a trigger or flow ran into a limit: sent
+again before the run ends, after about 5, 20 and 60 seconds in more and smaller jobs, or at once in batches of 100, 50,
+25 and 12 rows; what is left, by every next run. `limit`, `auth` and `maintenance` stop the run, and the next one goes
+on. `reference`, `data` and other `automation`: after 1, 2, 4… runs, at least daily, and at once when the row, its
+mapping or what describe says of a mapped field changes. Rows that a job left unprocessed are sent again in the same run
+if the job failed on locks, otherwise by the next.
 
 | code | fate | means |
 | --- | --- | --- |
@@ -200,12 +207,12 @@ def error_tables() -> list[str]:
 
 
 def row_codes() -> list[str]:
-    """Our own reasons why a value can't be sent, and Salesforce's codes that we have a hint for."""
+    """Our own reasons why a value can't be sent, and the codes that have a class and a hint."""
     lines = ["| our code | means |", "| --- | --- |"]
     lines += [f"| `{reason.code}` | {reason.message} |" for reason in Reason if reason is not Reason.OK]
-    lines += ["", "| Salesforce's code | hint |", "| --- | --- |"]
-    codes = sorted(salesforce_errors._HINTS)
-    return [*lines, *(f"| `{code}` | {salesforce_errors.hint(code)} |" for code in codes), ""]
+    lines += ["", "| code of a row that was refused or waits | class | hint |", "| --- | --- | --- |"]
+    known = {code: salesforce_errors.classify(code) for code in sorted(salesforce_errors._CODES)}
+    return [*lines, *(f"| `{code}` | {verdict.error_class} | {verdict.hint} |" for code, verdict in known.items()), ""]
 
 
 def modules() -> list[str]:

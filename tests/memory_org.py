@@ -23,9 +23,10 @@ import pyarrow as pa
 from dinmo_dbt import revert, values
 from dinmo_dbt.activation import Activation, Ceiling, FieldMapping, Guards, Match, Mode
 from dinmo_dbt.changes import Flag
-from dinmo_dbt.destination import RESULTS, Batch, Field, Job, ObjectSchema, Operation, PayloadColumn
+from dinmo_dbt.destination import RESULTS, Batch, Field, Job, ObjectSchema, Operation, PayloadColumn, Verdict
 from dinmo_dbt.plan import Ceilings, Plan, draw
 from dinmo_dbt.salesforce import results as result_files
+from dinmo_dbt.salesforce.errors import classify
 from dinmo_dbt.state import LocalState, ScanSpool, WarehouseState
 from dinmo_dbt.sync import SyncRun, execute, recover
 
@@ -153,8 +154,8 @@ class MemoryOrg:
         parent = self.records["Parent__c"].get(record.get(relationship[:-1] + "c") or "")
         return parent.get(name) if parent else None
 
-    def is_transient(self, code: str, message: str) -> bool:
-        return code == "UNABLE_TO_LOCK_ROW"
+    def verdict(self, code: str, message: str) -> Verdict:
+        return classify(code, message)
 
     def job_slots(self, rows: pa.Table, columns: tuple[PayloadColumn, ...]) -> object:
         return result_files.job_slots(rows, columns)

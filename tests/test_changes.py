@@ -166,14 +166,15 @@ def test_invalid_rows_are_set_aside_and_still_count_as_present():
 def test_a_pending_row_waits_until_it_is_due_or_changes():
     ck = check_hash(PLAIN, ("k", "x", "y"))
     kh = changes.key_hash(pa.array(["k"]))
-    waiting = Pending(kh, np.array([ck], np.uint64), np.array([False]), pa.array(["REQUIRED_FIELD_MISSING"]))
+    code, described = pa.array(["REQUIRED_FIELD_MISSING"]), pa.array(["d"])
+    waiting = Pending(kh, np.array([ck], np.uint64), np.array([False]), code, described)
     found, kinds = scan([batch([("k", "x", "y")])], MemorySnapshot({}), pending=waiting)
     assert kinds == {}
     assert found.aside["why"].to_pylist() == [Aside.HELD]
     assert found.aside["code"].to_pylist() == ["REQUIRED_FIELD_MISSING"]
     _, kinds = scan([batch([("k", "x", "z")])], MemorySnapshot({}), pending=waiting)
     assert kinds == {"k": Kind.ADDED}
-    due = Pending(kh, waiting.ck, np.array([True]), waiting.codes)
+    due = Pending(kh, waiting.ck, np.array([True]), waiting.codes, waiting.described)
     _, kinds = scan([batch([("k", "x", "y")])], MemorySnapshot({}), pending=due)
     assert kinds == {"k": Kind.ADDED}
 

@@ -2,7 +2,9 @@
 
 import dataclasses
 import os
+import signal
 import tempfile
+from collections import Counter
 from pathlib import Path
 
 import pyarrow as pa
@@ -23,10 +25,12 @@ from memory_org import (
     fates,
 )
 
+from dinmo_dbt import plan as plans
+from dinmo_dbt import sync
 from dinmo_dbt.destination import RESULTS, Api, Batch, Field, Operation, PayloadColumn
-from dinmo_dbt.errors import AuthError, CountsError, NotApplied, OutcomeUnknown, StateError
+from dinmo_dbt.errors import AuthError, CountsError, Interrupted, NotApplied, OutcomeUnknown, StateError
 from dinmo_dbt.plan import Ceilings, Counts
-from dinmo_dbt.sync import BatchState, Status, SyncRun, check_transition, execute, settlement_of
+from dinmo_dbt.sync import BatchState, Outcome, Status, SyncRun, check_transition, execute, settlement_of
 
 BEFORE = [
     {"id": "1", "ext": "e1", "a": "x1", "b": "y"},
@@ -373,7 +377,271 @@ def test_rows_rejected_in_a_dead_runs_job_were_tried_in_that_run(tmp_path):
     world.org.refuse = lambda row: None
     run = world.sync(act, Model.of(BEFORE))
     assert (run.recovered.rejected, run.outcome.succeeded) == (4, 4)
-    assert run.status is Status.REJECTED
+    assert (run.status, fates(run)) == (Status.SUCCESS, {}), "their last fate counts, once"
+
+
+@pytest.mark.parametrize("change", ["gone", "changed"])
+def test_what_a_dead_runs_job_refused_is_reported_even_when_this_run_has_no_word_on_the_row(change, tmp_path):
+    act, world = activation("insert"), World(tmp_path / "s")
+    world.org.refuse = lambda row: "STRING_TOO_LONG:no:A__c --" if row["A__c"] in ("x1", "x2") else None
+    with pytest.raises(Killed):
+        world.sync(act, Model.of(BEFORE), trip=Trip("close", True))
+    rows = BEFORE[1:] if change == "gone" else [{**BEFORE[0], "a": "short"}, *BEFORE[1:]]
+    run = world.sync(act, Model.of(rows))
+    assert (run.recovered.succeeded, run.recovered.rejected, run.recovering) == (2, 2, 4)
+    expected = {"2": ("rejected", "STRING_TOO_LONG")}
+    if change == "gone":
+        expected["1"] = ("rejected", "STRING_TOO_LONG")
+    assert (run.status, fates(run)) == (Status.REJECTED, expected)
+    run.check_counts()
+
+
+def test_rows_of_a_dead_run_that_are_not_accounted_for_end_the_run():
+    run = SyncRun("r", 0.0, recovering=3, recovered=Outcome(succeeded=2))
+    with pytest.raises(CountsError, match="of 3 rows of an earlier run 2"):
+        run.check_counts()
+
+
+# Rows that may pass when they are sent again
+
+
+class Locks:
+    """An org in which the first so many writes of each row find it locked."""
+
+    def __init__(self, times, error="UNABLE_TO_LOCK_ROW:unable to obtain exclusive access to this record:--"):
+        self.times, self.error, self.tries = times, error, Counter()
+
+    def __call__(self, row):
+        self.tries[row["Ext__c"]] += 1
+        return self.error if self.tries[row["Ext__c"]] <= self.times.get(row["Ext__c"], 0) else None
+
+
+def naps_of(world):
+    """What the runs slept in one go, from a second on."""
+    naps, sleep = [], world.clock.sleep
+    world.clock.sleep = lambda seconds: (naps.append(seconds) if seconds > 1 else None, sleep(seconds))
+    return naps
+
+
+MAPPED = (FieldMapping("a", "A__c"), FieldMapping("b", "B__c"), FieldMapping("ext", "Ext__c"))
+WAYS = {
+    "insert": activation("insert", fields=MAPPED, on_change="ignore"),
+    "upsert by bulk": activation(api="bulk"),
+    "upsert by collections": activation(),
+}
+
+
+@pytest.mark.parametrize("act", WAYS.values(), ids=WAYS)
+def test_locked_rows_alone_are_sent_again_before_the_run_ends_and_count_once(act, tmp_path):
+    world = World(tmp_path / "s")
+    naps = naps_of(world)
+    world.org.refuse = Locks({"e1": 1, "e3": 3})
+    run = world.sync(act, Model.of(BEFORE))
+    assert (run.outcome.succeeded, run.outcome.rejected, run.status, fates(run)) == (4, 0, Status.SUCCESS, {})
+    assert world.org.refuse.tries == {"e1": 2, "e2": 1, "e3": 4, "e4": 1}
+    assert len(world.org.held("Ext__c")) == 4
+    assert len(naps) == len(sync.AGAIN_PAUSES_S)
+    assert all(pause / 2 <= nap <= pause * 1.5 for nap, pause in zip(naps, sync.AGAIN_PAUSES_S, strict=True))
+    assert world.state().known()[0].pending == 0
+    assert world.sync(act, Model.of(BEFORE)).plan_counts.unchanged == 4
+
+
+@pytest.mark.parametrize("act", WAYS.values(), ids=WAYS)
+def test_a_row_that_stays_locked_is_left_to_the_next_run(act, tmp_path):
+    world = World(tmp_path / "s")
+    world.org.refuse = Locks({"e2": 99})
+    run = world.sync(act, Model.of(BEFORE))
+    assert (run.outcome.succeeded, run.outcome.rejected, run.status) == (3, 1, Status.REJECTED)
+    assert fates(run) == {"2": ("rejected", "UNABLE_TO_LOCK_ROW")}
+    assert world.org.refuse.tries["e2"] == 1 + len(sync.AGAIN_PAUSES_S), "bounded"
+    assert world.state().known()[0].pending == 1
+    world.org.refuse = Locks({})
+    assert world.sync(act, Model.of(BEFORE)).outcome.succeeded == 1
+    assert len(world.org.held("Ext__c")) == 4
+
+
+@pytest.mark.parametrize("act", WAYS.values(), ids=WAYS)
+def test_killed_while_locked_rows_are_sent_again_nothing_is_doubled_or_lost(act, memory):
+    trip, start = Trip(), World(memory / "start")
+    start.folder.mkdir()
+    start.org.refuse = Locks({"e1": 1, "e3": 2})
+    whole = start.copy(memory / "whole")
+    whole.sync(act, Model.of(BEFORE), trip=trip)
+    for at, after in kill_points(trip.seen):
+        world = start.copy(memory / f"{at}{after}")
+        with pytest.raises(Killed):
+            world.sync(act, Model.of(BEFORE), trip=Trip(at, after))
+        world.sync(act, Model.of(BEFORE))
+        assert world.org.held("Ext__c", "A__c") == [(row["ext"], row["a"]) for row in BEFORE], trip.seen[at]
+        assert world.plan(act, Model.of(BEFORE)).counts.unchanged == 4
+
+
+def many(count):
+    return Model.of([{"id": f"{n:04}", "ext": f"e{n:04}", "a": "x", "b": "y"} for n in range(count)])
+
+
+@pytest.mark.parametrize("act", WAYS.values(), ids=WAYS)
+def test_what_was_too_much_for_the_orgs_automation_is_sent_in_smaller_batches(act, tmp_path, monkeypatch):
+    """A trigger that asks three queries a row: 33 rows pass, 34 do not."""
+    world, sizes = World(tmp_path / "s"), []
+    naps = naps_of(world)
+    too_many = "CANNOT_INSERT_UPDATE_ACTIVATE_ENTITY:Too many SOQL queries 101:--"
+
+    def sized(call, rows_of):
+        def sizing(*given):
+            sizes.append(min(200, rows_of(*given)))
+            world.org.refuse = lambda row: too_many if sizes[-1] > 33 else None
+            return call(*given)
+
+        return sizing
+
+    world.org.close = sized(world.org.close, lambda job_id: len(world.org.jobs[job_id].rows))
+    world.org.send = sized(world.org.send, lambda batch: len(batch.rows))
+    run = world.sync(act, many(250))
+    assert (run.outcome.succeeded, run.outcome.rejected) == (250, 0)
+    assert sorted(set(sizes), reverse=True)[:4] == [200, 100, 50, 25]
+    assert len(world.org.held("Ext__c")) == 250
+    assert naps == [], "the size helps, not the time"
+
+
+def test_automation_that_fails_at_every_size_ends_at_the_floor_and_is_the_next_runs(tmp_path):
+    act, world = activation(), World(tmp_path / "s")
+    world.org.refuse = lambda row: "CANNOT_EXECUTE_FLOW_TRIGGER:Apex CPU time limit exceeded:--"
+    run = world.sync(act, many(30))
+    assert (run.outcome.rejected, world.org.writes.total()) == (30, 30 * (1 + len(sync.SMALLER_ROWS)))
+    world.org.refuse = lambda row: None
+    assert world.sync(act, many(30)).outcome.succeeded == 30
+
+
+def test_what_is_sent_again_is_bounded(tmp_path, monkeypatch):
+    monkeypatch.setattr(sync, "AGAIN_ROWS_MAX", 10)
+    monkeypatch.setattr(sync, "SMALLER_BATCHES_MAX", 1)
+    monkeypatch.setattr(sync, "SMALLER_ROWS", (4, 2))
+    act, world = activation(), World(tmp_path / "s")
+    world.org.refuse = lambda row: "CANNOT_EXECUTE_FLOW_TRIGGER:Apex CPU time limit exceeded:--"
+    run = world.sync(act, many(30))
+    assert world.org.writes.total() == 30 + 4 + 2
+    assert (run.outcome.rejected, run.outcome.held) == (20 + 2, 6 + 2)
+    assert len(fates(run)) == 30
+
+
+def test_rows_a_job_left_when_it_ended_on_locks_are_sent_again_in_the_same_run(tmp_path):
+    act, world = activation("insert"), World(tmp_path / "s")
+    real_close, real_job = world.org.close, world.org.job
+    failing = []
+
+    def close(job_id):
+        real_close(job_id)
+        if not failing:
+            failing.append(job_id)
+            job = world.org.jobs[job_id]
+            world.org._process(job, 1)
+            job.left, job.state = job.rows[1:], "Failed"
+
+    world.org.close = close
+    world.org.job = lambda job_id: dataclasses.replace(
+        real_job(job_id), error="TooManyLockFailure : Too many lock failures" if job_id in failing else ""
+    )
+    run = world.sync(act, Model.of(BEFORE))
+    assert (run.outcome.succeeded, run.problem, len(run.jobs)) == (4, None, 2)
+    assert len(world.org.held("A__c")) == 4
+
+
+@pytest.mark.parametrize(
+    "error",
+    [
+        "STORAGE_LIMIT_EXCEEDED:storage limit exceeded:--",
+        "INSERT_UPDATE_DELETE_NOT_ALLOWED_DURING_MAINTENANCE:read-only:--",
+    ],
+)
+def test_a_refusal_that_every_other_row_would_meet_stops_the_run(error, tmp_path, monkeypatch):
+    monkeypatch.setattr(plans, "BULK_ROWS_MAX", 10)
+    act, world = activation("insert"), World(tmp_path / "s")
+    world.org.refuse = lambda row: error
+    run = world.sync(act, many(30))
+    assert (run.status, run.problem.code) == (Status.FAILED, "DB613")
+    assert error.partition(":")[0] in run.problem.message and run.problem.hint
+    assert (run.outcome.rejected, run.outcome.held, world.org.writes.total()) == (10, 20, 10)
+    world.org.refuse = lambda row: None
+    assert world.sync(act, many(30)).outcome.succeeded == 30, "none of them waits for more than a run"
+
+
+# Waits end when what they were for may have changed
+
+
+def test_a_change_of_a_mapped_fields_description_ends_the_waits(tmp_path):
+    act, world = activation(), World(tmp_path / "s")
+    world.org.refuse = lambda row: "STRING_TOO_LONG:no:A__c --" if row["A__c"] == "x1" else None
+    assert [world.sync(act, Model.of(BEFORE)).outcome.rejected for _ in range(2)] == [1, 1]
+    thing = world.org.schemas["Thing__c"]
+
+    def describe(name, **change):
+        fields = {**thing.fields, name: dataclasses.replace(thing.fields[name], **change)}
+        world.org.schemas["Thing__c"] = dataclasses.replace(thing, fields=fields)
+
+    describe("Source__c", length=300)
+    assert world.plan(act, Model.of(BEFORE)).counts.held == 1, "a field that is not mapped"
+    describe("A__c", label="Another label")
+    assert world.plan(act, Model.of(BEFORE)).counts.held == 1
+    for change in ({"length": 300}, {"nillable": False}, {"picklist": ("x1",)}):
+        describe("A__c", **change)
+        assert world.plan(act, Model.of(BEFORE)).counts.planned == 1, change
+    assert world.sync(act, Model.of(BEFORE)).outcome.rejected == 1
+    assert world.sync(act, Model.of(BEFORE)).outcome.rejected == 0, "and then it waits again"
+
+
+def test_another_mapping_ends_the_waits(tmp_path):
+    act, world = activation(), World(tmp_path / "s")
+    world.org.refuse = lambda row: "STRING_TOO_LONG:no:A__c --" if row.get("A__c") == "x1" else None
+    for _ in range(3):
+        run = world.sync(act, Model.of(BEFORE))
+    assert run.plan_counts.held == 1
+    other = dataclasses.replace(act, fields=(FieldMapping("a", "Source__c"), FieldMapping("b", "B__c")))
+    assert world.sync(other, Model.of(BEFORE)).outcome.rejected == 0
+    assert len(world.org.held("Source__c")) == 4
+
+
+# Asked to stop
+
+
+class Asked:
+    """A clock of a process that is asked to stop at that sleep."""
+
+    def __init__(self, clock, at):
+        self.clock, self.at, self.slept = clock, at, 0
+
+    time = property(lambda self: self.clock.time, lambda self, moment: setattr(self.clock, "time", moment))
+
+    def now(self):
+        return self.clock.now()
+
+    def sleep(self, seconds):
+        self.slept += 1
+        if self.slept > self.at:
+            raise Interrupted(signal.SIGTERM)
+        self.clock.sleep(seconds)
+
+
+@pytest.mark.parametrize("name", list(CASES))
+def test_asked_to_stop_at_any_point_a_run_accounts_for_every_row_and_the_next_continues(name, memory):
+    act, model = CASES[name], Model.of(AFTER)
+    start = prepared(memory / "start", act)
+    counting = start.copy(memory / "whole")
+    clock = counting.clock
+    counting.clock = Asked(clock, 10_000)
+    counting.sync(act, model)
+    assert counting.clock.slept >= 2
+    for at in range(counting.clock.slept):
+        world = start.copy(memory / f"{at}")
+        clock = world.clock
+        world.clock = Asked(clock, at)
+        run = world.sync(act, model)
+        assert (run.status, run.interrupted, run.problem.code) == (Status.INTERRUPTED, True, "DB690")
+        run.check_counts()
+        assert {fate for fate, _ in fates(run).values()} == {"held"}
+        assert len(fates(run)) == run.outcome.held > 0
+        world.clock = clock
+        assert_all_is_well(world, act, world.sync(act, model))
 
 
 # The parts

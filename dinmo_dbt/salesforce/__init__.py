@@ -16,7 +16,7 @@ if TYPE_CHECKING:
     import numpy.typing as npt
     import pyarrow as pa
 
-    from dinmo_dbt.destination import ApiUsage, Batch, Destination, Field, Job, ObjectSchema, PayloadColumn
+    from dinmo_dbt.destination import ApiUsage, Batch, Destination, Field, Job, ObjectSchema, PayloadColumn, Verdict
     from dinmo_dbt.project import Org
     from dinmo_dbt.salesforce.client import Client
 
@@ -118,10 +118,10 @@ class SalesforceDestination:
 
         return job_slots(rows, columns)
 
-    def is_transient(self, code: str, message: str) -> bool:
-        from dinmo_dbt.salesforce.errors import ErrorClass, classify
+    def verdict(self, code: str, message: str) -> Verdict:
+        from dinmo_dbt.salesforce.errors import classify
 
-        return classify(code, message) is not ErrorClass.PERMANENT
+        return classify(code, message)
 
     def create_job(self, batch: Batch) -> str:
         from dinmo_dbt.salesforce.bulk import create_job

@@ -23,6 +23,7 @@ import threading
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from decimal import Decimal
+from email.utils import parsedate_to_datetime
 from enum import Enum
 from http.cookiejar import DefaultCookiePolicy
 from typing import TYPE_CHECKING, Any, BinaryIO, NoReturn
@@ -32,10 +33,10 @@ import requests
 import urllib3
 
 from dinmo_dbt import __version__
-from dinmo_dbt.destination import ApiUsage
-from dinmo_dbt.errors import AuthError, DestinationError, LimitReached, NotApplied, OutcomeUnknown
+from dinmo_dbt.destination import ApiUsage, ErrorClass, Remedy
+from dinmo_dbt.errors import AuthError, DestinationError, LimitReached, NotApplied, OutcomeUnknown, ReadOnly
 from dinmo_dbt.project import Secret
-from dinmo_dbt.salesforce.errors import ErrorClass, SalesforceRefusal, classify, hint
+from dinmo_dbt.salesforce.errors import SalesforceRefusal, classify, hint
 
 if TYPE_CHECKING:
     from simple_salesforce import Salesforce
@@ -163,7 +164,7 @@ class Client:
     def call(self, request: Request) -> Reply:
         """Send until a whole reply comes or the bound is met.
 
-        Raises SalesforceRefusal, AuthError, LimitReached, NotApplied, or OutcomeUnknown (see `Effect`).
+        Raises SalesforceRefusal, AuthError, LimitReached, ReadOnly, NotApplied, or OutcomeUnknown (see `Effect`).
         """
         doubt = ""
         renewed = False
@@ -463,7 +464,8 @@ def _refuse(request: Request, response: requests.Response) -> NoReturn:
     except _Doubtful:
         content = None
     code, message = _salesforce_error(content)
-    after_s = _retry_after(response.headers.get("Retry-After", ""))
+    after_s = _retry_after(response.headers)
+    verdict = classify(code, message)
     if status == 401:
         if code in ("INVALID_SESSION_ID", ""):
             raise _SessionExpired
@@ -472,9 +474,11 @@ def _refuse(request: Request, response: requests.Response) -> NoReturn:
         raise _NotSent("too many long requests at once in the org", after_s, final=LimitReached)
     if code in ("REQUEST_LIMIT_EXCEEDED", "LIMIT_EXCEEDED", "EXCEEDEDQUOTA"):
         raise LimitReached("DB609", f"{_name(request)}: {code}", hint=hint("REQUEST_LIMIT_EXCEEDED"))
+    if verdict.error_class is ErrorClass.MAINTENANCE:
+        raise ReadOnly("DB612", f"{_name(request)}: {code}", hint=verdict.hint)
     if status in (420, 429):
         raise _NotSent(f"HTTP {status}", after_s)
-    if status == 503 and (after_s is not None or classify(code) is ErrorClass.TRANSIENT):
+    if status == 503 and (after_s is not None or verdict.remedy is Remedy.AGAIN):
         raise _NotSent(f"HTTP 503 {code}".rstrip(), after_s)  # refused at the door: a definite answer
     if status >= 500:
         raise _Doubtful(f"HTTP {status} {code}".rstrip())
@@ -499,11 +503,19 @@ def _salesforce_error(content: Any) -> tuple[str, str]:
     return code, message if isinstance(message, str) else ""
 
 
-def _retry_after(header: str) -> float | None:
-    """Seconds; a date is not honoured as such (no clock here) but still says that the answer is definite."""
+def _retry_after(headers: Mapping[str, str]) -> float | None:
+    """Seconds to wait; a date counts from the reply's own Date, so that no clock of ours matters. 0 for one that can't
+    be read, which still says that the answer is definite; None without the header (RFC 9110, 10.2.3)."""
+    header = headers.get("Retry-After", "").strip()
     if not header:
         return None
-    return float(header) if re.fullmatch(r"\d{1,6}", header.strip()) else 0.0
+    if re.fullmatch(r"\d{1,6}", header):
+        return float(header)
+    try:
+        moment, sent = parsedate_to_datetime(header), parsedate_to_datetime(headers.get("Date", ""))
+        return max(0.0, (moment - sent).total_seconds())
+    except (ValueError, TypeError, OverflowError):
+        return 0.0
 
 
 def _one_line(message: str) -> str:

@@ -5,17 +5,13 @@ Sources: REST API Developer Guide, "Status Codes and Error Responses"; SOAP API 
 
 from __future__ import annotations
 
-from enum import StrEnum
+from typing import TYPE_CHECKING
 
+from dinmo_dbt.destination import ErrorClass, Fate, Remedy, Verdict
 from dinmo_dbt.errors import NotApplied
 
-
-class ErrorClass(StrEnum):
-    """What an error code asks of us."""
-
-    TRANSIENT = "transient"  # the same row may pass later
-    PERMANENT = "permanent"  # the row is refused until its data, or the org, changes
-    STOP = "stop"  # no row of this run will pass
+if TYPE_CHECKING:
+    import pyarrow as pa
 
 
 class SalesforceRefusal(NotApplied):
@@ -34,83 +30,151 @@ class SalesforceRefusal(NotApplied):
         self.salesforce_message = salesforce_message
 
 
-_TRANSIENT = frozenset(
-    {
-        "UNABLE_TO_LOCK_ROW",
-        "SERVER_UNAVAILABLE",
-        "TXN_SECURITY_METERING_ERROR",
-        "ALL_OR_NONE_OPERATION_ROLLED_BACK",
-        "INSERT_UPDATE_DELETE_NOT_ALLOWED_DURING_MAINTENANCE",
-        "QUERY_TIMEOUT",
-        "REQUEST_RUNNING_TOO_LONG",
-        "UNPROCESSED",
-    }
-)
+_TRANSIENT, _AUTOMATION, _REFERENCE = ErrorClass.TRANSIENT, ErrorClass.AUTOMATION, ErrorClass.REFERENCE
+_LIMIT, _AUTH, _MAINTENANCE, _DATA = ErrorClass.LIMIT, ErrorClass.AUTH, ErrorClass.MAINTENANCE, ErrorClass.DATA
 
-_STOP = frozenset(
-    {
-        "REQUEST_LIMIT_EXCEEDED",
-        "LIMIT_EXCEEDED",
-        "EXCEEDEDQUOTA",
-        "STORAGE_LIMIT_EXCEEDED",
-        "API_DISABLED_FOR_ORG",
-        "API_CURRENTLY_DISABLED",
-        "INVALID_SESSION_ID",
-        "ORG_LOCKED",
-        "INACTIVE_ORG",
-    }
-)
+_AGAIN_HINT = "another transaction held the record or its parent; it is tried again"
+_QUOTA_HINT = "the org's API calls of the last 24 hours are used up"
 
 # What a delete answers where there is no record any more: it is in the recycle bin, or not even there. Done, for us.
 GONE = ("ENTITY_IS_DELETED", "INVALID_CROSS_REFERENCE_KEY")
 
-# Trigger and flow failures are the row's, unless the text says that the batch, not the row, was too much.
-_TRANSIENT_TEXTS = ("too many retries of batch save", "unable_to_lock_row", "unable to obtain exclusive access")
-
-_HINTS = {
-    "REQUIRED_FIELD_MISSING": "map a column to {fields}, or give the field a default in Setup",
-    "STRING_TOO_LONG": "shorten the value of {fields} in the model, or lengthen the field: Setup -> Object Manager",
-    "INVALID_OR_NULL_FOR_RESTRICTED_PICKLIST": "the value is not in the restricted picklist {fields}: add it in "
-    "Setup -> Object Manager -> Fields & Relationships, or change the model",
-    "FIELD_CUSTOM_VALIDATION_EXCEPTION": "a validation rule refused the row: Setup -> Object Manager -> "
-    "Validation Rules",
-    "FIELD_FILTER_VALIDATION_EXCEPTION": "the parent does not pass the lookup filter of {fields}",
-    "FIELD_INTEGRITY_EXCEPTION": "the value of {fields} does not fit another value of the same record",
-    "INVALID_FIELD": "the value of {fields} can't be read, or its parent record does not exist",
-    "INVALID_TYPE_ON_FIELD_IN_RECORD": "the value of {fields} has the wrong type",
-    "INVALID_EMAIL_ADDRESS": "{fields} is not an e-mail address",
-    "NUMBER_OUTSIDE_VALID_RANGE": "the number has more digits than {fields} takes",
-    "MALFORMED_ID": "the id is not one of that object",
-    "INVALID_CROSS_REFERENCE_KEY": "the record, or a record it points to, does not exist",
-    "ENTITY_IS_DELETED": "the record is in the recycle bin",
-    "DUPLICATE_VALUE": "another record already holds this value of a unique field",
-    "DUPLICATE_EXTERNAL_ID": "several records hold this external id: mark the field unique, or merge the records",
-    "DUPLICATES_DETECTED": "a duplicate rule refused the row: Setup -> Duplicate Rules",
-    "MISSING_ARGUMENT": "the identifying value is empty",
-    "INVALID_FIELD_FOR_INSERT_UPDATE": "the user may not write {fields}: Setup -> Permission Sets -> Object Settings",
-    "INSUFFICIENT_ACCESS_OR_READONLY": "the user may not edit this record: sharing settings or a locked record",
-    "INSUFFICIENT_ACCESS_ON_CROSS_REFERENCE_ENTITY": "the user may not see or use a record that the row points to",
-    "CANNOT_INSERT_UPDATE_ACTIVATE_ENTITY": "a trigger of the org failed on the row",
-    "CANNOT_EXECUTE_FLOW_TRIGGER": "a flow of the org failed on the row",
-    "UNABLE_TO_LOCK_ROW": "another transaction held the record or its parent; it is tried again",
-    "OP_WITH_INVALID_USER_TYPE_EXCEPTION": "the owner is not a user who may own such records",
-    "STORAGE_LIMIT_EXCEEDED": "the org's data storage is full: Setup -> Storage Usage",
-    "REQUEST_LIMIT_EXCEEDED": "the org's API calls of the last 24 hours are used up",
-    "API_DISABLED_FOR_ORG": "the org, or the user's profile, has no API access",
-    "UNPROCESSED": "the job ended before this row; it is sent again",
+# Code -> class and hint. A code that is not here is the row's own: data.
+_CODES: dict[str, tuple[ErrorClass, str]] = {
+    "UNABLE_TO_LOCK_ROW": (_TRANSIENT, _AGAIN_HINT),
+    "SERVER_UNAVAILABLE": (_TRANSIENT, "Salesforce was too busy; it is tried again"),
+    "TXN_SECURITY_METERING_ERROR": (_TRANSIENT, "the org's transaction security took too long; it is tried again"),
+    "ALL_OR_NONE_OPERATION_ROLLED_BACK": (_TRANSIENT, "another row of the same call failed; it is tried again"),
+    "QUERY_TIMEOUT": (_TRANSIENT, "Salesforce took too long; it is tried again"),
+    "REQUEST_RUNNING_TOO_LONG": (_TRANSIENT, "Salesforce took too long; it is tried again"),
+    "UNPROCESSED": (_TRANSIENT, "the job ended before this row; it is sent again"),
+    "NOT_SENT": (_TRANSIENT, "the run stopped before this row; the next one sends it"),
+    "JOB_RUNNING": (_TRANSIENT, "the job goes on in Salesforce; the next run reads its results"),
+    "JOB_GONE": (_TRANSIENT, ""),
+    "CANNOT_INSERT_UPDATE_ACTIVATE_ENTITY": (
+        _AUTOMATION,
+        "a trigger of the org failed on the row: Setup -> Apex Triggers; its message names it",
+    ),
+    "CANNOT_EXECUTE_FLOW_TRIGGER": (_AUTOMATION, "a flow of the org failed on the row: Setup -> Flows"),
+    "FLOW_EXCEPTION": (_AUTOMATION, "a flow of the org failed on the row: Setup -> Flows"),
+    "APEX_ERROR": (_AUTOMATION, "Apex code of the org failed on the row; its message names it"),
+    "INVALID_CROSS_REFERENCE_KEY": (_REFERENCE, "the record, or a record it points to, does not exist"),
+    "ENTITY_IS_DELETED": (_REFERENCE, "the record is in the recycle bin"),
+    "INSUFFICIENT_ACCESS_ON_CROSS_REFERENCE_ENTITY": (
+        _REFERENCE,
+        "the user may not see or use a record that the row points to",
+    ),
+    "FIELD_FILTER_VALIDATION_EXCEPTION": (_REFERENCE, "the parent does not pass the lookup filter of {fields}"),
+    "PARENT_MISSING": (_REFERENCE, "sync the parents first; the row is tried again by every run"),
+    "PARENT_AMBIGUOUS": (_REFERENCE, ""),
+    "STORAGE_LIMIT_EXCEEDED": (_LIMIT, "the org's data storage is full: Setup -> Storage Usage"),
+    "REQUEST_LIMIT_EXCEEDED": (_LIMIT, _QUOTA_HINT),
+    "LIMIT_EXCEEDED": (_LIMIT, "the org's daily Bulk API limit is used up"),
+    "EXCEEDEDQUOTA": (_LIMIT, _QUOTA_HINT),
+    "INVALID_SESSION_ID": (_AUTH, "the session ended and could not be renewed"),
+    "API_DISABLED_FOR_ORG": (_AUTH, "the org, or the user's profile, has no API access"),
+    "API_CURRENTLY_DISABLED": (_AUTH, "the org, or the user's profile, has no API access"),
+    "ORG_LOCKED": (_AUTH, "the org is locked: ask Salesforce, or its administrator"),
+    "INACTIVE_ORG": (_AUTH, "the org is inactive: ask Salesforce, or its administrator"),
+    "INSERT_UPDATE_DELETE_NOT_ALLOWED_DURING_MAINTENANCE": (
+        _MAINTENANCE,
+        "the org is read-only for maintenance (status.salesforce.com); run sync again when it is over",
+    ),
+    "REQUIRED_FIELD_MISSING": (_DATA, "map a column to {fields}, or give the field a default in Setup"),
+    "STRING_TOO_LONG": (
+        _DATA,
+        "shorten the value of {fields} in the model, or lengthen the field: Setup -> Object Manager",
+    ),
+    "INVALID_OR_NULL_FOR_RESTRICTED_PICKLIST": (
+        _DATA,
+        "the value is not in the restricted picklist {fields}: add it in "
+        "Setup -> Object Manager -> Fields & Relationships, or change the model",
+    ),
+    "FIELD_CUSTOM_VALIDATION_EXCEPTION": (
+        _DATA,
+        "a validation rule refused the row: Setup -> Object Manager -> Validation Rules",
+    ),
+    "FIELD_INTEGRITY_EXCEPTION": (_DATA, "the value of {fields} does not fit another value of the same record"),
+    "INVALID_FIELD": (_DATA, "the value of {fields} can't be read, or its parent record does not exist"),
+    "INVALID_TYPE_ON_FIELD_IN_RECORD": (_DATA, "the value of {fields} has the wrong type"),
+    "INVALID_EMAIL_ADDRESS": (_DATA, "{fields} is not an e-mail address"),
+    "NUMBER_OUTSIDE_VALID_RANGE": (_DATA, "the number has more digits than {fields} takes"),
+    "MALFORMED_ID": (_DATA, "the id is not one of that object"),
+    "DUPLICATE_VALUE": (_DATA, "another record already holds this value of a unique field"),
+    "DUPLICATE_EXTERNAL_ID": (_DATA, "several records hold this external id: mark the field unique, or merge them"),
+    "DUPLICATES_DETECTED": (_DATA, "a duplicate rule refused the row: Setup -> Duplicate Rules"),
+    "MISSING_ARGUMENT": (_DATA, "the identifying value is empty"),
+    "INVALID_FIELD_FOR_INSERT_UPDATE": (
+        _DATA,
+        "the user may not write {fields}: Setup -> Permission Sets -> Object Settings",
+    ),
+    "INSUFFICIENT_ACCESS_OR_READONLY": (
+        _DATA,
+        "the user may not edit this record: sharing settings or a locked record",
+    ),
+    "OP_WITH_INVALID_USER_TYPE_EXCEPTION": (_DATA, "the owner is not a user who may own such records"),
 }
 
+_REMEDIES = {
+    _TRANSIENT: Remedy.AGAIN,
+    _LIMIT: Remedy.STOP,
+    _AUTH: Remedy.STOP,
+    _MAINTENANCE: Remedy.STOP,
+}
 
-def classify(code: str, message: str = "") -> ErrorClass:
-    """The class of a row's or request's error; an unknown code is permanent."""
-    if code in _STOP:
-        return ErrorClass.STOP
-    text = message.lower()
-    if code in _TRANSIENT or any(part in text for part in _TRANSIENT_TEXTS):
-        return ErrorClass.TRANSIENT
-    return ErrorClass.PERMANENT
+# Triggers, flows and failed jobs tell in words what really was the matter; the first that is found counts.
+_TEXTS: tuple[tuple[str, ErrorClass, Remedy, str], ...] = (
+    ("unable_to_lock_row", _TRANSIENT, Remedy.AGAIN, _AGAIN_HINT),
+    ("unable to obtain exclusive access", _TRANSIENT, Remedy.AGAIN, _AGAIN_HINT),
+    ("toomanylockfailure", _TRANSIENT, Remedy.AGAIN, _AGAIN_HINT),
+    ("too many retries of batch save", _AUTOMATION, Remedy.AGAIN, "other rows of its batch failed; it is tried again"),
+    *(
+        (text, _AUTOMATION, Remedy.SMALLER, "the org's automation used up a limit; it is sent in smaller batches")
+        for text in (
+            "too many soql queries",
+            "too many sosl queries",
+            "too many dml statements",
+            "too many dml rows",
+            "too many query rows",
+            "too many queueable jobs",
+            "too many future calls",
+            "cpu time limit exceeded",
+            "heap size too large",
+        )
+    ),
+    ("foreign key external id", _REFERENCE, Remedy.CHANGE, "no record holds the parent's value of {fields}"),
+)
+
+
+def classify(code: str, message: str = "", fields: str = "") -> Verdict:
+    """What a row's or request's error asks for, with its hint naming `fields`; an unknown code is data.
+
+    The hint holds no row value, and is '' for codes that explain themselves.
+    """
+    found, advice = _CODES.get(code, (_DATA, ""))
+    remedy = _REMEDIES.get(found, Remedy.CHANGE)
+    if remedy is not Remedy.STOP:
+        text = message.lower()
+        told = next((each for each in _TEXTS if each[0] in text), None)
+        if told:
+            _, found, remedy, advice = told
+    return Verdict(found, remedy, advice.format(fields=fields or "the field"))
 
 
 def hint(code: str, fields: str = "") -> str:
-    """One line about a frequent code, naming its fields; '' for the others. Holds no row value."""
-    return _HINTS.get(code, "").format(fields=fields or "the field")
+    """One line about a frequent code; '' for the others."""
+    return classify(code, "", fields).hint
+
+
+def classes(left_out: pa.Table) -> pa.Array:
+    """The class of each row that Salesforce refused or that waits (columns fate, code, message); null for the others,
+    which never were Salesforce's to refuse."""
+    import pyarrow as pa
+    import pyarrow.compute as pc
+
+    told = pc.is_in(left_out["fate"], value_set=pa.array([Fate.REJECTED.value, Fate.HELD.value]))
+    texts = pc.binary_join_element_wise(pc.fill_null(left_out["code"], ""), pc.fill_null(left_out["message"], ""), "\0")
+    distinct = pc.unique(pc.if_else(told, texts, pa.scalar(None, pa.utf8()))).drop_null()
+    named = pa.array([classify(*text.split("\0", 1)).error_class.value for text in distinct.to_pylist()], pa.utf8())
+    found = pa.chunked_array([named]).take(pc.index_in(texts, value_set=distinct)).combine_chunks()
+    return pc.if_else(told.combine_chunks(), found, pa.scalar(None, pa.utf8()))

@@ -183,7 +183,7 @@ class ActivationState:
             return Pending.none()
         with self.store.connection(writing=False) as connection:
             rows = connection.execute(
-                "SELECT kh, ck, code, next_run, next_try FROM pending WHERE org_id = ? AND name = ?",
+                "SELECT kh, ck, code, next_run, next_try, described FROM pending WHERE org_id = ? AND name = ?",
                 (self.org_id, self.activation.name),
             ).fetchall()
         now = self.store.clock.now()
@@ -191,8 +191,10 @@ class ActivationState:
         ck = np.array([row["ck"] for row in rows], np.int64).view(np.uint64)
         due = np.array([row["next_run"] <= self.run_number or row["next_try"] <= now for row in rows], np.bool_)
         codes = pa.array([row["code"] for row in rows], pa.utf8())
+        described = pa.array([row["described"] for row in rows], pa.utf8())
         order = np.argsort(kh, kind="stable")
-        return Pending(kh[order], ck[order], due[order], codes.take(pa.array(order)))
+        taken = pa.array(order)
+        return Pending(kh[order], ck[order], due[order], codes.take(taken), described.take(taken))
 
     def _open(self, connection: Connection) -> list[Any]:
         return connection.execute(
@@ -518,7 +520,7 @@ class ActivationState:
         ).fetchall()
         tried = {(row["kh"], row["key"], row["ck"]): row["attempts"] for row in before}
         next_try = self.store.clock.now() + BACK_OFF_MAX_S
-        columns = ("fate", "code", "message", "fields", "transient")
+        columns = ("fate", "code", "message", "fields", "transient", "described")
         values = zip(
             _signed(rows["kh"]),
             rows["key"].to_pylist(),
@@ -527,15 +529,17 @@ class ActivationState:
             strict=True,
         )
         noted = []
-        for kh, key, ck, fate, code, message, fields, transient in values:
+        for kh, key, ck, fate, code, message, fields, transient, described in values:
             attempts = tried.get((kh, key, ck), 0) + 1
             wait = 1 if transient else 2 ** min(attempts - 1, 30)
-            noted.append((*own, kh, key, ck, fate, code, message, fields, attempts, tried_in + wait, next_try))
+            told = (fate, code, message, fields, attempts, tried_in + wait, next_try, described)
+            noted.append((*own, kh, key, ck, *told))
         connection.executemany(
-            "INSERT INTO pending VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?) "
+            "INSERT INTO pending VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?) "
             "ON CONFLICT (org_id, name, kh, key, ck) DO UPDATE SET class = excluded.class, code = excluded.code, "
             "message = excluded.message, fields = excluded.fields, attempts = excluded.attempts, "
-            "next_run = excluded.next_run, next_try = excluded.next_try",
+            "next_run = excluded.next_run, next_try = excluded.next_try, "
+            "described = excluded.described",
             noted,
         )
 

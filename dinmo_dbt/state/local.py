@@ -168,6 +168,7 @@ class LocalState(Store):
         """From format 1, whose pointers had no checksums and whose database had no lineage; in the caller's
         transaction."""
         connection.execute("ALTER TABLE activation ADD COLUMN born INTEGER NOT NULL DEFAULT 0")
+        connection.execute("ALTER TABLE pending ADD COLUMN described TEXT NOT NULL DEFAULT ''")
         for row in connection.execute("SELECT org_id, name, files, previous FROM activation").fetchall():
             folder = self.location / snapshot_place(row["org_id"], row["name"])
             previous = [_summed(folder, pointer["files"]) for pointer in json.loads(row["previous"])]

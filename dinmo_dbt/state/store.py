@@ -48,7 +48,7 @@ TABLES = {
   org_id TEXT NOT NULL, name TEXT NOT NULL, kh BIGINT NOT NULL, key TEXT NOT NULL, ck BIGINT NOT NULL,
   class TEXT NOT NULL, code TEXT, message TEXT, fields TEXT,
   attempts BIGINT NOT NULL, next_run BIGINT NOT NULL, next_try DOUBLE PRECISION NOT NULL,
-  PRIMARY KEY (org_id, name, kh, key, ck)""",
+  described TEXT NOT NULL DEFAULT '', PRIMARY KEY (org_id, name, kh, key, ck)""",
     "run": """
   id TEXT PRIMARY KEY, org_id TEXT NOT NULL, name TEXT NOT NULL, started DOUBLE PRECISION NOT NULL,
   finished DOUBLE PRECISION, status TEXT NOT NULL, detail TEXT NOT NULL, not_delivered TEXT""",

@@ -16,7 +16,7 @@ from cryptography.hazmat.primitives.asymmetric import rsa
 from hypothesis import given
 from hypothesis import strategies as st
 
-from dinmo_dbt.destination import Api, Batch, Field, Operation, PayloadColumn
+from dinmo_dbt.destination import Api, Batch, Field, Operation, PayloadColumn, Remedy
 from dinmo_dbt.errors import AuthError, DestinationError, LimitReached, NotApplied, OutcomeUnknown
 from dinmo_dbt.project import Credentials, Org, Secret, url_problem
 from dinmo_dbt.salesforce import client as door
@@ -294,8 +294,8 @@ def test_an_upload_that_never_landed_holds_every_row(server, destination):
 
 
 def test_the_destination_knows_what_may_pass_later(destination):
-    assert destination.is_transient("UNABLE_TO_LOCK_ROW", "")
-    assert not destination.is_transient("STRING_TOO_LONG", "")
+    assert destination.verdict("UNABLE_TO_LOCK_ROW", "").remedy is Remedy.AGAIN
+    assert destination.verdict("STRING_TOO_LONG", "").remedy is Remedy.CHANGE
     rows = pa.table({"Name": ["a", "a ", "a", "b"]})
     assert destination.job_slots(rows, (NAME,)).tolist() in ([0, 1, 0, 0], [1, 0, 1, 0])
 

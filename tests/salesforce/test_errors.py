@@ -1,31 +1,52 @@
-"""Which of Salesforce's codes may pass later, which stop the run, and that hints name fields and never values."""
+"""What each of Salesforce's codes asks for, and that hints name fields and never values."""
 
+import pyarrow as pa
 import pytest
 
-from dinmo_dbt.salesforce.errors import ErrorClass, classify, hint
+from dinmo_dbt.destination import ErrorClass, Remedy
+from dinmo_dbt.salesforce.errors import classes, classify, hint
+
+TRIGGER, FLOW = "CANNOT_INSERT_UPDATE_ACTIVATE_ENTITY", "CANNOT_EXECUTE_FLOW_TRIGGER"
 
 
 @pytest.mark.parametrize(
-    ("code", "message", "expected"),
+    ("code", "message", "error_class", "remedy"),
     [
-        ("UNABLE_TO_LOCK_ROW", "", ErrorClass.TRANSIENT),
-        ("SERVER_UNAVAILABLE", "", ErrorClass.TRANSIENT),
-        ("UNPROCESSED", "", ErrorClass.TRANSIENT),
-        ("INSERT_UPDATE_DELETE_NOT_ALLOWED_DURING_MAINTENANCE", "", ErrorClass.TRANSIENT),
-        (
-            "CANNOT_INSERT_UPDATE_ACTIVATE_ENTITY",
-            "Too many retries of batch save in the presence of Apex triggers with failures",
-            ErrorClass.TRANSIENT,
-        ),
-        ("CANNOT_INSERT_UPDATE_ACTIVATE_ENTITY", "T: execution of BeforeInsert", ErrorClass.PERMANENT),
-        ("REQUIRED_FIELD_MISSING", "", ErrorClass.PERMANENT),
-        ("SOMETHING_NEW", "", ErrorClass.PERMANENT),
-        ("STORAGE_LIMIT_EXCEEDED", "", ErrorClass.STOP),
-        ("REQUEST_LIMIT_EXCEEDED", "", ErrorClass.STOP),
+        ("UNABLE_TO_LOCK_ROW", "", "transient", "again"),
+        ("SERVER_UNAVAILABLE", "", "transient", "again"),
+        ("UNPROCESSED", "", "transient", "again"),
+        ("", "TooManyLockFailure : Too many lock failures", "transient", "again"),
+        (TRIGGER, "T: System.DmlException: UNABLE_TO_LOCK_ROW, unable to obtain", "transient", "again"),
+        (TRIGGER, "Too many retries of batch save in the presence of Apex triggers", "automation", "again"),
+        (TRIGGER, "T: System.LimitException: SBQQ:Too many SOQL queries: 101", "automation", "smaller"),
+        (TRIGGER, "T: System.LimitException: Apex heap size too large: 6001", "automation", "smaller"),
+        (FLOW, "... Apex CPU time limit exceeded", "automation", "smaller"),
+        (TRIGGER, "T: execution of BeforeInsert", "automation", "change"),
+        (FLOW, "no", "automation", "change"),
+        ("INVALID_CROSS_REFERENCE_KEY", "invalid cross reference id", "reference", "change"),
+        ("ENTITY_IS_DELETED", "entity is deleted", "reference", "change"),
+        ("INVALID_FIELD", "Foreign key external ID: X not found for field Ext__c in entity A", "reference", "change"),
+        ("INVALID_FIELD", "Failed to deserialize field at col 3", "data", "change"),
+        ("STORAGE_LIMIT_EXCEEDED", "", "limit", "stop"),
+        ("REQUEST_LIMIT_EXCEEDED", "", "limit", "stop"),
+        ("INVALID_SESSION_ID", "", "auth", "stop"),
+        ("API_DISABLED_FOR_ORG", "", "auth", "stop"),
+        ("INSERT_UPDATE_DELETE_NOT_ALLOWED_DURING_MAINTENANCE", "", "maintenance", "stop"),
+        ("REQUIRED_FIELD_MISSING", "", "data", "change"),
+        ("FIELD_CUSTOM_VALIDATION_EXCEPTION", "no", "data", "change"),
+        ("SOMETHING_NEW", "", "data", "change"),
     ],
 )
-def test_codes_have_a_class(code, message, expected):
-    assert classify(code, message) is expected
+def test_codes_have_a_class_and_a_remedy(code, message, error_class, remedy):
+    verdict = classify(code, message)
+    assert (verdict.error_class, verdict.remedy) == (ErrorClass(error_class), Remedy(remedy))
+
+
+def test_every_class_has_a_hint():
+    codes = {"UNABLE_TO_LOCK_ROW", TRIGGER, FLOW, "ENTITY_IS_DELETED", "STORAGE_LIMIT_EXCEEDED", "ORG_LOCKED"}
+    codes |= {"INSERT_UPDATE_DELETE_NOT_ALLOWED_DURING_MAINTENANCE", "STRING_TOO_LONG"}
+    assert {classify(code).error_class for code in codes} == set(ErrorClass)
+    assert all(classify(code).hint for code in codes)
 
 
 def test_hints_name_the_fields_or_say_the_field():
@@ -33,3 +54,15 @@ def test_hints_name_the_fields_or_say_the_field():
     assert "the field" in hint("REQUIRED_FIELD_MISSING")
     assert hint("SOMETHING_NEW", "Name") == ""
     assert hint("STRING_TOO_LONG", "{curly}").count("{curly}") == 1
+
+
+def test_rows_that_were_refused_or_wait_have_a_class_and_others_none():
+    rows = pa.table(
+        {
+            "fate": ["rejected", "held", "no_match", "unknown", "rejected"],
+            "code": ["STRING_TOO_LONG", "UNABLE_TO_LOCK_ROW", "NO_RECORD", "NO_RESULT", None],
+            "message": ["too long", None, "none", "?", None],
+        }
+    )
+    assert classes(rows).to_pylist() == ["data", "transient", None, None, "data"]
+    assert classes(rows.slice(0, 0)).to_pylist() == []
