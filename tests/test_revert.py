@@ -226,3 +226,39 @@ def test_numbers_go_back_to_the_last_digit():
     field = Field("N__c", "N", "double", precision=18, scale=2)
     held = [None if n is None else str(n.normalize()) for n in _canonical(pa.array(texts), field).to_pylist()]
     assert held == ["12345678901234.567891", "1E+10", "-0.5", "44", None, "19.989999999999998437"]
+
+
+def test_records_that_a_run_deleted_are_named_and_no_field_is_touched(tmp_path):
+    act = dataclasses.replace(KEEPING["upsert by collections"], on_removed="delete")
+    world = prepared(tmp_path / "s", act)
+    run = world.sync(act, Model.of(BEFORE[:3]))
+    assert run.outcome.removed == 1
+    after = things(world)
+    undone = world.revert(act, run.run_id)
+    assert fates(undone) == {"4": ("held", "DELETED")}
+    assert (things(world), undone.plan_counts.planned) == (after, 0)
+
+
+def test_fields_set_on_leavers_go_back_and_are_not_set_again(tmp_path):
+    setting = {"on_removed": "set", "on_removed_set": (("Source__c", "left"),)}
+    act = dataclasses.replace(KEEPING["upsert by collections"], **setting)
+    world = prepared(tmp_path / "s", act)
+    before = things(world)
+    run = world.sync(act, Model.of(BEFORE[:3]))
+    assert world.org.held("Source__c").count(("left",)) == 1
+    assert world.revert(act, run.run_id).outcome.succeeded == 1
+    assert things(world) == before
+    again = world.sync(act, Model.of(BEFORE[:3]))
+    assert (again.outcome.succeeded, things(world)) == (0, before)
+    assert world.sync(act, Model.of(BEFORE)).outcome.succeeded == 1, "back in the segment, it is sent"
+
+
+def test_a_text_that_means_null_in_a_file_goes_back_as_itself(tmp_path):
+    act = KEEPING["upsert by bulk"]
+    world = prepared(tmp_path / "s", act)
+    (i,) = [i for i, r in things(world).items() if r["Ext__c"] == "e2"]
+    world.org.records["Thing__c"][i]["A__c"] = "#N/A"
+    before = things(world)
+    run = world.sync(act, Model.of(NAMED))
+    world.revert(act, run.run_id)
+    assert things(world) == before
