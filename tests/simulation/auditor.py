@@ -281,8 +281,7 @@ class Auditor:
         """I16: when all is over, whatever is kept."""
         for path in folder.rglob("*"):
             if path.is_file():
-                is_table = path.suffix == ".parquet"
-                self.says_nothing(path.name, _texts(path) if is_table else path.read_bytes().decode("utf-8", "replace"))
+                self.says_nothing(path.name, _texts(path))
 
     def says_nothing(self, where: str, text: str) -> None:
         """I16: neither a row's value nor a secret."""
@@ -299,7 +298,10 @@ def may_be_there(fate: str, code: str | None) -> bool:
 
 
 def _texts(path: Path) -> str:
-    """A snapshot's or a history's columns but Salesforce's own words, which are kept whole."""
-    table = pq.ParquetFile(path).read()
+    """Of a table its columns but Salesforce's own words, which are kept whole; of others, or a bent one, all."""
+    try:
+        table = pq.ParquetFile(path).read()
+    except (OSError, pa.ArrowException):
+        return path.read_bytes().decode("utf-8", "replace")
     columns = [c for c in table.column_names if c != "message" and pa.types.is_string(table.schema.field(c).type)]
     return "\n".join(text or "" for column in columns for text in table[column].to_pylist())

@@ -4,6 +4,7 @@ or stop, and others work in the org. Each seed turns some of that on, and `told`
 
 from __future__ import annotations
 
+import os
 import random
 import re
 import shutil
@@ -14,6 +15,7 @@ from concurrent.futures import ThreadPoolExecutor
 from contextlib import closing, contextmanager, suppress
 from dataclasses import dataclass, field
 from decimal import Decimal
+from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
@@ -47,7 +49,7 @@ KINDS = (
     "upsert, then set by bulk", "upsert, then set by collections",
 )  # fmt: skip
 EVENTS = ("calls", "rows", "deaths", "power", "disk", "stops", "others", "mapping", "keys", "leavers", "empty", "reads",
-          "quota", "another org", "schema")  # fmt: skip
+          "quota", "another org", "schema", "damage")  # fmt: skip
 OFTEN = {"calls", "deaths"}
 COLUMNS = (("a", "b"), ("a", "b"), ("a",), ("a", "b", "c"))
 DAY_S, LEASE_S = 86_400.0, 700.0
@@ -248,6 +250,8 @@ class History:
         """One run, or what a run can meet."""
         if self._on("others", 0.6):
             self._others()
+        if self._on("damage", 0.5) and self.settled and self.folder.exists():
+            self._damaged()
         self._arm()
         if self.on_removed != "ignore" and self._on("leavers", 0.3):
             self._guarded()
@@ -293,6 +297,40 @@ class History:
         if settled and self.org.held() != before:
             raise Broken(f"I14: {why}, and the org changed")
         self.settled = settled
+
+    def _damaged(self) -> None:
+        """A file of the state is bent, or all of it is an older copy: refused and left as it is, or of no matter."""
+        whole, older = self.folder.with_suffix(".whole"), self.folder.with_suffix(".older")
+        shutil.copytree(self.folder, whole)
+        how = self.random.choice(("a bit flips", "it is cut", "it is gone", "an older copy comes back"))
+        files = sorted(path for path in self.folder.rglob("*") if path.suffix in (".db", ".parquet", ".arrow"))
+        bent = self.random.choice(files)
+        content = bytearray(bent.read_bytes())
+        place = self.random.randrange(len(content))
+        if how == "an older copy comes back" and older.exists():
+            shutil.rmtree(self.folder)
+            shutil.copytree(older, self.folder)
+        elif how == "it is cut":
+            os.truncate(bent, place)
+        elif how == "it is gone" and bent.suffix != ".db":  # a state that is not there is a new one
+            bent.unlink()
+        else:
+            content[place] ^= 1 << self.random.randrange(8)
+            bent.write_bytes(content)
+        self._tell(f"damage: {how}, {bent.relative_to(self.folder)}")
+        before = _contents(self.folder)
+        run = self._run()
+        if run is None:
+            after = _contents(self.folder)
+            changed = [name for name in before if after.get(name) != before[name]]
+            if changed:
+                raise Broken(f"I12: a damaged state is refused, and {changed[0]} is not as it was")
+            shutil.rmtree(self.folder)
+            whole.rename(self.folder)
+            self.settled = True
+        shutil.rmtree(whole, ignore_errors=True)
+        shutil.rmtree(older, ignore_errors=True)
+        shutil.copytree(self.folder, older)
 
     def _guarded(self) -> None:
         """A run that may remove so many records at most."""
@@ -453,6 +491,12 @@ class History:
         snapshot = self._state().view(self.org.org_id, self._activation()).snapshot
         self.audit.snapshot(snapshot.table().to_pylist(), named)
         self.audit.contents(self.folder)
+
+
+def _contents(folder: Path) -> dict[str, bytes]:
+    """Of the files that hold the state."""
+    kept = (".db", ".parquet", ".arrow")
+    return {str(path.relative_to(folder)): path.read_bytes() for path in folder.rglob("*") if path.suffix in kept}
 
 
 def _is_over(row: dict[str, Any]) -> bool:
