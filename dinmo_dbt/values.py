@@ -216,7 +216,10 @@ def from_text(array: pa.Array, field: Field) -> pa.Array:
         form = r"^\d{4}-\d\d-\d\d[T ]\d\d:\d\d:\d\d(\.\d{1,3})?(Z|[+-]\d\d:?\d\d)$"
         return _readable(trimmed, form).cast(DATETIME)
     if field.type == "time":
-        return _readable(pc.utf8_rtrim(trimmed, "Z"), r"^\d\d:\d\d:\d\d(\.\d{1,3})?$").cast(TIME)
+        clock = _readable(pc.utf8_rtrim(trimmed, "Z"), r"^([01]\d|2[0-3]):[0-5]\d:[0-5]\d(\.\d{1,3})?$")
+        # Arrow casts no text to a time of day: it is read as a moment of the first day.
+        moment = pc.binary_join_element_wise("1970-01-01T", clock, "").cast(pa.timestamp("ms"))
+        return moment.cast(pa.int64()).cast(pa.int32()).cast(TIME)
     if field.type in ID_TYPES:
         return _ids(trimmed)[0]
     return pc.utf8_lower(trimmed) if field.type == "email" else trimmed

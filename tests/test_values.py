@@ -176,6 +176,12 @@ def test_times_are_written_with_milliseconds():
     assert values.text(result, field("time")).to_pylist() == ["23:59:59.999Z", None]
 
 
+def test_salesforces_own_time_forms_are_read():
+    given = pa.array(["08:00:00.000Z", "23:59:59.999Z", "07:08:09", "", None, "24:00:00.000Z", "noon"])
+    read = values.from_text(given, Field("T__c", "T", "time"))
+    assert read.cast(pa.int32()).to_pylist() == [28_800_000, 86_399_999, 25_689_000, None, None, None, None]
+
+
 def test_salesforces_own_number_forms_are_read():
     text = pa.array(["9.12260031E8", "20.0", "#N/A", "", None, " 5 ", "x", "-1e-3"])
     expected = [Decimal(912260031), Decimal(20), None, None, None, Decimal(5), None, Decimal("-0.001")]
