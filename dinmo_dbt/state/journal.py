@@ -68,12 +68,19 @@ class ActivationState:
         if store.exists():
             with self._as_written():
                 self._load()
-        self.snapshot = self._read_snapshot()
+        self._snapshot = None if writing else self._read_snapshot()
         self.pending = self._pending()
+
+    @property
+    def snapshot(self) -> FileSnapshot:
+        """What was acknowledged when it was first asked for, or asked for after `reload`: a run settles before that."""
+        if self._snapshot is None:
+            self._snapshot = self._read_snapshot()
+        return self._snapshot
 
     def reload(self) -> None:
         """See what this run itself has committed: the snapshot and the waits, after a dead run's jobs were settled."""
-        self.snapshot = self._read_snapshot()
+        self._snapshot = None
         self.pending = self._pending()
         self.exists = self.exists or self.serial > self._born
 
@@ -555,7 +562,7 @@ class ActivationState:
 
     def _drop_older_mappings(self) -> None:
         """No present row is hashed under an older mapping any more; the rows that left are, so they are marked."""
-        self.snapshot = self._read_snapshot()
+        self._snapshot = None
         gone = np.flatnonzero(self.snapshot.flags & (Flag.LEFT | Flag.STALE) == Flag.LEFT)
         flags = (self.snapshot.flags[gone] | np.uint8(Flag.STALE)).astype(np.uint8)
         delta = self._write_delta(self._delta_rows(gone, self.snapshot.ck[gone], flags, "leave"))
