@@ -16,7 +16,7 @@ def test_of_six_that_start_together_one_writes(lab: Lab, mode: str) -> None:
     model, activation, name, field = MODES[mode]
     lab.only(model, activation)
     lab.sql("delete from people where substr(person_id, 2)::int > 20")
-    with lab.emulator("--batch-delay", "5") as (org, _):
+    with lab.emulator("--batch-delay", "15") as (org, _):
         children = [lab.start("sync", "--first-sync") for _ in range(6)]
         ended = [(child.communicate(timeout=120), child.returncode) for child in children]
         codes = Counter(code for _, code in ended)

@@ -16,7 +16,7 @@ PLAIN_EVENTS = {**EVENTS, "fields": {"event_id": "Ref__c", "kind": "Kind__c"}}
 def test_two_syncs_of_one_activation_never_write_at_once(lab: Lab) -> None:
     lab.declare("companies")
     lab.declare("events", PLAIN_EVENTS)
-    with lab.emulator("--batch-delay", "4") as (org, _):
+    with lab.emulator("--batch-delay", "15") as (org, _):
         child = lab.start("sync", "-s", "events")
         until(lambda: [job for job in org.jobs() if job["state"] == "InProgress"])
         second = lab.run("sync", "-s", "events")
