@@ -14,11 +14,11 @@ from dataclasses import dataclass
 from types import FrameType
 from typing import Any
 
-from dinmo_dbt.errors import DinmoError, Problem
+from dinmo_dbt.errors import DinmoError, Interrupted, Problem
 
 INTERRUPTED, TERMINATED = 130, 143
 # Of several activations the first present of these decides (design: exit codes).
-_ORDER = (7, 5, 6, 1, 2, 4, 3, 0)
+_ORDER = (INTERRUPTED, TERMINATED, 7, 5, 6, 1, 2, 4, 3, 0)
 
 
 class Terminated(BaseException):
@@ -122,9 +122,10 @@ def guarded(command: Callable[[], Any]) -> int:
         return error.exit_code
     except KeyboardInterrupt:
         return _interrupted()
+    except Interrupted as stop:
+        return _interrupted() if stop.number == signal.SIGINT else _terminated()
     except Terminated:
-        sys.stderr.write("terminated; what was sent is journalled and settled by the next run\n")
-        return TERMINATED
+        return _terminated()
     except BrokenPipeError:
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return 1
@@ -136,6 +137,11 @@ def guarded(command: Callable[[], Any]) -> int:
 def _interrupted() -> int:
     sys.stderr.write("interrupted; what was sent is journalled and settled by the next run\n")
     return INTERRUPTED
+
+
+def _terminated() -> int:
+    sys.stderr.write("terminated; what was sent is journalled and settled by the next run\n")
+    return TERMINATED
 
 
 def _terminate(number: int, frame: FrameType | None) -> None:  # noqa: ARG001 - the signal module's signature

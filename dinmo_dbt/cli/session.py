@@ -20,6 +20,7 @@ from dinmo_dbt.errors import ConfigError, DinmoError, Problem, Refused, UsageErr
 if TYPE_CHECKING:
     from dinmo_dbt.activation import Activation
     from dinmo_dbt.cli.org import EmbeddedOrg
+    from dinmo_dbt.cli.stopping import Stop
     from dinmo_dbt.gate import Gate, RunResults
     from dinmo_dbt.manifest import Loaded, Manifest
     from dinmo_dbt.project import Project
@@ -29,13 +30,21 @@ if TYPE_CHECKING:
 
 
 class SystemClock:
-    """Wall-clock time and real sleep."""
+    """Wall-clock time and real sleep, which ends when the user asks a run to stop."""
+
+    def __init__(self, stop: Stop | None = None) -> None:
+        self._stop = stop
+
+    @property
+    def signal(self) -> int:
+        """The signal that asked to stop; 0 for none."""
+        return self._stop.number if self._stop else 0
 
     def now(self) -> float:
         return time.time()
 
     def sleep(self, seconds: float) -> None:
-        time.sleep(seconds)
+        (self._stop.sleep if self._stop else time.sleep)(seconds)
 
 
 @dataclass

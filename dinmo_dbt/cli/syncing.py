@@ -16,14 +16,18 @@ import typer
 from dinmo_dbt.cli import options
 from dinmo_dbt.cli.console import Console, worst
 from dinmo_dbt.cli.options import Flags
-from dinmo_dbt.cli.session import Session
-from dinmo_dbt.errors import DinmoError, Problem, Refused, StateError
+from dinmo_dbt.cli.session import Session, SystemClock
+from dinmo_dbt.cli.stopping import Stop
+from dinmo_dbt.errors import DinmoError, Interrupted, Problem, Refused, StateError
 
 if TYPE_CHECKING:
+    import pyarrow as pa
+
     from dinmo_dbt.activation import Activation
     from dinmo_dbt.plan import Arriving, Ceilings, Plan
     from dinmo_dbt.state import ActivationState, ScanSpool
     from dinmo_dbt.sync import SyncRun
+    from dinmo_dbt.warehouse import Warehouse
 
 SAMPLE_ROWS = 20
 STATUS_EXIT = {"success": 0, "rejected": 3, "unknown": 6, "failed": 1, "refused": 4, "skipped": 0, "blocked": 4}
@@ -98,7 +102,7 @@ def sync(
       dinmo-dbt sync -s dim_customers --full      send all known rows again
     """
     console = Console(as_json, quiet, log_format)
-    with Session(flags, console) as session:
+    with Stop() as stop, Session(flags, console, clock=SystemClock(stop)) as session:
         gating = Gating(ignore_gate, require_built, allow_target_mismatch)
         raise typer.Exit(
             sync_chosen(session, _ceilings(full, first_sync, allow_changes, allow_remap, allow_deletes), gating)
@@ -136,7 +140,7 @@ def run(
     if not command.wrote_results:
         console.say("dbt wrote no run results of its own: nothing to sync")
         raise typer.Exit(1 if dbt_code else 0)
-    with Session(flags, console) as session:
+    with Stop() as stop, Session(flags, console, clock=SystemClock(stop)) as session:
         ceilings = _ceilings(False, first_sync, allow_changes, allow_remap, allow_deletes)
         code = sync_chosen(session, ceilings, Gating(require_built=True, only_built=True))
     raise typer.Exit(worst([code, 1]) if dbt_code else code)
@@ -222,7 +226,24 @@ def _draw(
 
     state.refuse_renamed([declared.name for declared in session.declared.activations])
     destination = session.destination(activation.destination)
-    return draw(activation, session.warehouse, destination, state, spool, ceilings=ceilings, arriving=arriving)
+    source = _Stoppable(session.warehouse, session.clock)
+    return draw(activation, source, destination, state, spool, ceilings=ceilings, arriving=arriving)
+
+
+@dataclass(frozen=True)
+class _Stoppable:
+    """The warehouse, read until the user asks the run to stop."""
+
+    warehouse: Warehouse
+    clock: SystemClock
+
+    def schema(self, relation_name: str) -> pa.Schema:
+        return self.warehouse.schema(relation_name)
+
+    def read(self, relation_name: str, columns: Sequence[str], where: str | None) -> Iterator[pa.RecordBatch]:
+        for batch in self.warehouse.read(relation_name, columns, where):
+            self.clock.sleep(0)
+            yield batch
 
 
 # plan
@@ -371,7 +392,7 @@ class Report:
     codes: list[int] = field(default_factory=lambda: [0])
 
     def add(self, activation: Activation, status: str, seconds: float, message: str, **content: Any) -> None:
-        self.codes.append(content.pop("exit_code", STATUS_EXIT[status]))
+        self.codes.append(content.pop("exit_code", STATUS_EXIT.get(status, 1)))
         self.results.append(
             {
                 "unique_id": activation.model,
@@ -423,6 +444,9 @@ def sync_each(session: Session, ceilings: Ceilings, gating: Gating) -> Report:
             report.add(activation, skip[0], 0.0, skip[1])
         else:
             _sync_one(session, activation, ceilings, place, report)
+        if session.clock.signal:
+            console.say("          stopped as asked: what was sent is journalled, and the next run continues")
+            break
     _write_results(session, report)
     console.timed(_summary(report))
     return report
@@ -438,6 +462,12 @@ def _sync_one(session: Session, activation: Activation, ceilings: Ceilings, plac
     began = time.monotonic()
     try:
         run = _run_activation(session, activation, ceilings)
+    except Interrupted as stop:
+        seconds = time.monotonic() - began
+        console.timed(render.dotted(f"{place} INTERRUPTED {activation.name}", f"in {seconds:.2f}s", width))
+        message = "stopped by a signal before anything was sent"
+        report.add(activation, "interrupted", seconds, message, exit_code=128 + stop.number)
+        return
     except DinmoError as error:
         seconds = time.monotonic() - began
         status = "refused" if isinstance(error, Refused) else "failed"
@@ -455,15 +485,19 @@ def _sync_one(session: Session, activation: Activation, ceilings: Ceilings, plac
         )
         return
     seconds = time.monotonic() - began
-    word = {"success": "OK", "rejected": "WARN", "unknown": "UNKNOWN", "failed": "ERROR"}[run.status.value]
+    word = {"success": "OK", "rejected": "WARN", "unknown": "UNKNOWN", "failed": "ERROR"}.get(
+        run.status.value, "INTERRUPTED"
+    )
     status = render.run_status(run, seconds)
     console.timed(render.dotted(f"{place} {word} {activation.name}", status, width))
     for line in _after(run):
         for part in render.wrapped(f"          {line}", console.width):
             console.say(part)
-    if run.problem:
+    if run.problem and not run.interrupted:
         console.problems([run.problem])
-    report.add(activation, run.status.value, seconds, status, run_id=run.run_id, **render.run_json(run))
+    code = 128 + session.clock.signal if run.interrupted else STATUS_EXIT[run.status.value]
+    told = render.run_json(run)
+    report.add(activation, run.status.value, seconds, status, run_id=run.run_id, exit_code=code, **told)
 
 
 def _after(run: SyncRun) -> list[str]:
@@ -550,9 +584,11 @@ def _summary(report: Report) -> str:
         ("WARN", ("rejected", "unknown")),
         ("ERROR", ("failed",)),
         ("REFUSED", ("refused",)),
+        ("INTERRUPTED", ("interrupted",)),
         ("SKIP", ("skipped", "blocked")),
     ]
-    counts = [f"{name}={sum(r['status'] in statuses for r in report.results)}" for name, statuses in groups]
+    numbers = [(name, sum(r["status"] in statuses for r in report.results)) for name, statuses in groups]
+    counts = [f"{name}={number}" for name, number in numbers if number or name != "INTERRUPTED"]
     return f"Done. {' '.join(counts)} TOTAL={len(report.results)}"
 
 

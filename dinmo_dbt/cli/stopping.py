@@ -1,0 +1,99 @@
+"""SIGINT and SIGTERM during a sync: the first asks it to stop within seconds, the second ends it at once.
+
+Whatever the main thread is doing, a watching thread hears the signal by its wakeup file descriptor. Sleeps end at once;
+a call to Salesforce or the warehouse that does not return is broken off after `BREAK_OFF_S`; and a process that still
+runs after `END_S` is ended as a kill would end it, which the journal makes safe.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import signal
+import sys
+import threading
+import time
+from types import FrameType
+from typing import Any
+
+from dinmo_dbt.errors import Interrupted
+
+BREAK_OFF_S, END_S = 2.5, 4.0
+_SIGNALS = (signal.SIGINT, signal.SIGTERM)
+# Where the main thread waits for somebody else, and nothing of ours is half done.
+_WAITING = ("dinmo_dbt.salesforce", "dinmo_dbt.warehouse", "dinmo_dbt.cli.org")
+
+
+class Stop:
+    """While entered, in the main thread, the two signals ask to stop; elsewhere it does nothing."""
+
+    def __init__(self) -> None:
+        self.number = 0
+        self._asked = threading.Event()
+        self._answered = False
+        self._before: dict[int, Any] = {}
+        self._pipe: tuple[int, int] | None = None
+
+    def __enter__(self) -> Stop:
+        if threading.current_thread() is not threading.main_thread():
+            return self
+        self._pipe = os.pipe()
+        os.set_blocking(self._pipe[1], False)
+        self._before = {number: signal.signal(number, self._hear) for number in _SIGNALS}
+        self._before[signal.SIGALRM] = signal.signal(signal.SIGALRM, self._break_off)
+        signal.set_wakeup_fd(self._pipe[1], warn_on_full_buffer=False)
+        threading.Thread(target=self._watch, args=(self._pipe[0],), daemon=True).start()
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        if self._pipe is None:
+            return
+        signal.set_wakeup_fd(-1)
+        for number, handler in self._before.items():
+            signal.signal(number, handler)
+        os.close(self._pipe[1])  # ends the watch, which closes the other end
+
+    def sleep(self, seconds: float) -> None:
+        """Raises Interrupted, at once, when asked to stop; of 0 seconds it only asks."""
+        self._asked.wait(seconds)
+        if self._asked.is_set():
+            self._answered = True
+            raise Interrupted(self.number)
+
+    def _hear(self, number: int, frame: FrameType | None) -> None:
+        """The watch has heard it."""
+
+    def _break_off(self, number: int, frame: FrameType | None) -> None:  # noqa: ARG002 - the signal module's signature
+        while frame is not None and not self._answered:
+            if str(frame.f_globals.get("__name__", "")).startswith(_WAITING):
+                self._answered = True
+                raise Interrupted(self.number)
+            frame = frame.f_back
+
+    def _watch(self, heard: int) -> None:
+        with contextlib.closing(os.fdopen(heard, "rb", buffering=0)) as pipe:
+            while told := pipe.read(1):
+                if told[0] not in _SIGNALS:
+                    continue
+                if self._asked.is_set():
+                    _end(self.number)
+                self.number = told[0]
+                self._asked.set()
+                threading.Thread(target=self._see_to_it, daemon=True).start()
+
+    def _see_to_it(self) -> None:
+        """Break off what does not return, and end the process if even that does not help."""
+        began = time.monotonic()
+        while (waited := time.monotonic() - began) < END_S:
+            time.sleep(0.1)
+            if waited >= BREAK_OFF_S and not self._answered:
+                signal.pthread_kill(threading.main_thread().ident or 0, signal.SIGALRM)
+        if self._pipe is not None:
+            _end(self.number)
+
+
+def _end(number: int) -> None:
+    with contextlib.suppress(OSError):
+        sys.stderr.write("stopped at once; what was sent is journalled and settled by the next run\n")
+        sys.stderr.flush()
+    os._exit(128 + number)
