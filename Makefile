@@ -21,8 +21,9 @@ help:  ## This list.
 demo: $(VENV)/.run  ## A dbt project reaches a local Salesforce org, then only its changes, then nothing.
 	@$(BIN)/dinmo-dbt demo
 
-test: lint  ## Everything CI runs: lint, types, import contracts, generated docs, tests.
+test: lint  ## Everything CI runs: lint, types, import contracts, generated docs, tests, 1,000 simulated histories.
 	$(BIN)/python -m pytest
+	cd tests && ../$(BIN)/python -m simulation --seeds $(SEEDS)
 
 deep: $(VENV)/.dev  ## The emulator's laws and mutated inputs on 20 times as many examples, at random; an hour.
 	DEEP=20 $(BIN)/python -m pytest tests/emulator/test_rules_properties.py tests/emulator/test_records_properties.py \

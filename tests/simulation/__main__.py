@@ -17,7 +17,7 @@ from concurrent.futures import ProcessPoolExecutor
 from pathlib import Path
 
 from .auditor import Broken
-from .history import History
+from .history import EVENTS, History
 from .org import SimulatedOrg
 
 _MEMORY = Path("/dev/shm")
@@ -25,7 +25,7 @@ _PART = 20
 
 
 def played(seeds: range) -> tuple[list[tuple[int, str]], Counter[str]]:
-    """Seeds that broke something, with what; and how often each end of a run was met."""
+    """Seeds that broke something, with what; and what they met, how often."""
     broken, met = [], Counter[str]()
     with tempfile.TemporaryDirectory(dir=_MEMORY if _MEMORY.is_dir() else None) as folder:
         org = SimulatedOrg(Path(folder))
@@ -81,8 +81,19 @@ def main() -> int:
     for seed, what in broken:
         print(f"seed {seed}: {what}")
     print(f"{given.seeds} seeds in {spent:.0f} s = {given.seeds / spent:.1f}/s, {len(broken)} broken")
-    print("ends of runs:", ", ".join(f"{name} {count}" for name, count in met.most_common()))
+    print(*covered(met), sep="\n")
     return int(bool(broken))
+
+
+def covered(met: Counter[str]) -> list[str]:
+    """What the histories met, and how often: a line a kind."""
+    lines: dict[str, list[str]] = {"what happened": [], "calls": [], "disks": [], "killed at": [], "runs ended": []}
+    kinds = {"fault": "calls", "disk": "disks", "killed": "killed at"}
+    for name, count in met.most_common():
+        first, _, rest = name.partition(" ")
+        kind = "what happened" if name in EVENTS else kinds.get(first, "runs ended") if rest else "runs ended"
+        lines[kind].append(f"{name if kind in ('what happened', 'runs ended') else rest} {count}")
+    return [f"{kind}: {', '.join(each)}" for kind, each in lines.items()]
 
 
 if __name__ == "__main__":
