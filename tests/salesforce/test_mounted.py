@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import random
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack, suppress
 from datetime import timedelta
@@ -9,11 +10,15 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from memory_org import Model, Trip, World, activation, fates
-from simulation.org import SimulatedOrg
+import requests
+from memory_org import Model, World, activation, fates
+from simulation.org import SCHEMA, START, URL, OneClock
 
+from dinmo_dbt import emulator
 from dinmo_dbt.activation import Activation
 from dinmo_dbt.errors import DinmoError
+from dinmo_dbt.project import Credentials, Org, Secret
+from dinmo_dbt.salesforce import client, connect
 
 BEFORE = [{"id": str(i), "ext": f"e{i}", "a": f"x{i}", "b": "y"} for i in range(300)]
 AFTER = [{**row, "b": "z" if int(row["id"]) % 3 else "y"} for row in BEFORE[20:]] + [
@@ -26,20 +31,53 @@ FAULTS = (
 )  # fmt: skip
 
 
+class MovableClock(OneClock):
+    """One that `World` may move, too."""
+
+    @property
+    def time(self) -> float:
+        return self.now()
+
+    @time.setter
+    def time(self, moment: float) -> None:
+        self.sleep(moment - self.now())
+
+
 class Laboratory:
     """A world whose org is the emulator, reached by the real client."""
 
     def __init__(self, folder: Path) -> None:
+        (folder / "schema.yml").write_text(SCHEMA)
+        self.app = emulator.app(schema=folder / "schema.yml", data=None, seed=1, clock=emulator.Clock(START))
         self._open = ExitStack()
-        org = SimulatedOrg(folder)
-        self._open.callback(org.close)
-        self.org, self.app = org, org.app
-        destination = self._open.enter_context(org.process(Trip()))
-        self.world = World(folder / "state", destination, org.clock)  # type: ignore[arg-type]
+        self._open.callback(self.app.close)
+        plain = client._plain_session
+        self._open.callback(setattr, client, "_plain_session", plain)
+
+        def mounted(trust_env: bool) -> requests.Session:
+            session = plain(trust_env)
+            session.mount(URL, self.app.adapter())
+            return session
+
+        client._plain_session = mounted
+        who, clock = self.app.identity, MovableClock(self.app.clock)
+        credentials = Credentials(
+            "client_credentials", URL, client_id=who.client_id, client_secret=Secret(who.client_secret)
+        )
+        destination = connect(
+            Org("crm", "dev", credentials), scratch=folder, sleep=clock.sleep, rng=random.Random(1), now=clock.now
+        )
+        self.world = World(folder / "state", destination, clock)  # type: ignore[arg-type]
 
     def held(self) -> list[tuple[str, str, str]]:
         """What the org holds, as the org itself says."""
-        return sorted((r["Ext__c"], r["A__c"], r["B__c"]) for r in self.org.held())
+        with requests.Session() as session:
+            session.mount(URL, self.app.adapter())
+            session.headers["Authorization"] = f"Bearer {self.app.identity.access_token}"
+            soql = "SELECT Ext__c, A__c, B__c FROM Thing__c"
+            reply = session.get(f"{URL}/services/data/v62.0/query", params={"q": soql}).json()
+        assert reply["done"]
+        return sorted((r["Ext__c"], r["A__c"], r["B__c"]) for r in reply["records"])
 
     def close(self) -> None:
         self._open.close()
