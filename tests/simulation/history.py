@@ -7,6 +7,7 @@ from __future__ import annotations
 import os
 import random
 import re
+import secrets
 import shutil
 import sqlite3
 from collections import Counter
@@ -134,17 +135,25 @@ class History:
             for key in self.random.sample(sorted(self.audit.rows), k=len(self.audit.rows) // 2):
                 self.audit.drop(key)
                 self.audit.may_go.remove(key)
-        made, syncing.new_run = syncing.new_run, self._new_run
-        try:
-            with ThreadPoolExecutor(1) as self.pool:
-                for _ in range(self.random.randint(1, 4)):
-                    self._meanwhile()
-                    if self.random.random() < 0.7:
-                        self._edit()
-                self._end()
-        finally:
-            syncing.new_run = made
+        with self._repeatable(), ThreadPoolExecutor(1) as self.pool:
+            for _ in range(self.random.randint(1, 4)):
+                self._meanwhile()
+                if self.random.random() < 0.7:
+                    self._edit()
+            self._end()
         shutil.rmtree(self.folder, ignore_errors=True)
+
+    @contextmanager
+    def _repeatable(self) -> Iterator[None]:
+        """Ids and names of files that the code draws from chance are the seed's inside."""
+        chance = random.Random(self.seed)
+        made, drawn = syncing.new_run, secrets.token_hex
+        syncing.new_run = self._new_run
+        secrets.token_hex = lambda nbytes=None: chance.randbytes(nbytes or 32).hex()
+        try:
+            yield
+        finally:
+            syncing.new_run, secrets.token_hex = made, drawn
 
     def _new_run(self, _: Any) -> SyncRun:
         """As the command line's, with an id that a seed repeats."""
