@@ -14,7 +14,7 @@ from memory_org import Killed
 from dinmo_dbt.errors import StateError
 from dinmo_dbt.state.files import LocalFiles, sync_folder
 
-from . import planting
+from . import auditor, planting
 from .__main__ import played
 from .auditor import Broken
 from .history import History
@@ -136,3 +136,9 @@ def test_each_planted_fault_has_its_place(planted: planting.Planted) -> None:
 def test_a_planted_fault_is_found() -> None:
     pointer = next(planted for planted in planting.every() if planted.name == "pointer_stays")
     assert planting.found(pointer, 20) is not None
+
+
+def test_the_page_names_the_invariants_as_the_auditor_does() -> None:
+    table = (auditor.__doc__ or "").partition("\n\n")[2].strip()
+    assert table.startswith("| invariant |")
+    assert table in (planting.ROOT / "docs" / "reliability.md").read_text(encoding="utf-8")
