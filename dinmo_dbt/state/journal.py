@@ -238,10 +238,9 @@ class ActivationState:
                     (self.serial, self.serial, self.activation.model, self.activation.object, *own),
                 )
             cut_off = connection.execute(
-                "UPDATE run SET status = 'interrupted' WHERE org_id = ? AND name = ? AND status = 'running' "
-                "RETURNING id",
-                own,
+                "SELECT id FROM run WHERE org_id = ? AND name = ? AND status = 'running'", own
             ).fetchall()
+            connection.executemany("UPDATE run SET status = 'interrupted' WHERE id = ?", [(r["id"],) for r in cut_off])
             connection.execute("DELETE FROM batch WHERE org_id = ? AND name = ? AND state IN (?, ?)", (*own, *_ENDED))
             open_spools = [spool_place(row["spool"])[1] for row in self._open(connection)]
             # What is listed while no later writer can be there is ours to remove, whenever we come to it.
@@ -313,10 +312,9 @@ class ActivationState:
         taken over."""
         with self.store.connection(writing=True) as connection:
             ours = connection.execute(
-                "UPDATE activation SET lease_until = ? "
-                "WHERE org_id = ? AND name = ? AND epoch = ? AND lease_owner = ? RETURNING epoch",
+                "UPDATE activation SET lease_until = ? WHERE org_id = ? AND name = ? AND epoch = ? AND lease_owner = ?",
                 (self.store.now(connection) + LEASE_S, *self._ours()),
-            ).fetchall()
+            ).rowcount
             if not ours:
                 raise taken_over(self.activation.name, self.where)
             yield connection
@@ -491,8 +489,7 @@ class ActivationState:
         self.previous = [pointer, *self.previous][: SERIALS_KEPT - 1]
         self.serial, self.files = self.serial + 1, files
         moved = connection.execute(
-            "UPDATE activation SET serial = ?, files = ?, previous = ? "
-            "WHERE org_id = ? AND name = ? AND serial = ? RETURNING serial",
+            "UPDATE activation SET serial = ?, files = ?, previous = ? WHERE org_id = ? AND name = ? AND serial = ?",
             (
                 self.serial,
                 json.dumps(_plain(files)),
@@ -501,7 +498,7 @@ class ActivationState:
                 self.activation.name,
                 self.serial - 1,
             ),
-        ).fetchall()
+        ).rowcount
         if not moved:
             raise StateError("DB503", "another process moved the state: nothing was recorded", where=self.where)
 
@@ -575,11 +572,10 @@ class ActivationState:
     def retry_now(self) -> int:
         """Make every row that waits due in the next run; how many there are."""
         with self._transaction() as connection:
-            waiting = connection.execute(
-                "UPDATE pending SET next_run = 0, next_try = 0 WHERE org_id = ? AND name = ? RETURNING kh",
+            return connection.execute(
+                "UPDATE pending SET next_run = 0, next_try = 0 WHERE org_id = ? AND name = ?",
                 (self.org_id, self.activation.name),
-            )
-            return len(waiting.fetchall())
+            ).rowcount
 
     def _forget_waits(self, connection: Connection) -> None:
         """Waits that were due have been tried by now: delivered, noted anew, or of a row that changed or left."""

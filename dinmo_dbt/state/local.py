@@ -90,9 +90,10 @@ class LocalState(Store):
         """Note what the database holds, so that a bit of it that flips is seen. After the next commit the note is of
         the past, and says nothing."""
         with suppress(StateError, OSError), self.connection(writing=False) as connection:  # a note missed is no harm
-            content = connection.serialize()
-            note = {"change": _change_of(content), "sha256": hashlib.sha256(content).hexdigest()}
-            write_note(self._note, json.dumps(note))
+            content = _serialized(connection)
+            if content:
+                note = {"change": _change_of(content), "sha256": hashlib.sha256(content).hexdigest()}
+                write_note(self._note, json.dumps(note))
 
     @property
     def _note(self) -> Path:
@@ -104,8 +105,8 @@ class LocalState(Store):
             change, sha256 = note["change"], note["sha256"]
         except (OSError, ValueError, KeyError, TypeError):
             return  # none was written, or a power cut kept it from the disk
-        content = connection.serialize()
-        if change == _change_of(content) and sha256 != hashlib.sha256(content).hexdigest():
+        content = _serialized(connection)
+        if content and change == _change_of(content) and sha256 != hashlib.sha256(content).hexdigest():
             raise bent(str(self.database))
 
     # The database
@@ -250,6 +251,12 @@ class _FileLock:
             return os.open(path, os.O_RDWR | os.O_NOFOLLOW | flags, 0o600)
         except OSError as error:
             raise unwritable(path, error) from error
+
+
+def _serialized(connection: sqlite3.Connection) -> bytes:
+    """The database's file as this connection sees it; empty with an SQLite before 3.36, which has no call for it. To
+    read the file beside SQLite would lose its locks (sqlite.org/howtocorrupt.html, 2.2)."""
+    return connection.serialize() if hasattr(connection, "serialize") else b""
 
 
 def _change_of(content: bytes) -> int:

@@ -57,8 +57,10 @@ _ENDED = (BatchState.SETTLED.value, BatchState.ABANDONED.value)
 
 
 class Rows(Protocol):
-    """What a statement answers: rows by column name."""
+    """What a statement answers: rows by column name, or how many it changed."""
 
+    @property
+    def rowcount(self) -> int: ...
     def fetchone(self) -> Any: ...
     def fetchall(self) -> list[Any]: ...
 
@@ -172,9 +174,9 @@ class Store(ABC):
         condition = f" AND {lock.condition}" if lock.condition else ""
         taken = connection.execute(
             "UPDATE activation SET epoch = epoch + 1, lease_owner = ?, lease_until = ? "
-            f"WHERE org_id = ? AND name = ?{condition} RETURNING epoch",
+            f"WHERE org_id = ? AND name = ?{condition}",
             (holder.as_text(), now + LEASE_S, *own, *((now,) if condition else ())),
-        ).fetchall()
+        ).rowcount
         row = connection.execute("SELECT * FROM activation WHERE org_id = ? AND name = ?", own).fetchone()
         if not taken:
             raise held_error(name, self._held(connection, row))
@@ -211,9 +213,9 @@ class Store(ABC):
         with self.connection(writing=True) as connection:
             moved = connection.execute(
                 "UPDATE activation SET epoch = epoch + 1, lease_owner = NULL, lease_until = NULL "
-                "WHERE org_id = ? AND name = ? AND epoch = ? RETURNING epoch",
+                "WHERE org_id = ? AND name = ? AND epoch = ?",
                 (held.org_id, held.name, held.epoch),
-            ).fetchall()
+            ).rowcount
             if not moved:
                 raise StateError("DB501", f"{held.name} has changed hands meanwhile", hint="look at it again")
             # Before the commit: without the lock but with its lease, a run is as good as over.

@@ -19,7 +19,7 @@ import pyarrow as pa
 from dinmo_dbt.warehouse.dbt_profile import as_dbt_runs
 from dinmo_dbt.warehouse.profiles import Chosen
 from dinmo_dbt.warehouse.query import BATCH_ROWS, Cause, QueryRefused, column_list, first_rows, one_line, quote, select
-from dinmo_dbt.warehouse.tables import Tables
+from dinmo_dbt.warehouse.tables import Rows, Tables
 
 LOCK_WAIT_S = 10.0
 LOCK_POLL_S = 0.1
@@ -189,7 +189,7 @@ class DuckDBTables(Tables):
         super().__init__(schema, database)
         self.sole = sole
         self._handle = handle()
-        self._catalog = self._run(self._handle.cursor(), "SELECT current_database() AS name", [])[0]["name"]
+        self._catalog = self._run(self._handle.cursor(), "SELECT current_database() AS name", []).found[0]["name"]
 
     def _begin(self) -> Any:
         cursor = self._handle.cursor()
@@ -205,12 +205,13 @@ class DuckDBTables(Tables):
             with suppress(QueryRefused):  # a failed statement has rolled it back already
                 self._run(cursor, "ROLLBACK", [])
 
-    def _run(self, cursor: Any, statement: str, parameters: list[Any]) -> list[dict[str, Any]]:
+    def _run(self, cursor: Any, statement: str, parameters: list[Any]) -> Rows:
         try:
             answer = cursor.execute(statement, parameters) if parameters else cursor.execute(statement)
             answer = answer if hasattr(answer, "fetchall") else cursor
             names = [column[0] for column in answer.description or ()]
-            return [dict(zip(names, row, strict=True)) for row in answer.fetchall()] if names else []
+            rows = [dict(zip(names, row, strict=True)) for row in answer.fetchall()] if names else []
+            return Rows(rows, rows[0]["Count"] if names == ["Count"] and rows else 0)  # of an INSERT, UPDATE or DELETE
         except duckdb.Error as error:
             raise _refused(error) from error
 
@@ -229,7 +230,7 @@ class DuckDBTables(Tables):
 
     def _open_schema(self, cursor: Any) -> bool:
         statement = "SELECT 1 AS found FROM duckdb_schemas() WHERE schema_name = ? AND database_name = ?"
-        return bool(self._run(cursor, statement, [self.schema, self._catalog]))
+        return bool(self._run(cursor, statement, [self.schema, self._catalog]).found)
 
     @property
     def _use_statement(self) -> str:

@@ -26,7 +26,7 @@ import pyarrow.csv
 from dinmo_dbt.warehouse.dbt_profile import as_dbt_runs
 from dinmo_dbt.warehouse.profiles import Chosen
 from dinmo_dbt.warehouse.query import BATCH_ROWS, Cause, QueryRefused, column_list, one_line, quote, select
-from dinmo_dbt.warehouse.tables import IDLE_MAX_S, LOCK_WAIT_S, Tables
+from dinmo_dbt.warehouse.tables import IDLE_MAX_S, LOCK_WAIT_S, Rows, Tables
 
 # One parsed block; also the longest row that can be read. Eight times 32K rows of 32 bytes, 32K of 256 bytes.
 BLOCK_BYTES = 8 << 20
@@ -212,10 +212,10 @@ class PostgresTables(Tables):
             if commit:
                 raise _refused(error) from error
 
-    def _run(self, cursor: Any, statement: str, parameters: list[Any]) -> list[dict[str, Any]]:
+    def _run(self, cursor: Any, statement: str, parameters: list[Any]) -> Rows:
         try:
             cursor.execute(statement.replace("?", "%s"), parameters)
-            return list(cursor.fetchall()) if cursor.description else []
+            return Rows(list(cursor.fetchall()) if cursor.description else [], cursor.rowcount)
         except psycopg2.Error as error:
             raise _refused(error) from error
 

@@ -23,9 +23,10 @@ _PAGE_ROWS = 500
 
 @dataclass
 class Rows:
-    """What a statement answered: rows by column name."""
+    """What a statement answered: rows by column name, or how many it changed."""
 
     found: list[dict[str, Any]] = field(default_factory=list)
+    rowcount: int = 0
 
     def fetchone(self) -> dict[str, Any] | None:
         return self.found[0] if self.found else None
@@ -65,7 +66,7 @@ class Tables(ABC):
 
     def execute(self, statement: str, parameters: Sequence[Any] = (), /) -> Rows:
         with self._refusals():
-            return Rows(self._run(self._open, statement, [_plain(value) for value in parameters]))
+            return self._run(self._open, statement, [_plain(value) for value in parameters])
 
     def executemany(self, statement: str, parameters: Iterable[Sequence[Any]], /) -> None:
         rows = [[_plain(value) for value in row] for row in parameters]
@@ -111,7 +112,7 @@ class Tables(ABC):
     @abstractmethod
     def _end(self, cursor: Any, *, commit: bool) -> None: ...
     @abstractmethod
-    def _run(self, cursor: Any, statement: str, parameters: list[Any]) -> list[dict[str, Any]]: ...
+    def _run(self, cursor: Any, statement: str, parameters: list[Any]) -> Rows: ...
     @abstractmethod
     def _run_many(self, cursor: Any, statement: str, rows: list[list[Any]]) -> None: ...
     @abstractmethod
