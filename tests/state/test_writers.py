@@ -11,7 +11,7 @@ from contextlib import closing
 
 import pyarrow as pa
 import pytest
-from memory_org import ORG, Model, World, activation, fates
+from memory_org import ORG, Killed, Model, World, activation, fates
 
 from dinmo_dbt.changes import Flag
 from dinmo_dbt.errors import StateError
@@ -283,3 +283,23 @@ def test_while_a_warehouse_is_waited_for_the_lease_is_renewed_beside_it(world, m
             pass
         with pytest.raises(StateError, match="DB503"):
             state.retry_now()
+
+
+def test_a_take_over_that_is_killed_before_its_lock_file_is_in_place_is_taken_over_in_its_turn(
+    world, holder, monkeypatch
+):
+    def killed(lock):
+        raise Killed("replace")
+
+    holder.send_signal(signal.SIGSTOP)
+    world.clock.sleep(601)
+    monkeypatch.setattr("dinmo_dbt.state.local._FileLock.replace", killed)
+    with pytest.raises(Killed):
+        world.sync(activation(api="bulk"), Model.of(ROWS))
+    monkeypatch.undo()
+    with pytest.raises(StateError, match=f"DB501.*process {os.getpid()} "):
+        world.sync(activation(api="bulk"), Model.of(ROWS))
+    world.clock.sleep(601)
+    assert world.sync(activation(api="bulk"), Model.of(ROWS)).outcome.succeeded == 4
+    holder.send_signal(signal.SIGCONT)
+    assert holder.communicate("go on\n", timeout=30)[0].split() == ["DB503"] * 3
