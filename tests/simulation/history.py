@@ -25,7 +25,7 @@ from memory_org import Killed, Match, activation
 
 from dinmo_dbt.activation import Activation, Ceiling, FieldMapping, Guards
 from dinmo_dbt.cli import syncing
-from dinmo_dbt.errors import DinmoError, StateError, WarehouseError
+from dinmo_dbt.errors import CountsError, DinmoError, StateError, WarehouseError
 from dinmo_dbt.plan import Ceilings
 from dinmo_dbt.state import LocalState
 from dinmo_dbt.state.marks import Marks
@@ -221,6 +221,8 @@ class History:
             self._tell("faults: the daily calls are used up")
         if self._on("another org", 0.3):
             renewal = not self.pinned or self.random.random() < 0.5
+            if not self.pinned:
+                faults.clear()  # or a login that is asked again counts as the renewal
             faults.arm_json({"kind": "other_org", "call": "token", "after": int(renewal), "times": 1})
             if renewal:
                 faults.arm_json({"kind": "session_expired", "after": self.random.randint(1, 6), "times": 1})
@@ -419,6 +421,8 @@ class History:
             problem = error.problems[0]
             self._tell(f"run: {error}")
             self.met[problem.code] += 1
+            if isinstance(error, CountsError):
+                raise Broken(f"I5: {problem.message}") from error
             if process.hurt and not isinstance(error, StateError):
                 raise Broken(f"I12: a disk that failed is told as {problem.code}") from error
         self.seams = max(10, len(process.seen)) if not process.dead else self.seams
