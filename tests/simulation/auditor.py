@@ -87,6 +87,7 @@ class Auditor:
         self.excused: dict[str, int] = {}  # keys whose record others changed, at that version
         self.removed: set[str] = set()  # records that others deleted
         self.may_go: set[str] = set()  # keys that a run may have read as left, or as listed
+        self.rebased: set[str] = set()
         self.deletes = 0
         self.doubtful: dict[tuple[str, int], bool] = {}  # inserts told unknown: whether they are there
         self.delivered: dict[str, Row] = {}  # told so by a run that ended, and unchanged since
@@ -100,6 +101,8 @@ class Auditor:
         self.rows[row.key] = row
         self.newest[row.key] = row.version
         self.delivered.pop(row.key, None)
+        if row.key in self.rebased:
+            self.excuse(row.key)
         if self.mode == "delete":
             self.may_go.add(row.key)
 
@@ -111,6 +114,8 @@ class Auditor:
 
     def remap(self, columns: tuple[str, ...]) -> None:
         self.columns, self.mixed = columns, True
+        if self.mode == "insert":  # whether a row that was away meanwhile has changed can't be told: it is not sent
+            self.rebased |= self.newest.keys() - self.rows.keys()
         self.delivered.clear()
 
     def excuse(self, key: str) -> None:
@@ -214,6 +219,7 @@ class Auditor:
             raise Broken(f"I15: {kept} rows were delivered before, only {counts.unchanged} are unchanged")
         self.all_there("I6: the run does not name them", left_out)
         self.delivered = {key: row for key, row in self.rows.items() if key not in left_out}
+        self.rebased -= self.delivered.keys()
         if self.mode != "delete":
             self.may_go -= self.delivered.keys()
         if run.status is Status.SUCCESS and any(fate in ("rejected", "unknown") for fate, _ in left_out.values()):
