@@ -350,6 +350,7 @@ def recover(destination: Destination, journal: Journal, clock: Clock, *, run: Sy
                 destination.abort(journalled.job_id)
             if journalled.state is BatchState.SENDING and (batch := journal.batch(journalled)).leavers:
                 delivery.settle(batch, _all(batch, Fate.UNKNOWN, *_DOUBTFUL))
+                run.recovering += journalled.rows
                 run.recovered = delivery.outcome
             else:
                 journal.abandon(journalled.id)
