@@ -4,13 +4,18 @@ from __future__ import annotations
 
 import json
 import os
+import signal
 import subprocess
 import sys
 from dataclasses import replace
 from pathlib import Path
 
 from dinmo_dbt.cli.options import Flags
-from dinmo_dbt.errors import UsageError
+from dinmo_dbt.cli.stopping import Stop
+from dinmo_dbt.errors import Interrupted, UsageError
+
+POLL_S = 0.05
+END_S = 7.0  # how long dbt may take to cancel its queries: a CI runner or container kills after 7.5 or 10 s
 
 # Our flag -> how dbt spells it.
 _SHARED = {
@@ -63,25 +68,62 @@ class DbtCommand:
         return found
 
     def run(self, target_path: Path, *, as_json: bool) -> int:
-        """dbt's exit code; `wrote_results` says whether run_results.json carries a new invocation id."""
+        """dbt's exit code; `wrote_results` says whether run_results.json carries a new invocation id. Asked to stop,
+        it passes that on, waits for dbt to end, kills it after END_S, and raises Interrupted."""
         before = _invocation(target_path)
         try:
-            # With --json our stdout is one document, so dbt's output goes to stderr.
-            done = subprocess.run(self.arguments, check=False, stdout=sys.stderr if as_json else None)
+            code = _run(self.arguments, as_json=as_json)
         except FileNotFoundError:
             beside = Path(sys.executable).with_name(self.arguments[0])
             if not beside.is_file():
                 message = f"{self.arguments[0]} is not on the PATH"
                 raise UsageError("DB805", message, hint="activate dbt's environment") from None
-            done = subprocess.run(
-                [str(beside), *self.arguments[1:]], check=False, stdout=sys.stderr if as_json else None
-            )
+            code = _run([str(beside), *self.arguments[1:]], as_json=as_json)
         except OSError as error:
             message = f"{self.arguments[0]} can't be run: {error.strerror}"
             raise UsageError("DB805", message, hint=f"PATH is {os.environ.get('PATH', '')}") from error
         after = _invocation(target_path)
         self.wrote_results = after is not None and after != before
-        return done.returncode
+        return code
+
+
+def _run(arguments: list[str], *, as_json: bool) -> int:
+    with Stop(end_s=END_S + 2) as stop:
+        # With --json our stdout is one document, so dbt's output goes to stderr.
+        child = subprocess.Popen(arguments, stdout=sys.stderr if as_json else None)
+        try:
+            while child.poll() is None:
+                stop.sleep(POLL_S)
+            stop.sleep(0)
+        except Interrupted as asked:
+            _end(child, asked.number)
+            raise
+        return child.returncode
+
+
+def _end(child: subprocess.Popen[bytes], number: int) -> None:
+    if number != signal.SIGINT or not _in_foreground():
+        child.send_signal(number)
+    try:
+        child.wait(END_S)
+    except subprocess.TimeoutExpired:
+        child.kill()
+        child.wait()
+
+
+def _in_foreground() -> bool:
+    """Whether a Ctrl-C in a terminal is what we heard: dbt, in the same process group, has heard it too, and would
+    take a second one for impatience."""
+    try:
+        terminal = os.open("/dev/tty", os.O_RDONLY)
+    except OSError:
+        return False
+    try:
+        return os.tcgetpgrp(terminal) == os.getpgrp()
+    except OSError:
+        return False
+    finally:
+        os.close(terminal)
 
 
 def _invocation(target_path: Path) -> str | None:

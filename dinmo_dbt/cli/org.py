@@ -10,7 +10,7 @@ import sys
 from pathlib import Path
 from typing import Any
 
-from dinmo_dbt.errors import DestinationError
+from dinmo_dbt.errors import DestinationError, Interrupted
 from dinmo_dbt.project import Credentials, EmulatorConfig, Org, Secret
 
 START_MAX_S = 60.0
@@ -31,7 +31,11 @@ class EmbeddedOrg:
         """`org` with the emulator's address and token. DestinationError DB630 if it did not start."""
         if self._told is None:
             assert self._child is not None
-            self._told = _announced(self._child)
+            try:
+                self._told = _announced(self._child)
+            except Interrupted:
+                self._child.kill()  # it looks at its stdin only when it serves
+                raise
         credentials = Credentials(
             flow="access_token",
             instance_url=self._told["instance_url"],

@@ -11,7 +11,7 @@ from dinmo_dbt.cli import options
 from dinmo_dbt.cli.console import Console
 from dinmo_dbt.cli.options import Flags
 from dinmo_dbt.cli.session import Session
-from dinmo_dbt.cli.syncing import STATUS_EXIT, new_run, recorded
+from dinmo_dbt.cli.syncing import exit_code, new_run, recorded
 from dinmo_dbt.errors import Refused, UsageError
 
 if TYPE_CHECKING:
@@ -64,7 +64,7 @@ def revert(
             )
         if yes:
             drawn, run = _carry_out(session, activation, past, allow_deletes)
-            code = STATUS_EXIT[run.status.value]
+            code = exit_code(session, run)
         else:
             state = session.state.view(destination.org_id, activation)
             drawn, run = _draw(session, activation, state, past, allow_deletes), None

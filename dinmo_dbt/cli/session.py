@@ -7,20 +7,23 @@ import random
 import sys
 import tempfile
 import time
+from collections.abc import Iterator, Sequence
 from contextlib import ExitStack
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from dinmo_dbt.cli.console import Console
 from dinmo_dbt.cli.options import Flags
+from dinmo_dbt.cli.stopping import Stop
 from dinmo_dbt.errors import ConfigError, DinmoError, Problem, Refused, UsageError, unwritable
 
 if TYPE_CHECKING:
+    import pyarrow as pa
+
     from dinmo_dbt.activation import Activation
     from dinmo_dbt.cli.org import EmbeddedOrg
-    from dinmo_dbt.cli.stopping import Stop
     from dinmo_dbt.gate import Gate, RunResults
     from dinmo_dbt.manifest import Loaded, Manifest
     from dinmo_dbt.project import Project
@@ -30,38 +33,61 @@ if TYPE_CHECKING:
 
 
 class SystemClock:
-    """Wall-clock time and real sleep, which ends when the user asks a run to stop."""
+    """Wall-clock time and real sleep, which ends when the user asks the command to stop."""
 
-    def __init__(self, stop: Stop | None = None) -> None:
+    def __init__(self, stop: Stop) -> None:
         self._stop = stop
 
     @property
     def signal(self) -> int:
         """The signal that asked to stop; 0 for none."""
-        return self._stop.number if self._stop else 0
+        return self._stop.number
 
     def now(self) -> float:
         return time.time()
 
     def sleep(self, seconds: float) -> None:
-        (self._stop.sleep if self._stop else time.sleep)(seconds)
+        self._stop.sleep(seconds)
+
+
+@dataclass(frozen=True)
+class Stoppable:
+    """The warehouse, read until the user asks the command to stop."""
+
+    warehouse: Warehouse
+    clock: SystemClock
+
+    def schema(self, relation_name: str) -> pa.Schema:
+        return self.warehouse.schema(relation_name)
+
+    def read(self, relation_name: str, columns: Sequence[str], where: str | None) -> Iterator[pa.RecordBatch]:
+        try:
+            for batch in self.warehouse.read(relation_name, columns, where):
+                self.clock.sleep(0)
+                yield batch
+        except Exception:
+            self.clock.sleep(0)  # a driver has its own error for a query that was broken off
+            raise
 
 
 @dataclass
 class Session:
-    """One command's view of the world; each part is opened when first asked for, and closed at the end."""
+    """One command's view of the world; each part is opened when first asked for, and closed at the end. While it is
+    entered, the first SIGINT or SIGTERM asks the command to stop (`Stop`)."""
 
     flags: Flags
     console: Console
     offline: bool = False
-    clock: SystemClock = field(default_factory=SystemClock)
 
     def __post_init__(self) -> None:
         self.stack = ExitStack()
+        self._stop = Stop()
+        self.clock = SystemClock(self._stop)
         self._destinations: dict[str, SalesforceDestination] = {}
         self._unreachable: dict[str, DinmoError] = {}
 
     def __enter__(self) -> Session:
+        self.stack.enter_context(self._stop)
         return self
 
     def __exit__(self, *_: object) -> None:
@@ -221,6 +247,11 @@ class Session:
         )
         self.stack.callback(warehouse.close)
         return warehouse
+
+    @property
+    def source(self) -> Stoppable:
+        """The models' rows."""
+        return Stoppable(self.warehouse, self.clock)
 
     def check_target(self, *, allow_mismatch: bool) -> None:
         """Stop when the manifest's relation names were made for another target than the connected one."""

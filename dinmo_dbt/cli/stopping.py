@@ -1,4 +1,4 @@
-"""SIGINT and SIGTERM during a sync: the first asks it to stop within seconds, the second ends it at once.
+"""SIGINT and SIGTERM during a command: the first asks it to stop within seconds, the second ends it at once.
 
 Whatever the main thread is doing, a watching thread hears the signal by its wakeup file descriptor. Sleeps end at once;
 a call to Salesforce or the warehouse that does not return is broken off after `BREAK_OFF_S`; and a process that still
@@ -9,8 +9,8 @@ from __future__ import annotations
 
 import contextlib
 import os
+import select
 import signal
-import sys
 import threading
 import time
 from types import FrameType
@@ -18,17 +18,24 @@ from typing import Any
 
 from dinmo_dbt.errors import Interrupted
 
-BREAK_OFF_S, END_S = 2.5, 4.0
+BREAK_OFF_S, END_S = 1.5, 4.0  # between the two there is time to write down what was broken off
 _SIGNALS = (signal.SIGINT, signal.SIGTERM)
 # Where the main thread waits for somebody else, and nothing of ours is half done.
 _WAITING = ("dinmo_dbt.salesforce", "dinmo_dbt.warehouse", "dinmo_dbt.cli.org")
+_WRITING = "dinmo_dbt.state"  # which may be in the warehouse: a write of it ends well, or with the process
+_ASKED = b"asked to stop, within seconds; a second signal stops at once\n"
+_ENDED = b"stopped at once; what was sent is journalled and settled by the next run\n"
 
 
 class Stop:
-    """While entered, in the main thread, the two signals ask to stop; elsewhere it does nothing."""
+    """While entered, in the main thread, the two signals ask to stop; elsewhere it does nothing. A signal that the
+    process was started to ignore, as a shell's background jobs are, stays ignored. `number`: the signal; 0 for none."""
 
-    def __init__(self) -> None:
+    def __init__(self, *, end_s: float = END_S) -> None:
         self.number = 0
+        self._end_s = end_s
+        self._over = False
+        self._lock = threading.Lock()  # held while the main thread is kicked, or gives its handlers back
         self._asked = threading.Event()
         self._answered = False
         self._before: dict[int, Any] = {}
@@ -39,7 +46,8 @@ class Stop:
             return self
         self._pipe = os.pipe()
         os.set_blocking(self._pipe[1], False)
-        self._before = {number: signal.signal(number, self._hear) for number in _SIGNALS}
+        heard = [number for number in _SIGNALS if signal.getsignal(number) is not signal.SIG_IGN]
+        self._before = {number: signal.signal(number, self._hear) for number in heard}
         self._before[signal.SIGALRM] = signal.signal(signal.SIGALRM, self._break_off)
         signal.set_wakeup_fd(self._pipe[1], warn_on_full_buffer=False)
         threading.Thread(target=self._watch, args=(self._pipe[0],), daemon=True).start()
@@ -48,6 +56,8 @@ class Stop:
     def __exit__(self, *_: object) -> None:
         if self._pipe is None:
             return
+        with self._lock:
+            self._over = True
         signal.set_wakeup_fd(-1)
         for number, handler in self._before.items():
             signal.signal(number, handler)
@@ -64,11 +74,14 @@ class Stop:
         """The watch has heard it."""
 
     def _break_off(self, number: int, frame: FrameType | None) -> None:  # noqa: ARG002 - the signal module's signature
-        while frame is not None and not self._answered:
-            if str(frame.f_globals.get("__name__", "")).startswith(_WAITING):
-                self._answered = True
-                raise Interrupted(self.number)
+        modules = []
+        while frame is not None:
+            modules.append(str(frame.f_globals.get("__name__", "")))
             frame = frame.f_back
+        waits = any(name.startswith(_WAITING) for name in modules)
+        if waits and not self._answered and not any(name.startswith(_WRITING) for name in modules):
+            self._answered = True
+            raise Interrupted(self.number)
 
     def _watch(self, heard: int) -> None:
         with contextlib.closing(os.fdopen(heard, "rb", buffering=0)) as pipe:
@@ -79,21 +92,27 @@ class Stop:
                     _end(self.number)
                 self.number = told[0]
                 self._asked.set()
+                _tell(_ASKED)
                 threading.Thread(target=self._see_to_it, daemon=True).start()
 
     def _see_to_it(self) -> None:
         """Break off what does not return, and end the process if even that does not help."""
         began = time.monotonic()
-        while (waited := time.monotonic() - began) < END_S:
+        while (waited := time.monotonic() - began) < self._end_s:
             time.sleep(0.1)
-            if waited >= BREAK_OFF_S and not self._answered:
-                signal.pthread_kill(threading.main_thread().ident or 0, signal.SIGALRM)
-        if self._pipe is not None:
-            _end(self.number)
+            with self._lock:
+                if waited >= BREAK_OFF_S and not self._answered and not self._over:
+                    signal.pthread_kill(threading.main_thread().ident or 0, signal.SIGALRM)
+        _end(self.number)
 
 
 def _end(number: int) -> None:
-    with contextlib.suppress(OSError):
-        sys.stderr.write("stopped at once; what was sent is journalled and settled by the next run\n")
-        sys.stderr.flush()
+    _tell(_ENDED)
     os._exit(128 + number)
+
+
+def _tell(line: bytes) -> None:
+    """To stderr, past sys.stderr and only if there is room: the main thread may be stuck in writing to it."""
+    with contextlib.suppress(OSError):
+        if select.select([], [2], [], 0)[1]:
+            os.write(2, line)

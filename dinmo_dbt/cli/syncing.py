@@ -16,18 +16,14 @@ import typer
 from dinmo_dbt.cli import options
 from dinmo_dbt.cli.console import Console, worst
 from dinmo_dbt.cli.options import Flags
-from dinmo_dbt.cli.session import Session, SystemClock
-from dinmo_dbt.cli.stopping import Stop
+from dinmo_dbt.cli.session import Session
 from dinmo_dbt.errors import DinmoError, Interrupted, Problem, Refused, StateError
 
 if TYPE_CHECKING:
-    import pyarrow as pa
-
     from dinmo_dbt.activation import Activation
     from dinmo_dbt.plan import Arriving, Ceilings, Plan
     from dinmo_dbt.state import ActivationState, ScanSpool
     from dinmo_dbt.sync import SyncRun
-    from dinmo_dbt.warehouse import Warehouse
 
 SAMPLE_ROWS = 20
 STATUS_EXIT = {"success": 0, "rejected": 3, "unknown": 6, "failed": 1, "refused": 4, "skipped": 0, "blocked": 4}
@@ -102,7 +98,7 @@ def sync(
       dinmo-dbt sync -s dim_customers --full      send all known rows again
     """
     console = Console(as_json, quiet, log_format)
-    with Stop() as stop, Session(flags, console, clock=SystemClock(stop)) as session:
+    with Session(flags, console) as session:
         gating = Gating(ignore_gate, require_built, allow_target_mismatch)
         raise typer.Exit(
             sync_chosen(session, _ceilings(full, first_sync, allow_changes, allow_remap, allow_deletes), gating)
@@ -136,11 +132,15 @@ def run(
     console = Console(as_json, quiet)
     with Session(flags, console) as before:
         target_folder = before.target_path
-    dbt_code = command.run(target_folder, as_json=as_json)
+    try:
+        dbt_code = command.run(target_folder, as_json=as_json)
+    except Interrupted:
+        console.say("dbt was asked to stop: nothing is synced")
+        raise
     if not command.wrote_results:
         console.say("dbt wrote no run results of its own: nothing to sync")
         raise typer.Exit(1 if dbt_code else 0)
-    with Stop() as stop, Session(flags, console, clock=SystemClock(stop)) as session:
+    with Session(flags, console) as session:
         ceilings = _ceilings(False, first_sync, allow_changes, allow_remap, allow_deletes)
         code = sync_chosen(session, ceilings, Gating(require_built=True, only_built=True))
     raise typer.Exit(worst([code, 1]) if dbt_code else code)
@@ -226,24 +226,7 @@ def _draw(
 
     state.refuse_renamed([declared.name for declared in session.declared.activations])
     destination = session.destination(activation.destination)
-    source = _Stoppable(session.warehouse, session.clock)
-    return draw(activation, source, destination, state, spool, ceilings=ceilings, arriving=arriving)
-
-
-@dataclass(frozen=True)
-class _Stoppable:
-    """The warehouse, read until the user asks the run to stop."""
-
-    warehouse: Warehouse
-    clock: SystemClock
-
-    def schema(self, relation_name: str) -> pa.Schema:
-        return self.warehouse.schema(relation_name)
-
-    def read(self, relation_name: str, columns: Sequence[str], where: str | None) -> Iterator[pa.RecordBatch]:
-        for batch in self.warehouse.read(relation_name, columns, where):
-            self.clock.sleep(0)
-            yield batch
+    return draw(activation, session.source, destination, state, spool, ceilings=ceilings, arriving=arriving)
 
 
 # plan
@@ -436,6 +419,10 @@ def sync_each(session: Session, ceilings: Ceilings, gating: Gating) -> Report:
     console.timed(f"Syncing {render.count(len(chosen), 'activation')} for dbt target {session.target[1]}")
     left_over = [activation for activation in chosen if skips[activation.name] is not None]
     for number, activation in enumerate([*fitting, *left_over], 1):
+        if session.clock.signal:
+            told = "the run was asked to stop before its turn"
+            report.add(activation, "interrupted", 0.0, told, exit_code=128 + session.clock.signal)
+            continue
         place = f"{number} of {len(chosen)}"
         skip = skips[activation.name]
         if skip:
@@ -444,9 +431,8 @@ def sync_each(session: Session, ceilings: Ceilings, gating: Gating) -> Report:
             report.add(activation, skip[0], 0.0, skip[1])
         else:
             _sync_one(session, activation, ceilings, place, report)
-        if session.clock.signal:
-            console.say("          stopped as asked: what was sent is journalled, and the next run continues")
-            break
+    if any(result["status"] == "interrupted" for result in report.results):
+        console.say("          stopped as asked: what was sent is journalled, and the next run continues")
     _write_results(session, report)
     console.timed(_summary(report))
     return report
@@ -495,9 +481,13 @@ def _sync_one(session: Session, activation: Activation, ceilings: Ceilings, plac
             console.say(part)
     if run.problem and not run.interrupted:
         console.problems([run.problem])
-    code = 128 + session.clock.signal if run.interrupted else STATUS_EXIT[run.status.value]
     told = render.run_json(run)
+    code = exit_code(session, run)
     report.add(activation, run.status.value, seconds, status, run_id=run.run_id, exit_code=code, **told)
+
+
+def exit_code(session: Session, run: SyncRun) -> int:
+    return 128 + session.clock.signal if run.interrupted else STATUS_EXIT[run.status.value]
 
 
 def _after(run: SyncRun) -> list[str]:

@@ -110,9 +110,7 @@ class _Checked:
         state = session.state.view(destination.org_id, self.activation)
         state.refuse_renamed([declared.name for declared in session.declared.activations])
         with scan_spool(session) as spool:
-            return verifying.verify(
-                self.activation, session.warehouse, destination, state, spool, with_values=show_values
-            )
+            return verifying.verify(self.activation, session.source, destination, state, spool, with_values=show_values)
 
     def fail(self, session: Session, problems: tuple[Problem, ...], code: int) -> None:
         from dinmo_dbt import render
@@ -229,7 +227,7 @@ def adopt(
         state = session.state.view(destination.org_id, activation)
         state.refuse_renamed([declared.name for declared in session.declared.activations])
         with scan_spool(session) as spool:
-            found = adopting.draw(activation, session.warehouse, destination, state, spool, matches=matches)
+            found = adopting.draw(activation, session.source, destination, state, spool, matches=matches)
         console.answer(render.adoption_lines(activation, found, destination.org_id, limit))
         if yes:
             _store(session, activation, found)

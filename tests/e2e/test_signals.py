@@ -1,51 +1,177 @@
-"""A sync that is asked to stop, in each of its phases: how soon it ends, what it says, and that the next continues."""
+"""Commands that are asked to stop, in each of their phases: how soon they end, what they say, and that the next run
+continues."""
 
 import json
+import os
 import signal
 import time
+from collections.abc import Iterator
+from typing import Any
 
 import pytest
 
-from .lab import EVENTS, PEOPLE, until
+from dinmo_dbt.cli.dbt_command import END_S
+from dinmo_dbt.cli.stopping import BREAK_OFF_S
+
+from .lab import EVENTS, MODELS, PEOPLE, Lab, Org, until, using
 
 SOON_S = 5.0
 CODES = {signal.SIGINT: 130, signal.SIGTERM: 143}
+PLAIN_EVENTS = {**EVENTS, "fields": {k: v for k, v in EVENTS["fields"].items() if "." not in v}}
+ROWS = {"events": 20, "people": 30}
+OFTEN = "from range(100000000) a, range(100000000) b where hash(a.range + b.range) = 1"
+
+
+def hang(call: str) -> dict[str, Any]:
+    return {"kind": "hang", "call": call, "seconds": 7, "times": 1}
+
+
 # The call that hangs, or the job that does not end: what a run is in the middle of when it is asked to stop.
 PHASES = {
-    "create": ("events", EVENTS, {"kind": "hang", "call": "ingest.create", "seconds": 7, "times": 1}),
-    "upload": ("events", EVENTS, {"kind": "hang", "call": "ingest.upload", "seconds": 7, "times": 1}),
-    "close": ("events", EVENTS, {"kind": "hang", "call": "ingest.close", "seconds": 7, "times": 1}),
-    "poll": ("events", EVENTS, {"kind": "job_stuck", "seconds": 8, "times": 1}),
-    "results": ("events", EVENTS, {"kind": "hang", "call": "ingest.results", "seconds": 7, "times": 1}),
-    "collections": ("people", PEOPLE, {"kind": "hang", "call": "collections.*", "seconds": 7, "times": 1}),
-    "retry pause": ("people", PEOPLE, {"kind": "rows", "preset": "lock", "share": 0.5}),
+    "create": ("events", PLAIN_EVENTS, hang("ingest.create"), signal.SIGTERM),
+    "upload": ("events", PLAIN_EVENTS, hang("ingest.upload"), signal.SIGINT),
+    "close": ("events", PLAIN_EVENTS, hang("ingest.close"), signal.SIGTERM),
+    "poll": ("events", PLAIN_EVENTS, {"kind": "job_stuck", "seconds": 8, "times": 1}, signal.SIGINT),
+    "results": ("events", PLAIN_EVENTS, hang("ingest.results"), signal.SIGTERM),
+    "collections": ("people", PEOPLE, hang("collections.*"), signal.SIGINT),
+    "retry pause": ("people", PEOPLE, {"kind": "rows", "preset": "lock", "share": 0.5}, signal.SIGTERM),
 }
 
 
-@pytest.mark.parametrize("number", CODES)
-@pytest.mark.parametrize("phase", PHASES)
-def test_a_signal_ends_a_sync_within_five_seconds_and_the_next_run_delivers_once(lab, phase, number):
-    model, declared, fault = PHASES[phase]
-    declared = {**declared, "fields": {k: v for k, v in declared["fields"].items() if "." not in v}}
-    lab.only(model, declared)
-    count = {"events": 20, "people": 30}[model]
-    with lab.emulator() as (org, _):
-        url = org.base.split("/services")[0]
-        assert org.http.post(f"{url}/emulator/faults", json=fault).status_code == 200
-        child = lab.start("sync")
-        fired = lambda: org.http.get(f"{url}/emulator/faults").json()["faults"][0]["fired"]  # noqa: E731
-        until(lambda: fired() or child.poll() is not None)
-        time.sleep(0.3)  # it now waits for what does not come
+class Asked:
+    """A command as a process, and what it does when it is asked to stop."""
+
+    def __init__(self, lab: Lab, *arguments: str) -> None:
+        self.child = lab.start(*arguments)
+        self.out = ""
+
+    def says(self, word: str) -> None:
+        """Read its stdout up to the line with this word."""
+        assert self.child.stdout is not None
+        while word not in (line := self.child.stdout.readline()):
+            assert line, self.child.communicate()
+            self.out += line
+
+    def to_stop(self, number: int, *, times: int = 1) -> float:
+        """Seconds from the last signal to the end; the command has ended with the code of the first."""
+        self.child.send_signal(number)
         asked = time.monotonic()
-        child.send_signal(number)
-        out, err = child.communicate(timeout=60)
+        if times > 1:
+            assert self.child.stderr is not None
+            assert "a second signal stops at once" in self.child.stderr.readline()
+            self.child.send_signal(number)
+            asked = time.monotonic()
+        out, self.err = self.child.communicate(timeout=60)
         took = time.monotonic() - asked
-        assert child.returncode == CODES[number], out + err
-        assert took < SOON_S, took
-        assert "the next run continues" in out and "Traceback" not in err
-        results = json.loads((lab.root / "target" / "dinmo_run_results.json").read_text())["results"]
-        assert [result["status"] for result in results] == ["interrupted"]
-        assert org.http.delete(f"{url}/emulator/faults").status_code < 300
-        again = lab.process("sync")
-        assert again.code == 0, again.all
-        assert org.count(declared["object"]) == count
+        self.out += out
+        assert self.child.returncode == CODES[signal.Signals(number)], self.out + self.err
+        assert "Traceback" not in self.err
+        assert "DB900" not in self.err
+        return took
+
+
+def faulty(org: Org, fault: dict[str, Any]) -> Any:
+    """Let the fault strike; a function that tells how often it did."""
+    url = org.base.split("/services")[0] + "/emulator/faults"
+    assert org.http.post(url, json=fault).status_code == 200
+    return lambda: org.http.get(url).json()["faults"][0]["fired"]
+
+
+def mended(org: Org) -> None:
+    assert org.http.delete(org.base.split("/services")[0] + "/emulator/faults").status_code < 300
+
+
+def statuses(lab: Lab) -> list[str]:
+    results = json.loads((lab.root / "target" / "dinmo_run_results.json").read_text())["results"]
+    return [result["status"] for result in results]
+
+
+@pytest.fixture
+def served(lab: Lab) -> Iterator[Org]:
+    """The org in a process of its own, whose answers can hang."""
+    with lab.emulator() as (org, _):
+        yield org
+
+
+@pytest.mark.parametrize("phase", PHASES)
+def test_a_signal_ends_a_sync_within_five_seconds_and_the_next_run_delivers_once(lab, served, phase):
+    model, declared, fault, number = PHASES[phase]
+    lab.only(model, declared)
+    fired = faulty(served, fault)
+    sync = Asked(lab, "sync")
+    until(lambda: fired() or sync.child.poll() is not None)
+    time.sleep(0.3)  # it now waits for what does not come
+    took = sync.to_stop(number)
+    assert took < SOON_S
+    assert "the next run continues" in sync.out, sync.out + sync.err
+    assert statuses(lab) == ["interrupted"]
+    mended(served)
+    again = lab.run("sync")
+    assert again.code == 0, again.all
+    assert served.count(declared["object"]) == ROWS[model]
+
+
+@pytest.mark.parametrize("phase", ["close", "collections"])
+def test_a_second_signal_ends_a_sync_at_once_and_the_next_run_delivers_once(lab, served, phase):
+    model, declared, fault, number = PHASES[phase]
+    lab.only(model, declared)
+    fired = faulty(served, fault)
+    sync = Asked(lab, "sync")
+    until(lambda: fired() or sync.child.poll() is not None)
+    took = sync.to_stop(number, times=2)
+    assert took < BREAK_OFF_S
+    assert "stopped at once" in sync.err
+    mended(served)
+    again = lab.run("sync")
+    assert again.code == 0, again.all
+    assert served.count(declared["object"]) == ROWS[model]
+
+
+@pytest.mark.parametrize(
+    ("shape", "number"),
+    {"rows that do not come": signal.SIGINT, "a statement that does not return": signal.SIGTERM}.items(),
+)
+def test_a_signal_while_the_model_is_read_ends_the_sync_before_anything_is_sent(lab, org, shape, number):
+    lab.only("people", PEOPLE)
+    slow = f"select p.* from people_now p, (select 1 {OFTEN}) x"
+    if number == signal.SIGTERM:  # and DuckDB does not look up from it
+        slow = f"select * from people_now where (select count(*) {OFTEN}) >= 0"
+    lab.sql("alter table people rename to people_now", f"create view people as {slow}")
+    sync = Asked(lab, "sync")
+    sync.says("START")
+    time.sleep(0.5)
+    assert sync.to_stop(number) < SOON_S
+    assert not [path for method, path, _ in lab.requests if method != "GET"]
+    lab.sql("drop view people", "alter table people_now rename to people")
+    assert lab.run("sync").code == 0
+    assert org.count("Person__c") == ROWS["people"]
+
+
+def test_a_signal_while_the_embedded_org_starts_ends_the_sync_and_the_org(lab):
+    lab.only("people", PEOPLE)
+    records = lab.root / "emulator_records" / "Account.csv"
+    text = records.read_text()
+    records.unlink()
+    os.mkfifo(records)  # nobody writes to it
+    sync = Asked(lab, "sync")
+    sync.says("START")
+    time.sleep(0.5)
+    assert sync.to_stop(signal.SIGTERM) < SOON_S
+    assert statuses(lab) == ["interrupted"]
+    assert not using(lab.root)
+    records.unlink()
+    records.write_text(text)
+    assert lab.run("sync").code == 0
+    with lab.serve() as org:
+        assert org.count("Person__c") == ROWS["people"]
+
+
+@pytest.mark.parametrize("number", CODES)
+def test_a_signal_while_dbt_runs_ends_dbt_and_nothing_is_synced(lab, org, number):
+    (lab.root / "models" / "people.sql").write_text(f"select p.* from ({MODELS['people'][1]}) p, (select 1 {OFTEN}) x")
+    run = Asked(lab, "run", "--", "dbt", "run", "--select", "people")
+    run.says("START")
+    assert run.to_stop(number) < END_S + 2  # DuckDB's query goes on after a Ctrl-C, and dbt with it, until it is killed
+    assert "nothing is synced" in run.out
+    assert not using(lab.root)
+    assert lab.requests == []
