@@ -637,7 +637,7 @@ class _Scan:
         repeated = self.repeated_keys(changes)
         if len(repeated):
             examples = ", ".join(f"{number:016x}" for number in repeated[:5].tolist())
-            found.append(f"{len(repeated):,} keys occur more than once (key hashes {examples})")
+            found.append(f"{_occurring(len(repeated), 'key')} more than once (key hashes {examples})")
         if self.blank_matches and self.mapping.match:
             found.append(f"{_rows(self.blank_matches)} no match value ({self.mapping.match.source} is null or blank)")
         if self.match_hashes and self.mapping.match:
@@ -645,8 +645,8 @@ class _Scan:
             if len(twins) and not len(repeated):
                 examples = ", ".join(f"{number:016x}" for number in twins[:5].tolist())
                 found.append(
-                    f"{len(twins):,} values of {self.mapping.match.source} occur more than once, as Salesforce "
-                    f"compares {self.mapping.match.header} (value hashes {examples})"
+                    f"{_occurring(len(twins), 'value', f' of {self.mapping.match.source}')} more than once, as "
+                    f"Salesforce compares {self.mapping.match.header} (value hashes {examples})"
                 )
         return found
 
@@ -719,3 +719,7 @@ def _joined(parts: list[npt.NDArray[_Number]], kind: type[_Number]) -> npt.NDArr
 
 def _rows(count: int) -> str:
     return f"{count:,} row has" if count == 1 else f"{count:,} rows have"
+
+
+def _occurring(count: int, noun: str, which: str = "") -> str:
+    return f"1 {noun}{which} occurs" if count == 1 else f"{count:,} {noun}s{which} occur"

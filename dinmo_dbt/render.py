@@ -13,7 +13,8 @@ from dinmo_dbt import __version__
 from dinmo_dbt.activation import Activation, Mode
 from dinmo_dbt.destination import Fate
 from dinmo_dbt.errors import Problem
-from dinmo_dbt.plan import Counts, Plan
+from dinmo_dbt.plan import LEFT_OUT, Counts, Plan
+from dinmo_dbt.salesforce.errors import explained
 from dinmo_dbt.sync import Outcome, SyncRun
 
 if TYPE_CHECKING:
@@ -200,7 +201,8 @@ def outcome_json(outcome: Outcome) -> dict[str, int]:
 
 
 def groups_json(left_out: pa.Table) -> list[dict[str, Any]]:
-    return _grouped(left_out)
+    """How many rows were not delivered for each reason, with its class and what a person can do; never a value."""
+    return _grouped(left_out if "class" in left_out.column_names else explained(left_out), "class", "hint")
 
 
 def _grouped(left_out: pa.Table, *more: str) -> list[dict[str, Any]]:
@@ -357,6 +359,7 @@ def run_json(run: SyncRun) -> dict[str, Any]:
         "counts": counts_json(run.plan_counts),
         "outcome": outcome_json(run.outcome),
         "recovered": outcome_json(run.recovered),
+        "left_out": groups_json(pa.concat_tables([LEFT_OUT.empty_table(), *run.not_delivered])),
         "jobs": run.jobs,
         "problem": problem_json(run.problem) if run.problem else None,
     }

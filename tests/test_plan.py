@@ -182,7 +182,7 @@ def planned_without_ids(world, act, model):
         def record_ids(self, positions):
             return pa.nulls(len(positions), pa.utf8())
 
-    state.snapshot = Nameless()
+    state._snapshot = Nameless()  # as if it had been read
     return planning.draw(act, model, world.org, state, ScanSpool(world.folder))
 
 
@@ -459,7 +459,7 @@ def test_keys_and_matches_that_repeat_or_are_blank_refuse_the_plan(world):
     plan = world.plan(activation("insert"), rows(f"1 e1 {unsendable} y", f"1 e2 {unsendable} y"))
     assert plan.refusal.code == "DB410", "also where no row at all can be sent"
     plan = world.plan(activation(), rows("1 e1 x y", "2 E1 x y"))
-    assert "occur more than once, as Salesforce compares Ext__c" in plan.refusal.message
+    assert "occurs more than once, as Salesforce compares Ext__c" in plan.refusal.message
     plan = world.plan(activation(), Model.of([{"id": "1", "ext": None, "a": "x", "b": "y"}]))
     assert plan.refusal.message == "1 row has no match value (ext is null or blank)"
 

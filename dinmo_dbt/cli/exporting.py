@@ -16,7 +16,7 @@ if TYPE_CHECKING:
     import pyarrow as pa
 
 SUFFIXES = (".csv", ".parquet")
-COLUMNS = ("activation", "run", "key", "fate", "code", "message", "fields", "record_id")
+COLUMNS = ("activation", "run", "key", "fate", "class", "code", "message", "fields", "record_id")
 _FORMULA = r"^([=+\-@\t\r])"
 
 
@@ -29,13 +29,13 @@ def check_path(path: Path) -> None:
 
 
 def undelivered(run: dict[str, Any], table: pa.Table, *, whole: bool) -> pa.Table:
-    """A run's `LEFT_OUT` rows as `COLUMNS`; messages without the values that were sent unless `whole`."""
+    """A run's `explained` rows as `COLUMNS`; messages without the values that were sent unless `whole`."""
     import pyarrow as pa
 
     named = [pa.repeat(run[name], len(table)) for name in ("activation", "run_id")]
     message = table["message" if whole else "shown"]
-    rows = [*named, table["key"], table["fate"], table["code"], message, table["fields"], table["record_id"]]
-    return pa.table(rows, schema=_schema())
+    told = [table[name] for name in ("key", "fate", "class", "code")]
+    return pa.table([*named, *told, message, table["fields"], table["record_id"]], schema=_schema())
 
 
 def write(path: Path, tables: Sequence[pa.Table]) -> None:

@@ -155,7 +155,8 @@ def rejected(
 ) -> None:
     """List rows that were not delivered, and what to do.
 
-    By key: fate, code, field and Salesforce's message, in which the values that were sent are masked.
+    By reason: fate, class, code, field and what to do; then the keys, with Salesforce's message, in which the values
+    that were sent are masked.
 
     \b
     Examples:
@@ -165,6 +166,7 @@ def rejected(
       dinmo-dbt rejected --export rejected.csv    all of them, safe to open in a spreadsheet
     """
     from dinmo_dbt import render
+    from dinmo_dbt.salesforce.errors import explained
 
     console = Console(as_json)
     if export is not None:
@@ -177,11 +179,17 @@ def rejected(
             found = (session.state.runs([activation.name], 1) for activation in session.chosen)
             runs = [run for latest in found for run in latest]
         for run in runs:
-            table = session.state.not_delivered(run)
+            table = explained(session.state.not_delivered(run))
             exported.append(exporting.undelivered(run, table, whole=show_values))
             rows = [_told(row, whole=show_values) for row in table.slice(0, limit).to_pylist()]
             entries.append(
-                {"activation": run["activation"], "run_id": run["run_id"], "total": len(table), "rows": rows}
+                {
+                    "activation": run["activation"],
+                    "run_id": run["run_id"],
+                    "total": len(table),
+                    "groups": render.groups_json(table),
+                    "rows": rows,
+                }
             )
             if export is None:
                 console.answer(_rejected_lines(run, table, rows))
@@ -196,23 +204,23 @@ def rejected(
 
 def _told(row: dict[str, Any], *, whole: bool) -> dict[str, Any]:
     """A row as it is printed: its message without the values that were sent, unless they are asked for."""
-    from dinmo_dbt.salesforce.errors import hint
-
     shown = row.pop("shown")
-    message = row["message"] if whole else shown
-    advice = hint(row["code"] or "", row["fields"] or "") if row["fate"] in ("rejected", "held") else ""
-    return {**row, "message": message, "hint": advice}
+    return {**row, "message": row["message"] if whole else shown}
 
 
 def _rejected_lines(run: dict[str, Any], table: pa.Table, rows: list[dict[str, Any]]) -> list[str]:
     if not len(table):
         return []
     lines = [f"{run['activation']}, run {run['run_id']}: {len(table):,} not delivered"]
+    groups: dict[tuple[str, str], list[dict[str, Any]]] = {}
     for row in rows:
         where = f" [{row['fields']}]" if row["fields"] else ""
-        lines.append(_one_line(f"  {row['key']}  {row['fate']}  {row['code']}{where}  {row['message'] or ''}"))
-        if row["hint"]:
-            lines.append(f"      -> {row['hint']}")
+        classed = f" ({row['class']})" if row["class"] else ""
+        groups.setdefault((f"{row['fate']}{classed}  {row['code']}{where}", row["hint"]), []).append(row)
+    for (reason, hint), alike in groups.items():
+        lines.append(_one_line(f"  {reason}"))
+        lines += [_one_line(f"      -> {hint}")] if hint else []
+        lines += [_one_line(f"    {row['key']}  {row['message'] or ''}".rstrip()) for row in alike]
     if len(table) > len(rows):
         lines.append(f"  and {len(table) - len(rows):,} more: --limit {len(table)}")
     return lines

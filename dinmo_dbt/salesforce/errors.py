@@ -115,6 +115,14 @@ _CODES: dict[str, tuple[ErrorClass, str]] = {
     "OP_WITH_INVALID_USER_TYPE_EXCEPTION": (_DATA, "the owner is not a user who may own such records"),
 }
 
+# Why rows wait that Salesforce did not refuse: they have no class.
+_OURS = {
+    "OUTCOME_UNKNOWN": "dinmo-dbt state adopt looks for the record and takes it over; "
+    "dinmo-dbt retry --unknown inserts the row again, whatever became of it",
+    **dict.fromkeys(("MATCH_CHANGED", "RECORD_ID_UNKNOWN", "RECORD_SHARED", "REMOVAL_DOUBTFUL"), ""),
+    **dict.fromkeys(("CONFLICT", "DELETED", "RECORD_UNKNOWN"), ""),
+}
+
 _REMEDIES = {
     _TRANSIENT: Remedy.AGAIN,
     _LIMIT: Remedy.STOP,
@@ -166,15 +174,28 @@ def hint(code: str, fields: str = "") -> str:
     return classify(code, "", fields).hint
 
 
-def classes(left_out: pa.Table) -> pa.Array:
-    """The class of each row that Salesforce refused or that waits (columns fate, code, message); null for the others,
-    which never were Salesforce's to refuse."""
+def explained(left_out: pa.Table) -> pa.Table:
+    """The same rows (columns fate, code, message, fields) with their `class` and `hint`.
+
+    Rows that Salesforce refused, or that wait, have a class; null for the others, which never were Salesforce's to
+    refuse. A hint is '' where there is none, and holds no row value.
+    """
     import pyarrow as pa
     import pyarrow.compute as pc
 
     told = pc.is_in(left_out["fate"], value_set=pa.array([Fate.REJECTED.value, Fate.HELD.value]))
-    texts = pc.binary_join_element_wise(pc.fill_null(left_out["code"], ""), pc.fill_null(left_out["message"], ""), "\0")
-    distinct = pc.unique(pc.if_else(told, texts, pa.scalar(None, pa.utf8()))).drop_null()
-    named = pa.array([classify(*text.split("\0", 1)).error_class.value for text in distinct.to_pylist()], pa.utf8())
-    found = pa.chunked_array([named]).take(pc.index_in(texts, value_set=distinct)).combine_chunks()
-    return pc.if_else(told.combine_chunks(), found, pa.scalar(None, pa.utf8()))
+    parts = [pc.fill_null(left_out[name], "") for name in ("code", "message", "fields")]
+    texts = pc.if_else(told, pc.binary_join_element_wise(*parts, "\0"), pa.scalar(None, pa.utf8()))
+    distinct = pc.unique(texts).drop_null()
+    verdicts = [_told(*text.split("\0", 2)) for text in distinct.to_pylist()]
+    index = pc.index_in(texts, value_set=distinct)
+    classes = pa.array([error_class for error_class, _ in verdicts], pa.utf8()).take(index)
+    hints = pc.fill_null(pa.array([advice for _, advice in verdicts], pa.utf8()).take(index), "")
+    return left_out.append_column("class", classes).append_column("hint", hints)
+
+
+def _told(code: str, message: str, fields: str) -> tuple[str | None, str]:
+    if code in _OURS:
+        return None, _OURS[code]
+    verdict = classify(code, message, fields)
+    return verdict.error_class.value, verdict.hint

@@ -42,7 +42,8 @@ def test_undelivered_rows_are_exported_whole_private_and_without_values(suffix: 
     by_code = {row["key"]: row for row in rows}
     assert len(by_code) == 2
     row = by_code["'=cmd|calc" if suffix == ".csv" else "=cmd|calc"]
-    assert (row["activation"], row["fate"], row["code"]) == ("people_to_crm", "rejected", "INVALID_EMAIL_ADDRESS")
+    told = [row[name] for name in ("activation", "fate", "class", "code")]
+    assert told == ["people_to_crm", "rejected", "data", "INVALID_EMAIL_ADDRESS"]
     assert row["run"] == ran.json["activations"][0]["run_id"]
     assert "canary" not in row["message"] and "‹value›" in row["message"]
     assert stat.S_IMODE(file.stat().st_mode) == 0o600

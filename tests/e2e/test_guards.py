@@ -71,7 +71,7 @@ def test_an_empty_model_is_refused_once_rows_are_known(lab: Lab, org: Org) -> No
 @pytest.mark.parametrize(
     ("statement", "said"),
     [
-        ("insert into people (person_id, name) values ('P1', 'twin')", "1 keys occur more than once"),
+        ("insert into people (person_id, name) values ('P1', 'twin')", "1 key occurs more than once"),
         ("insert into people (person_id, name) values (null, 'nobody')", "1 row has no key"),
         ("insert into people (person_id, name) values ('  ', 'nobody')", "1 row has no key"),
     ],

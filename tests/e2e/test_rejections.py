@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from typing import Any
 
 from .lab import PEOPLE, Lab, Org
@@ -37,8 +38,32 @@ def test_rows_that_can_not_be_delivered_are_listed_with_reasons(lab: Lab, org: O
     assert rows["P5"]["code"] == "INVALID_EMAIL_ADDRESS"
     assert "Email__c" in rows["P5"]["hint"]
     text = lab.run("rejected").out
-    assert "P5  rejected  INVALID_EMAIL_ADDRESS [Email__c]" in text
-    assert "-> Email__c is not an e-mail address" in text
+    assert "  rejected (data)  INVALID_EMAIL_ADDRESS [Email__c]\n      -> Email__c is not an e-mail address\n" in text
+    assert "  invalid  V-PICKLIST [Plan__c]\n    P1  the value is not" in text
+
+
+def test_reasons_are_told_once_with_their_class_wherever_they_are_told(lab: Lab, org: Org) -> None:
+    lab.only("people", ALL)
+    lab.sql("update people set email = 'canary at nowhere' where person_id in ('P5', 'P6', 'P7')")
+    ran = lab.run("sync", "--json")
+    assert ran.code == 3, ran.all
+    group = {
+        "fate": "rejected",
+        "code": "INVALID_EMAIL_ADDRESS",
+        "fields": "Email__c",
+        "class": "data",
+        "hint": "Email__c is not an e-mail address",
+        "rows": 3,
+    }
+    assert ran.result("people_to_crm")["left_out"] == [group]
+    written = json.loads((lab.root / "target" / "dinmo_run_results.json").read_text())
+    assert written["results"][0]["left_out"] == [group]
+    assert lab.run("history", written["results"][0]["run_id"], "--json").json["run"]["left_out"] == [group]
+    listed = lab.run("rejected", "--json", "--limit", "1").json["activations"][0]
+    assert listed["groups"] == [group]
+    assert (listed["rows"][0]["class"], listed["rows"][0]["hint"]) == ("data", group["hint"])
+    text = lab.run("rejected").out
+    assert text.count(group["hint"]) == 1 and text.count("‹value›") == 3
 
 
 def test_values_that_salesforce_quotes_are_masked_unless_asked_for(lab: Lab, org: Org) -> None:

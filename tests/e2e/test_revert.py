@@ -91,7 +91,7 @@ def test_edits_by_others_and_by_later_runs_are_left_alone_and_named(lab: Lab, or
     assert [now[key]["Name"] for key in ("P3", "P4", "P5")] == ["By hand", "Person 4", "Later"]
     assert now["P4"]["Nick__c"] == "mine"
     listed = lab.run("rejected", done.json["run_id"]).out
-    assert "P3  held  CONFLICT [Name]" in listed
+    assert "  held  CONFLICT [Name]\n    P3  " in listed
 
 
 def test_what_an_insert_made_is_deleted_past_its_guard_only(lab: Lab, org: Org) -> None:

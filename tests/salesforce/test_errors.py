@@ -4,7 +4,7 @@ import pyarrow as pa
 import pytest
 
 from dinmo_dbt.destination import ErrorClass, Remedy
-from dinmo_dbt.salesforce.errors import classes, classify, hint
+from dinmo_dbt.salesforce.errors import classify, explained, hint
 
 TRIGGER, FLOW = "CANNOT_INSERT_UPDATE_ACTIVATE_ENTITY", "CANNOT_EXECUTE_FLOW_TRIGGER"
 
@@ -59,10 +59,23 @@ def test_hints_name_the_fields_or_say_the_field():
 def test_rows_that_were_refused_or_wait_have_a_class_and_others_none():
     rows = pa.table(
         {
-            "fate": ["rejected", "held", "no_match", "unknown", "rejected"],
-            "code": ["STRING_TOO_LONG", "UNABLE_TO_LOCK_ROW", "NO_RECORD", "NO_RESULT", None],
-            "message": ["too long", None, "none", "?", None],
+            "fate": ["rejected", "held", "no_match", "unknown", "rejected", "held"],
+            "code": ["STRING_TOO_LONG", "UNABLE_TO_LOCK_ROW", "NO_RECORD", "NO_RESULT", None, "OUTCOME_UNKNOWN"],
+            "message": ["too long", None, "none", "?", None, "it was inserted, perhaps"],
+            "fields": ["Name", None, None, None, None, None],
         }
     )
-    assert classes(rows).to_pylist() == ["data", "transient", None, None, "data"]
-    assert classes(rows.slice(0, 0)).to_pylist() == []
+    told = explained(rows)
+    assert told["class"].to_pylist() == ["data", "transient", None, None, "data", None]
+    hints = told["hint"].to_pylist()
+    assert "the value of Name" in hints[0] and "tried again" in hints[1] and "state adopt" in hints[5]
+    assert hints[2:5] == ["", "", ""]
+    assert len(explained(rows.slice(0, 0))) == 0
+
+
+def test_the_words_of_a_trigger_tell_the_class_of_its_code():
+    words = ["Trigger: UNABLE_TO_LOCK_ROW", "Trigger: Too many SOQL queries: 101", "Trigger: no"]
+    columns = {"fate": ["rejected"] * 3, "code": ["CANNOT_INSERT_UPDATE_ACTIVATE_ENTITY"] * 3, "message": words}
+    told = explained(pa.table({**columns, "fields": pa.nulls(3, pa.utf8())}))
+    assert told["class"].to_pylist() == ["transient", "automation", "automation"]
+    assert len(set(told["hint"].to_pylist())) == 3
