@@ -246,6 +246,7 @@ class Session:
             writes=self.project.state_warehouse_schema is not None,
         )
         self.stack.callback(warehouse.close)
+        self._stop.breaks.append(warehouse.interrupt)
         return warehouse
 
     @property

@@ -13,6 +13,7 @@ import select
 import signal
 import threading
 import time
+from collections.abc import Callable
 from types import FrameType
 from typing import Any
 
@@ -33,6 +34,7 @@ class Stop:
 
     def __init__(self, *, end_s: float = END_S) -> None:
         self.number = 0
+        self.breaks: list[Callable[[], None]] = []  # what a driver needs to be told besides, from another thread
         self._end_s = end_s
         self._over = False
         self._lock = threading.Lock()  # held while the main thread is kicked, or gives its handlers back
@@ -102,6 +104,8 @@ class Stop:
             time.sleep(0.1)
             with self._lock:
                 if waited >= BREAK_OFF_S and not self._answered and not self._over:
+                    for each in self.breaks:
+                        each()
                     signal.pthread_kill(threading.main_thread().ident or 0, signal.SIGALRM)
         _end(self.number)
 

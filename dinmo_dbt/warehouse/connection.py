@@ -60,6 +60,10 @@ class Engine(Protocol):
         """Tables of our own in that schema; None if this kind of database can't keep any yet."""
         ...
 
+    def interrupt(self) -> None:
+        """From another thread: a read whose driver does not let the main thread hear signals fails now."""
+        ...
+
     def close(self) -> None:
         """Give the connections back; repeatable. Open reads end."""
         ...
@@ -113,6 +117,10 @@ class Warehouse:
         if tables is None:
             raise unsupported(self.connected.adapter_type)
         return tables
+
+    def interrupt(self) -> None:
+        """Let open reads fail; for another thread than the one that reads. It writes nothing, and raises nothing."""
+        self._engine.interrupt()
 
     def close(self) -> None:
         self._engine.close()

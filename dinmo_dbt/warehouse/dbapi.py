@@ -70,6 +70,9 @@ class DbApi:
     def tables(self, schema: str) -> None:
         """None: nothing is written by a driver whose transactions we can't try."""
 
+    def interrupt(self) -> None:
+        """Nothing: the DB-API has no word for it."""
+
     def close(self) -> None:
         with _driver_errors(""):
             self._adapter.cleanup_connections()

@@ -45,6 +45,7 @@ class DuckDB:
         self._project_dir = project_dir
         self._environment = self._open(credentials)
         self._handles: list[Any] = []
+        self._running: dict[int, Any] = {}  # the cursor that a handle's read runs on
         self._readers: list[pa.RecordBatchReader] = []
 
     def schema(self, relation_name: str) -> pa.Schema:
@@ -99,6 +100,11 @@ class DuckDB:
             raise QueryRefused(Cause.OTHER, "it is open read-only")
         return DuckDBTables(schema, self.path, self._handle, sole=not _is_shared(self.path))
 
+    def interrupt(self) -> None:
+        for cursor in tuple(self._running.values()):
+            with suppress(duckdb.Error):  # it was closed meanwhile
+                cursor.interrupt()
+
     def close(self) -> None:
         for reader in self._readers:  # an unread result holds the file as the connection does
             reader.close()
@@ -106,6 +112,7 @@ class DuckDB:
         for handle in self._handles:
             handle.close()
         self._handles.clear()
+        self._running.clear()
         self._environment.close()
 
     def _handle(self) -> Any:
@@ -124,10 +131,11 @@ class DuckDB:
     def _done(self, handle: Any) -> None:
         if handle in self._handles:
             self._handles.remove(handle)
+            self._running.pop(id(handle), None)
             handle.close()
 
     def _run(self, handle: Any, sql: str) -> pa.RecordBatchReader:
-        cursor = handle.cursor()
+        cursor = self._running[id(handle)] = handle.cursor()
         try:
             # `execute` would copy all rows before the first batch; `sql` streams (measured on DuckDB 2.0).
             relation = cursor.sql(sql)

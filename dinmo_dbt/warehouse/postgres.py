@@ -99,6 +99,9 @@ class Postgres:
         at = f"{self._credentials.host}:{self._credentials.port}/{self._credentials.database}"
         return f"{self._value('select version()')}, {at}"
 
+    def interrupt(self) -> None:
+        """Nothing: the thread that reads waits at a pipe, where it hears signals."""
+
     def close(self) -> None:
         for read in list(self._reads):
             self._end(read)

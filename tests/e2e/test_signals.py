@@ -141,6 +141,7 @@ def test_a_signal_while_the_model_is_read_ends_the_sync_before_anything_is_sent(
     sync.says("START")
     time.sleep(0.5)
     assert sync.to_stop(number) < SOON_S
+    assert statuses(lab) == ["interrupted"]
     assert not [path for method, path, _ in lab.requests if method != "GET"]
     lab.sql("drop view people", "alter table people_now rename to people")
     assert lab.run("sync").code == 0
