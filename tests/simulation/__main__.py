@@ -16,6 +16,8 @@ from collections import Counter
 from concurrent.futures import ProcessPoolExecutor
 from pathlib import Path
 
+import pyarrow as pa
+
 from .auditor import Broken
 from .history import EVENTS, History
 from .org import SimulatedOrg
@@ -27,6 +29,7 @@ _PART = 20
 def played(seeds: range) -> tuple[list[tuple[int, str]], Counter[str]]:
     """Seeds that broke something, with what; and what they met, how often."""
     broken, met = [], Counter[str]()
+    pa.set_cpu_count(1)  # each core has histories of its own, and none has rows enough for two
     with tempfile.TemporaryDirectory(dir=_MEMORY if _MEMORY.is_dir() else None) as folder:
         org = SimulatedOrg(Path(folder))
         for seed in seeds:

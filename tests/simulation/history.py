@@ -13,7 +13,7 @@ import sqlite3
 from collections import Counter
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import closing, contextmanager, suppress
+from contextlib import closing, contextmanager, nullcontext, suppress
 from dataclasses import dataclass, field
 from decimal import Decimal
 from pathlib import Path
@@ -88,6 +88,7 @@ class _State(LocalState):
             process = current()
             assert process is not None
             process.epoch = state.epoch
+            state.kept = nullcontext  # its thread waits for minutes of real time, which never pass here
             try:
                 yield state
             finally:
@@ -451,7 +452,7 @@ class History:
         if destination.org_id != self.org.org_id:
             raise Broken("I8: the run goes to another org")
         session = SimpleNamespace(
-            destination=lambda _: destination, state=self._state(), clock=self.org.clock, warehouse=model,
+            destination=lambda _: destination, state=self._state(), clock=self.org.clock, source=model,
             scratch=self.org.folder, declared=SimpleNamespace(activations=(act,)),
             console=SimpleNamespace(quiet=True, say=self._tell),
         )  # fmt: skip
