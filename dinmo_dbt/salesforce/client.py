@@ -20,13 +20,14 @@ import random
 import re
 import ssl
 import threading
-from collections.abc import Callable, Mapping
+import time
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from decimal import Decimal
 from email.utils import parsedate_to_datetime
 from enum import Enum
 from http.cookiejar import DefaultCookiePolicy
-from typing import TYPE_CHECKING, Any, BinaryIO, NoReturn
+from typing import TYPE_CHECKING, Any, BinaryIO, NoReturn, cast
 from urllib.parse import quote, urlencode, urlsplit
 
 import requests
@@ -44,7 +45,9 @@ if TYPE_CHECKING:
 API_VERSION = "62.0"  # results, and the ids in failed rows, need 53 or later; newer versions change nothing we use
 
 CONNECT_TIMEOUT_S = 10
-READ_TIMEOUT_S = 120
+READ_TIMEOUT_S = 120  # of silence; bytes that come one by one never meet it, so one attempt as a whole is bounded too
+JSON_SECONDS_MAX = 300
+FILE_SECONDS_MAX = 3_600  # 100 MB at 28 kB/s
 ATTEMPTS_MAX = 8
 BACKOFF_BASE_S = 0.5
 BACKOFF_MAX_S = 30.0
@@ -119,6 +122,37 @@ class _NotSent(Exception):
         super().__init__(reason)
         self.after_s = after_s
         self.final = final
+
+
+class _Deadline:
+    """The end of one attempt. `check` raises _Doubtful once it has passed."""
+
+    def __init__(self, seconds: float) -> None:
+        self._seconds = seconds
+        self._end = time.monotonic() + seconds
+
+    def check(self) -> None:
+        if time.monotonic() > self._end:
+            raise _Doubtful(f"not done within {self._seconds:g} seconds")
+
+
+class _TimedBody:
+    """A file to send, from its beginning, as requests takes one: it is read piece by piece until the deadline."""
+
+    def __init__(self, file: BinaryIO, deadline: _Deadline) -> None:
+        self._file, self._deadline = file, deadline
+        self._size = file.seek(0, io.SEEK_END)
+        file.seek(0)
+
+    def __len__(self) -> int:
+        return self._size
+
+    def read(self, size: int = -1) -> bytes:
+        self._deadline.check()
+        return self._file.read(size)
+
+    def __iter__(self) -> Iterator[bytes]:
+        return iter(lambda: self.read(_CHUNK_BYTES), b"")
 
 
 class _SessionExpired(Exception):
@@ -224,11 +258,12 @@ class Client:
         """One call of the login: repeated on faults, any other answer is the caller's to judge."""
         reason = ""
         for attempt in range(ATTEMPTS_MAX):
+            deadline = _Deadline(JSON_SECONDS_MAX)
             try:
                 with self._exchange(
                     method, url, headers={"Accept": "application/json", **headers}, body=body
                 ) as response:
-                    text = _read_all(response, JSON_BYTES_MAX)
+                    text = _read_all(response, JSON_BYTES_MAX, deadline)
                 if response.status_code < 500 and response.status_code not in (420, 429):
                     return response.status_code, _json_or_none(text)
                 reason = f"HTTP {response.status_code}"
@@ -257,17 +292,18 @@ class Client:
         kind = {"Accept": request.accept}
         if request.body is not None:
             kind["Content-Type"] = request.content_type
-        body = request.body
-        if body is not None and not isinstance(body, bytes):
-            body.seek(0)
+        given = request.body
+        with_file = request.file is not None or not isinstance(given, bytes | None)
+        deadline = _Deadline(FILE_SECONDS_MAX if with_file else JSON_SECONDS_MAX)
+        body = given if given is None or isinstance(given, bytes) else _TimedBody(given, deadline)
         response = self._exchange(request.method, url, headers={**kind, **headers}, body=body)
         with response:
             if not 200 <= response.status_code < 300:
-                _refuse(request, response)
-            return _whole_reply(request, response)
+                _refuse(request, response, deadline)
+            return _whole_reply(request, response, deadline)
 
     def _exchange(
-        self, method: str, url: str, *, headers: Mapping[str, str], body: bytes | BinaryIO | None
+        self, method: str, url: str, *, headers: Mapping[str, str], body: bytes | _TimedBody | None
     ) -> requests.Response:
         with self._lock:
             self.calls += 1
@@ -276,7 +312,7 @@ class Client:
                 method,
                 url,
                 headers=dict(headers),
-                data=body,
+                data=cast("bytes | BinaryIO | None", body),
                 timeout=(CONNECT_TIMEOUT_S, READ_TIMEOUT_S),
                 allow_redirects=False,
                 stream=True,
@@ -408,17 +444,19 @@ def _is_untrusted(fault: BaseException) -> bool:
     return False
 
 
-def _read_all(response: requests.Response, bytes_max: int) -> bytes:
+def _read_all(response: requests.Response, bytes_max: int, deadline: _Deadline) -> bytes:
     sink = io.BytesIO()
-    _copy(response, sink, bytes_max)
+    _copy(response, sink, bytes_max, deadline)
     return sink.getvalue()
 
 
-def _copy(response: requests.Response, file: BinaryIO, bytes_max: int) -> int:
-    """The body, decompressed, into `file`; _Doubtful if it breaks off or passes the bound."""
+def _copy(response: requests.Response, file: BinaryIO, bytes_max: int, deadline: _Deadline) -> int:
+    """The body, decompressed, into `file`; _Doubtful if it breaks off, passes the bound or takes too long."""
     size = 0
     try:
-        for chunk in response.iter_content(_CHUNK_BYTES):
+        # As it comes: `iter_content` waits until a chunk is full, however long that takes.
+        while chunk := response.raw.read1(_CHUNK_BYTES, decode_content=True):
+            deadline.check()
             size += len(chunk)
             if size > bytes_max:
                 raise _Doubtful(f"a reply of more than {bytes_max} bytes")
@@ -435,13 +473,13 @@ def _json_or_none(body: bytes) -> Any:
         return None
 
 
-def _whole_reply(request: Request, response: requests.Response) -> Reply:
+def _whole_reply(request: Request, response: requests.Response, deadline: _Deadline) -> Reply:
     if request.file is not None:
         request.file.seek(0)
         request.file.truncate()
-        size = _copy(response, request.file, FILE_BYTES_MAX)
+        size = _copy(response, request.file, FILE_BYTES_MAX, deadline)
         return Reply(response.status_code, response.headers, None, size)
-    body = _read_all(response, JSON_BYTES_MAX)
+    body = _read_all(response, JSON_BYTES_MAX, deadline)
     if not body.strip():
         content = None
     else:
@@ -454,13 +492,13 @@ def _whole_reply(request: Request, response: requests.Response) -> Reply:
     return Reply(response.status_code, response.headers, content, len(body))
 
 
-def _refuse(request: Request, response: requests.Response) -> NoReturn:
+def _refuse(request: Request, response: requests.Response, deadline: _Deadline) -> NoReturn:
     """Raise what a status outside 2xx means."""
     status = response.status_code
     if 300 <= status < 400:
         raise NotApplied("DB605", f"{_name(request)}: HTTP {status}, a redirect; none is followed")
     try:
-        content = _json_or_none(_read_all(response, JSON_BYTES_MAX))
+        content = _json_or_none(_read_all(response, JSON_BYTES_MAX, deadline))
     except _Doubtful:
         content = None
     code, message = _salesforce_error(content)

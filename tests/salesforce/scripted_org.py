@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import ssl
 import threading
+from collections.abc import Iterator
 from dataclasses import dataclass, field
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 
@@ -15,12 +16,14 @@ DATA = "/services/data/v62.0/"
 
 @dataclass
 class Answer:
-    """One scripted reply. `cut`: the connection closes after that many bytes of the body (0: before any reply)."""
+    """One scripted reply. `cut`: the connection closes after that many bytes of the body (0: before any reply);
+    `pause_s`: so long after each of its bytes."""
 
     status: int = 200
     body: object = None
     headers: dict[str, str] = field(default_factory=dict)
     cut: int | None = None
+    pause_s: float = 0.0
 
 
 LOST = Answer(cut=0)
@@ -40,7 +43,9 @@ class Server:
     def __init__(self, tls: ssl.SSLContext | None = None) -> None:
         self.seen: list[Seen] = []
         self.refuses_token = ""
+        self.sip_s = 0.0  # so long before each 64 kB of a request
         self._script: dict[tuple[str, str], list[Answer]] = {}
+        self.closing = threading.Event()
         owner = self
 
         class Handler(BaseHTTPRequestHandler):
@@ -48,7 +53,7 @@ class Server:
             disable_nagle_algorithm = True  # a reply goes out in two writes, and the second would wait 40 ms
 
             def answer(self) -> None:
-                body = self.rfile.read(int(self.headers.get("Content-Length") or 0))
+                body = b"".join(self.sips(int(self.headers.get("Content-Length") or 0)))
                 path = self.path.partition("?")[0]
                 owner.seen.append(Seen(self.command, self.path, dict(self.headers), body))
                 answers = owner._script.get((self.command, path)) or [Answer(404, [{"errorCode": "NOT_FOUND"}])]
@@ -61,13 +66,22 @@ class Server:
                 if given.cut == 0:
                     self.close_connection = True
                     return
-                self.send_response(given.status)
+                (self.send_response_only if "Date" in given.headers else self.send_response)(given.status)
                 self.send_header("Content-Length", str(len(content)))
                 for name, value in given.headers.items():
                     self.send_header(name, value)
                 self.end_headers()
-                self.wfile.write(content[: given.cut])
+                for byte in content if given.pause_s else ():
+                    if owner.closing.wait(given.pause_s):
+                        break
+                    self.wfile.write(bytes([byte]))
+                self.wfile.write(b"" if given.pause_s else content[: given.cut])
                 self.close_connection = given.cut is not None
+
+            def sips(self, length: int) -> Iterator[bytes]:
+                for start in range(0, length, 1 << 16):
+                    owner.closing.wait(owner.sip_s)
+                    yield self.rfile.read(min(1 << 16, length - start))
 
             do_GET = do_POST = do_PUT = do_PATCH = do_DELETE = answer
 
@@ -76,10 +90,10 @@ class Server:
 
         self._http = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
         self._http.daemon_threads = True
+        self._http.handle_error = lambda *_: None  # type: ignore[method-assign]  # clients hang up, on purpose
         scheme, host = "http", "127.0.0.1"
         if tls is not None:
             self._http.socket = tls.wrap_socket(self._http.socket, server_side=True)
-            self._http.handle_error = lambda *_: None  # type: ignore[method-assign]
             scheme, host = "https", "localhost"
         self.url = f"{scheme}://{host}:{self._http.server_address[1]}"
         self._thread = threading.Thread(target=self._http.serve_forever, kwargs={"poll_interval": 0.01}, daemon=True)
@@ -94,6 +108,7 @@ class Server:
         return [seen for seen in self.seen if seen.method == method and seen.path.partition("?")[0] == path]
 
     def close(self) -> None:
+        self.closing.set()
         self._http.shutdown()
         self._http.server_close()
         self._thread.join()

@@ -17,7 +17,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from dinmo_dbt.destination import Api, Batch, Field, Operation, PayloadColumn, Remedy
-from dinmo_dbt.errors import AuthError, DestinationError, LimitReached, NotApplied, OutcomeUnknown
+from dinmo_dbt.errors import AuthError, DestinationError, LimitReached, NotApplied, OutcomeUnknown, ReadOnly
 from dinmo_dbt.project import Credentials, Org, Secret, url_problem
 from dinmo_dbt.salesforce import client as door
 from dinmo_dbt.salesforce import connect, hosts
@@ -83,6 +83,82 @@ def test_a_reply_cut_short_is_not_a_reply(server, destination):
     whole = {"id": JOB, "state": "JobComplete", "numberRecordsProcessed": 7}
     server.on("GET", f"jobs/ingest/{JOB}", Answer(200, whole, cut=20), Answer(200, whole))
     assert destination.job(JOB).processed == 7
+
+
+JOB_OPEN = {"id": JOB, "state": "Open"}
+TRICKLE = Answer(200, JOB_OPEN, pause_s=0.02)  # 0.7 s in all
+
+
+def test_a_reply_that_trickles_ends_at_the_deadline_of_its_attempt(server, destination, monkeypatch):
+    monkeypatch.setattr(door, "JSON_SECONDS_MAX", 0.1)
+    server.on("GET", f"jobs/ingest/{JOB}", TRICKLE, Answer(200, JOB_OPEN))
+    assert destination.job(JOB).is_open
+    assert len(server.asked("GET", f"jobs/ingest/{JOB}")) == 2
+
+
+def test_a_trickling_reply_to_an_insert_leaves_its_outcome_unknown(server, destination, monkeypatch):
+    monkeypatch.setattr(door, "JSON_SECONDS_MAX", 0.1)
+    server.on("POST", COLLECTIONS, Answer(200, items().body, pause_s=0.02))
+    with pytest.raises(OutcomeUnknown, match=r"not done within 0.1 seconds"):
+        destination.send(batch_of(Operation.INSERT))
+    assert len(server.asked("POST", COLLECTIONS)) == 1
+
+
+def test_a_refusal_is_definite_by_its_status_even_if_its_words_trickle(server, destination, monkeypatch):
+    monkeypatch.setattr(door, "JSON_SECONDS_MAX", 0.1)
+    server.on("POST", COLLECTIONS, Answer(400, [{"errorCode": "INVALID_FIELD", "message": "x" * 99}], pause_s=0.02))
+    with pytest.raises(SalesforceRefusal, match="HTTP 400"):
+        destination.send(batch_of(Operation.INSERT))
+
+
+def test_an_upload_that_is_taken_sip_by_sip_ends_at_its_deadline(server, destination, monkeypatch):
+    monkeypatch.setattr(door, "FILE_SECONDS_MAX", 0.2)
+    server.on("PUT", f"jobs/ingest/{JOB}/batches", Answer(201))
+    server.sip_s = 0.05
+    with pytest.raises(NotApplied, match=r"not done within 0.2 seconds"):
+        destination.upload(JOB, batch_of(Operation.INSERT, ["x" * 100_000] * 300))
+    assert server.asked("PUT", f"jobs/ingest/{JOB}/batches") == []
+
+
+def test_a_slow_but_steady_file_is_read_whole(server, destination, monkeypatch):
+    monkeypatch.setattr(door, "JSON_SECONDS_MAX", 0.1)
+    server.on("GET", "sobjects/Thing__c/describe", Answer(200, DESCRIBE))
+    listed = Answer(200, b"sf__Id,sf__Created,Ext__c,Name\n", pause_s=0.01)
+    for kind in ("successfulResults", "failedResults", "unprocessedrecords"):
+        server.on("GET", f"jobs/ingest/{JOB}/{kind}", listed)
+    server.on("GET", f"jobs/ingest/{JOB}", Answer(200, {"id": JOB, "state": "Aborted", "numberRecordsProcessed": 0}))
+    destination.results(JOB, batch_of(Operation.INSERT))
+    assert server.asked("GET", f"jobs/ingest/{JOB}/successfulResults")
+
+
+def test_retry_after_as_a_date_counts_from_the_replys_own_clock(server, destination, naps):
+    dates = {"Retry-After": "Fri, 31 Dec 1999 23:59:59 GMT", "Date": "Fri, 31 Dec 1999 23:59:50 GMT"}
+    far = {"Retry-After": "Fri, 31 Dec 9999 23:59:59 GMT", "Date": "Fri, 31 Dec 1999 23:59:50 GMT"}
+    past = {"Retry-After": "Fri, 31 Dec 1999 23:59:50 GMT", "Date": "Fri, 31 Dec 1999 23:59:59 GMT"}
+    busy = [Answer(503, None, headers) for headers in (dates, far, past)]
+    server.on("GET", f"jobs/ingest/{JOB}", *busy, Answer(200, JOB_OPEN))
+    destination.job(JOB)
+    assert 9 <= naps[0] <= 9.5
+    assert door.RETRY_AFTER_MAX_S <= naps[1] <= door.RETRY_AFTER_MAX_S + 1
+    assert naps[2] <= 2
+
+
+@pytest.mark.parametrize("header", ["soon", "-5", "1e9", "9" * 400, "Fri, 99 Foo 0000", "1.5"])
+def test_a_retry_after_that_says_nothing_still_says_that_the_answer_is_definite(server, destination, naps, header):
+    server.on("POST", COLLECTIONS, Answer(503, None, {"Retry-After": header}), items())
+    destination.send(batch_of(Operation.INSERT))
+    assert len(server.asked("POST", COLLECTIONS)) == 2, "an insert is sent again only where it surely did nothing"
+    assert naps[0] <= door.BACKOFF_BASE_S
+
+
+@pytest.mark.parametrize("status", [500, 503])
+def test_a_read_only_org_is_told_at_once_and_nothing_of_the_call_was_done(server, destination, status):
+    code = "INSERT_UPDATE_DELETE_NOT_ALLOWED_DURING_MAINTENANCE"
+    server.on("POST", COLLECTIONS, Answer(status, [{"errorCode": code, "message": "read-only"}], {"Retry-After": "9"}))
+    with pytest.raises(ReadOnly, match="DB612") as caught:
+        destination.send(batch_of(Operation.INSERT))
+    assert "maintenance" in caught.value.problems[0].hint
+    assert len(server.asked("POST", COLLECTIONS)) == 1
 
 
 def test_retry_after_is_honoured_within_a_cap(server, destination, naps):
