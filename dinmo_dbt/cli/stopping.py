@@ -36,7 +36,8 @@ class Stop:
         self.number = 0
         self.breaks: list[Callable[[], None]] = []  # what a driver needs to be told besides, from another thread
         self._end_s = end_s
-        self._over = False
+        self._over = threading.Event()
+        self._threads: list[threading.Thread] = []
         self._lock = threading.Lock()  # held while the main thread is kicked, or gives its handlers back
         self._asked = threading.Event()
         self._answered = False
@@ -52,18 +53,20 @@ class Stop:
         self._before = {number: signal.signal(number, self._hear) for number in heard}
         self._before[signal.SIGALRM] = signal.signal(signal.SIGALRM, self._break_off)
         signal.set_wakeup_fd(self._pipe[1], warn_on_full_buffer=False)
-        threading.Thread(target=self._watch, args=(self._pipe[0],), daemon=True).start()
+        self._start(self._watch, self._pipe[0])
         return self
 
     def __exit__(self, *_: object) -> None:
         if self._pipe is None:
             return
         with self._lock:
-            self._over = True
+            self._over.set()
         signal.set_wakeup_fd(-1)
         for number, handler in self._before.items():
             signal.signal(number, handler)
         os.close(self._pipe[1])  # ends the watch, which closes the other end
+        for thread in self._threads:  # one that lives when the process ends makes DuckDB's driver complain
+            thread.join()
 
     def sleep(self, seconds: float) -> None:
         """Raises Interrupted, at once, when asked to stop; of 0 seconds it only asks."""
@@ -85,6 +88,11 @@ class Stop:
             self._answered = True
             raise Interrupted(self.number)
 
+    def _start(self, work: Callable[..., None], *arguments: int) -> None:
+        thread = threading.Thread(target=work, args=arguments, daemon=True)
+        self._threads.append(thread)
+        thread.start()
+
     def _watch(self, heard: int) -> None:
         with contextlib.closing(os.fdopen(heard, "rb", buffering=0)) as pipe:
             while told := pipe.read(1):
@@ -95,15 +103,16 @@ class Stop:
                 self.number = told[0]
                 self._asked.set()
                 _tell(_ASKED)
-                threading.Thread(target=self._see_to_it, daemon=True).start()
+                self._start(self._see_to_it)
 
     def _see_to_it(self) -> None:
         """Break off what does not return, and end the process if even that does not help."""
         began = time.monotonic()
         while (waited := time.monotonic() - began) < self._end_s:
-            time.sleep(0.1)
+            if self._over.wait(0.1):
+                return
             with self._lock:
-                if waited >= BREAK_OFF_S and not self._answered and not self._over:
+                if waited >= BREAK_OFF_S and not self._answered and not self._over.is_set():
                     for each in self.breaks:
                         each()
                     signal.pthread_kill(threading.main_thread().ident or 0, signal.SIGALRM)
