@@ -67,7 +67,7 @@ class Asked:
         assert self.child.returncode == CODES[signal.Signals(number)], self.out + self.err
         assert "Traceback" not in self.err
         assert "DB900" not in self.err
-        assert "leaked" not in self.err, "what holds a driver at the process's end makes it complain"
+        assert "nanobind" not in self.err, "what holds a driver at the process's end makes it complain"
         return took
 
 
