@@ -28,6 +28,8 @@ Positions = npt.NDArray[np.int64]
 
 _Number = TypeVar("_Number", bound=np.generic)
 
+# "Bulk API and Bulk API 2.0 Limits and Allocations": one longer record fails the whole batch that holds it.
+ROW_CHARACTERS_MAX = 400_000
 _ROW_BYTES = 24  # a record id, its comma, the line's end
 OUTCOME_UNKNOWN = "OUTCOME_UNKNOWN"
 _KEY_SEED = 0x6B6579  # "key"
@@ -121,9 +123,10 @@ class ChangeSet:
     spooled leaves out the rows of kind DROPPED.
 
     `kind`, `position` (in the snapshot, -1 for none), `older` (which older mapping a remapped row agrees with, -1 for
-    none), `kh`, `has_bulk_null` (a text equal to #N/A) and `width` (CSV bytes, never too few) run
-    parallel to the spool. `aside` has columns key, kh, why (`Aside`), reason (`values.Reason`), column (its header),
-    code and mh (`match_hash`). `unchanged` includes the re-baselined rows.
+    none), `kh`, `no_bulk` (the `values.Reason` why the row can't travel by Bulk API 2.0, 0 for none: a text equal to
+    #N/A, or too many characters) and `width` (CSV bytes, never too few) run parallel to the spool. `aside` has columns
+    key, kh, why (`Aside`), reason (`values.Reason`), column (its header), code and mh (`match_hash`).
+    `unchanged` includes the re-baselined rows.
     `known_aside` are the rows of `aside` that the snapshot has, hashed perhaps under an older mapping.
     """
 
@@ -133,7 +136,7 @@ class ChangeSet:
     position: Positions
     older: npt.NDArray[np.int8]
     kh: Hashes
-    has_bulk_null: npt.NDArray[np.bool_]
+    no_bulk: values.Reasons
     width: npt.NDArray[np.uint32]
     aside: pa.Table
     baseline: Baseline
@@ -303,7 +306,10 @@ class _Scan:
         self.olders: list[npt.NDArray[np.int8]] = []
         self.khs: list[Hashes] = []
         self.cks: list[Hashes] = []
-        self.bulk_nulls: list[npt.NDArray[np.bool_]] = []
+        self.no_bulks: list[values.Reasons] = []
+        self.constant_characters = sum(
+            len(values.text(c.value, c.field)[0].as_py() or values.BULK_NULL) for c in mapping.constants
+        )
         self.widths: list[npt.NDArray[np.uint32]] = []
         self.asides: list[pa.Table] = []
         self.match_hashes: list[Hashes] = []  # 128 bits a row: enough to call two equal hashes one value
@@ -535,9 +541,25 @@ class _Scan:
                 equal = pc.equal(pc.utf8_trim_whitespace(array), values.BULK_NULL)
                 if pc.any(equal).as_py():
                     literal |= pc.fill_null(equal, False).to_numpy(zero_copy_only=False)
-        self.bulk_nulls.append(literal)
+        no_bulk = np.where(literal, np.uint8(values.Reason.BULK_NULL_TEXT), np.uint8(0))
+        long = np.flatnonzero(width.astype(np.int64) + self.constant_characters > ROW_CHARACTERS_MAX)
+        no_bulk[long[self.characters(columns, long) > ROW_CHARACTERS_MAX]] = values.Reason.ROW_SIZE
+        self.no_bulks.append(no_bulk)
         self.widths.append(width)
         self.spool.write(pa.RecordBatch.from_arrays(list(columns.values()), names=list(columns)))
+
+    def characters(self, columns: dict[str, pa.Array], rows: Positions) -> npt.NDArray[np.int64]:
+        """How many characters those rows have as they are sent, with a record id and the match value."""
+        total = np.full(len(rows), 18 + self.constant_characters, np.int64)
+        if not rows.size:
+            return total
+        sent = {column.header: (columns[column.header], column) for column in self.mapping.columns}
+        if match := self.mapping.match:
+            sent.setdefault(match.header, (columns["match"], match))
+        for array, column in sent.values():
+            text = values.text(array.take(pa.array(rows)), column.field)
+            total += pc.fill_null(pc.utf8_length(text), 0 if column.keep_nulls else len(values.BULK_NULL)).to_numpy()
+        return total
 
     # The whole segment
 
@@ -571,7 +593,7 @@ class _Scan:
             position=position,
             older=older,
             kh=kh,
-            has_bulk_null=_joined(self.bulk_nulls, np.bool_),
+            no_bulk=_joined(self.no_bulks, np.uint8),
             width=_joined(self.widths, np.uint32),
             aside=aside,
             baseline=Baseline(_joined(self.baseline_positions, np.int64), _joined(self.baseline_ck, np.uint64)),

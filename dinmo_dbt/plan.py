@@ -549,10 +549,10 @@ class _Work:
         for column in self.mapping.columns:
             if column.lookup is not None and rows.size:
                 rows = self.resolve_parent(column, column.lookup, rows)
-        literal = self.found.has_bulk_null[rows]
-        reason = values.Reason.BULK_NULL_TEXT
-        self.leave_out(rows[literal], Fate.INVALID, reason.code, reason.message)
-        self.operation[rows[~literal]] = _OPERATIONS.index(Operation.INSERT)
+        why = self.found.no_bulk[rows]
+        for reason in (values.Reason.BULK_NULL_TEXT, values.Reason.ROW_SIZE):
+            self.leave_out(rows[why == reason], Fate.INVALID, reason.code, reason.message)
+        self.operation[rows[why == 0]] = _OPERATIONS.index(Operation.INSERT)
 
     def resolve_parent(self, column: Column, lookup: Field, rows: Positions) -> Positions:
         """Parent ids for an insert, so that results echo a plain lookup; rows without one parent are left out."""
@@ -860,8 +860,9 @@ class _Work:
             return np.zeros(len(rows), np.bool_)
         if operation is Operation.DELETE:
             return np.ones(len(rows), np.bool_)
-        # #N/A as a text means null in a CSV file; in JSON it is itself.
-        return ~self.found.has_bulk_null[rows]
+        # #N/A as a text means null in a CSV file; in JSON it is itself, and a row may be longer.
+        fits: npt.NDArray[np.bool_] = self.found.no_bulk[rows] == 0
+        return fits
 
     def payload(
         self, operation: Operation, only: tuple[frozenset[str], frozenset[str]] | None

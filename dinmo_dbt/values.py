@@ -48,6 +48,7 @@ class Reason(IntEnum):
     DATE_RANGE = 9
     BULK_NULL_TEXT = 10
     NUMBER_SCALE = 11
+    ROW_SIZE = 12
 
     @property
     def code(self) -> str:
@@ -71,6 +72,7 @@ _REASON_TEXT = {
     Reason.DATE_RANGE: "the date lies outside 1700-01-01 to 4000-12-31",
     Reason.BULK_NULL_TEXT: "the text #N/A means null in Bulk API 2.0, and this row can only travel by it",
     Reason.NUMBER_SCALE: "the number has more than 18 decimal places",
+    Reason.ROW_SIZE: "the row has more than the 400,000 characters of Bulk API 2.0, and can only travel by it",
 }
 
 

@@ -13,6 +13,7 @@ from dinmo_dbt.changes import Aside, Flag, Kind, Pending
 from dinmo_dbt.destination import Field
 from dinmo_dbt.mapping import Column, Constant, Mapping, from_header
 from dinmo_dbt.rowhash import hash_columns
+from dinmo_dbt.values import Reason
 
 
 @dataclass
@@ -278,4 +279,4 @@ def test_a_row_that_is_sent_again_waits_like_others_and_comes_back_from_having_l
 
 def test_text_equal_to_bulks_null_is_marked():
     found, _ = scan([batch([("k", "#N/A", "y"), ("l", "x", None)])], MemorySnapshot({}))
-    assert found.has_bulk_null.tolist() == [True, False]
+    assert found.no_bulk.tolist() == [Reason.BULK_NULL_TEXT, 0]

@@ -20,6 +20,7 @@ from memory_org import (
     fates,
 )
 
+from dinmo_dbt import changes, values
 from dinmo_dbt import plan as planning
 from dinmo_dbt.activation import Ceiling, Guards
 from dinmo_dbt.destination import Api, Operation
@@ -106,6 +107,20 @@ def test_the_text_of_bulks_null_goes_by_collections_or_not_at_all(world):
     insert = world.plan(activation("insert", name="others"), rows("3 e3 #N/A y"), Ceilings(first_sync=True))
     assert insert.left_out["code"].to_pylist() == ["V-BULK-NULL-TEXT"]
     assert (insert.counts.invalid, insert.counts.planned) == (1, 0)
+
+
+def test_a_row_too_long_for_bulk_goes_by_collections_or_not_at_all(world, monkeypatch):
+    long, short = "é" * 30, "é" * 15
+    monkeypatch.setattr(changes, "ROW_CHARACTERS_MAX", 40)
+    model = rows(f"1 e1 {long} y", f"2 e2 {short} y")
+    plan = world.plan(activation(api="bulk"), model)
+    assert [(b.api, len(b.rows)) for b in plan.batches] == [(Api.BULK, 1), (Api.COLLECTIONS, 1)]
+    assert plan.changes.no_bulk.tolist() == [values.Reason.ROW_SIZE, 0], "characters count, not bytes"
+    world.sync(activation(api="bulk"), model)
+    assert sorted(world.org.held("A__c")) == [(short,), (long,)]
+    insert = world.plan(activation("insert", name="others"), model, Ceilings(first_sync=True))
+    assert insert.left_out["code"].to_pylist() == ["V-ROW-SIZE"]
+    assert (insert.counts.invalid, insert.counts.planned) == (1, 1)
 
 
 def test_the_half_that_an_upsert_creates_is_an_insert_with_an_inserts_care(world):
