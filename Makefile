@@ -22,7 +22,8 @@ demo: $(VENV)/.run  ## A dbt project reaches a local Salesforce org, then only i
 	@$(BIN)/dinmo-dbt demo
 
 test: lint  ## Everything CI runs: lint, types, import contracts, generated docs, tests, 1,000 simulated histories.
-	$(BIN)/python -m pytest
+	$(BIN)/python -m pytest -n 2 --dist loadfile --ignore tests/conformance
+	$(BIN)/python -m pytest tests/conformance  # one org sees the calls of all these clients
 	cd tests && ../$(BIN)/python -m simulation --seeds $(SEEDS)
 
 deep: $(VENV)/.dev  ## The emulator's laws and mutated inputs on 20 times as many examples, at random; an hour.

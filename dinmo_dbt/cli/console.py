@@ -116,6 +116,8 @@ def guarded(command: Callable[[], Any]) -> int:
     except SystemExit as stop:
         if stop.code == INTERRUPTED:  # Typer's own way of ending at a Ctrl-C
             return _interrupted()
+        if stop.code == TERMINATED:
+            return _terminated()
         return stop.code if isinstance(stop.code, int) else 0 if stop.code is None else 2
     except DinmoError as error:
         Console().problems(error.problems)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import os
-import select
+import selectors
 import subprocess
 import sys
 from pathlib import Path
@@ -76,7 +76,9 @@ def stop(child: subprocess.Popen[bytes]) -> None:
 def _announced(child: subprocess.Popen[bytes]) -> dict[str, Any]:
     assert child.stdout is not None
     assert child.stderr is not None
-    ready, _, _ = select.select([child.stdout], [], [], START_MAX_S)
+    with selectors.DefaultSelector() as selector:  # select() takes no file descriptor above 1,023
+        selector.register(child.stdout, selectors.EVENT_READ)
+        ready = selector.select(START_MAX_S)
     line = child.stdout.readline() if ready else b""
     if not line:
         child.kill()

@@ -29,7 +29,7 @@ def both(
         run = server.run
     else:
         project.profiles({"dev": {"type": "duckdb", "path": str(project.folder / "warehouse.duckdb")}})
-    monkeypatch.setattr(connection, "_engine", lambda adapter_type: DbApi)
+    monkeypatch.setattr(connection, "_engine", lambda adapter_type, writes: DbApi)
     return run, project.connect
 
 
