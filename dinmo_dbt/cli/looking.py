@@ -24,7 +24,8 @@ def status(
 ) -> None:
     """Show each activation's last run and known rows.
 
-    Rows that wait (rejected before, or held) and rows in flight are named where there are any.
+    Rows that wait (rejected before, or held), rows in flight, and inserts whose outcome can't be learned are named where
+    there are any.
 
     \b
     Examples:
@@ -50,6 +51,7 @@ def status(
                             "org_id": state.org_id,
                             "rows": state.rows,
                             "left": state.left,
+                            "unknown": state.unknown,
                             "waiting": state.pending,
                             "in_flight": state.in_flight,
                         }
@@ -70,6 +72,12 @@ def _status_lines(entry: dict[str, Any]) -> list[str]:
         parts = [f"{org['rows']:,} rows known"]
         parts += [f"{org[name]:,} {name.replace('_', ' ')}" for name in ("left", "waiting", "in_flight") if org[name]]
         lines.append(f"  org {org['org_id']}: {', '.join(parts)}")
+        if org["unknown"]:
+            name = entry["activation"]
+            lines += [
+                f"    {org['unknown']:,} may have been inserted, and are not sent again: look in Salesforce, then",
+                f"    dinmo-dbt state adopt {name} for those that are there, dinmo-dbt retry --unknown for the others",
+            ]
     return lines
 
 

@@ -41,7 +41,12 @@ def show(
             parts = [f"{state.rows:,} rows", f"serial {state.serial}", _size(state.bytes)]
             parts += [
                 f"{n:,} {w}"
-                for n, w in ((state.left, "left"), (state.pending, "waiting"), (state.in_flight, "in flight"))
+                for n, w in (
+                    (state.left, "left"),
+                    (state.unknown, "of unknown outcome"),
+                    (state.pending, "waiting"),
+                    (state.in_flight, "in flight"),
+                )
                 if n
             ]
             lines.append(f"  org {state.org_id}  {state.name} -> {state.object}: {', '.join(parts)}")

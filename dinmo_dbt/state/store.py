@@ -74,7 +74,8 @@ class Connection(Protocol):
 
 @dataclass(frozen=True, slots=True)
 class Known:
-    """One activation's state in one org, as `state show` prints it. `problem`: why its rows can't be read."""
+    """One activation's state in one org, as `state show` prints it. `unknown` are inserts that may have been made;
+    `problem`: why its rows can't be read."""
 
     org_id: str
     name: str
@@ -83,6 +84,7 @@ class Known:
     serial: int
     rows: int
     left: int
+    unknown: int
     pending: int
     in_flight: int
     bytes: int
@@ -251,12 +253,13 @@ class Store(ABC):
         own = (row["org_id"], row["name"])
         files = [stored_of(value) for value in json.loads(row["files"])]
         names, place = [file.name for file in files], snapshot_place(*own)
-        rows = left = 0
+        rows = left = unknown = 0
         problem = None
         try:
             flags = FileSnapshot(self.files.fetch(place, names), names).flags
             left = int(np.count_nonzero(flags & Flag.LEFT))
             rows = len(flags) - left
+            unknown = int(np.count_nonzero(flags & Flag.UNKNOWN))
         except StateError as error:
             problem = error.problems[0].message
         waiting = connection.execute("SELECT count(*) AS n FROM pending WHERE org_id = ? AND name = ?", own).fetchone()
@@ -268,6 +271,7 @@ class Store(ABC):
             row["serial"],
             rows,
             left,
+            unknown,
             waiting["n"],
             _in_flight(connection, own),
             sum(file.bytes for file in files),

@@ -44,6 +44,9 @@ def doubtful(lab: Lab, org: Org) -> None:
 def test_inserts_of_unknown_outcome_are_sent_again_only_by_the_users_decision(lab: Lab, org: Org) -> None:
     doubtful(lab, org)
     assert org.count("Event__c") == 20
+    assert "20 may have been inserted" in lab.run("status", "-s", "events").out
+    assert lab.run("status", "-s", "events", "--json").json["activations"][0]["orgs"][0]["unknown"] == 20
+    assert "20 of unknown outcome" in lab.run("state", "show").out
     ran = lab.run("retry")
     assert ran.code == 0
     assert ran.out.startswith("nothing waits\n20 rows may have been inserted"), ran.all
