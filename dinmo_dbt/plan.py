@@ -585,7 +585,7 @@ class _Work:
             self.operation[rows] = _OPERATIONS.index(Operation.UPDATE)
             return
         lent = self.lent(rows)
-        self.match_records(np.concatenate([rows[lent], self.by_record_id(rows[~lent])]), none_found=None)
+        self.match_records(np.sort(np.concatenate([rows[lent], self.by_record_id(rows[~lent])])), none_found=None)
 
     def by_record_id(self, rows: Positions) -> Positions:
         """Update the rows whose record is known; the others."""
@@ -603,12 +603,12 @@ class _Work:
             return
         if declared.create and not (match.field.external_id or match.field.id_lookup):
             lent = self.lent(rows)
-            rows = np.concatenate([rows[lent], self.by_record_id(rows[~lent])])
+            rows = np.sort(np.concatenate([rows[lent], self.by_record_id(rows[~lent])]))
             self.match_records(rows, none_found=Operation.INSERT)
             return
         # Only added fields travel for a remapped row: an upsert could make a record of nothing else.
         remapped = self.found.kind[rows] == Kind.REMAPPED
-        rows = np.concatenate([rows[~remapped], self.by_record_id(rows[remapped])])
+        rows = np.sort(np.concatenate([rows[~remapped], self.by_record_id(rows[remapped])]))
         if self.mapping.key == (match.source,):
             self.operation[rows] = _OPERATIONS.index(Operation.UPSERT)
         else:

@@ -338,9 +338,9 @@ def deliver(
 def recover(destination: Destination, journal: Journal, clock: Clock, *, run: SyncRun, progress: Progress) -> None:
     """Settle what a dead run left, before anything is read. A job that was never to be closed is aborted and let go.
 
-    A collections batch that may or may not have arrived is let go too: its rows are still in the change set, and an
-    upsert, update or delete that is repeated does no harm. Not so the removal of a row that left the segment: if the
-    row is back by now and unchanged, nothing but this doubt says that its record may have to be made again.
+    A collections batch that may or may not have arrived is let go too: its rows are sent again, which does no harm for
+    an upsert, update or delete, even those that are back at what was acknowledged before. Not so the removal of a row
+    that left the segment: what became of that is asked for.
     """
     delivery = _Delivery(destination, journal, clock, run, progress)
     for journalled in journal.open_batches():
@@ -352,8 +352,10 @@ def recover(destination: Destination, journal: Journal, clock: Clock, *, run: Sy
                 delivery.settle(batch, _all(batch, Fate.UNKNOWN, *_DOUBTFUL))
                 run.recovering += journalled.rows
                 run.recovered = delivery.outcome
-            else:
-                journal.abandon(journalled.id)
+                continue
+            if journalled.state is BatchState.SENDING:
+                delivery.doubt(batch)
+            journal.abandon(journalled.id)
             continue
         job = destination.job(journalled.job_id)
         if job is not None and job.is_open:
@@ -540,6 +542,7 @@ class _Delivery:
         if results is None:
             fate = Fate.UNKNOWN if batch.operation is Operation.INSERT or batch.leavers else Fate.HELD
             results = _all(batch, fate, "JOB_GONE", f"Salesforce no longer has the results of job {job_id}")
+            self.doubt(batch)
         # A job that ended on locks left rows that may pass; one that was aborted was aborted by somebody.
         error = job.error if job is not None and job.state == "Failed" else ""
         passing = self.destination.verdict("", error).remedy is Remedy.AGAIN
@@ -569,6 +572,7 @@ class _Delivery:
                     continue
                 except (DestinationError, Interrupted) as failure:
                     self.stop(failure)
+                    self.doubt(call)
             if batch.leavers:
                 parts.append(_all(call, Fate.UNKNOWN, *_DOUBTFUL))
             else:
@@ -592,6 +596,16 @@ class _Delivery:
                     raise
                 self.clock.sleep(RETRY_PAUSE_S * 2**attempt)
         raise AssertionError("unreachable: the last attempt returns or raises")
+
+    def doubt(self, batch: Batch) -> None:
+        """Nothing says whether these rows were written, so what was acknowledged of them before says nothing now: a row
+        that goes back to it would look unchanged."""
+        if batch.operation is Operation.INSERT or batch.leavers or batch.reverts:
+            return  # inserts and leavers have fates of their own, and a revert marks its keys before it is sent
+        known = pc.or_(pc.is_valid(batch.rows["record_id"]), pc.not_equal(batch.rows["flags"], 0))
+        rows = batch.rows.filter(known)
+        flags = rows["flags"].to_numpy() & ~np.uint8(Flag.LEFT) | np.uint8(Flag.STALE)
+        self.journal.amend(_snapshot_rows(rows, rows["record_id"], flags.astype(np.uint8), "put"))
 
     # Rows that may pass when they are sent again
 

@@ -779,3 +779,35 @@ def test_a_plan_names_the_rows_in_flight_and_leaves_them_out(tmp_path):
     assert plan.counts.add_up
     run = world.sync(act, Model.of([*BEFORE, AFTER[-1]]))
     assert (run.recovered.succeeded, run.outcome.succeeded) == (4, 1)
+
+
+@pytest.mark.parametrize("dies", [True, False], ids=["killed", "no reply"])
+@pytest.mark.parametrize("api", ["collections", "bulk"])
+@pytest.mark.parametrize("mode", ["upsert", "update"])
+def test_a_row_that_is_back_at_what_was_acknowledged_is_sent_where_a_write_is_in_doubt(tmp_path, mode, api, dies):
+    """Salesforce may hold what nobody acknowledged, and the model says again what was acknowledged before."""
+    world = World(tmp_path / "state")
+    for row in BEFORE_ROWS:
+        world.org.add(Ext__c=row["ext"])
+    act = activation(mode, api=api)
+    world.sync(act, Model.of(BEFORE_ROWS))
+    honest = world.org
+    if dies:
+        with pytest.raises(Killed):
+            world.sync(act, Model.of(AFTER_ROWS), trip=Trip("send" if api == "collections" else "close", True))
+        honest.jobs.clear()  # and Salesforce has forgotten the job
+    else:
+        call = "send" if api == "collections" else "results"
+        world.org = Unreliable(honest, {call: [(OutcomeUnknown, True)] * 3})
+        world.sync(act, Model.of(AFTER_ROWS))
+        world.org = honest
+    for record, row in zip(honest.records["Thing__c"].values(), AFTER_ROWS, strict=True):
+        record["A__c"] = row["a"]  # it was carried out
+    for _ in range(2):
+        run = world.sync(act, Model.of(BEFORE_ROWS))
+    assert world.org.held("Ext__c", "A__c") == [(row["ext"], row["a"]) for row in BEFORE_ROWS]
+    assert run.plan_counts.planned == 0
+
+
+BEFORE_ROWS = [{"id": str(n), "ext": f"e{n}", "a": "before", "b": "y"} for n in range(3)]
+AFTER_ROWS = [{**row, "a": "after"} for row in BEFORE_ROWS]
