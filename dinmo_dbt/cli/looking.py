@@ -24,8 +24,8 @@ def status(
 ) -> None:
     """Show each activation's last run and known rows.
 
-    Rows that wait (rejected before, or held), rows in flight, and inserts whose outcome can't be learned are named where
-    there are any.
+    Rows that wait (rejected before, or held), rows in flight, and inserts whose outcome can't be learned are named
+    where there are any.
 
     \b
     Examples:
