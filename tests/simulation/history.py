@@ -322,6 +322,8 @@ class History:
         if how == "an older copy comes back" and older.exists():
             shutil.rmtree(self.folder)
             shutil.copytree(older, self.folder)
+            if not self._state().known():  # of before the first sync: the state is lost, and all is sent once more
+                self.audit.delivered.clear()
         elif how == "it is cut":
             os.truncate(bent, place)
         elif how == "it is gone" and bent.suffix != ".db":  # a state that is not there is a new one
