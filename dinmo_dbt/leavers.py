@@ -24,15 +24,13 @@ class Leavers:
 
     `noted` only get `Flag.LEFT`; the rest stay as they are until Salesforce acknowledges what is done to their records:
     `removing` are to be sent now (a table as batches want it: key, kh, ck, flags, Id), `held` wait, by code, and
-    `in_flight` rows are in a batch whose outcome has not been read yet. Of those held, `lent` get `Flag.STALE`: another
-    row has their record and may write to it, so what was acknowledged says nothing when they are back.
+    `in_flight` rows are in a batch whose outcome has not been read yet.
     """
 
     noted: Positions = field(default_factory=lambda: _NONE)
     removing: pa.Table = field(default_factory=lambda: _rows_of(None, _NONE))
     held: tuple[tuple[str, pa.Array], ...] = ()
     in_flight: int = 0
-    lent: Positions = field(default_factory=lambda: _NONE)
 
     @property
     def held_rows(self) -> int:
@@ -75,10 +73,8 @@ def sort_out(
     first = pc.index_in(ids, value_set=pc.unique(ids)).to_numpy(zero_copy_only=False)
     repeated = np.ones(len(left), np.bool_)
     repeated[np.unique(first, return_index=True)[1]] = False
-    taken = repeated | shared(ids)
-    lent = left[taken & (snapshot.flags[left] & Flag.STALE == 0)]
-    left = hold(left, taken, RECORD_SHARED)
-    return Leavers(noted, _rows_of(snapshot, left), tuple(held), in_flight, lent)
+    left = hold(left, repeated | shared(ids), RECORD_SHARED)
+    return Leavers(noted, _rows_of(snapshot, left), tuple(held), in_flight)
 
 
 def _waiting(left: Positions, snapshot: Snapshot, pending: Pending) -> list[tuple[str, Positions]]:

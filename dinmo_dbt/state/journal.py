@@ -360,12 +360,9 @@ class ActivationState:
         return self._delta_rows(positions, ck, flags.astype(np.uint8), "put")
 
     def _leaving(self, plan: Plan) -> pa.Table:
-        def marked(positions: Any, flag: Flag, op: str) -> pa.Table:
-            flags = self.snapshot.flags[positions] | np.uint8(flag)
-            return self._delta_rows(positions, self.snapshot.ck[positions], flags.astype(np.uint8), op)
-
-        noted, lent = plan.leavers.noted, plan.leavers.lent
-        return pa.concat_tables([marked(noted, Flag.LEFT, "leave"), marked(lent, Flag.STALE, "put")])
+        noted = plan.leavers.noted
+        flags = self.snapshot.flags[noted] | np.uint8(Flag.LEFT)
+        return self._delta_rows(noted, self.snapshot.ck[noted], flags.astype(np.uint8), "leave")
 
     def _delta_rows(self, positions: Any, ck: Any, flags: Any, op: str) -> pa.Table:
         columns = [
