@@ -20,7 +20,7 @@ from dinmo_dbt.changes import Flag, Positions, Spool
 from dinmo_dbt.destination import Destination
 from dinmo_dbt.errors import StateError, UsageError
 from dinmo_dbt.mapping import Mapping, from_header
-from dinmo_dbt.plan import Source, StateView
+from dinmo_dbt.plan import Source, StateView, repeated
 from dinmo_dbt.verify import ByRecord, Fact, Flags, Scan
 
 _CLAIM_ROWS = 1 << 20
@@ -215,11 +215,8 @@ def _ambiguous(seen: Scan, pairs: _Pairs, size: int) -> Positions:
     for start in range(0, len(snapshot.kh), _CLAIM_ROWS):
         held = snapshot.record_ids(np.arange(start, min(start + _CLAIM_ROWS, len(snapshot.kh)))).drop_null()
         claimed |= pc.is_in(pairs.ids, value_set=held).to_numpy(zero_copy_only=False)
-    counts = pairs.ids.value_counts()
-    several = counts.field("values").filter(pc.greater(counts.field("counts"), 1))
-    shared = pc.is_in(pairs.ids, value_set=several).to_numpy(zero_copy_only=False)
     reason[pairs.rows[claimed]] = _REASONS.index(CLAIMED)
-    reason[pairs.rows[shared]] = _REASONS.index(SHARED)
+    reason[pairs.rows[repeated(pairs.ids)]] = _REASONS.index(SHARED)
     reason[np.bincount(pairs.rows, minlength=size) > 1] = _REASONS.index(SEVERAL)
     return reason
 

@@ -200,20 +200,31 @@ def between(
 
 
 def snapshot_rows(
-    snapshot: Snapshot, positions: Positions, op: str, flags: npt.NDArray[np.uint8] | None = None
+    snapshot: Snapshot,
+    positions: Positions,
+    op: str,
+    flags: npt.NDArray[np.uint8] | None = None,
+    ck: Hashes | None = None,
 ) -> pa.Table:
-    """Rows of the snapshot as a move of it: kh, ck, key, record_id, flags (theirs, unless given) and op."""
+    """Rows of the snapshot as a move of it: kh, ck and flags (theirs, unless given), key, record_id and op."""
     flags = snapshot.flags[positions] if flags is None else flags
+    ck = snapshot.ck[positions] if ck is None else ck
     return pa.table(
         {
             "kh": pa.array(snapshot.kh[positions], pa.uint64()),
-            "ck": pa.array(snapshot.ck[positions], pa.uint64()),
+            "ck": pa.array(ck, pa.uint64()),
             "key": snapshot.keys(positions),
             "record_id": snapshot.record_ids(positions),
             "flags": pa.array(flags, pa.uint8()),
             "op": pa.repeat(op, len(positions)),
         }
     )
+
+
+def stale_rows(snapshot: Snapshot, positions: Positions) -> pa.Table:
+    """The same for rows whose check hash is to say nothing: they are sent again once they are in the segment."""
+    flags = snapshot.flags[positions] | np.uint8(Flag.STALE)
+    return snapshot_rows(snapshot, positions, "put", flags.astype(np.uint8))
 
 
 class _Index:

@@ -75,6 +75,10 @@ class Refused(DinmoError):
 
     exit_code = 4
 
+    @classmethod
+    def of(cls, problem: Problem) -> Refused:
+        return cls(problem.code, problem.message, where=problem.where, hint=problem.hint)
+
 
 class StateError(DinmoError):
     """The state is locked, belongs to something else, is damaged, or has a newer format. It is left untouched."""

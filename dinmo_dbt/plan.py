@@ -374,7 +374,7 @@ def _model_refusal(activation: Activation, state: StateView, found: ChangeSet) -
     if found.refusals:
         hint = "mend the model (dbt's unique and not_null tests find such rows), or choose another key or match"
         return Problem("DB410", "; ".join(found.refusals), activation.relation_name, hint)
-    known = _present(state)
+    known = _present(state.snapshot)
     # A list of records to delete may well be empty: nothing is done then.
     if found.read == 0 and known and activation.mode is not Mode.DELETE:
         message = f"the segment is empty, but {known:,} rows were synced before"
@@ -422,20 +422,21 @@ def _guards(
     return None
 
 
-def _present(state: StateView) -> int:
+def _present(snapshot: Snapshot) -> int:
     """How many keys the last syncs left in the segment."""
-    return int(np.count_nonzero(np.asarray(state.snapshot.flags) & changes.Flag.LEFT == 0))
+    return int(np.count_nonzero(np.asarray(snapshot.flags) & changes.Flag.LEFT == 0))
 
 
-def _deletes_max(activation: Activation, state: StateView, ceilings: Ceilings) -> int:
-    return max(activation.guards.max_delete.limit(_present(state)), ceilings.allow_deletes)
+def deletes_max(activation: Activation, snapshot: Snapshot, allowed: int) -> int:
+    """How many records may be deleted: what `guards.max_delete` says, or what is `allowed` for this once."""
+    return max(activation.guards.max_delete.limit(_present(snapshot)), allowed)
 
 
 def _delete_guard(activation: Activation, state: StateView, counts: Counts, ceilings: Ceilings) -> Problem | None:
     """`max_delete` holds for any number of known rows and under every flag; another ceiling is all that passes it."""
     deleting = activation.mode is Mode.DELETE
     rows = counts.planned if deleting else counts.removing
-    if rows <= _deletes_max(activation, state, ceilings):
+    if rows <= deletes_max(activation, state.snapshot, ceilings.allow_deletes):
         return None
     if deleting:
         what = f"{rows:,} records would be deleted"
@@ -584,8 +585,12 @@ class _Work:
         if self.mapping.match.header == "Id":
             self.operation[rows] = _OPERATIONS.index(Operation.UPDATE)
             return
+        self.match_records(self.by_own_record(rows), none_found=None)
+
+    def by_own_record(self, rows: Positions) -> Positions:
+        """Update the rows whose record is known and no other row's; the others, in their order."""
         lent = self.lent(rows)
-        self.match_records(np.sort(np.concatenate([rows[lent], self.by_record_id(rows[~lent])])), none_found=None)
+        return np.sort(np.concatenate([rows[lent], self.by_record_id(rows[~lent])]))
 
     def by_record_id(self, rows: Positions) -> Positions:
         """Update the rows whose record is known; the others."""
@@ -602,13 +607,11 @@ class _Work:
             self.operation[rows] = _OPERATIONS.index(Operation.UPDATE)
             return
         if declared.create and not (match.field.external_id or match.field.id_lookup):
-            lent = self.lent(rows)
-            rows = np.sort(np.concatenate([rows[lent], self.by_record_id(rows[~lent])]))
-            self.match_records(rows, none_found=Operation.INSERT)
+            self.match_records(self.by_own_record(rows), none_found=Operation.INSERT)
             return
         # Only added fields travel for a remapped row: an upsert could make a record of nothing else.
         remapped = self.found.kind[rows] == Kind.REMAPPED
-        rows = np.sort(np.concatenate([rows[~remapped], self.by_record_id(rows[remapped])]))
+        rows = np.concatenate([rows[~remapped], self.by_record_id(rows[remapped])])
         if self.mapping.key == (match.source,):
             self.operation[rows] = _OPERATIONS.index(Operation.UPSERT)
         else:
@@ -642,7 +645,7 @@ class _Work:
             self.insert(rows[missing])
         matched = ~missing & ~several
         rows, ids = rows[matched], ids.filter(pa.array(matched))
-        twice = _repeated(ids) if found is Operation.DELETE else self.claimed(ids)
+        twice = repeated(ids) if found is Operation.DELETE else self.claimed(ids)
         message = "another row of the model has the same record"
         self.leave_out(rows[twice], Fate.AMBIGUOUS, "RECORD_CLAIMED_TWICE", message)
         self.operation[rows[~twice]] = _OPERATIONS.index(found)
@@ -655,7 +658,7 @@ class _Work:
         or unchanged, which keeps it, or one found just now, of which neither is a pick."""
         updated = self.record_ids.filter(pa.array(self.operation == _OPERATIONS.index(Operation.UPDATE)))
         sent: npt.NDArray[np.bool_] = pc.is_in(ids, value_set=updated).to_numpy(zero_copy_only=False)
-        return _repeated(ids) | sent | (self.holders(ids) > 0)
+        return repeated(ids) | sent | (self.holders(ids) > 0)
 
     def lent(self, rows: Positions) -> npt.NDArray[np.bool_]:
         """Which known rows' records another row of the segment has too: it found them by their match value while the
@@ -668,7 +671,7 @@ class _Work:
             return np.zeros(len(rows), np.bool_)
         ids = self.record_ids.take(pa.array(rows[asked]))
         here = self.state.snapshot.flags[self.found.position[rows[asked]]] & changes.Flag.LEFT == 0
-        asked[asked] = (self.holders(ids) - here > 0) | (_repeated(ids) & ~ids_missing(ids))
+        asked[asked] = (self.holders(ids) - here > 0) | (repeated(ids) & ~ids_missing(ids))
         return asked
 
     def holders(self, ids: pa.Array) -> Positions:
@@ -693,7 +696,7 @@ class _Work:
         if self.activation.on_removed == "ignore" or self.activation.mode is Mode.DELETE or not self.found.read:
             self.leavers = Leavers(noted=left)
             return
-        most = _deletes_max(self.activation, state, ceilings)
+        most = deletes_max(self.activation, state.snapshot, ceilings.allow_deletes)
         self.leavers = leavers.sort_out(
             left,
             state.snapshot,
@@ -842,21 +845,15 @@ class _Work:
         constants = [values.text(c.value, c.field)[0].as_py() or values.BULK_NULL for c in self.mapping.constants]
         fixed = sum(2 * len(text.encode()) + 3 for text in constants) + 19 * len(self.parents)
         for api in Api:
-            left = rows[by_bulk] if api is Api.BULK else rows[~by_bulk]
-            while left.size:  # bounded: every turn takes at least one row
-                rows_max = BULK_ROWS_MAX if api is Api.BULK else COLLECTIONS_ROWS_MAX
-                here = left[:rows_max]
-                size = np.cumsum(self.found.width[here].astype(np.int64) + fixed)
-                fitting = max(1, int(np.searchsorted(size, BULK_BYTES_MAX - 32_000, side="right")))
-                yield PlannedBatch(operation, api, columns, match, here[:fitting])
-                left = left[len(here[:fitting]) :]
+            here = rows[by_bulk] if api is Api.BULK else rows[~by_bulk]
+            for part in cuts(self.found.width[here].astype(np.int64) + fixed, api):
+                yield PlannedBatch(operation, api, columns, match, here[part])
 
     def by_bulk(self, operation: Operation, rows: Positions, total: int) -> npt.NDArray[np.bool_]:
         if operation is Operation.INSERT:
             return np.ones(len(rows), np.bool_)
-        wanted = self.activation.api
         unsafe = operation is Operation.DELETE and self.schema.key_prefix is None
-        if not unsafe and (wanted == "collections" or (wanted == "auto" and total <= COLLECTIONS_ROWS_MAX)):
+        if not unsafe and goes_by_collections(self.activation, total):
             return np.zeros(len(rows), np.bool_)
         if operation is Operation.DELETE:
             return np.ones(len(rows), np.bool_)
@@ -907,6 +904,22 @@ _LEAVERS_HELD = {
 }
 
 
+def goes_by_collections(activation: Activation, total: int) -> bool:
+    """Whether that many rows, where they can go either way, go by collections."""
+    return activation.api == "collections" or (activation.api == "auto" and total <= COLLECTIONS_ROWS_MAX)
+
+
+def cuts(width: npt.NDArray[np.int64], api: Api) -> Iterator[slice]:
+    """Where to cut rows of these CSV sizes, so that each part is one batch; a part has at least one row."""
+    rows_max = BULK_ROWS_MAX if api is Api.BULK else COLLECTIONS_ROWS_MAX
+    start = 0
+    while start < len(width):
+        size = np.cumsum(width[start : start + rows_max])
+        end = start + max(1, int(np.searchsorted(size, BULK_BYTES_MAX - 32_000, side="right")))
+        yield slice(start, end)
+        start = end
+
+
 def ids_missing(ids: pa.Array) -> npt.NDArray[np.bool_]:
     """Where no record id is known."""
     missing: npt.NDArray[np.bool_] = pc.is_null(ids).to_numpy(zero_copy_only=False)
@@ -936,11 +949,12 @@ def find_records(
     return pc.if_else(pa.array(twice), pa.scalar(None, pa.utf8()), ids), twice
 
 
-def _repeated(ids: pa.Array) -> npt.NDArray[np.bool_]:
+def repeated(ids: pa.Array) -> npt.NDArray[np.bool_]:
+    """Where an id is that stands more than once."""
     counts = ids.value_counts()
     several = counts.field("values").filter(pc.greater(counts.field("counts"), 1))
-    repeated: npt.NDArray[np.bool_] = pc.is_in(ids, value_set=several).to_numpy(zero_copy_only=False)
-    return repeated
+    found: npt.NDArray[np.bool_] = pc.is_in(ids, value_set=several).to_numpy(zero_copy_only=False)
+    return found
 
 
 def _compared(array: pa.Array, by: Field) -> pa.Array:

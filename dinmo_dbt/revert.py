@@ -18,11 +18,11 @@ import pyarrow.compute as pc
 
 from dinmo_dbt import sync, values
 from dinmo_dbt.activation import Activation
-from dinmo_dbt.changes import Flag, Positions, Snapshot, snapshot_rows
+from dinmo_dbt.changes import Positions, Snapshot, snapshot_rows, stale_rows
 from dinmo_dbt.destination import Api, Batch, Destination, Fate, Field, ObjectSchema, Operation, PayloadColumn
 from dinmo_dbt.errors import Problem, Refused
 from dinmo_dbt.images import BEFORE, SENT, fingerprint
-from dinmo_dbt.plan import BULK_BYTES_MAX, BULK_ROWS_MAX, COLLECTIONS_ROWS_MAX, LEFT_OUT, Counts
+from dinmo_dbt.plan import LEFT_OUT, Counts, cuts, deletes_max, goes_by_collections
 from dinmo_dbt.sync import Clock, Journal, Progress, SyncRun
 
 Rows = npt.NDArray[np.bool_]
@@ -80,8 +80,7 @@ def execute(
     model's values for them again. The run keeps before-images of its own.
     """
     if reversal.refusal:
-        refusal = reversal.refusal
-        raise Refused(refusal.code, refusal.message, where=refusal.where, hint=refusal.hint)
+        raise Refused.of(reversal.refusal)
     run.plan_counts = reversal.counts
     run.not_delivered.append(reversal.left_alone)
     journal.amend(reversal.moves)
@@ -199,10 +198,9 @@ class _Work:
         )
 
     def guard(self, deleted: int, allowed: int) -> Problem | None:
-        present = int(np.count_nonzero(np.asarray(self.snapshot.flags) & Flag.LEFT == 0))
-        ceiling = self.activation.guards.max_delete
-        if deleted <= max(ceiling.limit(present), allowed):
+        if deleted <= deletes_max(self.activation, self.snapshot, allowed):
             return None
+        ceiling = self.activation.guards.max_delete
         message = f"{deleted:,} records that the run created would be deleted; guards.max_delete is {ceiling}"
         return Problem("DB407", message, self.activation.meta_path, f"if that is right: --allow-deletes {deleted}")
 
@@ -219,12 +217,8 @@ class _Work:
     def moves(self) -> pa.Table:
         """Keys that are sent again by the next sync, and keys whose record was deleted by somebody since."""
         stale = self.slot[(self.restored | self.deleted) & self.is_known]
-        flags = self.snapshot.flags[stale] | np.uint8(Flag.STALE)
-        again = snapshot_rows(self.snapshot, stale, "put", flags.astype(np.uint8))
-        return pa.concat_tables([again, snapshot_rows(self.snapshot, self.slot[self.forgettable()], "forget")])
-
-    def forgettable(self) -> Rows:
-        return self.removed_since & self.is_known
+        gone = self.slot[self.removed_since & self.is_known]
+        return pa.concat_tables([stale_rows(self.snapshot, stale), snapshot_rows(self.snapshot, gone, "forget")])
 
     # Batches
 
@@ -260,21 +254,16 @@ class _Work:
         table = pa.table({**self.own(rows), **arrays})
         by_bulk = self.by_bulk(operation, literal, total)
         for api in Api:
-            left = np.flatnonzero(by_bulk if api is Api.BULK else ~by_bulk)
-            while left.size:  # bounded: every turn takes at least one row
-                here = left[: BULK_ROWS_MAX if api is Api.BULK else COLLECTIONS_ROWS_MAX]
-                fitting = int(np.searchsorted(np.cumsum(width[here]), BULK_BYTES_MAX - 32_000, side="right"))
-                here = here[: max(1, fitting)]
+            here = np.flatnonzero(by_bulk if api is Api.BULK else ~by_bulk)
+            for part in cuts(width[here], api):
                 headers = (PayloadColumn("Id", self.schema.fields["Id"]), *columns)
-                part = table.take(pa.array(here))
-                yield Batch("", operation, self.schema.name, api, headers, None, part, reverts=True)
-                left = left[len(here) :]
+                sent = table.take(pa.array(here[part]))
+                yield Batch("", operation, self.schema.name, api, headers, None, sent, reverts=True)
 
     def by_bulk(self, operation: Operation, literal: Rows, total: int) -> Rows:
         if operation is Operation.DELETE:  # after a crash a job can be asked which records it deleted
             return np.ones(len(literal), np.bool_)
-        wanted = self.activation.api
-        if wanted == "collections" or (wanted == "auto" and total <= COLLECTIONS_ROWS_MAX):
+        if goes_by_collections(self.activation, total):
             return np.zeros(len(literal), np.bool_)
         return ~literal  # #N/A as a text means null in a CSV file
 

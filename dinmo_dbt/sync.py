@@ -285,7 +285,7 @@ def execute(
     the run says why. Rows refused for a passing reason are sent again before the run ends, within bounds.
     """
     if plan.refusal:
-        raise _refused(plan.refusal)
+        raise Refused.of(plan.refusal)
     assert not plan.awaits_parents, "a plan with parents on their way is for showing"
     run.plan_counts = plan.counts
     run.not_delivered = [*_untold(run, plan.left_out["key"]), plan.left_out]
@@ -376,10 +376,6 @@ def _untold(run: SyncRun, *keys: pa.ChunkedArray) -> list[pa.Table]:
         return run.not_delivered
     told = pa.concat_arrays([pa.array([], pa.utf8()), *(chunk for column in keys for chunk in column.chunks)])
     return [table.filter(pc.invert(pc.is_in(table["key"], value_set=told))) for table in run.not_delivered]
-
-
-def _refused(problem: Problem) -> Refused:
-    return Refused(problem.code, problem.message, where=problem.where, hint=problem.hint)
 
 
 def _parts(destination: Destination, planned: PlannedBatch | Batch, rows: pa.Table) -> Iterator[pa.Table]:

@@ -269,7 +269,7 @@ class Session:
         if allow_mismatch:
             self.console.note(problem)
             return
-        raise Refused(problem.code, problem.message, where=problem.where, hint=problem.hint)
+        raise Refused.of(problem)
 
     @cached_property
     def state(self) -> Store:

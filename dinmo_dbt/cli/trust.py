@@ -20,6 +20,8 @@ if TYPE_CHECKING:
 
     from dinmo_dbt.activation import Activation
     from dinmo_dbt.adopt import Adoption
+    from dinmo_dbt.salesforce import SalesforceDestination
+    from dinmo_dbt.state import ActivationState
     from dinmo_dbt.verify import Verification
 
 DRIFTED = 3
@@ -106,9 +108,7 @@ class _Checked:
     def _compare(self, session: Session, *, show_values: bool) -> Verification:
         from dinmo_dbt import verify as verifying
 
-        destination = session.destination(self.activation.destination)
-        state = session.state.view(destination.org_id, self.activation)
-        state.refuse_renamed([declared.name for declared in session.declared.activations])
+        destination, state = _known(session, self.activation)
         with scan_spool(session) as spool:
             return verifying.verify(self.activation, session.source, destination, state, spool, with_values=show_values)
 
@@ -121,10 +121,9 @@ class _Checked:
 
     def mark(self, session: Session) -> pa.Table:
         """Let the next sync send the drifted rows, and forget the records that are gone; what was moved."""
-        import numpy as np
         import pyarrow as pa
 
-        from dinmo_dbt.changes import Flag, snapshot_rows
+        from dinmo_dbt.changes import snapshot_rows, stale_rows
 
         assert self.found is not None
         org_id = session.destination(self.activation.destination).org_id
@@ -132,10 +131,8 @@ class _Checked:
             if state.serial != self.found.serial:
                 raise StateError("DB504", "the state moved while Salesforce was compared", hint="verify again")
             drifted, gone = (table["position"].to_numpy() for table in (self.found.drifted, self.found.gone))
-            stale = state.snapshot.flags[drifted] | np.uint8(Flag.STALE)
-            moves = pa.concat_tables(
-                [snapshot_rows(state.snapshot, drifted, "put", stale), snapshot_rows(state.snapshot, gone, "forget")]
-            )
+            forgotten = snapshot_rows(state.snapshot, gone, "forget")
+            moves = pa.concat_tables([stale_rows(state.snapshot, drifted), forgotten])
             state.amend(moves)
         return moves
 
@@ -152,6 +149,14 @@ class _Checked:
         sound = np.isin(snapshot.kh, marked["kh"].to_numpy()) & (snapshot.flags & unsure == 0)
         keys = snapshot.keys(np.flatnonzero(sound))
         return int(pc.is_in(keys, value_set=marked["key"].combine_chunks()).to_numpy(zero_copy_only=False).sum())
+
+
+def _known(session: Session, activation: Activation) -> tuple[SalesforceDestination, ActivationState]:
+    """The activation's org, and its state there, looked at without a lock."""
+    destination = session.destination(activation.destination)
+    state = session.state.view(destination.org_id, activation)
+    state.refuse_renamed([declared.name for declared in session.declared.activations])
+    return destination, state
 
 
 def _repair(session: Session, checked: list[_Checked], gating: Gating) -> tuple[list[int], list[dict[str, Any]]]:
@@ -223,9 +228,7 @@ def adopt(
         session.say_notes()
         session.start_orgs()
         session.check_target(allow_mismatch=allow_target_mismatch)
-        destination = session.destination(activation.destination)
-        state = session.state.view(destination.org_id, activation)
-        state.refuse_renamed([declared.name for declared in session.declared.activations])
+        destination, state = _known(session, activation)
         with scan_spool(session) as spool:
             found = adopting.draw(activation, session.source, destination, state, spool, matches=matches)
         console.answer(render.adoption_lines(activation, found, destination.org_id, limit))

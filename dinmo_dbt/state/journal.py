@@ -19,7 +19,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from dinmo_dbt.activation import Activation, Mode
-from dinmo_dbt.changes import Flag, Pending
+from dinmo_dbt.changes import Flag, Pending, snapshot_rows
 from dinmo_dbt.destination import Api, Batch, Operation
 from dinmo_dbt.errors import StateError
 from dinmo_dbt.mapping import from_header
@@ -40,7 +40,7 @@ SERIALS_KEPT = 3
 # A permanently rejected row is tried again after 1, 2, 4… runs, but at least once a day.
 BACK_OFF_MAX_S = 24 * 3600
 _HOLD_EVERY_S = 1.0
-_ENDED = (BatchState.SETTLED.value, BatchState.ABANDONED.value)
+ENDED = (BatchState.SETTLED.value, BatchState.ABANDONED.value)
 
 
 class ActivationState:
@@ -206,7 +206,7 @@ class ActivationState:
     def _open(self, connection: Connection) -> list[Any]:
         return connection.execute(
             "SELECT * FROM batch WHERE org_id = ? AND name = ? AND state NOT IN (?, ?) ORDER BY id",
-            (self.org_id, self.activation.name, *_ENDED),
+            (self.org_id, self.activation.name, *ENDED),
         ).fetchall()
 
     def _flying(self, row: Mapping[str, Any]) -> InFlight:
@@ -241,7 +241,7 @@ class ActivationState:
                 "SELECT id FROM run WHERE org_id = ? AND name = ? AND status = 'running'", own
             ).fetchall()
             connection.executemany("UPDATE run SET status = 'interrupted' WHERE id = ?", [(r["id"],) for r in cut_off])
-            connection.execute("DELETE FROM batch WHERE org_id = ? AND name = ? AND state IN (?, ?)", (*own, *_ENDED))
+            connection.execute("DELETE FROM batch WHERE org_id = ? AND name = ? AND state IN (?, ?)", (*own, *ENDED))
             open_spools = [spool_place(row["spool"])[1] for row in self._open(connection)]
             # What is listed while no later writer can be there is ours to remove, whenever we come to it.
             named = {file.name for file in self.files}
@@ -357,23 +357,12 @@ class ActivationState:
     def _rebased(self, plan: Plan) -> pa.Table:
         positions, ck = plan.baseline.positions, plan.baseline.ck
         flags = self.snapshot.flags[positions] & ~np.uint8(Flag.LEFT | Flag.STALE)
-        return self._delta_rows(positions, ck, flags.astype(np.uint8), "put")
+        return snapshot_rows(self.snapshot, positions, "put", flags.astype(np.uint8), ck)
 
     def _leaving(self, plan: Plan) -> pa.Table:
         noted = plan.leavers.noted
         flags = self.snapshot.flags[noted] | np.uint8(Flag.LEFT)
-        return self._delta_rows(noted, self.snapshot.ck[noted], flags.astype(np.uint8), "leave")
-
-    def _delta_rows(self, positions: Any, ck: Any, flags: Any, op: str) -> pa.Table:
-        columns = [
-            pa.array(self.snapshot.kh[positions]),
-            pa.array(ck, pa.uint64()),
-            self.snapshot.keys(positions),
-            self.snapshot.record_ids(positions),
-            pa.array(flags, pa.uint8()),
-            pa.repeat(op, len(positions)),
-        ]
-        return pa.table(columns, schema=DELTA)
+        return snapshot_rows(self.snapshot, noted, "leave", flags.astype(np.uint8))
 
     def amend(self, rows: pa.Table) -> None:
         """Move the snapshot by these rows and nothing else, in one transaction: kh, ck, key, record_id, flags and op
@@ -562,7 +551,7 @@ class ActivationState:
         self._snapshot = None
         gone = np.flatnonzero(self.snapshot.flags & (Flag.LEFT | Flag.STALE) == Flag.LEFT)
         flags = (self.snapshot.flags[gone] | np.uint8(Flag.STALE)).astype(np.uint8)
-        delta = self._write_delta(self._delta_rows(gone, self.snapshot.ck[gone], flags, "leave"))
+        delta = self._write_delta(snapshot_rows(self.snapshot, gone, "leave", flags))
         self.mappings = self.mappings[:1]
         with self._transaction() as connection:
             self._update_row(connection)

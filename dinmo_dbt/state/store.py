@@ -24,11 +24,11 @@ from dinmo_dbt.errors import StateError
 from dinmo_dbt.plan import LEFT_OUT
 from dinmo_dbt.state.files import Files, first_bent, stored_of
 from dinmo_dbt.state.imaging import image_place
-from dinmo_dbt.state.journal import ActivationState, file_serial, snapshot_place, spool_place
+from dinmo_dbt.state.journal import ENDED, ActivationState, file_serial, snapshot_place, spool_place
 from dinmo_dbt.state.lease import LEASE_S, Held, Holder, held_error, holder_of, this_process
 from dinmo_dbt.state.marks import Marks
 from dinmo_dbt.state.snapshot import FileSnapshot
-from dinmo_dbt.sync import BatchState, Clock
+from dinmo_dbt.sync import Clock
 
 FORMAT = 2
 RUNS_KEPT = 200
@@ -53,7 +53,6 @@ TABLES = {
   id TEXT PRIMARY KEY, org_id TEXT NOT NULL, name TEXT NOT NULL, started DOUBLE PRECISION NOT NULL,
   finished DOUBLE PRECISION, status TEXT NOT NULL, detail TEXT NOT NULL, not_delivered TEXT""",
 }
-_ENDED = (BatchState.SETTLED.value, BatchState.ABANDONED.value)
 
 
 class Rows(Protocol):
@@ -469,7 +468,7 @@ def _places(org_id: str, name: str) -> tuple[str, ...]:
 def _in_flight(connection: Connection, own: tuple[str, str]) -> int:
     row = connection.execute(
         "SELECT coalesce(sum(rows), 0) AS n FROM batch WHERE org_id = ? AND name = ? AND state NOT IN (?, ?)",
-        (*own, *_ENDED),
+        (*own, *ENDED),
     ).fetchone()
     return int(row["n"])
 
