@@ -17,6 +17,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass, field
 from decimal import Decimal
 from pathlib import Path
+from typing import Any
 
 import pyarrow as pa
 
@@ -515,26 +516,26 @@ class World:
         **more: object,
     ) -> SyncRun:
         """One run from lock to history, as `cli.syncing` does it."""
-        self.runs += 1
-        self.clock.time += 60
-        trip = trip or Trip()
-        org = Watched(self.org, trip, *DESTINATION)
-        store = self.state(trip)
-        run = SyncRun(f"run{self.runs:04d}", self.clock.now())
-        with store.locked(self.org.org_id, act) as state:
-            store.start_run(run.run_id, self.org.org_id, act.name, {})
-            journal = Watched(state, trip, *JOURNAL)
-            recover(org, journal, self.clock, run=run, progress=NoProgress())  # type: ignore[arg-type]
-            state.reload()
+        with self._running(act, trip, *JOURNAL) as (run, org, journal, state, _):
             spool = ScanSpool(self.folder.parent)
-            plan = draw(act, model, org, state, spool, ceilings=ceilings, **more)  # type: ignore[arg-type]
-            execute(plan, org, journal, self.clock, run=run, progress=NoProgress())  # type: ignore[arg-type]
+            plan = draw(act, model, org, state, spool, ceilings=ceilings, **more)
+            execute(plan, org, journal, self.clock, run=run, progress=NoProgress())
             spool.close()
-            store.finish_run(run.run_id, run.status.value, {}, pa.concat_tables(run.not_delivered))
         return run
 
     def revert(self, act: Activation, run_id: str, trip: Trip | None = None, **more: object) -> SyncRun:
         """One revert from lock to history, as `cli.reverting` does it."""
+        with self._running(act, trip, *JOURNAL, "amend") as (run, org, journal, state, store):
+            image, undelivered = state.image(run_id), store.not_delivered(store.run(run_id))
+            assert image is not None
+            drawn = revert.draw(image, run_id, act, org, state.snapshot, undelivered=undelivered, **more)
+            revert.execute(drawn, org, journal, self.clock, run=run, progress=NoProgress())
+        return run
+
+    @contextmanager
+    def _running(self, act: Activation, trip: Trip | None, *watched: str) -> Iterator[tuple[Any, ...]]:
+        """A run in the history: itself, the org and the journal under watch, the state and its store. What a dead run
+        left is settled; who comes out by an exception leaves the run as a kill does."""
         self.runs += 1
         self.clock.time += 60
         trip = trip or Trip()
@@ -543,15 +544,11 @@ class World:
         run = SyncRun(f"run{self.runs:04d}", self.clock.now())
         with store.locked(self.org.org_id, act) as state:
             store.start_run(run.run_id, self.org.org_id, act.name, {})
-            journal = Watched(state, trip, *JOURNAL, "amend")
+            journal = Watched(state, trip, *watched)
             recover(org, journal, self.clock, run=run, progress=NoProgress())  # type: ignore[arg-type]
             state.reload()
-            image, undelivered = state.image(run_id), store.not_delivered(store.run(run_id))
-            assert image is not None
-            drawn = revert.draw(image, run_id, act, org, state.snapshot, undelivered=undelivered, **more)  # type: ignore[arg-type]
-            revert.execute(drawn, org, journal, self.clock, run=run, progress=NoProgress())  # type: ignore[arg-type]
+            yield run, org, journal, state, store
             store.finish_run(run.run_id, run.status.value, {}, pa.concat_tables(run.not_delivered))
-        return run
 
     def files(self) -> list[str]:
         found = (p for p in self.folder.rglob("*") if p.is_file())

@@ -83,12 +83,17 @@ def delivered_once(lab: Lab, org: Org, name: str, field: str) -> None:
     assert list((state / "snapshots").rglob("*.tmp")) == []
 
 
-@pytest.fixture(params=MODES)
-def mode(request: pytest.FixtureRequest, lab: Lab) -> tuple[str, str]:
-    model, activation, name, field = MODES[request.param]
+def declared(lab: Lab, mode: str) -> tuple[str, str]:
+    """The mode's activation and no other, with `ROWS` rows; its object, and the field that tells its rows apart."""
+    model, activation, name, field = MODES[mode]
     lab.only(model, activation)
     lab.sql(f"delete from people where substr(person_id, 2)::int > {ROWS}")
     return name, field
+
+
+@pytest.fixture(params=MODES)
+def mode(request: pytest.FixtureRequest, lab: Lab) -> tuple[str, str]:
+    return declared(lab, request.param)
 
 
 @pytest.mark.parametrize("step", STEPS)

@@ -18,7 +18,7 @@ from pathlib import Path
 import pytest
 
 from .lab import Lab, environment
-from .test_kill_points import MODES, delivered_once
+from .test_kill_points import MODES, declared, delivered_once
 
 EVERY = int(os.environ.get("EVERY", "80"))
 CALLS = "fsync,fdatasync,rename,link,unlink,pwrite64,ftruncate"
@@ -38,10 +38,8 @@ def traced(root: Path, *options: str) -> int:
 
 @pytest.mark.parametrize("mode", MODES)
 def test_killed_at_the_nth_call(built: Path, tmp_path: Path, mode: str) -> None:
-    model, activation, name, field = MODES[mode]
     lab = Lab(Path(shutil.copytree(built, tmp_path / "first")))
-    lab.only(model, activation)
-    lab.sql("delete from people where substr(person_id, 2)::int > 20")
+    name, field = declared(lab, mode)
     calls, whole = tmp_path / "calls", Path(shutil.copytree(lab.root, tmp_path / "whole"))
     with Lab(whole).serve():
         assert traced(whole, "-o", str(calls)) == 0

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import random
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack, suppress
 from datetime import timedelta
@@ -12,13 +11,12 @@ from typing import Any
 import pytest
 import requests
 from memory_org import Model, World, activation, fates
-from simulation.org import SCHEMA, START, URL, OneClock
+from mounted_org import START, URL, OneClock, connected, mounted
+from simulation.org import SCHEMA
 
 from dinmo_dbt import emulator
 from dinmo_dbt.activation import Activation
 from dinmo_dbt.errors import DinmoError
-from dinmo_dbt.project import Credentials, Org, Secret
-from dinmo_dbt.salesforce import client, connect
 
 BEFORE = [{"id": str(i), "ext": f"e{i}", "a": f"x{i}", "b": "y"} for i in range(300)]
 AFTER = [{**row, "b": "z" if int(row["id"]) % 3 else "y"} for row in BEFORE[20:]] + [
@@ -31,18 +29,6 @@ FAULTS = (
 )  # fmt: skip
 
 
-class MovableClock(OneClock):
-    """One that `World` may move, too."""
-
-    @property
-    def time(self) -> float:
-        return self.now()
-
-    @time.setter
-    def time(self, moment: float) -> None:
-        self.sleep(moment - self.now())
-
-
 class Laboratory:
     """A world whose org is the emulator, reached by the real client."""
 
@@ -51,22 +37,9 @@ class Laboratory:
         self.app = emulator.app(schema=folder / "schema.yml", data=None, seed=1, clock=emulator.Clock(START))
         self._open = ExitStack()
         self._open.callback(self.app.close)
-        plain = client._plain_session
-        self._open.callback(setattr, client, "_plain_session", plain)
-
-        def mounted(trust_env: bool) -> requests.Session:
-            session = plain(trust_env)
-            session.mount(URL, self.app.adapter())
-            return session
-
-        client._plain_session = mounted
-        who, clock = self.app.identity, MovableClock(self.app.clock)
-        credentials = Credentials(
-            "client_credentials", URL, client_id=who.client_id, client_secret=Secret(who.client_secret)
-        )
-        destination = connect(
-            Org("crm", "dev", credentials), scratch=folder, sleep=clock.sleep, rng=random.Random(1), now=clock.now
-        )
+        self._open.enter_context(mounted(self.app.adapter))
+        clock = OneClock(self.app.clock)
+        destination = connected(self.app, clock, folder, pinned=False)
         self.world = World(folder / "state", destination, clock)  # type: ignore[arg-type]
 
     def held(self) -> list[tuple[str, str, str]]:

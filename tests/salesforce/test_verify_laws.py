@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import datetime as dt
 import itertools
-import random
 from collections.abc import Iterator
 from datetime import UTC, datetime
 from decimal import Decimal
@@ -20,15 +19,13 @@ import requests
 from hypothesis import HealthCheck, Phase, given, settings
 from hypothesis import strategies as st
 from memory_org import Ceilings, Model, World, activation
+from mounted_org import START, URL, OneClock, connected, mounted
 
 from dinmo_dbt import emulator
 from dinmo_dbt import verify as verifying
 from dinmo_dbt.activation import Activation, FieldMapping
-from dinmo_dbt.project import Credentials, Org, Secret
-from dinmo_dbt.salesforce import client, connect
 from dinmo_dbt.state import ScanSpool
 
-URL = "https://acme.my.salesforce.com"
 SCHEMA = """
 objects:
   Parent__c:
@@ -105,27 +102,6 @@ ACTIVATIONS = {
 NUMBERS = itertools.count()
 
 
-class OneClock:
-    """The org's clock as a sync's: to sleep is to move it."""
-
-    def __init__(self, clock: emulator.Clock) -> None:
-        self._clock = clock
-
-    def now(self) -> float:
-        return self._clock().timestamp()
-
-    def sleep(self, seconds: float) -> None:
-        self._clock.advance(seconds)
-
-    @property
-    def time(self) -> float:
-        return self.now()
-
-    @time.setter
-    def time(self, moment: float) -> None:
-        self._clock.advance(moment - self.now())
-
-
 class Place:
     """The org, a client of ours, and a plain one that shares nothing with it."""
 
@@ -147,26 +123,12 @@ class Place:
 def place(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Place]:
     folder = tmp_path_factory.mktemp("laws")
     (folder / "schema.yml").write_text(SCHEMA)
-    clock = emulator.Clock(datetime(2026, 3, 1, 12, tzinfo=UTC))
-    app = emulator.app(schema=folder / "schema.yml", data=None, seed=1, clock=clock)
-    plain = client._plain_session
-
-    def mounted(trust_env: bool) -> requests.Session:
-        session = plain(trust_env)
-        session.mount(URL, app.adapter())
-        return session
-
-    with pytest.MonkeyPatch.context() as patch, requests.Session() as other:
-        patch.setattr(client, "_plain_session", mounted)
+    app = emulator.app(schema=folder / "schema.yml", data=None, seed=1, clock=emulator.Clock(START))
+    with mounted(app.adapter), requests.Session() as other:
         other.mount(URL, app.adapter())
-        who = app.identity
-        other.headers["Authorization"] = f"Bearer {who.access_token}"
-        credentials = Credentials(
-            "client_credentials", URL, client_id=who.client_id, client_secret=Secret(who.client_secret)
-        )
-        org = Org("crm", "dev", credentials, organization_id=who.organization_id)
+        other.headers["Authorization"] = f"Bearer {app.identity.access_token}"
         one = OneClock(app.clock)
-        destination = connect(org, scratch=folder, sleep=one.sleep, rng=random.Random(1), now=one.now)
+        destination = connected(app, one, folder, pinned=True)
         made = Place(app, destination, one, other, folder)
         for code in ("One", "Two"):
             made.call("POST", "sobjects/Parent__c", Name=code, Code__c=code)

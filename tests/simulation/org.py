@@ -2,24 +2,20 @@
 
 from __future__ import annotations
 
-import random
 import re
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
-from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
 import requests
+from mounted_org import START, URL, OneClock, connected, mounted
 
 from dinmo_dbt import emulator
-from dinmo_dbt.project import Credentials, Org, Secret
-from dinmo_dbt.salesforce import SalesforceDestination, client, connect
+from dinmo_dbt.salesforce import SalesforceDestination
 
 from .process import current, seams
 
-URL = "https://acme.my.salesforce.com"
-START = datetime(2026, 3, 1, 12, tzinfo=UTC)
 TIMEOUT_MAX_S = 120
 FIELDS = ("Ext__c", "Code__c", "A__c", "B__c", "C__c")
 SCHEMA = """
@@ -32,19 +28,6 @@ objects:
       B__c: {type: Text, length: 80}
       C__c: {type: Text, length: 80}
 """
-
-
-class OneClock:
-    """The org's clock, as a sync's: to sleep is to move it."""
-
-    def __init__(self, clock: emulator.Clock) -> None:
-        self._clock = clock
-
-    def now(self) -> float:
-        return self._clock().timestamp()
-
-    def sleep(self, seconds: float) -> None:
-        self._clock.advance(seconds)
 
 
 class _Door(requests.adapters.BaseAdapter):
@@ -86,15 +69,7 @@ class SimulatedOrg:
         self._adapter = self.app.adapter()
         self._open = ExitStack()
         self._open.enter_context(seams())
-        plain = client._plain_session
-        self._open.callback(setattr, client, "_plain_session", plain)
-
-        def mounted(trust_env: bool) -> requests.Session:
-            session = plain(trust_env)
-            session.mount(URL, _Door(self._adapter))
-            return session
-
-        client._plain_session = mounted
+        self._open.enter_context(mounted(lambda: _Door(self._adapter)))
 
     def new(self) -> None:
         self.app.restore(self._first)
@@ -105,14 +80,7 @@ class SimulatedOrg:
 
     def connect(self, scratch: Path, *, pinned: bool) -> SalesforceDestination:
         """A new process's own client; it logs in. `pinned`: it knows which org it must be."""
-        who = self.app.identity
-        credentials = Credentials(
-            "client_credentials", URL, client_id=who.client_id, client_secret=Secret(who.client_secret)
-        )
-        return connect(
-            Org("crm", "dev", credentials, organization_id=self.org_id if pinned else None), scratch=scratch,
-            sleep=self.clock.sleep, rng=random.Random(1), now=self.clock.now,
-        )  # fmt: skip
+        return connected(self.app, self.clock, scratch, pinned=pinned)
 
     @property
     def secrets(self) -> tuple[str, ...]:
