@@ -263,14 +263,19 @@ def test_errors_in_the_condition_show_it_and_no_row_value(warehouse: Warehouse, 
 def test_a_lost_server_connection_in_the_middle_is_an_error_not_an_end(
     warehouse: Warehouse, postgres: Postgres
 ) -> None:
-    postgres.run("create table t as select i as a, repeat('x', 200) as b from generate_series(1, 500000) i")
+    # The last rows never come, however far Arrow reads ahead of us.
+    postgres.run(
+        "create view t as select i as a, case i when 499999 then pg_sleep(600)::text else repeat('x', 200) end as b "
+        "from generate_series(1, 500000) i",
+        "create table u as select 1 as a",
+    )
     # Several times: psycopg2 tells it in more than one way.
     for _ in range(5):
         rows = warehouse.read("t", ["a", "b"], None)
         next(rows)
         postgres.run("select pg_terminate_backend(pid) from pg_stat_activity where query ilike 'copy%'")
         assert refusal(lambda rows=rows: list(rows)).startswith("DB712")
-    assert warehouse.count("t", None) == 500_000
+    assert warehouse.count("u", None) == 1
 
 
 def test_a_read_left_unfinished_is_cancelled(warehouse: Warehouse, postgres: Postgres) -> None:
