@@ -225,6 +225,7 @@ class ActivationState:
         if somebody else has it, or the state has moved since it was read."""
         name, own = self.activation.name, (self.org_id, self.activation.name)
         spools = f"spool/{self.org_id}/{name}"
+        since = self.store.clock.now()
         with self.store.connection(writing=True) as connection:
             row = self.store.take(connection, lock, self.org_id, name, holder)
             if (row["epoch"] - 1, row["serial"]) != (self.epoch, self.serial):
@@ -252,14 +253,11 @@ class ActivationState:
             half_written = tuple(f".{row['id']}." for row in cut_off)
             gone_reports = [file for file in self.store.files.names("runs") if file.startswith(half_written)]
         lock.taken()
-        self._held()
+        self._held_at = self._renewed_at = since
         self.store.files.remove(self.place, gone)
         self.store.files.remove(spools, gone_spools)
         self.store.files.remove(self.image_place, gone_images)
         self.store.files.remove("runs", gone_reports)
-
-    def _held(self) -> None:
-        self._held_at = self._renewed_at = self.store.clock.now()
 
     def release(self) -> None:
         """Give the lease back, if it is still ours."""
@@ -310,6 +308,7 @@ class ActivationState:
     def _transaction(self) -> Iterator[Connection]:
         """One transaction of the journal, which renews the lease; refused, with nothing recorded, once another run has
         taken over."""
+        since = self.store.clock.now()  # the lease's own moment: a process may be paused as soon as it has committed
         with self.store.connection(writing=True) as connection:
             ours = connection.execute(
                 "UPDATE activation SET lease_until = ? WHERE org_id = ? AND name = ? AND epoch = ? AND lease_owner = ?",
@@ -318,7 +317,7 @@ class ActivationState:
             if not ours:
                 raise taken_over(self.activation.name, self.where)
             yield connection
-        self._held()
+        self._held_at = self._renewed_at = since
         self._pointer_mappings = self.mappings
         if self._began and self.serial != self._marked_serial:
             self.store.marks.raise_to(self.lineage, self.org_id, self.activation.name, self.serial)

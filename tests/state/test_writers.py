@@ -7,7 +7,7 @@ import subprocess
 import sys
 import threading
 import time
-from contextlib import closing
+from contextlib import closing, contextmanager
 
 import pyarrow as pa
 import pytest
@@ -16,7 +16,7 @@ from memory_org import ORG, Killed, Model, World, activation, fates
 from dinmo_dbt.changes import Flag
 from dinmo_dbt.errors import StateError
 from dinmo_dbt.plan import draw, payload_batch
-from dinmo_dbt.state import ActivationState, ScanSpool, journal
+from dinmo_dbt.state import ActivationState, LocalState, ScanSpool, journal
 from dinmo_dbt.state.snapshot import DELTA
 from dinmo_dbt.sync import BatchState, SyncRun, execute
 
@@ -107,6 +107,27 @@ def test_holding_renews_the_lease_when_a_third_of_it_has_passed(world):
         assert until() == first + 200
 
 
+def test_a_writer_that_is_paused_as_soon_as_it_has_committed_looks_again(world, monkeypatch):
+    connection = LocalState.connection
+
+    @contextmanager
+    def paused(store, *, writing):
+        with connection(store, writing=writing) as opened:
+            yield opened
+        if writing:
+            world.clock.sleep(700)
+
+    act = activation(api="bulk")
+    with world.state().locked(ORG, act) as state, closing(ScanSpool(world.folder.parent)) as spool:
+        plan = draw(act, Model.of(ROWS), world.org, state, spool)
+        monkeypatch.setattr(LocalState, "connection", paused)
+        state.begin(plan)
+        monkeypatch.undo()
+        taken_over(world)
+        with pytest.raises(StateError, match="DB503"):
+            state.hold()
+
+
 def test_a_start_that_draws_no_plan_is_no_state(world):
     with world.state().locked(ORG, activation()):
         pass
@@ -138,7 +159,7 @@ def test_an_amendment_moves_the_snapshot_by_its_rows(world):
 HOLDER = """
 import sys
 sys.path.insert(0, {tests!r})
-from contextlib import closing
+from contextlib import closing, contextmanager
 from pathlib import Path
 from memory_org import ORG, Model, World, activation
 from dinmo_dbt.errors import StateError
