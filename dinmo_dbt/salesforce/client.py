@@ -182,6 +182,7 @@ class Client:
         self._lock = threading.Lock()
         self._renewal = threading.Lock()
         self._simple: Salesforce | None = None
+        self._foreign: AuthError | None = None
         self.calls = 0
         self.usage = ApiUsage(0, 0)
         self.login = log_in(self)
@@ -198,8 +199,11 @@ class Client:
     def call(self, request: Request) -> Reply:
         """Send until a whole reply comes or the bound is met.
 
-        Raises SalesforceRefusal, AuthError, LimitReached, ReadOnly, NotApplied, or OutcomeUnknown (see `Effect`).
+        Raises SalesforceRefusal, AuthError, LimitReached, ReadOnly, NotApplied, or OutcomeUnknown (see `Effect`). Once
+        another org has answered a renewal, nothing is sent any more: whoever passed over that error meets it again.
         """
+        if self._foreign is not None:
+            raise self._foreign
         doubt = ""
         renewed = False
         error: DestinationError = NotApplied("DB607", f"{_name(request)}: not answered")
@@ -350,11 +354,15 @@ class Client:
         with self._renewal:
             if self.login is not expired:
                 return
-            login = self._log_in(self)
-            if login.organization_id != expired.organization_id:
-                raise AuthError(
-                    "DB602", f"the renewed session is of another org: {login.organization_id}", hint="nothing was sent"
-                )
+            try:
+                login = self._log_in(self)
+                if login.organization_id != expired.organization_id:
+                    message = f"the renewed session is of another org: {login.organization_id}"
+                    raise AuthError("DB602", message, hint="nothing was sent")
+            except AuthError as refused:
+                if refused.problems[0].code == "DB602":
+                    self._foreign = refused
+                raise
             self.login = login
             self._simple = None
 
