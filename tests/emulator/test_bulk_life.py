@@ -137,6 +137,18 @@ def test_finished_jobs_and_their_files_are_gone_after_seven_days(mount: Mount, t
     assert org.count("Account") == 2
 
 
+def test_the_results_of_a_job_outlive_its_fields(mount: Mount) -> None:
+    org = mount()
+    org.app.change_schema({"objects": {"Customer__c": {"fields": {"Size__c": {"type": "Number"}}}}})
+    job = org.job("Customer__c", "Name,Size__c\nx,007\n")
+    assert org.info(job)["numberRecordsFailed"] == 0
+    kept = org.rows(job, "successfulResults")
+    org.app.change_schema({"objects": {"Customer__c": {"fields": {"Size__c": None}}}})
+    [row] = org.rows(job, "successfulResults")
+    assert {**row, "Size__c": kept[0]["Size__c"]} == kept[0]
+    assert row["Size__c"] == "007"  # as it was sent: nothing knows any more what it was
+
+
 def test_a_job_left_open_fails_after_a_day_and_its_data_is_gone(mount: Mount, tmp_path: Path) -> None:
     org = mount(data=tmp_path)
     job = org.open_job("Account", names(2))

@@ -21,7 +21,7 @@ import pyarrow as pa
 
 from dinmo_dbt.emulator.bulk import csvtext
 from dinmo_dbt.emulator.bulk.bounds import check_cells, check_header
-from dinmo_dbt.emulator.bulk.columns import Plan, given_cells, plan_columns, refuse_ids
+from dinmo_dbt.emulator.bulk.columns import Plan, Target, column, given_cells, plan_columns, refuse_ids
 from dinmo_dbt.emulator.bulk.contention import Wave
 from dinmo_dbt.emulator.bulk.csvtext import DELIMITERS, CsvError, Layout
 from dinmo_dbt.emulator.bulk.job import Job, JobTable
@@ -198,6 +198,16 @@ class Processing:
         return plan_columns(
             self._org, self._sobject(job), layout.header, operation=job.operation, external_id=job.external_id
         )
+
+    def columns(self, job: Job, layout: Layout) -> list[Target]:
+        """What the upload's columns are by the schema as it is now; None for one that has gone since it was read."""
+        sobject, found = self._sobject(job), []
+        for name in layout.header:
+            try:
+                found.append(column(self._org, sobject, name))
+            except CsvError:
+                found.append(None)
+        return found
 
     def _texts(self, job: Job, layout: Layout, batch: int) -> list[pa.Array]:
         with self._jobs.upload_path(job.number).open("rb") as file:

@@ -49,7 +49,7 @@ class Results:
         ).fetchall()  # fmt: skip
         if not rows:
             return
-        plan = self._processing.plan(job, layout)
+        targets = self._processing.columns(job, layout)
         random.Random(job.number).shuffle(rows)
         with self._jobs.upload_path(job.number).open("rb") as file:
             for batch, packed in rows:
@@ -70,7 +70,7 @@ class Results:
                 ids = self._store.codec.encode_many(np.where(known, rids[order], -1))
                 extra = pc.if_else(created.take(taken), "true", "false") if good else errors.take(taken)
                 columns = [pc.fill_null(ids, ""), extra]
-                for name, target, text in zip(layout.header, plan.columns, texts, strict=True):
+                for name, target, text in zip(layout.header, targets, texts, strict=True):
                     columns.append(self._echo(name, target, text.take(taken)))
                 yield csvtext.rows(columns, delimiter=delimiter, line_end=line_end)
 
