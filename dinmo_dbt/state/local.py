@@ -12,7 +12,8 @@ import json
 import os
 import secrets
 import sqlite3
-from collections.abc import Iterator
+import threading
+from collections.abc import Callable, Iterator
 from contextlib import closing, contextmanager, suppress
 from dataclasses import asdict
 from pathlib import Path
@@ -38,6 +39,7 @@ class LocalState(Store):
         self.location: Path = location
         self.clock, self.marks, self.files = clock, marks or Marks(), LocalFiles(location)
         self.database = location / "state.db"
+        self._own: _Own | None = None  # of the run that holds a lock
 
     def exists(self) -> bool:
         return self.database.exists()
@@ -57,14 +59,26 @@ class LocalState(Store):
         lock = _FileLock(self._lock_path(org_id, name))
         try:
             if lock.acquire():
-                yield Lock("")
-                return
-            held = next((held for held in self.held(name) if held.org_id == org_id), None)
-            if held is None or not held.overdue:
-                raise held_error(name, held)
-            yield Lock(_OVERDUE, lock.replace)
+                given = Lock("")
+            else:
+                held = next((held for held in self.held(name) if held.org_id == org_id), None)
+                if held is None or not held.overdue:
+                    raise held_error(name, held)
+                given = Lock(_OVERDUE, lock.replace)
+            with self._one_connection():
+                yield given
         finally:
             lock.close()
+
+    @contextmanager
+    def _one_connection(self) -> Iterator[None]:
+        """A run's journal writes often: its own thread opens the database once."""
+        before, self._own = self._own, _Own(threading.get_ident())
+        try:
+            yield
+        finally:
+            self._own.close()
+            self._own = before
 
     def forget_lock(self, org_id: str, name: str) -> None:
         self._lock_path(org_id, name).unlink(missing_ok=True)
@@ -117,7 +131,7 @@ class LocalState(Store):
         if writing and not self.exists():
             self._make_database()
         try:
-            with closing(self._connect(writing=writing)) as connection:  # an open transaction is rolled back
+            with self._opened(writing=writing) as connection:
                 if writing:
                     connection.execute("BEGIN IMMEDIATE")
                 if self._format(connection) == FORMAT:
@@ -135,6 +149,25 @@ class LocalState(Store):
             raise _operational(self.database, error) from error
         except (sqlite3.DatabaseError, json.JSONDecodeError, UnicodeDecodeError) as error:
             raise bent(str(self.database)) from error
+
+    @contextmanager
+    def _opened(self, *, writing: bool) -> Iterator[sqlite3.Connection]:
+        """A connection that is closed in the end, and with it a transaction that is open rolled back; or the run's own
+        one, which an error ends."""
+        own = self._own
+        if own is None or not own.is_free:
+            with closing(self._connect(writing=writing)) as connection:
+                yield connection
+            return
+        connection = own.of(self.database, self._connect)
+        own.busy = True
+        try:
+            yield connection
+        except BaseException:
+            own.close()
+            raise
+        finally:
+            own.busy = False
 
     def _connect(self, *, writing: bool) -> sqlite3.Connection:
         # A rollback journal, not a WAL: a reader of a WAL makes files of its own, and a plan must change nothing.
@@ -210,6 +243,41 @@ class LocalState(Store):
             raise _operational(self.database, error) from error
         finally:
             discard(temporary)
+
+
+class _Own:
+    """The connection of a run, kept from one use to the next: by one thread, of the file that is there now."""
+
+    def __init__(self, thread: int) -> None:
+        self.busy = False
+        self._thread = thread
+        self._file: tuple[int, int] | None = None
+        self._connection: sqlite3.Connection | None = None
+
+    @property
+    def is_free(self) -> bool:
+        return not self.busy and threading.get_ident() == self._thread
+
+    def of(self, path: Path, connect: Callable[..., sqlite3.Connection]) -> sqlite3.Connection:
+        """The one that is kept; a new one if another file has taken the place of its own."""
+        found = _file_at(path)
+        if self._connection is None or found != self._file:
+            self.close()
+            self._connection, self._file = connect(writing=True), found
+        return self._connection
+
+    def close(self) -> None:
+        if self._connection is not None:
+            self._connection.close()
+            self._connection = None
+
+
+def _file_at(path: Path) -> tuple[int, int] | None:
+    try:
+        found = path.stat()
+    except OSError:
+        return None
+    return found.st_dev, found.st_ino
 
 
 class _FileLock:

@@ -7,6 +7,7 @@ python -m simulation --seed 17                one history, line by line
 from __future__ import annotations
 
 import argparse
+import gc
 import os
 import sys
 import tempfile
@@ -24,30 +25,42 @@ from .org import SimulatedOrg
 
 _MEMORY = Path("/dev/shm")
 _PART = 20
+_GARBAGE = (50_000, 20, 100)  # a history makes much that lasts, which the collector would look through in vain
+_org: SimulatedOrg
 
 
-def played(seeds: range) -> tuple[list[tuple[int, str]], Counter[str]]:
+def begin(folder: str) -> None:
+    """In a process that is to play: its one org, in a folder of its own."""
+    global _org
+    pa.set_cpu_count(1)  # each core has histories of its own, and none has rows enough for two
+    _org = SimulatedOrg(Path(tempfile.mkdtemp(dir=folder)))
+    gc.freeze()
+    gc.set_threshold(*_GARBAGE)
+
+
+def part(seeds: range) -> tuple[list[tuple[int, str]], Counter[str]]:
+    """`played` in the org of this process."""
+    return played(_org, seeds)
+
+
+def played(org: SimulatedOrg, seeds: range) -> tuple[list[tuple[int, str]], Counter[str]]:
     """Seeds that broke something, with what; and what they met, how often."""
     broken, met = [], Counter[str]()
-    pa.set_cpu_count(1)  # each core has histories of its own, and none has rows enough for two
-    with tempfile.TemporaryDirectory(dir=_MEMORY if _MEMORY.is_dir() else None) as folder:
-        org = SimulatedOrg(Path(folder))
-        for seed in seeds:
-            history = History(org, seed)
-            try:
-                history.play()
-            except Broken as error:
-                broken.append((seed, str(error)))
-            except Exception as error:  # noqa: BLE001 (a defect of ours ends a run too)
-                where = traceback.extract_tb(error.__traceback__)[-1]
-                broken.append((seed, f"{type(error).__name__}: {error} ({Path(where.filename).name}:{where.lineno})"))
-            met += history.met
-        org.close()
+    for seed in seeds:
+        history = History(org, seed)
+        try:
+            history.play()
+        except Broken as error:
+            broken.append((seed, str(error)))
+        except Exception as error:  # noqa: BLE001 (a defect of ours ends a run too)
+            where = traceback.extract_tb(error.__traceback__)[-1]
+            broken.append((seed, f"{type(error).__name__}: {error} ({Path(where.filename).name}:{where.lineno})"))
+        met += history.met
     return broken, met
 
 
 def told(seed: int) -> int:
-    with tempfile.TemporaryDirectory(dir=_MEMORY if _MEMORY.is_dir() else None) as folder:
+    with _folder() as folder:
         history = History(SimulatedOrg(Path(folder)), seed)
         try:
             history.play()
@@ -56,6 +69,10 @@ def told(seed: int) -> int:
         print(f"seed {seed}", *history.told, sep="\n")
         history.org.close()
     return int(history.told[-1].startswith("BROKEN"))
+
+
+def _folder() -> tempfile.TemporaryDirectory[str]:
+    return tempfile.TemporaryDirectory(dir=_MEMORY if _MEMORY.is_dir() else None)
 
 
 def main() -> int:
@@ -73,8 +90,8 @@ def main() -> int:
     parts = [range(start, min(start + size, end)) for start in range(given.first, end, size)]
     broken: list[tuple[int, str]] = []
     met: Counter[str] = Counter()
-    with ProcessPoolExecutor(os.cpu_count()) as pool:
-        for found, ends in pool.map(played, parts):
+    with _folder() as folder, ProcessPoolExecutor(os.cpu_count(), initializer=begin, initargs=(folder,)) as pool:
+        for found, ends in pool.map(part, parts):
             broken += found
             met += ends
             if broken and given.stop:

@@ -41,8 +41,8 @@ def org(tmp_path: Path) -> Iterator[SimulatedOrg]:
     made.close()
 
 
-def test_no_history_loses_or_doubles_a_row() -> None:
-    broken, met = played(range(60))
+def test_no_history_loses_or_doubles_a_row(org: SimulatedOrg) -> None:
+    broken, met = played(org, range(60))
     assert broken == []
     for each in ("success", "rejected", "deaths", "power", "disk", "stops", "others", "mapping", "DB501", "DB510"):
         assert met[each], f"the histories are too much alike: no {each}"
