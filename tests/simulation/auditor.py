@@ -5,7 +5,7 @@ snapshots, journals or jobs. A row's values name its key and version, so a recor
 |---|---|
 | I1 no record twice | after every call: upsert one a key, insert one a key and version, update none made |
 | I2 nothing lost | at the end, when nothing goes wrong any more: each row is in the org, or named with its reason |
-| I3 nothing goes back | after every call: a record's version never falls, and its fields are of one version |
+| I3 nothing goes back | after every call: a record's version is never one of before, and its fields are of one version |
 | I4 the snapshot is true | at the end: its record ids lead to records of its keys |
 | I5 each row once in the report | after every run that ends: none twice, and the counts are those of the rows |
 | I6 the report is true | after every run that ends: every row it does not name is in the org, as the model has it |
@@ -83,8 +83,10 @@ class Auditor:
 
     def __post_init__(self) -> None:
         self.seen: dict[str, tuple[str, int]] = {}  # record id: the key and version it last had
+        self._since: dict[str, int] = {}  # record id: which put of the key that version was, when it got it
+        self._puts: dict[tuple[str, int], int] = {}  # key and version: when it was put last
         self.theirs: set[str] = set()  # records that others made
-        self.excused: dict[str, int] = {}  # keys whose record others changed, at that version
+        self.excused: dict[str, int] = {}  # keys whose record others changed, and their newest version then
         self.removed: set[str] = set()  # records that others deleted
         self.may_go: set[str] = set()  # keys that a run may have read as left, or as listed
         self.rebased: set[str] = set()
@@ -92,6 +94,7 @@ class Auditor:
         self.doubtful: dict[tuple[str, int], bool] = {}  # inserts told unknown: whether they are there
         self.delivered: dict[str, Row] = {}  # told so by a run that ended, and unchanged since
         self.mixed = False  # the mapping changed: a record's fields may be of several versions
+        self._count = 0
         self._at, self._last_epoch, self._last_call = -1, 0, self.org.last_call()
         self.held: list[dict[str, Any]] = []
 
@@ -99,7 +102,9 @@ class Auditor:
 
     def put(self, row: Row) -> None:
         self.rows[row.key] = row
-        self.newest[row.key] = row.version
+        self.newest[row.key] = max(row.version, self.newest.get(row.key, 0))
+        self._count += 1
+        self._puts[row.key, row.version] = self._count
         self.delivered.pop(row.key, None)
         if row.key in self.rebased:
             self.excuse(row.key)
@@ -119,7 +124,7 @@ class Auditor:
         self.delivered.clear()
 
     def excuse(self, key: str) -> None:
-        """Others changed its record: that is for verify to see, until the row itself changes."""
+        """Others changed its record: that is for verify to see, until the row has values it never had."""
         self.excused[key] = self.newest[key]
 
     # At every call
@@ -142,11 +147,14 @@ class Auditor:
                 now[record["Id"]] = told
         self._no_copies(copies)
         for record_id, (key, version) in now.items():
-            before = self.seen.get(record_id)
-            if before and version < before[1] and before[0] == key:
-                raise Broken(f"I3: {key} went back from version {before[1]} to {version}")
             if version > self.newest[key]:
                 raise Broken(f"I3: {key} has version {version}, which was never made")
+            before = self.seen.get(record_id)
+            if before != (key, version):
+                put = self._puts[key, version]
+                if before and before[0] == key and put < self._since[record_id]:
+                    raise Broken(f"I3: {key} went back from version {before[1]} to {version}")
+                self._since[record_id] = put
             if self.mode == "update" and record_id not in self.theirs:
                 raise Broken(f"I1: an update made a record of {key}")
         there = {record["Id"] for record in self.held}
@@ -235,7 +243,7 @@ class Auditor:
         told = {self._identity(record): record for record in self.held}
         keys = {identity[0] for identity in told if identity}
         for key, row in self.rows.items():
-            if key in left_out or self.excused.get(key) == row.version or (key, row.version) in self.doubtful:
+            if key in left_out or self.excused.get(key, -1) >= row.version or (key, row.version) in self.doubtful:
                 continue
             if self.ignores and (key in keys or key in self.excused):
                 continue

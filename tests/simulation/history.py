@@ -23,6 +23,7 @@ from typing import Any
 import pyarrow as pa
 from memory_org import Killed, Match, activation
 
+from dinmo_dbt import emulator
 from dinmo_dbt.activation import Activation, Ceiling, FieldMapping, Guards
 from dinmo_dbt.cli import syncing
 from dinmo_dbt.errors import CountsError, DinmoError, StateError, WarehouseError
@@ -50,7 +51,7 @@ KINDS = (
     "upsert, then set by bulk", "upsert, then set by collections",
 )  # fmt: skip
 EVENTS = ("calls", "rows", "deaths", "power", "disk", "stops", "others", "mapping", "keys", "leavers", "empty", "reads",
-          "quota", "another org", "schema", "damage")  # fmt: skip
+          "quota", "another org", "schema", "damage", "logins", "queue")  # fmt: skip
 OFTEN = {"calls", "deaths"}
 COLUMNS = (("a", "b"), ("a", "b"), ("a",), ("a", "b", "c"))
 DAY_S, LEASE_S = 86_400.0, 700.0
@@ -126,6 +127,8 @@ class History:
         """Raises Broken where an invariant does not hold."""
         self.org.new()
         shutil.rmtree(self.folder, ignore_errors=True)
+        if self._on("queue", 1.0):
+            self.org.app.pace = emulator.Pace(queue_s=self.random.randint(1, 60), batch_s=self.random.randint(0, 20))
         self._tell(f"{self.kind}; {', '.join(sorted(self.events)) or 'nothing goes wrong'}")
         self._grow(self.random.randint(3, 20))
         if self.mode in ("update", "delete"):
@@ -183,7 +186,10 @@ class History:
         if self.mode not in ("update", "delete"):
             self._grow(self.random.randint(0, 6))
         for key in self.random.sample(sorted(audit.rows), k=self.random.randint(0, len(audit.rows))):
-            audit.put(Row(key, audit.newest[key] + 1, too_long=self._on("keys", 0.05)))
+            # A record an insert made stays: a row of it that goes back is one more.
+            older = self.mode in ("upsert", "update") and audit.newest[key] and self.random.random() < 0.25
+            version = self.random.randrange(audit.newest[key]) if older else audit.newest[key] + 1
+            audit.put(Row(key, version, too_long=self._on("keys", 0.05)))
         if self._on("leavers"):
             for key in self.random.sample(sorted(audit.rows), k=self.random.randint(0, len(audit.rows) // 2)):
                 audit.drop(key)
@@ -220,6 +226,9 @@ class History:
             faults.arm_json({"kind": "quota_gone", "after": self.random.randint(0, 8), "times": 1})
             self.quota_gone = True
             self._tell("faults: the daily calls are used up")
+        if self._on("logins", 0.2):
+            faults.arm_json({"kind": "request_lost", "call": "token", "times": 20})
+            self._tell("faults: no login is answered")
         if self._on("another org", 0.3):
             renewal = not self.pinned or self.random.random() < 0.5
             if not self.pinned:
