@@ -5,7 +5,7 @@ snapshots, journals or jobs. A row's values name its key and version, so a recor
 |---|---|
 | I1 no record twice | after every call: upsert one a key, insert one a key and version, update none made |
 | I2 nothing lost | at the end, when nothing goes wrong any more: each row is in the org, or named with its reason |
-| I3 nothing goes back | after every call: a record's version is never one of before, and its fields are of one version |
+| I3 nothing goes back | after every call: no record gets a version of before, and its fields are of one version |
 | I4 the snapshot is true | at the end: its record ids lead to records of its keys |
 | I5 each row once in the report | after every run that ends: none twice, and the counts are those of the rows |
 | I6 the report is true | after every run that ends: every row it does not name is in the org, as the model has it |
