@@ -42,7 +42,7 @@ CALL_FAULTS = (
     "job_aborted", "job_deleted", "job_stuck", "batch_retried", "results_expired", "results_shuffled",
     "results_cut", "results_cut_bytes", "results_repeated", "results_missing", "results_error_newline",
 )  # fmt: skip
-CALLS = ("", "", "ingest.*", "ingest.close", "ingest.results")
+CALLS = ("", "", "ingest.*", "ingest.close", "ingest.results", "collections.*", "collections.*")
 SLOW = {"slow", "hang", "job_stuck"}
 KINDS = (
     "upsert by bulk", "upsert by collections", "insert by bulk", "insert by bulk", "insert once by bulk",
@@ -213,7 +213,7 @@ class History:
         faults = self.org.app.faults
         if self._on("calls", 0.8):
             kinds = tuple(self.random.sample(CALL_FAULTS, k=self.random.randint(1, 3)))
-            rate, call = 10 ** self.random.uniform(-1.5, -0.3), self.random.choice(CALLS)
+            rate, call = 10 ** self.random.uniform(-1.5, 0), self.random.choice(CALLS)
             faults.chaos(self.random.randrange(1 << 30), rate, kinds, call)
             self.audit.slow |= not SLOW.isdisjoint(kinds)
             self.met.update(f"fault {kind}" for kind in kinds)
