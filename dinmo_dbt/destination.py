@@ -7,7 +7,7 @@ contract, and `sync` journals between its calls. Every method may raise `AuthErr
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from enum import StrEnum
 from functools import cached_property
@@ -306,5 +306,8 @@ class Destination(Protocol):
         code UNPROCESSED. Reads again when a file is incomplete; OutcomeUnknown if it stays so.
         """
 
-    def send(self, batch: Batch) -> pa.Table:
-        """At most 200 rows by sObject Collections; `RESULTS` in batch order. OutcomeUnknown if no whole reply came."""
+    def send(self, batch: Batch, before: Callable[[], None] | None = None) -> pa.Table:
+        """At most 200 rows by sObject Collections; `RESULTS` in batch order. OutcomeUnknown if no whole reply came.
+
+        `before` each time the call goes out, repeats included: what it raises keeps it from going.
+        """

@@ -561,7 +561,6 @@ class _Delivery:
         for start in range(0, len(batch.rows), call_rows):
             call = replace(batch, rows=batch.rows.slice(start, call_rows))
             if self.problem is None:
-                self.journal.hold()
                 try:
                     parts.append(self.call(call))
                     self.progress.sent(len(call.rows))
@@ -586,7 +585,7 @@ class _Delivery:
         for attempt in range(ATTEMPTS_MAX):
             try:
                 self.clock.sleep(0)
-                return self.destination.send(batch)
+                return self.destination.send(batch, self.journal.hold)
             except (NotApplied, OutcomeUnknown):
                 if attempt == ATTEMPTS_MAX - 1:
                     raise

@@ -229,7 +229,9 @@ class MemoryOrg:
 
     # Collections
 
-    def send(self, batch: Batch) -> pa.Table:
+    def send(self, batch: Batch, before: Callable[[], None] | None = None) -> pa.Table:
+        if before is not None:
+            before()
         assert 0 < len(batch.rows) <= 200
         answers = []
         for row in _texts(batch):

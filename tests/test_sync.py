@@ -496,7 +496,7 @@ def test_what_was_too_much_for_the_orgs_automation_is_sent_in_smaller_batches(ac
         return sizing
 
     world.org.close = sized(world.org.close, lambda job_id: len(world.org.jobs[job_id].rows))
-    world.org.send = sized(world.org.send, lambda batch: len(batch.rows))
+    world.org.send = sized(world.org.send, lambda batch, before: len(batch.rows))
     run = world.sync(act, many(250))
     assert (run.outcome.succeeded, run.outcome.rejected) == (250, 0)
     assert sorted(set(sizes), reverse=True)[:4] == [200, 100, 50, 25]

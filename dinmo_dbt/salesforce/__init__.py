@@ -153,10 +153,10 @@ class SalesforceDestination:
 
         return read_results(self._client, job_id, batch, scratch=self._scratch, sleep=self._sleep)
 
-    def send(self, batch: Batch) -> pa.Table:
+    def send(self, batch: Batch, before: Callable[[], None] | None = None) -> pa.Table:
         from dinmo_dbt.salesforce.collections import send
 
-        return send(self._client, batch, self.describe(batch.object))
+        return send(self._client, batch, self.describe(batch.object), before)
 
 
 if TYPE_CHECKING:

@@ -109,6 +109,7 @@ class Request:
     file: BinaryIO | None = None  # where the body goes; None: it is JSON
     exact_numbers: bool = False  # JSON numbers arrive as their text
     is_whole: Callable[[Any], bool] | None = None  # whether the JSON has the promised shape
+    before: Callable[[], None] | None = None  # each time it is sent
 
 
 class _Doubtful(Exception):
@@ -209,6 +210,8 @@ class Client:
         error: DestinationError = NotApplied("DB607", f"{_name(request)}: not answered")
         for attempt in range(ATTEMPTS_MAX):
             login = self.login
+            if request.before is not None:
+                request.before()
             try:
                 url = _url(login.instance_url, request)
                 return self._attempt(request, url, {"Authorization": f"Bearer {login.token.reveal()}"})

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Callable
+from dataclasses import replace
 from typing import Any
 from urllib.parse import quote
 
@@ -17,7 +19,7 @@ from dinmo_dbt.salesforce.hosts import checked_id
 ROWS_MAX = 200
 
 
-def send(client: Client, batch: Batch, schema: ObjectSchema) -> pa.Table:
+def send(client: Client, batch: Batch, schema: ObjectSchema, before: Callable[[], None] | None = None) -> pa.Table:
     """`RESULTS` in batch order. OutcomeUnknown if no whole reply came; an insert is never sent twice.
 
     A row that Salesforce can't parse makes it refuse the whole call; the call is then halved until that row is alone
@@ -26,13 +28,13 @@ def send(client: Client, batch: Batch, schema: ObjectSchema) -> pa.Table:
     count = batch.rows.num_rows
     assert 0 < count <= ROWS_MAX, count
     try:
-        items = client.call(_request(batch, schema)).json
+        items = client.call(replace(_request(batch, schema), before=before)).json
     except SalesforceRefusal as refusal:
         if refusal.salesforce_code != "JSON_PARSER_ERROR":
             raise
         if count > 1:
             halves = (batch.rows.slice(0, count // 2), batch.rows.slice(count // 2))
-            return pa.concat_tables([send(client, _with_rows(batch, half), schema) for half in halves])
+            return pa.concat_tables([send(client, _with_rows(batch, half), schema, before) for half in halves])
         code, message = refusal.salesforce_code, refusal.salesforce_message
         return _table([(Fate.REJECTED.value, None, None, code, message, None)])
     return _table([_result(item, batch) for item in items])

@@ -17,7 +17,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from dinmo_dbt.destination import Api, Batch, Field, Operation, PayloadColumn, Remedy
-from dinmo_dbt.errors import AuthError, DestinationError, LimitReached, NotApplied, OutcomeUnknown, ReadOnly
+from dinmo_dbt.errors import AuthError, DestinationError, LimitReached, NotApplied, OutcomeUnknown, ReadOnly, StateError
 from dinmo_dbt.project import Credentials, Org, Secret, url_problem
 from dinmo_dbt.salesforce import client as door
 from dinmo_dbt.salesforce import connect, hosts
@@ -197,6 +197,21 @@ def test_what_may_be_repeated_is(server, destination, operation):
     path = COLLECTIONS + ("/Thing__c/Ext__c" if operation is Operation.UPSERT else "")
     server.on(method, path, LOST, Answer(200, [{}, {}]), items())
     assert destination.send(batch_of(operation)).column("fate").to_pylist() == ["succeeded"]
+
+
+def test_each_repeat_asks_first_whether_it_may_still_be_sent(server, destination):
+    asked = []
+
+    def before():
+        asked.append(len(server.asked("PATCH", COLLECTIONS)))
+        if len(asked) == 3:
+            raise StateError("DB503", "another run took over")
+
+    server.on("PATCH", COLLECTIONS, LOST, LOST, items())
+    with pytest.raises(StateError):
+        destination.send(batch_of(Operation.UPDATE), before)
+    assert asked == [0, 1, 2]
+    assert len(server.asked("PATCH", COLLECTIONS)) == 2
 
 
 def test_a_refusal_after_a_lost_reply_does_not_make_the_first_attempt_undone(server, destination):

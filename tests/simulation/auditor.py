@@ -15,7 +15,7 @@ snapshots, journals or jobs. A row's values name its key and version, so a recor
 | I10 calls are bounded | at every call: 400 for a run at most, where nothing is slow |
 | I11 no call without an end | at every call: both timeouts are there |
 | I12 the state is old, new, or refused | a disk that fails is a StateError, and the next run goes on from there |
-| I13 unknown is never sent again | after every call: what was told unknown and is not there does not come by itself |
+| I13 unknown is never sent again | after every call: an insert told unknown that is not there does not come by itself |
 | I14 no delete unread | after every call: only what the rules allow is gone; a read that breaks off changes nothing |
 | I15 quiet | after every run: what was delivered and did not change is not sent; at the end nothing is |
 | I16 no secret, no value | in everything a run says, and at the end in everything that is kept |
@@ -123,6 +123,11 @@ class Auditor:
             self.rebased |= self.newest.keys() - self.rows.keys()
         self.delivered.clear()
 
+    def forget(self) -> None:
+        """The state is as it was before the first sync, and so is what follows from it."""
+        self.delivered.clear()
+        self._last_epoch = 0
+
     def excuse(self, key: str) -> None:
         """Others changed its record: that is for verify to see, until the row has values it never had."""
         self.excused[key] = self.newest[key]
@@ -170,7 +175,7 @@ class Auditor:
         if last is None or last is self._last_call:
             return
         self._last_call = last
-        process.misled |= "other_org" in (last.fault or "")
+        process.misled |= re.fullmatch(r"other_org \(\d+\)", last.fault or "") is not None  # and the reply came
         if last.name not in COMMITTING or last.status >= 300:
             return
         if process.misled:
@@ -219,7 +224,7 @@ class Auditor:
         if not 0 <= len(told) - named <= run.recovered.rejected + run.recovered.unknown:
             raise Broken(f"I5: {len(told)} rows are named, of {named} that were not delivered")
         for key, fate in left_out.items():
-            if key in self.rows and may_be_there(*fate):
+            if self.mode == "insert" and key in self.rows and may_be_there(*fate):  # others are sent again, once more
                 row = (key, self.rows[key].version)
                 self.doubtful[row] = any(self._identity(record) == row for record in self.held)
         kept = sum(1 for key in self.delivered if key not in left_out)

@@ -119,6 +119,7 @@ class History:
         self.runs, self.seams = 0, 40
         self.settled = True  # nothing is in flight
         self.quota_gone = False
+        self.error: DinmoError | None = None  # of the run before
         self.pinned = self.random.random() < 0.5  # dinmo.yml names the org
 
     # The whole of it
@@ -332,7 +333,7 @@ class History:
             shutil.rmtree(self.folder)
             shutil.copytree(older, self.folder)
             if not self._state().known():  # of before the first sync: the state is lost, and all is sent once more
-                self.audit.delivered.clear()
+                self.audit.forget()
         elif how == "it is cut":
             os.truncate(bent, place)
         elif how == "it is gone" and bent.suffix != ".db":  # a state that is not there is a new one
@@ -342,12 +343,12 @@ class History:
             bent.write_bytes(content)
         self._tell(f"damage: {how}, {bent.relative_to(self.folder)}")
         before = _contents(self.folder)
-        run = self._run()
-        if run is None:
-            after = _contents(self.folder)
-            changed = [name for name in before if after.get(name) != before[name]]
-            if changed:
-                raise Broken(f"I12: a damaged state is refused, and {changed[0]} is not as it was")
+        self._run()
+        after = _contents(self.folder)
+        changed = [name for name in before if after.get(name) != before[name]]
+        if isinstance(self.error, StateError) and changed:
+            raise Broken(f"I12: a damaged state is refused, and {changed[0]} is not as it was")
+        if self.error and not changed:  # or it ended for something else, and did what a run does before that
             shutil.rmtree(self.folder)
             whole.rename(self.folder)
             self.settled = True
@@ -421,7 +422,7 @@ class History:
         alone: bool = True,
     ) -> SyncRun | None:  # fmt: skip
         """What became of a run: it ended, with a report or an error, or it was killed."""
-        began, run = self.org.clock.now(), None
+        began, run, self.error = self.org.clock.now(), None, None
         self.settled = False
         try:
             run = work()
@@ -430,7 +431,7 @@ class History:
             self._tell(f"killed {killed}{how}")
             self.met[f"killed {str(killed).split(' ')[1]}"] += 1
         except DinmoError as error:
-            problem = error.problems[0]
+            problem, self.error = error.problems[0], error
             self._tell(f"run: {error}")
             self.met[problem.code] += 1
             if isinstance(error, CountsError):

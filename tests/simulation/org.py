@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import base64
 import io
 import re
 from collections.abc import Iterator
@@ -117,7 +118,8 @@ class SimulatedOrg:
     @property
     def secrets(self) -> tuple[str, ...]:
         who = self.app.identity
-        return (who.client_secret, who.access_token)
+        basic = base64.b64encode(f"{who.client_id}:{who.client_secret}".encode()).decode()
+        return (who.client_secret, who.access_token, basic)
 
     # What is in it, by its own store: no call is made, and nothing of ours is believed
 
