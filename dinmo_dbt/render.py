@@ -216,9 +216,7 @@ def _grouped(left_out: pa.Table, *more: str) -> list[dict[str, Any]]:
 # What Salesforce holds
 
 
-def verification_lines(
-    activation: Activation, found: Verification, most: int, *, with_values: bool = False
-) -> list[str]:
+def verification_lines(found: Verification, most: int, *, with_values: bool = False) -> list[str]:
     """What became of the rows that were delivered: counts, then the first rows that drifted or are gone."""
     counts = [
         (found.verified, "verified"),
@@ -242,8 +240,6 @@ def verification_lines(
     for row in found.gone.slice(0, most).to_pylist():
         lines.append(f"  gone {row['key']}  {row['record_id'] or ''}".rstrip())
     lines += _more(found.gone, most, "whose record is gone")
-    if not found.holds and activation.mode is not Mode.INSERT:
-        lines.append(f"  to send them again: dinmo-dbt verify -s {activation.name} --repair")
     return lines
 
 

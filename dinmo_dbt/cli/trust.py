@@ -63,7 +63,7 @@ def verify(
         session.check_target(allow_mismatch=allow_target_mismatch)
         checked = [_Checked(activation) for activation in session.chosen]
         for one in checked:
-            one.verify(session, limit, show_values=show_values)
+            one.verify(session, limit, show_values=show_values, repairs=repair)
         results: list[dict[str, Any]] = []
         codes = [one.code for one in checked]
         if repair:
@@ -84,7 +84,7 @@ class _Checked:
     code: int = 0
     document: dict[str, Any] = dataclasses.field(default_factory=dict)
 
-    def verify(self, session: Session, limit: int, *, show_values: bool) -> None:
+    def verify(self, session: Session, limit: int, *, show_values: bool, repairs: bool) -> None:
         from dinmo_dbt import render
 
         name = self.activation.name
@@ -102,7 +102,9 @@ class _Checked:
         org_id = session.destination(self.activation.destination).org_id
         self.document |= {"object": self.activation.object, "mode": self.activation.mode.value, "org_id": org_id}
         self.document |= render.verification_json(self.found, with_values=show_values)
-        lines = render.verification_lines(self.activation, self.found, limit, with_values=show_values)
+        lines = render.verification_lines(self.found, limit, with_values=show_values)
+        if not (self.found.holds or repairs or self.activation.mode == "insert"):
+            lines.append(f"  to send them again: dinmo-dbt verify -s {name} --repair")
         session.console.answer([f"{name}: {self.activation.object} in org {org_id}", *lines])
 
     def _compare(self, session: Session, *, show_values: bool) -> Verification:

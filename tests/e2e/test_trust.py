@@ -31,6 +31,7 @@ def test_what_others_changed_is_found_and_repaired(lab: Lab, org: Org) -> None:
     org.http.delete(f"{org.base}/sobjects/Person__c/{person(org, 'P4')}")
     told = lab.run("verify")
     assert told.code == 3
+    assert "to send them again: dinmo-dbt verify -s people_to_crm --repair" in told.out
     assert "drifted P1" in told.out and "Name, Score__c" in told.out and "gone P4" in told.out
     assert "Theirs" not in told.all, "no value without --show-values"
     shown = lab.run("verify", "--show-values")
@@ -58,6 +59,7 @@ def test_a_repair_that_salesforce_refuses_says_so(lab: Lab, org: Org) -> None:
     ran = lab.run("verify", "--repair")
     assert ran.code == 3
     assert "0 of 1 row repaired" in ran.out
+    assert "to send them again" not in ran.all, "they were"
     assert verified(lab, "companies_to_crm")["counts"]["pending"]["added"] == 2
 
 
