@@ -809,5 +809,25 @@ def test_a_row_that_is_back_at_what_was_acknowledged_is_sent_where_a_write_is_in
     assert run.plan_counts.planned == 0
 
 
+@pytest.mark.parametrize("mode", ["upsert", "update"])
+def test_a_row_of_unknown_outcome_that_is_back_at_what_was_acknowledged_is_sent(tmp_path, mode):
+    world = World(tmp_path / "state")
+    for row in BEFORE_ROWS:
+        world.org.add(Ext__c=row["ext"])
+    act = activation(mode, api="bulk")
+    world.sync(act, Model.of(BEFORE_ROWS))
+    read = world.org.results
+
+    def blurred(job_id, batch):
+        fates = pa.array(["unknown"] * len(batch.rows))
+        return read(job_id, batch).set_column(0, "fate", fates)
+
+    world.org.results = blurred
+    assert world.sync(act, Model.of(AFTER_ROWS)).outcome.unknown == len(AFTER_ROWS)
+    world.org.results = read
+    world.sync(act, Model.of(BEFORE_ROWS))
+    assert world.org.held("Ext__c", "A__c") == [(row["ext"], row["a"]) for row in BEFORE_ROWS]
+
+
 BEFORE_ROWS = [{"id": str(n), "ext": f"e{n}", "a": "before", "b": "y"} for n in range(3)]
 AFTER_ROWS = [{**row, "a": "after"} for row in BEFORE_ROWS]
