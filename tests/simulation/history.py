@@ -378,6 +378,7 @@ class History:
         takes_over = self.random.random() < 0.7
         first = self._process(End(self._seam(), self.random.random() < 0.5, stops=True))
         self._tell("a run begins, and stops")
+        mapping = self.audit.columns
         stopped = Stopped(self.pool, first, lambda: self._work(_Warehouse(self._model)))
         with stopped:
             if not self.pinned:
@@ -389,6 +390,8 @@ class History:
             if not takes_over and stopped.is_waiting and locked and run is not None:
                 raise Broken("I7: two runs at once, and both have the lock")
             self._told_of(first, stopped.wake, wakes=True)
+            if self.audit.columns != mapping:  # it had read the old one: the next run sends all once more
+                self.audit.delivered.clear()
 
     def _lose_the_lock(self) -> None:
         """The lease of a run that stopped ends, or somebody unlocks it."""
