@@ -107,6 +107,17 @@ def test_bodies_are_made_unreadable(mount: Mount) -> None:
     assert page.mimetype == "text/html" and b"Service Not Available" in page.get_data()
 
 
+def test_a_reply_is_changed_before_its_bytes_are_damaged(mount: Mount) -> None:
+    org = mount()
+    for kind in ("bad_gzip", "bom", "missing_items", "other_org"):
+        org.app.faults.arm_json({"kind": kind, "call": "collections.create", "times": 1})
+    records = [{"attributes": {"type": "Account"}, "Name": name} for name in "ab"]
+    reply = org.api("POST", "/composite/sobjects", {"records": records})
+    assert reply.status_code == 200
+    with pytest.raises((OSError, zlib.error)):
+        gzip.decompress(reply.get_data())
+
+
 def test_items_are_missing_or_too_many(mount: Mount) -> None:
     org = mount()
     rid = org.create("Account", {"Name": "a"})

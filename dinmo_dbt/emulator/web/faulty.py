@@ -23,6 +23,8 @@ from dinmo_dbt.emulator.web.call import Call, nothing
 from dinmo_dbt.emulator.web.effect import Effect
 
 _HANG_S = 3600.0
+# What damages a reply's bytes, in this order, and after all that has to read them.
+_BYTES = {"invalid_utf8": 1, "bom": 1, "bad_gzip": 2, "truncated": 3, "content_length": 3}
 _SLOW_S = 1.0
 _BYTES_PER_S = 100.0
 _TEXTS: dict[int, tuple[str, str]] = {
@@ -76,7 +78,7 @@ def before(call: Call, fired: list[Fired]) -> Response | None:
 def after(call: Call, fired: list[Fired], response: Response) -> Response:
     """The reply as the faults leave it. What never arrived can't be repeated."""
     lost = _lost(fired)
-    for hit in fired:
+    for hit in sorted(fired, key=lambda hit: _BYTES.get(hit.fault.kind, 0)):
         if lost and hit.fault.kind == "request_repeated":
             continue
         if KINDS[hit.fault.kind].acts == "after" or (hit.fault.kind == "status" and hit.fault.done):
