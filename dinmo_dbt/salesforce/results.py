@@ -70,7 +70,7 @@ def read_file(file: BinaryIO) -> pa.Table:
     if not first.strip():
         return pa.table({})
     try:
-        names = next(csv.reader(io.StringIO(first.decode("utf-8-sig"), newline="")))
+        names = next(csv.reader(io.StringIO(first.decode("utf-8-sig"), newline="")), [])
         if len(set(names)) != len(names):
             raise UnreadableFile("a column name occurs twice")
         if not file.read(1):
