@@ -250,7 +250,9 @@ class ActivationState:
             gone = [file for file in self.store.files.names(self.place) if file not in named]
             gone_images = imaging.expired(self.store.files, self.image_place)
             gone_spools = [file for file in self.store.files.names(spools) if file not in open_spools]
-            half_written = tuple(f".{row['id']}." for row in cut_off)
+            # Of every run before this one: a power cut can bring a file back that was removed.
+            before = connection.execute("SELECT id FROM run WHERE org_id = ? AND name = ?", own).fetchall()
+            half_written = tuple(f".{row['id']}." for row in before)
             gone_reports = [file for file in self.store.files.names("runs") if file.startswith(half_written)]
         lock.taken()
         self._held_at = self._renewed_at = since

@@ -252,7 +252,7 @@ def test_result_files_are_read_as_csv_not_as_lines():
     assert table.column("sf__Error").to_pylist() == ["A:b\n\nc:--", ""]
 
 
-@pytest.mark.parametrize("content", [b"", b"\n"])
+@pytest.mark.parametrize("content", [b"", b"\n", b"\xef\xbb\xbf", b"\xef\xbb\xbf\n"])
 def test_an_empty_body_is_an_empty_file(content):
     assert results.read_file(io.BytesIO(content)).num_rows == 0
 

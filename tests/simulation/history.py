@@ -348,7 +348,8 @@ class History:
         changed = [name for name in before if after.get(name) != before[name]]
         if isinstance(self.error, StateError) and changed:
             raise Broken(f"I12: a damaged state is refused, and {changed[0]} is not as it was")
-        if self.error and not changed:  # or it ended for something else, and did what a run does before that
+        # Or it ended for something else, and did what a run does before that; an insert stops where its state is lost.
+        if self.error and (not changed or self.error.problems[0].code == "DB401"):
             shutil.rmtree(self.folder)
             whole.rename(self.folder)
             self.settled = True

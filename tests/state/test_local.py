@@ -279,6 +279,7 @@ def test_nothing_of_a_dead_run_stays_but_what_is_in_flight(world):
     reports = world.folder / "runs"
     reports.mkdir(exist_ok=True)
     (reports / f".run{world.runs:04d}.parquet.ab12.tmp").write_bytes(b"half a report of that run")
+    (reports / ".run0001.parquet.ab12.tmp").write_bytes(b"an earlier one, removed once, which a power cut brought back")
     (reports / ".other.parquet.ab12.tmp").write_bytes(b"of a run of another activation, which may be writing it")
     world.sync(act, Model.of(ROWS))
     assert list(spool.iterdir()) == []
