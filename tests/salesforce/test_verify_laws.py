@@ -81,7 +81,8 @@ EDITS: dict[str, st.SearchStrategy[Any]] = {
     "Phone__c": st.sampled_from(["0155", "0156"]),
     "Pick__c": st.sampled_from(["Free", "Other", "New"]),
     "Multi__c": st.sampled_from(["Red", "Green;Red", "Red;Green", "Blue;Green;Red"]),
-    "Number__c": st.integers(-1000, 1000) | st.floats(-1e9, 1e9),
+    # Numbers are compared to 18 decimal places, which is as many as a field can have.
+    "Number__c": st.integers(-1000, 1000) | st.floats(-1e9, 1e9).map(lambda number: round(number, 15)),
     "Money__c": st.integers(-1000, 1000).map(lambda cents: cents / 100),
     "Percent__c": st.integers(-1000, 1000).map(lambda tenths: tenths / 10),
     "On__c": st.booleans(),
