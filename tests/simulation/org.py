@@ -6,14 +6,14 @@ import base64
 import io
 import re
 from collections.abc import Iterator
-from contextlib import ExitStack, closing, contextmanager
+from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from typing import Any
-from urllib.parse import unquote_to_bytes, urlsplit
 
 import requests
 import urllib3
 from mounted_org import START, URL, OneClock, connected, mounted
+from werkzeug.test import create_environ, run_wsgi_app
 
 from dinmo_dbt import emulator
 from dinmo_dbt.salesforce import SalesforceDestination
@@ -68,23 +68,16 @@ class _Door(requests.adapters.HTTPAdapter):
 
 def _answer(app: Any, request: requests.PreparedRequest) -> urllib3.HTTPResponse:
     """The app's reply by WSGI (PEP 3333), without HTTP between the two."""
-    url, body, headers = urlsplit(request.url or ""), request.body or b"", dict(request.headers)
+    body = request.body or b""
     sent = body.encode() if isinstance(body, str) else body if isinstance(body, bytes) else body.read()
-    environ = {
-        "REQUEST_METHOD": request.method, "SCRIPT_NAME": "", "PATH_INFO": unquote_to_bytes(url.path).decode("latin-1"),
-        "QUERY_STRING": url.query, "REQUEST_URI": request.path_url, "SERVER_NAME": url.hostname, "SERVER_PORT": "443",
-        "SERVER_PROTOCOL": "HTTP/1.1", "HTTP_HOST": url.hostname, "wsgi.version": (1, 0), "wsgi.url_scheme": "https",
-        "wsgi.input": io.BytesIO(sent), "wsgi.input_terminated": True, "wsgi.errors": None, "wsgi.multithread": True,
-        "wsgi.multiprocess": False, "wsgi.run_once": False, "CONTENT_LENGTH": str(len(sent)),
-        "CONTENT_TYPE": headers.pop("Content-Type", ""),
-    }  # fmt: skip
-    environ |= {f"HTTP_{name.upper().replace('-', '_')}": value for name, value in headers.items()}
-    said: list[Any] = []
-    with closing(app(environ, lambda status, headers, exc_info=None: said.extend((status, headers)))) as pieces:
-        data = b"".join(pieces)
-    status, _, reason = said[0].partition(" ")
+    environ = create_environ(
+        request.path_url, URL, method=request.method or "GET", headers=dict(request.headers), data=sent
+    )
+    pieces, status, headers = run_wsgi_app(app, environ, buffered=True)
+    data = io.BytesIO(b"".join(pieces))
+    code, _, reason = status.partition(" ")
     return urllib3.HTTPResponse(
-        io.BytesIO(data), said[1], int(status), reason=reason, preload_content=False, request_method=request.method
+        data, headers.items(), int(code), reason=reason, preload_content=False, request_method=request.method
     )
 
 
