@@ -112,6 +112,10 @@ class AuthError(DestinationError):
     """Login refused, or the session can't be renewed."""
 
 
+class WrongOrg(AuthError):
+    """It is not the org it has to be that answered the login."""
+
+
 class ReadOnly(DestinationError):
     """The org takes no writes for now: maintenance. Nothing was applied; the run stops and the next one continues."""
 

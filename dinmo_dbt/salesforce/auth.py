@@ -15,7 +15,7 @@ from collections.abc import Callable
 from typing import Any
 from urllib.parse import urlsplit
 
-from dinmo_dbt.errors import AuthError, DestinationError
+from dinmo_dbt.errors import AuthError, DestinationError, WrongOrg
 from dinmo_dbt.project import Credentials, Org, Secret
 from dinmo_dbt.salesforce.client import API_VERSION, Client, Login, without_frames
 from dinmo_dbt.salesforce.hosts import checked_url
@@ -51,7 +51,7 @@ def log_in_to(org: Org, now: Callable[[], float]) -> Callable[[Client], Login]:
         first = False
         pin = org.organization_id
         if pin is not None and pin[:15] != login.organization_id[:15]:
-            raise AuthError(
+            raise WrongOrg(
                 "DB602",
                 f"logged in to org {login.organization_id}, but dinmo.yml allows only {pin}",
                 where=f"destination {org.destination}, target {org.target}",
@@ -171,7 +171,7 @@ def _org_of_identity(url: object) -> str:
 
 def _org_id(text: str) -> str:
     if not re.fullmatch(r"00D[A-Za-z0-9]{12}([A-Za-z0-9]{3})?", text):
-        raise AuthError("DB602", "the org's id has an unknown form")
+        raise WrongOrg("DB602", "the org's id has an unknown form")
     return id_18(text)
 
 

@@ -35,7 +35,15 @@ import urllib3
 
 from dinmo_dbt import __version__
 from dinmo_dbt.destination import ApiUsage, ErrorClass, Remedy
-from dinmo_dbt.errors import AuthError, DestinationError, LimitReached, NotApplied, OutcomeUnknown, ReadOnly
+from dinmo_dbt.errors import (
+    AuthError,
+    DestinationError,
+    LimitReached,
+    NotApplied,
+    OutcomeUnknown,
+    ReadOnly,
+    WrongOrg,
+)
 from dinmo_dbt.project import Secret
 from dinmo_dbt.salesforce.errors import SalesforceRefusal, classify, hint
 
@@ -183,7 +191,7 @@ class Client:
         self._lock = threading.Lock()
         self._renewal = threading.Lock()
         self._simple: Salesforce | None = None
-        self._foreign: AuthError | None = None
+        self._foreign: WrongOrg | None = None
         self.calls = 0
         self.usage = ApiUsage(0, 0)
         self.login = log_in(self)
@@ -204,7 +212,7 @@ class Client:
         another org has answered a renewal, nothing is sent any more: whoever passed over that error meets it again.
         """
         if self._foreign is not None:
-            raise self._foreign
+            raise without_frames(self._foreign)
         doubt = ""
         renewed = False
         error: DestinationError = NotApplied("DB607", f"{_name(request)}: not answered")
@@ -361,10 +369,9 @@ class Client:
                 login = self._log_in(self)
                 if login.organization_id != expired.organization_id:
                     message = f"the renewed session is of another org: {login.organization_id}"
-                    raise AuthError("DB602", message, hint="nothing was sent")
-            except AuthError as refused:
-                if refused.problems[0].code == "DB602":
-                    self._foreign = refused
+                    raise WrongOrg("DB602", message, hint="nothing was sent")
+            except WrongOrg as refused:
+                self._foreign = refused
                 raise
             self.login = login
             self._simple = None
