@@ -539,8 +539,8 @@ class _Delivery:
             fate = Fate.UNKNOWN if batch.operation is Operation.INSERT or batch.leavers else Fate.HELD
             results = _all(batch, fate, "JOB_GONE", f"Salesforce no longer has the results of job {job_id}")
             self.doubt(batch)
-        elif (unknown := pc.equal(results["fate"], Fate.UNKNOWN.value)) and pc.any(unknown).as_py():
-            self.doubt(replace(batch, rows=batch.rows.filter(unknown)))
+        else:
+            self.doubt(replace(batch, rows=batch.rows.filter(pc.equal(results["fate"], Fate.UNKNOWN.value))))
         # A job that ended on locks left rows that may pass; one that was aborted was aborted by somebody.
         error = job.error if job is not None and job.state == "Failed" else ""
         passing = self.destination.verdict("", error).remedy is Remedy.AGAIN

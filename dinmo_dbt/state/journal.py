@@ -238,10 +238,10 @@ class ActivationState:
                     "UPDATE activation SET serial = ?, born = ?, model = ?, object = ? WHERE org_id = ? AND name = ?",
                     (self.serial, self.serial, self.activation.model, self.activation.object, *own),
                 )
-            cut_off = connection.execute(
-                "SELECT id FROM run WHERE org_id = ? AND name = ? AND status = 'running'", own
-            ).fetchall()
-            connection.executemany("UPDATE run SET status = 'interrupted' WHERE id = ?", [(r["id"],) for r in cut_off])
+            runs = connection.execute("SELECT id FROM run WHERE org_id = ? AND name = ?", own).fetchall()
+            connection.execute(
+                "UPDATE run SET status = 'interrupted' WHERE org_id = ? AND name = ? AND status = 'running'", own
+            )
             connection.execute("DELETE FROM batch WHERE org_id = ? AND name = ? AND state IN (?, ?)", (*own, *ENDED))
             open_spools = [spool_place(row["spool"])[1] for row in self._open(connection)]
             # What is listed while no later writer can be there is ours to remove, whenever we come to it.
@@ -251,8 +251,7 @@ class ActivationState:
             gone_images = imaging.expired(self.store.files, self.image_place)
             gone_spools = [file for file in self.store.files.names(spools) if file not in open_spools]
             # Of every run before this one: a power cut can bring a file back that was removed.
-            before = connection.execute("SELECT id FROM run WHERE org_id = ? AND name = ?", own).fetchall()
-            half_written = tuple(f".{row['id']}." for row in before)
+            half_written = tuple(f".{row['id']}." for row in runs)
             gone_reports = [file for file in self.store.files.names("runs") if file.startswith(half_written)]
         lock.taken()
         self._held_at = self._renewed_at = since

@@ -155,19 +155,15 @@ class LocalState(Store):
         """A connection that is closed in the end, and with it a transaction that is open rolled back; or the run's own
         one, which an error ends."""
         own = self._own
-        if own is None or not own.is_free:
+        if own is None or threading.get_ident() != own.thread:
             with closing(self._connect(writing=writing)) as connection:
                 yield connection
             return
-        connection = own.of(self.database, self._connect)
-        own.busy = True
         try:
-            yield connection
+            yield own.of(self.database, self._connect)
         except BaseException:
             own.close()
             raise
-        finally:
-            own.busy = False
 
     def _connect(self, *, writing: bool) -> sqlite3.Connection:
         # A rollback journal, not a WAL: a reader of a WAL makes files of its own, and a plan must change nothing.
@@ -249,14 +245,9 @@ class _Own:
     """The connection of a run, kept from one use to the next: by one thread, of the file that is there now."""
 
     def __init__(self, thread: int) -> None:
-        self.busy = False
-        self._thread = thread
+        self.thread = thread
         self._file: tuple[int, int] | None = None
         self._connection: sqlite3.Connection | None = None
-
-    @property
-    def is_free(self) -> bool:
-        return not self.busy and threading.get_ident() == self._thread
 
     def of(self, path: Path, connect: Callable[..., sqlite3.Connection]) -> sqlite3.Connection:
         """The one that is kept; a new one if another file has taken the place of its own."""

@@ -23,10 +23,10 @@ from dinmo_dbt.emulator.web.call import Call, nothing
 from dinmo_dbt.emulator.web.effect import Effect
 
 _HANG_S = 3600.0
-# What damages a reply's bytes, in this order, and after all that has to read them.
-_BYTES = {"invalid_utf8": 1, "bom": 1, "bad_gzip": 2, "truncated": 3, "content_length": 3}
 _SLOW_S = 1.0
 _BYTES_PER_S = 100.0
+# What damages a reply's bytes, in this order, and after all that has to read them.
+_BYTES = {"invalid_utf8": 1, "bom": 1, "bad_gzip": 2, "truncated": 3, "content_length": 3}
 _TEXTS: dict[int, tuple[str, str]] = {
     400: ("INVALID_REQUEST", "The request is not valid"),
     401: ("INVALID_SESSION_ID", "Session expired or invalid"),
