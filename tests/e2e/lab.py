@@ -190,6 +190,7 @@ class Org:
     """A plain client of the org, sharing nothing with ours."""
 
     def __init__(self, url: str, token: str) -> None:
+        self.url = url
         self.base = f"{url}/services/data/v62.0"
         self.http = requests.Session()
         self.http.headers["Authorization"] = f"Bearer {token}"
@@ -199,7 +200,7 @@ class Org:
         assert isinstance(found, dict), found
         records = list(found["records"])
         while not found["done"]:
-            found = self.http.get(self.base.split("/services")[0] + found["nextRecordsUrl"]).json()
+            found = self.http.get(self.url + found["nextRecordsUrl"]).json()
             records += found["records"]
         return records
 

@@ -27,7 +27,7 @@ def disk(lab: Lab, org: Org, tmp_path: Path) -> Iterator[Path]:
     folder.mkdir()
     if mount("-t", "tmpfs", "-o", "size=64m", "tmpfs", str(folder)):
         pytest.skip("may not mount a tmpfs")
-    url = org.base.split("/services")[0]
+    url = org.url
     auth = {"flow": "access_token", "instance_url": url, "access_token": "{{ env_var('ORG_TOKEN') }}"}
     crm = {"targets": {"dev": {"login_url": url, "auth": auth}}}
     settings = {"destinations": {"crm": crm}, "state": {"location": str(folder / "state")}}

@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-import json
 from typing import Any
 
 from .lab import PEOPLE, Lab, Org
 from .test_reach import CLIENT
+from .test_security import told
 from .test_signals import faulty, mended
 
 BY_CALL = {**PEOPLE, "api": "collections"}
@@ -17,8 +17,7 @@ MORE = (
 
 
 def limited(org: Org, **limits: int) -> None:
-    url = org.base.split("/services")[0] + "/emulator/limits"
-    assert org.http.post(url, json=limits).status_code == 200
+    assert org.http.post(f"{org.url}/emulator/limits", json=limits).status_code == 200
 
 
 def records(org: Org) -> list[str]:
@@ -36,7 +35,7 @@ def problem(ran: Any) -> dict[str, Any]:
 
 def test_a_session_that_is_refused_for_ever_ends_the_run(lab: Lab, org: Org) -> None:
     lab.only("people", BY_CALL)
-    known = json.loads((lab.data / "server.json").read_text())
+    known = told(lab)
     text = CLIENT.format(url=known["instance_url"]).replace("client_id: lab", f"client_id: {known['client_id']}")
     (lab.root / "dinmo.yml").write_text(text)
     struck = faulty(org, {"kind": "session_expired", "call": "collections.*", "times": 1000})

@@ -73,13 +73,13 @@ class Asked:
 
 def faulty(org: Org, fault: dict[str, Any]) -> Any:
     """Let the fault strike; a function that tells how often it did."""
-    url = org.base.split("/services")[0] + "/emulator/faults"
+    url = f"{org.url}/emulator/faults"
     assert org.http.post(url, json=fault).status_code == 200
     return lambda: org.http.get(url).json()["faults"][0]["fired"]
 
 
 def mended(org: Org) -> None:
-    assert org.http.delete(org.base.split("/services")[0] + "/emulator/faults").status_code < 300
+    assert org.http.delete(f"{org.url}/emulator/faults").status_code < 300
 
 
 def statuses(lab: Lab) -> list[str]:

@@ -82,8 +82,7 @@ class Auditor:
     slow: bool = False  # a call or a job was made to last
 
     def __post_init__(self) -> None:
-        self.seen: dict[str, tuple[str, int]] = {}  # record id: the key and version it last had
-        self._since: dict[str, int] = {}  # record id: which put of the key that version was, when it got it
+        self.seen: dict[str, tuple[str, int, int]] = {}  # record id: key and version it last had, and when put
         self._puts: dict[tuple[str, int], int] = {}  # key and version: when it was put last
         self.theirs: set[str] = set()  # records that others made
         self.excused: dict[str, int] = {}  # keys whose record others changed, and their newest version then
@@ -155,17 +154,16 @@ class Auditor:
             if version > self.newest[key]:
                 raise Broken(f"I3: {key} has version {version}, which was never made")
             before = self.seen.get(record_id)
-            if before != (key, version):
+            if before is None or before[:2] != (key, version):
                 put = self._puts[key, version]
-                if before and before[0] == key and put < self._since[record_id]:
+                if before and before[0] == key and put < before[2]:
                     raise Broken(f"I3: {key} went back from version {before[1]} to {version}")
-                self._since[record_id] = put
+                self.seen[record_id] = key, version, put
             if self.mode == "update" and record_id not in self.theirs:
                 raise Broken(f"I1: an update made a record of {key}")
         there = {record["Id"] for record in self.held}
         for record_id in self.seen.keys() - there - self.removed:
             self._deleted(record_id)
-        self.seen.update(now)
         for row, is_there in self.doubtful.items():
             if copies[row] and not is_there:
                 raise Broken(f"I13: {row[0]} v{row[1]} was told unknown, and was sent again")
@@ -201,7 +199,7 @@ class Auditor:
                 raise Broken(f"I1: {each} is in the org {count} times")
 
     def _deleted(self, record_id: str) -> None:
-        key, _ = self.seen.pop(record_id)
+        key, *_ = self.seen.pop(record_id)
         if key not in self.may_go or (record_id in self.theirs and self.mode != "delete"):
             raise Broken(f"I14: a record of {key} is gone")
         self.deletes += 1

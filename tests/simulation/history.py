@@ -248,7 +248,7 @@ class History:
     def _others(self) -> None:
         """Somebody edits, deletes or makes records of ours."""
         audit = self.audit
-        ours = [(record_id, key) for record_id, (key, _) in audit.seen.items() if record_id not in audit.removed]
+        ours = [(record_id, key) for record_id, (key, *_) in audit.seen.items() if record_id not in audit.removed]
         if not ours or self.quota_gone:
             return
         record_id, key = self.random.choice(ours)

@@ -159,7 +159,7 @@ def test_an_amendment_moves_the_snapshot_by_its_rows(world):
 HOLDER = """
 import sys
 sys.path.insert(0, {tests!r})
-from contextlib import closing, contextmanager
+from contextlib import closing
 from pathlib import Path
 from memory_org import ORG, Model, World, activation
 from dinmo_dbt.errors import StateError
