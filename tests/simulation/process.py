@@ -25,6 +25,8 @@ from typing import Any, NoReturn
 
 from memory_org import Killed
 
+from dinmo_dbt.state import local
+
 WAKE_MAX_S = 120.0
 _running = threading.local()
 
@@ -410,7 +412,6 @@ def _connect(database: Any, *more: Any, **options: Any) -> sqlite3.Connection:
     path = re.sub(r"^file://|\?.*$", "", str(database))
     if process is None or not process.owns(path):
         return _Real.connect(database, *more, **options)
-    options["timeout"] = 0.0  # a process that stopped frees nothing while another one waits
     made: _Connection = _Real.connect(database, *more, factory=_Connection, **options)
     made.process, made.path = process, path
     return made
@@ -423,12 +424,14 @@ def seams() -> Iterator[None]:
     os.rename, os.replace, os.link = _two_names("rename"), _two_names("replace"), _two_names("link")  # type: ignore[assignment]
     os.unlink, os.mkdir = _unlink, _mkdir  # type: ignore[assignment]
     sqlite3.connect = _connect  # type: ignore[assignment]
+    waits, local.LOCK_WAIT_S = local.LOCK_WAIT_S, 0.0  # what has stopped frees nothing while another one waits
     try:
         yield
     finally:
         for name in ("open", "fdopen", "close", "dup", "fsync", "rename", "replace", "link", "unlink", "mkdir"):
             setattr(os, name, getattr(_Real, name))
         sqlite3.connect = _Real.connect
+        local.LOCK_WAIT_S = waits
 
 
 class Stopped:
