@@ -26,8 +26,7 @@ from dataclasses import dataclass
 from decimal import Decimal
 from email.utils import parsedate_to_datetime
 from enum import Enum
-from http.cookiejar import DefaultCookiePolicy
-from typing import TYPE_CHECKING, Any, BinaryIO, NoReturn, cast
+from typing import TYPE_CHECKING, Any, BinaryIO, NoReturn
 from urllib.parse import quote, urlencode, urlsplit
 
 import requests
@@ -323,14 +322,13 @@ class Client:
         with self._lock:
             self.calls += 1
         try:
-            response = self._session.request(
-                method,
-                url,
-                headers=dict(headers),
-                data=cast("bytes | BinaryIO | None", body),
+            # Prepared by itself, a request has what it is given and no more: no cookie, no password from .netrc.
+            request = requests.Request(method, url, {**self._session.headers, **headers}, data=body).prepare()
+            response = self._session.send(
+                request,
                 timeout=(CONNECT_TIMEOUT_S, READ_TIMEOUT_S),
                 allow_redirects=False,
-                stream=True,
+                **self._session.merge_environment_settings(url, {}, True, None, None),
             )
         except requests.exceptions.SSLError as fault:
             if _is_untrusted(fault):
@@ -395,17 +393,11 @@ def _plain_session(trust_env: bool) -> requests.Session:
     logging.getLogger("urllib3.connectionpool").setLevel(logging.WARNING)
     session = requests.Session()
     session.trust_env = trust_env
-    session.auth = _as_it_is  # else requests would put a password from .netrc in place of our header
-    session.cookies.set_policy(DefaultCookiePolicy(allowed_domains=[]))
     session.headers["User-Agent"] = f"dinmo-dbt/{__version__}"
     adapter = requests.adapters.HTTPAdapter(max_retries=urllib3.Retry(0, read=False), pool_maxsize=8)
     session.mount("https://", adapter)
     session.mount("http://", adapter)
     return session
-
-
-def _as_it_is(request: requests.PreparedRequest) -> requests.PreparedRequest:
-    return request
 
 
 class _ReadingSession(requests.Session):
@@ -422,12 +414,19 @@ class _ReadingSession(requests.Session):
         request = Request(
             "GET", parts.path + ("?" + query if query else ""), is_whole=lambda json: isinstance(json, dict)
         )
-        reply = self._client.call(request)
-        response = requests.Response()
-        response.status_code = reply.status
-        response.headers.update(reply.headers)
-        response.raw = io.BytesIO(json.dumps(reply.json).encode())
-        return response
+        return _Read(self._client.call(request))
+
+
+class _Read(requests.Response):
+    """A reply that has been read: its JSON is not made text again, to be parsed once more."""
+
+    def __init__(self, reply: Reply) -> None:
+        super().__init__()
+        self.status_code, self._json = reply.status, reply.json
+        self.headers.update(reply.headers)
+
+    def json(self, **_: Any) -> Any:
+        return self._json
 
 
 def _url(instance_url: str, request: Request) -> str:

@@ -438,6 +438,14 @@ def test_a_netrc_never_replaces_our_header_even_with_the_environment_trusted(mon
     assert {seen.headers["Authorization"] for seen in server.seen} == {f"Bearer {TOKEN}"}
 
 
+def test_a_cookie_is_never_sent_back(server, connected):
+    server.on("GET", f"jobs/ingest/{JOB}", Answer(200, {"id": JOB, "state": "Open"}, {"Set-Cookie": "a=b; Path=/"}))
+    destination = connected()
+    destination.job(JOB)
+    destination.job(JOB)
+    assert [seen.headers.get("Cookie") for seen in server.asked("GET", f"jobs/ingest/{JOB}")] == [None, None]
+
+
 def test_many_threads_renew_an_expired_session_once(server, connected):
     server.on("POST", "/services/oauth2/token", token_reply(server, "first"), token_reply(server, "second"))
     destination = connected(renewable=True)
