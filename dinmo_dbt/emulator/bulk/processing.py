@@ -314,11 +314,13 @@ def pack(outcome: Outcome) -> bytes:
         names=["rid", "created", "error"],
     )
     sink = pa.BufferOutputStream()
-    with pa.ipc.new_stream(sink, batch.schema, options=pa.ipc.IpcWriteOptions(compression="zstd")) as writer:
+    with pa.ipc.new_stream(
+        sink, batch.schema, options=pa.ipc.IpcWriteOptions(compression="zstd", use_threads=False)
+    ) as writer:
         writer.write_batch(batch)
     return sink.getvalue().to_pybytes()  # type: ignore[no-any-return]
 
 
 def unpack(packed: bytes) -> tuple[np.ndarray[Any, np.dtype[np.int64]], pa.Array, pa.Array]:
-    batch = pa.ipc.open_stream(packed).read_next_batch()
+    batch = pa.ipc.open_stream(packed, options=pa.ipc.IpcReadOptions(use_threads=False)).read_next_batch()
     return batch.column(0).to_numpy(), batch.column(1), batch.column(2)
