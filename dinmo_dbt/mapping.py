@@ -24,6 +24,7 @@ from dinmo_dbt.rowhash import HASH_VERSION
 
 # The canonical kinds a stored mapping names; each stands for all field types with that canonical form.
 _KINDS = {"text": "string", "id": "reference", "number": "double"}
+_DESCRIBED = [field.name for field in dataclasses.fields(Field) if field.name != "label"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -103,7 +104,7 @@ class Mapping:
         fields += [constant.field for constant in self.constants]
         required = sorted(field.name for field in schema.fields.values() if field.required_on_create)
         rights = [schema.createable, schema.updateable, schema.deletable]
-        said = [dataclasses.astuple(dataclasses.replace(field, label="")) for field in fields]
+        said = [[getattr(field, name) for name in _DESCRIBED] for field in fields]
         return hashlib.sha256(json.dumps([said, required, rights]).encode()).hexdigest()[:16]
 
     @property

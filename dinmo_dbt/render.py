@@ -202,6 +202,8 @@ def outcome_json(outcome: Outcome) -> dict[str, int]:
 
 def groups_json(left_out: pa.Table) -> list[dict[str, Any]]:
     """How many rows were not delivered for each reason, with its class and what a person can do; never a value."""
+    if not left_out.num_rows:
+        return []
     return _grouped(left_out if "class" in left_out.column_names else explained(left_out), "class", "hint")
 
 

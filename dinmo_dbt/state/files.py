@@ -119,6 +119,8 @@ def first_bent(folder: Path, files: Sequence[Stored]) -> Stored | None:
 
 def make_folder(folder: Path) -> Path:
     """The folder, made if need be with its parents, for its owner alone; durable, so that what is synced in it is."""
+    if folder.is_dir():
+        return folder
     try:
         for each in (*reversed(folder.parents), folder):  # mkdir(parents=True) would open the parents to all
             if not each.is_dir():

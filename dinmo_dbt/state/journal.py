@@ -61,7 +61,7 @@ class ActivationState:
         self.lineage = ""
         self._began = False  # a run has drawn a plan for it
         self._born = 0  # the serial at which it began, or was forgotten
-        self._holder: Holder | None = None
+        self._owner: str | None = None  # who holds the lease, as it is written there
         self._held_at = self._renewed_at = -LEASE_S
         self._marked_serial = -1
         self._pointer_mappings: list[dict[str, Any]] = []  # those of the serial that the pointer is at
@@ -230,7 +230,7 @@ class ActivationState:
             row = self.store.take(connection, lock, self.org_id, name, holder)
             if (row["epoch"] - 1, row["serial"]) != (self.epoch, self.serial):
                 raise StateError("DB501", "another run wrote meanwhile", where=self.where, hint="try again")
-            self._holder, self.epoch = holder, self.epoch + 1
+            self._owner, self.epoch = holder.as_text(), self.epoch + 1
             if not self._began:
                 self.lineage = self.store.lineage(connection)
                 self.serial = self._born = self.store.newest(connection, self.org_id, name, self.serial)
@@ -262,12 +262,12 @@ class ActivationState:
 
     def release(self) -> None:
         """Give the lease back, if it is still ours."""
-        if self._holder is not None:
+        if self._owner is not None:
             with self.store.connection(writing=True) as connection:
                 connection.execute(
                     "UPDATE activation SET lease_owner = NULL, lease_until = NULL "
                     "WHERE org_id = ? AND name = ? AND lease_owner = ?",
-                    (self.org_id, self.activation.name, self._holder.as_text()),
+                    (self.org_id, self.activation.name, self._owner),
                 )
 
     def hold(self) -> None:
@@ -325,8 +325,8 @@ class ActivationState:
             self._marked_serial = self.serial
 
     def _ours(self) -> tuple[str, str, int, str]:
-        assert self._holder is not None, "a journal is written by a locked run"
-        return (self.org_id, self.activation.name, self.epoch, self._holder.as_text())
+        assert self._owner is not None, "a journal is written by a locked run"
+        return (self.org_id, self.activation.name, self.epoch, self._owner)
 
     def open_batches(self) -> Sequence[Journalled]:
         if not self.store.exists():

@@ -179,8 +179,6 @@ class LocalState(Store):
         return connection
 
     def _format(self, connection: sqlite3.Connection) -> int:
-        if not connection.execute("SELECT 1 FROM sqlite_master WHERE name = 'meta'").fetchone():
-            raise bent(str(self.database))
         row = connection.execute("SELECT value FROM meta WHERE key = 'format'").fetchone()
         found = row["value"] if row else ""
         if not (isinstance(found, str) and found.isdecimal() and int(found)):
@@ -355,4 +353,6 @@ def _operational(path: Path, error: sqlite3.OperationalError) -> StateError:
         return StateError("DB510", "the state is read-only; it is untouched", where=str(path))
     if "locked" in text or "busy" in text:
         return StateError("DB501", "the state is being written by another process", where=str(path), hint="try again")
+    if "no such table" in text:
+        return bent(str(path))
     return StateError("DB515", f"the state can't be used: {text}", where=str(path))

@@ -34,6 +34,7 @@ BASE = pa.schema(
 )
 DELTA = BASE.append(pa.field("op", pa.utf8()))
 _FORGET = "forget"
+_NUMBERS = ["kh", "ck", "flags"]
 
 
 class FileSnapshot:
@@ -64,9 +65,10 @@ class FileSnapshot:
         return pa.table([*columns, pa.array(self.flags)], schema=BASE)
 
     def _merge(self, has_base: bool) -> None:
-        numbers = [self._columns(number, ["kh", "ck", "flags"]) for number in range(len(self._files))]
+        numbers = [self._columns(0, _NUMBERS)] if has_base else []
+        deltas = [self._columns(number, [*_NUMBERS, "op"]) for number in range(int(has_base), len(self._files))]
         arrays = {
-            name: np.concatenate([np.empty(0, kind), *(table[name].to_numpy() for table in numbers)])
+            name: np.concatenate([np.empty(0, kind), *(table[name].to_numpy() for table in (*numbers, *deltas))])
             for name, kind in (("kh", np.uint64), ("ck", np.uint64), ("flags", np.uint8))
         }
         base_rows = int(self._starts[1]) if has_base else 0
@@ -76,8 +78,7 @@ class FileSnapshot:
         keep[last] = True
         keep[self._superseded(arrays["kh"], base_rows, last)] = False
         if len(last):
-            deltas = range(int(has_base), len(self._files))
-            ops = pa.concat_arrays([chunk for n in deltas for chunk in self._columns(n, ["op"])["op"].chunks])
+            ops = pa.chunked_array([chunk for table in deltas for chunk in table["op"].chunks])
             forgotten = pc.equal(ops, _FORGET).to_numpy(zero_copy_only=False)
             keep[base_rows:][forgotten] = False
         source = np.flatnonzero(keep)
@@ -140,7 +141,11 @@ class FileSnapshot:
         """Columns of one file, or of one row group of it; every page's checksum is verified."""
         file = self._files[number]
         try:
-            return file.read(columns=names) if group is None else file.read_row_group(group, columns=names)
+            # To share out one column, or to one core, costs more than the read.
+            threads = len(names) > 1 and pa.cpu_count() > 1
+            if group is None:
+                return file.read(columns=names, use_threads=threads)
+            return file.read_row_group(group, columns=names, use_threads=threads)
         except (OSError, pa.ArrowException) as error:
             raise damaged(self._folder / self._names[number]) from error
 

@@ -249,7 +249,7 @@ def test_a_killed_process_keeps_nobody_out_of_a_duckdb_file(tmp_path, monkeypatc
         world = WarehouseWorld(tmp_path / "world", lambda: warehouse, "dinmo")
         world.sync(activation(), Model.of(ROWS))
         with world.state().locked(ORG, activation()) as state:
-            dead = state._holder.as_text().replace(f'"pid": {os.getpid()}', '"pid": 999999')
+            dead = state._owner.replace(f'"pid": {os.getpid()}', '"pid": 999999')
             with world.state().connection(writing=True) as connection:
                 connection.execute("UPDATE activation SET lease_owner = ?", (dead,))
             assert world.sync(activation(), Model.of(ROWS)).plan_counts.unchanged == 4
