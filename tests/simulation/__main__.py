@@ -24,7 +24,7 @@ from .history import EVENTS, History
 from .org import SimulatedOrg
 
 _MEMORY = Path("/dev/shm")
-_PART = 20
+_PART = 5
 _GARBAGE = (50_000, 20, 100)  # a history makes much that lasts, which the collector would look through in vain
 _org: SimulatedOrg
 
@@ -85,9 +85,8 @@ def main() -> int:
     if given.seed is not None:
         return told(given.seed)
     began = time.perf_counter()
-    size = _PART if not given.stop else _PART // 4  # so as to stop soon
     end = given.first + given.seeds
-    parts = [range(start, min(start + size, end)) for start in range(given.first, end, size)]
+    parts = [range(start, min(start + _PART, end)) for start in range(given.first, end, _PART)]
     broken: list[tuple[int, str]] = []
     met: Counter[str] = Counter()
     with _folder() as folder, ProcessPoolExecutor(os.cpu_count(), initializer=begin, initargs=(folder,)) as pool:

@@ -23,8 +23,10 @@ snapshots, journals or jobs. A row's values name its key and version, so a recor
 
 from __future__ import annotations
 
+import os
 import re
 from collections import Counter
+from collections.abc import Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -288,7 +290,7 @@ class Auditor:
 
     def files(self, folder: Path, spools: set[str]) -> None:
         """I9: after a run that ended; `spools` are those of batches in flight."""
-        for path in folder.rglob("*"):
+        for path in _files(folder):
             if path.suffix == ".tmp" and not path.name.startswith(".state.db"):
                 raise Broken(f"I9: a temporary file is left in {path.parent.name}")
             if path.suffix == ".arrow" and path.name not in spools:
@@ -296,9 +298,8 @@ class Auditor:
 
     def contents(self, folder: Path) -> None:
         """I16: when all is over, whatever is kept."""
-        for path in folder.rglob("*"):
-            if path.is_file():
-                self.says_nothing(path.name, _texts(path))
+        for path in _files(folder):
+            self.says_nothing(path.name, _texts(path))
 
     def says_nothing(self, where: str, text: str) -> None:
         """I16: neither a row's value nor a secret."""
@@ -314,11 +315,16 @@ def may_be_there(fate: str, code: str | None) -> bool:
     return fate == "unknown" or code == "OUTCOME_UNKNOWN"
 
 
+def _files(folder: Path) -> Iterator[Path]:
+    return (Path(found, name) for found, _, names in os.walk(folder) for name in names)
+
+
 def _texts(path: Path) -> str:
     """Of a table its columns but Salesforce's own words, which are kept whole; of others, or a bent one, all."""
     try:
-        table = pq.ParquetFile(path).read()
+        file = pq.ParquetFile(path)
+        columns = [f.name for f in file.schema_arrow if f.name != "message" and pa.types.is_string(f.type)]
+        table = file.read(columns, use_threads=False)
     except (OSError, pa.ArrowException):
         return path.read_bytes().decode("utf-8", "replace")
-    columns = [c for c in table.column_names if c != "message" and pa.types.is_string(table.schema.field(c).type)]
-    return "\n".join(text or "" for column in columns for text in table[column].to_pylist())
+    return "\n".join(text or "" for column in table.columns for text in column.to_pylist())

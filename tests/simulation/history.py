@@ -54,6 +54,7 @@ EVENTS = ("calls", "rows", "deaths", "power", "disk", "stops", "others", "mappin
           "quota", "another org", "schema", "damage", "logins", "queue")  # fmt: skip
 OFTEN = {"calls", "deaths"}
 COLUMNS = (("a", "b"), ("a", "b"), ("a",), ("a", "b", "c"))
+STEPS = (1, 1, 1, 2, 2, 3, 4)
 DAY_S, LEASE_S = 86_400.0, 700.0
 CLEAN_RUNS_MAX = 8
 BATCH_ROWS = 8
@@ -129,7 +130,7 @@ class History:
         self.org.new()
         shutil.rmtree(self.folder, ignore_errors=True)
         if self._on("queue", 1.0):
-            self.org.app.pace = emulator.Pace(queue_s=self.random.randint(1, 60), batch_s=self.random.randint(0, 20))
+            self.org.app.pace = emulator.Pace(queue_s=self.random.randint(1, 6), batch_s=self.random.randint(0, 3))
         self._tell(f"{self.kind}; {', '.join(sorted(self.events)) or 'nothing goes wrong'}")
         self._grow(self.random.randint(3, 20))
         if self.mode in ("update", "delete"):
@@ -141,7 +142,7 @@ class History:
                 self.audit.drop(key)
                 self.audit.may_go.remove(key)
         with self._repeatable(), ThreadPoolExecutor(1) as self.pool:
-            for _ in range(self.random.randint(1, 4)):
+            for _ in range(self.random.choice(STEPS)):
                 self._meanwhile()
                 if self.random.random() < 0.7:
                     self._edit()

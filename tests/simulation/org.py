@@ -7,6 +7,7 @@ import io
 import re
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
+from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -92,6 +93,7 @@ class SimulatedOrg:
         self.clock = OneClock(self.app.clock)
         self.org_id = self.app.identity.organization_id
         self._first = self.app.snapshot()
+        self._id_of = cache(self.app.site.store.codec.encode)
         self._adapter = self.app.adapter()
         self._open = ExitStack()
         self._open.enter_context(seams())
@@ -131,7 +133,7 @@ class SimulatedOrg:
         store = self.app.site.store
         table, names = store.tables["Thing__c"].name, ", ".join(FIELDS)
         rows = store.reading().execute(f"SELECT rid, {names} FROM {table} WHERE IsDeleted = 0").fetchall()
-        return [{"Id": store.codec.encode(rid), **dict(zip(FIELDS, fields, strict=True))} for rid, *fields in rows]
+        return [{"Id": self._id_of(rid), **dict(zip(FIELDS, fields, strict=True))} for rid, *fields in rows]
 
     # What others do
 
