@@ -26,7 +26,7 @@ from __future__ import annotations
 import os
 import re
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -288,12 +288,12 @@ class Auditor:
         if self.on_removed == "delete" or (self.on_removed == "set" and record["C__c"] != CLOSED):
             raise Broken(f"I2: {key} left the model, and its record stays as it was")
 
-    def files(self, folder: Path, spools: set[str]) -> None:
-        """I9: after a run that ended; `spools` are those of batches in flight."""
+    def files(self, folder: Path, spools: Callable[[], set[str]]) -> None:
+        """I9: after a run that ended; `spools` tells those of batches in flight."""
         for path in _files(folder):
             if path.suffix == ".tmp" and not path.name.startswith(".state.db"):
                 raise Broken(f"I9: a temporary file is left in {path.parent.name}")
-            if path.suffix == ".arrow" and path.name not in spools:
+            if path.suffix == ".arrow" and path.name not in spools():
                 raise Broken("I9: the rows of a batch that is over are left")
 
     def contents(self, folder: Path) -> None:

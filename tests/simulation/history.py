@@ -54,7 +54,7 @@ EVENTS = ("calls", "rows", "deaths", "power", "disk", "stops", "others", "mappin
           "quota", "another org", "schema", "damage", "logins", "queue")  # fmt: skip
 OFTEN = {"calls", "deaths"}
 COLUMNS = (("a", "b"), ("a", "b"), ("a",), ("a", "b", "c"))
-STEPS = (1, 1, 1, 2, 2, 3, 4)
+STEPS = (1, 1, 1, 1, 2, 2, 3, 4)
 DAY_S, LEASE_S = 86_400.0, 700.0
 CLEAN_RUNS_MAX = 8
 BATCH_ROWS = 8
@@ -189,7 +189,7 @@ class History:
             self._grow(self.random.randint(0, 6))
         for key in self.random.sample(sorted(audit.rows), k=self.random.randint(0, len(audit.rows))):
             # A record an insert made stays: a row of it that goes back is one more.
-            older = self.mode in ("upsert", "update") and audit.newest[key] and self.random.random() < 0.25
+            older = self.mode in ("upsert", "update") and audit.newest[key] and self.random.random() < 0.4
             version = self.random.randrange(audit.newest[key]) if older else audit.newest[key] + 1
             audit.put(Row(key, version, too_long=self._on("keys", 0.05)))
         if self._on("leavers"):
@@ -295,8 +295,7 @@ class History:
         """One run that may die, or whose disk may fail."""
         end = bad = None
         if self._on("deaths", 0.6):
-            at, after = self._seam(), self.random.random() < 0.5
-            end = End(at, after, power=self._on("power", 0.7))
+            end = self._end_of_process(power=self._on("power", 0.7))
         elif self._on("disk", 0.7):
             kind = self.random.choice(("full", "full", "read_only", "sync", "rename", "commit"))
             at, late = self.random.randint(0, self.seams), self.random.random() < 0.5
@@ -304,8 +303,11 @@ class History:
             self.met[f"disk {kind}"] += 1
         self._run(end=end, bad=bad)
 
-    def _seam(self) -> int:
-        return self.random.randint(0, self.seams)
+    def _end_of_process(self, *, power: bool = False, stops: bool = False) -> End:
+        """At any of its seams; or at a call that writes, of which there are few and much hangs."""
+        writing = self.random.random() < 0.3
+        at = self.random.randint(0, 3 if writing else self.seams)
+        return End(at, self.random.random() < 0.5, power, stops, writing)
 
     def _refused(
         self, why: str, change: Callable[[pa.Table], pa.Table], *, dies_after: int | None = None,
@@ -378,7 +380,7 @@ class History:
     def _overlapping(self) -> None:
         """A run stops at a seam; another one comes, and takes over or is refused; then the first goes on."""
         takes_over = self.random.random() < 0.7
-        first = self._process(End(self._seam(), self.random.random() < 0.5, stops=True))
+        first = self._process(self._end_of_process(stops=True))
         self._tell("a run begins, and stops")
         mapping = self.audit.columns
         stopped = Stopped(self.pool, first, lambda: self._work(_Warehouse(self._model)))
@@ -454,7 +456,7 @@ class History:
         if not strange and not wakes:
             self.audit.ended(run, process, self.org.clock.now() - began)
         if not strange and not wakes and alone:
-            self.audit.files(self.folder, self._spools())
+            self.audit.files(self.folder, self._spools)
         self.settled = run.problem is None
         outcome = run.outcome
         counts = f"{run.plan_counts.planned} planned, {outcome.succeeded} succeeded, {outcome.rejected} rejected"

@@ -28,6 +28,7 @@ from memory_org import Killed
 from dinmo_dbt.state import local
 
 WAKE_MAX_S = 120.0
+_WRITES = tuple(f"{method} /services/data/" for method in ("POST", "PUT", "PATCH", "DELETE"))
 _running = threading.local()
 
 
@@ -39,12 +40,14 @@ def current() -> Process | None:
 
 @dataclass(frozen=True)
 class End:
-    """At seam number `at`, before or after the act: the process is killed, perhaps by a power cut, or it stops."""
+    """At seam number `at`, before or after the act: the process is killed, perhaps by a power cut, or it stops.
+    `writing`: at number `at` of the calls that write."""
 
     at: int
     after: bool = False
     power: bool = False
     stops: bool = False
+    writing: bool = False
 
 
 @dataclass(frozen=True)
@@ -73,6 +76,7 @@ class Process:
     accesses: int = 0
     dead: str = ""
     calls: int = 0
+    writes: int = 0
     hurt: bool = False  # its disk failed it
     epoch: int = 0  # of its lease, once it has one
     misled: bool = False  # another org answered its login
@@ -115,7 +119,7 @@ class Process:
         """A seam; `part` is what of the act may be done when the process dies before it is."""
         if self.dead:
             raise Killed(name)
-        meant = self.end is not None and self.end.at == len(self.seen)
+        meant = self._is_meant(name)
         self.seen.append(name)
         if meant and self.end and not self.end.after:
             if part and not self.end.stops:
@@ -126,6 +130,13 @@ class Process:
             self._meet(name, "after")
         return done
 
+    def _is_meant(self, name: str) -> bool:
+        writes = name.startswith(_WRITES)
+        self.writes += writes
+        if self.end is None:
+            return False
+        return writes and self.end.at == self.writes - 1 if self.end.writing else self.end.at == len(self.seen)
+
     def _meet(self, name: str, when: str) -> None:
         assert self.end
         if self.end.stops:
@@ -134,7 +145,7 @@ class Process:
             self._stopped.set()
             assert self._wakes.wait(WAKE_MAX_S), "a stopped process was never woken"
             return
-        self.dead = f"{when} {name}"
+        self.dead = f"{when} {_plain(name)}"
         if self.disk.exists():
             _as_nobody(lambda: shutil.copytree(self.disk, self._cut))
             if self.end.power:
@@ -177,7 +188,7 @@ class Process:
         else:
             fresh = bool(flags & os.O_CREAT) and not os.path.exists(path)
             self.access("create" if fresh else "open")
-            descriptor = self.around(f"open {_plain(path)}", lambda: _Real.open(path, flags, mode))
+            descriptor = self.around(f"open {path}", lambda: _Real.open(path, flags, mode))
             if fresh:
                 self._names.append(_Name("create", str(path)))
                 self._unsynced[str(path)] = None
@@ -197,7 +208,7 @@ class Process:
         path = self._files.get(descriptor, "")
         self._unsynced[path] = None
         half = memoryview(data)[: len(data) // 2]
-        return int(self.around(f"write {_plain(path)}", lambda: put(data), lambda: put(half)))
+        return int(self.around(f"write {path}", lambda: put(data), lambda: put(half)))
 
     def close(self, descriptor: int) -> None:
         self._files.pop(descriptor, None)
@@ -205,14 +216,14 @@ class Process:
     def sync(self, descriptor: int) -> None:
         path = self._files[descriptor]
         self.access("sync")
-        self.around(f"sync {_plain(path)}", lambda: None)
+        self.around(f"sync {path}", lambda: None)
         self._unsynced.pop(path, None)
         self._names = [name for name in self._names if os.path.dirname(name.path) != path]
 
     def rename(self, call: Callable[..., None], source: Any, target: Any) -> None:
         self.access("rename")
         before = _content(target) if self.end and self.end.power else None
-        self.around(f"rename {_plain(target)}", lambda: call(source, target))
+        self.around(f"rename {target}", lambda: call(source, target))
         if str(source) in self._unsynced:
             del self._unsynced[str(source)]
             self._unsynced[str(target)] = None
@@ -220,7 +231,7 @@ class Process:
 
     def link(self, call: Callable[..., None], source: Any, target: Any) -> None:
         self.access("rename")
-        self.around(f"link {_plain(target)}", lambda: call(source, target))
+        self.around(f"link {target}", lambda: call(source, target))
         self._names.append(_Name("create", str(target)))
         if str(source) in self._unsynced:
             self._unsynced[str(target)] = None
@@ -230,7 +241,7 @@ class Process:
             call(path)
         self.access("unlink")
         before = _content(path) if self.end and self.end.power else None
-        self.around(f"unlink {_plain(path)}", lambda: call(path))
+        self.around(f"unlink {path}", lambda: call(path))
         self._unsynced.pop(str(path), None)
         self._names.append(_Name("unlink", str(path), before))
 
@@ -238,7 +249,7 @@ class Process:
         if os.path.lexists(path):
             call(path, mode)
         self.access("mkdir")
-        self.around(f"mkdir {_plain(path)}", lambda: call(path, mode))
+        self.around(f"mkdir {path}", lambda: call(path, mode))
         self._names.append(_Name("mkdir", str(path)))
 
     def commit(self, connection: _Connection, act: Callable[[], Any]) -> Any:
@@ -478,6 +489,9 @@ def _content(path: Any) -> bytes | None:
     return Path(path).read_bytes() if os.path.isfile(path) else None
 
 
-def _plain(path: Any) -> str:
-    """A file's name without the part that chance gave it."""
-    return re.sub(r"^\.|\.[0-9a-f]{8}(\.tmp)?$|\.tmp$", "", os.path.basename(str(path)))
+def _plain(seam: str) -> str:
+    """A seam as it is told: its file without the folder, and without the part of the name that chance gave it."""
+    act, _, path = seam.partition(" ")
+    if act.isupper():
+        return seam  # a call
+    return f"{act} {re.sub(r'^[.]|[.][0-9a-f]{8}([.]tmp)?$|[.]tmp$', '', os.path.basename(path))}".rstrip()
