@@ -1,7 +1,8 @@
 """Take over records that Salesforce holds already: which row is which record. Nothing is written to Salesforce.
 
 A row is matched if exactly one record agrees with it in every matching field, no other row has that record, and no
-known row does. Several are ambiguous, never a pick.
+known row does. Several are ambiguous, never a pick: an insert of such a row may make one more record of it, so it is
+kept like one whose outcome is unknown.
 """
 
 from __future__ import annotations
@@ -11,6 +12,7 @@ from dataclasses import dataclass
 from typing import Any, Protocol
 
 import numpy as np
+import numpy.typing as npt
 import pyarrow as pa
 import pyarrow.compute as pc
 
@@ -30,7 +32,8 @@ SEVERAL, SHARED, CLAIMED = "several records match", "another row matches the sam
 
 @dataclass(frozen=True)
 class Adoption:
-    """What `state adopt` would store. `rows` moves the snapshot (kh, ck, key, record_id, flags, op).
+    """What `state adopt` would store. `rows` moves the snapshot (kh, ck, key, record_id, flags, op), and `doubts` does
+    for an insert's ambiguous rows, which no sync sends as they are from then on.
 
     `read == matched + ambiguous + unmatched + known + in_flight + invalid`; `equal` of the matched are in Salesforce
     as the model has them. `ambiguous`: key and reason; `unmatched`: key.
@@ -47,6 +50,7 @@ class Adoption:
     equal: int
     doubtful: int  # of the matched: rows that may have been inserted before
     rows: pa.Table
+    doubts: pa.Table
     ambiguous: pa.Table
     unmatched: pa.Table
 
@@ -72,6 +76,11 @@ def draw(
     reason = _ambiguous(seen, pairs, size)
     matched = reason[pairs.rows] == 0
     rows, ids, equal = pairs.rows[matched], pairs.ids.filter(pa.array(matched)), pairs.equal[matched] & (not left_out)
+    inserting = activation.mode is Mode.INSERT
+    flags = np.full(len(rows), Flag.ADOPTED, np.uint8)
+    if not inserting:
+        flags[~equal] |= np.uint8(Flag.STALE)
+    doubts = np.flatnonzero((reason > 0) & ~doubtful & inserting)
     found = np.zeros(size, np.bool_)
     found[pairs.rows] = True
     flying = int(seen.flying.sum())
@@ -86,7 +95,8 @@ def draw(
         invalid=len(seen.found.aside),
         equal=int(equal.sum()),
         doubtful=int(doubtful[rows].sum()),
-        rows=_moves(seen, activation, rows, ids, equal),
+        rows=_moves(seen, rows, ids, flags),
+        doubts=_moves(seen, doubts, pa.nulls(len(doubts), pa.utf8()), np.full(len(doubts), Flag.UNKNOWN, np.uint8)),
         ambiguous=_reasons(seen, reason),
         unmatched=_keys(seen, wanted[~found[wanted]]),
     )
@@ -230,12 +240,9 @@ def _keys(seen: Scan, rows: Positions) -> pa.Table:
     return seen.spool.take(rows, ["key"]) if rows.size else pa.table({"key": pa.array([], pa.utf8())})
 
 
-def _moves(seen: Scan, activation: Activation, rows: Positions, ids: pa.Array, equal: Flags) -> pa.Table:
-    """The matched rows as the snapshot gets them. An insert's count as delivered; others that differ are sent again."""
+def _moves(seen: Scan, rows: Positions, ids: pa.Array, flags: npt.NDArray[np.uint8]) -> pa.Table:
+    """Rows as the snapshot gets them. An insert's count as delivered; others that differ are sent again."""
     taken = _taken(seen, rows) if rows.size else None
-    flags = np.full(len(rows), Flag.ADOPTED, np.uint8)
-    if activation.mode is not Mode.INSERT:
-        flags[~equal] |= np.uint8(Flag.STALE)
     columns = {
         name: taken[name] if taken is not None else pa.array([], kind)
         for name, kind in (("kh", pa.uint64()), ("ck", pa.uint64()), ("key", pa.utf8()))
@@ -260,9 +267,9 @@ class Ledger(Protocol):
 
 
 def store(adoption: Adoption, ledger: Ledger) -> None:
-    """Write the matched rows, in one step. StateError DB504 if the state moved since the adoption was drawn."""
+    """Write what it found, in one step. StateError DB504 if the state moved since the adoption was drawn."""
     if ledger.serial != adoption.serial or len(ledger.open_batches()) != adoption.batches:
         raise StateError("DB504", "the state moved while Salesforce was asked: nothing was recorded", hint="run again")
     others = [header for header in ledger.mappings if from_header(header).digest != adoption.mapping.digest]
     ledger.mappings = [adoption.mapping.header(), *others]
-    ledger.amend(adoption.rows)
+    ledger.amend(pa.concat_tables([adoption.rows, adoption.doubts]))

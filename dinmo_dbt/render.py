@@ -298,6 +298,10 @@ def adoption_lines(activation: Activation, found: Adoption, org_id: str, most: i
         lines.append(f"  the matched count as delivered ({sent:,} differ from the model; an insert changes no record)")
     elif matched:
         lines.append(f"  of the matched, {found.equal:,} are as in the model; the next sync sends the other {sent:,}")
+    if len(found.doubts):
+        lines.append(
+            "  the ambiguous are not inserted as they are: try a closer --match, or retry --unknown sends them"
+        )
     if len(found.unmatched):
         then = {Mode.INSERT: "inserts the unmatched", Mode.UPSERT: "makes records of the unmatched"}
         lines.append(f"  the next sync {then.get(activation.mode, 'looks for the unmatched again')}")

@@ -212,7 +212,8 @@ def adopt(
 
     For a first sync to an org that is not empty, a lost or older state, and inserts whose outcome is not known: finds
     the record of each row that has none, and shows which are matched, ambiguous or unmatched. With --yes the matched
-    ones are known from then on. Nothing is written to Salesforce.
+    ones are known from then on, and an insert's ambiguous ones are not sent by themselves (retry --unknown does).
+    Nothing is written to Salesforce.
 
     \b
     Examples:
@@ -246,7 +247,7 @@ def adopt(
 def _store(session: Session, activation: Activation, found: Adoption) -> None:
     from dinmo_dbt import adopt as adopting
 
-    if not len(found.rows):
+    if not len(found.rows) and not len(found.doubts):
         raise Refused(
             "DB412", "there is nothing to take over: no row has one record of its own", where=activation.meta_path
         )
