@@ -86,7 +86,7 @@ class ActivationState:
 
     def _read_snapshot(self) -> FileSnapshot:
         names = [file.name for file in self.files]
-        return FileSnapshot(self.store.files.fetch(self.place, names), names)
+        return FileSnapshot(self.store.files.fetch(self.place, names), names, self._ways_out_of_damage())
 
     # Reading
 
@@ -137,8 +137,10 @@ class ActivationState:
         folder = files.fetch(self.place, [file.name for file in self.files])
         found = first_bent(folder, self.files)
         if found:
-            kept = [pointer["serial"] for pointer in self.previous]
-            raise damaged(folder / found.name, _ways_out(self.activation.name, self.activation, *kept))
+            raise damaged(folder / found.name, self._ways_out_of_damage())
+
+    def _ways_out_of_damage(self) -> str:
+        return _ways_out(self.activation.name, self.activation, *(pointer["serial"] for pointer in self.previous))
 
     def _read_row(self, row: Mapping[str, Any]) -> None:
         identity, wanted = json.loads(row["identity"]), identity_of(self.activation)

@@ -33,6 +33,7 @@ BASE = pa.schema(
     metadata={"dinmo_dbt.format": str(FORMAT)},
 )
 DELTA = BASE.append(pa.field("op", pa.utf8()))
+START_AGAIN = "start again: dinmo-dbt state reset"
 _FORGET = "forget"
 _NUMBERS = ["kh", "ck", "flags"]
 
@@ -44,9 +45,9 @@ class FileSnapshot:
     ck: Hashes
     flags: npt.NDArray[np.uint8]
 
-    def __init__(self, folder: Path, files: Sequence[str]) -> None:
-        self._folder, self._names = folder, list(files)
-        self._files = [_open(folder / name) for name in files]
+    def __init__(self, folder: Path, files: Sequence[str], ways_out: str = START_AGAIN) -> None:
+        self._folder, self._names, self._ways_out = folder, list(files), ways_out
+        self._files = [_open(folder / name, ways_out) for name in files]
         self._starts = np.cumsum([0, *(file.metadata.num_rows for file in self._files)])
         base = [number for number, name in enumerate(files) if name.startswith("base-")]
         assert base in ([], [0]), files
@@ -147,7 +148,7 @@ class FileSnapshot:
                 return file.read(columns=names, use_threads=threads)
             return file.read_row_group(group, columns=names, use_threads=threads)
         except (OSError, pa.ArrowException) as error:
-            raise damaged(self._folder / self._names[number]) from error
+            raise damaged(self._folder / self._names[number], self._ways_out) from error
 
 
 def write_rows(path: Path, rows: pa.Table, schema: pa.Schema) -> None:
@@ -174,14 +175,14 @@ def writer(rows: pa.Table, schema: pa.Schema) -> Callable[[pa.NativeFile], None]
     return write
 
 
-def _open(path: Path) -> pq.ParquetFile:
+def _open(path: Path, ways_out: str) -> pq.ParquetFile:
     try:
         file = pq.ParquetFile(path, page_checksum_verification=True)
     except (OSError, pa.ArrowException) as error:
-        raise damaged(path) from error
+        raise damaged(path, ways_out) from error
     written = (file.schema_arrow.metadata or {}).get(b"dinmo_dbt.format", b"")
     if not written.isdigit():
-        raise damaged(path)
+        raise damaged(path, ways_out)
     if int(written) > FORMAT:
         raise StateError(
             "DB514",
@@ -191,11 +192,11 @@ def _open(path: Path) -> pq.ParquetFile:
         )
     expected = BASE if path.name.startswith("base-") else DELTA
     if not file.schema_arrow.equals(expected):
-        raise damaged(path)
+        raise damaged(path, ways_out)
     return file
 
 
-def damaged(path: Path, ways_out: str = "start again: dinmo-dbt state reset") -> StateError:
+def damaged(path: Path, ways_out: str) -> StateError:
     """DB513, with commands after which it can go on."""
     return StateError(
         "DB513",
