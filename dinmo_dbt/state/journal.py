@@ -163,7 +163,9 @@ class ActivationState:
         for header in self.mappings:
             from_header(header)
         self.files = [stored_of(value) for value in json.loads(row["files"])]
-        self.previous = json.loads(row["previous"])
+        self.previous = [
+            {**kept, "serial": kept["serial"], "files": kept["files"]} for kept in json.loads(row["previous"])
+        ]
 
     def _find_siblings(self, connection: Connection) -> None:
         """State of the same model and object under other names: one of them may be this activation's old name."""

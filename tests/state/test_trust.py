@@ -161,6 +161,7 @@ def test_a_kept_serial_is_gone_back_to_when_the_newest_is_damaged(world, monkeyp
     kept = [pointer["serial"] for pointer in state.previous]
     [known] = world.state().known()
     assert known.kept_serials == tuple(kept)
+    assert all(pointer["mappings"] for pointer in state.previous), "what its hashes are of"
     assert "damaged" in known.problem
     for look in (lambda: world.plan(activation(), changed(3)), lambda: world.sync(activation(), changed(3))):
         with pytest.raises(StateError, match=rf"(?s)DB513.*state reset things --to-serial {kept[0]}"):
