@@ -12,7 +12,6 @@ import shutil
 import sqlite3
 from collections import Counter
 from collections.abc import Callable, Iterator
-from concurrent.futures import ThreadPoolExecutor
 from contextlib import closing, contextmanager, nullcontext, suppress
 from dataclasses import dataclass, field
 from decimal import Decimal
@@ -116,7 +115,8 @@ class History:
         if then or self.mode == "delete":
             self.events |= {"leavers"}
         self.audit = Auditor(self.org, self.mode, ignores="once" in self.kind, on_removed=self.on_removed)
-        self.folder = self.org.folder / f"state-{self.seed}"
+        self.home = self.org.folder / str(self.seed)
+        self.folder, self.marks = self.home / "state", self.home / "marks"
         self.runs, self.seams = 0, 40
         self.settled = True  # nothing is in flight
         self.quota_gone = False
@@ -128,7 +128,8 @@ class History:
     def play(self) -> None:
         """Raises Broken where an invariant does not hold."""
         self.org.new()
-        shutil.rmtree(self.folder, ignore_errors=True)
+        shutil.rmtree(self.home, ignore_errors=True)  # of a history that broke, and is played again
+        self.home.mkdir()
         if self._on("queue", 1.0):
             self.org.app.pace = emulator.Pace(queue_s=self.random.randint(1, 6), batch_s=self.random.randint(0, 3))
         self._tell(f"{self.kind}; {', '.join(sorted(self.events)) or 'nothing goes wrong'}")
@@ -141,13 +142,13 @@ class History:
             for key in self.random.sample(sorted(self.audit.rows), k=len(self.audit.rows) // 2):
                 self.audit.drop(key)
                 self.audit.may_go.remove(key)
-        with self._repeatable(), ThreadPoolExecutor(1) as self.pool:
+        with self._repeatable():
             for _ in range(self.random.choice(STEPS)):
                 self._meanwhile()
                 if self.random.random() < 0.7:
                     self._edit()
             self._end()
-        shutil.rmtree(self.folder, ignore_errors=True)
+        shutil.rmtree(self.home)
 
     @contextmanager
     def _repeatable(self) -> Iterator[None]:
@@ -383,7 +384,7 @@ class History:
         first = self._process(self._end_of_process(stops=True))
         self._tell("a run begins, and stops")
         mapping = self.audit.columns
-        stopped = Stopped(self.pool, first, lambda: self._work(_Warehouse(self._model)))
+        stopped = Stopped(self.org.pool, first, lambda: self._work(_Warehouse(self._model)))
         with stopped:
             if not self.pinned:
                 self.org.app.faults.clear()  # the other one's first login must be in the state's org
@@ -485,7 +486,7 @@ class History:
         return {spool.rpartition("/")[2] for (spool,) in rows}
 
     def _state(self) -> LocalState:
-        return _State(self.folder, self.org.clock, Marks(self.org.folder / f"marks-{self.seed}"))
+        return _State(self.folder, self.org.clock, Marks(self.marks))
 
     def _activation(self) -> Activation:
         fields = tuple(FieldMapping(column, f"{column.upper()}__c") for column in self.audit.columns)

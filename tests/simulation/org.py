@@ -6,6 +6,7 @@ import base64
 import io
 import re
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack, contextmanager
 from functools import cache
 from pathlib import Path
@@ -96,6 +97,8 @@ class SimulatedOrg:
         self._id_of = cache(self.app.site.store.codec.encode)
         self._adapter = self.app.adapter()
         self._open = ExitStack()
+        # For runs that stop: one thread, since the emulator keeps a connection for each that ever asked it.
+        self.pool = self._open.enter_context(ThreadPoolExecutor(1))
         self._open.enter_context(seams())
         self._open.enter_context(mounted(lambda: _Door(self.app, self._adapter)))
 
