@@ -76,11 +76,7 @@ def draw(
     reason = _ambiguous(seen, pairs, size)
     matched = reason[pairs.rows] == 0
     rows, ids, equal = pairs.rows[matched], pairs.ids.filter(pa.array(matched)), pairs.equal[matched] & (not left_out)
-    inserting = activation.mode is Mode.INSERT
-    flags = np.full(len(rows), Flag.ADOPTED, np.uint8)
-    if not inserting:
-        flags[~equal] |= np.uint8(Flag.STALE)
-    doubts = np.flatnonzero((reason > 0) & ~doubtful & inserting)
+    doubts = np.flatnonzero((reason > 0) & ~doubtful & (activation.mode is Mode.INSERT))
     found = np.zeros(size, np.bool_)
     found[pairs.rows] = True
     flying = int(seen.flying.sum())
@@ -95,7 +91,7 @@ def draw(
         invalid=len(seen.found.aside),
         equal=int(equal.sum()),
         doubtful=int(doubtful[rows].sum()),
-        rows=_moves(seen, rows, ids, flags),
+        rows=_moves(seen, rows, ids, _adopted(activation, equal)),
         doubts=_moves(seen, doubts, pa.nulls(len(doubts), pa.utf8()), np.full(len(doubts), Flag.UNKNOWN, np.uint8)),
         ambiguous=_reasons(seen, reason),
         unmatched=_keys(seen, wanted[~found[wanted]]),
@@ -240,8 +236,16 @@ def _keys(seen: Scan, rows: Positions) -> pa.Table:
     return seen.spool.take(rows, ["key"]) if rows.size else pa.table({"key": pa.array([], pa.utf8())})
 
 
+def _adopted(activation: Activation, equal: Flags) -> npt.NDArray[np.uint8]:
+    """The matched rows' flags. An insert's count as delivered; others that differ are sent again."""
+    flags = np.full(len(equal), Flag.ADOPTED, np.uint8)
+    if activation.mode is not Mode.INSERT:
+        flags[~equal] |= np.uint8(Flag.STALE)
+    return flags
+
+
 def _moves(seen: Scan, rows: Positions, ids: pa.Array, flags: npt.NDArray[np.uint8]) -> pa.Table:
-    """Rows as the snapshot gets them. An insert's count as delivered; others that differ are sent again."""
+    """Rows as the snapshot gets them."""
     taken = _taken(seen, rows) if rows.size else None
     columns = {
         name: taken[name] if taken is not None else pa.array([], kind)

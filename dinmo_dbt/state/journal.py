@@ -163,6 +163,7 @@ class ActivationState:
         for header in self.mappings:
             from_header(header)
         self.files = [stored_of(value) for value in json.loads(row["files"])]
+        # Both are asked for later, where it would be too late to refuse a pointer without them.
         self.previous = [
             {**kept, "serial": kept["serial"], "files": kept["files"]} for kept in json.loads(row["previous"])
         ]
