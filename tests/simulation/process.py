@@ -76,7 +76,6 @@ class Process:
     accesses: int = 0
     dead: str = ""
     calls: int = 0
-    writes: int = 0
     hurt: bool = False  # its disk failed it
     epoch: int = 0  # of its lease, once it has one
     misled: bool = False  # another org answered its login
@@ -131,11 +130,11 @@ class Process:
         return done
 
     def _is_meant(self, name: str) -> bool:
-        writes = name.startswith(_WRITES)
-        self.writes += writes
         if self.end is None:
             return False
-        return writes and self.end.at == self.writes - 1 if self.end.writing else self.end.at == len(self.seen)
+        if not self.end.writing:
+            return self.end.at == len(self.seen)
+        return name.startswith(_WRITES) and self.end.at == sum(seam.startswith(_WRITES) for seam in self.seen)
 
     def _meet(self, name: str, when: str) -> None:
         assert self.end
