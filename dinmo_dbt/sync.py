@@ -39,7 +39,9 @@ from dinmo_dbt.plan import LEFT_OUT, Counts, Plan, PlannedBatch, payload_batch
 
 # A job still running after a day is not waited for: its id is journalled and the next run asks again.
 POLL_MAX_S = 24 * 3600.0
-POLL_FIRST_S, POLL_LONGEST_S = 0.2, 5.0
+# The first looks at a job follow each other closely; of one that lasts, a look is soon enough a twentieth of its age
+# later: each counts against the org's daily calls.
+POLL_FIRST_S, POLL_SOON_S, POLL_AGE_SHARE, POLL_LONGEST_S = 0.2, 5.0, 0.05, 60.0
 # Attempts to bring one batch to its commit point, and one collections call to a whole reply.
 ATTEMPTS_MAX = 3
 RETRY_PAUSE_S = 1.0
@@ -527,7 +529,7 @@ class _Delivery:
             self.progress.processed(job, rows)
             self.clock.sleep(pause)
             waited += pause
-            pause = min(pause * 1.5, POLL_LONGEST_S)
+            pause = min(pause * 1.5, max(POLL_SOON_S, waited * POLL_AGE_SHARE), POLL_LONGEST_S)
         raise NotApplied("DB622", f"job {job_id} still runs after {POLL_MAX_S / 3600:.0f} hours")
 
     def settle_job(self, batch: Batch, job_id: str, job: Job | None) -> None:

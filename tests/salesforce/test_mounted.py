@@ -123,6 +123,32 @@ def test_the_same_seed_makes_the_same_calls_at_the_same_moments(laboratory: Call
     assert lived() == lived()
 
 
+@pytest.mark.parametrize(("hours", "looks"), [(0.001, 20), (0.1, 65), (1, 130), (8, 550), (23, 1450)])
+def test_a_job_that_lasts_is_looked_at_less_and_less_and_seen_to_be_done_soon_all_the_same(
+    laboratory: Callable[[], Laboratory], hours: float, looks: int
+) -> None:
+    lab, act, seconds = laboratory(), activation("upsert", api="bulk"), hours * 3600
+    lab.app.faults.arm_json({"kind": "job_stuck", "state": "InProgress", "seconds": seconds})
+    calls = lab.world.org.calls
+    run = lab.world.sync(act, Model.of(BEFORE))
+    assert run.outcome.succeeded == 300
+    assert seconds <= lab.world.clock.now() - run.started <= seconds + max(5, min(60, seconds / 20))
+    assert lab.world.org.calls - calls <= looks
+
+
+def test_a_job_that_lasts_longer_than_a_run_waits_is_settled_by_the_next(
+    laboratory: Callable[[], Laboratory],
+) -> None:
+    lab, act = laboratory(), activation("insert", api="bulk")
+    lab.app.faults.arm_json({"kind": "job_stuck", "state": "InProgress", "seconds": 30 * 3600})
+    run = lab.world.sync(act, Model.of(BEFORE))
+    assert run.problem is not None
+    assert (run.problem.code, run.outcome.held) == ("DB622", 300)
+    again = lab.world.sync(act, Model.of(BEFORE))
+    assert (again.recovered.succeeded, again.plan_counts.planned) == (300, 0)
+    assert len(lab.held()) == 300
+
+
 @pytest.mark.parametrize("gone", ["results_expired", "job_deleted"])
 @pytest.mark.parametrize("mode", ["upsert", "insert"])
 def test_a_job_whose_results_are_gone_is_settled_without_them(
