@@ -7,6 +7,7 @@ at its own moment, however late the call that carries it out.
 
 from __future__ import annotations
 
+import math
 import sys
 import threading
 import traceback
@@ -40,12 +41,12 @@ class Worker:
         self._jobs = jobs
         self._clock = clock
         self._kinds = kinds
-        self._news = threading.Event()
+        self._news = threading.Event()  # there may be a step to take before `_next_at`
         self._halt = threading.Event()
         self._lock = threading.Lock()
         self._thread: threading.Thread | None = None
         self._closed = False
-        self._waiting = True  # a job may be waiting: look
+        self._next_at = 0.0
         self._sweep_at = jobs.sweep()
         self.pace = pace
         self.tend()
@@ -61,7 +62,6 @@ class Worker:
             kind.pace = pace
 
     def wake(self) -> None:
-        self._waiting = True
         self._news.set()
 
     def tend(self) -> None:
@@ -99,8 +99,7 @@ class Worker:
         """Stop after the step in hand; the next `tend` goes on with whatever jobs there are then."""
         with self._lock:
             self._end_thread()
-            self._waiting = True
-            self._sweep_at = 0.0
+            self._next_at = self._sweep_at = 0.0
 
     def close(self) -> None:
         with self._lock:
@@ -121,20 +120,19 @@ class Worker:
             self._news.set()
             self._thread.join(timeout=60.0)
             self._thread = None
-            self._waiting = True
+            self._next_at = 0.0
 
     def _catch_up(self) -> None:
         """All steps whose moment has come. Ends: each step brings a job nearer to its end, retries are bounded."""
         now = self._jobs.now()
-        while self._waiting:
+        while self._news.is_set() or now >= self._next_at:
+            self._news.clear()
             job = self._jobs.waiting(self._store.reading())
-            if job is None:
-                self._waiting = False
-            elif job.due > now:
-                return
-            else:
-                with self._clock.at(datetime.fromtimestamp(job.due, UTC)):
-                    self._kinds[job.kind].step(job)
+            self._next_at = job.due if job is not None else math.inf
+            if job is None or job.due > now:
+                continue
+            with self._clock.at(datetime.fromtimestamp(job.due, UTC)):
+                self._kinds[job.kind].step(job)
 
     def _work(self, halt: threading.Event) -> None:
         while not halt.is_set():
