@@ -119,18 +119,47 @@ class Call:
 
     def json(self, body: Any, status: int = 200) -> Response:
         """A JSON reply: compact, or indented and gzipped as the request asks."""
-        if self.request.headers.get("X-PrettyPrint") == "1":
-            text = json.dumps(body, indent=2, separators=(",", " : "), ensure_ascii=False)
-        else:
-            text = json.dumps(body, separators=(",", ":"), ensure_ascii=False)
-        data = text.encode("utf-8", "surrogatepass")
-        response = Response(status=status, content_type="application/json;charset=UTF-8")
+        return self.encoded(json_text(body, self.form), status)
+
+    @property
+    def form(self) -> Form:
+        """How the request wants its JSON."""
+        headers = self.request.headers
+        return Form(headers.get("X-PrettyPrint") == "1", "gzip" in headers.get("Accept-Encoding", ""))
+
+    def encoded(self, text: Encoded, status: int = 200) -> Response:
+        response = Response(text.data, status, content_type="application/json;charset=UTF-8")
         response.headers["Vary"] = "Accept-Encoding"
-        if len(data) > _GZIP_BYTES_MIN and "gzip" in self.request.headers.get("Accept-Encoding", ""):
-            data = gzip.compress(data, compresslevel=1)
+        if text.gzipped:
             response.headers["Content-Encoding"] = "gzip"
-        response.set_data(data)
         return response
+
+
+@dataclass(frozen=True, slots=True)
+class Form:
+    """Of a JSON reply: indented or not, and gzipped where that is worth it."""
+
+    pretty: bool
+    gzip: bool
+
+
+@dataclass(frozen=True, slots=True)
+class Encoded:
+    """The bytes of a JSON reply."""
+
+    data: bytes
+    gzipped: bool
+
+
+def json_text(body: Any, form: Form) -> Encoded:
+    if form.pretty:
+        text = json.dumps(body, indent=2, separators=(",", " : "), ensure_ascii=False)
+    else:
+        text = json.dumps(body, separators=(",", ":"), ensure_ascii=False)
+    data = text.encode("utf-8", "surrogatepass")
+    if form.gzip and len(data) > _GZIP_BYTES_MIN:
+        return Encoded(gzip.compress(data, compresslevel=1), gzipped=True)
+    return Encoded(data, gzipped=False)
 
 
 def _check_size(size: int) -> None:

@@ -1,14 +1,17 @@
-"""When the org's schema last changed, as `Last-Modified` of describes tells and `If-Modified-Since` asks."""
+"""When the org's schema last changed, as `Last-Modified` of describes tells and `If-Modified-Since` asks; and what was
+told of it since, which need not be made anew for each who asks."""
 
 from __future__ import annotations
 
 import threading
-from collections.abc import Callable
+from collections.abc import Callable, Hashable
 from datetime import datetime, timedelta
+from typing import Any
 
 from dinmo_dbt.emulator.schema.definitions import Schema
 
 _SECOND = timedelta(seconds=1)
+_TOLD_MAX = 32
 
 
 class Freshness:
@@ -23,6 +26,7 @@ class Freshness:
         self._lock = threading.Lock()
         self._schema: Schema | None = None
         self._moment: datetime | None = None
+        self._told: dict[Hashable, tuple[Schema, Any]] = {}
 
     def of(self, schema: Schema) -> datetime:
         with self._lock:
@@ -31,3 +35,15 @@ class Freshness:
                 self._moment = now if self._moment is None else max(now, self._moment + _SECOND)
                 self._schema = schema
             return self._moment
+
+    def told(self, schema: Schema, asked: Hashable, make: Callable[[], Any]) -> Any:
+        """What `make` gives, or gave when the same was asked of this schema."""
+        known = self._told.get(asked)
+        if known is not None and known[0] is schema:
+            return known[1]
+        made = make()
+        with self._lock:
+            if len(self._told) >= _TOLD_MAX:
+                self._told.clear()
+            self._told[asked] = schema, made
+        return made

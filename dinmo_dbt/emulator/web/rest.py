@@ -14,7 +14,7 @@ from dinmo_dbt.emulator.records.calls import Json, SeveralError
 from dinmo_dbt.emulator.schema import describe
 from dinmo_dbt.emulator.schema.definitions import Schema
 from dinmo_dbt.emulator.soql.run import PAGE_ROWS, more_rows, run_query
-from dinmo_dbt.emulator.web.call import Call, names_of, nothing
+from dinmo_dbt.emulator.web.call import Call, json_text, names_of, nothing
 
 
 def global_describe(call: Call) -> Response:
@@ -33,7 +33,8 @@ def _described(call: Call, told: Callable[[Schema], Json]) -> Response:
     known = _unless_read_before(call, modified)
     if known is not None:
         return known
-    response = call.json(told(schema))
+    asked = (call.request.path, call.form)
+    response = call.encoded(call.site.freshness.told(schema, asked, lambda: json_text(told(schema), call.form)))
     response.last_modified = modified
     return response
 
