@@ -7,7 +7,7 @@ import io
 import re
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import ExitStack, contextmanager
+from contextlib import ExitStack, closing, contextmanager
 from functools import cache
 from pathlib import Path
 from typing import Any
@@ -15,9 +15,11 @@ from typing import Any
 import requests
 import urllib3
 from mounted_org import START, URL, OneClock, connected, mounted
-from werkzeug.test import create_environ, run_wsgi_app
+from werkzeug.test import create_environ
 
 from dinmo_dbt import emulator
+from dinmo_dbt.emulator.web import effect
+from dinmo_dbt.emulator.web.mounted import MountedAdapter
 from dinmo_dbt.salesforce import SalesforceDestination
 
 from .process import current, seams
@@ -39,9 +41,9 @@ objects:
 class _Door(requests.adapters.HTTPAdapter):
     """The mounted org: each call of a process is a seam, and is looked at when it is over."""
 
-    def __init__(self, app: Any, inner: Any) -> None:
+    def __init__(self, app: Any) -> None:
         super().__init__()
-        self._app, self._inner = app, inner
+        self._app = app
 
     def send(self, request: requests.PreparedRequest, *more: Any, **options: Any) -> Any:
         process = current()
@@ -54,10 +56,10 @@ class _Door(requests.adapters.HTTPAdapter):
         process.calls += 1
 
         def act() -> Any:
-            # Nothing happens to a reply on its way: then there need not be one. Half of all histories are quicker.
-            if not self._app.faults.on_calls:
-                return self.build_response(request, _answer(self._app, request))
-            return self._inner.send(request, *more, **options)
+            reply = _Reply(self._app, request)
+            if not reply.fault:  # nothing happens to it on its way: then there need not be one
+                return self.build_response(request, reply.received())
+            return MountedAdapter(reply).send(request, *more, **options)  # type: ignore[arg-type]
 
         try:
             return process.around(name, act)
@@ -68,19 +70,41 @@ class _Door(requests.adapters.HTTPAdapter):
         """It serves every session of the simulation."""
 
 
-def _answer(app: Any, request: requests.PreparedRequest) -> urllib3.HTTPResponse:
-    """The app's reply by WSGI (PEP 3333), without HTTP between the two."""
-    body = request.body or b""
-    sent = body.encode() if isinstance(body, str) else body if isinstance(body, bytes) else body.read()
-    environ = create_environ(
-        request.path_url, URL, method=request.method or "GET", headers=dict(request.headers), data=sent
-    )
-    pieces, status, headers = run_wsgi_app(app, environ, buffered=True)
-    data = io.BytesIO(b"".join(pieces))
-    code, _, reason = status.partition(" ")
-    return urllib3.HTTPResponse(
-        data, headers.items(), int(code), reason=reason, preload_content=False, request_method=request.method
-    )
+class _Reply:
+    """The app's reply to a request by WSGI (PEP 3333), and itself an app that gives it: what a fault does to a reply
+    happens between a server and a client."""
+
+    def __init__(self, app: Any, request: requests.PreparedRequest) -> None:
+        body = request.body or b""
+        sent = body.encode() if isinstance(body, str) else body if isinstance(body, bytes) else body.read()
+        environ = create_environ(
+            request.path_url, URL, method=request.method or "GET", headers=dict(request.headers), data=sent
+        )
+        self._app, self._method = app, request.method
+        self.clock, self.faults = app.clock, app.faults  # as a server asks its app for them
+        with closing(app(environ, self._start)) as pieces:
+            self._body = b"".join(pieces)
+        self._effect = effect.taken(environ)
+        self.fault = app.calls.kept().ring[-1].fault
+
+    def _start(self, status: str, headers: list[tuple[str, str]], _: Any = None) -> None:
+        self._status, self._headers = status, headers
+
+    def received(self) -> urllib3.HTTPResponse:
+        """As a client has it, without HTTP between the two."""
+        code, _, reason = self._status.partition(" ")
+        return urllib3.HTTPResponse(
+            io.BytesIO(self._body), self._headers, int(code), reason=reason, preload_content=False,
+            request_method=self._method,
+        )  # fmt: skip
+
+    def __call__(self, environ: dict[str, Any], start_response: Any) -> Any:
+        if effect.is_again(environ):
+            return self._app(environ, start_response)
+        if self._effect:
+            effect.leave(environ, self._effect)
+        start_response(self._status, self._headers)
+        return [self._body]
 
 
 class SimulatedOrg:
@@ -95,12 +119,11 @@ class SimulatedOrg:
         self.org_id = self.app.identity.organization_id
         self._first = self.app.snapshot()
         self._id_of = cache(self.app.site.store.codec.encode)
-        self._adapter = self.app.adapter()
         self._open = ExitStack()
         # For runs that stop: one thread, since the emulator keeps a connection for each that ever asked it.
         self.pool = self._open.enter_context(ThreadPoolExecutor(1))
         self._open.enter_context(seams())
-        self._open.enter_context(mounted(lambda: _Door(self.app, self._adapter)))
+        self._open.enter_context(mounted(lambda: _Door(self.app)))
 
     def new(self) -> None:
         self.app.restore(self._first)
