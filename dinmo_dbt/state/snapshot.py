@@ -177,7 +177,8 @@ def writer(rows: pa.Table, schema: pa.Schema) -> Callable[[pa.NativeFile], None]
 
 def _open(path: Path, ways_out: str) -> pq.ParquetFile:
     try:
-        file = pq.ParquetFile(path, page_checksum_verification=True)
+        # From a disk, to fetch pages ahead is no quicker, and takes a thread for each read.
+        file = pq.ParquetFile(path, page_checksum_verification=True, pre_buffer=False)
     except (OSError, pa.ArrowException) as error:
         raise damaged(path, ways_out) from error
     written = (file.schema_arrow.metadata or {}).get(b"dinmo_dbt.format", b"")

@@ -18,7 +18,9 @@ from dinmo_dbt.destination import Api, Batch, Field, Operation, PayloadColumn
 from dinmo_dbt.errors import StateError, unwritable
 from dinmo_dbt.state.files import stored
 
-_OPTIONS = pa.ipc.IpcWriteOptions(compression="lz4")
+# By the thread that has them: rows of a few columns are packed sooner than they are handed round.
+_WRITE = pa.ipc.IpcWriteOptions(compression="lz4", use_threads=False)
+_READ = pa.ipc.IpcReadOptions(use_threads=False)
 
 
 class ScanSpool:
@@ -43,7 +45,7 @@ class ScanSpool:
         with self._writing():
             if self._writer is None:
                 self._sink = pa.PythonFile(os.fdopen(os.dup(self._file), "wb"), mode="w")
-                self._writer = pa.ipc.new_file(self._sink, rows.schema, options=_OPTIONS)
+                self._writer = pa.ipc.new_file(self._sink, rows.schema, options=_WRITE)
             self._writer.write_batch(rows)
         self._ends.append((self._ends[-1] if self._ends else 0) + rows.num_rows)
 
@@ -89,7 +91,7 @@ class ScanSpool:
             self._finish()
             self._source = pa.PythonFile(os.fdopen(os.dup(self._file), "rb"), mode="r")
             self._source.seek(0)
-            self._reader = pa.ipc.open_file(self._source)
+            self._reader = pa.ipc.open_file(self._source, options=_READ)
         return self._reader
 
 
@@ -104,7 +106,7 @@ def batch_writer(batch: Batch) -> Callable[[pa.NativeFile], None]:
     """What writes a batch's rows into a sink."""
 
     def write(sink: pa.NativeFile) -> None:
-        with pa.ipc.new_file(sink, batch.rows.schema, options=_OPTIONS) as writer:
+        with pa.ipc.new_file(sink, batch.rows.schema, options=_WRITE) as writer:
             writer.write_table(batch.rows)
 
     return write
@@ -115,7 +117,7 @@ def read_batch(path: Path, digest: str, described: dict[str, Any]) -> Batch:
     try:
         whole = stored(path).sha256 == digest
         with pa.OSFile(str(path)) as source:
-            rows = pa.ipc.open_file(source).read_all() if whole else None
+            rows = pa.ipc.open_file(source, options=_READ).read_all() if whole else None
     except OSError:
         rows = None
     if rows is None:

@@ -322,7 +322,7 @@ def _files(folder: Path) -> Iterator[Path]:
 def _texts(path: Path) -> str:
     """Of a table its columns but Salesforce's own words, which are kept whole; of others, or a bent one, all."""
     try:
-        file = pq.ParquetFile(path)
+        file = pq.ParquetFile(path, pre_buffer=False)
         columns = [f.name for f in file.schema_arrow if f.name != "message" and pa.types.is_string(f.type)]
         table = file.read(columns, use_threads=False)
     except (OSError, pa.ArrowException):
