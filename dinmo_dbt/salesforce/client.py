@@ -214,7 +214,7 @@ class Client:
             raise without_frames(self._foreign)
         doubt = ""
         renewed = False
-        error: DestinationError = NotApplied("DB607", f"{_name(request)}: not answered")
+        error: DestinationError
         for attempt in range(ATTEMPTS_MAX):
             login = self.login
             if request.before is not None:
@@ -323,7 +323,8 @@ class Client:
             self.calls += 1
         try:
             # Prepared by itself, a request has what it is given and no more: no cookie, no password from .netrc.
-            request = requests.Request(method, url, {**self._session.headers, **headers}, data=body).prepare()
+            request = requests.PreparedRequest()
+            request.prepare(method, url, {**self._session.headers, **headers}, data=body)
             response = self._session.send(
                 request,
                 timeout=(CONNECT_TIMEOUT_S, READ_TIMEOUT_S),

@@ -5,17 +5,18 @@ from __future__ import annotations
 import base64
 import io
 import re
+import sys
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack, closing, contextmanager
 from functools import cache
 from pathlib import Path
 from typing import Any
+from urllib.parse import unquote, urlsplit
 
 import requests
 import urllib3
 from mounted_org import START, URL, OneClock, connected, mounted
-from werkzeug.test import create_environ
 
 from dinmo_dbt import emulator
 from dinmo_dbt.emulator.web import effect
@@ -75,11 +76,7 @@ class _Reply:
     happens between a server and a client."""
 
     def __init__(self, app: Any, request: requests.PreparedRequest) -> None:
-        body = request.body or b""
-        sent = body.encode() if isinstance(body, str) else body if isinstance(body, bytes) else body.read()
-        environ = create_environ(
-            request.path_url, URL, method=request.method or "GET", headers=dict(request.headers), data=sent
-        )
+        environ = _environ(request)
         self._app, self._method = app, request.method
         self.clock, self.faults = app.clock, app.faults  # as a server asks its app for them
         with closing(app(environ, self._start)) as pieces:
@@ -105,6 +102,22 @@ class _Reply:
             effect.leave(environ, self._effect)
         start_response(self._status, self._headers)
         return [self._body]
+
+
+def _environ(request: requests.PreparedRequest) -> dict[str, Any]:
+    """The request as WSGI has it (PEP 3333)."""
+    body = request.body or b""
+    sent = body.encode() if isinstance(body, str) else body if isinstance(body, bytes) else body.read()
+    url = urlsplit(request.url or "")
+    headers = {f"HTTP_{name.upper().replace('-', '_')}": value for name, value in request.headers.items()}
+    return {
+        **headers, "CONTENT_TYPE": request.headers.get("Content-Type", ""), "CONTENT_LENGTH": str(len(sent)),
+        "REQUEST_METHOD": request.method, "SCRIPT_NAME": "", "PATH_INFO": unquote(url.path, "latin-1"),
+        "QUERY_STRING": url.query, "REQUEST_URI": request.path_url, "HTTP_HOST": url.netloc, "SERVER_NAME": url.netloc,
+        "SERVER_PORT": "443", "SERVER_PROTOCOL": "HTTP/1.1", "wsgi.version": (1, 0), "wsgi.url_scheme": url.scheme,
+        "wsgi.input": io.BytesIO(sent), "wsgi.errors": sys.stderr, "wsgi.multithread": False,
+        "wsgi.multiprocess": False, "wsgi.run_once": False,
+    }  # fmt: skip
 
 
 class SimulatedOrg:
