@@ -26,8 +26,9 @@ from dinmo_dbt import emulator
 from dinmo_dbt.activation import Activation, Ceiling, FieldMapping, Guards
 from dinmo_dbt.cli import syncing
 from dinmo_dbt.errors import CountsError, DinmoError, StateError, WarehouseError
-from dinmo_dbt.plan import Ceilings
+from dinmo_dbt.plan import Ceilings, Plan
 from dinmo_dbt.state import LocalState
+from dinmo_dbt.state.journal import ActivationState
 from dinmo_dbt.state.marks import Marks
 from dinmo_dbt.sync import SyncRun
 
@@ -121,6 +122,7 @@ class History:
         self.settled = True  # nothing is in flight
         self.quota_gone = False
         self.error: DinmoError | None = None  # of the run before
+        self.session: Any = None  # what that run had of the world
         self.pinned = self.random.random() < 0.5  # dinmo.yml names the org
 
     # The whole of it
@@ -471,13 +473,28 @@ class History:
         act = self._activation()
         if destination.org_id != self.org.org_id:
             raise Broken("I8: the run goes to another org")
-        session = SimpleNamespace(
+        self.session = session = SimpleNamespace(
             destination=lambda _: destination, state=self._state(), clock=self.org.clock, source=model,
             scratch=self.org.folder, declared=SimpleNamespace(activations=(act,)),
             console=SimpleNamespace(quiet=True, say=self._tell),
         )  # fmt: skip
         run: SyncRun = syncing._run_activation(session, act, Ceilings(allow_deletes=allow_deletes))  # type: ignore[arg-type]
         return run
+
+    def _planned(self) -> tuple[Plan, ActivationState]:
+        """What `dinmo-dbt plan` tells after the last run, and the state it has read. It writes nothing."""
+
+        def work() -> tuple[Plan, ActivationState]:
+            with syncing.scan_spool(self.session) as spool:
+                act = self._activation()
+                state = self.session.state.view(self.org.org_id, act)
+                return syncing._draw(self.session, act, state, spool, Ceilings()), state
+
+        process = self._process()
+        drawn: tuple[Plan, ActivationState] = process.run(work)
+        if process.accesses:
+            raise Broken("I12: a plan writes to the state")
+        return drawn
 
     def _spools(self) -> set[str]:
         """Of batches that are neither settled nor abandoned, as the journal's own table says."""
@@ -515,15 +532,16 @@ class History:
             run = self._run()
             if run is None:
                 raise Broken("I2: a run without faults fails")
-            waits = [row for row in pa.concat_tables(run.not_delivered).to_pylist() if not _is_over(row)]
-            if not run.plan_counts.planned + run.plan_counts.removing and not waits:
+            if any(not _is_over(row) for row in pa.concat_tables(run.not_delivered).to_pylist()):
+                continue
+            drawn, state = self._planned()
+            if not drawn.has_changes:
                 break
         else:
-            raise Broken("I15: a run with nothing changed sends rows")
+            raise Broken("I15: with nothing changed there are rows to send")
         named = {row["key"] for row in pa.concat_tables(run.not_delivered).to_pylist()}
         self.audit.all_there("I2: all runs are over", named)
-        snapshot = self._state().view(self.org.org_id, self._activation()).snapshot
-        self.audit.snapshot(snapshot.table().to_pylist(), named)
+        self.audit.snapshot(state.snapshot.table().to_pylist(), named)
         self.audit.contents(self.folder)
 
 
