@@ -54,7 +54,7 @@ EVENTS = ("calls", "rows", "deaths", "power", "disk", "stops", "others", "mappin
           "quota", "another org", "schema", "damage", "logins", "queue")  # fmt: skip
 OFTEN = {"calls", "deaths"}
 COLUMNS = (("a", "b"), ("a", "b"), ("a",), ("a", "b", "c"))
-STEPS = (1, 1, 1, 1, 2, 2, 3, 4)
+STEPS = (1, 1, 1, 1, 1, 2, 2, 4)
 DAY_S, LEASE_S = 86_400.0, 700.0
 CLEAN_RUNS_MAX = 8
 BATCH_ROWS = 8
