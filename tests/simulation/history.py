@@ -43,6 +43,7 @@ CALL_FAULTS = (
     "results_cut", "results_cut_bytes", "results_repeated", "results_missing", "results_error_newline",
 )  # fmt: skip
 CALLS = ("", "", "ingest.*", "ingest.close", "ingest.results", "collections.*", "collections.*")
+WRITES = tuple(f"{method} /services/data/" for method in ("POST", "PUT", "PATCH", "DELETE"))
 SLOW = {"slow", "hang", "job_stuck"}
 KINDS = (
     "upsert by bulk", "upsert by collections", "insert by bulk", "insert by bulk", "insert once by bulk",
@@ -176,7 +177,7 @@ class History:
 
     def _tell(self, line: str) -> None:
         self.audit.says_nothing("a message", line)
-        self.told.append(line)
+        self.told.append(re.sub(r"process \d+ on \S+ \(user [^,)]+", "process N on HOST (user U", line))
 
     # The model
 
@@ -307,10 +308,10 @@ class History:
         self._run(end=end, bad=bad)
 
     def _end_of_process(self, *, power: bool = False, stops: bool = False) -> End:
-        """At any of its seams; or at a call that writes, of which there are few and much hangs."""
-        writing = self.random.random() < 0.3
-        at = self.random.randint(0, 3 if writing else self.seams)
-        return End(at, self.random.random() < 0.5, power, stops, writing)
+        """At any of its seams; or at a call that writes or a commit, of which there are few and much hangs."""
+        among, last = self.random.choice((("", self.seams), (WRITES, 3), ("commit", 12)))
+        at = self.random.randint(0, last)
+        return End(at, self.random.random() < 0.5, power, stops, among)
 
     def _refused(
         self, why: str, change: Callable[[pa.Table], pa.Table], *, dies_after: int | None = None,

@@ -28,7 +28,6 @@ from memory_org import Killed
 from dinmo_dbt.state import local
 
 WAKE_MAX_S = 120.0
-_WRITES = tuple(f"{method} /services/data/" for method in ("POST", "PUT", "PATCH", "DELETE"))
 _running = threading.local()
 
 
@@ -40,14 +39,14 @@ def current() -> Process | None:
 
 @dataclass(frozen=True)
 class End:
-    """At seam number `at`, before or after the act: the process is killed, perhaps by a power cut, or it stops.
-    `writing`: at number `at` of the calls that write."""
+    """At seam number `at`, before or after the act: the process is killed, perhaps by a power cut, or it stops. With
+    `among`, only seams whose names begin so are counted."""
 
     at: int
     after: bool = False
     power: bool = False
     stops: bool = False
-    writing: bool = False
+    among: str | tuple[str, ...] = ""
 
 
 @dataclass(frozen=True)
@@ -87,6 +86,7 @@ class Process:
         self._cut = self.disk.with_name(f"{self.disk.name}.cut")
         self._files: dict[int, str] = {}
         self._room = self.bad.room if self.bad else 0
+        self._counted = 0  # of the seams that its end counts
         self._unsynced: dict[str, None] = {}
         self._names: list[_Name] = []
         self._commits: dict[str, bytes] = {}
@@ -130,11 +130,10 @@ class Process:
         return done
 
     def _is_meant(self, name: str) -> bool:
-        if self.end is None:
+        if self.end is None or not name.startswith(self.end.among):
             return False
-        if not self.end.writing:
-            return self.end.at == len(self.seen)
-        return name.startswith(_WRITES) and self.end.at == sum(seam.startswith(_WRITES) for seam in self.seen)
+        self._counted += 1
+        return self.end.at == self._counted - 1
 
     def _meet(self, name: str, when: str) -> None:
         assert self.end

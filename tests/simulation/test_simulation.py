@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import gc
 import os
+import subprocess
+import sys
 from collections.abc import Iterator
 from contextlib import suppress
 from pathlib import Path
@@ -56,6 +58,16 @@ def test_a_seed_is_one_history_to_the_letter(org: SimulatedOrg) -> None:
 
     for seed in range(27, 33):
         assert lived(seed) == lived(seed)
+
+
+def test_a_history_is_told_alike_by_every_process() -> None:
+    def told() -> str:
+        command = [sys.executable, "-m", "simulation", "--seed", "36"]
+        return subprocess.run(command, cwd=planting.ROOT / "tests", capture_output=True, text=True, check=True).stdout
+
+    first = told()
+    assert "process N on HOST" in first, "a seed that meets a lock, which names its holder"
+    assert told() == first
 
 
 def test_a_record_too_many_is_seen(org: SimulatedOrg, tmp_path: Path) -> None:
