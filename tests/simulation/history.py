@@ -52,7 +52,7 @@ KINDS = (
     "upsert, then set by bulk", "upsert, then set by collections",
 )  # fmt: skip
 EVENTS = ("calls", "rows", "deaths", "power", "disk", "stops", "others", "mapping", "keys", "leavers", "empty", "reads",
-          "quota", "another org", "schema", "damage", "logins", "queue")  # fmt: skip
+          "quota", "another org", "schema", "damage", "logins", "queue", "forgets")  # fmt: skip
 OFTEN = {"calls", "deaths"}
 COLUMNS = (("a", "b"), ("a", "b"), ("a",), ("a", "b", "c"))
 STEPS = (1, 1, 1, 1, 1, 2, 2, 4)
@@ -232,6 +232,10 @@ class History:
             faults.arm_json({"kind": "quota_gone", "after": self.random.randint(0, 8), "times": 1})
             self.quota_gone = True
             self._tell("faults: the daily calls are used up")
+        if self._on("forgets", 0.4):
+            kind, call = self.random.choice((("job_deleted", "ingest.info"), ("results_expired", "ingest.results")))
+            faults.arm_json({"kind": kind, "call": call, "after": self.random.randint(0, 2), "times": 1})
+            self._tell("faults: Salesforce forgets a job or its results")
         if self._on("logins", 0.2):
             faults.arm_json({"kind": "request_lost", "call": "token", "times": 20})
             self._tell("faults: no login is answered")
