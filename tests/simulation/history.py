@@ -55,7 +55,7 @@ EVENTS = ("calls", "rows", "deaths", "power", "disk", "stops", "others", "mappin
           "quota", "another org", "schema", "damage", "logins", "queue", "forgets")  # fmt: skip
 OFTEN = {"calls", "deaths"}
 COLUMNS = (("a", "b"), ("a", "b"), ("a",), ("a", "b", "c"))
-STEPS = (1, 1, 1, 1, 1, 2, 2, 4)
+STEPS = (1, 1, 1, 2, 2, 2, 2, 3)
 DAY_S, LEASE_S = 86_400.0, 700.0
 CLEAN_RUNS_MAX = 8
 BATCH_ROWS = 8
@@ -146,8 +146,12 @@ class History:
                 self.audit.drop(key)
                 self.audit.may_go.remove(key)
         with self._repeatable():
-            for _ in range(self.random.choice(STEPS)):
-                self._meanwhile()
+            steps = self.random.choice(STEPS)
+            for step in range(steps):
+                if step or steps == 1 or self.random.random() < 0.4:
+                    self._meanwhile()
+                else:  # what goes wrong later meets a state that knows something
+                    self._run()
                 if self.random.random() < 0.7:
                     self._edit()
             self._end()
@@ -313,9 +317,9 @@ class History:
 
     def _end_of_process(self, *, power: bool = False, stops: bool = False) -> End:
         """At any of its seams; or at a call that writes or a commit, of which there are few and much hangs."""
-        among, last = self.random.choice((("", self.seams), (WRITES, 3), ("commit", 12)))
-        at = self.random.randint(0, last)
-        return End(at, self.random.random() < 0.5, power, stops, among)
+        calls = 3 if self.api == "bulk" else 1
+        among, last, after = self.random.choice((("", self.seams, 0.5), (WRITES, calls, 0.7), ("commit", 12, 0.5)))
+        return End(self.random.randint(0, last), self.random.random() < after, power, stops, among)
 
     def _refused(
         self, why: str, change: Callable[[pa.Table], pa.Table], *, dies_after: int | None = None,
