@@ -181,7 +181,8 @@ class History:
 
     def _tell(self, line: str) -> None:
         self.audit.says_nothing("a message", line)
-        self.told.append(re.sub(r"process \d+ on \S+ \(user [^,)]+", "process N on HOST (user U", line))
+        line = re.sub(r"process \d+ on \S+ \(user [^,)]+", "process N on HOST (user U", line)
+        self.told.append(line.replace(f"{self.home}{os.sep}", ""))
 
     # The model
 
