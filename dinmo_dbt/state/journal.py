@@ -114,8 +114,7 @@ class ActivationState:
                 self.in_flight = [self._flying(batch) for batch in self._open(connection)]
         if self._began:
             self._refuse_older(beside)
-            if self.writing:
-                self._refuse_bent()
+            self._refuse_bent()
 
     def _refuse_older(self, beside: Sequence[str]) -> None:
         """A copy of an earlier day that was put back looks whole: files or this user's marks know of newer serials."""
@@ -132,7 +131,7 @@ class ActivationState:
             )
 
     def _refuse_bent(self) -> None:
-        """What is written on is read whole first: a page's own checksum does not cover the file's footer."""
+        """Each file is the one that was written: a page's own checksum does not cover the file's footer."""
         files = self.store.files
         folder = files.fetch(self.place, [file.name for file in self.files])
         found = first_bent(folder, self.files)

@@ -226,6 +226,19 @@ def test_any_file_cut_anywhere_or_with_any_bit_flipped_is_refused_or_harmless(wo
     assert refused > 0.9 * tried
 
 
+def test_a_reader_refuses_a_snapshot_with_any_bit_flipped(world):
+    """Pages have checksums, the footer that says where they are has none: a plan reads no file that is not whole."""
+    act = activation()
+    world.sync(act, changed(0))
+    (file,) = world.state().view(ORG, act).files
+    (path,) = (world.folder / "snapshots").rglob(file.name)
+    content = path.read_bytes()
+    for at in range(0, len(content), 2):
+        path.write_bytes(content[:at] + bytes([content[at] ^ 1 << at // 2 % 8]) + content[at + 1 :])
+        with pytest.raises(StateError, match="DB513"):
+            world.state().view(ORG, act)
+
+
 def test_rows_of_the_journal_that_are_no_longer_what_was_written_are_refused(world):
     """After a kill the note about the database is of the past: what is read must stand on its own."""
     with pytest.raises(Killed):
