@@ -325,6 +325,6 @@ def _texts(path: Path) -> str:
         file = pq.ParquetFile(path, pre_buffer=False)
         columns = [f.name for f in file.schema_arrow if f.name != "message" and pa.types.is_string(f.type)]
         table = file.read(columns, use_threads=False)
-    except (OSError, pa.ArrowException):
+        return "\n".join(text or "" for column in table.columns for text in column.to_pylist())
+    except (OSError, pa.ArrowException, UnicodeDecodeError):
         return path.read_bytes().decode("utf-8", "replace")
-    return "\n".join(text or "" for column in table.columns for text in column.to_pylist())
