@@ -118,7 +118,7 @@ class Call:
         return records, body.get("allOrNone") is True
 
     def json(self, body: Any, status: int = 200) -> Response:
-        """A JSON reply: compact, or indented and gzipped as the request asks."""
+        """A JSON reply, in the form that the request asks for."""
         return self.encoded(json_text(body, self.form), status)
 
     @property
@@ -128,6 +128,7 @@ class Call:
         return Form(headers.get("X-PrettyPrint") == "1", "gzip" in headers.get("Accept-Encoding", ""))
 
     def encoded(self, text: Encoded, status: int = 200) -> Response:
+        """A JSON reply that is encoded already."""
         response = Response(text.data, status, content_type="application/json;charset=UTF-8")
         response.headers["Vary"] = "Accept-Encoding"
         if text.gzipped:
@@ -152,6 +153,7 @@ class Encoded:
 
 
 def json_text(body: Any, form: Form) -> Encoded:
+    """Compact, or indented and gzipped as the form says; a short text is not worth a gzip."""
     if form.pretty:
         text = json.dumps(body, indent=2, separators=(",", " : "), ensure_ascii=False)
     else:

@@ -33,8 +33,8 @@ def _described(call: Call, told: Callable[[Schema], Json]) -> Response:
     known = _unless_read_before(call, modified)
     if known is not None:
         return known
-    asked = (call.request.path, call.form)
-    response = call.encoded(call.site.freshness.told(schema, asked, lambda: json_text(told(schema), call.form)))
+    path, form = call.request.path, call.form
+    response = call.encoded(call.site.freshness.told(schema, (path, form), lambda: json_text(told(schema), form)))
     response.last_modified = modified
     return response
 
