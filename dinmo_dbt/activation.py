@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import hashlib
 import json
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import dataclass, field
 from decimal import Decimal
 from enum import StrEnum
 from typing import Any
@@ -62,6 +63,70 @@ class Guards:
     max_change: Ceiling
 
 
+class ScheduleKind(StrEnum):
+    AFTER_DBT = "after_dbt"
+    EVERY = "every"
+    CRON = "cron"
+    MANUAL = "manual"
+
+
+@dataclass(frozen=True, slots=True)
+class Schedule:
+    """When an activation is due: after dbt built its model, each `every_s` seconds, by a cron line, or never."""
+
+    kind: ScheduleKind = ScheduleKind.AFTER_DBT
+    every_s: int = 0
+    cron: str = ""
+    timezone: str = "UTC"
+
+    def __str__(self) -> str:
+        match self.kind:
+            case ScheduleKind.EVERY:
+                unit, seconds = next(
+                    (u, s) for u, s in (("day", 86400), ("hour", 3600), ("minute", 60)) if not self.every_s % s
+                )
+                number = self.every_s // seconds
+                return f"every {number} {unit}s" if number > 1 else f"every {unit}"
+            case ScheduleKind.CRON:
+                return f"{self.cron} ({self.timezone})"
+        return self.kind.value
+
+
+@dataclass(frozen=True, slots=True)
+class QuietHours:
+    """Minutes after midnight, in that time zone; `end` may be on the next day. Equal ones mean the whole day."""
+
+    start: int
+    end: int
+    timezone: str
+
+
+class WarningKind(StrEnum):
+    """What a user can be told of."""
+
+    FAILED = "failed"
+    REJECTED = "rejected"
+    HELD = "held"
+    EMPTY = "empty"
+    ROW_COUNT = "row_count"
+    DURATION = "duration"
+    MISSED = "missed"
+    FULL = "full"
+    DRIFT = "drift"
+    API_BUDGET = "api_budget"
+    REFUSED = "refused"
+    PAUSED = "paused"
+
+
+@dataclass(frozen=True, slots=True)
+class Watch:
+    """One warning that is on. `limit`: rows or a share of them (`rejected`), seconds (`held`, `duration`, `missed`), a
+    percentage (`row_count`, `api_budget`); None: the kind has none, or finds its own in the last runs."""
+
+    critical: bool = False
+    limit: Ceiling | Decimal | float | None = None
+
+
 @dataclass(frozen=True, slots=True)
 class Activation:
     """Model or segment + destination + object + mode + mapping: one resolved declaration.
@@ -94,8 +159,11 @@ class Activation:
     on_change: str = "insert"  # insert mode: insert | ignore
     on_removed: str = "ignore"  # ignore | delete | set
     on_removed_set: tuple[tuple[str, Any], ...] = ()
-    schedule: Any = "after_dbt"
-    warnings: Any = None
+    schedule: Schedule = Schedule()
+    quiet_hours: QuietHours | None = None
+    auto_pause: int | None = 3  # runs in a row that fail for a lasting reason; None: never
+    warnings: Mapping[WarningKind, Watch] = field(default_factory=dict)  # those that are on
+    mute_until: float | None = None  # seconds since the epoch
     api: str = "auto"  # auto | bulk | collections
     enabled: bool = True
     keep_before_images: bool = False

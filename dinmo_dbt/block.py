@@ -8,41 +8,38 @@ from __future__ import annotations
 import math
 import re
 from collections.abc import Mapping
-from datetime import date, datetime
 from decimal import Decimal
 from typing import Annotated, Any, Literal
-from zoneinfo import ZoneInfo
 
 from pydantic import BeforeValidator, Field, PlainValidator, StringConstraints, WithJsonSchema
 
 from dinmo_dbt import declaration
-from dinmo_dbt.activation import Ceiling, Match
+from dinmo_dbt.activation import Ceiling, Match, Schedule
 from dinmo_dbt.declaration import CONFLICT, NOT_ALLOWED, REQUIRED, Strict, show, wrong, wrong_type
+from dinmo_dbt.when import (
+    CEILING_SCHEMA,
+    PAUSE_AFTER,
+    Moment,
+    PauseAfter,
+    QuietHoursSpec,
+    ScheduleSpec,
+    WarningsSpec,
+    ceiling,
+)
 
 LATER: dict[str, Any] = {"x-in-force": False}
 
 ACTIVATION_NAME = re.compile(r"[A-Za-z0-9_.-]{1,100}")
 _FIELD_NAME = re.compile(r"[A-Za-z][A-Za-z0-9_]{0,79}")
 _FIELD_PATH = re.compile(r"(?:[A-Za-z][A-Za-z0-9_]{0,79}:)?[A-Za-z][A-Za-z0-9_]{0,79}\.[A-Za-z][A-Za-z0-9_]{0,79}")
-_EVERY = re.compile(r"every ([1-9][0-9]{0,4}) (minute|hour|day)s?")
 
 
-def _text(value: object) -> str:
-    if not isinstance(value, str):
-        raise wrong_type("text", value)
-    if not value.strip():
-        raise wrong(NOT_ALLOWED, "expected text, got empty text")
-    if any(0xD800 <= ord(c) <= 0xDFFF or c == "\0" for c in value):
-        raise wrong(NOT_ALLOWED, "the text is not valid Unicode")
-    return value
-
-
-Text = Annotated[str, BeforeValidator(_text), StringConstraints(min_length=1, max_length=10_000)]
+Text = Annotated[str, BeforeValidator(declaration.text), StringConstraints(min_length=1, max_length=10_000)]
 
 
 def _plain_field(value: object) -> str:
     """The API name of a field of the object itself."""
-    text = _text(value)
+    text = declaration.text(value)
     if _FIELD_NAME.fullmatch(text):
         return text
     if "." in text:
@@ -54,7 +51,7 @@ def _plain_field(value: object) -> str:
 
 def _field(value: object) -> str:
     """A field's API name, or a parent by its external id: `Customer__r.Customer_Id__c`, `Lead:Who.Email`."""
-    text = _text(value)
+    text = declaration.text(value)
     if _FIELD_NAME.fullmatch(text):
         return text
     if not _FIELD_PATH.fullmatch(text):
@@ -77,14 +74,14 @@ def _label_hint(text: str) -> str:
 
 
 def _object(value: object) -> str:
-    text = _text(value)
+    text = declaration.text(value)
     if not _FIELD_NAME.fullmatch(text):
         raise wrong(NOT_ALLOWED, f"{show(text)} is not the API name of an object", hint=_label_hint(text))
     return text
 
 
 def _activation_name(value: object) -> str:
-    text = _text(value)
+    text = declaration.text(value)
     if not ACTIVATION_NAME.fullmatch(text):
         hint = "letters, digits, dots, dashes and underscores, at most 100"
         raise wrong(NOT_ALLOWED, f"{show(text)} can't be the name of an activation", hint=hint)
@@ -95,30 +92,7 @@ FieldPath = Annotated[str, PlainValidator(_field), WithJsonSchema({"type": "stri
 PlainField = Annotated[str, PlainValidator(_plain_field), WithJsonSchema({"type": "string"})]
 
 
-def _ceiling(value: object) -> Ceiling:
-    if isinstance(value, int) and not isinstance(value, bool):
-        if 0 <= value <= 10**12:
-            return Ceiling(rows=value)
-        raise wrong(NOT_ALLOWED, f"expected a number of rows from 0 up, got {declaration.kind(value)}")
-    if isinstance(value, str):
-        if re.fullmatch(r"[0-9]+", value):
-            raise wrong_type("a whole number or a percentage such as 5%", value)
-        return Ceiling(percent=declaration.percent(value))
-    raise wrong_type("a whole number or a percentage such as 5%", value)
-
-
-Limit = Annotated[
-    Ceiling,
-    PlainValidator(_ceiling),
-    WithJsonSchema(
-        {
-            "anyOf": [
-                {"type": "integer", "minimum": 0},
-                {"type": "string", "pattern": r"^[0-9]{1,3}(\.[0-9]{1,6})?\s*%$"},
-            ]
-        }
-    ),
-]
+Limit = Annotated[Ceiling, PlainValidator(ceiling), WithJsonSchema(CEILING_SCHEMA)]
 
 
 def _scalar(value: object) -> Any:
@@ -127,91 +101,11 @@ def _scalar(value: object) -> Any:
     if value is None or isinstance(value, bool | int | float):
         return value
     if isinstance(value, str):
-        return _text(value) if value else ""
+        return declaration.text(value) if value else ""
     raise wrong_type("text, a number, true, false or null", value)
 
 
 Scalar = Annotated[Any, PlainValidator(_scalar), WithJsonSchema({"type": ["string", "number", "boolean", "null"]})]
-
-
-def _timezone(value: object) -> str:
-    text = _text(value)
-    try:
-        ZoneInfo(text)
-    except (OSError, ValueError, KeyError):
-        hint = "use a name of the IANA time zone database, such as Europe/Paris or UTC"
-        raise wrong(NOT_ALLOWED, f"{show(text)} is not a time zone", hint=hint) from None
-    return text
-
-
-TimeZone = Annotated[str, PlainValidator(_timezone), WithJsonSchema({"type": "string"})]
-
-# Fields of a cron line with their bounds and names, in order (crontab(5)); 7 is Sunday as well as 0.
-_CRON = (
-    ("minute", 0, 59, ""),
-    ("hour", 0, 23, ""),
-    ("day of month", 1, 31, ""),
-    ("month", 1, 12, "jan feb mar apr may jun jul aug sep oct nov dec"),
-    ("day of week", 0, 7, "sun mon tue wed thu fri sat"),
-)
-
-
-def _cron(value: object) -> str:
-    text = _text(value)
-    parts = text.split()
-    if len(parts) != len(_CRON):
-        hint = "minute, hour, day of month, month, day of week: 0 6 * * 1-5"
-        raise wrong(NOT_ALLOWED, f"{show(text)} has {len(parts)} parts; a cron line has 5", hint=hint)
-    for part, (name, low, high, names) in zip(parts, _CRON, strict=True):
-        if not all(_cron_range(item, low, high, names.split()) for item in part.lower().split(",")):
-            raise wrong(NOT_ALLOWED, f"{show(part)} can't be the {name} of a cron line ({low}-{high})")
-    return text
-
-
-def _cron_range(item: str, low: int, high: int, names: list[str]) -> bool:
-    """Whether `item` is `*`, `a`, `a-b`, each with an optional `/step`, inside the bounds."""
-    span, slash, step = item.partition("/")
-    if slash and not (re.fullmatch(r"[0-9]{1,3}", step) and int(step) > 0):
-        return False
-    if span == "*":
-        return True
-    ends = [str(names.index(end) + low) if end in names else end for end in span.split("-")]
-    if len(ends) > 2 or not all(re.fullmatch(r"[0-9]{1,2}", end) for end in ends):
-        return False
-    numbers = [int(end) for end in ends]
-    return low <= numbers[0] <= numbers[-1] <= high
-
-
-class Cron(Strict):
-    cron: Annotated[str, PlainValidator(_cron), WithJsonSchema({"type": "string"})] = Field(
-        description="Five-part cron line."
-    )
-    timezone: TimeZone = Field(default="UTC", description="IANA time zone of the cron line.")
-
-
-def _schedule(value: object) -> Any:
-    if isinstance(value, Mapping):
-        return Cron.model_validate(value)
-    text = _text(value)
-    if text in ("after_dbt", "manual") or _EVERY.fullmatch(text):
-        return text
-    hint = "allowed: after_dbt, manual, every 15 minutes (hours, days), {cron: '0 6 * * 1-5', timezone: Europe/Paris}"
-    raise wrong(NOT_ALLOWED, f"{show(text)} is not a schedule", hint=hint)
-
-
-Schedule = Annotated[
-    str | Cron,
-    PlainValidator(_schedule),
-    WithJsonSchema(
-        {
-            "anyOf": [
-                {"enum": ["after_dbt", "manual"]},
-                {"type": "string", "pattern": f"^{_EVERY.pattern}$"},
-                Cron.model_json_schema(),
-            ]
-        }
-    ),
-]
 
 
 class FieldSpec(Strict):
@@ -253,7 +147,7 @@ def _match(value: object) -> Match:
         hint = "several columns make one identifier? join them in the model's SQL"
         raise wrong(CONFLICT, f"expected exactly one column, got {len(columns)}{names}", hint=hint if columns else "")
     ((column, field),) = columns.items()
-    return Match(column=_text(column), field=_plain_field(field), create=create)
+    return Match(column=declaration.text(column), field=_plain_field(field), create=create)
 
 
 MatchSpec = Annotated[
@@ -285,53 +179,6 @@ class GuardsSpec(Strict):
         description="Most known rows one run may change, from 1,000 rows up; new rows do not count.",
         json_schema_extra={"default": "50%"},
     )
-
-
-class WarningsSpec(Strict):
-    failed: bool = Field(default=True, description="Tell the channels when a sync failed.", json_schema_extra=LATER)
-    rejected: Limit | None = Field(
-        default=None,
-        description="Tell the channels when more rows than this were rejected.",
-        json_schema_extra=LATER,
-    )
-
-
-def _clock_time(value: object) -> str:
-    if not isinstance(value, str):
-        raise wrong_type("text", value)  # YAML 1.1 reads an unquoted 22:00 as 1320, in base 60
-    if not re.fullmatch(r"([01][0-9]|2[0-3]):[0-5][0-9]", value):
-        raise wrong(NOT_ALLOWED, f"{show(value)} is not a time of day such as 22:00")
-    return value
-
-
-ClockTime = Annotated[str, PlainValidator(_clock_time), WithJsonSchema({"type": "string"})]
-
-
-class QuietHours(Strict):
-    from_: ClockTime = Field(alias="from", description="Start, `22:00`.", json_schema_extra=LATER)
-    to: ClockTime = Field(description="End, `06:00`; may be on the next day.", json_schema_extra=LATER)
-    timezone: TimeZone = Field(default="UTC", description="IANA time zone of both.", json_schema_extra=LATER)
-
-
-def _moment(value: object) -> str:
-    text = _text(value)
-    try:
-        if len(text) == 10:
-            date.fromisoformat(text)
-        else:
-            datetime.fromisoformat(text)
-    except ValueError:
-        hint = "write 2026-12-31 or 2026-12-31T18:00:00+01:00"
-        raise wrong(NOT_ALLOWED, f"{show(text)} is not a date or a time", hint=hint) from None
-    return text
-
-
-def _pause_after(value: object) -> object:
-    if isinstance(value, bool):
-        return value
-    if isinstance(value, int) and 1 <= value <= 1000:
-        return value
-    raise wrong_type("true, false or a number of failed runs from 1 to 1000", value)
 
 
 class RemovedSpec(Strict):
@@ -398,10 +245,23 @@ class ActivationSpec(Strict):
         "records that this activation created or adopted, and only rows that leave from then on; not with "
         "`on_change: insert`.",
     )
-    schedule: Schedule = Field(default="after_dbt", description="When it is due.", json_schema_extra=LATER)
-    warnings: WarningsSpec = Field(
-        default_factory=WarningsSpec, description="What to tell the channels of dinmo.yml.", json_schema_extra=LATER
+    schedule: ScheduleSpec = Field(
+        default=Schedule(),
+        description="When it is due, for `sync --due` and `serve`: after each dbt command that built the model, at "
+        "intervals (from midnight UTC), by a cron line, or never by itself.",
+        json_schema_extra={"default": "after_dbt"},
     )
+    quiet_hours: QuietHoursSpec | None = Field(
+        default=None, description="No run that is due starts between these times; it starts when they are over."
+    )
+    auto_pause: PauseAfter = Field(
+        default=PAUSE_AFTER,
+        description="Pause after this many runs in a row that fail for a reason that lasts: the object or field is "
+        "gone, credentials are refused, a permission is missing.",
+        json_schema_extra={"default": PAUSE_AFTER},
+    )
+    warnings: WarningsSpec = Field(default_factory=WarningsSpec, description="What to tell the channels of dinmo.yml.")
+    mute_until: Moment | None = Field(default=None, description="No warnings before this date or time.")
     guards: GuardsSpec = Field(default_factory=GuardsSpec, description="Ceilings a run must not pass.")
     api: Literal["auto", "bulk", "collections"] = Field(
         default="auto", description="How rows travel: by volume, always by Bulk API 2.0, or always 200 a call."
@@ -416,17 +276,6 @@ class ActivationSpec(Strict):
     )
     missing_parent: Literal["hold", "reject"] | None = Field(
         default=None, description="A row whose parent record is not there yet waits, or fails.", json_schema_extra=LATER
-    )
-    auto_pause: Annotated[
-        Any,
-        PlainValidator(_pause_after),
-        WithJsonSchema({"anyOf": [{"type": "boolean"}, {"type": "integer", "minimum": 1, "maximum": 1000}]}),
-    ] = Field(default=False, description="Pause after this many failed runs in a row.", json_schema_extra=LATER)
-    quiet_hours: QuietHours | None = Field(
-        default=None, description="No scheduled run starts between these times.", json_schema_extra=LATER
-    )
-    mute_until: Annotated[str, PlainValidator(_moment), WithJsonSchema({"type": "string"})] = Field(
-        default="", description="No warnings before this date or time.", json_schema_extra=LATER
     )
 
 

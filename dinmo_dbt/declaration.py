@@ -68,6 +68,17 @@ def wrong_type(expected: str, value: object) -> PydanticCustomError:
     return wrong(WRONG_TYPE, _mismatch(expected, value))
 
 
+def text(value: object) -> str:
+    """Text that is not empty and is Unicode."""
+    if not isinstance(value, str):
+        raise wrong_type("text", value)
+    if not value.strip():
+        raise wrong(NOT_ALLOWED, "expected text, got empty text")
+    if any(0xD800 <= ord(c) <= 0xDFFF or c == "\0" for c in value):
+        raise wrong(NOT_ALLOWED, "the text is not valid Unicode")
+    return value
+
+
 def problems(error: ValidationError, *, model: type[BaseModel], where: Callable[[Path], str]) -> list[Problem]:
     """Each validation error as a `Problem`, in the order of the document's keys as pydantic met them."""
     return [_problem(details, model, where) for details in error.errors(include_url=False)]

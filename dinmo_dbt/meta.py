@@ -10,7 +10,7 @@ from pydantic import ValidationError
 
 from dinmo_dbt import declaration
 from dinmo_dbt.activation import Activation, FieldMapping, Guards, Mode
-from dinmo_dbt.block import ACTIVATION_NAME, ActivationSpec, BlockSpec, Cron, RemovedSpec, activation_keys
+from dinmo_dbt.block import ACTIVATION_NAME, ActivationSpec, BlockSpec, RemovedSpec, activation_keys
 from dinmo_dbt.declaration import CONFLICT, MISPLACED, NOT_ALLOWED, REQUIRED, Path, Strict, show
 from dinmo_dbt.errors import Problem
 
@@ -178,8 +178,11 @@ def _activation(spec: ActivationSpec, block: BlockSpec, source: Source, name: st
         on_change=spec.on_change,
         on_removed="set" if isinstance(removed, RemovedSpec) else removed,
         on_removed_set=tuple(removed.set.items()) if isinstance(removed, RemovedSpec) else (),
-        schedule=spec.schedule.model_dump() if isinstance(spec.schedule, Cron) else spec.schedule,
-        warnings={key: getattr(spec.warnings, key) for key in sorted(spec.warnings.model_fields_set)} or None,
+        schedule=spec.schedule,
+        quiet_hours=spec.quiet_hours.resolved() if spec.quiet_hours else None,
+        auto_pause=spec.auto_pause,
+        warnings=spec.warnings.resolved(),
+        mute_until=spec.mute_until.timestamp() if spec.mute_until else None,
         api=spec.api,
         enabled=spec.enabled,
         keep_before_images=spec.keep_before_images,
@@ -193,13 +196,8 @@ def _activation(spec: ActivationSpec, block: BlockSpec, source: Source, name: st
 def _not_in_force(spec: ActivationSpec) -> tuple[tuple[str, ...], tuple[str, ...]]:
     """Keys given that have no effect in this release: the harmless, and those that a sync must not go without."""
     given = {
-        "schedule": spec.schedule != "after_dbt",
-        "warnings": bool(spec.warnings.model_fields_set),
         "engine": spec.engine != "arrow",
         "missing_parent": "missing_parent" in spec.model_fields_set,
-        "auto_pause": spec.auto_pause is not False,
-        "quiet_hours": "quiet_hours" in spec.model_fields_set,
-        "mute_until": "mute_until" in spec.model_fields_set,
     }
     safety = {
         # A field meant for new records only, or only while empty, would overwrite what people typed in Salesforce.

@@ -262,6 +262,8 @@ def _inner(raw: dict[str, Any], root: dict[str, Any]) -> tuple[dict[str, Any] | 
     """The mapping with keys of its own behind a value, and how its path is written."""
     value = _resolved(raw, root)
     if value.get("type") == "object" and value.get("properties") and "additionalProperties" in value:
+        if not any(_resolved(inner, root).get("description") for inner in value["properties"].values()):
+            return None, ""  # a long form that its key's own meaning explains
         return (value, "") if value["additionalProperties"] is False else (None, "")
     for option in value.get("anyOf", []):
         found, below = _inner(option, root)
@@ -293,6 +295,8 @@ def _type(raw: dict[str, Any], root: dict[str, Any]) -> str:
         return "percentage"
     if kind == "string" and value.get("pattern", "").startswith("^every "):
         return "`every 15 minutes`"
+    if kind == "string" and "(minute|hour|day)" in value.get("pattern", ""):
+        return "`30 minutes`"
     return {"object": "mapping", "array": "list", "integer": "whole number", "string": "text"}.get(
         str(kind), kind or "any"
     )

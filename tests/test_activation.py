@@ -6,6 +6,7 @@ import importlib.util
 import json
 import subprocess
 import sys
+from decimal import Decimal
 from pathlib import Path
 from typing import Any
 
@@ -14,7 +15,18 @@ from config_cases import activation, block, golden, insert, manifest, node, told
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from dinmo_dbt.activation import Activation, Ceiling, FieldMapping, Match, Mode
+from dinmo_dbt.activation import (
+    Activation,
+    Ceiling,
+    FieldMapping,
+    Match,
+    Mode,
+    QuietHours,
+    Schedule,
+    ScheduleKind,
+    WarningKind,
+    Watch,
+)
 from dinmo_dbt.block import json_schema
 from dinmo_dbt.errors import ConfigError, DinmoError
 from dinmo_dbt.manifest import activations
@@ -112,6 +124,20 @@ WRONG: dict[str, Any] = {
     "schedule_cron_range": block(activation(schedule={"cron": "0 24 * * *"})),
     "schedule_timezone": block(activation(schedule={"cron": "0 6 * * 1-5", "timezone": "Europe/Pari"})),
     "warnings_wrong": block(activation(warnings={"failed": "yes", "reject": "5%"})),
+    "schedule_cron_never": block(activation(schedule={"cron": "0 6 31 2 *"})),
+    "schedule_cron_word": block(activation(schedule={"cron": "0 6 * * noday"})),
+    "warnings_forms": block(
+        activation(
+            warnings={
+                "empty": "loud",
+                "failed": {"limit": 5},
+                "held": "soon",
+                "rejected": {"limt": 5},
+                "duration": {"severity": "high"},
+                "api_budget": 80,
+            }
+        )
+    ),
     "quiet_hours_base_60": block(activation(quiet_hours={"from": 1320, "to": "06:00"})),
     "mute_until_wrong": block(activation(mute_until="next week")),
     "auto_pause_zero": block(activation(auto_pause=0)),
@@ -179,13 +205,8 @@ def test_the_key_defaults_to_the_primary_key_that_dbt_knows() -> None:
 
 def test_keys_without_effect_are_named_and_those_that_protect_data_apart() -> None:
     later = {
-        "schedule": {"cron": "0 6 * * mon-fri", "timezone": "Europe/Paris"},
-        "warnings": {"failed": True, "rejected": "5%"},
         "engine": "warehouse",
         "missing_parent": "hold",
-        "auto_pause": 3,
-        "quiet_hours": {"from": "22:00", "to": "06:00"},
-        "mute_until": "2030-01-01",
     }
     found = one(activation(**later))
     assert set(found.not_in_force) == set(later)
@@ -198,6 +219,58 @@ def test_keys_without_effect_are_named_and_those_that_protect_data_apart() -> No
     assert one(unsafe).unsafe_to_ignore == ("fields.plan.write",)
     assert (one(unsafe).on_removed, one(unsafe).on_removed_set) == ("set", (("Status__c", "Closed"),))
     assert one(activation("fields", mode="delete", guards={"max_delete": 5})).unsafe_to_ignore == ()
+
+
+def test_when_it_runs_is_read_as_written() -> None:
+    found = one(
+        activation(
+            schedule={"cron": "0  6 * * mon-fri", "timezone": "Europe/Paris"},
+            quiet_hours={"from": "22:00", "to": "06:30", "timezone": "Europe/Paris"},
+            auto_pause=5,
+            mute_until="2030-01-01T12:00:00+01:00",
+        )
+    )
+    assert found.schedule == Schedule(ScheduleKind.CRON, cron="0 6 * * mon-fri", timezone="Europe/Paris")
+    assert found.quiet_hours == QuietHours(22 * 60, 6 * 60 + 30, "Europe/Paris")
+    assert (found.auto_pause, found.mute_until) == (5, 1893495600.0)
+    assert one(activation(schedule="every 15 minutes")).schedule == Schedule(ScheduleKind.EVERY, every_s=900)
+    assert one(activation(auto_pause=False)).auto_pause is None
+    assert one(activation()).auto_pause == one(activation(auto_pause=True)).auto_pause == 3
+    assert one(activation(mute_until="2030-01-01")).mute_until == 1893456000.0
+
+
+def test_each_schedule_is_told_as_it_was_written() -> None:
+    for written in ("after_dbt", "manual", "every 15 minutes", "every 36 hours", "every 2 days"):
+        assert str(one(activation(schedule=written)).schedule) == written
+    assert str(one(activation(schedule="every 1 day")).schedule) == "every day"
+    assert str(one(activation(schedule={"cron": "0 6 * * 1-5"})).schedule) == "0 6 * * 1-5 (UTC)"
+
+
+def test_each_warning_is_on_as_asked_for_and_else_as_is_usual() -> None:
+    usual = one(activation()).warnings
+    off = {WarningKind.EMPTY, WarningKind.ROW_COUNT, WarningKind.DURATION, WarningKind.FULL}
+    assert set(usual) == set(WarningKind) - off
+    assert usual[WarningKind.FAILED] == Watch(critical=True)
+    assert usual[WarningKind.REJECTED] == Watch(limit=Ceiling(percent=Decimal(5)))
+    written = {
+        "failed": False,
+        "rejected": 20,
+        "held": {"limit": "2 days", "severity": "critical"},
+        "empty": "critical",
+        "row_count": "30%",
+        "duration": "45 minutes",
+        "refused": "warning",
+        "api_budget": {"severity": "critical"},
+    }
+    found = one(activation(warnings=written)).warnings
+    assert WarningKind.FAILED not in found
+    assert found[WarningKind.REJECTED] == Watch(limit=Ceiling(rows=20))
+    assert found[WarningKind.HELD] == Watch(critical=True, limit=172800.0)
+    assert found[WarningKind.EMPTY] == Watch(critical=True)
+    assert found[WarningKind.ROW_COUNT] == Watch(limit=Decimal(30))
+    assert found[WarningKind.DURATION] == Watch(limit=2700.0)
+    assert found[WarningKind.REFUSED] == Watch()
+    assert found[WarningKind.API_BUDGET] == Watch(critical=True, limit=Decimal(80))
 
 
 def test_a_value_that_is_the_default_is_not_reported() -> None:
