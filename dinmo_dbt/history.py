@@ -32,12 +32,12 @@ class RunRecord:
     """One run of one activation, as it is in the history. Times are seconds since the epoch, UTC.
 
     `status`: running, success, rejected, unknown, failed, refused, blocked (by the gate) or interrupted. `org_id` is ''
-    for a run that never reached an org. `counts` and `outcome` are those of `plan.Counts` and `sync.Outcome`; empty when
-    the run did not get so far. `refused_rows`: rows that stand rejected or invalid when it ended, those that wait after
-    an earlier rejection included; of `deliverable_rows`: they, and the rows that the run delivered. `waiting_since`: how
-    long the row has been held that waits longest of those held. `resent`: why all known rows were sent; '' if they
-    were not. `field_types`: type of each field that was written, as describe told; empty when it was not asked.
-    `calls_used` of `calls_allowed`: the org's daily API calls, as its last reply told.
+    for a run that never reached an org. `counts` and `outcome` are those of `plan.Counts` and `sync.Outcome`; empty
+    when the run did not get so far. `refused_rows`: rows that stand rejected or invalid when it ended, those that wait
+    after an earlier rejection included; of `deliverable_rows`: they, and the rows that the run delivered.
+    `waiting_since`: of the `waiting_rows`, which were held at its end, since when the oldest is. `resent`: why all
+    known rows were sent; '' if they were not. `field_types`: type of each field that was written, as describe told;
+    empty when it was not asked. `calls_used` of `calls_allowed`: the org's daily API calls, as its last reply told.
     """
 
     run_id: str
