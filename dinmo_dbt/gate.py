@@ -25,6 +25,14 @@ OTHER_ADAPTER = "DB455"
 OTHER_TARGET = "DB456"
 OTHER_RELATIONS = "DB457"
 
+# dbt's commands that build, whose results say what was built; the kinds of nodes; and what their results say.
+BUILDS = ("build", "run", "seed", "snapshot", "retry", "clone")
+BUILT = ("model", "seed", "snapshot")
+TESTS = ("test", "unit_test")
+NOTHING_DONE = ("no-op",)
+FAILED = ("fail", "error", "runtime error")
+_OK = ("success", "reused")  # reused: dbt 2 found the table current
+
 
 class Standing(StrEnum):
     """May the model be synced? `unbuilt`: the last dbt command says nothing about it; it syncs, and that is said."""
@@ -127,7 +135,7 @@ def gate(manifest: Manifest, run_results: RunResults | None) -> Gate:
     if run_results is None:
         return Gate({}, Verdict(Standing.OK, "no run results"))
     which = run_results.which
-    builds = which in _BUILDS
+    builds = which in BUILDS
     if builds and run_results.empty:
         message = f"the last `dbt {which}` ran with --empty: its tables hold no rows"
         raise Refused(EMPTY_BUILD, message, hint="run it again without --empty")
@@ -140,11 +148,11 @@ def gate(manifest: Manifest, run_results: RunResults | None) -> Gate:
     notes: list[Problem] = []
     if builds:
         for result in run_results.results:
-            if result.unique_id.partition(".")[0] in _BUILT and result.status not in _NOTHING_DONE:
+            if result.unique_id.partition(".")[0] in BUILT and result.status not in NOTHING_DONE:
                 verdicts[result.unique_id] = _built(result)
     if builds or which == "test":
         for result in run_results.results:
-            if result.unique_id.partition(".")[0] in _TESTS and result.status in _FAILED:
+            if result.unique_id.partition(".")[0] in TESTS and result.status in FAILED:
                 notes += _block(manifest, result, verdicts)
     if run_results.invocation_id != manifest.invocation_id:
         notes += _other_invocation(manifest, run_results, verdicts)
@@ -190,14 +198,6 @@ def target_check(manifest: Manifest, run_results: RunResults | None, connected: 
             message = f"the manifest's {what} is {listed(sorted(found))}, the connected target's is {show(expected)}"
             return Problem(OTHER_RELATIONS, message, hint=hint)
     return None
-
-
-_BUILDS = ("build", "run", "seed", "snapshot", "retry", "clone")
-_BUILT = ("model", "seed", "snapshot")
-_TESTS = ("test", "unit_test")
-_OK = ("success", "reused")  # reused: dbt 2 found the table current
-_NOTHING_DONE = ("no-op",)
-_FAILED = ("fail", "error", "runtime error")
 
 
 def _built(result: Result) -> Verdict:

@@ -1,4 +1,4 @@
-"""Files that must survive: written whole, synced, then renamed into place; readable by their owner alone."""
+"""The files of a state, each known by its name, size and checksum; and where a state may not lie."""
 
 from __future__ import annotations
 
@@ -6,13 +6,13 @@ import hashlib
 import os
 import secrets
 from collections.abc import Callable, Iterable, Sequence
-from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Protocol
 
 import pyarrow as pa
 
+from dinmo_dbt.durable import discard, make_folder, sync_folder, whole_file
 from dinmo_dbt.errors import StateError, unwritable
 
 _NETWORK = ("nfs", "nfs4", "cifs", "smb3", "smbfs", "fuse.sshfs", "9p", "afs", "glusterfs", "ceph")
@@ -117,52 +117,10 @@ def first_bent(folder: Path, files: Sequence[Stored]) -> Stored | None:
     return next((file for file in files if not is_whole(folder, file)), None)
 
 
-def make_folder(folder: Path) -> Path:
-    """The folder, made if need be with its parents, for its owner alone; durable, so that what is synced in it is."""
-    if folder.is_dir():
-        return folder
-    try:
-        for each in (*reversed(folder.parents), folder):  # mkdir(parents=True) would open the parents to all
-            if not each.is_dir():
-                each.mkdir(exist_ok=True, mode=0o700)
-                sync_folder(each.parent)
-    except OSError as error:
-        raise unwritable(folder, error) from error
-    return folder
-
-
 def write_whole(path: Path, write: Callable[[pa.NativeFile], None]) -> None:
     """Call `write` with a sink; the file is at `path` complete and synced, or not at all. StateError on a full disk."""
-    temporary = path.with_name(f".{path.name}.{secrets.token_hex(4)}.tmp")
-    try:
-        descriptor = os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW, 0o600)
-        try:
-            with os.fdopen(descriptor, "wb", closefd=False) as raw, pa.PythonFile(raw, mode="w") as sink:
-                write(sink)
-                raw.flush()
-                os.fsync(descriptor)
-        finally:
-            os.close(descriptor)
-        temporary.rename(path)
-        sync_folder(path.parent)
-    except OSError as error:
-        raise unwritable(path, error) from error
-    finally:
-        discard(temporary)
-
-
-def discard(temporary: Path) -> None:
-    """Remove a file that was not finished. Where even that is refused it stays, and nothing names it."""
-    with suppress(OSError):
-        temporary.unlink(missing_ok=True)
-
-
-def sync_folder(folder: Path) -> None:
-    descriptor = os.open(folder, os.O_RDONLY)
-    try:
-        os.fsync(descriptor)
-    finally:
-        os.close(descriptor)
+    with whole_file(path) as raw, pa.PythonFile(raw, mode="w") as sink:
+        write(sink)
 
 
 def refuse_network(folder: Path) -> None:

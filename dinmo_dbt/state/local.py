@@ -19,8 +19,9 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
+from dinmo_dbt.durable import discard, make_folder, sync_folder
 from dinmo_dbt.errors import StateError, unwritable
-from dinmo_dbt.state.files import LocalFiles, discard, make_folder, refuse_network, stored, sync_folder, write_note
+from dinmo_dbt.state.files import LocalFiles, refuse_network, stored, write_note
 from dinmo_dbt.state.journal import bent, snapshot_place
 from dinmo_dbt.state.lease import held_error
 from dinmo_dbt.state.marks import Marks

@@ -15,8 +15,9 @@ from typing import Any, Protocol
 
 import pyarrow as pa
 
+from dinmo_dbt.durable import make_folder
 from dinmo_dbt.errors import StateError
-from dinmo_dbt.state.files import Stored, make_folder, stored, write_whole
+from dinmo_dbt.state.files import Stored, stored, write_whole
 from dinmo_dbt.state.journal import bent
 from dinmo_dbt.state.marks import Marks
 from dinmo_dbt.state.store import FORMAT, TABLES, Connection, Lock, Store

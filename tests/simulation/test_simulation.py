@@ -13,8 +13,9 @@ from pathlib import Path
 import pytest
 from memory_org import Killed
 
+from dinmo_dbt.durable import sync_folder
 from dinmo_dbt.errors import StateError
-from dinmo_dbt.state.files import LocalFiles, sync_folder
+from dinmo_dbt.state.files import LocalFiles
 
 from . import auditor, planting
 from .__main__ import played

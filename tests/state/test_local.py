@@ -10,9 +10,10 @@ import threading
 import pytest
 from memory_org import ORG, Ceilings, FieldMapping, Killed, Model, Trip, World, activation
 
+from dinmo_dbt.durable import make_folder
 from dinmo_dbt.errors import StateError
 from dinmo_dbt.state import LocalState, journal, store
-from dinmo_dbt.state.files import make_folder, refuse_network
+from dinmo_dbt.state.files import refuse_network
 
 ROWS = [{"id": str(n), "ext": f"e{n}", "a": "x", "b": "y"} for n in range(4)]
 

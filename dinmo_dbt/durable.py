@@ -1,0 +1,61 @@
+"""A file that must survive: written whole, synced, then put in place; readable by its owner alone."""
+
+from __future__ import annotations
+
+import os
+import secrets
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
+from pathlib import Path
+from typing import BinaryIO
+
+from dinmo_dbt.errors import unwritable
+
+
+@contextmanager
+def whole_file(path: Path) -> Iterator[BinaryIO]:
+    """What is written is at `path`, complete and synced, once the block has ended well; else nothing changes there.
+    StateError DB510 on a full disk."""
+    temporary = path.with_name(f".{path.name}.{secrets.token_hex(4)}.tmp")
+    try:
+        descriptor = os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW, 0o600)
+        try:
+            with os.fdopen(descriptor, "wb", closefd=False) as file:
+                yield file
+            os.fsync(descriptor)
+        finally:
+            os.close(descriptor)
+        temporary.rename(path)
+        sync_folder(path.parent)
+    except OSError as error:
+        raise unwritable(path, error) from error
+    finally:
+        discard(temporary)
+
+
+def make_folder(folder: Path) -> Path:
+    """The folder, made if need be with its parents, for its owner alone; durable, so that what is synced in it is."""
+    if folder.is_dir():
+        return folder
+    try:
+        for each in (*reversed(folder.parents), folder):  # mkdir(parents=True) would open the parents to all
+            if not each.is_dir():
+                each.mkdir(exist_ok=True, mode=0o700)
+                sync_folder(each.parent)
+    except OSError as error:
+        raise unwritable(folder, error) from error
+    return folder
+
+
+def discard(temporary: Path) -> None:
+    """Remove a file that was not finished. Where even that is refused it stays, and nothing names it."""
+    with suppress(OSError):
+        temporary.unlink(missing_ok=True)
+
+
+def sync_folder(folder: Path) -> None:
+    descriptor = os.open(folder, os.O_RDONLY)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)
