@@ -94,7 +94,7 @@ class Schedule:
 
 @dataclass(frozen=True, slots=True)
 class QuietHours:
-    """Minutes after midnight, in that time zone; `end` may be on the next day. Equal ones mean the whole day."""
+    """Minutes after midnight, in that time zone; `end` may be on the next day."""
 
     start: int
     end: int

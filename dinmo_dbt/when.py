@@ -108,6 +108,13 @@ class QuietHoursSpec(Strict):
     to: ClockTime = Field(description="End, `06:00`; may be on the next day.")
     timezone: TimeZone = Field(default="UTC", description="IANA time zone of both.")
 
+    @field_validator("to")
+    @classmethod
+    def _some_hours(cls, value: str, info: ValidationInfo) -> str:
+        if value == info.data.get("from_"):
+            raise wrong(declaration.CONFLICT, "quiet hours that never end: `from` and `to` are the same")
+        return value
+
     def resolved(self) -> QuietHours:
         return QuietHours(_minutes(self.from_), _minutes(self.to), self.timezone)
 

@@ -139,6 +139,7 @@ WRONG: dict[str, Any] = {
         )
     ),
     "quiet_hours_base_60": block(activation(quiet_hours={"from": 1320, "to": "06:00"})),
+    "quiet_hours_without_end": block(activation(quiet_hours={"from": "22:00", "to": "22:00"})),
     "mute_until_wrong": block(activation(mute_until="next week")),
     "auto_pause_zero": block(activation(auto_pause=0)),
     "engine_unknown": block(activation(engine="spark")),

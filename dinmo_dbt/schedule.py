@@ -1,0 +1,174 @@
+"""When an activation is due. Pure: the past and the time come in, a trigger goes out.
+
+The clock's schedules are a row of moments: multiples of an interval from midnight UTC of 1970-01-01, or what a cron
+line matches in its time zone, by the rules of Debian's cron: a moment that a daylight-saving change skips comes right
+after it, one that it repeats comes once. Moments in quiet hours are put off to their end. Whatever has passed since the
+last run is run once.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from datetime import UTC, datetime, timedelta
+from itertools import count, takewhile
+from zoneinfo import ZoneInfo
+
+from cronsim import CronSim
+
+from dinmo_dbt.activation import Activation, QuietHours, Schedule, ScheduleKind
+from dinmo_dbt.history import Trigger
+
+PASSED_MAX = 1000  # moments that went by without a run are counted so far
+
+
+@dataclass(frozen=True, slots=True)
+class Past:
+    """What the state knows of an activation under one dbt target.
+
+    `since`: when its last run that ended started, or it was first seen, looked at in vain while paused, or resumed,
+    whichever is latest. `ran`: whether a run of it ever ended. `invocations`: dbt commands that its runs followed.
+    """
+
+    since: float
+    ran: bool = False
+    invocations: frozenset[str] = frozenset()
+
+
+def due(activation: Activation, past: Past, *, now: float, built_by: str = "") -> Trigger | None:
+    """Why the activation is due now; None if it is not. `built_by` is the dbt command that last built its model, by its
+    invocation id; '' where no artifact says so."""
+    schedule, quiet = activation.schedule, activation.quiet_hours
+    if not activation.enabled or (quiet and is_quiet(quiet, now)):
+        return None
+    match schedule.kind:
+        case ScheduleKind.MANUAL:
+            return None
+        case ScheduleKind.AFTER_DBT:
+            if not built_by or built_by in past.invocations:
+                return None
+            return Trigger("due", f"after dbt ({built_by[:8]})", invocation=built_by)
+        case ScheduleKind.EVERY if not past.ran:
+            return Trigger("due", f"{schedule}: first run", due=now)
+    moments = _since(schedule, quiet, past.since, now)
+    if not moments:
+        return None
+    passed = len(moments) - 1
+    missed = f", and {passed:,} earlier" if passed else ""
+    at = datetime.fromtimestamp(moments[0], UTC).strftime("%Y-%m-%d %H:%M")
+    return Trigger("due", f"{schedule}: due at {at}Z{missed}", due=moments[0], passed=passed)
+
+
+def next_due(activation: Activation, past: Past, *, now: float) -> float | None:
+    """The next moment the activation is due by the clock; None for a schedule without one."""
+    schedule, quiet = activation.schedule, activation.quiet_hours
+    if not activation.enabled or schedule.kind in (ScheduleKind.MANUAL, ScheduleKind.AFTER_DBT):
+        return None
+    if schedule.kind is ScheduleKind.EVERY and not past.ran:
+        return _put_off(quiet, now)
+    if waiting := _since(schedule, quiet, past.since, now):
+        return max(now, waiting[0])
+    return _put_off(quiet, next(_moments(schedule, now)))
+
+
+def is_quiet(quiet: QuietHours, now: float) -> bool:
+    local = datetime.fromtimestamp(now, ZoneInfo(quiet.timezone))
+    minute = local.hour * 60 + local.minute
+    if quiet.start < quiet.end:
+        return quiet.start <= minute < quiet.end
+    return minute >= quiet.start or minute < quiet.end
+
+
+def _put_off(quiet: QuietHours | None, moment: float) -> float:
+    """The moment itself, or the end of the quiet hours it lies in."""
+    if quiet is None or not is_quiet(quiet, moment):
+        return moment
+    zone = ZoneInfo(quiet.timezone)
+    local = datetime.fromtimestamp(moment, zone)
+    for days in (0, 1):
+        day = local.date() + timedelta(days=days)
+        end = datetime(day.year, day.month, day.day, quiet.end // 60, quiet.end % 60, tzinfo=zone).timestamp()
+        if end > moment:
+            return end
+    raise AssertionError("quiet hours end within a day")
+
+
+def _since(schedule: Schedule, quiet: QuietHours | None, since: float, now: float) -> list[float]:
+    """The moments after `since` and up to `now`, latest first, put off by quiet hours; at most so many."""
+    found: list[float] = []
+    for moment in takewhile(lambda moment: moment > since, _moments(schedule, now, backwards=True)):
+        late = _put_off(quiet, moment)
+        if late <= now and late not in found[-1:]:
+            found.append(late)
+        if len(found) > PASSED_MAX:
+            break
+    return found
+
+
+def _moments(schedule: Schedule, start: float, *, backwards: bool = False) -> Iterator[float]:
+    """Moments after `start`; backwards: those up to and with it, latest first."""
+    if schedule.kind is ScheduleKind.EVERY:
+        before = int(start // schedule.every_s)
+        for number in count(before, -1) if backwards else count(before + 1):
+            yield float(number * schedule.every_s)
+    second = int(start) + 1 if backwards else int(start)  # cronsim starts beside the moment it is given
+    found = CronSim(schedule.cron, datetime.fromtimestamp(second, ZoneInfo(schedule.timezone)), reverse=backwards)
+    for moment in found:
+        yield moment.timestamp()
+
+
+# For schedulers outside
+
+
+def wakes(activations: Sequence[Activation], *, now: float) -> list[str]:
+    """Cron lines in UTC that between them come at every moment at which one of the activations is due by the clock, and
+    may come more often: `sync --due` at each runs what is due then. Sorted; none for `after_dbt` and `manual`.
+
+    A cron line of a time zone comes at the hours that it has with each offset from UTC of a year; a moment that a
+    daylight-saving change skips is met within the hour after.
+    """
+    lines = {line for declared in activations if declared.enabled for line in _wakes(declared, now)}
+    return sorted(lines)
+
+
+def _wakes(activation: Activation, now: float) -> Iterator[str]:
+    schedule, quiet = activation.schedule, activation.quiet_hours
+    if schedule.kind in (ScheduleKind.AFTER_DBT, ScheduleKind.MANUAL):
+        return
+    yield _in_utc(schedule, now) if schedule.kind is ScheduleKind.CRON else _of_interval(schedule.every_s // 60)
+    if quiet:
+        over = f"{quiet.end % 60} {quiet.end // 60} * * *"
+        yield _in_utc(Schedule(ScheduleKind.CRON, cron=over, timezone=quiet.timezone), now)
+
+
+def _of_interval(minutes: int) -> str:
+    return _cron_line({number * minutes % 1440 for number in range(1440)}, "* * *")
+
+
+def _in_utc(schedule: Schedule, now: float) -> str:
+    zone = ZoneInfo(schedule.timezone)
+    line = CronSim(schedule.cron, datetime.fromtimestamp(now, zone))
+    days = (datetime.fromtimestamp(now + day * 86400, zone).utcoffset() for day in range(366))
+    offsets = {int(offset.total_seconds()) // 60 for offset in days if offset is not None}
+    local = [hour * 60 + minute for hour in line.hours for minute in line.minutes]
+    shifted = [start - offset for start in local for offset in offsets]
+    day_fields = " ".join(schedule.cron.split()[2:])
+    if any(not 0 <= start < 1440 for start in shifted):
+        day_fields = "* * *"  # on another day in UTC
+    return _cron_line({start % 1440 for start in shifted}, day_fields)
+
+
+def _cron_line(starts: set[int], day_fields: str) -> str:
+    """A line for these minutes of a day, or a few more: their hours and their minutes are listed apart."""
+    minutes = _cron_field({start % 60 for start in starts}, 60)
+    hours = _cron_field({start // 60 for start in starts}, 24)
+    return f"{minutes} {hours} {day_fields}"
+
+
+def _cron_field(numbers: set[int], size: int) -> str:
+    if len(numbers) == size:
+        return "*"
+    step = size // len(numbers)
+    if len(numbers) > 1 and numbers == set(range(0, size, step)):
+        return f"*/{step}"
+    return ",".join(str(number) for number in sorted(numbers))
