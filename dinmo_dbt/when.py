@@ -287,12 +287,16 @@ class WarningsSpec(Strict):
     empty: Any = _key(WarningKind.EMPTY, "The model or segment has no row.")
     row_count: Any = _key(
         WarningKind.ROW_COUNT,
-        "The number of rows is outside its usual band over the last runs; `30%`: so far from their median.",
+        "The number of rows is outside its usual band, as the last 14 runs and those on the same weekday tell it; "
+        "`30%`: so far from their median.",
     )
     duration: Any = _key(WarningKind.DURATION, "A run took longer than this; `true`: far longer than the last runs.")
     missed: Any = _key(WarningKind.MISSED, "A run started later than this after it was due, or was due twice by then.")
     full: Any = _key(WarningKind.FULL, "All rows were sent, and why: a first sync, `--full`, a new mapping.")
-    drift: Any = _key(WarningKind.DRIFT, "A mapped field or its object is gone from Salesforce, or has another type.")
+    drift: Any = _key(
+        WarningKind.DRIFT,
+        "Salesforce no longer takes what it took: the object, a field or a right is gone, or a field has another type.",
+    )
     api_budget: Any = _key(WarningKind.API_BUDGET, "More than this share of the org's daily API calls is used.")
     refused: Any = _key(WarningKind.REFUSED, "A guard, the gate or the state kept a sync from starting.")
     paused: Any = _key(WarningKind.PAUSED, "The activation was paused, by itself or by hand.")
