@@ -406,6 +406,12 @@ def test_a_new_level_of_rows_is_told_once_and_becomes_the_usual_one() -> None:
     assert news == {20: ["row_count"], 20 + NEW_RUNS - 1: ["row_count recovered"], 50: ["row_count"]}
 
 
+def test_what_a_guard_refuses_again_and_again_does_not_become_usual() -> None:
+    refused = [run(8 + n, "refused", problem=TOO_MANY, counts={"read": 2_400}) for n in range(15)]
+    told = titles(play([*calm(8), *refused, run(23)], only(WarningKind.ROW_COUNT)))
+    assert told == [[]] * 8 + [["row_count"]] + [[]] * 14 + [["row_count recovered"]]
+
+
 def test_a_percentage_of_rows_is_judged_from_the_second_run_on() -> None:
     act_ = only(WarningKind.ROW_COUNT, Decimal(30))
     assert titles(play([run(0), run(1, read=3_500), run(2, read=2_000)], act_)) == [[], [], ["row_count"]]
