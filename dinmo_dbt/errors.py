@@ -96,6 +96,10 @@ class WarehouseError(DinmoError):
     """The warehouse can't be reached, or the model's relation can't be read."""
 
 
+class DbtCloudError(DinmoError):
+    """dbt Cloud, or the way to it, failed, or its run left nothing to go by."""
+
+
 class DestinationError(DinmoError):
     """Salesforce, or the way to it, failed."""
 

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from dinmo_dbt.cli import options
+from dinmo_dbt.cli import cloud, options
 from dinmo_dbt.cli.console import Console, worst
 from dinmo_dbt.cli.options import Flags
 from dinmo_dbt.cli.session import Session
@@ -81,6 +81,9 @@ def sync(
     ignore_gate: options.IgnoreGate = False,
     require_built: options.RequireBuilt = False,
     allow_target_mismatch: options.TargetMismatch = False,
+    dbt_cloud_job: cloud.Job = None,
+    run: cloud.Run = None,
+    wait: cloud.Wait = False,
     threads: Annotated[int | None, typer.Option("--threads", help="Accepted as dbt's; syncs run one by one.")] = None,  # noqa: ARG001
     as_json: options.Json = False,
     quiet: options.Quiet = False,
@@ -96,8 +99,10 @@ def sync(
       dinmo-dbt sync
       dinmo-dbt sync -s customers_to_crm subscriptions_to_crm
       dinmo-dbt sync -s dim_customers --full      send all known rows again
+      dinmo-dbt sync --dbt-cloud-job 123 --wait   what a job in dbt Cloud built, once it has ended
     """
     console = Console(as_json, quiet, log_format)
+    flags = cloud.of_job(flags, console, dbt_cloud_job, run, wait=wait)
     with Session(flags, console) as session:
         gating = Gating(ignore_gate, require_built, allow_target_mismatch)
         raise typer.Exit(

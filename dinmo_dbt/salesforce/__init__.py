@@ -1,4 +1,4 @@
-"""The only speaker of HTTP: a Salesforce org as `destination.Destination`.
+"""The only speaker to Salesforce: an org as `destination.Destination`, over HTTP.
 
 Importing this package is cheap; `connect` loads requests and logs in, a batch loads pyarrow's CSV.
 """

@@ -1,0 +1,14 @@
+"""dbt Cloud: what a job's run built, fetched over its Administrative API, and its word that a run has ended.
+
+A job takes dbt commands alone, so dinmo-dbt is started from outside it: `fetch` writes a run's artifacts where the gate
+and the manifest are read as after a local `dbt build`; `receiver` takes webhooks into an `Inbox`.
+"""
+
+from __future__ import annotations
+
+from dinmo_dbt.dbt_cloud.artifacts import fetch
+from dinmo_dbt.dbt_cloud.client import Account, Client, Run, Status, account_of
+from dinmo_dbt.dbt_cloud.inbox import Event, Inbox
+from dinmo_dbt.dbt_cloud.webhook import receiver
+
+__all__ = ["Account", "Client", "Event", "Inbox", "Run", "Status", "account_of", "fetch", "receiver"]

@@ -1,0 +1,375 @@
+"""The Administrative API of dbt Cloud (docs.getdbt.com/dbt-cloud/api-v2): a job's runs, and the files they left.
+
+Read-only. All that it answers is checked: an id is digits, a status one that is known, and a body has a bound. No
+message carries the token or a word of the service's own.
+"""
+
+from __future__ import annotations
+
+import io
+import json
+import logging
+import re
+import ssl
+import time
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, replace
+from email.utils import parsedate_to_datetime
+from enum import IntEnum
+from typing import TYPE_CHECKING, Any, BinaryIO
+from urllib.parse import quote, urlencode, urlsplit
+
+import requests
+import urllib3
+
+from dinmo_dbt import __version__
+from dinmo_dbt.declaration import show
+from dinmo_dbt.errors import DbtCloudError, UsageError
+from dinmo_dbt.project import LOOPBACK, Secret
+
+if TYPE_CHECKING:
+    from dinmo_dbt.sync import Clock
+
+NOT_CONFIGURED = "DB220"
+REFUSED = "DB221"
+NOT_FOUND = "DB222"
+STILL_RUNNING = "DB223"
+NOT_ENDING = "DB224"
+UNREACHABLE = "DB226"
+RATE_LIMITED = "DB227"
+UNEXPECTED = "DB228"
+
+HOST, ACCOUNT, TOKEN = "DINMO_DBT_CLOUD_HOST", "DINMO_DBT_CLOUD_ACCOUNT_ID", "DINMO_DBT_CLOUD_TOKEN"
+
+CONNECT_TIMEOUT_S = 10
+READ_TIMEOUT_S = 60  # of silence; bytes that come one by one never meet it, so one attempt as a whole is bounded too
+JSON_SECONDS_MAX = 120
+FILE_SECONDS_MAX = 1_800
+JSON_BYTES_MAX = 200_000_000  # run results, and a run whose steps carry their logs
+FILE_BYTES_MAX = 500_000_000
+ATTEMPTS_MAX = 6
+BACKOFF_S = 1.0
+RETRY_AFTER_MAX_S = 300.0
+POLL_S, POLL_MAX_S, POLL_GROWTH = 10.0, 60.0, 1.5  # at most 6 calls a minute of the 5,000 that an account has
+WAIT_MAX_S = 86_400.0
+TELL_EVERY_S = 300.0
+STEPS_MAX = 500
+_CHUNK_BYTES = 1 << 16
+
+
+class Status(IntEnum):
+    """Where a run is, in the service's own numbers."""
+
+    QUEUED = 1
+    STARTING = 2
+    RUNNING = 3
+    SUCCESS = 10
+    ERROR = 20
+    CANCELLED = 30
+
+    @property
+    def is_final(self) -> bool:
+        return self >= Status.SUCCESS
+
+    @property
+    def word(self) -> str:
+        return self.name.lower()
+
+
+@dataclass(frozen=True, slots=True)
+class Account:
+    """Where to ask, and as whom. `url` is the scheme and host of the account's own access URL."""
+
+    url: str
+    account_id: str
+    token: Secret
+
+
+@dataclass(frozen=True, slots=True)
+class Run:
+    """One run of a job. `steps`: the numbers of its steps, in order; empty where they were not asked for."""
+
+    run_id: str
+    job_id: str
+    status: Status
+    steps: tuple[int, ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class _Answer:
+    status: int
+    json: Any = None
+
+
+@dataclass(frozen=True, slots=True)
+class _Fault:
+    """No answer that can be used. `again`: whether asking once more may help; `after_s`: the service's own wish."""
+
+    code: str
+    reason: str
+    again: bool = True
+    after_s: float | None = None
+    hint: str = ""
+
+
+def account_of(env: Mapping[str, str]) -> Account:
+    """The account that the environment names. UsageError DB220 with every variable that is missing."""
+    missing = [name for name in (HOST, ACCOUNT, TOKEN) if not env.get(name, "").strip()]
+    if missing:
+        raise UsageError(
+            NOT_CONFIGURED,
+            f"not set: {', '.join(missing)}",
+            hint="host and account id are those of the account's access URL, the token a service token's",
+        )
+    account_id = id_text(env[ACCOUNT].strip())
+    if account_id is None:
+        raise UsageError(NOT_CONFIGURED, f"{ACCOUNT} is not a number", hint="it stands in dbt Cloud's own URLs")
+    return Account(_origin(env[HOST].strip()), account_id, Secret(env[TOKEN].strip()))
+
+
+def id_text(value: object) -> str | None:
+    """An id as its digits, whether it was sent as a number or as text; None if it is neither."""
+    if isinstance(value, int) and not isinstance(value, bool):
+        value = str(value) if 0 <= value < 10**20 else ""
+    return value if isinstance(value, str) and re.fullmatch(r"[0-9]{1,20}", value) else None
+
+
+class Client:
+    """One account's API. Raises DbtCloudError."""
+
+    def __init__(self, account: Account, clock: Clock) -> None:
+        self._account = account
+        self._clock = clock
+        self._session = _plain_session()
+
+    def close(self) -> None:
+        self._session.close()
+
+    def latest(self, job_id: str) -> Run:
+        """The newest run of a job, whatever became of it."""
+        order = {"job_definition_id": job_id, "order_by": "-id", "limit": "1"}
+        found = self._data("", order, f"no job {job_id}")
+        if not isinstance(found, list):
+            raise _unexpected("the list of runs is not a list")
+        runs = [_run(each) for each in found]
+        if not runs or runs[0].job_id != job_id:
+            hint = "see the job's number in its URL, and that the token may read its project"
+            raise DbtCloudError(NOT_FOUND, f"dbt Cloud job {job_id} has no run, or is not there", hint=hint)
+        return runs[0]
+
+    def run(self, run_id: str, *, steps: bool = False) -> Run:
+        """One run; with `steps`, those too."""
+        asked = {"include_related": '["run_steps"]'} if steps else {}
+        run = _run(self._data(f"{run_id}/", asked, f"no run {run_id}"), steps=steps)
+        if run.run_id != run_id:
+            raise _unexpected("another run than the one asked for")
+        return run
+
+    def finished(self, run: Run, tell: Callable[[str], None]) -> Run:
+        """The run once it has ended; `tell` hears of it when its status changes, and every few minutes."""
+        pause, began, told = POLL_S, self._clock.now(), 0.0
+        heard: Status | None = None
+        while not run.status.is_final:
+            waited = self._clock.now() - began
+            if waited >= WAIT_MAX_S:
+                raise DbtCloudError(
+                    NOT_ENDING, f"dbt Cloud run {run.run_id} is {run.status.word} after {WAIT_MAX_S / 3600:g} hours"
+                )
+            if run.status is not heard or waited - told >= TELL_EVERY_S:
+                tell(f"dbt Cloud run {run.run_id} is {run.status.word}")
+                heard, told = run.status, waited
+            self._clock.sleep(min(pause, WAIT_MAX_S - waited))
+            pause = min(POLL_MAX_S, pause * POLL_GROWTH)
+            run = self.run(run.run_id)
+        return run
+
+    def json(self, run: Run, step: int, name: str) -> Any:
+        """An artifact that a step left, as JSON values; None where it left none."""
+        answer = self._ask(*_artifact(run, step, name))
+        return None if answer.status == 404 else answer.json
+
+    def copy(self, run: Run, step: int, name: str, file: BinaryIO) -> bool:
+        """An artifact that a step left, into `file`; False where it left none."""
+        return self._ask(*_artifact(run, step, name), file).status != 404
+
+    def _data(self, path: str, params: Mapping[str, str], otherwise: str) -> Any:
+        answer = self._ask(path, params)
+        if answer.status == 404:
+            hint = "see the account's id, and that the token may read the job's project"
+            raise DbtCloudError(NOT_FOUND, f"dbt Cloud has {otherwise} in this account", hint=hint)
+        if not isinstance(answer.json, dict) or "data" not in answer.json:
+            raise _unexpected("it has no `data`")
+        return answer.json["data"]
+
+    def _ask(self, path: str, params: Mapping[str, str], file: BinaryIO | None = None) -> _Answer:
+        """A 2xx or 404 answer of `…/runs/<path>`."""
+        url = f"{self._account.url}/api/v2/accounts/{self._account.account_id}/runs/{path}"
+        if params:
+            url += "?" + urlencode(params, quote_via=quote)
+        fault = _Fault(UNREACHABLE, "not asked")
+        for attempt in range(1, ATTEMPTS_MAX + 1):
+            outcome = self._attempt(url, file)
+            if isinstance(outcome, _Answer):
+                return outcome
+            fault = outcome if attempt == 1 else replace(outcome, reason=f"{outcome.reason}, at attempt {attempt}")
+            if not fault.again or attempt == ATTEMPTS_MAX:
+                break
+            backoff_s = BACKOFF_S * 2 ** (attempt - 1)
+            self._clock.sleep(backoff_s if fault.after_s is None else min(fault.after_s, RETRY_AFTER_MAX_S) + BACKOFF_S)
+        raise DbtCloudError(fault.code, f"{urlsplit(self._account.url).netloc}: {fault.reason}", hint=fault.hint)
+
+    def _attempt(self, url: str, file: BinaryIO | None) -> _Answer | _Fault:
+        """One call. What requests raises holds the request, and so the token: it goes no further than here."""
+        headers = {**self._session.headers, "Accept": "application/json"}
+        headers["Authorization"] = f"Token {self._account.token.reveal()}"
+        request = requests.PreparedRequest()  # as it is: no cookie, no password from .netrc
+        request.prepare("GET", url, headers)
+        deadline = time.monotonic() + (JSON_SECONDS_MAX if file is None else FILE_SECONDS_MAX)
+        try:
+            response = self._session.send(
+                request, timeout=(CONNECT_TIMEOUT_S, READ_TIMEOUT_S), allow_redirects=False, stream=True
+            )
+            with response:
+                fault = _refusal(response.status_code, response.headers)
+                if fault is not None:
+                    return fault
+                if response.status_code == 404:
+                    return _Answer(404)
+                if file is not None:
+                    file.seek(0)
+                    file.truncate()
+                    return _copied(response, file, FILE_BYTES_MAX, deadline) or _Answer(response.status_code)
+                body = io.BytesIO()
+                return _copied(response, body, JSON_BYTES_MAX, deadline) or _parsed(response.status_code, body)
+        except requests.exceptions.SSLError as error:
+            untrusted = _is_untrusted(error)
+            return _Fault(UNREACHABLE, "its certificate is not trusted" if untrusted else "TLS broke", not untrusted)
+        except requests.exceptions.RequestException as error:
+            return _Fault(UNREACHABLE, f"no answer ({type(error).__name__})", hint=f"is {HOST} the account's own?")
+
+
+def _artifact(run: Run, step: int, name: str) -> tuple[str, dict[str, str]]:
+    return f"{run.run_id}/artifacts/{name}", {"step": str(step)}
+
+
+def _refusal(status: int, headers: Mapping[str, str]) -> _Fault | None:
+    """What a status other than 2xx and 404 means."""
+    if 200 <= status < 300 or status == 404:
+        return None
+    if status in (401, 403):
+        hint = f"see {TOKEN} and {ACCOUNT}; the token's permission must let it read the job's project"
+        return _Fault(REFUSED, f"the token was refused (HTTP {status})", again=False, hint=hint)
+    if status == 429:
+        return _Fault(RATE_LIMITED, "too many requests (HTTP 429)", after_s=_retry_after(headers), hint="try later")
+    if 300 <= status < 400:
+        hint = f"set {HOST} to the account's access URL"
+        return _Fault(UNEXPECTED, f"a redirect (HTTP {status}); none is followed", again=False, hint=hint)
+    if status >= 500:
+        return _Fault(UNREACHABLE, f"HTTP {status}", after_s=_retry_after(headers))
+    return _Fault(UNEXPECTED, f"HTTP {status}", again=False)
+
+
+def _copied(response: requests.Response, file: BinaryIO, bytes_max: int, deadline: float) -> _Fault | None:
+    """The body into `file`; why it is not whole, else None."""
+    size = 0
+    try:
+        while chunk := response.raw.read1(_CHUNK_BYTES, decode_content=True):
+            size += len(chunk)
+            if size > bytes_max:
+                return _Fault(UNEXPECTED, f"a reply of more than {bytes_max:,} bytes", again=False)
+            if time.monotonic() > deadline:
+                return _Fault(UNREACHABLE, "a reply that does not end")
+            file.write(chunk)
+    except (requests.exceptions.RequestException, urllib3.exceptions.HTTPError):
+        return _Fault(UNREACHABLE, "the reply broke off")
+    return None
+
+
+def _parsed(status: int, body: io.BytesIO) -> _Answer | _Fault:
+    try:
+        return _Answer(status, json.loads(body.getvalue()))
+    except (ValueError, RecursionError):
+        return _Fault(UNEXPECTED, "the reply is not JSON", hint=f"is {HOST} the account's own?")
+
+
+def _run(raw: object, *, steps: bool = False) -> Run:
+    if not isinstance(raw, dict):
+        raise _unexpected("a run is not a mapping")
+    run_id, job_id = id_text(raw.get("id")), id_text(raw.get("job_definition_id"))
+    if run_id is None or job_id is None:
+        raise _unexpected("a run without its id or its job's")
+    status = raw.get("status")
+    if isinstance(status, bool) or not isinstance(status, int) or status not in Status._value2member_map_:
+        raise _unexpected("a run with an unknown status")
+    return Run(run_id, job_id, Status(status), _steps(raw.get("run_steps")) if steps else ())
+
+
+def _steps(raw: object) -> tuple[int, ...]:
+    """The numbers by which a run's steps are asked for, from 1."""
+    if not isinstance(raw, list) or len(raw) > STEPS_MAX:
+        raise _unexpected("a run without the list of its steps, or with too many")
+    numbers: set[int] = set()
+    for step in raw:
+        number = step.get("index") if isinstance(step, dict) else None
+        if isinstance(number, bool) or not isinstance(number, int) or not 0 < number <= STEPS_MAX:
+            raise _unexpected("a step without its number")
+        numbers.add(number)
+    return tuple(sorted(numbers))
+
+
+def _unexpected(what: str) -> DbtCloudError:
+    return DbtCloudError(UNEXPECTED, f"dbt Cloud's reply can't be used: {what}", hint=f"is {HOST} right?")
+
+
+def _origin(host: str) -> str:
+    """scheme://host[:port] of a host name or URL; https, or http on this machine."""
+    try:
+        parts = urlsplit(host if "://" in host else f"https://{host}")
+        name, port = parts.hostname or "", parts.port
+    except ValueError:
+        name, port, parts = "", None, urlsplit("")
+    plain = not parts.username and not parts.password and parts.path in ("", "/") and not parts.query
+    loopback = name in LOOPBACK
+    if not plain or not (loopback or re.fullmatch(r"[a-z0-9-]+(\.[a-z0-9-]+)+", name)):
+        raise UsageError(
+            NOT_CONFIGURED, f"{HOST} is not a host: {show(name)}", hint="write it as emea.dbt.com or cloud.getdbt.com"
+        )
+    if parts.scheme != "https" and not (loopback and parts.scheme == "http"):
+        raise UsageError(NOT_CONFIGURED, f"{HOST} must be reached by https", hint="plain http is for this machine only")
+    return f"{parts.scheme}://" + (f"[{name}]" if ":" in name else name) + (f":{port}" if port else "")
+
+
+def _plain_session() -> requests.Session:
+    """A session that repeats nothing by itself, and takes nothing from the environment."""
+    logging.getLogger("urllib3.connectionpool").setLevel(logging.WARNING)
+    session = requests.Session()
+    session.trust_env = False
+    session.headers["User-Agent"] = f"dinmo-dbt/{__version__}"
+    adapter = requests.adapters.HTTPAdapter(max_retries=urllib3.Retry(0, read=False))
+    session.mount("https://", adapter)
+    session.mount("http://", adapter)
+    return session
+
+
+def _retry_after(headers: Mapping[str, str]) -> float | None:
+    """Seconds to wait; a date counts from the reply's own Date, so that no clock of ours matters (RFC 9110, 10.2.3)."""
+    header = headers.get("Retry-After", "").strip()
+    if re.fullmatch(r"[0-9]{1,6}", header):
+        return float(header)
+    try:
+        moment, sent = parsedate_to_datetime(header), parsedate_to_datetime(headers.get("Date", ""))
+        return max(0.0, (moment - sent).total_seconds())
+    except (ValueError, TypeError, OverflowError):
+        return None
+
+
+def _is_untrusted(error: BaseException) -> bool:
+    """Whether the handshake failed on the certificate."""
+    inner: object = error
+    for _ in range(8):
+        if isinstance(inner, ssl.SSLCertVerificationError):
+            return True
+        if not isinstance(inner, BaseException):
+            return False
+        inner = getattr(inner, "reason", None) or inner.__cause__ or (inner.args[0] if inner.args else None)
+    return False
