@@ -172,7 +172,7 @@ def test_a_passing_fault_is_passed_over(cloud: StandIn, api: dbt_cloud.Client, c
     ("fault", "told"),
     [
         (Fault(500), "DB226 .*HTTP 500, at attempt 6"),
-        (Fault(cut=0), "DB226 .*no answer .*at attempt 6"),
+        (Fault(cut=0), "DB226 .*not reached .*at attempt 6"),
         (Fault(429), "DB227 .*HTTP 429.*at attempt 6"),
         (Fault(body=b"\x00garbage"), "DB228 .*not JSON, at attempt 6"),
         (Fault(body=b"[" * 100_000), "DB228 .*not JSON, at attempt 6"),
@@ -266,7 +266,7 @@ def test_a_reply_past_its_bound_is_not_read(
 
 def test_nobody_there_is_told(clock: Clock, cloud: StandIn) -> None:
     closed = dbt_cloud.Account("http://127.0.0.1:9", "1", Secret("x"))
-    with pytest.raises(DbtCloudError, match=r"DB226 127.0.0.1:9: no answer"):
+    with pytest.raises(DbtCloudError, match=r"DB226 127.0.0.1:9: not reached"):
         dbt_cloud.Client(closed, clock).run("7")
 
 

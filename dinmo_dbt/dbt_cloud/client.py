@@ -245,7 +245,7 @@ class Client:
             untrusted = _is_untrusted(error)
             return _Fault(UNREACHABLE, "its certificate is not trusted" if untrusted else "TLS broke", not untrusted)
         except requests.exceptions.RequestException as error:
-            return _Fault(UNREACHABLE, f"no answer ({type(error).__name__})", hint=f"is {HOST} the account's own?")
+            return _Fault(UNREACHABLE, f"not reached ({type(error).__name__})", hint=f"is {HOST} the account's own?")
 
 
 def _artifact(run: Run, step: int, name: str) -> tuple[str, dict[str, str]]:
