@@ -5,8 +5,9 @@ Whatever judges runs (schedules, warnings, pauses) reads these and nothing else.
 
 from __future__ import annotations
 
+import json
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import asdict, dataclass, field
 from typing import Any
 
 from dinmo_dbt.errors import Problem
@@ -14,10 +15,10 @@ from dinmo_dbt.errors import Problem
 
 @dataclass(frozen=True, slots=True)
 class Trigger:
-    """Why a run started: `kind` is by_hand, due or resumed; `said` says it in words.
+    """Why a run started: `kind` is by_hand, due, resumed or revert; `said` says it in words.
 
-    `due`: when it was due, in seconds since the epoch; None for a run by hand. `passed`: how many more due times had
-    passed by then without a run. `invocation`: the dbt command after which it was due, '' for a schedule by the clock.
+    `due`: when it was due by the clock, in seconds since the epoch. `passed`: how many more such moments had passed by
+    then without a run. `invocation`: the dbt command that had last built its model, where that was known.
     """
 
     kind: str = "by_hand"
@@ -59,6 +60,7 @@ class RunRecord:
     field_types: Mapping[str, str] = field(default_factory=dict)
     calls_used: int | None = None
     calls_allowed: int | None = None
+    undelivered: str = ""  # the file of the rows it did not deliver
     detail: Mapping[str, Any] = field(default_factory=dict)  # everything that was kept, for those who print it
 
     @property
@@ -69,3 +71,49 @@ class RunRecord:
     def ended(self) -> bool:
         """Whether it came to an end of its own: a run that was cut off or asked to stop has not done its work."""
         return self.finished is not None and self.status != "interrupted"
+
+    def document(self) -> dict[str, Any]:
+        """The run as `history --json` prints it."""
+        own = ("run_id", "activation", "target", "org_id", "started", "finished", "status")
+        return {name: getattr(self, name) for name in own} | {"seconds": self.seconds} | dict(self.detail)
+
+    def as_text(self) -> str:
+        """What a row of the history keeps besides its own columns, as JSON."""
+        judged = {name: getattr(self, name) for name in _JUDGED}
+        problem = asdict(self.problem) if self.problem else None
+        return json.dumps({**self.detail, **judged, "trigger": asdict(self.trigger), "problem": problem})
+
+
+_JUDGED = (
+    "counts",
+    "outcome",
+    "refused_rows",
+    "deliverable_rows",
+    "waiting_rows",
+    "waiting_since",
+    "resent",
+    "field_types",
+    "calls_used",
+    "calls_allowed",
+)
+
+
+def read(row: Mapping[str, Any]) -> RunRecord:
+    """A row of the history: id, name, target, org_id, started, finished, status, not_delivered, and detail as `as_text`
+    gave it; older versions gave less."""
+    detail = json.loads(row["detail"])
+    problem, trigger = detail.get("problem"), detail.get("trigger")
+    return RunRecord(
+        run_id=row["id"],
+        activation=row["name"],
+        target=row["target"] or "",
+        org_id=row["org_id"],
+        started=row["started"],
+        finished=row["finished"],
+        status=row["status"],
+        trigger=Trigger(**trigger) if trigger else Trigger(),
+        problem=Problem(**problem) if problem else None,
+        undelivered=row["not_delivered"] or "",
+        detail=detail,
+        **{name: detail[name] for name in _JUDGED if detail.get(name) is not None},
+    )

@@ -15,12 +15,13 @@ from pathlib import Path
 from typing import Annotated, Any, Literal
 from urllib.parse import urlsplit
 
-from pydantic import Field, StringConstraints, ValidationError
+from pydantic import Field, PlainValidator, StringConstraints, ValidationError, WithJsonSchema
 
 from dinmo_dbt import declaration, document, template
 from dinmo_dbt.declaration import CONFLICT, MISPLACED, NOT_ALLOWED, REQUIRED, WRONG_TYPE, Strict, show
 from dinmo_dbt.declaration import Path as KeyPath
 from dinmo_dbt.errors import ConfigError, Problem
+from dinmo_dbt.when import SPAN_SCHEMA, span
 
 
 class Secret:
@@ -96,12 +97,12 @@ class Project:
     target: str | None
     state_location: Path
     state_warehouse_schema: str | None
+    history_s: float  # how long runs are kept
     emulator: EmulatorConfig
     orgs: Mapping[str, Org]
     targets: Mapping[str, tuple[str, ...]]  # destination -> the dbt targets it has an entry for
     defaults: Mapping[str, Any]
     notes: tuple[Problem, ...] = ()
-    not_in_force: tuple[str, ...] = ()
 
     def problem_with(self, destination: str, *, where: str = "") -> Problem | None:
         """Why an activation can't use that destination under this target; None if it can."""
@@ -294,6 +295,11 @@ class StateSpec(Strict):
     warehouse: WarehouseStateSpec | None = Field(
         default=None, description="Tables in the warehouse instead: DuckDB or Postgres."
     )
+    history: Annotated[float, PlainValidator(span), WithJsonSchema(SPAN_SCHEMA)] = Field(
+        default=90 * 86400.0,
+        description="How long runs are kept; of each activation at least the last 50, and at most 5,000.",
+        json_schema_extra={"default": "90 days"},
+    )
 
 
 class EmulatorSpec(Strict):
@@ -316,7 +322,6 @@ class ChannelsSpec(Strict):
     channels: list[_Text] = Field(
         default_factory=list,
         description="Webhook URLs, each `{{ env_var('...') }}`.",
-        json_schema_extra={"x-in-force": False},
     )
 
 
@@ -400,12 +405,12 @@ class _Reading:
             state_warehouse_schema=self.rendered(warehouse.schema_, ("state", "warehouse", "schema"))
             if warehouse
             else None,
+            history_s=spec.state.history,
             emulator=emulator,
             orgs=orgs,
             targets={name: tuple(destination.targets) for name, destination in spec.destinations.items()},
             defaults=spec.defaults,
             notes=tuple(self.notes),
-            not_in_force=("warnings",) if spec.warnings.channels else (),
         )
 
     def check_scalar(self, path: KeyPath, value: object) -> None:

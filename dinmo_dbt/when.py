@@ -159,7 +159,7 @@ Moment = Annotated[datetime, PlainValidator(_moment), WithJsonSchema({"type": "s
 # When someone is told
 
 _SEVERITIES = ("warning", "critical")
-_SPAN_SCHEMA = {"type": "string", "pattern": f"^{_SPAN.pattern}$"}
+SPAN_SCHEMA: dict[str, Any] = {"type": "string", "pattern": f"^{_SPAN.pattern}$"}
 _PERCENT_SCHEMA = {"type": "string", "pattern": r"^[0-9]{1,3}(\.[0-9]{1,6})?\s*%$"}
 _ROWS_SCHEMA = {"type": "integer", "minimum": 0}
 
@@ -197,10 +197,10 @@ def _percent(value: object) -> Decimal:
 # What a kind's limit is, and how it is read.
 _LIMITS: dict[WarningKind, tuple[Any, dict[str, Any]]] = {
     WarningKind.REJECTED: (ceiling, CEILING_SCHEMA),
-    WarningKind.HELD: (span, _SPAN_SCHEMA),
+    WarningKind.HELD: (span, SPAN_SCHEMA),
     WarningKind.ROW_COUNT: (_percent, _PERCENT_SCHEMA),
-    WarningKind.DURATION: (span, _SPAN_SCHEMA),
-    WarningKind.MISSED: (span, _SPAN_SCHEMA),
+    WarningKind.DURATION: (span, SPAN_SCHEMA),
+    WarningKind.MISSED: (span, SPAN_SCHEMA),
     WarningKind.API_BUDGET: (_percent, _PERCENT_SCHEMA),
 }
 

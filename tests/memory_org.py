@@ -14,7 +14,7 @@ import shutil
 from collections import Counter
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from decimal import Decimal
 from pathlib import Path
 from typing import Any
@@ -25,6 +25,7 @@ from dinmo_dbt import revert, values
 from dinmo_dbt.activation import Activation, Ceiling, FieldMapping, Guards, Match, Mode
 from dinmo_dbt.changes import Flag
 from dinmo_dbt.destination import RESULTS, Batch, Field, Job, ObjectSchema, Operation, PayloadColumn, Verdict
+from dinmo_dbt.history import RunRecord
 from dinmo_dbt.plan import Ceilings, Plan, draw
 from dinmo_dbt.salesforce import results as result_files
 from dinmo_dbt.salesforce.errors import classify
@@ -528,7 +529,7 @@ class World:
     def revert(self, act: Activation, run_id: str, trip: Trip | None = None, **more: object) -> SyncRun:
         """One revert from lock to history, as `cli.reverting` does it."""
         with self._running(act, trip, *JOURNAL, "amend") as (run, org, journal, state, store):
-            image, undelivered = state.image(run_id), store.not_delivered(store.run(run_id))
+            image, undelivered = state.image(run_id), store.history.not_delivered(store.history.of(run_id))
             assert image is not None
             drawn = revert.draw(image, run_id, act, org, state.snapshot, undelivered=undelivered, **more)
             revert.execute(drawn, org, journal, self.clock, run=run, progress=NoProgress())
@@ -545,12 +546,14 @@ class World:
         store = self.state(trip)
         run = SyncRun(f"run{self.runs:04d}", self.clock.now())
         with store.locked(self.org.org_id, act) as state:
-            store.start_run(run.run_id, self.org.org_id, act.name, {})
+            record = RunRecord(run.run_id, act.name, "dev", self.org.org_id, run.started, None, "running")
+            store.history.start(record)
             journal = Watched(state, trip, *watched)
             recover(org, journal, self.clock, run=run, progress=NoProgress())  # type: ignore[arg-type]
             state.reload()
             yield run, org, journal, state, store
-            store.finish_run(run.run_id, run.status.value, {}, pa.concat_tables(run.not_delivered))
+            record = replace(record, finished=self.clock.now(), status=run.status.value)
+            store.history.finish(record, pa.concat_tables(run.not_delivered))
 
     def files(self) -> list[str]:
         found = (p for p in self.folder.rglob("*") if p.is_file())

@@ -163,7 +163,7 @@ def test_the_yaml_of_the_readme_is_accepted(tmp_path: Path) -> None:
 
 
 def test_the_state_page_knows_every_table_and_column() -> None:
-    from dinmo_dbt.state import journal, snapshot, store
+    from dinmo_dbt.state import journal, runs, snapshot, store
     from dinmo_dbt.sync import BatchState
 
     page = (ROOT / "docs/state.md").read_text(encoding="utf-8")
@@ -173,7 +173,7 @@ def test_the_state_page_knows_every_table_and_column() -> None:
         assert f"| `{column}` |" in page
     for state in BatchState:
         assert f"`{state.value}`" in page
-    assert f"last {store.RUNS_KEPT} runs" in page
+    assert f"at least the last {runs.KEPT_MIN}, at most {runs.KEPT_MAX:,}" in page
     assert f"more than {journal.DELTAS_MAX} of them" in page
 
 

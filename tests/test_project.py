@@ -166,7 +166,7 @@ def test_a_production_org_is_read(tmp_path: Path) -> None:
     assert project.emulator.schema == tmp_path / "org.yml"
     assert project.emulator.data == Path("/home/ada/state/emulator")
     assert project.defaults == {"api": "bulk"}
-    assert project.notes == () and project.not_in_force == ()
+    assert project.notes == ()
 
 
 def test_a_number_like_secret_stays_text_and_never_shows(tmp_path: Path) -> None:
@@ -245,13 +245,10 @@ def test_a_destination_without_an_entry_for_the_target_fails_only_when_used(tmp_
     assert load(tmp_path, prod(JWT), target=None).problem_with("crm") is not None
 
 
-def test_what_is_not_in_force_yet_is_named(tmp_path: Path) -> None:
-    project = load(
-        tmp_path,
-        prod(JWT, "state: {warehouse: {schema: dinmo}}\nwarnings: {channels: [\"{{ env_var('SLACK') }}\"]}\n"),
-    )
-    assert project.state_warehouse_schema == "dinmo"
-    assert project.not_in_force == ("warnings",)
+def test_state_may_be_in_the_warehouse_and_history_is_kept_as_long_as_asked(tmp_path: Path) -> None:
+    project = load(tmp_path, prod(JWT, "state: {warehouse: {schema: dinmo}, history: 30 days}\n"))
+    assert (project.state_warehouse_schema, project.history_s) == ("dinmo", 30 * 86400.0)
+    assert load(tmp_path, prod(JWT)).history_s == 90 * 86400.0
 
 
 def test_anchors_and_merges_are_read_as_yaml_says(tmp_path: Path) -> None:

@@ -1,10 +1,24 @@
 """State: journal, snapshots, lock and history, in a folder or in the warehouse. Else only dbt's target is written."""
 
+from dinmo_dbt.state.activity import Activity, Pause, Unsent
 from dinmo_dbt.state.journal import ActivationState
 from dinmo_dbt.state.local import LocalState
 from dinmo_dbt.state.marks import Marks
+from dinmo_dbt.state.runs import Judged, Runs
 from dinmo_dbt.state.spool import ScanSpool
 from dinmo_dbt.state.store import Store
 from dinmo_dbt.state.warehouse import WarehouseState
 
-__all__ = ["ActivationState", "LocalState", "Marks", "ScanSpool", "Store", "WarehouseState"]
+__all__ = [
+    "ActivationState",
+    "Activity",
+    "Judged",
+    "LocalState",
+    "Marks",
+    "Pause",
+    "Runs",
+    "ScanSpool",
+    "Store",
+    "Unsent",
+    "WarehouseState",
+]

@@ -14,13 +14,14 @@ import secrets
 import sqlite3
 import threading
 from collections.abc import Callable, Iterator
-from contextlib import closing, contextmanager, suppress
+from contextlib import AbstractContextManager, closing, contextmanager, suppress
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
 from dinmo_dbt.durable import discard, make_folder, sync_folder
 from dinmo_dbt.errors import StateError, unwritable
+from dinmo_dbt.state import activity
 from dinmo_dbt.state.files import LocalFiles, refuse_network, stored, write_note
 from dinmo_dbt.state.journal import bent, snapshot_place
 from dinmo_dbt.state.lease import held_error
@@ -91,15 +92,13 @@ class LocalState(Store):
 
     def mend(self) -> None:
         """Let SQLite take back a commit that was cut off, which a reader may not; refuse a database that is bent."""
-        with self.connection(writing=True) as connection:
-            if connection.execute("PRAGMA quick_check(1)").fetchone()[0] != "ok":
-                raise bent(str(self.database))
-            self._check_sum(connection)
+        with self._connection(writing=True, checked=True):
+            pass
 
     def check(self) -> None:
         if self.exists():
-            with self.connection(writing=False) as connection:
-                self._check_sum(connection)
+            with self._connection(writing=False, checked=True):
+                pass
 
     def rest(self) -> None:
         """Note what the database holds, so that a bit of it that flips is seen. After the next commit the note is of
@@ -114,6 +113,11 @@ class LocalState(Store):
     def _note(self) -> Path:
         return self.location / "state.db.sha256"
 
+    def _check_whole(self, connection: sqlite3.Connection, *, writing: bool) -> None:
+        if writing and connection.execute("PRAGMA quick_check(1)").fetchone()[0] != "ok":
+            raise bent(str(self.database))
+        self._check_sum(connection)
+
     def _check_sum(self, connection: sqlite3.Connection) -> None:
         try:
             note = json.loads(self._note.read_text())
@@ -126,16 +130,23 @@ class LocalState(Store):
 
     # The database
 
-    @contextmanager
-    def connection(self, *, writing: bool) -> Iterator[sqlite3.Connection]:
+    def connection(self, *, writing: bool) -> AbstractContextManager[sqlite3.Connection]:
         """A connection; with `writing`, one immediate transaction that commits at the end or not at all."""
+        return self._connection(writing=writing)
+
+    @contextmanager
+    def _connection(self, *, writing: bool, checked: bool = False) -> Iterator[sqlite3.Connection]:
+        """With `checked` the file is looked through first, before anything of it changes."""
         if writing and not self.exists():
             self._make_database()
         try:
             with self._opened(writing=writing) as connection:
                 if writing:
                     connection.execute("BEGIN IMMEDIATE")
-                if self._format(connection) == FORMAT:
+                found = self._format(connection)
+                if checked:
+                    self._check_whole(connection, writing=writing)
+                if found == FORMAT:
                     yield connection
                 elif writing:
                     self._migrate(connection)
@@ -194,8 +205,16 @@ class LocalState(Store):
         return int(found)
 
     def _migrate(self, connection: sqlite3.Connection) -> None:
-        """From format 1, whose pointers had no checksums and whose database had no lineage; in the caller's
-        transaction."""
+        """From an older format, in the caller's transaction."""
+        if self._format(connection) == 1:
+            self._from_format_1(connection)
+        connection.execute("ALTER TABLE run ADD COLUMN target TEXT")
+        for name in activity.TABLES:
+            connection.execute(_table(name))
+        connection.execute("UPDATE meta SET value = ? WHERE key = 'format'", (str(FORMAT),))
+
+    def _from_format_1(self, connection: sqlite3.Connection) -> None:
+        """Its pointers had no checksums and its database had no lineage."""
         connection.execute("ALTER TABLE activation ADD COLUMN born INTEGER NOT NULL DEFAULT 0")
         connection.execute("ALTER TABLE pending ADD COLUMN described TEXT NOT NULL DEFAULT ''")
         for row in connection.execute("SELECT org_id, name, files, previous FROM activation").fetchall():
@@ -217,13 +236,12 @@ class LocalState(Store):
                 (json.dumps(files), json.dumps(pointers), row["org_id"], row["name"]),
             )
         connection.execute("INSERT INTO meta VALUES ('lineage', ?)", (secrets.token_hex(16),))
-        connection.execute("UPDATE meta SET value = ? WHERE key = 'format'", (str(FORMAT),))
 
     def _make_database(self) -> None:
         """Made whole under another name, then linked: no reader ever sees half of it, and of two makers one wins."""
         make_folder(self.location)
         temporary = self.location / f".state.db.{secrets.token_hex(4)}.tmp"
-        tables = " ".join(f"CREATE TABLE {name} ({columns}) WITHOUT ROWID;" for name, columns in TABLES.items())
+        tables = " ".join(f"{_table(name)};" for name in TABLES)
         meta = f"INSERT INTO meta VALUES ('format', '{FORMAT}'), ('lineage', '{secrets.token_hex(16)}');"
         try:
             os.close(os.open(temporary, os.O_RDWR | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW, 0o600))
@@ -238,6 +256,10 @@ class LocalState(Store):
             raise _operational(self.database, error) from error
         finally:
             discard(temporary)
+
+
+def _table(name: str) -> str:
+    return f"CREATE TABLE {name} ({TABLES[name]}) WITHOUT ROWID"
 
 
 class _Own:

@@ -15,23 +15,21 @@ from pathlib import Path
 from typing import Any, Protocol
 
 import numpy as np
-import pyarrow as pa
-import pyarrow.parquet as pq
 
 from dinmo_dbt.activation import Activation
 from dinmo_dbt.changes import Flag
 from dinmo_dbt.errors import StateError
-from dinmo_dbt.plan import LEFT_OUT
+from dinmo_dbt.state import activity
 from dinmo_dbt.state.files import Files, first_bent, stored_of
 from dinmo_dbt.state.imaging import image_place
 from dinmo_dbt.state.journal import ENDED, ActivationState, file_serial, snapshot_place, spool_place
 from dinmo_dbt.state.lease import LEASE_S, Held, Holder, held_error, holder_of, this_process
 from dinmo_dbt.state.marks import Marks
+from dinmo_dbt.state.runs import KEPT_S, Runs
 from dinmo_dbt.state.snapshot import FileSnapshot
 from dinmo_dbt.sync import Clock
 
-FORMAT = 2
-RUNS_KEPT = 200
+FORMAT = 3
 
 TABLES = {
     "meta": "key TEXT PRIMARY KEY, value TEXT NOT NULL",
@@ -51,7 +49,8 @@ TABLES = {
   described TEXT NOT NULL DEFAULT '', PRIMARY KEY (org_id, name, kh, key, ck)""",
     "run": """
   id TEXT PRIMARY KEY, org_id TEXT NOT NULL, name TEXT NOT NULL, started DOUBLE PRECISION NOT NULL,
-  finished DOUBLE PRECISION, status TEXT NOT NULL, detail TEXT NOT NULL, not_delivered TEXT""",
+  finished DOUBLE PRECISION, status TEXT NOT NULL, detail TEXT NOT NULL, not_delivered TEXT, target TEXT""",
+    **activity.TABLES,
 }
 
 
@@ -108,6 +107,7 @@ class Store(ABC):
     files: Files
     marks: Marks
     location: Path | str  # as a message names it
+    history_s: float = KEPT_S  # how long runs are kept
 
     @abstractmethod
     def exists(self) -> bool: ...
@@ -158,6 +158,13 @@ class Store(ABC):
                 with suppress(StateError):  # a lease that can't be given back runs out
                     state.release()
                     self.rest()
+
+    @property
+    def history(self) -> Runs:
+        return Runs(self, self.history_s)
+
+    def activity(self, target: str) -> activity.Activity:
+        return activity.Activity(self, target)
 
     # The lease
 
@@ -391,74 +398,6 @@ class Store(ABC):
                 )
             lock.taken()
 
-    # History
-
-    def runs(self, names: Sequence[str] | None = None, limit: int = 20) -> list[dict[str, Any]]:
-        """The latest runs, newest first: id, activation, org, started, finished, status and what was counted."""
-        if not self.exists():
-            return []
-        with self.connection(writing=False) as connection:
-            chosen = "" if names is None else f"WHERE name IN ({','.join('?' * len(names))})"
-            rows = connection.execute(
-                f"SELECT * FROM run {chosen} ORDER BY started DESC, id DESC LIMIT ?", (*(names or ()), limit)
-            ).fetchall()
-        return [_run(row) for row in rows]
-
-    def run(self, run_id: str) -> dict[str, Any] | None:
-        if not self.exists():
-            return None
-        with self.connection(writing=False) as connection:
-            row = connection.execute("SELECT * FROM run WHERE id = ?", (run_id,)).fetchone()
-        return _run(row) if row else None
-
-    def start_run(self, run_id: str, org_id: str, name: str, detail: dict[str, Any]) -> None:
-        with self.connection(writing=True) as connection:
-            connection.execute(
-                "INSERT INTO run VALUES (?, ?, ?, ?, NULL, 'running', ?, NULL)",
-                (run_id, org_id, name, self.clock.now(), json.dumps(detail)),
-            )
-
-    def finish_run(self, run_id: str, status: str, detail: dict[str, Any], not_delivered: pa.Table) -> None:
-        """The run's end, and the rows it did not deliver, in a file of their own. Runs beyond `RUNS_KEPT` go."""
-        file = None
-        if len(not_delivered):
-            file = f"{run_id}.parquet"
-            self.files.put(
-                "runs",
-                file,
-                lambda sink: pq.write_table(not_delivered, sink, compression="zstd", write_page_checksum=True),
-            )
-        with self.connection(writing=True) as connection:
-            connection.execute(
-                "UPDATE run SET finished = ?, status = ?, detail = ?, not_delivered = ? WHERE id = ?",
-                (self.clock.now(), status, json.dumps(detail), file, run_id),
-            )
-            old = connection.execute(
-                "SELECT id FROM run WHERE name = (SELECT name FROM run WHERE id = ?) "
-                "ORDER BY started DESC LIMIT 1000000 OFFSET ?",
-                (run_id, RUNS_KEPT),
-            ).fetchall()
-            connection.executemany("DELETE FROM run WHERE id = ?", [(row["id"],) for row in old])
-        self.files.remove("runs", [f"{row['id']}.parquet" for row in old])
-
-    def not_delivered(self, run: dict[str, Any]) -> pa.Table:
-        """The rows a run did not deliver: `LEFT_OUT` columns; empty if there are none."""
-        if not run["not_delivered"]:
-            return LEFT_OUT.empty_table()
-        path = self.files.fetch("runs", [run["not_delivered"]]) / run["not_delivered"]
-        try:
-            table = pq.read_table(path, page_checksum_verification=True)
-        except (OSError, pa.ArrowException):
-            table = None
-        if table is None or not table.schema.equals(LEFT_OUT):
-            raise StateError(
-                "DB515",
-                "the list of rows that the run did not deliver is missing or damaged; it is left as it is",
-                where=str(path),
-                hint="the next run writes its own; no sync reads this one",
-            )
-        return table
-
 
 def _places(org_id: str, name: str) -> tuple[str, ...]:
     """The folders whose files belong to an activation's state."""
@@ -471,16 +410,3 @@ def _in_flight(connection: Connection, own: tuple[str, str]) -> int:
         (*own, *ENDED),
     ).fetchone()
     return int(row["n"])
-
-
-def _run(row: Mapping[str, Any]) -> dict[str, Any]:
-    return {
-        "run_id": row["id"],
-        "activation": row["name"],
-        "org_id": row["org_id"],
-        "started": row["started"],
-        "finished": row["finished"],
-        "status": row["status"],
-        "not_delivered": row["not_delivered"],
-        **json.loads(row["detail"]),
-    }

@@ -17,6 +17,7 @@ import pyarrow as pa
 
 from dinmo_dbt.durable import make_folder
 from dinmo_dbt.errors import StateError
+from dinmo_dbt.state import activity
 from dinmo_dbt.state.files import Stored, stored, write_whole
 from dinmo_dbt.state.journal import bent
 from dinmo_dbt.state.marks import Marks
@@ -27,6 +28,7 @@ PART_BYTES = 4 << 20
 _FILE = """
   folder TEXT NOT NULL, name TEXT NOT NULL, part BIGINT NOT NULL, content BYTEA NOT NULL,
   PRIMARY KEY (folder, name, part)"""
+_OLDEST = 2
 _FREE = "(lease_owner IS NULL OR lease_until < ?)"
 
 
@@ -63,10 +65,11 @@ class WarehouseState(Store):
             lineage = secrets.token_hex(16)
             self.tables.make({**TABLES, "file": _FILE}, {"format": str(FORMAT), "lineage": lineage})
         with self.tables.transaction() as connection:
-            self._check_format(connection)
+            if self._format(connection) < FORMAT:
+                self._migrate(connection, writing=writing)
             yield connection
 
-    def _check_format(self, connection: Connection) -> None:
+    def _format(self, connection: Connection) -> int:
         row = connection.execute("SELECT value FROM meta WHERE key = 'format'").fetchone()
         found = row["value"] if row else ""
         if found.isdecimal() and int(found) > FORMAT:
@@ -76,13 +79,30 @@ class WarehouseState(Store):
                 where=self.tables.place,
                 hint="use the newer dinmo-dbt that wrote it",
             )
-        if found != str(FORMAT):
+        if not found.isdecimal() or int(found) < _OLDEST:
             raise bent(self.tables.place)
+        return int(found)
+
+    def _migrate(self, connection: Connection, *, writing: bool) -> None:
+        """From format 2, which had no schedules and no warnings; in the caller's transaction."""
+        if not writing:
+            raise StateError(
+                "DB521",
+                f"the state has format {_OLDEST}, of an earlier version",
+                where=self.tables.place,
+                hint="run sync: it brings the state to the new format first",
+            )
+        connection.execute("ALTER TABLE run ADD COLUMN target TEXT")
+        for name, columns in activity.TABLES.items():
+            connection.execute(f"CREATE TABLE {name} ({columns})")
+        connection.execute("UPDATE meta SET value = ? WHERE key = 'format'", (str(FORMAT),))
 
     @contextmanager
     def exclusive(self, org_id: str, name: str) -> Iterator[Lock]:
         """Nothing is held here: who takes the lease is the writer. Where a database is one process's at a time, as a
         DuckDB file is, another process that has a lease is gone."""
+        if self.exists():
+            self.mend()
         if self.tables.sole:
             held = [held for held in self.held(name) if held.org_id == org_id]
             if held and not held[0].holder.is_us:
@@ -99,7 +119,8 @@ class WarehouseState(Store):
     # A database answers for its own pages: only whether the tables are ours is asked.
 
     def mend(self) -> None:
-        self.check()
+        with self.connection(writing=True):
+            pass
 
     def check(self) -> None:
         if self.exists():

@@ -5,9 +5,15 @@ import pyarrow as pa
 import pytest
 from memory_org import ORG, Ceilings, FieldMapping, Killed, Model, Trip, activation, fates
 
+from dinmo_dbt.activation import WarningKind
 from dinmo_dbt.changes import Flag, snapshot_rows
 from dinmo_dbt.errors import StateError
-from dinmo_dbt.state import journal, store
+from dinmo_dbt.history import RunRecord, Trigger
+from dinmo_dbt.notice import Notice, Severity
+from dinmo_dbt.plan import LEFT_OUT
+from dinmo_dbt.schedule import Past
+from dinmo_dbt.state import Judged, Pause, journal, runs
+from dinmo_dbt.warnings import Standing
 
 ROWS = [{"id": str(n), "ext": f"e{n}", "a": "x", "b": "y"} for n in range(7)]
 
@@ -24,8 +30,8 @@ def statement(world, text, *parameters):
 def test_a_look_at_a_state_that_is_not_there_makes_nothing(any_world):
     assert any_world.plan(activation(), Model.of(ROWS)).is_first
     state = any_world.state()
-    assert state.known() == state.runs() == state.held() == []
-    assert state.run("nothing") is None and state.known_lineage() is None
+    assert state.known() == state.history.latest() == state.held() == []
+    assert state.history.of("nothing") is None and state.known_lineage() is None
     assert not state.exists()
 
 
@@ -38,7 +44,7 @@ def test_what_was_acknowledged_is_not_sent_again(any_world):
     [known] = world.state().known()
     assert (known.rows, known.left, known.pending, known.in_flight, known.held_by) == (7, 0, 0, 0, None)
     assert known.bytes > 0
-    assert [run["status"] for run in world.state().runs()] == ["success"] * 3
+    assert [run.status for run in world.state().history.latest()] == ["success"] * 3
 
 
 @pytest.mark.parametrize("mode", ["upsert", "insert"])
@@ -115,7 +121,7 @@ def test_rows_that_wait_are_kept_with_their_reasons(any_world):
     world.org.refuse = lambda row: "REQUIRED_FIELD_MISSING:no:A__c --" if row.get("Ext__c") == "e1" else None
     run = world.sync(activation(), Model.of(ROWS))
     assert fates(run) == {"1": ("rejected", "REQUIRED_FIELD_MISSING")}
-    assert world.state().not_delivered(world.state().runs()[0])["key"].to_pylist() == ["1"]
+    assert world.state().history.not_delivered(world.state().history.latest()[0])["key"].to_pylist() == ["1"]
     world.sync(activation(), Model.of(ROWS))
     assert world.plan(activation(), Model.of(ROWS)).counts.held == 1
     with world.state().locked(ORG, activation()) as state:
@@ -176,27 +182,28 @@ def test_deltas_are_folded_and_what_nothing_names_goes(any_world, monkeypatch):
 
 
 def test_history_keeps_the_latest_runs(any_world, monkeypatch):
-    monkeypatch.setattr(store, "RUNS_KEPT", 2)
+    monkeypatch.setattr(runs, "KEPT_MIN", 2)
+    monkeypatch.setattr(runs, "KEPT_MAX", 2)
     world = any_world
     world.org.refuse = lambda row: "REQUIRED_FIELD_MISSING:no:A__c --"
     for n in range(4):
         world.sync(activation("insert"), changed(str(n)))
-    assert [run["run_id"] for run in world.state().runs()] == ["run0004", "run0003"]
+    assert [run.run_id for run in world.state().history.latest()] == ["run0004", "run0003"]
     assert world.state().files.names("runs") == ["run0003.parquet", "run0004.parquet"]
     world.org.refuse = lambda row: None
     with pytest.raises(Killed):
         world.sync(activation("insert", fields=(FieldMapping("a", "A__c"),)), Model.of(ROWS), trip=Trip("begin", True))
-    assert world.state().run("run0005")["status"] == "running"
+    assert world.state().history.of("run0005").status == "running"
     world.sync(activation("insert"), Model.of(ROWS))
-    assert world.state().run("run0005")["status"] == "interrupted"
+    assert world.state().history.of("run0005").status == "interrupted"
 
 
 def test_a_newer_format_is_refused(any_world):
     world = any_world
     world.sync(activation(), Model.of(ROWS))
-    statement(world, "UPDATE meta SET value = '3' WHERE key = 'format'")
+    statement(world, "UPDATE meta SET value = '4' WHERE key = 'format'")
     for look in (lambda: world.plan(activation(), Model.of(ROWS)), lambda: world.sync(activation(), Model.of(ROWS))):
-        with pytest.raises(StateError, match=r"DB514.*format 3; this version reads 2"):
+        with pytest.raises(StateError, match=r"DB514.*format 4; this version reads 3"):
             look()
 
 
@@ -254,3 +261,130 @@ def test_rows_that_wait_are_due_once_they_are_asked_for(any_world):
     with world.state().locked(ORG, act) as state:
         assert state.retry_now() == 1
     assert world.plan(act, Model.of(ROWS)).counts.planned == 1
+
+
+def test_a_state_of_an_earlier_format_is_brought_to_todays_by_the_first_run(any_world):
+    world = any_world
+    world.sync(activation(), Model.of(ROWS))
+    for table in ("activity", "standing", "notice"):
+        statement(world, f"DROP TABLE {table}")
+    statement(world, "ALTER TABLE run DROP COLUMN target")
+    statement(world, "UPDATE meta SET value = '2' WHERE key = 'format'")
+    assert world.sync(activation(), Model.of(ROWS)).plan_counts.unchanged == len(ROWS)
+    assert [run.target for run in world.state().history.latest()] == ["dev", ""]
+    assert world.state().activity("dev").pasts(["things"])["things"].ran
+
+
+# Schedules, pauses and notices
+
+
+def test_an_activation_is_seen_once_and_counts_from_then(any_world):
+    activity = any_world.state().activity("dev")
+    any_world.sync(activation(), Model.of(ROWS))
+    seen = any_world.clock.time
+    activity.see(["a", "b"])
+    any_world.clock.time += 100
+    activity.see(["a", "b"])
+    assert activity.pasts(["a", "c"]) == {"a": Past(seen), "c": Past(any_world.clock.time)}
+    assert any_world.state().activity("prod").pasts(["a"]) == {"a": Past(any_world.clock.time)}
+
+
+def test_a_run_that_ended_is_the_past_of_its_schedule_and_one_that_was_cut_off_is_not(any_world):
+    world = any_world
+    world.sync(activation(), Model.of(ROWS))
+    past = world.state().activity("dev").pasts(["things"])["things"]
+    assert (past.ran, past.since) == (True, world.state().history.of("run0001").started)
+    with pytest.raises(Killed):
+        world.sync(activation(), Model.of(ROWS[:2]), trip=Trip("begin", True))
+    assert world.state().activity("dev").pasts(["things"])["things"] == past
+
+
+def test_a_pause_holds_until_it_is_resumed_and_per_target(any_world):
+    world = any_world
+    world.sync(activation(), Model.of(ROWS))
+    dev, prod = world.state().activity("dev"), world.state().activity("prod")
+    told = Notice("n1", Severity.CRITICAL, "paused", "why")
+    dev.pause("things", "sales is cleaning up", [told])
+    assert dev.pauses() == {"things": Pause(world.clock.time, "sales is cleaning up", False)}
+    assert prod.pauses() == {}
+    world.clock.time += 1000
+    dev.resume("things")
+    assert dev.pauses() == {}
+    assert dev.pasts(["things"])["things"].since == world.clock.time
+    assert [unsent.notice for unsent in dev.unsent()] == [told]
+
+
+def test_what_a_run_is_judged_by_and_what_comes_of_it_are_kept_with_its_end(any_world):
+    world, seen = any_world, []
+    stands = Standing("things", "dev", WarningKind.FAILED, 5.0, "r3", True, "DB607")
+    told = Notice("r3:failed", Severity.CRITICAL, "failed", "body")
+
+    def judge(run, earlier, standing):
+        seen.append((run.run_id, [each.run_id for each in earlier], list(standing)))
+        return Judged((stands,), (told,), "3 runs in a row failed") if run.run_id == "r3" else Judged()
+
+    history = world.state().history
+    for number, (kind, status) in enumerate([("by_hand", "failed"), ("revert", "success"), ("due", "failed")], 1):
+        trigger = Trigger(kind, kind)
+        run = RunRecord(f"r{number}", "things", "dev", ORG, float(number), number + 0.5, status, trigger)
+        history.finish(run, LEFT_OUT.empty_table(), judge)
+    history.finish(RunRecord("r4", "things", "dev", ORG, 4.0, 4.5, "interrupted"), LEFT_OUT.empty_table(), judge)
+    assert seen == [
+        ("r1", [], []),
+        ("r2", ["r1"], []),
+        ("r3", ["r1"], []),
+        ("r4", ["r3", "r1"], [stands]),
+    ]
+    activity = world.state().activity("dev")
+    assert activity.standing() == []
+    assert [unsent.notice for unsent in activity.unsent()] == [told]
+    assert activity.pauses()["things"].by_itself
+    assert activity.pasts(["things"])["things"].since == 3.0
+
+
+def test_a_notice_is_kept_until_every_place_has_it(any_world):
+    world = any_world
+    world.sync(activation(), Model.of(ROWS))
+    activity = world.state().activity("dev")
+    notices = [Notice(f"n{number}", Severity.WARNING, "title", "body") for number in (1, 2)]
+    activity.add(notices)
+    activity.add(notices)
+    activity.sent("n1", "warnings.channels[1]")
+    activity.sent("n1", "warnings.channels[0]")
+    activity.sent("gone", "warnings.channels[0]")
+    assert [(unsent.notice.id, sorted(unsent.sent)) for unsent in activity.unsent()] == [
+        ("n1", ["warnings.channels[0]", "warnings.channels[1]"]),
+        ("n2", []),
+    ]
+    assert world.state().activity("prod").unsent() == []
+    activity.forget(["n1"])
+    assert [unsent.notice.id for unsent in activity.unsent()] == ["n2"]
+
+
+def test_rows_that_wait_are_known_by_since_when(any_world):
+    world = any_world
+    rows = pa.table(
+        [["1", "2"], ["held", "held"], ["X", "X"], ["m", "m"], *([None, None] for _ in range(3))], schema=LEFT_OUT
+    )
+    world.sync(activation(), Model.of(ROWS))
+    history, start = world.state().history, world.clock.time + 1
+    for number, table in enumerate([rows.slice(0, 1), rows, LEFT_OUT.empty_table(), rows.slice(1)]):
+        began = start + number
+        history.finish(RunRecord(f"r{number}", "things", "dev", ORG, began, began + 0.5, "success"), table)
+    kept = [history.of(f"r{number}") for number in range(4)]
+    waits = [(1, start), (2, start), (0, None), (1, start + 3)]
+    assert [(run.waiting_rows, run.waiting_since) for run in kept] == waits
+    assert history.not_delivered(kept[1]).equals(rows)
+
+
+def test_runs_older_than_is_kept_go_and_the_latest_stay(any_world, monkeypatch):
+    monkeypatch.setattr(runs, "KEPT_MIN", 2)
+    world = any_world
+    store = world.state()
+    store.history_s = 100.0
+    started = [world.clock.time - age for age in (500.0, 400.0, 300.0, 50.0, 10.0)]
+    for number, start in enumerate(started):
+        run = RunRecord(f"r{number}", "things", "dev", ORG, start, start + 1, "success")
+        store.history.finish(run, LEFT_OUT.empty_table())
+    assert [run.run_id for run in store.history.latest()] == ["r4", "r3"]
+    assert [run.run_id for run in store.history.between("dev", started[3], started[4])] == ["r3"]

@@ -12,7 +12,8 @@ from memory_org import ORG, Ceilings, FieldMapping, Killed, Model, Trip, World, 
 
 from dinmo_dbt.durable import make_folder
 from dinmo_dbt.errors import StateError
-from dinmo_dbt.state import LocalState, journal, store
+from dinmo_dbt.history import RunRecord
+from dinmo_dbt.state import LocalState, journal, runs
 from dinmo_dbt.state.files import refuse_network
 
 ROWS = [{"id": str(n), "ext": f"e{n}", "a": "x", "b": "y"} for n in range(4)]
@@ -36,7 +37,7 @@ def everything(folder):
 def test_a_look_at_a_state_that_is_not_there_makes_nothing(tmp_path):
     world = World(tmp_path / "state")
     assert world.plan(activation(), Model.of(ROWS)).is_first
-    assert world.state().known() == world.state().runs() == []
+    assert world.state().known() == world.state().history.latest() == []
     assert list(tmp_path.iterdir()) == []
 
 
@@ -49,8 +50,8 @@ def test_a_look_makes_and_changes_no_file(world):
         world.plan(act, Model.of(ROWS))
     state = world.state()
     state.known()
-    state.runs()
-    state.run("run0001")
+    state.history.latest()
+    state.history.of("run0001")
     assert everything(world.folder) == before
 
 
@@ -136,7 +137,7 @@ def test_of_two_makers_of_a_state_one_wins_and_both_go_on(tmp_path):
         world = World(tmp_path / "state")
         barrier.wait()
         try:
-            world.state().start_run(f"r{number}", ORG, "a", {})
+            world.state().history.start(RunRecord(f"r{number}", f"a{number}", "dev", ORG, 1.0, None, "running"))
         except StateError as error:
             failures.append(error)
 
@@ -146,7 +147,7 @@ def test_of_two_makers_of_a_state_one_wins_and_both_go_on(tmp_path):
     for thread in threads:
         thread.join()
     assert failures == []
-    assert len(World(tmp_path / "state").state().runs()) == 8
+    assert len(World(tmp_path / "state").state().history.latest()) == 8
     assert [p.name for p in (tmp_path / "state").iterdir()] == ["state.db"]
 
 
@@ -202,7 +203,7 @@ def test_a_database_of_somebody_else_is_refused(world):
 def test_a_newer_state_is_refused_and_words_that_are_no_json_too(world):
     world.sync(activation(), Model.of(ROWS))
     for statement, code in (
-        ("UPDATE meta SET value = '3' WHERE key = 'format'", "DB514"),
+        ("UPDATE meta SET value = '4' WHERE key = 'format'", "DB514"),
         ("UPDATE meta SET value = 'x' WHERE key = 'format'", "DB502"),
         ("DELETE FROM meta", "DB502"),
     ):
@@ -405,17 +406,18 @@ def test_a_full_disk_leaves_what_was_there(world, monkeypatch):
 
 
 def test_history_keeps_the_latest_runs_and_their_undelivered_rows(world, monkeypatch):
-    monkeypatch.setattr(store, "RUNS_KEPT", 3)
+    monkeypatch.setattr(runs, "KEPT_MIN", 3)
+    monkeypatch.setattr(runs, "KEPT_MAX", 3)
     world.org.refuse = lambda row: "REQUIRED_FIELD_MISSING:no:A__c --"
     for n in range(5):
         world.sync(activation("insert"), Model.of([{**row, "a": str(n)} for row in ROWS]))
-    runs = world.state().runs()
-    assert [run["run_id"] for run in runs] == ["run0005", "run0004", "run0003"]
-    assert world.state().not_delivered(runs[0])["code"].to_pylist() == ["REQUIRED_FIELD_MISSING"] * 4
+    kept = world.state().history.latest()
+    assert [run.run_id for run in kept] == ["run0005", "run0004", "run0003"]
+    assert world.state().history.not_delivered(kept[0])["code"].to_pylist() == ["REQUIRED_FIELD_MISSING"] * 4
     assert sorted(p.name for p in (world.folder / "runs").iterdir()) == [f"run000{n}.parquet" for n in (3, 4, 5)]
     world.org.refuse = lambda row: None
     with pytest.raises(Killed):
         world.sync(activation("insert", fields=(FieldMapping("a", "A__c"),)), Model.of(ROWS), trip=Trip("begin", True))
-    assert world.state().runs()[0]["status"] == "running"
+    assert world.state().history.latest()[0].status == "running"
     world.sync(activation("insert"), Model.of(ROWS))
-    assert world.state().run("run0006")["status"] == "interrupted"
+    assert world.state().history.of("run0006").status == "interrupted"

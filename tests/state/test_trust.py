@@ -335,7 +335,7 @@ def old_rows():
     return Model.of(rows)
 
 
-def test_a_state_of_format_1_is_read_as_it_is_and_becomes_format_2_with_the_first_write(old):
+def test_a_state_of_format_1_is_read_as_it_is_and_becomes_the_newest_with_the_first_write(old):
     before = everything(old)
     world = World(old, runs=100)
     plan = world.plan(activation(), old_rows())
@@ -355,7 +355,7 @@ def test_a_state_of_format_1_is_read_as_it_is_and_becomes_format_2_with_the_firs
     assert all(len(file.sha256) == 64 and file.bytes for file in state.files)
     with closing(sqlite3.connect(old / "state.db")) as connection:
         meta = dict(connection.execute("SELECT key, value FROM meta"))
-    assert meta["format"] == "2" and len(meta["lineage"]) == 32
+    assert meta["format"] == "3" and len(meta["lineage"]) == 32
     assert {k.name: k.in_flight for k in world.state().known()} == {"events": 4, "things": 0}
 
 
@@ -380,7 +380,7 @@ with World(Path({str(old)!r})).state().locked(ORG, activation()):
     assert subprocess.run([sys.executable, "-c", code], check=False).returncode == -signal.SIGKILL
     with closing(sqlite3.connect(old / "state.db")) as connection:
         [found] = connection.execute("SELECT value FROM meta WHERE key = 'format'").fetchone()
-    assert found == {"before": "1", "after": "2"}[when]
+    assert found == {"before": "1", "after": "3"}[when]
     world = World(old, runs=100)
     assert world.sync(activation(), old_rows()).plan_counts.unchanged == 38
     assert world.sync(activation(), old_rows()).plan_counts.planned == 0
@@ -393,3 +393,30 @@ def test_a_state_of_format_1_whose_file_is_gone_is_refused_and_not_made_new(old)
     with pytest.raises(StateError, match=r"DB513.*missing"):
         World(old, runs=100).sync(activation(), old_rows())
     assert everything(old) == before
+
+
+# Format 2, as commit 0f416c9 wrote it
+
+
+def test_a_state_of_format_2_is_read_as_it_is_and_keeps_its_history_with_the_first_write(tmp_path):
+    with tarfile.open(HERE / "format2.tar.gz") as archive:
+        archive.extractall(tmp_path, filter="data")
+    old = tmp_path / "state"
+    before = everything(old)
+    world = World(old, runs=2)
+    assert world.plan(activation(), old_rows()).counts.unchanged == 37
+    state = world.state()
+    assert [(run.run_id, run.status, run.target) for run in state.history.latest()] == [
+        ("run0002", "rejected", ""),
+        ("run0001", "success", ""),
+    ]
+    assert state.activity("dev").pasts(["things"])["things"].ran is False
+    assert state.activity("dev").unsent() == state.activity("dev").standing() == []
+    assert everything(old) == before, "a look changes nothing"
+    world.sync(activation(), old_rows())
+    with closing(sqlite3.connect(old / "state.db")) as connection:
+        assert connection.execute("SELECT value FROM meta WHERE key = 'format'").fetchone() == ("3",)
+    assert state.activity("dev").pasts(["things"])["things"].ran is True
+    assert sorted(run.target for run in state.history.latest()) == ["", "", "dev"]
+    rejected = state.history.not_delivered(state.history.of("run0002"))
+    assert rejected["code"].to_pylist() == ["REQUIRED_FIELD_MISSING"]

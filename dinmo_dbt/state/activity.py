@@ -1,0 +1,222 @@
+"""Per activation and dbt target: when it last ran or was looked at, whether it is paused, the warnings that stand, and
+the notices that are still to be sent.
+
+Functions over a connection of the state, each within the caller's transaction; `Activity` opens its own.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+from dinmo_dbt.activation import WarningKind
+from dinmo_dbt.history import RunRecord
+from dinmo_dbt.notice import Notice, Severity
+from dinmo_dbt.schedule import Past
+from dinmo_dbt.warnings import Standing
+
+if TYPE_CHECKING:
+    from dinmo_dbt.state.store import Connection, Store
+
+INVOCATIONS_KEPT = 20
+
+TABLES = {
+    "activity": """
+  target TEXT NOT NULL, name TEXT NOT NULL, since DOUBLE PRECISION NOT NULL, ran BIGINT NOT NULL,
+  invocations TEXT NOT NULL, paused DOUBLE PRECISION, by_itself BIGINT NOT NULL, reason TEXT NOT NULL,
+  PRIMARY KEY (target, name)""",
+    "standing": """
+  target TEXT NOT NULL, name TEXT NOT NULL, kind TEXT NOT NULL, since DOUBLE PRECISION NOT NULL, run_id TEXT NOT NULL,
+  critical BIGINT NOT NULL, said TEXT NOT NULL, PRIMARY KEY (target, name, kind)""",
+    "notice": """
+  id TEXT PRIMARY KEY, target TEXT NOT NULL, made DOUBLE PRECISION NOT NULL, severity TEXT NOT NULL,
+  title TEXT NOT NULL, body TEXT NOT NULL, sent TEXT NOT NULL""",
+}
+
+
+@dataclass(frozen=True, slots=True)
+class Pause:
+    """An activation that is paused: since when, why, and whether by itself or by hand."""
+
+    at: float
+    reason: str
+    by_itself: bool
+
+
+@dataclass(frozen=True, slots=True)
+class Unsent:
+    """A notice, when it was made, and the places that took it already."""
+
+    notice: Notice
+    made: float
+    sent: frozenset[str]
+
+
+class Activity:
+    """What is known of a dbt target's activations besides what they acknowledged."""
+
+    def __init__(self, store: Store, target: str) -> None:
+        self._store, self.target = store, target
+
+    def pasts(self, names: Iterable[str]) -> dict[str, Past]:
+        """Of each activation what its schedule needs. One that was never seen starts now, once `see` has noted it."""
+        now, found = self._store.clock.now(), {row["name"]: row for row in self._rows("activity")}
+        return {name: _past(found[name]) if name in found else Past(now) for name in names}
+
+    def see(self, names: Iterable[str]) -> None:
+        """Note activations that are seen for the first time: a cron line counts from here on."""
+        known = {row["name"] for row in self._rows("activity")}
+        new = [name for name in names if name not in known]
+        if new:
+            with self._store.connection(writing=True) as connection:
+                for name in new:
+                    _seen(connection, self.target, name, self._store.clock.now())
+
+    def pauses(self) -> dict[str, Pause]:
+        rows = self._rows("activity")
+        return {
+            row["name"]: Pause(row["paused"], row["reason"], bool(row["by_itself"]))
+            for row in rows
+            if row["paused"] is not None
+        }
+
+    def pause(self, name: str, reason: str, notices: Sequence[Notice] = ()) -> None:
+        """By hand."""
+        with self._store.connection(writing=True) as connection:
+            now = self._store.clock.now()
+            pause(connection, self.target, name, at=now, reason=reason, by_itself=False)
+            keep_notices(connection, self.target, notices, now)
+
+    def resume(self, name: str, notices: Sequence[Notice] = ()) -> None:
+        """What was due meanwhile is not made up for, but what dbt built meanwhile is due."""
+        with self._store.connection(writing=True) as connection:
+            now = self._store.clock.now()
+            connection.execute(
+                "UPDATE activity SET paused = NULL, reason = '', by_itself = 0, since = ? "
+                "WHERE target = ? AND name = ?",
+                (now, self.target, name),
+            )
+            keep_notices(connection, self.target, notices, now)
+
+    def looked(self, name: str, invocation: str = "") -> None:
+        """A paused activation was due, was looked at, and stays paused."""
+        with self._store.connection(writing=True) as connection:
+            _seen(connection, self.target, name, self._store.clock.now())
+            row = connection.execute(
+                "SELECT invocations FROM activity WHERE target = ? AND name = ?", (self.target, name)
+            ).fetchone()
+            connection.execute(
+                "UPDATE activity SET since = ?, invocations = ? WHERE target = ? AND name = ?",
+                (self._store.clock.now(), _with(row["invocations"], invocation), self.target, name),
+            )
+
+    def standing(self) -> list[Standing]:
+        return [_standing(row) for row in self._rows("standing")]
+
+    def unsent(self) -> list[Unsent]:
+        """Notices of this target that some place has not taken yet, oldest first."""
+        rows = sorted(self._rows("notice"), key=lambda row: (row["made"], row["id"]))
+        return [
+            Unsent(
+                Notice(row["id"], Severity(row["severity"]), row["title"], row["body"]),
+                row["made"],
+                frozenset(json.loads(row["sent"])),
+            )
+            for row in rows
+        ]
+
+    def add(self, notices: Sequence[Notice]) -> None:
+        if notices:
+            with self._store.connection(writing=True) as connection:
+                keep_notices(connection, self.target, notices, self._store.clock.now())
+
+    def sent(self, notice_id: str, place: str) -> None:
+        """One place has taken the notice."""
+        with self._store.connection(writing=True) as connection:
+            row = connection.execute("SELECT sent FROM notice WHERE id = ?", (notice_id,)).fetchone()
+            if row is not None:
+                sent = sorted({*json.loads(row["sent"]), place})
+                connection.execute("UPDATE notice SET sent = ? WHERE id = ?", (json.dumps(sent), notice_id))
+
+    def forget(self, notice_ids: Sequence[str]) -> None:
+        """Every place has taken them, or they are not worth sending any more."""
+        if notice_ids:
+            with self._store.connection(writing=True) as connection:
+                connection.executemany("DELETE FROM notice WHERE id = ?", [(each,) for each in notice_ids])
+
+    def _rows(self, table: str) -> list[Any]:
+        if not self._store.exists():
+            return []
+        with self._store.connection(writing=False) as connection:
+            return connection.execute(f"SELECT * FROM {table} WHERE target = ?", (self.target,)).fetchall()
+
+
+def note_end(connection: Connection, record: RunRecord) -> None:
+    """A run that ended has done what was due before it started, and what its dbt command asked for."""
+    own = (record.target, record.activation)
+    _seen(connection, *own, record.started)
+    row = connection.execute("SELECT since, invocations FROM activity WHERE target = ? AND name = ?", own).fetchone()
+    connection.execute(
+        "UPDATE activity SET since = ?, ran = 1, invocations = ? WHERE target = ? AND name = ?",
+        (max(row["since"], record.started), _with(row["invocations"], record.trigger.invocation), *own),
+    )
+
+
+def pause(connection: Connection, target: str, name: str, *, at: float, reason: str, by_itself: bool) -> None:
+    _seen(connection, target, name, at)
+    connection.execute(
+        "UPDATE activity SET paused = ?, reason = ?, by_itself = ? WHERE target = ? AND name = ?",
+        (at, reason, int(by_itself), target, name),
+    )
+
+
+def standing_of(connection: Connection, target: str, name: str) -> list[Standing]:
+    rows = connection.execute(
+        "SELECT * FROM standing WHERE target = ? AND name = ? ORDER BY kind", (target, name)
+    ).fetchall()
+    return [_standing(row) for row in rows]
+
+
+def keep_standing(connection: Connection, target: str, name: str, standing: Sequence[Standing]) -> None:
+    connection.execute("DELETE FROM standing WHERE target = ? AND name = ?", (target, name))
+    connection.executemany(
+        "INSERT INTO standing VALUES (?, ?, ?, ?, ?, ?, ?)",
+        [(target, name, s.kind.value, s.since, s.run_id, int(s.critical), s.said) for s in standing],
+    )
+
+
+def keep_notices(connection: Connection, target: str, notices: Sequence[Notice], now: float) -> None:
+    connection.executemany(
+        "INSERT INTO notice VALUES (?, ?, ?, ?, ?, ?, '[]') ON CONFLICT (id) DO NOTHING",
+        [(n.id, target, now, n.severity.value, n.title, n.body) for n in notices],
+    )
+
+
+def _seen(connection: Connection, target: str, name: str, now: float) -> None:
+    connection.execute(
+        "INSERT INTO activity VALUES (?, ?, ?, 0, '[]', NULL, 0, '') ON CONFLICT (target, name) DO NOTHING",
+        (target, name, now),
+    )
+
+
+def _past(row: Any) -> Past:
+    return Past(row["since"], bool(row["ran"]), frozenset(json.loads(row["invocations"])))
+
+
+def _standing(row: Any) -> Standing:
+    return Standing(
+        activation=row["name"],
+        target=row["target"],
+        kind=WarningKind(row["kind"]),
+        since=row["since"],
+        run_id=row["run_id"],
+        critical=bool(row["critical"]),
+        said=row["said"],
+    )
+
+
+def _with(invocations: str, new: str) -> str:
+    known = json.loads(invocations)
+    return json.dumps([*known, new][-INVOCATIONS_KEPT:] if new and new not in known else known)

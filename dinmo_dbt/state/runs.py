@@ -1,0 +1,211 @@
+"""The history: every run, from its start to its end, and the rows it did not deliver.
+
+A run's end, what it means for the activation's schedule, and what users are to be told of it are one commit.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, replace
+from typing import TYPE_CHECKING
+
+import pyarrow as pa
+import pyarrow.compute as pc
+import pyarrow.parquet as pq
+
+from dinmo_dbt.destination import Fate
+from dinmo_dbt.errors import StateError
+from dinmo_dbt.history import RunRecord, read
+from dinmo_dbt.notice import Notice
+from dinmo_dbt.plan import LEFT_OUT
+from dinmo_dbt.state.activity import keep_notices, keep_standing, note_end, pause, standing_of
+from dinmo_dbt.warnings import Standing
+
+if TYPE_CHECKING:
+    from dinmo_dbt.state.store import Connection, Store
+
+KEPT_S = 90 * 86400.0
+KEPT_MIN, KEPT_MAX = 50, 5000  # of an activation, whatever their age
+EARLIER_MAX = 100  # runs by which the next is judged
+
+# What a run did not deliver, and since when each row has been left out by every run.
+UNDELIVERED = LEFT_OUT.append(pa.field("since", pa.float64()))
+
+
+@dataclass(frozen=True, slots=True)
+class Judged:
+    """What a run that ended changes beside the history: the warnings that stand then, what is to be sent, and why the
+    activation is paused ('': it is not)."""
+
+    standing: tuple[Standing, ...] = ()
+    notices: tuple[Notice, ...] = ()
+    pause: str = ""
+
+
+Judge = Callable[[RunRecord, Sequence[RunRecord], Sequence[Standing]], Judged]
+"""A run that ended, the ended ones before it (newest first) and the warnings that stand: what becomes of it. Pure."""
+
+
+class Runs:
+    """The history of one state location."""
+
+    def __init__(self, store: Store, kept_s: float = KEPT_S) -> None:
+        self._store = store
+        self._kept_s = kept_s
+
+    def latest(self, names: Sequence[str] | None = None, limit: int = 20) -> list[RunRecord]:
+        """Newest first."""
+        if not self._store.exists():
+            return []
+        with self._store.connection(writing=False) as connection:
+            chosen = "" if names is None else f"WHERE name IN ({','.join('?' * len(names))})"
+            rows = connection.execute(
+                f"SELECT * FROM run {chosen} ORDER BY started DESC, id DESC LIMIT ?", (*(names or ()), limit)
+            ).fetchall()
+        return [read(row) for row in rows]
+
+    def between(self, target: str, start: float, end: float) -> list[RunRecord]:
+        """Runs of that dbt target that started in that time, oldest first."""
+        if not self._store.exists():
+            return []
+        with self._store.connection(writing=False) as connection:
+            rows = connection.execute(
+                "SELECT * FROM run WHERE target = ? AND started >= ? AND started < ? ORDER BY started, id",
+                (target, start, end),
+            ).fetchall()
+        return [read(row) for row in rows]
+
+    def of(self, run_id: str) -> RunRecord | None:
+        if not self._store.exists():
+            return None
+        with self._store.connection(writing=False) as connection:
+            row = connection.execute("SELECT * FROM run WHERE id = ?", (run_id,)).fetchone()
+        return read(row) if row else None
+
+    def start(self, record: RunRecord) -> None:
+        """Note a run before it acts. Its activation is its own by now: an earlier run of it that has no end was cut
+        off."""
+        with self._store.connection(writing=True) as connection:
+            connection.execute(
+                "UPDATE run SET status = 'interrupted' WHERE name = ? AND org_id = ? AND status = 'running'",
+                (record.activation, record.org_id),
+            )
+            _insert(connection, record)
+
+    def finish(self, record: RunRecord, not_delivered: pa.Table, judge: Judge | None = None) -> tuple[Notice, ...]:
+        """The end of a run, started or not, with the rows it did not deliver (`LEFT_OUT`) in a file of their own; what
+        users are to be told. Runs that are older than is kept go."""
+        file, since = None, None
+        held = 0
+        if len(not_delivered):
+            table = self._with_since(record, not_delivered)
+            waiting = table.filter(pc.equal(table["fate"], Fate.HELD.value))
+            held, since = len(waiting), pc.min(waiting["since"]).as_py()
+            file = f"{record.run_id}.parquet"
+            self._store.files.put(
+                "runs",
+                file,
+                lambda sink: pq.write_table(table, sink, compression="zstd", write_page_checksum=True),
+            )
+        record = replace(record, waiting_rows=held, waiting_since=since)
+        with self._store.connection(writing=True) as connection:
+            known = connection.execute("SELECT id FROM run WHERE id = ?", (record.run_id,)).fetchone()
+            if known is None:
+                _insert(connection, record)
+            connection.execute(
+                "UPDATE run SET finished = ?, status = ?, detail = ?, not_delivered = ? WHERE id = ?",
+                (record.finished, record.status, record.as_text(), file, record.run_id),
+            )
+            notices = self._judge(connection, record, judge)
+            gone = self._outdated(connection, record)
+            connection.executemany("DELETE FROM run WHERE id = ?", [(run_id,) for run_id in gone])
+        self._store.files.remove("runs", [f"{run_id}.parquet" for run_id in gone])
+        return notices
+
+    def _judge(self, connection: Connection, record: RunRecord, judge: Judge | None) -> tuple[Notice, ...]:
+        if record.ended and record.trigger.kind != "revert":
+            note_end(connection, record)
+        if judge is None:
+            return ()
+        own = (record.target, record.activation)
+        rows = connection.execute(
+            "SELECT * FROM run WHERE target = ? AND name = ? AND finished IS NOT NULL AND id <> ? "
+            "ORDER BY started DESC, id DESC LIMIT ?",
+            (*own, record.run_id, EARLIER_MAX),
+        ).fetchall()
+        earlier = [run for run in map(read, rows) if run.ended and run.trigger.kind != "revert"]
+        judged = judge(record, earlier, standing_of(connection, *own))
+        keep_standing(connection, *own, judged.standing)
+        keep_notices(connection, record.target, judged.notices, self._store.clock.now())
+        if judged.pause:
+            pause(connection, *own, at=self._store.clock.now(), reason=judged.pause, by_itself=True)
+        return judged.notices
+
+    def _outdated(self, connection: Connection, record: RunRecord) -> list[str]:
+        oldest = self._store.clock.now() - self._kept_s
+        rows = connection.execute(
+            "SELECT id, started FROM run WHERE name = ? ORDER BY started DESC, id DESC LIMIT 1000000 OFFSET ?",
+            (record.activation, KEPT_MIN),
+        ).fetchall()
+        beyond = KEPT_MAX - KEPT_MIN
+        return [row["id"] for number, row in enumerate(rows) if number >= beyond or row["started"] < oldest]
+
+    # Rows that were not delivered
+
+    def not_delivered(self, record: RunRecord) -> pa.Table:
+        """The rows a run did not deliver: `LEFT_OUT` columns; empty if there are none."""
+        return self._undelivered(record).select(LEFT_OUT.names)
+
+    def _undelivered(self, record: RunRecord) -> pa.Table:
+        file = record.undelivered
+        if not file:
+            return UNDELIVERED.empty_table()
+        path = self._store.files.fetch("runs", [file]) / file
+        try:
+            table = pq.read_table(path, page_checksum_verification=True)
+        except (OSError, pa.ArrowException):
+            table = None
+        if table is not None and table.schema.equals(LEFT_OUT):  # an older version kept no `since`
+            table = table.append_column("since", pa.array([record.started] * len(table), pa.float64()))
+        if table is None or not table.schema.equals(UNDELIVERED):
+            raise StateError(
+                "DB515",
+                "the list of rows that the run did not deliver is missing or damaged; it is left as it is",
+                where=str(path),
+                hint="the next run writes its own; no sync reads this one",
+            )
+        return table
+
+    def _with_since(self, record: RunRecord, rows: pa.Table) -> pa.Table:
+        """The rows with the start of the first run, of those in an unbroken row up to this, that left them out."""
+        before = self._before(record)
+        since = pa.array([record.started] * len(rows), pa.float64())
+        if before is not None:
+            found = pc.index_in(rows["key"].combine_chunks(), before["key"].combine_chunks())
+            since = pc.coalesce(before["since"].combine_chunks().take(found), since)
+        return rows.append_column("since", since)
+
+    def _before(self, record: RunRecord) -> pa.Table | None:
+        """What the run before left out. A list that can't be read says nothing of how long."""
+        if not self._store.exists():
+            return None
+        with self._store.connection(writing=False) as connection:
+            row = connection.execute(
+                "SELECT * FROM run WHERE name = ? AND org_id = ? AND id <> ? AND finished IS NOT NULL "
+                "ORDER BY started DESC, id DESC LIMIT 1",
+                (record.activation, record.org_id, record.run_id),
+            ).fetchone()
+        if row is None:
+            return None
+        try:
+            return self._undelivered(read(row))
+        except StateError:
+            return None
+
+
+def _insert(connection: Connection, record: RunRecord) -> None:
+    connection.execute(
+        "INSERT INTO run (id, org_id, name, started, finished, status, detail, not_delivered, target) "
+        "VALUES (?, ?, ?, ?, NULL, 'running', ?, NULL, ?)",
+        (record.run_id, record.org_id, record.activation, record.started, record.as_text(), record.target),
+    )
