@@ -133,8 +133,6 @@ class Activation:
 
     `where` is the segment's or the activation's own SQL condition. `meta_path` says where it was written, for error
     messages (`models/marts/_marts.yml: dim_customers.config.meta.dinmo.activations[0]`); `file` is the model's own.
-    `not_in_force` names the keys that were accepted but have no effect yet; `unsafe_to_ignore` those of them that
-    protect data, so that a sync without them must not start.
     """
 
     name: str
@@ -169,8 +167,6 @@ class Activation:
     keep_before_images: bool = False
     documented_columns: tuple[str, ...] = ()
     contract_enforced: bool = False
-    not_in_force: tuple[str, ...] = ()
-    unsafe_to_ignore: tuple[str, ...] = ()
 
     @property
     def digest(self) -> str:

@@ -27,8 +27,6 @@ from dinmo_dbt.when import (
     ceiling,
 )
 
-LATER: dict[str, Any] = {"x-in-force": False}
-
 ACTIVATION_NAME = re.compile(r"[A-Za-z0-9_.-]{1,100}")
 _FIELD_NAME = re.compile(r"[A-Za-z][A-Za-z0-9_]{0,79}")
 _FIELD_PATH = re.compile(r"(?:[A-Za-z][A-Za-z0-9_]{0,79}:)?[A-Za-z][A-Za-z0-9_]{0,79}\.[A-Za-z][A-Za-z0-9_]{0,79}")
@@ -117,8 +115,8 @@ class FieldSpec(Strict):
     )
     write: Literal["always", "on_create", "if_empty"] = Field(
         default="always",
-        description="When the field is written: always, only on a new record, only while empty in Salesforce.",
-        json_schema_extra=LATER,
+        description="When the field is written: always; only on a new record, or only while empty in Salesforce "
+        "(both: later).",
     )
 
 
@@ -272,10 +270,10 @@ class ActivationSpec(Strict):
         description="Keep Salesforce's values from just before each run overwrites them, for `dinmo-dbt revert`.",
     )
     engine: Literal["arrow", "warehouse"] = Field(
-        default="arrow", description="Where changes are computed.", json_schema_extra=LATER
+        default="arrow", description="Where changes are computed (`warehouse`: later)."
     )
-    missing_parent: Literal["hold", "reject"] | None = Field(
-        default=None, description="A row whose parent record is not there yet waits, or fails.", json_schema_extra=LATER
+    missing_parent: Literal["hold", "reject"] = Field(
+        default="hold", description="A row whose parent record is not there yet waits, or fails (`reject`: later)."
     )
 
 

@@ -15,6 +15,7 @@ from dinmo_dbt.declaration import CONFLICT, MISPLACED, NOT_ALLOWED, REQUIRED, Pa
 from dinmo_dbt.errors import Problem
 
 NO_KEY = "DB134"
+NOT_YET = "DB142"
 UNKNOWN_SEGMENT = "DB138"
 FIELD_TWICE = "DB139"
 
@@ -133,6 +134,7 @@ def _resolve_one(
     if spec is None:
         return None, problems
     problems += _contradictions(spec, raw, where)
+    problems += _not_yet(spec, where)
     problems += _fields_twice(spec, where)
     segments = block.segments if block else {}
     if spec.segment and block and spec.segment not in segments:
@@ -153,7 +155,6 @@ def _resolve_one(
 
 
 def _activation(spec: ActivationSpec, block: BlockSpec, source: Source, name: str, meta_path: str) -> Activation:
-    later, unsafe = _not_in_force(spec)
     removed = spec.on_removed
     return Activation(
         name=name,
@@ -188,24 +189,19 @@ def _activation(spec: ActivationSpec, block: BlockSpec, source: Source, name: st
         keep_before_images=spec.keep_before_images,
         documented_columns=source.documented_columns,
         contract_enforced=source.contract_enforced,
-        not_in_force=later,
-        unsafe_to_ignore=unsafe,
     )
 
 
-def _not_in_force(spec: ActivationSpec) -> tuple[tuple[str, ...], tuple[str, ...]]:
-    """Keys given that have no effect in this release: the harmless, and those that a sync must not go without."""
-    given = {
-        "engine": spec.engine != "arrow",
-        "missing_parent": "missing_parent" in spec.model_fields_set,
-    }
-    safety = {
-        # A field meant for new records only, or only while empty, would overwrite what people typed in Salesforce.
-        **{f"fields.{column}.write": field.write != "always" for column, field in spec.fields.items()},
-    }
-    return tuple(key for key, is_given in given.items() if is_given), tuple(
-        k for k, is_given in safety.items() if is_given
-    )
+def _not_yet(spec: ActivationSpec, where: Callable[[Path], str]) -> list[Problem]:
+    """Values that are known and have no effect in this release: without them a sync would not do what they say."""
+    given: list[tuple[Path, str]] = [
+        (("fields", column, "write"), field.write) for column, field in spec.fields.items() if field.write != "always"
+    ]
+    given += [(("engine",), spec.engine)] if spec.engine != "arrow" else []
+    given += [(("missing_parent",), spec.missing_parent)] if spec.missing_parent != "hold" else []
+    return [
+        Problem(NOT_YET, f"{show(value)} is not available yet", where(path), "take it out") for path, value in given
+    ]
 
 
 def _contradictions(spec: ActivationSpec, raw: Mapping[str, Any], where: Callable[[Path], str]) -> list[Problem]:

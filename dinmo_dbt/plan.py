@@ -387,11 +387,6 @@ def _guards(
     activation: Activation, state: StateView, destination: Destination, found: ChangeSet, ceilings: Ceilings
 ) -> Problem | None:
     where = activation.meta_path
-    if activation.unsafe_to_ignore:
-        keys = ", ".join(activation.unsafe_to_ignore)
-        return Problem(
-            "DB405", f"{keys} is not in force yet, and syncing without it would not be safe", where, "take it out"
-        )
     inserting = activation.mode is Mode.INSERT
     if inserting and ceilings.full:
         return Problem("DB406", "--full would insert every known row again", where, "leave --full out for inserts")

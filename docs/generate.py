@@ -232,29 +232,28 @@ def modules() -> list[str]:
 def table(schema: dict[str, Any]) -> str:
     """A Markdown table with a row for every key of a JSON Schema, nested keys dotted, in the schema's order."""
     lines = ["| key | type | default | meaning |", "| --- | --- | --- | --- |"]
-    lines += _rows(schema, schema, "", False)
+    lines += _rows(schema, schema, "")
     return "\n".join(lines) + "\n"
 
 
-def _rows(schema: dict[str, Any], root: dict[str, Any], above: str, later_above: bool) -> list[str]:
+def _rows(schema: dict[str, Any], root: dict[str, Any], above: str) -> list[str]:
     lines = []
     required = schema.get("required", [])
     described: set[str] = set()
     for key, raw in schema.get("properties", {}).items():
         value = _resolved(raw, root)
         path = f"{above}{key}"
-        later = later_above or raw.get("x-in-force") is False
         meaning = raw.get("description", value.get("description", "")).replace("|", "\\|")
         default = "required" if key in required else _default(raw)
         if key == "activations" and "activation" in described:
             meaning += " Each has the keys of `activation`."
-        lines.append(f"| `{path}` | {_type(raw, root)} | {default} | {meaning}{' *Later.*' if later else ''} |")
+        lines.append(f"| `{path}` | {_type(raw, root)} | {default} | {meaning} |")
         described.add(key)
         if key == "activations":
             continue
         inner, below = _inner(raw, root)
         if inner:
-            lines += _rows(inner, root, f"{path}{below}.", later)
+            lines += _rows(inner, root, f"{path}{below}.")
     return lines
 
 

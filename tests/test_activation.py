@@ -142,6 +142,11 @@ WRONG: dict[str, Any] = {
     "quiet_hours_without_end": block(activation(quiet_hours={"from": "22:00", "to": "22:00"})),
     "mute_until_wrong": block(activation(mute_until="next week")),
     "auto_pause_zero": block(activation(auto_pause=0)),
+    "not_available_yet": block(
+        activation(
+            engine="warehouse", missing_parent="reject", fields={"plan": {"field": "Plan__c", "write": "if_empty"}}
+        )
+    ),
     "engine_unknown": block(activation(engine="spark")),
     "enabled_text": block(activation(enabled="true")),
     "lone_surrogate": block(activation(where="a = '\ud800'")),
@@ -186,7 +191,6 @@ def test_a_full_activation_is_read_as_written() -> None:
     assert str(activation.guards.max_delete) == "1%"
     assert activation.meta_path == "models/marts/_marts.yml: dim_customers.config.meta.dinmo.activations[0]"
     assert (activation.on_change, activation.api, activation.enabled) == ("ignore", "bulk", False)
-    assert activation.not_in_force == activation.unsafe_to_ignore == ()
 
 
 def test_one_activation_may_be_written_without_a_list() -> None:
@@ -202,24 +206,6 @@ def test_a_column_called_create_is_a_column_when_its_value_is_a_field() -> None:
 
 def test_the_key_defaults_to_the_primary_key_that_dbt_knows() -> None:
     assert resolved({"activation": activation()}, primary_key=["customer_id"]).key == ("customer_id",)
-
-
-def test_keys_without_effect_are_named_and_those_that_protect_data_apart() -> None:
-    later = {
-        "engine": "warehouse",
-        "missing_parent": "hold",
-    }
-    found = one(activation(**later))
-    assert set(found.not_in_force) == set(later)
-    assert found.unsafe_to_ignore == ()
-    unsafe = activation(
-        on_removed={"set": {"Status__c": "Closed"}},
-        guards={"max_delete": 5},
-        fields={"plan": {"field": "Plan__c", "write": "if_empty"}},
-    )
-    assert one(unsafe).unsafe_to_ignore == ("fields.plan.write",)
-    assert (one(unsafe).on_removed, one(unsafe).on_removed_set) == ("set", (("Status__c", "Closed"),))
-    assert one(activation("fields", mode="delete", guards={"max_delete": 5})).unsafe_to_ignore == ()
 
 
 def test_when_it_runs_is_read_as_written() -> None:
@@ -272,11 +258,6 @@ def test_each_warning_is_on_as_asked_for_and_else_as_is_usual() -> None:
     assert found[WarningKind.DURATION] == Watch(limit=2700.0)
     assert found[WarningKind.REFUSED] == Watch()
     assert found[WarningKind.API_BUDGET] == Watch(critical=True, limit=Decimal(80))
-
-
-def test_a_value_that_is_the_default_is_not_reported() -> None:
-    found = one(activation(schedule="after_dbt", engine="arrow", on_removed="ignore", guards={"max_delete": "1%"}))
-    assert found.not_in_force == found.unsafe_to_ignore == ()
 
 
 def test_defaults_stand_below_and_guards_merge_by_key() -> None:

@@ -96,20 +96,15 @@ def test_full_is_refused_for_an_insert(lab: Lab, org: Org) -> None:
     assert org.count("Event__c") == 20
 
 
-def test_a_safety_key_that_is_not_in_force_stops_the_sync(lab: Lab, org: Org) -> None:
+def test_a_key_that_has_no_effect_yet_stops_the_sync_by_its_name(lab: Lab, org: Org) -> None:
     fields: dict[str, Any] = {"name": "Name", "plan": {"field": "Plan__c", "write": "if_empty"}}
-    lab.only("people", {**PEOPLE, "fields": fields})
+    lab.only("people", {**PEOPLE, "fields": fields, "engine": "warehouse", "missing_parent": "reject"})
     refused = lab.run("sync")
-    assert refused.code == 4, refused.all
-    assert "not in force yet" in refused.err
+    assert refused.code == 2, refused.all
+    for key in ("fields.plan.write", "engine", "missing_parent"):
+        assert f"[0].{key}\n" in refused.err
+    assert refused.err.count("is not available yet") == 3
     assert org.count("Person__c") == 0
-
-
-def test_keys_that_come_later_are_said_to_be_later(lab: Lab, org: Org) -> None:
-    lab.only("people", {**PEOPLE, "schedule": "every 15 minutes"})
-    ran = lab.run("sync")
-    assert ran.code == 0, ran.all
-    assert "not in force yet: schedule" in ran.err
 
 
 def test_one_refusal_leaves_the_others_their_turn(lab: Lab, org: Org) -> None:
