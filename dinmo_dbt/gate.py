@@ -72,6 +72,17 @@ class RunResults:
     sample: bool
     results: tuple[Result, ...]
 
+    @property
+    def built(self) -> frozenset[str]:
+        """Models that the command built, or was to build and did not; none for a command that builds nothing."""
+        if self.which not in BUILDS:
+            return frozenset()
+        return frozenset(
+            result.unique_id
+            for result in self.results
+            if result.unique_id.partition(".")[0] in BUILT and result.status not in NOTHING_DONE
+        )
+
 
 @dataclass(frozen=True, slots=True)
 class Gate:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import hashlib
+import json
 import textwrap
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
@@ -190,6 +192,12 @@ def plan_json(
         "notes": [*plan.notes, *notes],
     }
     return content if samples is None else {**content, "samples": list(samples)}
+
+
+def plan_digest(plan: Plan) -> str:
+    """SHA-256 over what a plan says: the same rows, state, org and declaration give the same."""
+    told = json.dumps([plan.activation.digest, plan_json(plan)], sort_keys=True, default=str)
+    return hashlib.sha256(told.encode()).hexdigest()
 
 
 def counts_json(counts: Counts) -> dict[str, int]:

@@ -14,8 +14,10 @@ from dinmo_dbt.cli import (
     importing,
     looking,
     options,
+    pauses,
     retrying,
     reverting,
+    scheduling,
     states,
     syncing,
     trust,
@@ -40,6 +42,9 @@ def app() -> typer.Typer:
     root.command("run", context_settings={"allow_extra_args": True, "ignore_unknown_options": True})(
         options.of_project(syncing.run)
     )
+    root.command("schedule")(options.of_project(scheduling.schedule))
+    root.command("pause")(options.of_project(pauses.pause))
+    root.command("resume")(options.of_project(pauses.resume))
     root.command("status")(options.of_project(looking.status))
     root.command("history")(options.of_project(looking.history))
     root.command("rejected")(options.of_project(looking.rejected))

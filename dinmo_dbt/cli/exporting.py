@@ -8,12 +8,14 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from dinmo_dbt.errors import StateError, UsageError
 
 if TYPE_CHECKING:
     import pyarrow as pa
+
+    from dinmo_dbt.history import RunRecord
 
 SUFFIXES = (".csv", ".parquet")
 COLUMNS = ("activation", "run", "key", "fate", "class", "code", "message", "fields", "record_id")
@@ -28,14 +30,14 @@ def check_path(path: Path) -> None:
         raise UsageError("DB812", "the file exists; it is left as it is", where=str(path), hint="choose another name")
 
 
-def undelivered(run: dict[str, Any], table: pa.Table, *, whole: bool) -> pa.Table:
+def undelivered(run: RunRecord, table: pa.Table, *, whole: bool) -> pa.Table:
     """A run's `explained` rows as `COLUMNS`; messages without the values that were sent unless `whole`."""
     import pyarrow as pa
 
-    named = [pa.repeat(run[name], len(table)) for name in ("activation", "run_id")]
+    names = [pa.repeat(named, len(table)) for named in (run.activation, run.run_id)]
     message = table["message" if whole else "shown"]
     told = [table[name] for name in ("key", "fate", "class", "code")]
-    return pa.table([*named, *told, message, table["fields"], table["record_id"]], schema=_schema())
+    return pa.table([*names, *told, message, table["fields"], table["record_id"]], schema=_schema())
 
 
 def write(path: Path, tables: Sequence[pa.Table]) -> None:

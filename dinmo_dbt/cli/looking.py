@@ -17,6 +17,8 @@ from dinmo_dbt.errors import UsageError
 if TYPE_CHECKING:
     import pyarrow as pa
 
+    from dinmo_dbt.history import RunRecord
+
 
 def status(
     flags: Flags,
@@ -40,7 +42,7 @@ def status(
         entries = []
         for activation in session.chosen:
             own = [state for state in known if state.name == activation.name]
-            last = next(iter(session.state.runs([activation.name], 1)), None)
+            last = next((run.document() for run in session.state.history.latest([activation.name], 1)), None)
             entries.append(
                 {
                     "activation": activation.name,
@@ -99,19 +101,19 @@ def history(
     console = Console(as_json)
     with Session(flags, console, offline=True) as session:
         if run_id:
-            run = _run(session, run_id)
+            run = _run(session, run_id).document()
             console.answer(_run_lines(run))
             console.document(render.document("history", run=run))
             return
         names = [activation.name for activation in session.chosen] if flags.select or flags.exclude else None
-        runs = session.state.runs(names, limit)
+        runs = [run.document() for run in session.state.history.latest(names, limit)]
         names_wide = max((len(run["activation"]) for run in runs), default=0)
         console.answer([_run_line(run, names_wide) for run in runs] or ["no runs yet"])
         console.document(render.document("history", runs=runs))
 
 
-def _run(session: Session, run_id: str) -> dict[str, Any]:
-    run = session.state.run(run_id)
+def _run(session: Session, run_id: str) -> RunRecord:
+    run = session.state.history.of(run_id)
     if run is None:
         raise UsageError("DB806", f"no run {run_id}", hint="dinmo-dbt history lists them")
     return run
@@ -184,16 +186,16 @@ def rejected(
         if run_id:
             runs = [_run(session, run_id)]
         else:
-            found = (session.state.runs([activation.name], 1) for activation in session.chosen)
+            found = (session.state.history.latest([activation.name], 1) for activation in session.chosen)
             runs = [run for latest in found for run in latest]
         for run in runs:
-            table = explained(session.state.not_delivered(run))
+            table = explained(session.state.history.not_delivered(run))
             exported.append(exporting.undelivered(run, table, whole=show_values))
             rows = [_told(row, whole=show_values) for row in table.slice(0, limit).to_pylist()]
             entries.append(
                 {
-                    "activation": run["activation"],
-                    "run_id": run["run_id"],
+                    "activation": run.activation,
+                    "run_id": run.run_id,
                     "total": len(table),
                     "groups": render.groups_json(table),
                     "rows": rows,
@@ -216,10 +218,10 @@ def _told(row: dict[str, Any], *, whole: bool) -> dict[str, Any]:
     return {**row, "message": row["message"] if whole else shown}
 
 
-def _rejected_lines(run: dict[str, Any], table: pa.Table, rows: list[dict[str, Any]]) -> list[str]:
+def _rejected_lines(run: RunRecord, table: pa.Table, rows: list[dict[str, Any]]) -> list[str]:
     if not len(table):
         return []
-    lines = [f"{run['activation']}, run {run['run_id']}: {len(table):,} not delivered"]
+    lines = [f"{run.activation}, run {run.run_id}: {len(table):,} not delivered"]
     groups: dict[tuple[str, str], list[dict[str, Any]]] = {}
     for row in rows:
         where = f" [{row['fields']}]" if row["fields"] else ""

@@ -10,12 +10,15 @@ import typer
 from dinmo_dbt.cli import options
 from dinmo_dbt.cli.console import Console
 from dinmo_dbt.cli.options import Flags
+from dinmo_dbt.cli.recording import Recorder, new_run
 from dinmo_dbt.cli.session import Session
-from dinmo_dbt.cli.syncing import exit_code, new_run, recorded
+from dinmo_dbt.cli.syncing import exit_code
 from dinmo_dbt.errors import Refused, UsageError
+from dinmo_dbt.history import Trigger
 
 if TYPE_CHECKING:
     from dinmo_dbt.activation import Activation
+    from dinmo_dbt.history import RunRecord
     from dinmo_dbt.revert import Reversal
     from dinmo_dbt.state import ActivationState
     from dinmo_dbt.sync import SyncRun
@@ -49,17 +52,17 @@ def revert(
 
     console = Console(as_json, quiet)
     with Session(flags, console) as session:
-        past = session.state.run(run_id)
+        past = session.state.history.of(run_id)
         if past is None:
             raise UsageError("DB806", f"no run {run_id}", hint="dinmo-dbt history lists them")
         activation = _activation(session, past)
         session.chosen = (activation,)
         session.start_orgs()
         destination = session.destination(activation.destination)
-        if destination.org_id != past["org_id"]:
+        if destination.org_id != past.org_id:
             raise Refused(
                 "DB415",
-                f"run {run_id} wrote to org {past['org_id']}, and this target's is {destination.org_id}",
+                f"run {run_id} wrote to org {past.org_id}, and this target's is {destination.org_id}",
                 hint="choose its --target",
             )
         if yes:
@@ -74,43 +77,43 @@ def revert(
         raise typer.Exit(code)
 
 
-def _activation(session: Session, past: dict[str, Any]) -> Activation:
+def _activation(session: Session, past: RunRecord) -> Activation:
     for activation in session.declared.activations:
-        if activation.name == past["activation"]:
+        if activation.name == past.activation:
             return activation
     raise UsageError(
         "DB814",
-        f"run {past['run_id']} is of {past['activation']}, which no model declares any more",
+        f"run {past.run_id} is of {past.activation}, which no model declares any more",
         hint="declare it again until the run is reverted; with enabled: false no sync runs it",
     )
 
 
 def _draw(
-    session: Session, activation: Activation, state: ActivationState, past: dict[str, Any], allow_deletes: int
+    session: Session, activation: Activation, state: ActivationState, past: RunRecord, allow_deletes: int
 ) -> Reversal:
     from dinmo_dbt.revert import draw
 
-    image = state.image(past["run_id"])
+    image = state.image(past.run_id)
     if image is None:
         raise Refused(
             "DB416",
-            f"run {past['run_id']} keeps no before-images",
+            f"run {past.run_id} keeps no before-images",
             where=activation.meta_path,
             hint="it sent nothing, is not among the latest 20 that did, or there was no keep_before_images: true",
         )
     return draw(
         image,
-        past["run_id"],
+        past.run_id,
         activation,
         session.destination(activation.destination),
         state.snapshot,
-        undelivered=session.state.not_delivered(past),
+        undelivered=session.state.history.not_delivered(past),
         allow_deletes=allow_deletes,
     )
 
 
 def _carry_out(
-    session: Session, activation: Activation, past: dict[str, Any], allow_deletes: int
+    session: Session, activation: Activation, past: RunRecord, allow_deletes: int
 ) -> tuple[Reversal, SyncRun]:
     """The revert from lock to history: a run of its own. What a dead run left is settled first."""
     from dinmo_dbt import render
@@ -120,8 +123,10 @@ def _carry_out(
 
     console, destination, run = session.console, session.destination(activation.destination), new_run(session)
     bar = progress(activation.name, enabled=not console.quiet)
-    record = recorded(session, activation, run, mode="revert", reverts=past["run_id"])
-    with session.state.locked(destination.org_id, activation, run.run_id) as state, record, bar as shown:
+    detail = {"object": activation.object, "model": activation.model, "mode": "revert", "reverts": past.run_id}
+    entry = Recorder(session, activation, run, Trigger("revert", f"revert of {past.run_id}"), detail)
+    locked = session.state.locked(destination.org_id, activation, run.run_id)
+    with locked as state, entry.held(destination), bar as shown:
         recover(destination, state, session.clock, run=run, progress=shown)
         state.reload()
         with state.kept():
@@ -143,10 +148,10 @@ def _undone(run: SyncRun) -> list[tuple[int, str]]:
     return [(number, fate) for number, fate in fates if number]
 
 
-def _lines(drawn: Reversal, past: dict[str, Any], flying: int) -> list[str]:
+def _lines(drawn: Reversal, past: RunRecord, flying: int) -> list[str]:
     from dinmo_dbt import render
 
-    lines = [f"{past['activation']}, run {drawn.run_id}: {render.count(drawn.counts.read, 'row')} sent"]
+    lines = [f"{past.activation}, run {drawn.run_id}: {render.count(drawn.counts.read, 'row')} sent"]
     restored = dict.fromkeys(c.header for b in drawn.batches if b.operation == "update" for c in b.columns[1:])
     if drawn.restored:
         lines.append(f"  put back {render.count(drawn.restored, 'record')}: {', '.join(restored)}")
@@ -185,14 +190,14 @@ def _caution(drawn: Reversal) -> list[str]:
     return ["the next sync sends the model's values again: mend the model first"] if drawn.batches else []
 
 
-def _json(drawn: Reversal, past: dict[str, Any], run: SyncRun | None) -> dict[str, Any]:
+def _json(drawn: Reversal, past: RunRecord, run: SyncRun | None) -> dict[str, Any]:
     from dinmo_dbt import render
 
     told = ("record_id", "fate", "code", "fields", "message")
     return {
         "reverts": drawn.run_id,
-        "activation": past["activation"],
-        "org_id": past["org_id"],
+        "activation": past.activation,
+        "org_id": past.org_id,
         "counts": render.counts_json(drawn.counts),
         "put_back": drawn.restored,
         "deleted": drawn.deleted,

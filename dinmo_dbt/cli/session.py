@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING, Any
 from dinmo_dbt.cli.console import Console
 from dinmo_dbt.cli.options import Flags
 from dinmo_dbt.cli.stopping import Stop
-from dinmo_dbt.errors import ConfigError, DinmoError, Problem, Refused, UsageError, unwritable
+from dinmo_dbt.errors import ConfigError, DinmoError, Refused, UsageError, unwritable
 
 if TYPE_CHECKING:
     import pyarrow as pa
@@ -28,7 +28,7 @@ if TYPE_CHECKING:
     from dinmo_dbt.manifest import Loaded, Manifest
     from dinmo_dbt.project import Project
     from dinmo_dbt.salesforce import SalesforceDestination
-    from dinmo_dbt.state import Store
+    from dinmo_dbt.state import Activity, Store
     from dinmo_dbt.warehouse import Warehouse
 
 
@@ -202,20 +202,13 @@ class Session:
         return chosen
 
     def say_notes(self, *, of_the_manifest: bool = False) -> None:
-        """What is accepted but not in force; with `of_the_manifest` also what only the relation itself can settle,
+        """What the manifest leaves to be said; with `of_the_manifest` also what only the relation itself can settle,
         which is not worth a word where the relation is read."""
         from dinmo_dbt.manifest import NOT_DOCUMENTED
 
         for note in self.declared.notes:
             if of_the_manifest or note.code != NOT_DOCUMENTED:
                 self.console.note(note)
-        for activation in self.chosen:
-            if activation.not_in_force:
-                keys = ", ".join(activation.not_in_force)
-                self.console.note(Problem("DB142", f"not in force yet: {keys}", activation.meta_path))
-        if self.project.not_in_force:
-            keys = ", ".join(self.project.not_in_force)
-            self.console.note(Problem("DB142", f"not in force yet: {keys}", "dinmo.yml"))
 
     # What is outside
 
@@ -278,8 +271,16 @@ class Session:
 
         marks, schema = Marks(_user_state_folder()), self.project.state_warehouse_schema
         if schema is None:
-            return LocalState(self.project.state_location, self.clock, marks)
-        return WarehouseState(self.warehouse.tables(schema), self.scratch / "state", self.clock, marks)
+            store: Store = LocalState(self.project.state_location, self.clock, marks)
+        else:
+            store = WarehouseState(self.warehouse.tables(schema), self.scratch / "state", self.clock, marks)
+        store.history_s = self.project.history_s
+        return store
+
+    @property
+    def activity(self) -> Activity:
+        """Schedules, pauses and warnings of the chosen dbt target's activations."""
+        return self.state.activity(self.target[1])
 
     @cached_property
     def scratch(self) -> Path:

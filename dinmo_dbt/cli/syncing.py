@@ -4,9 +4,8 @@ from __future__ import annotations
 
 import json
 import os
-import secrets
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Annotated, Any
@@ -16,16 +15,22 @@ import typer
 from dinmo_dbt.cli import cloud, options
 from dinmo_dbt.cli.console import Console, worst
 from dinmo_dbt.cli.options import Flags
+from dinmo_dbt.cli.pauses import look_at_pause, paused_by_hand
+from dinmo_dbt.cli.recording import HELD_BY_ANOTHER, Recorder, new_run
+from dinmo_dbt.cli.scheduling import Turn, by_hand, is_due
+from dinmo_dbt.cli.sending import deliver
 from dinmo_dbt.cli.session import Session
-from dinmo_dbt.errors import DinmoError, Interrupted, Problem, Refused, StateError
+from dinmo_dbt.errors import DinmoError, Interrupted, Problem, Refused
 
 if TYPE_CHECKING:
     from dinmo_dbt.activation import Activation
+    from dinmo_dbt.history import Trigger
     from dinmo_dbt.plan import Arriving, Ceilings, Plan
     from dinmo_dbt.state import ActivationState, ScanSpool
     from dinmo_dbt.sync import SyncRun
 
 SAMPLE_ROWS = 20
+BLOCKED = "DB450"
 STATUS_EXIT = {"success": 0, "rejected": 3, "unknown": 6, "failed": 1, "refused": 4, "skipped": 0, "blocked": 4}
 
 
@@ -73,6 +78,9 @@ def plan(
 
 def sync(
     flags: Flags,
+    due: Annotated[
+        bool, typer.Option("--due", help="Only what is due by its schedule, for cron or an orchestrator to call often.")
+    ] = False,
     full: options.Full = False,
     first_sync: options.FirstSync = False,
     allow_changes: options.AllowChanges = 0,
@@ -100,14 +108,16 @@ def sync(
       dinmo-dbt sync -s customers_to_crm subscriptions_to_crm
       dinmo-dbt sync -s dim_customers --full      send all known rows again
       dinmo-dbt sync --dbt-cloud-job 123 --wait   what a job in dbt Cloud built, once it has ended
+      dinmo-dbt sync --due                        what its schedule asks for by now
     """
     console = Console(as_json, quiet, log_format)
     flags = cloud.of_job(flags, console, dbt_cloud_job, run, wait=wait)
     with Session(flags, console) as session:
         gating = Gating(ignore_gate, require_built, allow_target_mismatch)
-        raise typer.Exit(
-            sync_chosen(session, _ceilings(full, first_sync, allow_changes, allow_remap, allow_deletes), gating)
-        )
+        ceilings = _ceilings(full, first_sync, allow_changes, allow_remap, allow_deletes)
+        if due:
+            raise typer.Exit(sync_due(session, ceilings, gating))
+        raise typer.Exit(sync_chosen(session, ceilings, gating))
 
 
 def run(
@@ -179,6 +189,8 @@ def _skip_reason(session: Session, activation: Activation, gating: Gating) -> tu
 
     if not activation.enabled:
         return "skipped", "enabled: false"
+    if why := paused_by_hand(session, activation):
+        return "skipped", why
     if gating.ignore:
         return None
     verdict = session.gate.verdict(activation.model)
@@ -394,19 +406,46 @@ class Report:
         )
 
 
-def sync_chosen(session: Session, ceilings: Ceilings, gating: Gating, command: str = "sync") -> int:
+def sync_chosen(
+    session: Session,
+    ceilings: Ceilings,
+    gating: Gating,
+    command: str = "sync",
+    triggers: Mapping[str, Trigger] | None = None,
+) -> int:
     """Sync the session's chosen activations, parents first; the exit code of `command`, whose document it prints."""
     from dinmo_dbt import render
 
-    report = sync_each(session, ceilings, gating)
+    report = sync_each(session, ceilings, gating, triggers)
     code = worst(report.codes)
     calls, results = session.api_calls, report.results
     session.console.document(render.document(command, exit_code=code, api_calls=calls, results=results))
     return code
 
 
-def sync_each(session: Session, ceilings: Ceilings, gating: Gating) -> Report:
-    """Sync the session's chosen activations, parents first; what became of each is told and written."""
+def sync_due(session: Session, ceilings: Ceilings, gating: Gating) -> int:
+    """Sync what is due by its schedule; the exit code. With nothing due, no connection is made."""
+    from dinmo_dbt import render
+    from dinmo_dbt.cli.scheduling import due_now, next_lines
+
+    session.activity.see([activation.name for activation in session.chosen])
+    triggers = due_now(session)
+    if triggers:
+        session.chosen = tuple(activation for activation in session.chosen if activation.name in triggers)
+        return sync_chosen(session, ceilings, gating, triggers=triggers)
+    session.console.say("nothing is due")
+    for line in next_lines(session):
+        session.console.say(f"  {line}")
+    deliver(session)
+    session.console.document(render.document("sync", exit_code=0, api_calls=0, results=[]))
+    return 0
+
+
+def sync_each(
+    session: Session, ceilings: Ceilings, gating: Gating, triggers: Mapping[str, Trigger] | None = None
+) -> Report:
+    """Sync the session's chosen activations, parents first; what became of each is told and written. `triggers` say
+    why, by activation; None: by hand."""
     from dinmo_dbt import render
 
     console = session.console
@@ -428,31 +467,51 @@ def sync_each(session: Session, ceilings: Ceilings, gating: Gating) -> Report:
             told = "the run was asked to stop before its turn"
             report.add(activation, "interrupted", 0.0, told, exit_code=128 + session.clock.signal)
             continue
-        place = f"{number} of {len(chosen)}"
+        trigger = triggers[activation.name] if triggers else by_hand(session, activation)
+        turn = Turn(activation, f"{number} of {len(chosen)}", trigger)
         skip = skips[activation.name]
+        if skip is None:
+            turn, skip = look_at_pause(session, turn)
         if skip:
-            console.timed(render.dotted(f"{place} SKIP {activation.name}", "SKIP", console.width - 10))
-            console.say(f"          {skip[1]}")
-            report.add(activation, skip[0], 0.0, skip[1])
+            _skip(session, turn, skip, report)
         else:
-            _sync_one(session, activation, ceilings, place, report)
+            _sync_one(session, turn, ceilings, report)
     if any(result["status"] == "interrupted" for result in report.results):
         console.say("          stopped as asked: what was sent is journalled, and the next run continues")
     _write_results(session, report)
     console.timed(_summary(report))
+    deliver(session)
     return report
 
 
-def _sync_one(session: Session, activation: Activation, ceilings: Ceilings, place: str, report: Report) -> None:
+def _skip(session: Session, turn: Turn, skip: tuple[str, str], report: Report) -> None:
+    """Say that an activation is not synced, and why; one that the gate blocks is in the history."""
     from dinmo_dbt import render
 
-    console = session.console
+    status, reason = skip
+    console, activation = session.console, turn.activation
+    console.timed(render.dotted(f"{turn.place} SKIP {activation.name}", "SKIP", console.width - 10))
+    for line in render.wrapped(f"          {reason}", console.width):
+        console.say(line)
+    if status == "blocked":
+        detail = {"object": activation.object, "model": activation.model, "mode": activation.mode.value}
+        entry = Recorder(session, activation, new_run(session), turn.trigger, detail)
+        entry.block(Problem(BLOCKED, reason, activation.model, "mend the model, then run dbt build again"))
+    report.add(activation, status, 0.0, reason)
+
+
+def _sync_one(session: Session, turn: Turn, ceilings: Ceilings, report: Report) -> None:
+    from dinmo_dbt import render
+
+    console, activation, place = session.console, turn.activation, turn.place
     width = console.width - 10  # the time stands before the line
     what = f"sync {activation.name} ({activation.mode} {activation.object})"
     console.timed(render.dotted(f"{place} START {what}", "RUN", width))
+    if turn.trigger.kind != "by_hand":
+        console.say(f"          {turn.trigger.said}")
     began = time.monotonic()
     try:
-        run = _run_activation(session, activation, ceilings)
+        run = _run_activation(session, activation, ceilings, turn.trigger)
     except Interrupted as stop:
         seconds = time.monotonic() - began
         console.timed(render.dotted(f"{place} INTERRUPTED {activation.name}", f"in {seconds:.2f}s", width))
@@ -460,6 +519,9 @@ def _sync_one(session: Session, activation: Activation, ceilings: Ceilings, plac
         report.add(activation, "interrupted", seconds, message, exit_code=128 + stop.number)
         return
     except DinmoError as error:
+        if turn.trigger.kind == "due" and error.problems[0].code == HELD_BY_ANOTHER:
+            _skip(session, turn, ("skipped", error.problems[0].message), report)
+            return
         seconds = time.monotonic() - began
         status = "refused" if isinstance(error, Refused) else "failed"
         console.timed(
@@ -474,6 +536,9 @@ def _sync_one(session: Session, activation: Activation, ceilings: Ceilings, plac
         report.add(
             activation, status, seconds, str(error.problems[0].message), problems=problems, exit_code=error.exit_code
         )
+        return
+    if run is None:
+        _skip(session, turn, ("skipped", "another process ran it meanwhile"), report)
         return
     seconds = time.monotonic() - began
     word = {"success": "OK", "rejected": "WARN", "unknown": "UNKNOWN", "failed": "ERROR"}.get(
@@ -513,64 +578,38 @@ def _after(run: SyncRun) -> list[str]:
     return lines
 
 
-def _run_activation(session: Session, activation: Activation, ceilings: Ceilings) -> SyncRun:
-    """One activation from lock to history. Raises DinmoError when nothing could be sent."""
+def _run_activation(session: Session, activation: Activation, ceilings: Ceilings, trigger: Trigger) -> SyncRun | None:
+    """One activation from lock to history; None when another process has done meanwhile what was due. Raises DinmoError
+    when nothing could be sent."""
     from dinmo_dbt.cli.progress import progress
     from dinmo_dbt.sync import execute, recover
 
-    destination = session.destination(activation.destination)
     run = new_run(session)
-    with session.state.locked(destination.org_id, activation, run.run_id) as state, scan_spool(session) as spool:
-        if not state.exists and state.other_orgs:
-            session.console.say(f"          first sync to org {destination.org_id}; state of other orgs is not used")
-        bar = progress(activation.name, enabled=not session.console.quiet)
-        with recorded(session, activation, run, mode=activation.mode.value), bar as shown:
-            recover(destination, state, session.clock, run=run, progress=shown)
-            state.reload()
-            with state.kept():
-                drawn = _draw(session, activation, state, spool, ceilings)
-            for note in drawn.notes:
-                session.console.say(f"          note: {note}")
-            shown.planned(drawn.counts.sending)
-            execute(drawn, destination, state, session.clock, run=run, progress=shown)
+    detail = {"object": activation.object, "model": activation.model, "mode": activation.mode.value}
+    entry = Recorder(session, activation, run, trigger, detail)
+    with entry.whole():
+        destination = session.destination(activation.destination)
+        with session.state.locked(destination.org_id, activation, run.run_id) as state, scan_spool(session) as spool:
+            if trigger.kind == "due" and not is_due(session, activation):
+                return None
+            if not state.exists and state.other_orgs:
+                session.console.say(
+                    f"          first sync to org {destination.org_id}; state of other orgs is not used"
+                )
+            bar = progress(activation.name, enabled=not session.console.quiet)
+            with entry.held(destination), bar as shown:
+                with entry.timed("recover"):
+                    recover(destination, state, session.clock, run=run, progress=shown)
+                    state.reload()
+                with entry.timed("plan"), state.kept():
+                    drawn = _draw(session, activation, state, spool, ceilings)
+                entry.drawn(drawn, ceilings)
+                for note in drawn.notes:
+                    session.console.say(f"          note: {note}")
+                shown.planned(drawn.counts.sending)
+                with entry.timed("send"):
+                    execute(drawn, destination, state, session.clock, run=run, progress=shown)
     return run
-
-
-def new_run(session: Session) -> SyncRun:
-    """A run that starts now."""
-    from dinmo_dbt.sync import SyncRun
-
-    now = session.clock.now()
-    return SyncRun(time.strftime("%Y%m%dT%H%M%S", time.gmtime(now)) + f"-{secrets.token_hex(3)}", now)
-
-
-@contextmanager
-def recorded(session: Session, activation: Activation, run: SyncRun, **detail: Any) -> Iterator[None]:
-    """The run in the history, from its start to its end, whichever that is; `detail` says what it is."""
-    import pyarrow as pa
-
-    from dinmo_dbt import render
-    from dinmo_dbt.plan import LEFT_OUT
-
-    destination = session.destination(activation.destination)
-    calls_before = destination.calls
-    detail = {**detail, "object": activation.object, "model": activation.model}
-    session.state.start_run(run.run_id, destination.org_id, activation.name, detail)
-    status = "failed"
-    try:
-        yield
-        status = run.status.value
-    except DinmoError as error:
-        status = "refused" if isinstance(error, Refused | StateError) else "failed"
-        run.problem = run.problem or error.problems[0]
-        raise
-    except BaseException:
-        status = "interrupted"
-        raise
-    finally:
-        tables = run.not_delivered or [LEFT_OUT.empty_table()]
-        detail = {**detail, **render.run_json(run), "api_calls": destination.calls - calls_before}
-        session.state.finish_run(run.run_id, status, detail, pa.concat_tables(tables))
 
 
 def _summary(report: Report) -> str:

@@ -1,0 +1,133 @@
+"""pause and resume: by hand with a reason, and by themselves when a reason that lasts is mended."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from dinmo_dbt.cli import options
+from dinmo_dbt.cli.console import Console
+from dinmo_dbt.cli.options import Flags
+from dinmo_dbt.cli.scheduling import Turn, moment
+from dinmo_dbt.cli.sending import deliver
+from dinmo_dbt.cli.session import Session
+from dinmo_dbt.errors import DinmoError, Problem
+
+if TYPE_CHECKING:
+    from dinmo_dbt.activation import Activation
+    from dinmo_dbt.notice import Notice
+
+
+def pause(
+    flags: Flags,
+    reason: Annotated[str, typer.Option("--reason", help="Why; shown wherever the pause is.")],
+    as_json: options.Json = False,
+) -> None:
+    """Pause activations: no sync runs them until they are resumed.
+
+    The dbt target counts: what is paused for prod still runs for dev.
+
+    \b
+    Examples:
+      dinmo-dbt pause -s customers_to_crm --reason "sales is cleaning up duplicates"
+    """
+    _set(flags, as_json, reason)
+
+
+def resume(
+    flags: Flags,
+    as_json: options.Json = False,
+) -> None:
+    """Resume activations that were paused, by hand or by themselves.
+
+    What was due by the clock meanwhile is not made up for; what dbt built meanwhile is due.
+
+    \b
+    Examples:
+      dinmo-dbt resume -s customers_to_crm
+    """
+    _set(flags, as_json, None)
+
+
+def _set(flags: Flags, as_json: bool, reason: str | None) -> None:
+    from dinmo_dbt import render
+
+    console = Console(as_json)
+    done: list[str] = []
+    with Session(flags, console, offline=True) as session:
+        pauses = session.activity.pauses()
+        for activation in session.chosen:
+            name = activation.name
+            if (reason is None) == (name not in pauses):
+                console.answer([f"{name}: {'not paused' if reason is None else 'paused already'}"])
+                continue
+            if reason is None:
+                told = _told(session, activation, reason="", by_hand=True, paused=False)
+                session.activity.resume(name, told)
+            else:
+                told = _told(session, activation, reason=reason, by_hand=True, paused=True)
+                session.activity.pause(name, reason, told)
+            console.answer([f"{name}: {'resumed' if reason is None else 'paused'}"])
+            done.append(name)
+        deliver(session)
+        command = "resume" if reason is None else "pause"
+        console.document(render.document(command, target=session.target[1], activations=done))
+
+
+def paused_by_hand(session: Session, activation: Activation) -> str:
+    """Why no sync may run the activation; '' if one may."""
+    pause = session.activity.pauses().get(activation.name)
+    if pause is None or pause.by_itself:
+        return ""
+    return f"paused since {moment(pause.at)}: {pause.reason} (dinmo-dbt resume -s {activation.name})"
+
+
+def look_at_pause(session: Session, turn: Turn) -> tuple[Turn, tuple[str, str] | None]:
+    """The turn of an activation that paused by itself: resumed if what stopped it is mended, else why it is skipped.
+    Any other turn as it is."""
+    activation = turn.activation
+    pause = session.activity.pauses().get(activation.name)
+    if pause is None:
+        return turn, None
+    problem = _probe(session, activation)
+    if problem is not None:
+        session.activity.looked(activation.name)
+        still = f"paused by itself since {moment(pause.at)}, and still: {problem.code} {problem.message}"
+        return turn, ("skipped", still)
+    told = _told(session, activation, reason=pause.reason, by_hand=False, paused=False)
+    session.activity.resume(activation.name, told)
+    said = f"{turn.trigger.said}, resumed: what paused it since {moment(pause.at)} is mended"
+    return replace(turn, trigger=replace(turn.trigger, kind="resumed", said=said)), None
+
+
+def _probe(session: Session, activation: Activation) -> Problem | None:
+    """What would fail at once: the login, the object, a field. A describe is the one call that it takes."""
+    from dinmo_dbt.mapping import resolve
+
+    try:
+        destination = session.destination(activation.destination)
+        schema = destination.describe(activation.object)
+        relation = session.source.schema(activation.relation_name)
+        _, problems = resolve(activation, schema, destination.describe, relation)
+    except DinmoError as error:
+        return error.problems[0]
+    return problems[0] if problems else None
+
+
+def _told(session: Session, activation: Activation, *, reason: str, by_hand: bool, paused: bool) -> list[Notice]:
+    """What the channels are told of a pause or its end."""
+    from dinmo_dbt import warnings
+
+    at, target = session.clock.now(), session.target[1]
+    make = warnings.paused if paused else warnings.resumed
+    told = make(
+        activation,
+        target=target,
+        reason=reason,
+        by_hand=by_hand,
+        at=at,
+        id=f"{activation.name}:{target}:{at:.0f}:{'paused' if paused else 'resumed'}",
+    )
+    return [told] if told else []

@@ -1,0 +1,209 @@
+"""A run in the history: why it started, what became of it, and what that means for warnings and pauses."""
+
+from __future__ import annotations
+
+import secrets
+import time
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any
+
+from dinmo_dbt.cli.session import Session
+from dinmo_dbt.errors import DinmoError, Problem, Refused, StateError
+from dinmo_dbt.history import RunRecord, Trigger
+
+if TYPE_CHECKING:
+    from dinmo_dbt.activation import Activation
+    from dinmo_dbt.plan import Ceilings, Plan
+    from dinmo_dbt.salesforce import SalesforceDestination
+    from dinmo_dbt.state import Judged
+    from dinmo_dbt.sync import SyncRun
+    from dinmo_dbt.warnings import Standing
+
+HELD_BY_ANOTHER = "DB501"
+_AFTER_REJECTION = ("data", "reference", "automation")
+_PARENTS = ("PARENT_MISSING", "PARENT_AMBIGUOUS")
+
+
+def new_run(session: Session) -> SyncRun:
+    """A run that starts now."""
+    from dinmo_dbt.sync import SyncRun
+
+    now = session.clock.now()
+    return SyncRun(time.strftime("%Y%m%dT%H%M%S", time.gmtime(now)) + f"-{secrets.token_hex(3)}", now)
+
+
+@dataclass
+class Recorder:
+    """One run's entry. `timed` and `drawn` say more of it while it goes on."""
+
+    session: Session
+    activation: Activation
+    run: SyncRun
+    trigger: Trigger
+    detail: dict[str, Any]
+    destination: SalesforceDestination | None = None
+    plan: Plan | None = None
+    resent: str = ""
+    phases: dict[str, float] = field(default_factory=dict)
+    entered: bool = False
+
+    @contextmanager
+    def whole(self) -> Iterator[None]:
+        """From before the login on: what keeps the run from starting is in the history too. Another run that holds the
+        activation is no fate of this one."""
+        try:
+            yield
+        except DinmoError as error:
+            if not self.entered and error.problems[0].code != HELD_BY_ANOTHER:
+                self.fail(error)
+            raise
+
+    @contextmanager
+    def held(self, destination: SalesforceDestination) -> Iterator[None]:
+        """While the activation is ours: from the run's start to its end, whichever that is."""
+        self.destination, self.entered = destination, True
+        calls_before = destination.calls
+        self.session.state.history.start(self._record("running", None))
+        status = "failed"
+        try:
+            yield
+            status = self.run.status.value
+        except DinmoError as error:
+            status = self._status_of(error)
+            raise
+        except BaseException:
+            status = "interrupted"
+            raise
+        finally:
+            self.detail["api_calls"] = destination.calls - calls_before
+            self._finish(status)
+
+    @contextmanager
+    def timed(self, phase: str) -> Iterator[None]:
+        began = time.monotonic()
+        try:
+            yield
+        finally:
+            self.phases[phase] = round(time.monotonic() - began, 3)
+
+    def drawn(self, plan: Plan, ceilings: Ceilings) -> None:
+        self.plan = plan
+        self.resent = _resent(plan, ceilings)
+
+    def fail(self, error: DinmoError) -> None:
+        """A run that never got as far as its activation's state."""
+        try:
+            self._finish(self._status_of(error))
+        except StateError as unwritten:
+            self.session.console.note(unwritten.problems[0])  # the error itself is told by the caller
+
+    def block(self, problem: Problem) -> None:
+        """The gate kept the run from starting."""
+        self.run.problem = problem
+        self._finish("blocked")
+
+    def _status_of(self, error: DinmoError) -> str:
+        self.run.problem = self.run.problem or error.problems[0]
+        return "refused" if isinstance(error, Refused | StateError) else "failed"
+
+    def _finish(self, status: str) -> None:
+        import pyarrow as pa
+
+        from dinmo_dbt.plan import LEFT_OUT
+
+        tables = self.run.not_delivered or [LEFT_OUT.empty_table()]
+        record = self._record(status, self.session.clock.now())
+        self.session.state.history.finish(record, pa.concat_tables(tables), self._judge)
+
+    def _judge(self, record: RunRecord, earlier: Sequence[RunRecord], standing: Sequence[Standing]) -> Judged:
+        from dinmo_dbt import warnings
+        from dinmo_dbt.pausing import why_pause
+        from dinmo_dbt.state import Judged
+
+        found = warnings.notice(record, activation=self.activation, earlier=earlier, standing=standing)
+        why = why_pause(self.activation, record, earlier)
+        notices = found.notices
+        if why:
+            paused = warnings.paused(
+                self.activation,
+                target=record.target,
+                reason=why,
+                by_hand=False,
+                at=record.finished or record.started,
+                id=f"{record.run_id}:paused",
+            )
+            notices = (*notices, *([paused] if paused else []))
+        return Judged(found.standing, notices, why)
+
+    def _record(self, status: str, finished: float | None) -> RunRecord:
+        from dinmo_dbt import render
+
+        told = render.run_json(self.run)
+        counts, outcome = told["counts"], told["outcome"]
+        usage = self.destination.usage if self.destination else None
+        refused = _refused_rows(told["left_out"])
+        return RunRecord(
+            run_id=self.run.run_id,
+            activation=self.activation.name,
+            target=self.session.target[1],
+            org_id=self.destination.org_id if self.destination else "",
+            started=self.run.started,
+            finished=finished,
+            status=status,
+            trigger=self.trigger,
+            counts=counts if self.plan else {},
+            outcome=outcome if self.plan else {},
+            problem=self.run.problem,
+            refused_rows=refused,
+            deliverable_rows=refused + self.run.outcome.succeeded,
+            resent=self.resent,
+            field_types=_field_types(self.plan) if self.plan else {},
+            calls_used=usage.used if usage and usage.limit else None,
+            calls_allowed=usage.limit if usage and usage.limit else None,
+            detail={**self.detail, **told, **self._how()},
+        )
+
+    def _how(self) -> dict[str, Any]:
+        """With what the run was made, and how fast."""
+        from dinmo_dbt import __version__, render
+
+        session, sent = self.session, self.run.outcome.rows
+        sending = self.phases.get("send")
+        return {
+            "versions": {
+                "dinmo_dbt": __version__,
+                "dbt": session.manifest.dbt_version,
+                "adapter": session.manifest.adapter_type,
+            },
+            "plan_digest": render.plan_digest(self.plan) if self.plan else None,
+            "phases": self.phases,
+            "rows_per_second": round(sent / sending) if sent and sending else None,
+        }
+
+
+def _refused_rows(left_out: Sequence[dict[str, Any]]) -> int:
+    """Rows that Salesforce or their own values keep from being delivered; those that wait after a rejection too."""
+    return sum(
+        group["rows"]
+        for group in left_out
+        if group["fate"] in ("rejected", "invalid")
+        or (group["fate"] == "held" and group["class"] in _AFTER_REJECTION and group["code"] not in _PARENTS)
+    )
+
+
+def _resent(plan: Plan, ceilings: Ceilings) -> str:
+    """Why a run sends all the rows it knows; '' if it sends changes."""
+    if plan.is_first:
+        return "first sync to this org"
+    if ceilings.full and plan.counts.resent:
+        return "--full"
+    if plan.counts.remapped and plan.counts.unchanged == 0:
+        return "the mapping changed"
+    return ""
+
+
+def _field_types(plan: Plan) -> dict[str, str]:
+    """Of the fields that are written, as describe told."""
+    return {column.header: column.field.type for column in plan.mapping.columns}

@@ -1,0 +1,210 @@
+"""schedule: when each activation last ran and is due next. And what is due now, for `sync --due` and `serve`."""
+
+from __future__ import annotations
+
+import shlex
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from enum import StrEnum
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from dinmo_dbt.cli import options
+from dinmo_dbt.cli.console import Console
+from dinmo_dbt.cli.options import Flags
+from dinmo_dbt.cli.session import Session
+from dinmo_dbt.history import Trigger
+
+if TYPE_CHECKING:
+    from dinmo_dbt.activation import Activation
+
+PROBE_PAUSE_S = 900.0  # what paused by itself and is due is looked at again after so long
+
+
+@dataclass(frozen=True, slots=True)
+class Turn:
+    """An activation whose turn it is: its place among the others, and why it runs."""
+
+    activation: Activation
+    place: str
+    trigger: Trigger
+
+
+class Emit(StrEnum):
+    CRONTAB = "crontab"
+    GITHUB_ACTIONS = "github-actions"
+
+
+def schedule(
+    flags: Flags,
+    emit: Annotated[
+        Emit | None, typer.Option("--emit", help="Print what another scheduler needs to call `sync --due` in time.")
+    ] = None,
+    as_json: options.Json = False,
+) -> None:
+    """Show when each activation last ran and is due next.
+
+    Times are UTC. What is due is run by `dinmo-dbt sync --due`, which something has to call, or by `dinmo-dbt serve`.
+
+    \b
+    Examples:
+      dinmo-dbt schedule
+      dinmo-dbt schedule --emit crontab >> crontab.txt
+      dinmo-dbt schedule --emit github-actions > .github/workflows/sync.yml
+    """
+    from dinmo_dbt import render
+
+    console = Console(as_json)
+    with Session(flags, console, offline=True) as session:
+        if emit is not None:
+            lines = _crontab(session) if emit is Emit.CRONTAB else _github_actions(session)
+            console.answer(lines)
+            console.document(render.document("schedule", emit=emit.value, lines=lines))
+            return
+        entries = [_entry(session, activation) for activation in session.chosen]
+        console.answer(line for entry in entries for line in _lines(entry))
+        console.document(render.document("schedule", activations=entries))
+
+
+def by_hand(session: Session, activation: Activation) -> Trigger:
+    return Trigger(invocation=built_by(session, activation))
+
+
+def built_by(session: Session, activation: Activation) -> str:
+    """The dbt command, by its invocation id, that last built the activation's model for this target; '' where the
+    artifacts do not tell."""
+    results = session.run_results
+    if results is None or (results.target and results.target != session.target[1]):
+        return ""
+    return results.invocation_id if activation.model in results.built else ""
+
+
+def due_now(session: Session) -> dict[str, Trigger]:
+    """Why each of the chosen activations is due, of those that are."""
+    from dinmo_dbt.schedule import due
+
+    pauses, now = session.activity.pauses(), session.clock.now()
+    pasts = session.activity.pasts(activation.name for activation in session.chosen)
+    found = {}
+    for activation in session.chosen:
+        pause, past = pauses.get(activation.name), pasts[activation.name]
+        if pause and (not pause.by_itself or now - past.since < PROBE_PAUSE_S):
+            continue
+        trigger = due(activation, past, now=now, built_by=built_by(session, activation))
+        if trigger is not None:
+            found[activation.name] = trigger
+    return found
+
+
+def is_due(session: Session, activation: Activation) -> bool:
+    from dinmo_dbt.schedule import due
+
+    past = session.activity.pasts([activation.name])[activation.name]
+    return due(activation, past, now=session.clock.now(), built_by=built_by(session, activation)) is not None
+
+
+def next_due_at(session: Session) -> dict[str, float]:
+    """When each of the chosen activations is due by the clock, of those that will be."""
+    from dinmo_dbt.schedule import next_due
+
+    names = [activation.name for activation in session.chosen]
+    pasts, now, pauses = session.activity.pasts(names), session.clock.now(), session.activity.pauses()
+    found = {a.name: next_due(a, pasts[a.name], now=now) for a in session.chosen if a.name not in pauses}
+    return {name: moment for name, moment in found.items() if moment is not None}
+
+
+def next_lines(session: Session) -> list[str]:
+    """What will be due first, and when."""
+    coming = sorted(next_due_at(session).items(), key=lambda each: (each[1], each[0]))
+    return [f"next: {name} at {moment(at)}" for name, at in coming[:1]]
+
+
+def moment(seconds: float) -> str:
+    return datetime.fromtimestamp(seconds, UTC).strftime("%Y-%m-%d %H:%M:%SZ")
+
+
+def _entry(session: Session, activation: Activation) -> dict[str, Any]:
+    from dinmo_dbt.schedule import due
+
+    past = session.activity.pasts([activation.name])[activation.name]
+    pause = session.activity.pauses().get(activation.name)
+    trigger = due(activation, past, now=session.clock.now(), built_by=built_by(session, activation))
+    last = next(iter(session.state.history.latest([activation.name], 1)), None)
+    quiet = activation.quiet_hours
+    return {
+        "activation": activation.name,
+        "schedule": str(activation.schedule),
+        "quiet_hours": f"{_clock(quiet.start)}-{_clock(quiet.end)} ({quiet.timezone})" if quiet else None,
+        "enabled": activation.enabled,
+        "paused": {"since": pause.at, "by_itself": pause.by_itself, "reason": pause.reason} if pause else None,
+        "last_run": {"started": last.started, "status": last.status, "why": last.trigger.said} if last else None,
+        "due": trigger.said if trigger and not pause else None,
+        "next": next_due_at(session).get(activation.name),
+    }
+
+
+def _lines(entry: dict[str, Any]) -> list[str]:
+    quiet = f", quiet {entry['quiet_hours']}" if entry["quiet_hours"] else ""
+    lines = [f"{entry['activation']}: {entry['schedule']}{quiet}"]
+    last = entry["last_run"]
+    lines.append(f"  last  {moment(last['started'])} {last['status']} ({last['why']})" if last else "  last  never")
+    if not entry["enabled"]:
+        lines.append("  next  not enabled")
+    elif entry["paused"]:
+        paused = entry["paused"]
+        who = "by itself" if paused["by_itself"] else "by hand"
+        lines.append(f"  next  paused {who} since {moment(paused['since'])}: {paused['reason']}")
+    elif entry["due"]:
+        lines.append(f"  next  now: {entry['due']}")
+    elif entry["next"] is not None:
+        lines.append(f"  next  {moment(entry['next'])}")
+    else:
+        lines.append("  next  when dbt builds its model" if entry["schedule"] == "after_dbt" else "  next  by hand")
+    return lines
+
+
+def _clock(minutes: int) -> str:
+    return f"{minutes // 60:02}:{minutes % 60:02}"
+
+
+# For schedulers outside
+
+
+def _crontab(session: Session) -> list[str]:
+    from dinmo_dbt.schedule import wakes
+
+    command = f"cd {shlex.quote(str(session.root))} && dinmo-dbt sync --due --target {shlex.quote(session.target[1])}"
+    lines = [f"{line} {command}" for line in wakes(session.chosen, now=session.clock.now())]
+    head = ["# dinmo-dbt: each line only wakes it; what is due then is decided there. Times are UTC."]
+    return [*head, *(["CRON_TZ=UTC", *lines] if lines else []), *_after_dbt(session)]
+
+
+def _after_dbt(session: Session) -> list[str]:
+    names = [a.name for a in session.chosen if a.enabled and str(a.schedule) == "after_dbt"]
+    return [f"# After each dbt build: {'dinmo-dbt sync --due'} (for {', '.join(names)})"] if names else []
+
+
+def _github_actions(session: Session) -> list[str]:
+    from dinmo_dbt.schedule import wakes
+
+    crons = [f'    - cron: "{line}"' for line in wakes(session.chosen, now=session.clock.now())]
+    return [
+        "# dinmo-dbt: each cron line only wakes it; what is due then is decided there. Times are UTC.",
+        "name: sync",
+        "on:",
+        "  workflow_dispatch:",
+        *(["  schedule:", *crons] if crons else []),
+        "concurrency: dinmo-dbt",
+        "jobs:",
+        "  sync:",
+        "    runs-on: ubuntu-latest",
+        "    steps:",
+        "      - uses: actions/checkout@v4",
+        "      - uses: actions/setup-python@v5",
+        '        with: {python-version: "3.12"}',
+        "      - run: pip install -r requirements.txt  # with dinmo-dbt and your adapter in it",
+        f"      - run: dbt parse --target {session.target[1]}",
+        f"      - run: dinmo-dbt sync --due --target {session.target[1]}",
+        *_after_dbt(session),
+    ]
