@@ -16,7 +16,7 @@ class Problem:
     """One thing that is wrong: what, where and what to do next.
 
     `code` is stable between releases (DB1xx configuration, DB2xx dbt artifacts, DB3xx Salesforce schema,
-    DB4xx guards and gates, DB5xx state, DB6xx Salesforce session and jobs, DB7xx warehouse, DB8xx command line).
+    DB4xx guards and gates, DB5xx state, DB6xx Salesforce and channels, DB7xx warehouse, DB8xx command line).
     `where` names the file, model and `meta` path, or the object and field.
     """
 

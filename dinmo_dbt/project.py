@@ -1,4 +1,4 @@
-"""dinmo.yml: destinations per dbt target, defaults, state and emulator. Only the chosen target renders.
+"""dinmo.yml: destinations per dbt target, defaults, state, emulator, channels. Only the chosen target renders.
 
 `load_project` reads the file as `document` does, checks its shape whole, then renders `env_var()` and `var()` in the
 chosen target's part and checks the rendered values. A secret comes from the environment or from a file, never from
@@ -21,7 +21,8 @@ from dinmo_dbt import declaration, document, template
 from dinmo_dbt.declaration import CONFLICT, MISPLACED, NOT_ALLOWED, REQUIRED, WRONG_TYPE, Strict, show
 from dinmo_dbt.declaration import Path as KeyPath
 from dinmo_dbt.errors import ConfigError, Problem
-from dinmo_dbt.when import SPAN_SCHEMA, span
+from dinmo_dbt.notice import Severity
+from dinmo_dbt.when import SPAN_SCHEMA, ClockTime, TimeZone, span
 
 
 class Secret:
@@ -90,6 +91,26 @@ class EmulatorConfig:
 
 
 @dataclass(frozen=True, slots=True)
+class Channel:
+    """Where notices go. The whole URL is a secret: messages name the channel by its `place` in dinmo.yml."""
+
+    place: str  # warnings.channels[0]
+    url: Secret
+    only_critical: bool = False
+
+    def takes(self, severity: Severity) -> bool:
+        return severity is Severity.CRITICAL or not self.only_critical
+
+
+@dataclass(frozen=True, slots=True)
+class Digest:
+    """When the day's summary goes out: `at` is HH:MM in an IANA time zone."""
+
+    at: str
+    timezone: str = "UTC"
+
+
+@dataclass(frozen=True, slots=True)
 class Project:
     """dinmo.yml under one dbt target. `orgs` holds every destination that has an entry for the target."""
 
@@ -103,6 +124,8 @@ class Project:
     targets: Mapping[str, tuple[str, ...]]  # destination -> the dbt targets it has an entry for
     defaults: Mapping[str, Any]
     notes: tuple[Problem, ...] = ()
+    channels: tuple[Channel, ...] = ()
+    digest: Digest | None = None
 
     def problem_with(self, destination: str, *, where: str = "") -> Problem | None:
         """Why an activation can't use that destination under this target; None if it can."""
@@ -138,6 +161,7 @@ NOT_YET = "DB119"
 NO_PATH = "DB122"
 SHARED_FILE = "DB124"
 ORGANIZATION_ID = "DB123"
+CHANNEL_URL = "DB125"
 TEMPLATE = "DB116"
 UNSET = "DB117"
 
@@ -151,6 +175,7 @@ destinations:
 SECRET_KEYS = ("client_secret", "access_token", "refresh_token", "password", "security_token")
 SECRET_FILE_BYTES_MAX = 64 * 1024
 LOOPBACK = ("localhost", "127.0.0.1", "::1")
+_PLAIN = ("http", "json", "xml", "form")  # the latter are Apprise's webhooks without TLS
 _LOGIN_HOSTS = ("login.salesforce.com", "test.salesforce.com")
 # Salesforce Help, "My Domain URL Formats": every org's API is at its My Domain.
 _HOST_SUFFIXES = (".my.salesforce.com", ".salesforce.mil", ".my.sfcrmproducts.cn")
@@ -217,6 +242,20 @@ def url_problem(url: str, allowed_hosts: tuple[str, ...] = ()) -> str:
         return "a Salesforce URL has no port"
     if parts.path not in ("", "/") or parts.query or parts.fragment:
         return "a URL without path, query or fragment is expected"
+    return ""
+
+
+def channel_url_problem(url: str) -> str:
+    """Why a text can't be a channel's URL, without showing it; empty if it can, as far as its shape goes."""
+    try:
+        parts = urlsplit(url.strip())
+        host = parts.hostname or ""
+    except ValueError:
+        return "not a URL"
+    if not parts.scheme or "://" not in url or any(c <= " " for c in url.strip()):
+        return "not a URL"
+    if parts.scheme in _PLAIN and host not in LOOPBACK:
+        return f"plain http is only for this machine; use {parts.scheme}s"
     return ""
 
 
@@ -316,12 +355,51 @@ class EmulatorSpec(Strict):
     )
 
 
+class ChannelSpec(Strict):
+    """A channel that doesn't get everything."""
+
+    url: _Text = Field(description="`{{ env_var('...') }}` only.")
+    only: Literal["critical"] | None = Field(default=None, description="`critical`: no other notices.")
+
+
+class DigestSpec(Strict):
+    """When the summary goes out."""
+
+    at: ClockTime = Field(description="Time of day, `08:00`.")
+    timezone: TimeZone = Field(default="UTC", description="IANA time zone of `at`.")
+
+
+def _channel(value: object) -> ChannelSpec:
+    return ChannelSpec.model_validate(value if isinstance(value, Mapping) else {"url": declaration.text(value)})
+
+
+def _digest(value: object) -> DigestSpec:
+    return DigestSpec.model_validate(value if isinstance(value, Mapping) else {"at": value})
+
+
 class ChannelsSpec(Strict):
     """Where warnings go."""
 
-    channels: list[_Text] = Field(
+    channels: list[
+        Annotated[
+            ChannelSpec,
+            PlainValidator(_channel),
+            WithJsonSchema({"anyOf": [{"type": "string", "minLength": 1}, ChannelSpec.model_json_schema()]}),
+        ]
+    ] = Field(
         default_factory=list,
-        description="Webhook URLs, each `{{ env_var('...') }}`.",
+        description="Webhook or Apprise URLs, each `{{ env_var('...') }}`; see [warnings.md](warnings.md).",
+    )
+    digest: (
+        Annotated[
+            DigestSpec,
+            PlainValidator(_digest),
+            WithJsonSchema({"anyOf": [{"type": "string"}, DigestSpec.model_json_schema()]}),
+        ]
+        | None
+    ) = Field(
+        default=None,
+        description='A summary once a day, at this time: `"08:00"` (UTC), or `{at: "08:00", timezone: Europe/Paris}`.',
     )
 
 
@@ -395,9 +473,10 @@ class _Reading:
             records=self.path(spec.emulator.records, ("emulator", "records")),
             data=self.path(spec.emulator.data, ("emulator", "data")) if spec.emulator.data else state / "emulator",
         )
+        channels = self.channels(spec.warnings)
         if self.problems:
             raise ConfigError.of(self.problems)
-        warehouse = spec.state.warehouse
+        warehouse, digest = spec.state.warehouse, spec.warnings.digest
         return Project(
             root=self.root,
             target=self.target,
@@ -411,6 +490,8 @@ class _Reading:
             targets={name: tuple(destination.targets) for name, destination in spec.destinations.items()},
             defaults=spec.defaults,
             notes=tuple(self.notes),
+            channels=channels,
+            digest=Digest(digest.at, digest.timezone) if digest else None,
         )
 
     def check_scalar(self, path: KeyPath, value: object) -> None:
@@ -418,9 +499,10 @@ class _Reading:
         text = value if isinstance(value, str) else ""
         key = next((part for part in reversed(path) if isinstance(part, str)), "")
         in_defaults = path[:1] == ("defaults",)
-        secret = (key in SECRET_KEYS or path[:2] == ("warnings", "channels")) and not in_defaults
+        channel = path[:2] == ("warnings", "channels") and key != "only"
+        secret = (key in SECRET_KEYS or channel) and not in_defaults
         if secret and value is not None and not template.only_from_environment(text):
-            what = "a channel" if key == "channels" else show(key)
+            what = "a channel" if channel else show(key)
             hint = "write \"{{ env_var('NAME') }}\" and set NAME where dinmo-dbt runs" + (
                 f", or use {key}_path" if key in ("client_secret", "access_token") else ""
             )
@@ -624,6 +706,29 @@ class _Reading:
             self.add(NOT_ALLOWED, "state can't be kept under target/", ("state", "location"), hint)
         return location
 
+    def channels(self, spec: ChannelsSpec) -> tuple[Channel, ...]:
+        """The channels whose URL is known. Whether a channel understands its URL is `channels`' to say, when asked."""
+        found = []
+        for number, each in enumerate(spec.channels):
+            path: KeyPath = ("warnings", "channels", number)
+            if self.switched_off(each.url):
+                self.notes.append(Problem(UNSET, "empty here: this channel gets nothing", self.read.where(path)))
+                continue
+            url = self.final(each.url, path, chosen=True, hint=_NO_CHANNEL_HERE)
+            if url is None:
+                continue
+            if problem := channel_url_problem(url):
+                self.add(CHANNEL_URL, problem, path, "a webhook's https:// URL, or an Apprise URL: docs/warnings.md")
+            found.append(Channel(declaration.dotted(path), Secret(url.strip()), each.only is not None))
+        return tuple(found)
+
+    def switched_off(self, text: str) -> bool:
+        """Whether the text is empty here and its own default says that it may be: env_var('NAME', '')."""
+        if not template.only_from_environment(text):
+            return False
+        here, nowhere = (template.render(text, env=env, vars=self.vars) for env in (self.env, {}))
+        return not here.text.strip() and not nowhere.unset
+
     def path(self, text: str, path: KeyPath) -> Path:
         return self.absolute(self.rendered(text, path))
 
@@ -634,16 +739,16 @@ class _Reading:
             text = home + text[1:]
         return self.root / text
 
-    def final(self, text: str, path: KeyPath, chosen: bool) -> str | None:
+    def final(self, text: str, path: KeyPath, chosen: bool, hint: str = "") -> str | None:
         """The text that will be used, or None while it is not known: another target's, or unset offline."""
         if not template.is_template(text):
             return text
         if not chosen:
             return None
-        rendered = self.rendered(text, path)
+        rendered = self.rendered(text, path, hint)
         return None if rendered == text else rendered
 
-    def rendered(self, text: str, path: KeyPath) -> str:
+    def rendered(self, text: str, path: KeyPath, hint: str = "") -> str:
         """The text rendered; as it was written when a variable is unset, which is said."""
         if not template.is_template(text):
             return text
@@ -653,19 +758,20 @@ class _Reading:
             self.add(TEMPLATE, str(error), path, _TEMPLATE_HINT)
             return text
         if result.unset:
-            problem = Problem(UNSET, f"{result.unset} is not set", self.read.where(path))
+            problem = Problem(UNSET, f"{result.unset} is not set", self.read.where(path), hint)
             if not self.offline:
                 self.add_found(problem)
             elif problem not in self.notes:
                 self.notes.append(problem)
             return text
         if not result.text.strip() or "\0" in result.text:
-            self.add(UNSET, "the rendered value is empty", path)
+            self.add(UNSET, "the rendered value is empty", path, hint)
             return text
         return result.text
 
 
 _FLOWS = ", ".join(_FLOW_KEYS)
+_NO_CHANNEL_HERE = "set it; or write env_var('NAME', '') where it may be missing: then this channel gets nothing"
 _TEMPLATE_HINT = "write {{ env_var('NAME') }} or {{ var('name') }}"
 
 

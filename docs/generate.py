@@ -84,7 +84,7 @@ _GROUPS = {
     "DB3": "The mapping and Salesforce's schema",
     "DB4": "Guards, gate and counts",
     "DB5": "State",
-    "DB6": "Salesforce sessions and jobs",
+    "DB6": "Salesforce sessions and jobs; channels",
     "DB7": "Warehouse",
     "DB8": "Command line",
     "DB9": "Defects",

@@ -15,7 +15,7 @@ from hypothesis import strategies as st
 
 from dinmo_dbt import document
 from dinmo_dbt.errors import ConfigError, DinmoError
-from dinmo_dbt.project import Project, Secret, host_allowed, load_project, organization_id, url_problem
+from dinmo_dbt.project import Channel, Digest, Project, Secret, host_allowed, load_project, organization_id, url_problem
 
 ENV = {
     "ID": "3MVG9",
@@ -23,6 +23,10 @@ ENV = {
     "URL": "https://acme.my.salesforce.com",
     "EVIL": "https://acme.my.salesforce.com.evil.io",
     "EMPTY": "",
+    "HOOK": "https://hooks.example.com/hunter2\n",
+    "PLAIN_HOOK": "http://hooks.example.com/hunter2",
+    "NO_TLS": "json://hooks.example.com/hunter2",
+    "TWO": "https://hooks.example.com/hunter2 https://hooks.example.com/hunter2",
     "NESTED": "{{ env_var('SECRET') }}",
     "HOME": "/home/ada",
 }
@@ -97,6 +101,22 @@ WRONG: dict[str, str | bytes] = {
     "secret_file_absent": auth("flow: client_credentials, client_id: x, client_secret_path: nope"),
     "key_file_absent": prod(JWT.replace("key.pem", "nope.pem")),
     "channel_literal": prod(JWT, "warnings: {channels: [https://hooks.example.com/hunter2]}\n"),
+    "channel_long_form_literal": prod(
+        JWT, "warnings: {channels: [{url: https://hooks.example.com/hunter2, only: critical}, {href: hunter2}]}\n"
+    ),
+    "channels_wrong": prod(
+        JWT,
+        "warnings:\n  channels:\n    - {url: \"{{ env_var('HOOK') }}\", only: warning}\n    - {only: critical}\n"
+        "    - \"{{ env_var('HOOK') }}\"\n  digest: 18:30\n",
+    ),
+    "channel_urls": prod(
+        JWT,
+        "warnings:\n  channels:\n    - \"{{ env_var('SECRET') }}\"\n    - \"{{ env_var('PLAIN_HOOK') }}\"\n"
+        "    - {url: \"{{ env_var('NOPE') }}\"}\n    - \"{{ env_var('EMPTY') }}\"\n    - \"{{ env_var('NO_TLS') }}\"\n"
+        "    - \"{{ env_var('TWO') }}\"\n",
+    ),
+    "digest_wrong": prod(JWT, 'warnings: {digest: {at: "25:00", timezone: Europe/Pariss, each: day}}\n'),
+    "digest_without_time": prod(JWT, "warnings: {digest: {timezone: UTC}}\n"),
     "url_http": auth("flow: jwt", "http://acme.my.salesforce.com"),
     "url_not_salesforce": auth("flow: jwt", "https://evil-salesforce.com"),
     "url_with_user": auth("flow: jwt", "https://ada:hunter2@acme.my.salesforce.com"),
@@ -251,6 +271,38 @@ def test_state_may_be_in_the_warehouse_and_history_is_kept_as_long_as_asked(tmp_
     assert load(tmp_path, prod(JWT)).history_s == 90 * 86400.0
 
 
+CHANNELS = """\
+warnings:
+  channels:
+    - "{{ env_var('NOT_HERE', '') }}"
+    - "{{ env_var('HOOK') }}"
+    - {url: "{{ env_var('PAGER') }}", only: critical}
+  digest: {at: "08:00", timezone: Europe/Paris}
+"""
+
+
+def test_channels_and_the_digest_are_read_and_the_urls_never_show(tmp_path: Path) -> None:
+    project = load(tmp_path, prod(JWT, CHANNELS), env=ENV | {"PAGER": "pagerduty://hunter2@key"})
+    assert project.channels == (
+        Channel("warnings.channels[1]", Secret("https://hooks.example.com/hunter2")),
+        Channel("warnings.channels[2]", Secret("pagerduty://hunter2@key"), only_critical=True),
+    )
+    assert project.digest == Digest("08:00", "Europe/Paris")
+    assert load(tmp_path, prod(JWT, 'warnings: {digest: "18:30"}\n')).digest == Digest("18:30", "UTC")
+    assert [str(note) for note in project.notes] == [
+        "DB117 dinmo.yml:10: warnings.channels[0]: empty here: this channel gets nothing"
+    ]
+    assert "hunter2" not in repr(project)
+
+
+def test_offline_an_unset_channel_is_a_note(tmp_path: Path) -> None:
+    project = load(tmp_path, prod(JWT, CHANNELS), env={}, offline=True)
+    assert project.channels == ()
+    assert [note.where.partition(": ")[2] for note in project.notes if "channels" in note.where] == [
+        f"warnings.channels[{number}]" for number in range(3)
+    ]
+
+
 def test_anchors_and_merges_are_read_as_yaml_says(tmp_path: Path) -> None:
     text = (
         "destinations:\n  crm:\n    targets:\n      dev: &it {org: emulator}\n      ci: *it\n"
@@ -365,7 +417,7 @@ def test_any_bytes_give_a_project_or_an_error_of_ours(tmp_path: Path, raw: bytes
 
 KEYS = (
     "destinations crm targets prod org auth flow login_url client_id client_secret api_share state location "
-    "warehouse schema emulator warnings channels defaults organization_id allowed_hosts"
+    "warehouse schema emulator warnings channels url only digest at defaults organization_id allowed_hosts"
 )
 VALUES = st.recursive(
     st.none() | st.booleans() | st.integers() | st.floats() | st.text(max_size=6) | st.sampled_from(list(ENV.values())),

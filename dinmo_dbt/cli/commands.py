@@ -21,6 +21,7 @@ from dinmo_dbt.cli import (
     states,
     syncing,
     trust,
+    warning,
 )
 
 _EPILOG = (
@@ -60,6 +61,10 @@ def app() -> typer.Typer:
     state.command("move")(options.of_project(states.move, choosing=False))
     state.command("unlock")(options.of_project(states.unlock, choosing=False))
     root.add_typer(state, name="state")
+
+    warnings = _group("Try the channels that warnings go to.")
+    warnings.command("test")(options.of_project(warning.try_channels, choosing=False))
+    root.add_typer(warnings, name="warnings")
 
     emulator = _group("Serve a Salesforce org on localhost, or reset it.")
     emulator.command("serve")(emulators.serve)

@@ -71,7 +71,7 @@ def validate(
     """Check every activation; report all problems in one go.
 
     Offline nothing but files is read. With --online each object or field that Salesforce lacks, or the user may not
-    write, is named with the place in Setup that creates or opens it.
+    write, is named with the place in Setup that creates or opens it, and each channel's URL is read, without sending.
 
     \b
     Examples:
@@ -90,6 +90,7 @@ def validate(
             if online:
                 for activation in session.chosen:
                     problems += _against_describe(session, activation)
+                problems += _channels(session)
         except ConfigError as error:
             problems += error.problems
     if problems:
@@ -113,6 +114,13 @@ def _against_describe(session: Session, activation: Activation) -> tuple[Problem
     except ConfigError as error:
         place = f"{activation.meta_path}.object"
         return tuple(Problem(p.code, p.message, place, p.hint) for p in error.problems)
+
+
+def _channels(session: Session) -> list[Problem]:
+    from dinmo_dbt import channels
+
+    found = [channels.check(channel).problem for channel in session.project.channels]
+    return [problem for problem in found if problem]
 
 
 def debug(

@@ -22,7 +22,13 @@ from dinmo_dbt.errors import Interrupted
 BREAK_OFF_S, END_S = 1.5, 4.0  # between the two there is time to write down what was broken off
 _SIGNALS = (signal.SIGINT, signal.SIGTERM)
 # Where the main thread waits for somebody else, and nothing of ours is half done.
-_WAITING = ("dinmo_dbt.salesforce", "dinmo_dbt.warehouse", "dinmo_dbt.dbt_cloud", "dinmo_dbt.cli.org")
+_WAITING = (
+    "dinmo_dbt.salesforce",
+    "dinmo_dbt.warehouse",
+    "dinmo_dbt.dbt_cloud",
+    "dinmo_dbt.channels",
+    "dinmo_dbt.cli.org",
+)
 _WRITING = "dinmo_dbt.state"  # which may be in the warehouse: a write of it ends well, or with the process
 _ASKED = b"asked to stop, within seconds; a second signal stops at once\n"
 _ENDED = b"stopped at once; what was sent is journalled and settled by the next run\n"

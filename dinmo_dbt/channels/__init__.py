@@ -1,0 +1,148 @@
+"""The channels that notices go to: one attempt in bounded time, and the bounded attempts of one command.
+
+Each attempt is a process of its own (`attempt`), which is killed when its time is up: no channel can hold a command up,
+and nothing that the library behind it prints, logs or keeps gets out. A message names a channel by its place in
+dinmo.yml and its service, never by URL or host.
+"""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+from dinmo_dbt.errors import Problem
+from dinmo_dbt.notice import Notice
+
+if TYPE_CHECKING:
+    from dinmo_dbt.project import Channel
+    from dinmo_dbt.sync import Clock
+
+NOT_UNDERSTOOD = "DB650"
+NOT_TAKEN = "DB651"  # for a reason that lasts
+NOT_REACHED = "DB652"  # for a reason that may pass
+
+LIMIT_S = 10
+PAUSES_S = (1.0, 5.0)  # before the second and the third round
+FAILURES_MAX = 2  # in a row, of one channel: then it is left alone for the rest of the command
+
+
+@dataclass(frozen=True, slots=True)
+class Told:
+    """What an attempt found: the service (`slack`; '' where that is not known) and why it failed; None: it did not."""
+
+    kind: str
+    problem: Problem | None
+
+
+def check(channel: Channel) -> Told:
+    """Whether the channel's URL is understood. Nothing is sent."""
+    return _attempt(channel, None)
+
+
+def send(channel: Channel, notice: Notice) -> Told:
+    """One attempt to send the notice, done within LIMIT_S. A failure may still have delivered it: `Notice.id` tells."""
+    return _attempt(channel, notice)
+
+
+@dataclass(frozen=True, slots=True)
+class Failure:
+    """A notice that a channel did not get, and what the channel failed with last."""
+
+    notice_id: str
+    place: str
+    problem: Problem
+
+
+@dataclass(frozen=True, slots=True)
+class Delivery:
+    """What became of the notices of one command; `sent` holds pairs of notice id and the channel's place."""
+
+    sent: tuple[tuple[str, str], ...]
+    failed: tuple[Failure, ...]
+
+
+def deliver(
+    pending: Sequence[tuple[Notice, Channel]],
+    *,
+    clock: Clock,
+    sent: Callable[[str, str], None],
+    attempt: Callable[[Channel, Notice], Told] = send,
+) -> Delivery:
+    """Try each notice at its channel, in the order given, up to three times, with pauses between the rounds.
+
+    `sent(notice id, place)` is called right after each success. A failure that lasts is not tried again, and a channel
+    that fails twice in a row is left alone. Raises Interrupted when the user asks the command to stop.
+    """
+    done: list[tuple[str, str]] = []
+    failed: dict[tuple[str, str], Failure] = {}
+    in_a_row: dict[str, list[Problem]] = {}
+    waiting = list(pending)
+    for pause_s in (0.0, *PAUSES_S):
+        again = [(notice, channel) for notice, channel in waiting if _open(in_a_row.get(channel.place, []))]
+        waiting = []
+        if again:
+            clock.sleep(pause_s)
+        for notice, channel in again:
+            pair, before = (notice.id, channel.place), in_a_row.setdefault(channel.place, [])
+            clock.sleep(0)
+            problem = attempt(channel, notice).problem if _open(before) else before[-1]
+            if problem is None:
+                before.clear()
+                failed.pop(pair, None)
+                done.append(pair)
+                sent(*pair)
+                continue
+            before.append(problem)
+            failed[pair] = Failure(*pair, problem)
+            if problem.code == NOT_REACHED:
+                waiting.append((notice, channel))
+    return Delivery(tuple(done), tuple(failed.values()))
+
+
+def _open(failures_in_a_row: Sequence[Problem]) -> bool:
+    return len(failures_in_a_row) < FAILURES_MAX
+
+
+def _attempt(channel: Channel, notice: Notice | None) -> Told:
+    request: dict[str, Any] = {"url": channel.url.reveal(), "limit_s": LIMIT_S}
+    if notice is not None:
+        severity = notice.severity.value
+        request["notice"] = {"id": notice.id, "severity": severity, "title": notice.title, "body": notice.body}
+    try:
+        # By stdin: arguments and environment can be read by others. -P: no module from the folder we were started in.
+        # A session of its own: a Ctrl-C in the terminal reaches this process, which ends the child.
+        child = subprocess.run(
+            [sys.executable, "-P", "-m", "dinmo_dbt.channels.attempt"],
+            input=json.dumps(request).encode(),
+            stdout=subprocess.PIPE,
+            stderr=subprocess.DEVNULL,
+            timeout=LIMIT_S,
+            start_new_session=True,
+            check=False,
+        )
+    except subprocess.TimeoutExpired:
+        return _failed(channel, NOT_REACHED, f"no answer within {LIMIT_S} seconds")
+    except OSError as error:
+        return _failed(channel, NOT_REACHED, f"no process could be started for it ({error.strerror})")
+    try:
+        answer = json.loads(child.stdout)
+    except ValueError:
+        return _failed(channel, NOT_REACHED, "the attempt broke off")
+    kind = str(answer["kind"])
+    if not kind:
+        return _failed(channel, NOT_UNDERSTOOD, answer["reason"])
+    if notice is None or answer["sent"]:
+        return Told(kind, None)
+    return _failed(channel, NOT_REACHED if answer["passing"] else NOT_TAKEN, answer["reason"], kind)
+
+
+def _failed(channel: Channel, code: str, reason: str, kind: str = "") -> Told:
+    what = (
+        "the URL is not understood" if code == NOT_UNDERSTOOD else f"{kind or 'the channel'} did not take the message"
+    )
+    hint = "docs/warnings.md has the URL of each service" if code == NOT_UNDERSTOOD else ""
+    return Told(kind, Problem(code, f"{what}: {reason}", f"dinmo.yml: {channel.place}", hint))

@@ -1,0 +1,178 @@
+"""One attempt at one channel, in a process of its own: `python -m dinmo_dbt.channels.attempt`. Apprise is only here.
+
+It reads a request from stdin and writes one line of JSON about it: no URL, no host, no word of the other side's. What
+Apprise prints, logs, waits for or leaves running stays in this process and ends with it.
+"""
+
+from __future__ import annotations
+
+import json
+import logging
+import os
+import re
+import signal
+import sys
+from typing import TYPE_CHECKING, Any, NotRequired, TypedDict
+from urllib.parse import urlsplit
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+SOCKET_SHARE = 0.7  # of the attempt's limit: a channel that says nothing is told apart from one that says too much
+
+# What follows stands in Apprise's own log lines: "error=404" of an HTTP reply, "(535, b'...')" of an SMTP server's.
+_HTTP = re.compile(r"\berror=([1-5][0-9]{2})\b")
+_SMTP = re.compile(r"\(([45][0-9]{2}), b['\"]")
+_SIGNS = (
+    (r"CERTIFICATE_VERIFY_FAILED|SSLCertVerification", "its certificate is not trusted"),
+    (r"Connection refused", "nothing listens at its address"),
+    (r"name resolution|Name or service not known|nodename nor servname|getaddrinfo", "its host name leads nowhere"),
+    (r"timed out", "no answer in time"),
+    (r"Connection aborted|reset by peer|Remote end closed|unexpectedly closed", "it closed the connection"),
+    (r"unreachable", "there is no way to its network"),
+)
+_TRY_LATER = (408, 425, 429)  # RFC 9110 15.5.9, RFC 8470, RFC 6585: the same request may pass at another time
+# Services whose own URLs Apprise knows. One that it does not know is mistyped, not a webhook of another kind.
+_OWN_URLS = re.compile(r"hooks\.slack(-gov)?\.com|discord(app)?\.com|(.+\.)?webhook\.office\.com|outlook\.office\.com")
+
+
+class Request(TypedDict):
+    """`notice`: id, severity, title and body; without one it is only asked whether the URL is understood."""
+
+    url: str
+    limit_s: int
+    notice: NotRequired[dict[str, str]]
+
+
+class Answer(TypedDict):
+    """`kind`: Apprise's name for the service (`slack`), '' for a URL that is not understood. `passing`: it may go
+    another time. `reason`: why it did not go, in our words."""
+
+    kind: str
+    sent: bool
+    passing: bool
+    reason: str
+
+
+def main() -> None:
+    request: Request = json.load(sys.stdin)
+    # Also when nobody waits any more: the default action of SIGALRM ends the process.
+    signal.signal(signal.SIGALRM, signal.SIG_DFL)
+    signal.alarm(request["limit_s"])
+    os.environ["NETRC"] = os.devnull  # or requests would send the password of a .netrc along
+    answered, sys.stdout = sys.stdout, sys.stderr
+    answered.write(json.dumps(answer(request)) + "\n")
+    answered.flush()
+    os._exit(0)  # not waiting for a thread that a service may have left
+
+
+def answer(request: Request) -> Answer:
+    """Whether the URL is understood and, with a notice, what became of it."""
+    lines = _Lines()
+    logging.basicConfig(handlers=[lines], level=logging.DEBUG, force=True)
+    import apprise
+
+    asset = apprise.AppriseAsset(
+        app_id="dinmo-dbt",
+        app_desc="dinmo-dbt",
+        image_url_mask="",  # no picture from Apprise's pages
+        image_url_logo="",
+        image_path_mask=False,
+        plugin_paths=[],  # no code from a folder of the user's
+        storage_mode="memory",  # nothing on disk
+        pgp_autogen=False,
+        pem_autogen=False,
+        http_redirects=False,  # a POST that is redirected becomes a GET, which succeeds and delivers nothing
+        async_mode=False,
+        service_timeout=0,  # this process has a limit
+        default_service_retry=0,  # whoever asks for the attempt counts them
+        interpret_escapes=False,
+        interpret_emojis=False,
+        secure_logging=True,
+    )
+    # A text that is too long for a service goes in pieces: its end, with the id, is not lost.
+    apprise.NotifyBase.overflow_mode = apprise.OverflowMode.SPLIT
+    notice = request.get("notice")
+    parsed = apprise.plugins.url_to_dict(request["url"], secure_logging=True)
+    read = request["url"] if parsed else _webhook(request["url"], notice)
+    service = apprise.Apprise.instantiate(read, asset=asset) if read else None
+    if service is None:
+        reason = _not_understood(request["url"], lines.told)
+        return {"kind": "", "sent": False, "passing": False, "reason": reason}
+    kind = str(parsed["schema"]) if parsed else "webhook"
+    if notice is None:
+        return {"kind": kind, "sent": False, "passing": False, "reason": ""}
+    service.socket_connect_timeout = service.socket_read_timeout = request["limit_s"] * SOCKET_SHARE
+    service.verify_certificate = True  # no part of a URL turns that off
+    lines.told.clear()
+    result = apprise.Apprise(service, asset=asset).notify(
+        title=notice["title"],
+        body=f"{notice['body']}\n\nid {notice['id']}",
+        notify_type=_TYPES[notice["severity"]],
+        body_format=apprise.NotifyFormat.TEXT,
+        interpret_escapes=False,
+    )
+    if result:
+        return {"kind": kind, "sent": True, "passing": False, "reason": ""}
+    passing, reason = _why(lines.told)
+    return {"kind": kind, "sent": False, "passing": passing, "reason": reason}
+
+
+# Apprise's notify types, by our severities.
+_TYPES = {"critical": "failure", "warning": "warning", "recovered": "success", "info": "info"}
+
+
+class _Lines(logging.Handler):
+    """What was logged, kept and shown to nobody: it may hold URLs."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.told: list[str] = []
+
+    def emit(self, record: logging.LogRecord) -> None:
+        self.told.append(record.getMessage())
+
+
+def _webhook(url: str, notice: dict[str, str] | None) -> dict[str, Any] | None:
+    """A plain http or https URL as Apprise's JSON webhook; its query stays one, whatever Apprise would read in it."""
+    parts = urlsplit(url)
+    if parts.scheme not in ("http", "https") or not parts.hostname or _OWN_URLS.fullmatch(parts.hostname):
+        return None
+    return {
+        "schema": "jsons" if parts.scheme == "https" else "json",
+        "host": f"[{parts.hostname}]" if ":" in parts.hostname else parts.hostname,
+        "port": parts.port,
+        "user": parts.username,
+        "password": parts.password,
+        "fullpath": (parts.path or "/") + (f"?{parts.query}" if parts.query else ""),
+        "payload": {"id": notice["id"]} if notice else {},
+    }
+
+
+def _not_understood(url: str, lines: Sequence[str]) -> str:
+    host = urlsplit(url).hostname or ""
+    if any("disabled on this system" in line for line in lines):
+        return "this service needs a package, or a system, that is not here"
+    if host.endswith("office.com"):
+        return "webhooks of Office 365 connectors are not served: make one with Workflows in Teams"
+    if _OWN_URLS.fullmatch(host):
+        return "a webhook URL of this service has more parts, or other ones: copy it again, whole"
+    return "it is neither a webhook's https:// URL nor an Apprise URL"
+
+
+def _why(lines: Sequence[str]) -> tuple[bool, str]:
+    """From what Apprise logged of a failure: whether it may pass, and the reason in our words."""
+    text = "\n".join(lines)
+    if found := _HTTP.search(text):
+        status = int(found[1])
+        return status >= 500 or status in _TRY_LATER, f"it answered with HTTP status {status}"
+    if found := _SMTP.search(text):
+        return found[1].startswith("4"), f"the mail server answered with code {found[1]}"
+    for sign, reason in _SIGNS:
+        if re.search(sign, text, re.IGNORECASE):
+            return True, reason
+    return True, "it can't be reached, or did not take it"
+
+
+if __name__ == "__main__":
+    main()

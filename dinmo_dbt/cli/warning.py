@@ -1,0 +1,90 @@
+"""warnings test: whether each channel of dinmo.yml takes a message."""
+
+from __future__ import annotations
+
+import time
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from dinmo_dbt.cli import options
+from dinmo_dbt.cli.console import Console
+from dinmo_dbt.cli.options import Flags
+from dinmo_dbt.cli.session import Session
+from dinmo_dbt.errors import ConfigError, UsageError
+
+if TYPE_CHECKING:
+    from dinmo_dbt.notice import Notice
+    from dinmo_dbt.project import Channel
+
+_EXAMPLE = """\
+add one there, and set the variable to its URL:
+
+warnings:
+  channels:
+    - "{{ env_var('DINMO_SLACK_URL') }}\""""
+
+
+def try_channels(
+    flags: Flags,
+    number: Annotated[
+        int | None, typer.Option("--channel", min=0, help="Only this one: its number in dinmo.yml, from 0.")
+    ] = None,
+    as_json: options.Json = False,
+) -> None:
+    """Send a sample warning to every channel of dinmo.yml, and say which took it.
+
+    The message says that it is a test. A channel that gets critical warnings only is sent a critical one. Neither
+    Salesforce nor the warehouse is asked for anything. Exit code 1: a channel did not take it.
+
+    \b
+    Examples:
+      dinmo-dbt warnings test
+      dinmo-dbt warnings test --channel 1 --target prod
+    """
+    from dinmo_dbt import channels, render
+
+    console = Console(as_json)
+    tried: list[dict[str, Any]] = []
+    with Session(flags, console) as session:
+        for channel in _chosen(session.project.channels, number):
+            session.clock.sleep(0)
+            told = channels.send(channel, _sample(channel, session.clock.now(), session.target[1]))
+            service = f" ({told.kind})" if told.kind else ""
+            console.answer([f"{channel.place}{service}: {'ERROR' if told.problem else 'OK'}"])
+            if told.problem:
+                console.problems([told.problem])
+            problem = render.problem_json(told.problem) if told.problem else None
+            tried.append(
+                {"channel": channel.place, "service": told.kind, "ok": told.problem is None, "problem": problem}
+            )
+    all_took_it = all(each["ok"] for each in tried)
+    console.document(render.document("warnings test", ok=all_took_it, channels=tried))
+    raise typer.Exit(0 if all_took_it else 1)
+
+
+def _chosen(channels: tuple[Channel, ...], number: int | None) -> tuple[Channel, ...]:
+    if not channels:
+        raise ConfigError(
+            "DB126", "there is no channel to send to", where="dinmo.yml: warnings.channels", hint=_EXAMPLE
+        )
+    if number is None:
+        return channels
+    chosen = tuple(channel for channel in channels if channel.place == f"warnings.channels[{number}]")
+    if not chosen:
+        known = ", ".join(channel.place for channel in channels)
+        raise UsageError("DB801", f"--channel {number}: there is no such channel", hint=f"dinmo.yml has {known}")
+    return chosen
+
+
+def _sample(channel: Channel, now: float, target: str) -> Notice:
+    from dinmo_dbt.notice import Notice, Severity
+
+    return Notice(
+        id=time.strftime("test-%Y%m%dT%H%M%SZ", time.gmtime(now)),
+        severity=Severity.CRITICAL if channel.only_critical else Severity.WARNING,
+        title="TEST subscriptions_to_crm: 12 rows rejected",
+        body="This is a test of dinmo-dbt: nothing is wrong. A warning would look like this:\n\n"
+        f"subscriptions_to_crm (target {target}): Salesforce rejected 12 of 2,400 rows, more than 0.1%.\n"
+        f"The rows and the reasons: dinmo-dbt rejected -s subscriptions_to_crm --target {target}",
+    )
