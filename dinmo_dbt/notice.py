@@ -17,9 +17,11 @@ class Severity(StrEnum):
 
 @dataclass(frozen=True, slots=True)
 class Notice:
-    """Plain text. `id` is in what is sent: by it a receiver recognises a notice that it was sent twice."""
+    """Plain text. `id` is in what is sent: by it a receiver recognises a notice that it was sent twice.
+    `ends_critical`: what recovered was critical, so whoever was told of that is told of its end."""
 
     id: str
     severity: Severity
     title: str
     body: str
+    ends_critical: bool = False

@@ -21,7 +21,7 @@ from dinmo_dbt import declaration, document, template
 from dinmo_dbt.declaration import CONFLICT, MISPLACED, NOT_ALLOWED, REQUIRED, WRONG_TYPE, Strict, show
 from dinmo_dbt.declaration import Path as KeyPath
 from dinmo_dbt.errors import ConfigError, Problem
-from dinmo_dbt.notice import Severity
+from dinmo_dbt.notice import Notice, Severity
 from dinmo_dbt.when import SPAN_SCHEMA, ClockTime, TimeZone, span
 
 
@@ -98,8 +98,8 @@ class Channel:
     url: Secret
     only_critical: bool = False
 
-    def takes(self, severity: Severity) -> bool:
-        return severity is Severity.CRITICAL or not self.only_critical
+    def takes(self, notice: Notice) -> bool:
+        return notice.severity is Severity.CRITICAL or notice.ends_critical or not self.only_critical
 
 
 @dataclass(frozen=True, slots=True)

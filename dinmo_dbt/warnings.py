@@ -138,11 +138,15 @@ def paused(activation: Activation, *, target: str, reason: str, by_hand: bool, a
     watch = activation.warnings.get(WarningKind.PAUSED)
     if watch is None or _is_muted(activation, at):
         return None
-    lines = [
-        f"Paused {'by hand' if by_hand else 'by itself'} at {_moment(at)}: {reason}",
-        "It does not run any more until it is resumed:",
-        f"dinmo-dbt resume --select {activation.name} --target {target}",
-    ]
+    resume = f"dinmo-dbt resume --select {activation.name} --target {target}"
+    if by_hand:
+        lines = [f"Paused by hand at {_moment(at)}: {reason}", "It does not run until it is resumed:", resume]
+    else:
+        lines = [
+            f"Paused by itself at {_moment(at)}: {reason}",
+            "Whenever it is due it is looked at, and runs again once that is mended. To have it run before:",
+            resume,
+        ]
     severity = Severity.CRITICAL if watch.critical else Severity.WARNING
     return Notice(id, severity, f"{_name(target, activation.name)}: paused", "\n".join(lines))
 
@@ -152,7 +156,8 @@ def resumed(activation: Activation, *, target: str, reason: str, by_hand: bool, 
     if WarningKind.PAUSED not in activation.warnings or _is_muted(activation, at):
         return None
     told = f"Resumed {'by hand' if by_hand else 'by itself'} at {_moment(at)}" + (f": {reason}" if reason else "")
-    return Notice(id, Severity.RECOVERED, f"{_name(target, activation.name)}: resumed", told)
+    critical = activation.warnings[WarningKind.PAUSED].critical
+    return Notice(id, Severity.RECOVERED, f"{_name(target, activation.name)}: resumed", told, critical)
 
 
 def digest(
@@ -476,7 +481,8 @@ def _recovered(run: RunRecord, activation: Activation, over: Sequence[tuple[Stan
     lines.append(f"This run: {run.status}, {_progress(run).lower()}")
     title = f"{_name(run.target, run.activation)}: {', '.join(kinds)} recovered"
     body = "\n".join([*lines, *_place(run, activation.object)])
-    return Notice(f"{run.run_id}:{kinds[0]}:recovered", Severity.RECOVERED, title, body)
+    critical = any(stood.critical for stood, _ in over)
+    return Notice(f"{run.run_id}:{kinds[0]}:recovered", Severity.RECOVERED, title, body, critical)
 
 
 def _name(target: str, activation: str) -> str:

@@ -349,8 +349,11 @@ def pending(*pairs: str) -> list[tuple[Notice, Channel]]:
 
 def test_a_channel_that_only_takes_critical_ones_is_asked_for_nothing_else() -> None:
     quiet = channel("a", only_critical=True)
-    assert [severity for severity in Severity if quiet.takes(severity)] == [Severity.CRITICAL]
-    assert all(A.takes(severity) for severity in Severity)
+    notices = [Notice("1", severity, "title", "body") for severity in Severity]
+    over = Notice("1:recovered", Severity.RECOVERED, "title", "body", ends_critical=True)
+    assert [notice.severity for notice in notices if quiet.takes(notice)] == [Severity.CRITICAL]
+    assert quiet.takes(over)
+    assert all(A.takes(notice) for notice in [*notices, over])
 
 
 def test_a_passing_failure_is_tried_again_after_a_pause() -> None:

@@ -14,7 +14,10 @@ from dinmo_dbt.cli.session import Session
 from dinmo_dbt.errors import DbtCloudError, UsageError
 
 if TYPE_CHECKING:
+    from pathlib import Path
+
     from dinmo_dbt import dbt_cloud
+    from dinmo_dbt.cli.stopping import Stop
 
 _ID_MAX = 10**18
 Job = Annotated[
@@ -25,7 +28,9 @@ Run = Annotated[int | None, typer.Option("--run", min=1, max=_ID_MAX, help="That
 Wait = Annotated[bool, typer.Option("--wait", help="Wait until the job's run has ended.")]
 
 
-def of_job(flags: Flags, console: Console, job: int | None, run: int | None, *, wait: bool) -> Flags:
+def of_job(
+    flags: Flags, console: Console, job: int | None, run: int | None, *, wait: bool, stop: Stop | None = None
+) -> Flags:
     """The flags of a sync that goes by a run of the job: those given, but for the target folder, which now holds what
     the run left. Without a job they stay as they are."""
     if job is None:
@@ -36,8 +41,8 @@ def of_job(flags: Flags, console: Console, job: int | None, run: int | None, *, 
         return flags
     from dinmo_dbt import dbt_cloud
 
-    with Session(flags, console) as session:
-        folder = session.target_path / "dbt_cloud" / f"job-{job}"
+    with Session(flags, console, stop=stop) as session:
+        folder = folder_of(session, job)
         client = dbt_cloud.Client(dbt_cloud.account_of(os.environ), session.clock)
         session.stack.callback(client.close)
         chosen = _chosen(client, console, str(job), run, wait=wait)
@@ -45,6 +50,11 @@ def of_job(flags: Flags, console: Console, job: int | None, run: int | None, *, 
     told = ", ".join(f"{step.number} ({step.read.which})" for step in steps)
     console.timed(f"dbt Cloud run {chosen.run_id} of job {job} ended as {chosen.status.word}; by its steps {told}")
     return replace(flags, target_path=folder)
+
+
+def folder_of(session: Session, job: int) -> Path:
+    """The target folder of a job's runs."""
+    return session.target_path / "dbt_cloud" / f"job-{job}"
 
 
 def _chosen(client: dbt_cloud.Client, console: Console, job_id: str, run: int | None, *, wait: bool) -> dbt_cloud.Run:

@@ -18,6 +18,7 @@ from dinmo_dbt.cli import (
     retrying,
     reverting,
     scheduling,
+    serving,
     states,
     syncing,
     trust,
@@ -43,6 +44,7 @@ def app() -> typer.Typer:
     root.command("run", context_settings={"allow_extra_args": True, "ignore_unknown_options": True})(
         options.of_project(syncing.run)
     )
+    root.command("serve")(options.of_project(serving.serve))
     root.command("schedule")(options.of_project(scheduling.schedule))
     root.command("pause")(options.of_project(pauses.pause))
     root.command("resume")(options.of_project(pauses.resume))

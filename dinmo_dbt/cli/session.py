@@ -23,10 +23,12 @@ if TYPE_CHECKING:
     import pyarrow as pa
 
     from dinmo_dbt.activation import Activation
+    from dinmo_dbt.channels import Told
     from dinmo_dbt.cli.org import EmbeddedOrg
     from dinmo_dbt.gate import Gate, RunResults
     from dinmo_dbt.manifest import Loaded, Manifest
-    from dinmo_dbt.project import Project
+    from dinmo_dbt.notice import Notice
+    from dinmo_dbt.project import Channel, Project
     from dinmo_dbt.salesforce import SalesforceDestination
     from dinmo_dbt.state import Activity, Store
     from dinmo_dbt.warehouse import Warehouse
@@ -78,16 +80,18 @@ class Session:
     flags: Flags
     console: Console
     offline: bool = False
+    stop: Stop | None = None  # entered already, by who makes one session after the other
 
     def __post_init__(self) -> None:
         self.stack = ExitStack()
-        self._stop = Stop()
+        self._stop = self.stop or Stop()
         self.clock = SystemClock(self._stop)
         self._destinations: dict[str, SalesforceDestination] = {}
         self._unreachable: dict[str, DinmoError] = {}
 
     def __enter__(self) -> Session:
-        self.stack.enter_context(self._stop)
+        if self.stop is None:
+            self.stack.enter_context(self._stop)
         return self
 
     def __exit__(self, *_: object) -> None:
@@ -240,6 +244,7 @@ class Session:
         )
         self.stack.callback(warehouse.close)
         self._stop.breaks.append(warehouse.interrupt)
+        self.stack.callback(self._stop.breaks.remove, warehouse.interrupt)
         return warehouse
 
     @property
@@ -317,6 +322,12 @@ class Session:
         started = EmbeddedOrg(self.project.emulator)
         self.stack.callback(started.close)
         return started
+
+    def send(self, channel: Channel, notice: Notice) -> Told:
+        """One attempt to send a notice to a channel."""
+        from dinmo_dbt import channels
+
+        return channels.send(channel, notice)
 
     def start_orgs(self) -> None:
         """Start the embedded org if an activation needs it; it comes up while the warehouse is connected."""

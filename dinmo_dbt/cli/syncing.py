@@ -18,7 +18,7 @@ from dinmo_dbt.cli.options import Flags
 from dinmo_dbt.cli.pauses import look_at_pause, paused_by_hand
 from dinmo_dbt.cli.recording import HELD_BY_ANOTHER, Recorder, new_run
 from dinmo_dbt.cli.scheduling import Turn, by_hand, is_due
-from dinmo_dbt.cli.sending import deliver
+from dinmo_dbt.cli.sending import deliver, telling_of_all
 from dinmo_dbt.cli.session import Session
 from dinmo_dbt.errors import DinmoError, Interrupted, Problem, Refused
 
@@ -416,10 +416,12 @@ def sync_chosen(
     """Sync the session's chosen activations, parents first; the exit code of `command`, whose document it prints."""
     from dinmo_dbt import render
 
-    report = sync_each(session, ceilings, gating, triggers)
+    with telling_of_all(session, unattended=triggers is not None):
+        report = sync_each(session, ceilings, gating, triggers)
     code = worst(report.codes)
     calls, results = session.api_calls, report.results
     session.console.document(render.document(command, exit_code=code, api_calls=calls, results=results))
+    deliver(session)
     return code
 
 
@@ -428,16 +430,16 @@ def sync_due(session: Session, ceilings: Ceilings, gating: Gating) -> int:
     from dinmo_dbt import render
     from dinmo_dbt.cli.scheduling import due_now, next_lines
 
-    session.activity.see([activation.name for activation in session.chosen])
-    triggers = due_now(session)
-    if triggers:
-        session.chosen = tuple(activation for activation in session.chosen if activation.name in triggers)
-        return sync_chosen(session, ceilings, gating, triggers=triggers)
+    with telling_of_all(session, unattended=True):
+        triggers = due_now(session)
+        if triggers:
+            session.chosen = tuple(activation for activation in session.chosen if activation.name in triggers)
+            return sync_chosen(session, ceilings, gating, triggers=triggers)
     session.console.say("nothing is due")
     for line in next_lines(session):
         session.console.say(f"  {line}")
-    deliver(session)
     session.console.document(render.document("sync", exit_code=0, api_calls=0, results=[]))
+    deliver(session)
     return 0
 
 
@@ -480,7 +482,6 @@ def sync_each(
         console.say("          stopped as asked: what was sent is journalled, and the next run continues")
     _write_results(session, report)
     console.timed(_summary(report))
-    deliver(session)
     return report
 
 

@@ -11,6 +11,7 @@ import typer
 from dinmo_dbt.cli import options
 from dinmo_dbt.cli.console import Console, worst
 from dinmo_dbt.cli.options import Flags
+from dinmo_dbt.cli.sending import deliver
 from dinmo_dbt.cli.session import Session
 from dinmo_dbt.cli.syncing import Gating, scan_spool, sync_each
 from dinmo_dbt.errors import DinmoError, Problem, Refused, StateError, UsageError
@@ -72,6 +73,7 @@ def verify(
         more = {"results": results} if repair else {}
         told = [one.document for one in checked]
         console.document(render.document("verify", exit_code=code, activations=told, **more))
+        deliver(session)
         raise typer.Exit(code)
 
 

@@ -21,6 +21,7 @@ if TYPE_CHECKING:
     from dinmo_dbt.state.store import Connection, Store
 
 INVOCATIONS_KEPT = 20
+_DIGEST = " digest"  # no activation can have that name
 
 TABLES = {
     "activity": """
@@ -32,7 +33,7 @@ TABLES = {
   critical BIGINT NOT NULL, said TEXT NOT NULL, PRIMARY KEY (target, name, kind)""",
     "notice": """
   id TEXT PRIMARY KEY, target TEXT NOT NULL, made DOUBLE PRECISION NOT NULL, severity TEXT NOT NULL,
-  title TEXT NOT NULL, body TEXT NOT NULL, sent TEXT NOT NULL""",
+  critical BIGINT NOT NULL, title TEXT NOT NULL, body TEXT NOT NULL, sent TEXT NOT NULL""",
 }
 
 
@@ -115,12 +116,36 @@ class Activity:
     def standing(self) -> list[Standing]:
         return [_standing(row) for row in self._rows("standing")]
 
+    def begin_standing(self, standing: Standing, notice: Notice) -> None:
+        """What concerns no single activation stands from now on; nothing if it stood before."""
+        with self._store.connection(writing=True) as connection:
+            if not standing_of(connection, self.target, standing.activation):
+                keep_standing(connection, self.target, standing.activation, [standing])
+                keep_notices(connection, self.target, [notice], self._store.clock.now())
+
+    def end_standing(self, standing: Standing, notice: Notice) -> None:
+        with self._store.connection(writing=True) as connection:
+            keep_standing(connection, self.target, standing.activation, [])
+            keep_notices(connection, self.target, [notice], self._store.clock.now())
+
+    def last_digest(self) -> float | None:
+        """Of what time the last digest was; None before there was one."""
+        return {row["name"]: row["since"] for row in self._rows("activity")}.get(_DIGEST)
+
+    def note_digest(self, moment: float, notices: Sequence[Notice]) -> None:
+        with self._store.connection(writing=True) as connection:
+            _seen(connection, self.target, _DIGEST, moment)
+            connection.execute(
+                "UPDATE activity SET since = ? WHERE target = ? AND name = ?", (moment, self.target, _DIGEST)
+            )
+            keep_notices(connection, self.target, notices, self._store.clock.now())
+
     def unsent(self) -> list[Unsent]:
         """Notices of this target that some place has not taken yet, oldest first."""
         rows = sorted(self._rows("notice"), key=lambda row: (row["made"], row["id"]))
         return [
             Unsent(
-                Notice(row["id"], Severity(row["severity"]), row["title"], row["body"]),
+                Notice(row["id"], Severity(row["severity"]), row["title"], row["body"], bool(row["critical"])),
                 row["made"],
                 frozenset(json.loads(row["sent"])),
             )
@@ -189,8 +214,8 @@ def keep_standing(connection: Connection, target: str, name: str, standing: Sequ
 
 def keep_notices(connection: Connection, target: str, notices: Sequence[Notice], now: float) -> None:
     connection.executemany(
-        "INSERT INTO notice VALUES (?, ?, ?, ?, ?, ?, '[]') ON CONFLICT (id) DO NOTHING",
-        [(n.id, target, now, n.severity.value, n.title, n.body) for n in notices],
+        "INSERT INTO notice VALUES (?, ?, ?, ?, ?, ?, ?, '[]') ON CONFLICT (id) DO NOTHING",
+        [(n.id, target, now, n.severity.value, int(n.ends_critical), n.title, n.body) for n in notices],
     )
 
 
