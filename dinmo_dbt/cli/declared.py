@@ -31,12 +31,13 @@ def list_activations(
 
     console = Console(as_json)
     with Session(flags, console, offline=True) as session:
-        rows = [_listed(activation) for activation in session.chosen]
-        console.answer(_table(("activation", "model", "object", "mode", "match", "enabled"), rows))
+        pauses = session.activity.pauses()
+        rows = [_listed(activation, activation.name in pauses) for activation in session.chosen]
+        console.answer(_table(("activation", "model", "object", "mode", "match", "schedule", "enabled"), rows))
         console.document(render.document("list", activations=rows))
 
 
-def _listed(activation: Activation) -> dict[str, Any]:
+def _listed(activation: Activation, paused: bool) -> dict[str, Any]:
     match = activation.match
     return {
         "activation": activation.name,
@@ -48,7 +49,8 @@ def _listed(activation: Activation) -> dict[str, Any]:
         "key": list(activation.key),
         "match": f"{match.column} = {match.field}" if match else "",
         "fields": len(activation.fields),
-        "enabled": "yes" if activation.enabled else "no",
+        "schedule": str(activation.schedule),
+        "enabled": "no" if not activation.enabled else "paused" if paused else "yes",
         "tags": list(activation.tags),
         "file": activation.file,
     }

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import time
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -11,6 +10,7 @@ import typer
 from dinmo_dbt.cli import exporting, options
 from dinmo_dbt.cli.console import Console
 from dinmo_dbt.cli.options import Flags
+from dinmo_dbt.cli.scheduling import moment, paused_json, paused_line
 from dinmo_dbt.cli.session import Session
 from dinmo_dbt.errors import UsageError
 
@@ -38,7 +38,7 @@ def status(
 
     console = Console(as_json)
     with Session(flags, console, offline=True) as session:
-        known = session.state.known()
+        known, pauses, standing = session.state.known(), session.activity.pauses(), session.activity.standing()
         entries = []
         for activation in session.chosen:
             own = [state for state in known if state.name == activation.name]
@@ -48,6 +48,12 @@ def status(
                     "activation": activation.name,
                     "enabled": activation.enabled,
                     "last_run": last,
+                    "paused": paused_json(pauses.get(activation.name)),
+                    "warnings": [
+                        {"kind": each.kind.value, "critical": each.critical, "since": each.since, "said": each.said}
+                        for each in standing
+                        if each.activation == activation.name
+                    ],
                     "orgs": [
                         {
                             "org_id": state.org_id,
@@ -68,8 +74,9 @@ def status(
 def _status_lines(entry: dict[str, Any]) -> list[str]:
     last = entry["last_run"]
     if last is None:
-        return [f"{entry['activation']}: never synced"]
-    lines = [f"{entry['activation']}: {last['status']} at {_moment(last['started'])} (run {last['run_id']})"]
+        return [f"{entry['activation']}: never synced", *_told(entry)]
+    lines = [f"{entry['activation']}: {last['status']} at {moment(last['started'])} (run {last['run_id']})"]
+    lines += _told(entry)
     for org in entry["orgs"]:
         parts = [f"{org['rows']:,} rows known"]
         parts += [f"{org[name]:,} {name.replace('_', ' ')}" for name in ("left", "waiting", "in_flight") if org[name]]
@@ -80,6 +87,15 @@ def _status_lines(entry: dict[str, Any]) -> list[str]:
                 f"    {org['unknown']:,} may have been inserted, and are not sent again: look in Salesforce, then",
                 f"    dinmo-dbt state adopt {name} for those that are there, dinmo-dbt retry --unknown for the others",
             ]
+    return lines
+
+
+def _told(entry: dict[str, Any]) -> list[str]:
+    """Whether it is paused, and the warnings that stand."""
+    lines = [f"  {paused_line(entry['paused'])}"] if entry["paused"] else []
+    for each in entry["warnings"]:
+        severity = "critical" if each["critical"] else "warning"
+        lines.append(f"  {severity}: {each['kind']} since {moment(each['since'])}: {each['said']}")
     return lines
 
 
@@ -131,22 +147,43 @@ def _run_line(run: dict[str, Any], names_wide: int = 0) -> str:
             parts.append(f"{counts[name]:,} {name.replace('_', ' ')}")
     parts.append(f"{counts.get('unchanged', 0):,} unchanged")
     named = f"{run['activation']:{names_wide}}  {run['status']:{len('interrupted') if names_wide else 0}}"
-    return f"{_moment(run['started'])}  {run['run_id']}  {named}  {', '.join(parts)}"
+    return f"{moment(run['started'])}  {run['run_id']}  {named}  {', '.join(parts)}"
 
 
 def _run_lines(run: dict[str, Any]) -> list[str]:
-    lines = [_run_line(run), f"  org {run['org_id']}, {run['object']}, {run['mode']}"]
+    target = f"dbt target {run['target']}, " if run["target"] else ""
+    lines = [_run_line(run), f"  {target}org {run['org_id'] or 'not reached'}, {run['object']}, {run['mode']}"]
+    if run.get("trigger"):
+        lines.append(f"  why: {run['trigger']['said']}")
     if run["finished"]:
-        lines.append(f"  {run['finished'] - run['started']:.2f}s, {run.get('api_calls', 0)} API calls")
+        speed = f", {run['rows_per_second']:,} rows/s sent" if run.get("rows_per_second") else ""
+        lines.append(f"  {run['seconds']:.2f}s{_phases(run)}, {run.get('api_calls', 0)} API calls{speed}")
+    if run.get("calls_allowed"):
+        lines.append(
+            f"  of the org's daily API calls {run['calls_used']:,} of {run['calls_allowed']:,} were used by then"
+        )
+    if run.get("resent"):
+        lines.append(f"  all known rows were sent: {run['resent']}")
     for name in ("counts", "outcome", "recovered"):
         told = ", ".join(f"{key} {number:,}" for key, number in (run.get(name) or {}).items() if number)
         if told:
             lines.append(f"  {name}: {told}")
+    if run.get("waiting_since"):
+        lines.append(f"  {run['waiting_rows']:,} held, the oldest since {moment(run['waiting_since'])}")
     if run.get("jobs"):
         lines.append(f"  jobs: {', '.join(run['jobs'])}")
     if run.get("problem"):
         lines.append(f"  {run['problem']['code']}: {run['problem']['message']}")
+    if run.get("plan_digest"):
+        lines.append(f"  plan {run['plan_digest'][:16]}")
+    if run.get("versions"):
+        lines.append("  " + ", ".join(f"{name.replace('_', '-')} {v}" for name, v in run["versions"].items() if v))
     return lines
+
+
+def _phases(run: dict[str, Any]) -> str:
+    told = ", ".join(f"{name} {seconds:.2f}s" for name, seconds in (run.get("phases") or {}).items() if seconds >= 0.01)
+    return f" ({told})" if told else ""
 
 
 def rejected(
@@ -191,7 +228,7 @@ def rejected(
         for run in runs:
             table = explained(session.state.history.not_delivered(run))
             exported.append(exporting.undelivered(run, table, whole=show_values))
-            rows = [_told(row, whole=show_values) for row in table.slice(0, limit).to_pylist()]
+            rows = [_as_printed(row, whole=show_values) for row in table.slice(0, limit).to_pylist()]
             entries.append(
                 {
                     "activation": run.activation,
@@ -212,7 +249,7 @@ def rejected(
     console.document(render.document("rejected", activations=entries, **written))
 
 
-def _told(row: dict[str, Any], *, whole: bool) -> dict[str, Any]:
+def _as_printed(row: dict[str, Any], *, whole: bool) -> dict[str, Any]:
     """A row as it is printed: its message without the values that were sent, unless they are asked for."""
     shown = row.pop("shown")
     return {**row, "message": row["message"] if whole else shown}
@@ -239,7 +276,3 @@ def _rejected_lines(run: RunRecord, table: pa.Table, rows: list[dict[str, Any]])
 def _one_line(text: str) -> str:
     """One line, without what a terminal would obey."""
     return "".join(character if character.isprintable() else " " for character in text)
-
-
-def _moment(seconds: float) -> str:
-    return time.strftime("%Y-%m-%d %H:%M:%SZ", time.gmtime(seconds))

@@ -95,7 +95,7 @@ def look_at_pause(session: Session, turn: Turn) -> tuple[Turn, tuple[str, str] |
     if problem is not None:
         session.activity.looked(activation.name)
         still = f"paused by itself since {moment(pause.at)}, and still: {problem.code} {problem.message}"
-        return turn, ("skipped", still)
+        return turn, ("paused", still)
     told = _told(session, activation, reason=pause.reason, by_hand=False, paused=False)
     session.activity.resume(activation.name, told)
     said = f"{turn.trigger.said}, resumed: what paused it since {moment(pause.at)} is mended"

@@ -18,6 +18,7 @@ from dinmo_dbt.history import Trigger
 
 if TYPE_CHECKING:
     from dinmo_dbt.activation import Activation
+    from dinmo_dbt.state import Pause
 
 PROBE_PAUSE_S = 900.0  # what paused by itself and is due is looked at again after so long
 
@@ -125,6 +126,15 @@ def moment(seconds: float) -> str:
     return datetime.fromtimestamp(seconds, UTC).strftime("%Y-%m-%d %H:%M:%SZ")
 
 
+def paused_json(pause: Pause | None) -> dict[str, Any] | None:
+    return None if pause is None else {"since": pause.at, "by_itself": pause.by_itself, "reason": pause.reason}
+
+
+def paused_line(paused: dict[str, Any]) -> str:
+    who = "by itself" if paused["by_itself"] else "by hand"
+    return f"paused {who} since {moment(paused['since'])}: {paused['reason']}"
+
+
 def _entry(session: Session, activation: Activation) -> dict[str, Any]:
     from dinmo_dbt.schedule import due
 
@@ -138,7 +148,7 @@ def _entry(session: Session, activation: Activation) -> dict[str, Any]:
         "schedule": str(activation.schedule),
         "quiet_hours": f"{_clock(quiet.start)}-{_clock(quiet.end)} ({quiet.timezone})" if quiet else None,
         "enabled": activation.enabled,
-        "paused": {"since": pause.at, "by_itself": pause.by_itself, "reason": pause.reason} if pause else None,
+        "paused": paused_json(pause),
         "last_run": {"started": last.started, "status": last.status, "why": last.trigger.said} if last else None,
         "due": trigger.said if trigger and not pause else None,
         "next": next_due_at(session).get(activation.name),
@@ -153,9 +163,7 @@ def _lines(entry: dict[str, Any]) -> list[str]:
     if not entry["enabled"]:
         lines.append("  next  not enabled")
     elif entry["paused"]:
-        paused = entry["paused"]
-        who = "by itself" if paused["by_itself"] else "by hand"
-        lines.append(f"  next  paused {who} since {moment(paused['since'])}: {paused['reason']}")
+        lines.append(f"  next  {paused_line(entry['paused'])}")
     elif entry["due"]:
         lines.append(f"  next  now: {entry['due']}")
     elif entry["next"] is not None:

@@ -31,7 +31,7 @@ if TYPE_CHECKING:
 
 SAMPLE_ROWS = 20
 BLOCKED = "DB450"
-STATUS_EXIT = {"success": 0, "rejected": 3, "unknown": 6, "failed": 1, "refused": 4, "skipped": 0, "blocked": 4}
+STATUS_EXIT = {"success": 0, "rejected": 3, "unknown": 6, "failed": 1, "refused": 4, "skipped": 0, "blocked": 4, "paused": 4}
 
 
 def plan(
@@ -620,7 +620,7 @@ def _summary(report: Report) -> str:
         ("ERROR", ("failed",)),
         ("REFUSED", ("refused",)),
         ("INTERRUPTED", ("interrupted",)),
-        ("SKIP", ("skipped", "blocked")),
+        ("SKIP", ("skipped", "blocked", "paused")),
     ]
     numbers = [(name, sum(r["status"] in statuses for r in report.results)) for name, statuses in groups]
     counts = [f"{name}={number}" for name, number in numbers if number or name != "INTERRUPTED"]
