@@ -9,6 +9,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
+from dinmo_dbt.cli.sending import STATE_ITSELF
 from dinmo_dbt.cli.session import Session
 from dinmo_dbt.errors import DinmoError, Problem, Refused, StateError
 from dinmo_dbt.history import RunRecord, Trigger
@@ -52,11 +53,11 @@ class Recorder:
     @contextmanager
     def whole(self) -> Iterator[None]:
         """From before the login on: what keeps the run from starting is in the history too. Another run that holds the
-        activation is no fate of this one."""
+        activation is no fate of this one, and a state that can't be used is left as it is."""
         try:
             yield
         except DinmoError as error:
-            if not self.entered and error.problems[0].code != HELD_BY_ANOTHER:
+            if not self.entered and error.problems[0].code not in (HELD_BY_ANOTHER, *STATE_ITSELF):
                 self.fail(error)
             raise
 

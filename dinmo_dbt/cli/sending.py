@@ -22,6 +22,7 @@ if TYPE_CHECKING:
 
 KEPT_S = 3 * 86400.0  # what a channel has not taken by then is no news any more
 GIVEN_UP = "DB653"
+STATE_ITSELF = ("DB502", "DB510", "DB511", "DB512", "DB513", "DB514", "DB515", "DB518", "DB520", "DB521")
 BUSY_DATABASE = "DB708"  # a dbt that runs has its DuckDB file to itself
 
 
@@ -114,47 +115,78 @@ def _last(digest: Digest, now: float) -> float:
 @contextmanager
 def telling_of_all(session: Session, *, unattended: bool = False) -> Iterator[None]:
     """What keeps every activation from running is told once, and once when it is over. A mistake in the declarations is
-    told only where nobody looks on: who runs a command sees it."""
+    told only where nobody looks on: who runs a command sees it. So is a database that dbt has to itself while it runs.
+    """
     try:
         yield
     except DinmoError as error:
-        passing = error.problems[0].code == BUSY_DATABASE
-        if not passing and (unattended or not isinstance(error, ConfigError | UsageError)):
+        problem = error.problems[0]
+        seen = not unattended and isinstance(error, ConfigError | UsageError)
+        if not seen and problem.code != BUSY_DATABASE:
             try:
-                _tell_of_all(session, error)
-                deliver(session)
+                _tell_of_all(session, problem)
             except DinmoError as untold:  # without dinmo.yml or the state nobody can be told; the caller says why
                 session.console.note(Problem(GIVEN_UP, f"no channel was told: {untold.problems[0].message}"))
         raise
     _tell_all_is_well(session)
 
 
-def _tell_of_all(session: Session, error: DinmoError) -> None:
+def _tell_of_all(session: Session, problem: Problem) -> None:
     from dinmo_dbt.activation import WarningKind
     from dinmo_dbt.warnings import Standing
 
-    problem, now, activity = error.problems[0], session.clock.now(), session.activity
-    where = f"{problem.where}\n" if problem.where else ""
-    hint = f"\n{problem.hint}" if problem.hint else ""
-    notice = Notice(
-        f"all:{activity.target}:{now:.0f}",
-        Severity.CRITICAL,
-        f"dinmo-dbt [{activity.target}]: no sync can run",
-        f"{where}{problem.code} {problem.message}{hint}",
-    )
+    if problem.code in STATE_ITSELF:
+        tell_of_state(session, problem)
+        return
+    now, activity = session.clock.now(), session.activity
+    notice = _none_runs(f"all:{activity.target}:{now:.0f}", activity.target, "no sync can run", problem)
     activity.begin_standing(Standing("", activity.target, WarningKind.FAILED, now, "", True, problem.message), notice)
+    deliver(session)
 
 
 def _tell_all_is_well(session: Session) -> None:
     activity = session.activity
     for stood in activity.standing():
         if stood.activation == "":
-            since = datetime.fromtimestamp(stood.since, UTC).strftime("%Y-%m-%d %H:%MZ")
-            notice = Notice(
-                f"all:{stood.target}:{stood.since:.0f}:recovered",
-                Severity.RECOVERED,
-                f"dinmo-dbt [{stood.target}]: syncs run again",
-                f"None could since {since}: {stood.said}",
-                ends_critical=True,
-            )
-            activity.end_standing(stood, notice)
+            id = f"all:{stood.target}:{stood.since:.0f}:recovered"
+            activity.end_standing(stood, _all_run(id, stood.target, stood.since, stood.said))
+
+
+def tell_of_state(session: Session, problem: Problem) -> None:
+    """A state that can't be used can't hold what is to be told, or that it was: this user's marks do."""
+    from dinmo_dbt import channels
+
+    target, now = session.target[1], session.clock.now()
+    place, told = f"{session.state.location} {target}", f"{now:.0f} {problem.code} {problem.message}"
+    if session.state.marks.told(place) or session.clock.signal:
+        return
+    notice = _none_runs(f"state:{target}:{now:.0f}", target, "the state can't be used", problem)
+    pending = [(notice, channel) for channel in session.project.channels]
+    delivery = channels.deliver(pending, clock=session.clock, sent=lambda *_: None, attempt=session.send)
+    for failure in delivery.failed:
+        session.console.note(failure.problem)
+    if delivery.sent:
+        session.state.marks.note_told(place, told)
+
+
+def tell_state_is_well(session: Session) -> None:
+    marks, place = session.state.marks, f"{session.state.location} {session.target[1]}"
+    since, _, said = marks.told(place).partition(" ")
+    if since:
+        session.activity.add(
+            [_all_run(f"state:{session.target[1]}:{since}:recovered", session.target[1], float(since), said)]
+        )
+        marks.note_told(place, "")
+
+
+def _none_runs(id: str, target: str, what: str, problem: Problem) -> Notice:
+    where = f"{problem.where}\n" if problem.where else ""
+    hint = f"\n-> {problem.hint}" if problem.hint else ""
+    text = f"{where}{problem.code} {problem.message}{hint}"
+    return Notice(id, Severity.CRITICAL, f"dinmo-dbt [{target}]: {what}", text)
+
+
+def _all_run(id: str, target: str, since: float, said: str) -> Notice:
+    at = datetime.fromtimestamp(since, UTC).strftime("%Y-%m-%d %H:%M UTC")
+    title = f"dinmo-dbt [{target}]: syncs run again"
+    return Notice(id, Severity.RECOVERED, title, f"Not since {at}: {said}", ends_critical=True)

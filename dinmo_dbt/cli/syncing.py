@@ -18,7 +18,7 @@ from dinmo_dbt.cli.options import Flags
 from dinmo_dbt.cli.pauses import look_at_pause, paused_by_hand
 from dinmo_dbt.cli.recording import HELD_BY_ANOTHER, Recorder, new_run
 from dinmo_dbt.cli.scheduling import Turn, by_hand, is_due
-from dinmo_dbt.cli.sending import deliver, telling_of_all
+from dinmo_dbt.cli.sending import STATE_ITSELF, deliver, tell_of_state, tell_state_is_well, telling_of_all
 from dinmo_dbt.cli.session import Session
 from dinmo_dbt.errors import DinmoError, Interrupted, Problem, Refused
 
@@ -31,7 +31,16 @@ if TYPE_CHECKING:
 
 SAMPLE_ROWS = 20
 BLOCKED = "DB450"
-STATUS_EXIT = {"success": 0, "rejected": 3, "unknown": 6, "failed": 1, "refused": 4, "skipped": 0, "blocked": 4, "paused": 4}
+STATUS_EXIT = {
+    "success": 0,
+    "rejected": 3,
+    "unknown": 6,
+    "failed": 1,
+    "refused": 4,
+    "skipped": 0,
+    "blocked": 4,
+    "paused": 4,
+}
 
 
 def plan(
@@ -389,6 +398,7 @@ class Report:
 
     started: float
     results: list[dict[str, Any]] = field(default_factory=list)
+    state_problem: Problem | None = None  # what keeps the state itself from being used
     codes: list[int] = field(default_factory=lambda: [0])
 
     def add(self, activation: Activation, status: str, seconds: float, message: str, **content: Any) -> None:
@@ -418,6 +428,10 @@ def sync_chosen(
 
     with telling_of_all(session, unattended=triggers is not None):
         report = sync_each(session, ceilings, gating, triggers)
+    if report.state_problem:
+        tell_of_state(session, report.state_problem)
+    elif any("run_id" in result for result in report.results):
+        tell_state_is_well(session)
     code = worst(report.codes)
     calls, results = session.api_calls, report.results
     session.console.document(render.document(command, exit_code=code, api_calls=calls, results=results))
@@ -523,6 +537,8 @@ def _sync_one(session: Session, turn: Turn, ceilings: Ceilings, report: Report) 
         if turn.trigger.kind == "due" and error.problems[0].code == HELD_BY_ANOTHER:
             _skip(session, turn, ("skipped", error.problems[0].message), report)
             return
+        if error.problems[0].code in STATE_ITSELF:
+            report.state_problem = error.problems[0]
         seconds = time.monotonic() - began
         status = "refused" if isinstance(error, Refused) else "failed"
         console.timed(

@@ -1,4 +1,5 @@
-"""High-water marks: the newest serial of each activation's state this user has seen, kept outside the state itself.
+"""What this user has seen of a state, kept outside of it: the newest serial of each activation, and what was told of a
+state that can't be used.
 
 An older copy that was put back looks whole; only something that was not put back with it can tell. Best effort: where
 they can't be written there are none.
@@ -6,6 +7,7 @@ they can't be written there are none.
 
 from __future__ import annotations
 
+import hashlib
 from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
@@ -36,6 +38,28 @@ class Marks:
         with suppress(OSError):
             path.parent.mkdir(parents=True, exist_ok=True, mode=0o700)
             write_note(path, str(serial))
+
+    def told(self, place: str) -> str:
+        """What was told of a state that can't be used, at that place; '' if nothing was, or it is over."""
+        try:
+            return self._told(place).read_text(encoding="utf-8") if self.folder else ""
+        except (OSError, ValueError):
+            return ""
+
+    def note_told(self, place: str, text: str) -> None:
+        """'' once it is over. Without a folder nothing is noted."""
+        if self.folder is None:
+            return
+        with suppress(OSError):
+            if not text:
+                self._told(place).unlink(missing_ok=True)
+                return
+            self.folder.mkdir(parents=True, exist_ok=True, mode=0o700)
+            write_note(self._told(place), text)
+
+    def _told(self, place: str) -> Path:
+        assert self.folder is not None
+        return self.folder / f"told-{hashlib.sha256(place.encode()).hexdigest()[:24]}"
 
     @staticmethod
     def _path(folder: Path, lineage: str, org_id: str, name: str) -> Path:

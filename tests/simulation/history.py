@@ -26,6 +26,7 @@ from dinmo_dbt import emulator
 from dinmo_dbt.activation import Activation, Ceiling, FieldMapping, Guards
 from dinmo_dbt.cli import syncing
 from dinmo_dbt.errors import CountsError, DinmoError, StateError, WarehouseError
+from dinmo_dbt.history import Trigger
 from dinmo_dbt.plan import Ceilings, Plan
 from dinmo_dbt.state import LocalState
 from dinmo_dbt.state.journal import ActivationState
@@ -485,10 +486,13 @@ class History:
             raise Broken("I8: the run goes to another org")
         self.session = session = SimpleNamespace(
             destination=lambda _: destination, state=self._state(), clock=self.org.clock, source=model,
-            scratch=self.org.folder, declared=SimpleNamespace(activations=(act,)),
-            console=SimpleNamespace(quiet=True, say=self._tell),
+            scratch=self.org.folder, declared=SimpleNamespace(activations=(act,)), target=("p", "dev"),
+            manifest=SimpleNamespace(dbt_version="1.11", adapter_type="duckdb"),
+            console=SimpleNamespace(quiet=True, say=self._tell, note=lambda problem: self._tell(str(problem))),
         )  # fmt: skip
-        run: SyncRun = syncing._run_activation(session, act, Ceilings(allow_deletes=allow_deletes))  # type: ignore[arg-type]
+        ceilings = Ceilings(allow_deletes=allow_deletes)
+        run = syncing._run_activation(session, act, ceilings, Trigger())  # type: ignore[arg-type]
+        assert run is not None
         return run
 
     def _planned(self) -> tuple[Plan, ActivationState]:
