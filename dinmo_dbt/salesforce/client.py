@@ -284,7 +284,7 @@ class Client:
             except (_NotSent, _Doubtful) as fault:
                 reason = str(fault)
             self._pause(attempt, None)
-        raise AuthError("DB601", f"no answer from {urlsplit(url).hostname}: {reason}")
+        raise AuthError("DB607", f"no answer from {urlsplit(url).hostname}: {reason}")
 
     @property
     def simple(self) -> Salesforce:

@@ -296,7 +296,7 @@ CASES: dict[str, Case] = {
         "dinmo.yml:7", env={"LAB_SECRET": "CANARY"},
     ),
     "org_not_there": Case(
-        "DB601", lambda lab: dinmo(login(lab, url=f"http://127.0.0.1:{free_port()}"))(lab), exit=1,
+        "DB607", lambda lab: dinmo(login(lab, url=f"http://127.0.0.1:{free_port()}"))(lab), exit=1,
         env={"LAB_SECRET": "CANARY"},
     ),
     # Command line

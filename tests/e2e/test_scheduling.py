@@ -1,0 +1,360 @@
+"""What is due, what is paused, what was told: whole commands, with the clock of the machine."""
+
+from __future__ import annotations
+
+import json
+import shlex
+import sqlite3
+import subprocess
+import sys
+import uuid
+from collections.abc import Iterator
+from contextlib import closing
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+
+import pytest
+import yaml
+from cronsim import CronSim
+from test_channels import Receiver
+
+from .lab import DINMO, PEOPLE, Lab, Org, environment
+
+CHANNELS = "warnings:\n  channels: [\"{{ env_var('HOOK', '') }}\"]\n"
+NIGHT = {"cron": "0 3 * * *", "timezone": "Europe/Paris"}
+
+
+@pytest.fixture
+def receiver() -> Iterator[Receiver]:
+    made = Receiver()
+    yield made
+    made.close()
+
+
+@pytest.fixture
+def hook(lab: Lab, receiver: Receiver) -> dict[str, str]:
+    (lab.root / "dinmo.yml").write_text(DINMO + CHANNELS)
+    return {"HOOK": f"http://127.0.0.1:{receiver.port}/x"}
+
+
+def titles(receiver: Receiver) -> list[str]:
+    return [json.loads(asked[3])["title"].removeprefix("dinmo-dbt [dev] ") for asked in receiver.asked]
+
+
+def rebuilt(lab: Lab, **statuses: str) -> str:
+    """What another `dbt build` leaves: its new invocation id. `statuses` of models, else success."""
+    invocation = str(uuid.uuid4())
+    for name in ("manifest.json", "run_results.json"):
+        path = lab.root / "target" / name
+        content = json.loads(path.read_text())
+        content["metadata"]["invocation_id"] = invocation
+        for result in content.get("results", ()):
+            model = result["unique_id"].removeprefix("model.lab.")
+            result["status"] = statuses.get(model, "pass" if result["unique_id"].startswith("test.") else "success")
+        path.write_text(json.dumps(content))
+    return invocation
+
+
+def moved(lab: Lab, seconds: float, name: str = "people_to_crm") -> None:
+    """As if the activation had last run so long before."""
+    with closing(sqlite3.connect(lab.root / ".dinmo/state.db")) as connection, connection:
+        connection.execute("UPDATE activity SET since = since - ? WHERE name = ?", (seconds, name))
+
+
+def due(lab: Lab, **variables: str) -> list[tuple[str, str]]:
+    """The activations that `sync --due` had a word on, with their statuses."""
+    ran = lab.run("sync", "--due", "--json", **variables)
+    return [(result["activation"], result["status"]) for result in ran.json["results"]]
+
+
+def entry(lab: Lab, name: str = "people_to_crm") -> dict[str, Any]:
+    found: list[dict[str, Any]] = lab.run("schedule", "--json").json["activations"]
+    return next(each for each in found if each["activation"] == name)
+
+
+# Due
+
+
+def test_after_dbt_each_activation_is_due_once_for_each_build_of_its_model(lab: Lab, org: Org) -> None:
+    rebuilt(lab)
+    assert [status for _, status in due(lab)] == ["success"] * 3
+    assert due(lab) == []
+    told = lab.run("sync", "--due")
+    assert told.code == 0 and told.out == "nothing is due\n"
+    assert not [path for _, path, _ in lab.requests[len(lab.requests) :]]
+    invocation = rebuilt(lab, companies="no-op")
+    assert sorted(name for name, _ in due(lab)) == ["events_to_crm", "people_to_crm"]
+    run = lab.run("history", "--json", "--limit", "1").json["runs"][0]
+    assert run["trigger"] == {
+        "kind": "due", "said": f"after dbt ({invocation[:8]})", "due": None, "passed": 0, "invocation": invocation,
+    }  # fmt: skip
+
+
+def test_with_nothing_due_no_call_is_made_and_the_database_is_not_opened(lab: Lab, org: Org) -> None:
+    rebuilt(lab)
+    due(lab)
+    before = len(lab.requests)
+    (lab.root / "lab.duckdb").rename(lab.root / "away")
+    assert lab.run("sync", "--due").code == 0
+    assert len(lab.requests) == before
+
+
+def test_a_sync_by_hand_is_the_run_of_its_build(lab: Lab, org: Org) -> None:
+    rebuilt(lab)
+    assert lab.run("sync").code == 0
+    assert due(lab) == []
+
+
+def test_a_build_that_failed_blocks_its_run_once_and_is_told_once(
+    lab: Lab, org: Org, receiver: Receiver, hook: dict[str, str]
+) -> None:
+    rebuilt(lab, people="error")
+    assert ("people_to_crm", "blocked") in due(lab, **hook)
+    assert due(lab, **hook) == []
+    assert entry(lab)["last_run"]["status"] == "blocked"
+    rebuilt(lab, people="error")
+    assert ("people_to_crm", "blocked") in due(lab, **hook)
+    rebuilt(lab)
+    assert ("people_to_crm", "success") in due(lab, **hook)
+    assert titles(receiver) == ["people_to_crm: refused", "people_to_crm: refused recovered"]
+
+
+def test_an_interval_is_due_at_once_and_then_when_it_has_passed(lab: Lab, org: Org) -> None:
+    lab.only("people", {**PEOPLE, "schedule": "every 2 hours"})
+    assert due(lab) == [("people_to_crm", "success")]
+    assert due(lab) == []
+    moved(lab, 7 * 3600)
+    assert (entry(lab)["due"].startswith("every 2 hours: due at ") and entry(lab)["due"].endswith("and 2 earlier")) or (
+        entry(lab)["due"].endswith("and 3 earlier")
+    )
+    assert due(lab) == [("people_to_crm", "success")]
+    run = lab.run("history", "--json", "--limit", "1").json["runs"][0]
+    assert run["trigger"]["passed"] in (2, 3)
+
+
+def test_a_cron_line_waits_for_its_moment_from_when_it_is_first_seen(lab: Lab, org: Org) -> None:
+    lab.only("people", {**PEOPLE, "schedule": NIGHT})
+    assert due(lab) == []
+    told = lab.run("sync", "--due").out.splitlines()
+    assert told[0] == "nothing is due" and told[1].startswith("  next: people_to_crm at ")
+    moved(lab, 86400)
+    assert due(lab) == [("people_to_crm", "success")]
+    assert due(lab) == []
+
+
+def test_in_quiet_hours_nothing_starts_by_itself(lab: Lab, org: Org) -> None:
+    quiet = {"from": "00:00", "to": "23:59"}
+    lab.only("people", {**PEOPLE, "schedule": "every 1 minute", "quiet_hours": quiet})
+    assert due(lab) == []
+    assert "quiet 00:00-23:59 (UTC)" in lab.run("schedule").out
+    assert lab.run("sync").code == 0, "by hand it does"
+
+
+def test_manual_and_disabled_are_never_due(lab: Lab, org: Org) -> None:
+    lab.only("people", {**PEOPLE, "schedule": "manual"}, {**PEOPLE, "name": "off", "enabled": False})
+    rebuilt(lab)
+    assert due(lab) == []
+    assert lab.run("schedule").out.splitlines() == [
+        "off: after_dbt", "  last  never", "  next  not enabled",
+        "people_to_crm: manual", "  last  never", "  next  by hand",
+    ]  # fmt: skip
+
+
+# Schedulers outside
+
+
+@pytest.fixture
+def mixed(lab: Lab) -> Lab:
+    schedules = [("people_to_crm", "every 15 minutes"), ("nightly", NIGHT), ("built", "after_dbt")]
+    lab.only("people", *({**PEOPLE, "name": name, "schedule": when} for name, when in schedules))
+    return lab
+
+
+def test_the_crontab_wakes_it_and_its_command_runs(mixed: Lab, org: Org) -> None:
+    lines = mixed.run("schedule", "--emit", "crontab").out.splitlines()
+    crons = [line for line in lines if line[0].isdigit() or line[0] == "*"]
+    assert [line.split(" cd ")[0] for line in crons] == ["*/15 * * * *", "0 1,2 * * *"]
+    assert "CRON_TZ=UTC" in lines and lines[-1].endswith("(for built)")
+    bin_folder = str(Path(sys.executable).parent)
+    for line in crons:
+        next(CronSim(" ".join(line.split()[:5]), datetime(2026, 1, 1, tzinfo=UTC)))
+        command = line.split(maxsplit=5)[5]
+        done = subprocess.run(
+            ["/bin/sh", "-c", command],
+            env={**environment(), "PATH": f"{bin_folder}:/usr/bin:/bin"},
+            capture_output=True, text=True, timeout=60, check=False,
+        )  # fmt: skip
+        assert done.returncode == 0, done.stdout + done.stderr
+    assert org.count("Person__c") == 30
+
+
+def test_the_github_workflow_is_yaml_and_its_commands_run(mixed: Lab, org: Org) -> None:
+    workflow = yaml.safe_load(mixed.run("schedule", "--emit", "github-actions").out)
+    assert [each["cron"] for each in workflow[True]["schedule"]] == ["*/15 * * * *", "0 1,2 * * *"]  # YAML's `on`
+    steps = workflow["jobs"]["sync"]["steps"]
+    commands = [step["run"] for step in steps if "run" in step]
+    assert commands[0].startswith("pip install -r requirements.txt")
+    for command in commands[1:]:
+        program, *arguments = shlex.split(command)
+        done = subprocess.run(
+            [str(Path(sys.executable).with_name(program)), *arguments],
+            cwd=mixed.root, env=environment(), capture_output=True, text=True, timeout=120, check=False,
+        )  # fmt: skip
+        assert done.returncode == 0, done.stdout + done.stderr
+
+
+# Pauses
+
+
+def test_what_is_paused_by_hand_runs_only_once_it_is_resumed(
+    lab: Lab, org: Org, receiver: Receiver, hook: dict[str, str]
+) -> None:
+    rebuilt(lab)
+    assert lab.run("pause", "-s", "people_to_crm", "--reason", "duplicates are cleaned up", **hook).code == 0
+    assert lab.run("pause", "-s", "people_to_crm", "--reason", "again", **hook).out == "people_to_crm: paused already\n"
+    for command in (("list",), ("status",), ("schedule",)):
+        assert "paused" in lab.run(*command, **hook).out
+    assert "people_to_crm" not in dict(due(lab, **hook))
+    ran = lab.run("sync", "--json", **hook)
+    assert ran.code == 0 and ran.result("people_to_crm")["status"] == "skipped"
+    assert "duplicates are cleaned up" in ran.result("people_to_crm")["message"]
+    assert "would be skipped: paused since" in lab.run("plan", **hook).out
+    assert org.count("Person__c") == 0
+    assert lab.run("resume", "-s", "people_to_crm", **hook).out == "people_to_crm: resumed\n"
+    assert due(lab, **hook) == [("people_to_crm", "success")]
+    assert titles(receiver) == ["people_to_crm: paused", "people_to_crm: resumed"]
+
+
+def test_what_fails_for_a_lasting_reason_pauses_and_resumes_by_itself(
+    lab: Lab, org: Org, receiver: Receiver, hook: dict[str, str]
+) -> None:
+    lab.only("people", PEOPLE)
+    assert lab.run("sync", **hook).code == 0
+    lab.only("people", {**PEOPLE, "fields": {**PEOPLE["fields"], "note": "Nowhere__c"}})
+    for _ in range(3):
+        assert lab.run("sync", **hook).code == 2
+    before = len(lab.requests)
+    still = lab.run("sync", "--json", **hook)
+    assert still.code == 4 and still.result("people_to_crm")["status"] == "paused"
+    assert "DB302" in still.result("people_to_crm")["message"]
+    described = [path for _, path, _ in lab.requests[before:] if "describe" in path]
+    assert len(described) == 1 and not [m for m, path, _ in lab.requests[before:] if "ingest" in path]
+    assert "paused by itself" in lab.run("status", **hook).out
+    lab.only("people", PEOPLE)
+    mended = lab.run("sync", "--json", **hook)
+    assert mended.code == 0 and mended.result("people_to_crm")["status"] == "success"
+    assert "paused" not in lab.run("status", **hook).out
+    assert titles(receiver) == [
+        "people_to_crm: failed, drift", "people_to_crm: paused", "people_to_crm: resumed",
+        "people_to_crm: failed, drift recovered",
+    ]  # fmt: skip
+
+
+def test_a_failure_that_passes_never_pauses(lab: Lab) -> None:
+    lab.only("people", {**PEOPLE, "auto_pause": 1})
+    (lab.root / "dinmo.yml").write_text(
+        "destinations:\n  crm:\n    targets:\n      dev:\n        login_url: http://127.0.0.1:9\n"
+        "        auth: {flow: client_credentials, client_id: x, client_secret: \"{{ env_var('S') }}\"}\n"
+    )
+    ran = lab.run("sync", "--json", S="secret")
+    assert ran.code == 1 and ran.result("people_to_crm")["problems"][0]["code"] == "DB607"
+    assert entry(lab)["paused"] is None
+    assert entry(lab)["last_run"]["status"] == "failed", "a run that never reached its org is in the history"
+
+
+# What is told
+
+
+def test_a_warehouse_that_is_away_is_told_once_for_all(
+    lab: Lab, org: Org, receiver: Receiver, hook: dict[str, str]
+) -> None:
+    rebuilt(lab)
+    (lab.root / "lab.duckdb").rename(lab.root / "away")
+    (lab.root / "lab.duckdb").mkdir()
+    for _ in range(2):
+        assert lab.run("sync", "--due", **hook).code == 1
+    (lab.root / "lab.duckdb").rmdir()
+    (lab.root / "away").rename(lab.root / "lab.duckdb")
+    assert lab.run("sync", "--due", **hook).code == 0
+    assert lab.run("sync", "--due", **hook).code == 0
+    assert [json.loads(asked[3])["title"] for asked in receiver.asked] == [
+        "dinmo-dbt [dev]: no sync can run", "dinmo-dbt [dev]: syncs run again",
+    ]  # fmt: skip
+
+
+def test_a_state_that_is_damaged_is_left_as_it_is_and_told_once(
+    lab: Lab, org: Org, receiver: Receiver, hook: dict[str, str], tmp_path: Path
+) -> None:
+    hook |= {"XDG_STATE_HOME": str(tmp_path / "marks")}
+    assert lab.run("sync", **hook).code == 0
+    database = lab.root / ".dinmo/state.db"
+    whole = database.read_bytes()
+    database.write_bytes(whole[:5000])
+    for _ in range(2):
+        assert lab.run("sync", **hook).code == 5
+    assert database.read_bytes() == whole[:5000]
+    database.write_bytes(whole)
+    assert lab.run("sync", **hook).code == 0
+    assert [json.loads(asked[3])["title"] for asked in receiver.asked] == [
+        "dinmo-dbt [dev]: the state can't be used", "dinmo-dbt [dev]: syncs run again",
+    ]  # fmt: skip
+
+
+def test_a_channel_that_is_down_fails_no_sync_and_gets_its_notices_later(
+    lab: Lab, org: Org, receiver: Receiver, hook: dict[str, str]
+) -> None:
+    lab.only("people", {**PEOPLE, "warnings": {"full": True}})
+    receiver.behaviour = 500
+    ran = lab.run("sync", **hook)
+    assert ran.code == 0
+    assert "DB652" in ran.err and "1 notice waits for the next command" in ran.err
+    receiver.behaviour, receiver.asked[:] = 200, []
+    assert lab.run("sync", **hook).code == 0
+    assert titles(receiver) == ["people_to_crm: full"]
+    assert lab.run("sync", **hook).code == 0
+    assert len(receiver.asked) == 1
+
+
+def test_no_channel_means_nothing_waits(lab: Lab, org: Org) -> None:
+    lab.only("people", {**PEOPLE, "warnings": {"full": True}})
+    assert lab.run("sync").code == 0
+    with closing(sqlite3.connect(lab.root / ".dinmo/state.db")) as connection:
+        assert connection.execute("SELECT count(*) FROM notice").fetchone() == (0,)
+
+
+def test_the_digest_comes_once_a_day(lab: Lab, org: Org, receiver: Receiver, hook: dict[str, str]) -> None:
+    (lab.root / "dinmo.yml").write_text(DINMO + CHANNELS + '  digest: "00:00"\n')
+    assert lab.run("sync", **hook).code == 0
+    assert receiver.asked == [], "the first is of the day after"
+    moved(lab, 86400, " digest")
+    with closing(sqlite3.connect(lab.root / ".dinmo/state.db")) as connection, connection:
+        connection.execute("UPDATE run SET started = started - 86400")
+    for _ in range(2):
+        assert lab.run("sync", "--due", **hook).code == 0
+    assert titles(receiver) == ["3 activations: 0 warnings open"]
+    assert "people_to_crm: 1 run (1 success), 30 sent" in json.loads(receiver.asked[0][3])["message"]
+
+
+# The history
+
+
+def test_a_run_tells_why_it_ran_with_what_and_how_fast(lab: Lab, org: Org) -> None:
+    lab.only("people", PEOPLE)
+    assert lab.run("sync").code == 0
+    run = lab.run("history", "--json").json["runs"][0]
+    whole = lab.run("history", run["run_id"], "--json").json["run"]
+    assert whole == run
+    assert run["trigger"]["kind"] == "by_hand" and run["target"] == "dev"
+    assert run["resent"] == "first sync to this org"
+    assert set(run["versions"]) == {"dinmo_dbt", "dbt", "adapter"} and run["versions"]["adapter"] == "duckdb"
+    assert len(run["plan_digest"]) == 64
+    assert set(run["phases"]) == {"recover", "plan", "send"} and run["seconds"] > 0
+    assert run["rows_per_second"] > 0 and run["api_calls"] > 0
+    assert 0 < run["calls_used"] < run["calls_allowed"] == 100_000
+    assert run["field_types"]["Plan__c"] == "picklist"
+    told = lab.run("history", run["run_id"]).out
+    for part in ("dbt target dev, org 00D", "why: by hand", "rows/s sent", "first sync to this org", "adapter duckdb"):
+        assert part in told
+    assert lab.run("sync").code == 0
+    assert lab.run("history", "--json", "--limit", "1").json["runs"][0]["resent"] == ""
