@@ -125,6 +125,7 @@ class Project:
     defaults: Mapping[str, Any]
     notes: tuple[Problem, ...] = ()
     channels: tuple[Channel, ...] = ()
+    silent_channels: tuple[str, ...] = ()  # their places: empty here, as their own default allows
     digest: Digest | None = None
 
     def problem_with(self, destination: str, *, where: str = "") -> Problem | None:
@@ -440,6 +441,7 @@ class _Reading:
         self.env, self.vars = env, vars
         self.problems: list[Problem] = []
         self.notes: list[Problem] = []
+        self.silent: list[str] = []
 
     def add(self, code: str, message: str, path: KeyPath, hint: str = "") -> None:
         self.add_found(Problem(code, message, self.read.where(path), hint))
@@ -491,6 +493,7 @@ class _Reading:
             defaults=spec.defaults,
             notes=tuple(self.notes),
             channels=channels,
+            silent_channels=tuple(self.silent),
             digest=Digest(digest.at, digest.timezone) if digest else None,
         )
 
@@ -712,7 +715,7 @@ class _Reading:
         for number, each in enumerate(spec.channels):
             path: KeyPath = ("warnings", "channels", number)
             if self.switched_off(each.url):
-                self.notes.append(Problem(UNSET, "empty here: this channel gets nothing", self.read.where(path)))
+                self.silent.append(declaration.dotted(path))
                 continue
             url = self.final(each.url, path, chosen=True, hint=_NO_CHANNEL_HERE)
             if url is None:

@@ -47,6 +47,8 @@ def try_channels(
     console = Console(as_json)
     tried: list[dict[str, Any]] = []
     with Session(flags, console) as session:
+        for place in session.project.silent_channels:
+            console.say(f"{place}: empty here, it gets nothing")
         for channel in _chosen(session.project.channels, number):
             session.clock.sleep(0)
             told = channels.send(channel, _sample(channel, session.clock.now(), session.target[1]))
