@@ -94,11 +94,20 @@ class _Case:
 _Verdict = _Finding | _Well | None  # None: this run can't tell, so nothing changes
 
 
+_OF_THE_ORG = {WarningKind.API_BUDGET}
+
+
 def notice(
-    run: RunRecord, *, activation: Activation, earlier: Sequence[RunRecord], standing: Sequence[Standing]
+    run: RunRecord,
+    *,
+    activation: Activation,
+    earlier: Sequence[RunRecord],
+    standing: Sequence[Standing],
+    of_the_org: Sequence[Standing] = (),
 ) -> Noticed:
     """Judge a run, once and in the order in which runs end. `earlier`: ended runs of the same activation and target,
-    newest first; `standing`: what stands for the two.
+    newest first; `standing`: what stands for the two; `of_the_org`: what stands for other activations of the same org,
+    since what concerns all of them is told by the first, and is over with the last.
 
     One notice when a kind begins to stand, none while it stands, one when it is over. Kinds that begin for one and the
     same cause share a notice, and so do those that are over with one run. A kind that is off is forgotten.
@@ -126,6 +135,9 @@ def notice(
             stay.append(case.stood)
         elif case.stood and verdict:
             over.append((case.stood, verdict))
+    told = {each.kind for each in of_the_org} & _OF_THE_ORG
+    begun = [each for each in begun if each[0] not in told]
+    over = [each for each in over if each[0].kind not in told]
     notices = [_recovered(run, activation, over)] if over else []
     # Of one cause: what the run itself stopped at. All else has its own.
     for _, alike in groupby(sorted(begun, key=lambda each: each[1].problem is None), key=_cause):
@@ -155,7 +167,9 @@ def resumed(activation: Activation, *, target: str, reason: str, by_hand: bool, 
     """That it runs again; None if nobody asked to be told."""
     if WarningKind.PAUSED not in activation.warnings or _is_muted(activation, at):
         return None
-    told = f"Resumed {'by hand' if by_hand else 'by itself'} at {_moment(at)}" + (f": {reason}" if reason else "")
+    told = f"Resumed {'by hand' if by_hand else 'by itself'} at {_moment(at)}"
+    if reason:
+        told += f"; it was paused because {reason}"
     critical = activation.warnings[WarningKind.PAUSED].critical
     return Notice(id, Severity.RECOVERED, f"{_name(target, activation.name)}: resumed", told, critical)
 

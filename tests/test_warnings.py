@@ -467,3 +467,16 @@ def test_the_page_has_every_kind_with_its_default_and_severity() -> None:
         assert bool(limit) == (kind in _LIMITS)
     for code in SCHEMA_CODES:
         assert code in page
+
+
+def test_what_concerns_the_whole_org_is_told_by_the_first_activation_and_is_over_with_the_last() -> None:
+    activation, over_budget = only(WarningKind.API_BUDGET), run(1, calls_used=90, calls_allowed=100)
+    elsewhere = Standing("other", over_budget.target, WarningKind.API_BUDGET, 1.0, "r0", False, "90 of 100")
+    first = notice(over_budget, activation=activation, earlier=[], standing=[])
+    assert [each.id for each in first.notices] == [f"{over_budget.run_id}:api_budget"]
+    second = notice(over_budget, activation=activation, earlier=[], standing=[], of_the_org=[elsewhere])
+    assert second == Noticed(first.standing, ())
+    well, stands = run(2, calls_used=10, calls_allowed=100), first.standing
+    assert notice(well, activation=activation, earlier=[], standing=stands, of_the_org=[elsewhere]) == Noticed((), ())
+    last = notice(well, activation=activation, earlier=[], standing=stands)
+    assert [each.id for each in last.notices] == [f"{well.run_id}:api_budget:recovered"]

@@ -118,12 +118,26 @@ class Recorder:
         record = self._record(status, self.session.clock.now())
         self.session.state.history.finish(record, pa.concat_tables(tables), self._judge)
 
-    def _judge(self, record: RunRecord, earlier: Sequence[RunRecord], standing: Sequence[Standing]) -> Judged:
+    def _judge(
+        self,
+        record: RunRecord,
+        earlier: Sequence[RunRecord],
+        standing: Sequence[Standing],
+        others: Sequence[Standing],
+    ) -> Judged:
         from dinmo_dbt import warnings
         from dinmo_dbt.pausing import why_pause
         from dinmo_dbt.state import Judged
 
-        found = warnings.notice(record, activation=self.activation, earlier=earlier, standing=standing)
+        declared, destination = self.session.declared.activations, self.activation.destination
+        same_org = {each.name for each in declared if each.destination == destination}
+        found = warnings.notice(
+            record,
+            activation=self.activation,
+            earlier=earlier,
+            standing=standing,
+            of_the_org=[each for each in others if each.activation in same_org],
+        )
         why = why_pause(self.activation, record, earlier)
         notices = found.notices
         if why:
@@ -142,7 +156,6 @@ class Recorder:
         from dinmo_dbt import render
 
         told = render.run_json(self.run)
-        counts, outcome = told["counts"], told["outcome"]
         usage = self.destination.usage if self.destination else None
         refused = _refused_rows(told["left_out"])
         return RunRecord(
@@ -154,8 +167,8 @@ class Recorder:
             finished=finished,
             status=status,
             trigger=self.trigger,
-            counts=counts if self.plan else {},
-            outcome=outcome if self.plan else {},
+            counts=render.counts_json(self.plan.counts) if self.plan else {},
+            outcome=told["outcome"] if self.plan else {},
             problem=self.run.problem,
             refused_rows=refused,
             deliverable_rows=refused + self.run.outcome.succeeded,

@@ -204,6 +204,14 @@ def standing_of(connection: Connection, target: str, name: str) -> list[Standing
     return [_standing(row) for row in rows]
 
 
+def others_of(connection: Connection, target: str, name: str) -> list[Standing]:
+    """What stands for other activations than that one."""
+    rows = connection.execute(
+        "SELECT * FROM standing WHERE target = ? AND name <> ? ORDER BY name, kind", (target, name)
+    ).fetchall()
+    return [_standing(row) for row in rows]
+
+
 def keep_standing(connection: Connection, target: str, name: str, standing: Sequence[Standing]) -> None:
     connection.execute("DELETE FROM standing WHERE target = ? AND name = ?", (target, name))
     connection.executemany(

@@ -18,7 +18,7 @@ from dinmo_dbt.errors import StateError
 from dinmo_dbt.history import RunRecord, read
 from dinmo_dbt.notice import Notice
 from dinmo_dbt.plan import LEFT_OUT
-from dinmo_dbt.state.activity import keep_notices, keep_standing, note_end, pause, standing_of
+from dinmo_dbt.state.activity import keep_notices, keep_standing, note_end, others_of, pause, standing_of
 from dinmo_dbt.warnings import Standing
 
 if TYPE_CHECKING:
@@ -42,8 +42,9 @@ class Judged:
     pause: str = ""
 
 
-Judge = Callable[[RunRecord, Sequence[RunRecord], Sequence[Standing]], Judged]
-"""A run that ended, the ended ones before it (newest first) and the warnings that stand: what becomes of it. Pure."""
+Judge = Callable[[RunRecord, Sequence[RunRecord], Sequence[Standing], Sequence[Standing]], Judged]
+"""A run that ended, the ended ones before it (newest first), the warnings that stand for its activation and those that
+stand for others: what becomes of it. Pure."""
 
 
 class Runs:
@@ -134,7 +135,7 @@ class Runs:
             (*own, record.run_id, EARLIER_MAX),
         ).fetchall()
         earlier = [run for run in map(read, rows) if run.ended and run.trigger.kind != "revert"]
-        judged = judge(record, earlier, standing_of(connection, *own))
+        judged = judge(record, earlier, standing_of(connection, *own), others_of(connection, *own))
         keep_standing(connection, *own, judged.standing)
         keep_notices(connection, record.target, judged.notices, self._store.clock.now())
         if judged.pause:

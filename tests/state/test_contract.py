@@ -319,7 +319,8 @@ def test_what_a_run_is_judged_by_and_what_comes_of_it_are_kept_with_its_end(any_
     stands = Standing("things", "dev", WarningKind.FAILED, 5.0, "r3", True, "DB607")
     told = Notice("r3:failed", Severity.CRITICAL, "failed", "body")
 
-    def judge(run, earlier, standing):
+    def judge(run, earlier, standing, others):
+        assert others == []
         seen.append((run.run_id, [each.run_id for each in earlier], list(standing)))
         return Judged((stands,), (told,), "3 runs in a row failed") if run.run_id == "r3" else Judged()
 
