@@ -57,6 +57,7 @@ def _set(flags: Flags, as_json: bool, reason: str | None) -> None:
     console = Console(as_json)
     done: list[str] = []
     with Session(flags, console, offline=True) as session:
+        session.state.take_back()
         pauses = session.activity.pauses()
         for activation in session.chosen:
             name = activation.name

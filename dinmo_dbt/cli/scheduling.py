@@ -85,6 +85,7 @@ def due_now(session: Session) -> dict[str, Trigger]:
     """Why each of the chosen activations is due, of those that are. Those never seen before are seen from now on."""
     from dinmo_dbt.schedule import due
 
+    session.state.take_back()
     session.activity.see([activation.name for activation in session.chosen])
     pauses, now = session.activity.pauses(), session.clock.now()
     pasts = session.activity.pasts(activation.name for activation in session.chosen)

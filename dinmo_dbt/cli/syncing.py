@@ -467,6 +467,7 @@ def sync_each(
     console = session.console
     chosen = session.chosen
     session.say_notes()
+    session.state.take_back()
     for note in session.gate.notes if not gating.ignore else ():
         console.note(note)
     session.start_orgs()

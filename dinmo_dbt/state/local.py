@@ -90,6 +90,16 @@ class LocalState(Store):
 
     # Whole, or refused
 
+    def take_back(self) -> None:
+        if self._journal.exists():
+            with self._connection(writing=True):
+                pass
+
+    @property
+    def _journal(self) -> Path:
+        """SQLite's own, beside the database while a commit is under way, or after it was cut off."""
+        return self.location / "state.db-journal"
+
     def mend(self) -> None:
         """Let SQLite take back a commit that was cut off, which a reader may not; refuse a database that is bent."""
         with self._connection(writing=True, checked=True):

@@ -126,6 +126,10 @@ class Store(ABC):
         """The time by which leases are measured: seconds since the epoch, UTC."""
 
     @abstractmethod
+    def take_back(self) -> None:
+        """Before a command that will write reads anything: take back a commit that was cut off, which no reader may."""
+
+    @abstractmethod
     def mend(self) -> None:
         """Before a writer reads: take back what was cut off, refuse what is bent."""
 

@@ -118,6 +118,9 @@ class WarehouseState(Store):
 
     # A database answers for its own pages: only whether the tables are ours is asked.
 
+    def take_back(self) -> None:
+        """The database does that by itself."""
+
     def mend(self) -> None:
         with self.connection(writing=True):
             pass

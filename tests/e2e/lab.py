@@ -125,23 +125,28 @@ def write_project(root: Path) -> None:
         declared.append({"name": name, "config": {"meta": {"dinmo": meta}}})
     declared[0]["columns"] = [{"name": "person_id", "data_tests": ["unique", "not_null"]}]
     files["models/models.yml"] = json.dumps({"version": 2, "models": declared})
-    head, space = '<?xml version="1.0" encoding="UTF-8"?>', 'xmlns="http://soap.sforce.com/2006/04/metadata"'
     for name, fields in OBJECTS.items():
-        folder = f"force-app/main/default/objects/{name}"
-        if name.endswith("__c"):
-            files[f"{folder}/{name}.object-meta.xml"] = (
-                f"{head}<CustomObject {space}><label>{name[:-3]}</label><pluralLabel>{name[:-3]}s</pluralLabel>"
-                "<nameField><label>Name</label><type>Text</type></nameField><sharingModel>ReadWrite</sharingModel>"
-                "<deploymentStatus>Deployed</deploymentStatus></CustomObject>"
-            )
-        for field, body in fields.items():
-            files[f"{folder}/fields/{field}.field-meta.xml"] = (
-                f"{head}<CustomField {space}><fullName>{field}</fullName><label>{field[:-3]}</label>{body}"
-                "</CustomField>"
-            )
+        files |= object_files(name, fields)
     for path, text in files.items():
         (root / path).parent.mkdir(parents=True, exist_ok=True)
         (root / path).write_text(text, encoding="utf-8")
+
+
+def object_files(name: str, fields: dict[str, str]) -> dict[str, str]:
+    """An object of the org as SFDX source: path and content of each file."""
+    head, space = '<?xml version="1.0" encoding="UTF-8"?>', 'xmlns="http://soap.sforce.com/2006/04/metadata"'
+    folder, files = f"force-app/main/default/objects/{name}", {}
+    if name.endswith("__c"):
+        files[f"{folder}/{name}.object-meta.xml"] = (
+            f"{head}<CustomObject {space}><label>{name[:-3]}</label><pluralLabel>{name[:-3]}s</pluralLabel>"
+            "<nameField><label>Name</label><type>Text</type></nameField><sharingModel>ReadWrite</sharingModel>"
+            "<deploymentStatus>Deployed</deploymentStatus></CustomObject>"
+        )
+    for field, body in fields.items():
+        files[f"{folder}/fields/{field}.field-meta.xml"] = (
+            f"{head}<CustomField {space}><fullName>{field}</fullName><label>{field[:-3]}</label>{body}</CustomField>"
+        )
+    return files
 
 
 def environment() -> dict[str, str]:
