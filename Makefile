@@ -13,7 +13,7 @@ INSTALL = $(BIN)/python -m pip install --quiet --disable-pip-version-check -c co
 .DEFAULT_GOAL := help
 SEEDS := 1000
 
-.PHONY: help demo test simulate planted kill deep conformance-sf lint docs picture bench lock clean
+.PHONY: help demo test simulate fortnight planted kill deep conformance-sf lint docs picture bench lock clean
 
 help:  ## This list.
 	@sed -n 's/^\([a-z-]*\):.*## \(.*\)/\1|\2/p' $(MAKEFILE_LIST) | awk -F '|' '{printf "  make %-14s %s\n", $$1, $$2}'
@@ -37,8 +37,12 @@ conformance-sf: $(VENV)/.dev  ## The Salesforce CLI against the emulator; instal
 simulate: $(VENV)/.dev  ## SEEDS=1000 histories of syncs, faults and deaths against the emulator, each one seed's.
 	cd tests && ../$(BIN)/python -m simulation --seeds $(SEEDS)
 
+fortnight: $(VENV)/.dev  ## SEED=0: 14 days of 50 schedules on a simulated clock, with failures, kills and a DST change.
+	cd tests && ../$(BIN)/python -m fortnight --seed $(or $(SEED),0)
+
 planted: $(VENV)/.dev  ## Faults of one line, planted in a copy of our code: the first of SEEDS=1000 seeds that finds each.
 	cd tests && ../$(BIN)/python -m simulation.planting --seeds $(SEEDS)
+	cd tests && ../$(BIN)/python -m fortnight.planting
 
 kill: $(VENV)/.dev  ## A sync killed by SIGKILL before each of its system calls that change a file; needs strace, an hour.
 	EVERY=$(or $(EVERY),1) $(BIN)/python -m pytest --timeout 0 tests/e2e/test_kill_sweep.py

@@ -27,6 +27,11 @@ class Trigger:
     passed: int = 0
     invocation: str = ""
 
+    @property
+    def by_schedule(self) -> bool:
+        """Whether a schedule asked for it, not a person."""
+        return self.kind in ("due", "resumed")
+
 
 @dataclass(frozen=True, slots=True)
 class RunRecord:

@@ -92,15 +92,18 @@ def look_at_pause(session: Session, turn: Turn) -> tuple[Turn, tuple[str, str] |
     pause = session.activity.pauses().get(activation.name)
     if pause is None:
         return turn, None
+    if not pause.by_itself:  # since this command began
+        return turn, ("skipped", paused_by_hand(session, activation))
     problem = _probe(session, activation)
     if problem is not None:
         session.activity.looked(activation.name)
         still = f"paused by itself since {moment(pause.at)}, and still: {problem.code} {problem.message}"
         return turn, ("paused", still)
     told = _told(session, activation, reason=pause.reason, by_hand=False, paused=False)
-    session.activity.resume(activation.name, told)
+    session.activity.resume_by_itself(activation.name, told)
     said = f"{turn.trigger.said}, resumed: what paused it since {moment(pause.at)} is mended"
-    return replace(turn, trigger=replace(turn.trigger, kind="resumed", said=said)), None
+    kind = "resumed" if turn.trigger.by_schedule else turn.trigger.kind
+    return replace(turn, trigger=replace(turn.trigger, kind=kind, said=said)), None
 
 
 def _probe(session: Session, activation: Activation) -> Problem | None:

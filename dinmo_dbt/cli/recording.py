@@ -9,6 +9,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
+from dinmo_dbt.cli.scheduling import is_due
 from dinmo_dbt.cli.sending import STATE_ITSELF
 from dinmo_dbt.cli.session import Session
 from dinmo_dbt.errors import DinmoError, Problem, Refused, StateError
@@ -53,11 +54,12 @@ class Recorder:
     @contextmanager
     def whole(self) -> Iterator[None]:
         """From before the login on: what keeps the run from starting is in the history too. Another run that holds the
-        activation is no fate of this one, and a state that can't be used is left as it is."""
+        activation is no fate of this one, nor is one that has done meanwhile what was due, and a state that can't be
+        used is left as it is."""
         try:
             yield
         except DinmoError as error:
-            if not self.entered and error.problems[0].code not in (HELD_BY_ANOTHER, *STATE_ITSELF):
+            if not self.entered and error.problems[0].code not in (HELD_BY_ANOTHER, *STATE_ITSELF) and self._is_ours():
                 self.fail(error)
             raise
 
@@ -92,6 +94,9 @@ class Recorder:
     def drawn(self, plan: Plan, ceilings: Ceilings) -> None:
         self.plan = plan
         self.resent = _resent(plan, ceilings)
+
+    def _is_ours(self) -> bool:
+        return not self.trigger.by_schedule or is_due(self.session, self.activation)
 
     def fail(self, error: DinmoError) -> None:
         """A run that never got as far as its activation's state."""

@@ -7,9 +7,10 @@ twice only if the process dies between the sending and the note of it.
 from __future__ import annotations
 
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from datetime import UTC, datetime, timedelta
 from typing import TYPE_CHECKING
+from urllib.parse import quote
 from zoneinfo import ZoneInfo
 
 from dinmo_dbt.errors import ConfigError, DinmoError, Problem, StateError, UsageError
@@ -33,12 +34,28 @@ def deliver(session: Session) -> None:
         return
     try:
         _digest(session)
-        waiting = session.activity.unsent()
-        if waiting:
-            _send(session, waiting)
+        if session.activity.unsent():
+            with _one_sender(session):
+                _send(session, session.activity.unsent())
     except StateError as error:  # the runs themselves are told and written by now
         for problem in error.problems:
             session.console.note(problem)
+
+
+@contextmanager
+def _one_sender(session: Session) -> Iterator[None]:
+    """Of two commands at once one sends, so that nothing is sent twice. Where the state is in the warehouse nothing
+    keeps a second one out."""
+    stack = ExitStack()
+    try:
+        stack.enter_context(session.state.exclusive("", f" send {quote(session.activity.target, safe='')}"))
+    except StateError as error:
+        if error.problems[0].code != "DB501":
+            raise
+        told = "another command is sending; what it does not send the next one will"
+        raise StateError("DB501", told, where=str(session.state.location)) from None
+    with stack:
+        yield
 
 
 def _send(session: Session, waiting: list[Unsent]) -> None:

@@ -31,6 +31,7 @@ if TYPE_CHECKING:
 
 SAMPLE_ROWS = 20
 BLOCKED = "DB450"
+MEANWHILE = "it is not due any more: another process ran it meanwhile, or its quiet hours began"
 STATUS_EXIT = {
     "success": 0,
     "rejected": 3,
@@ -487,7 +488,9 @@ def sync_each(
         trigger = triggers[activation.name] if triggers else by_hand(session, activation)
         turn = Turn(activation, f"{number} of {len(chosen)}", trigger)
         skip = skips[activation.name]
-        if skip is None:
+        if triggers and not is_due(session, activation):
+            skip = "skipped", MEANWHILE
+        elif skip is None:
             turn, skip = look_at_pause(session, turn)
         if skip:
             _skip(session, turn, skip, report)
@@ -535,7 +538,7 @@ def _sync_one(session: Session, turn: Turn, ceilings: Ceilings, report: Report) 
         report.add(activation, "interrupted", seconds, message, exit_code=128 + stop.number)
         return
     except DinmoError as error:
-        if turn.trigger.kind == "due" and error.problems[0].code == HELD_BY_ANOTHER:
+        if turn.trigger.by_schedule and error.problems[0].code == HELD_BY_ANOTHER:
             _skip(session, turn, ("skipped", error.problems[0].message), report)
             return
         if error.problems[0].code in STATE_ITSELF:
@@ -556,7 +559,7 @@ def _sync_one(session: Session, turn: Turn, ceilings: Ceilings, report: Report) 
         )
         return
     if run is None:
-        _skip(session, turn, ("skipped", "another process ran it meanwhile"), report)
+        _skip(session, turn, ("skipped", MEANWHILE), report)
         return
     seconds = time.monotonic() - began
     word = {"success": "OK", "rejected": "WARN", "unknown": "UNKNOWN", "failed": "ERROR"}.get(
@@ -608,7 +611,7 @@ def _run_activation(session: Session, activation: Activation, ceilings: Ceilings
     with entry.whole():
         destination = session.destination(activation.destination)
         with session.state.locked(destination.org_id, activation, run.run_id) as state, scan_spool(session) as spool:
-            if trigger.kind == "due" and not is_due(session, activation):
+            if trigger.by_schedule and not is_due(session, activation):
                 return None
             if not state.exists and state.other_orgs:
                 session.console.say(

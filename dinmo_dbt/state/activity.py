@@ -101,6 +101,17 @@ class Activity:
             )
             keep_notices(connection, self.target, notices, now)
 
+    def resume_by_itself(self, name: str, notices: Sequence[Notice] = ()) -> None:
+        """It is about to run: what it is due for stays due until that run has ended. Of two processes one resumes."""
+        with self._store.connection(writing=True) as connection:
+            resumed = connection.execute(
+                "UPDATE activity SET paused = NULL, reason = '', by_itself = 0 "
+                "WHERE target = ? AND name = ? AND paused IS NOT NULL AND by_itself = 1",
+                (self.target, name),
+            ).rowcount
+            if resumed:
+                keep_notices(connection, self.target, notices, self._store.clock.now())
+
     def looked(self, name: str, invocation: str = "") -> None:
         """A paused activation was due, was looked at, and stays paused."""
         with self._store.connection(writing=True) as connection:

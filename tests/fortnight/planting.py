@@ -1,0 +1,65 @@
+"""Plant faults of one line in a copy of our code, and see whether a fortnight finds each.
+
+python -m fortnight.planting                 every fault of planted/, at most 10 seeds of two days each
+"""
+
+from __future__ import annotations
+
+import argparse
+import os
+import re
+import subprocess
+import sys
+import tempfile
+from pathlib import Path
+
+import yaml
+from simulation.planting import ROOT, Planted
+
+HERE = Path(__file__).parent
+DAYS = 2.0
+
+
+def every() -> list[Planted]:
+    return [Planted(path.stem, **yaml.safe_load(path.read_text())) for path in sorted((HERE / "planted").glob("*.yml"))]
+
+
+def found(planted: Planted, seeds: int) -> str | None:
+    """The first seed that breaks with the fault planted, and what it breaks; None if none does."""
+    with tempfile.TemporaryDirectory() as name:
+        planted.plant(Path(name))
+        done = subprocess.run(
+            [
+                *(sys.executable, "-m", "fortnight", "--stop"),
+                *("--seeds", str(seeds), "--days", str(DAYS), "--fewer", "2"),
+            ],
+            cwd=ROOT / "tests",
+            env={**os.environ, "PYTHONPATH": name},
+            capture_output=True,
+            text=True,
+            check=False,
+        )
+    assert done.returncode in (0, 1), done.stderr
+    said = re.search(r"^seed (\d+)\n.* BROKEN (.*)", done.stdout, re.MULTILINE)
+    return f"seed {said[1]}: {said[2]}" if said else None
+
+
+def main() -> int:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--seeds", type=int, default=10)
+    parser.add_argument("names", nargs="*")
+    given = parser.parse_args()
+    missed = played = 0
+    for planted in every():
+        if given.names and planted.name not in given.names:
+            continue
+        seen = found(planted, given.seeds)
+        missed += seen is None
+        print(f"{planted.name:27} {planted.what}\n{'':27} -> {seen or 'NOT FOUND'}", flush=True)
+        played += 1
+    print(f"{played} faults planted, {played - missed} found")
+    return int(missed > 0)
+
+
+if __name__ == "__main__":
+    sys.exit(main())
