@@ -160,7 +160,7 @@ class Activation:
     schedule: Schedule = Schedule()
     quiet_hours: QuietHours | None = None
     auto_pause: int | None = 3  # runs in a row that fail for a lasting reason; None: never
-    warnings: Mapping[WarningKind, Watch] = field(default_factory=dict)  # those that are on
+    warnings: Mapping[WarningKind, Watch] = field(default_factory=dict, hash=False)  # those that are on
     mute_until: float | None = None  # seconds since the epoch
     api: str = "auto"  # auto | bulk | collections
     enabled: bool = True

@@ -7,18 +7,21 @@ Functions over a connection of the state, each within the caller's transaction; 
 from __future__ import annotations
 
 import json
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TypeVar
 
 from dinmo_dbt.activation import WarningKind
 from dinmo_dbt.history import RunRecord
 from dinmo_dbt.notice import Notice, Severity
 from dinmo_dbt.schedule import Past
+from dinmo_dbt.state.journal import bent
 from dinmo_dbt.warnings import Standing
 
 if TYPE_CHECKING:
     from dinmo_dbt.state.store import Connection, Store
+
+Made = TypeVar("Made")
 
 INVOCATIONS_KEPT = 20
 _DIGEST = " digest"  # no activation can have that name
@@ -63,12 +66,12 @@ class Activity:
 
     def pasts(self, names: Iterable[str]) -> dict[str, Past]:
         """Of each activation what its schedule needs. One that was never seen starts now, once `see` has noted it."""
-        now, found = self._store.clock.now(), {row["name"]: row for row in self._rows("activity")}
-        return {name: _past(found[name]) if name in found else Past(now) for name in names}
+        now, found = self._store.clock.now(), dict(self._read("activity", lambda row: (row["name"], _past(row))))
+        return {name: found.get(name, Past(now)) for name in names}
 
     def see(self, names: Iterable[str]) -> None:
         """Note activations that are seen for the first time: a cron line counts from here on."""
-        known = {row["name"] for row in self._rows("activity")}
+        known = set(self._read("activity", lambda row: row["name"]))
         new = [name for name in names if name not in known]
         if new:
             with self._store.connection(writing=True) as connection:
@@ -76,10 +79,9 @@ class Activity:
                     _seen(connection, self.target, name, self._store.clock.now())
 
     def pauses(self) -> dict[str, Pause]:
-        rows = self._rows("activity")
         return {
             row["name"]: Pause(row["paused"], row["reason"], bool(row["by_itself"]))
-            for row in rows
+            for row in self._read("activity", lambda row: row)
             if row["paused"] is not None
         }
 
@@ -125,7 +127,7 @@ class Activity:
             )
 
     def standing(self) -> list[Standing]:
-        return [_standing(row) for row in self._rows("standing")]
+        return self._read("standing", _standing)
 
     def begin_standing(self, standing: Standing, notice: Notice) -> None:
         """What concerns no single activation stands from now on; nothing if it stood before."""
@@ -141,7 +143,7 @@ class Activity:
 
     def last_digest(self) -> float | None:
         """Of what time the last digest was; None before there was one."""
-        return {row["name"]: row["since"] for row in self._rows("activity")}.get(_DIGEST)
+        return dict(self._read("activity", lambda row: (row["name"], row["since"]))).get(_DIGEST)
 
     def note_digest(self, moment: float, notices: Sequence[Notice]) -> None:
         with self._store.connection(writing=True) as connection:
@@ -153,15 +155,8 @@ class Activity:
 
     def unsent(self) -> list[Unsent]:
         """Notices of this target that some place has not taken yet, oldest first."""
-        rows = sorted(self._rows("notice"), key=lambda row: (row["made"], row["id"]))
-        return [
-            Unsent(
-                Notice(row["id"], Severity(row["severity"]), row["title"], row["body"], bool(row["critical"])),
-                row["made"],
-                frozenset(json.loads(row["sent"])),
-            )
-            for row in rows
-        ]
+        found = self._read("notice", _unsent)
+        return sorted(found, key=lambda each: (each.made, each.notice.id))
 
     def add(self, notices: Sequence[Notice]) -> None:
         if notices:
@@ -182,11 +177,20 @@ class Activity:
             with self._store.connection(writing=True) as connection:
                 connection.executemany("DELETE FROM notice WHERE id = ?", [(each,) for each in notice_ids])
 
-    def _rows(self, table: str) -> list[Any]:
+    def _read(self, table: str, make: Callable[[Any], Made]) -> list[Made]:
         if not self._store.exists():
             return []
         with self._store.connection(writing=False) as connection:
-            return connection.execute(f"SELECT * FROM {table} WHERE target = ?", (self.target,)).fetchall()
+            rows = connection.execute(f"SELECT * FROM {table} WHERE target = ?", (self.target,)).fetchall()
+            return parsed(self._store, make, rows)
+
+
+def parsed(store: Store, make: Callable[[Any], Made], rows: Iterable[Any]) -> list[Made]:
+    """Rows of the state as values; StateError DB502 for one that none of our versions wrote."""
+    try:
+        return [make(row) for row in rows]
+    except (ValueError, TypeError, KeyError, AttributeError) as error:
+        raise bent(str(store.location)) from error
 
 
 def note_end(connection: Connection, record: RunRecord) -> None:
@@ -243,6 +247,11 @@ def _seen(connection: Connection, target: str, name: str, now: float) -> None:
         "INSERT INTO activity VALUES (?, ?, ?, 0, '[]', NULL, 0, '') ON CONFLICT (target, name) DO NOTHING",
         (target, name, now),
     )
+
+
+def _unsent(row: Any) -> Unsent:
+    notice = Notice(row["id"], Severity(row["severity"]), row["title"], row["body"], bool(row["critical"]))
+    return Unsent(notice, row["made"], frozenset(json.loads(row["sent"])))
 
 
 def _past(row: Any) -> Past:

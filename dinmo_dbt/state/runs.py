@@ -18,7 +18,7 @@ from dinmo_dbt.errors import StateError
 from dinmo_dbt.history import RunRecord, read
 from dinmo_dbt.notice import Notice
 from dinmo_dbt.plan import LEFT_OUT
-from dinmo_dbt.state.activity import keep_notices, keep_standing, note_end, others_of, pause, standing_of
+from dinmo_dbt.state.activity import keep_notices, keep_standing, note_end, others_of, parsed, pause, standing_of
 from dinmo_dbt.warnings import Standing
 
 if TYPE_CHECKING:
@@ -63,7 +63,7 @@ class Runs:
             rows = connection.execute(
                 f"SELECT * FROM run {chosen} ORDER BY started DESC, id DESC LIMIT ?", (*(names or ()), limit)
             ).fetchall()
-        return [read(row) for row in rows]
+            return parsed(self._store, read, rows)
 
     def between(self, target: str, start: float, end: float) -> list[RunRecord]:
         """Runs of that dbt target that started in that time, oldest first."""
@@ -74,14 +74,14 @@ class Runs:
                 "SELECT * FROM run WHERE target = ? AND started >= ? AND started < ? ORDER BY started, id",
                 (target, start, end),
             ).fetchall()
-        return [read(row) for row in rows]
+            return parsed(self._store, read, rows)
 
     def of(self, run_id: str) -> RunRecord | None:
         if not self._store.exists():
             return None
         with self._store.connection(writing=False) as connection:
-            row = connection.execute("SELECT * FROM run WHERE id = ?", (run_id,)).fetchone()
-        return read(row) if row else None
+            rows = connection.execute("SELECT * FROM run WHERE id = ?", (run_id,)).fetchall()
+            return next(iter(parsed(self._store, read, rows)), None)
 
     def start(self, record: RunRecord) -> None:
         """Note a run before it acts. Its activation is its own by now: an earlier run of it that has no end was cut
@@ -134,7 +134,7 @@ class Runs:
             "ORDER BY started DESC, id DESC LIMIT ?",
             (*own, record.run_id, EARLIER_MAX),
         ).fetchall()
-        earlier = [run for run in map(read, rows) if run.ended and run.trigger.kind != "revert"]
+        earlier = [run for run in parsed(self._store, read, rows) if run.ended and run.trigger.kind != "revert"]
         judged = judge(record, earlier, standing_of(connection, *own), others_of(connection, *own))
         keep_standing(connection, *own, judged.standing)
         keep_notices(connection, record.target, judged.notices, self._store.clock.now())
@@ -191,15 +191,14 @@ class Runs:
         if not self._store.exists():
             return None
         with self._store.connection(writing=False) as connection:
-            row = connection.execute(
+            rows = connection.execute(
                 "SELECT * FROM run WHERE name = ? AND org_id = ? AND id <> ? AND finished IS NOT NULL "
                 "ORDER BY started DESC, id DESC LIMIT 1",
                 (record.activation, record.org_id, record.run_id),
-            ).fetchone()
-        if row is None:
-            return None
+            ).fetchall()
+            found = parsed(self._store, read, rows)
         try:
-            return self._undelivered(read(row))
+            return self._undelivered(found[0]) if found else None
         except StateError:
             return None
 
