@@ -263,7 +263,8 @@ def _rejected(case: _Case) -> _Verdict:
     share = 100 * Decimal(run.refused_rows) / max(run.deliverable_rows, run.refused_rows, 1)
     told = f"{run.refused_rows:,} of {_count(run.deliverable_rows, 'row')} ({share:.1f}%)"
     if run.refused_rows <= limit.rows if limit.rows is not None else share <= (limit.percent or 0):
-        return _Well(told)
+        # What was refused, or broke off, did not come to all rows that were rejected before.
+        return _Well(told) if run.status in _DONE else None
     said = f"{told}, limit {limit}"
     lines = (f"Rejected or invalid: {said}", *_causes(run, _was_refused), f"By key: {_command('rejected', run)}")
     return _Finding(said, lines)

@@ -337,6 +337,14 @@ def test_a_run_that_read_nothing_yet_says_nothing_of_its_rows(kind: WarningKind)
     assert titles(play([*calm(9), *broken], only(kind))) == [[]] * 11
 
 
+def test_a_run_that_did_not_send_all_says_nothing_of_rows_that_were_rejected_before() -> None:
+    counts = {"read": 5_000, "unchanged": 4_880}  # a guard's refusal and a failure on the way know what they read
+    cut = [run(10, "refused", counts=counts, problem=TOO_MANY), run(11, "failed", counts=counts, problem=NO_ANSWER)]
+    bad = [run(number, "rejected", refused_rows=5_000) for number in (9, 12)]
+    told = titles(play([*calm(9), bad[0], *cut, bad[1], run(13)], only(WarningKind.REJECTED)))
+    assert told[9:] == [["rejected"], [], [], [], ["rejected recovered"]]
+
+
 def test_a_failure_recovers_with_a_run_that_did_its_work_only() -> None:
     runs = [
         run(0, "failed", problem=NO_ANSWER),

@@ -22,7 +22,7 @@ from .play import Fortnight
 from .world import DAYS, World
 
 _MEMORY = Path("/dev/shm")
-STORY = 25  # events before the break, of all and of the activation
+STORY = 20  # events before the break
 
 
 def played(seed: int, days: float, fewer: int) -> tuple[Counter[str], list[str]]:
@@ -34,7 +34,7 @@ def played(seed: int, days: float, fewer: int) -> tuple[Counter[str], list[str]]
         try:
             fortnight.play()
         except Broken as error:
-            broken = _story(world, str(error))
+            broken = _story(world, str(error), error.at)
         except Exception as error:  # noqa: BLE001 (a defect of ours ends a fortnight too)
             where = traceback.extract_tb(error.__traceback__)[-1]
             broken = _story(world, f"{type(error).__name__}: {error} ({Path(where.filename).name}:{where.lineno})")
@@ -42,9 +42,11 @@ def played(seed: int, days: float, fewer: int) -> tuple[Counter[str], list[str]]
         return world.met + fortnight.judge.counts, broken
 
 
-def _story(world: World, what: str) -> list[str]:
+def _story(world: World, what: str, until: float | None = None) -> list[str]:
+    """What is broken, and what happened to its activation before that."""
     name = next((name for name in world.by_name if name in what), "")
-    told = [(at, text) for at, text in world.story if name in text or "process" in text or "dbt" in text.split()[:1]]
+    told = [(at, text) for at, text in world.story if name in text or not text.startswith(tuple(world.by_name))]
+    told = [(at, text) for at, text in told if until is None or at <= until]
     return [f"{_at(world.now)} BROKEN {what}", *(f"  {_at(at)} {text}" for at, text in told[-STORY:])]
 
 

@@ -28,7 +28,11 @@ K = WarningKind
 
 
 class Broken(AssertionError):
-    """A law does not hold."""
+    """A law does not hold. `at`: when that came about; None: now."""
+
+    def __init__(self, what: str, at: float | None = None) -> None:
+        super().__init__(what)
+        self.at = at
 
 
 # When activations are due
@@ -161,6 +165,7 @@ class Judge:
         self.pendings: dict[int, dict[str, tuple[int, float]]] = {}  # by process
         self.live: list[Process] = []
         self.seen: set[str] = set()
+        self.ended: dict[str, Ended] = {}
         self.expected: Counter[tuple[str, ...]] = Counter()
         self.critical: dict[tuple[str, ...], bool] = {}
         self.doubles: Counter[tuple[str, str]] = Counter()
@@ -268,6 +273,7 @@ class Judge:
     def _run(self, process: Process, run: Ended) -> None:
         """A run that ended."""
         book, world = self.books[run.name], self.world
+        self.ended[run.run_id] = run
         declared = book.declared
         world.tell(f"{run.name} ran by {process.number}: {run.status} {run.code} ({run.trigger})", run.finished)
         pending = self.pendings[process.number][run.name]
@@ -336,7 +342,7 @@ class Judge:
         found: dict[WarningKind, bool | None] = {
             K.FAILED: True if status == "failed" else False if status == "done" else None,
             K.REFUSED: True if status in ("refused", "blocked") else False if status == "done" else None,
-            K.REJECTED: (trouble == "bad") if status == "done" else False if name in process.cut and drawn else None,
+            K.REJECTED: (trouble == "bad") if status == "done" else None,
             K.EMPTY: (trouble == "empty") if drawn and trouble != "twice" else None,
             K.DRIFT: True if code == SCHEMA else False if drawn else None,
             K.API_BUDGET: True if code == LIMIT else None if blocked or not facts or facts.login else False,
@@ -442,10 +448,13 @@ class Judge:
             for end in self.digests_maybe - self.digests:
                 got.pop(("digest", f"{end:.0f}"), None)
             missing, more = owed - got, got - owed
-            if missing:
-                raise Broken(f"{place} never got {sorted(missing)[:3]}")
-            if more:
-                raise Broken(f"{place} got {sorted(more)[:3]}, which nobody owed")
+            for what, keys in (("never got", missing), ("got, and nobody owed it,", more)):
+                if keys:
+                    first = min(keys)
+                    run = self.ended.get(first[0])
+                    of = f"{run.name} {run.status} {run.code} at {_at(run.finished)}: " if run else ""
+                    at = run.finished if run else self.world.now
+                    raise Broken(f"{place} {what} {of}{' '.join(first)}, and {len(keys) - 1} more", at)
         for key in received[PLACES[0]]:
             what = {"begun": "warnings", "over": "recoveries"}.get(key[1], f"{key[0]} {key[1]}")
             if key[0] == "pause" or key[1] == "paused":

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from typing import Any
 
@@ -75,12 +75,12 @@ class Fortnight:
         world.tell(f"nothing runs for {down / 60:.0f} minutes")
         world.pass_time(rng.uniform(down / 2, down))
 
-    def _someone(self) -> None:
-        """Somebody types a command."""
+    def _someone(self, due: Sequence[str] = ()) -> None:
+        """Somebody types a command, perhaps about what is `due`."""
         rng, books = self.world.rng, self.judge.books
         paused = sorted(name for name, book in books.items() if book.paused)
         what = rng.choice(["pause", "resume", "resume", "hand", "hand"])
-        name = rng.choice(paused) if paused and what == "resume" else rng.choice(sorted(books))
+        name = rng.choice(paused) if paused and what == "resume" else rng.choice(due or sorted(books))
         self.command(what, name)
 
     # A command
@@ -132,14 +132,14 @@ class Fortnight:
 
     def _aside(self, process: Process) -> None:
         """Now and then another command runs while this one waits for a reply."""
-        if self.calm or process.dead or len(self.judge.live) > 1 or self.world.rng.random() > 0.002:
+        if self.calm or process.dead or len(self.judge.live) > 1 or self.world.rng.random() > 0.003:
             return
         self.world.met["commands beside others"] += 1
         self.judge.observe()
-        if self.world.rng.random() < 0.6:
+        if self.world.rng.random() < 0.5:
             self.command("due")
         else:
-            self._someone()
+            self._someone([name for name, (number, _) in self.judge.pendings[process.number].items() if number])
 
     def _next_kill(self) -> Kill:
         rng = self.world.rng
