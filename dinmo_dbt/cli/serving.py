@@ -24,11 +24,11 @@ from dinmo_dbt.cli import cloud, options
 from dinmo_dbt.cli.console import Console
 from dinmo_dbt.cli.options import Flags
 from dinmo_dbt.cli.scheduling import due_now, moment, next_due_at
-from dinmo_dbt.cli.sending import deliver, telling_of_all
+from dinmo_dbt.cli.sending import BUSY_DATABASE, deliver, telling_of_all
 from dinmo_dbt.cli.session import Session
 from dinmo_dbt.cli.stopping import Stop
 from dinmo_dbt.cli.syncing import Gating, sync_chosen
-from dinmo_dbt.errors import DbtCloudError, DinmoError, Interrupted, Problem, StateError, UsageError
+from dinmo_dbt.errors import ConfigError, DbtCloudError, DinmoError, Interrupted, Problem, StateError, UsageError
 
 if TYPE_CHECKING:
     from wsgiref.types import StartResponse, WSGIApplication, WSGIEnvironment
@@ -50,13 +50,14 @@ class Health:
     looked: float = 0.0
     running: bool = False
     due_next: dict[str, float] = field(default_factory=dict)
-    problem: Problem | None = None
+    problems: tuple[Problem, ...] = ()  # the first of each kind of work that failed
 
     def told(self, now: float) -> tuple[HTTPStatus, dict[str, Any]]:
         from dinmo_dbt import __version__, render
 
         stuck = not self.running and now - max(self.looked, self.started) > STUCK_S
-        well = self.problem is None and not stuck
+        waits = all(problem.code == BUSY_DATABASE for problem in self.problems)  # for dbt, as each time that it runs
+        well = waits and not stuck
         first = min(self.due_next.items(), key=lambda each: (each[1], each[0]), default=None)
         return HTTPStatus.OK if well else HTTPStatus.SERVICE_UNAVAILABLE, {
             "status": "ok" if well else "stuck" if stuck else "failing",
@@ -66,7 +67,7 @@ class Health:
             "looked": moment(self.looked) if self.looked else None,
             "running": self.running,
             "next": {"activation": first[0], "at": moment(first[1])} if first else None,
-            "problem": render.problem_json(self.problem) if self.problem else None,
+            "problem": render.problem_json(self.problems[0]) if self.problems else None,
         }
 
 
@@ -120,28 +121,37 @@ class _Service:
     job: int | None = None
     health: Health = field(default_factory=Health)
     inbox: Inbox | None = None
+    _looking: Flags | None = None  # with the target folder of the job's runs
+    _problems: dict[str, Problem] = field(default_factory=dict)  # by the work that failed
+    _files: tuple[Path, ...] = ()
     _stamps: tuple[object, ...] = ()
     _seen: tuple[object, ...] = ()
     _look_at: float = 0.0
-    _fetched: Flags | None = None  # with the target folder of the job's runs
+    _ask_at: float = 0.0
+    _asked_latest: bool = False
 
     @contextmanager
     def alone(self) -> Iterator[None]:
         """No other process serves this target from this state. Where the state is in the warehouse, only each run is
-        one process's at a time, which is enough for no run to be made twice."""
-        with self._session() as session:
+        one process's at a time, which is enough for no run to be made twice: a lock would hold a connection for good,
+        and a DuckDB file with it."""
+        with self._session() as session, ExitStack() as stack:
             self.health.target, self.health.started = session.target[1], time.time()
-            name = f" serve {quote(session.target[1], safe='')}"
-            try:
-                stack = ExitStack()
-                stack.enter_context(session.state.exclusive("", name))
-            except StateError as error:
-                if error.problems[0].code != "DB501":
-                    raise
-                told = f"another process serves dbt target {session.target[1]} from this state"
-                raise StateError("DB530", told, where=str(session.state.location), hint="stop that one first") from None
-            with stack:
-                yield
+            if self.job is not None:
+                self._looking = replace(self.flags, target_path=cloud.folder_of(session, self.job))
+            with self._session() as looking:
+                self._files = _watched(looking)
+            if session.project.state_warehouse_schema is None:
+                name = f" serve {quote(session.target[1], safe='')}"
+                try:
+                    stack.enter_context(session.state.exclusive("", name))
+                except StateError as error:
+                    if error.problems[0].code != "DB501":
+                        raise
+                    told = f"another process serves dbt target {session.target[1]} from this state"
+                    where = str(session.state.location)
+                    raise StateError("DB530", told, where=where, hint="stop that one first") from None
+            yield
 
     def app(self, *, dbt_cloud: bool) -> WSGIApplication:
         receive = self._receiver() if dbt_cloud else None
@@ -157,71 +167,76 @@ class _Service:
         return answer
 
     def _receiver(self) -> WSGIApplication:
-        from dinmo_dbt.dbt_cloud import Inbox, account_of, receiver
+        from dinmo_dbt.dbt_cloud import SECRET, Inbox, account_of, receiver
         from dinmo_dbt.project import Secret
 
-        secret = os.environ.get("DINMO_DBT_CLOUD_WEBHOOK_SECRET", "")
-        if not secret:
-            hint = "dbt Cloud shows it when the webhook is made: Account settings > Webhooks"
-            raise UsageError("DB220", "DINMO_DBT_CLOUD_WEBHOOK_SECRET is not set", hint=hint)
-        account_of(os.environ)  # what is missing is said now, not at the first event
-        with self._session() as session:
-            self.inbox = Inbox(session.project.state_location / "dbt_cloud", session.clock)
-        return receiver(self.inbox, Secret(secret))
+        account_of(os.environ, SECRET)  # what is missing is said now, not at the first event
+        with self._session() as session:  # of this target: another's events are for who serves it
+            folder = session.project.state_location / "dbt_cloud" / quote(session.target[1], safe="")
+            self.inbox = Inbox(folder, session.clock)
+        return receiver(self.inbox, Secret(os.environ[SECRET]))
 
     def run(self) -> None:
         """Until Interrupted."""
-        if self.job is not None:
-            self._guarded(self._latest_run)
         while not self.stop.number:
-            self._events()
-            if self._is_time():
-                self._guarded(self._look)
-            self.stop.sleep(min(WATCH_S, max(0.05, self._look_at - time.time())))
+            if self.inbox is not None and time.time() >= self._ask_at and not self._well("dbt Cloud", self._ask):
+                self._ask_at = time.time() + AGAIN_S
+            if self._is_time() and not self._well("look", self._look):
+                self._look_at = time.time() + AGAIN_S
+            changing = self._stamps != self._seen
+            self.stop.sleep(WATCH_S if changing else min(WATCH_S, max(0.05, self._look_at - time.time())))
 
     def _is_time(self) -> bool:
         """Whether something is due by now, or the artifacts changed and nobody is writing them."""
         stamps, before = self._artifacts(), self._stamps
         self._stamps = stamps
-        if stamps != before or (stamps == self._seen and time.time() < self._look_at):
+        if stamps != before or (self.job is not None and None in stamps[:2]):  # the job's first run is still to come
             return False
-        self._seen = stamps
-        return True
+        return stamps != self._seen or time.time() >= self._look_at
 
     def _artifacts(self) -> tuple[object, ...]:
-        """What tells that dbt ran, or that a declaration changed."""
-        with self._session() as session:
-            files = [session.target_path / name for name in ("run_results.json", "manifest.json")]
-            return tuple(_stamp(path) for path in [*files, session.root / "dinmo.yml"])
+        """What tells that dbt ran, or that a declaration changed: dbt's files first. None for one that is not there."""
+        return tuple(map(_stamp, self._files))
 
-    def _guarded(self, work: Callable[[], None]) -> None:
-        """What fails is said once, and tried again."""
+    def _well(self, name: str, work: Callable[[], None]) -> bool:
+        """Do it. What fails is said once, and tried again."""
         try:
             work()
         except DinmoError as error:
-            if error.problems[0] != self.health.problem:
+            problem = error.problems[0]
+            if problem not in self._problems.values():
                 self.console.problems(error.problems)
-            self.health.problem = error.problems[0]
-            self._look_at = time.time() + AGAIN_S
+            self._problems[name] = problem
         else:
-            if self.health.problem is not None:
+            if self._problems.pop(name, None) and not self._problems:
                 self.console.timed("well again")
-            self.health.problem = None
+        self.health.problems = tuple(self._problems.values())
         self.health.looked = time.time()
+        return name not in self._problems
 
     def _look(self) -> None:
         """Run what is due, tell what is to be told, and find when the next look is."""
+        self._seen = self._artifacts()
         with self._session() as session, telling_of_all(session, unattended=True):
-            chosen, triggers = session.chosen, due_now(session)
+            self._files = _watched(session)
+            try:
+                chosen, triggers = session.chosen, due_now(session)
+            except ConfigError:
+                if self._artifacts() == self._seen:
+                    raise
+                return  # dbt writes them right now: looked at again once they rest
             if triggers:
                 session.chosen = tuple(activation for activation in chosen if activation.name in triggers)
                 self._sync(session, triggers)
             else:
                 deliver(session)
             session.chosen = chosen
-            self.health.due_next = next_due_at(session)
-        soonest = min(self.health.due_next.values(), default=float("inf"))
-        self._look_at = min(soonest, time.time() + LOOK_S)
+            due_next = next_due_at(session)
+        now = time.time()
+        self.health.due_next = due_next
+        # What was due, and still is, another process runs, or the state keeps from running.
+        coming = (now + AGAIN_S if at <= now and name in triggers else at for name, at in due_next.items())
+        self._look_at = min([now + LOOK_S, *coming])
 
     def _sync(self, session: Session, triggers: dict[str, Any]) -> None:
         from dinmo_dbt.plan import Ceilings
@@ -234,39 +249,39 @@ class _Service:
 
     # dbt Cloud
 
-    def _latest_run(self) -> None:
-        """What ended while we were down; a run that goes on will be told of."""
-        from dinmo_dbt.dbt_cloud.client import STILL_RUNNING
-
-        assert self.job is not None
-        with self._session() as session:
-            fetched = replace(self.flags, target_path=cloud.folder_of(session, self.job))
-        try:
-            fetched = cloud.of_job(self.flags, self.console, self.job, None, wait=False, stop=self.stop)
-        except DbtCloudError as error:
-            if error.problems[0].code != STILL_RUNNING:
-                raise
-            self.console.timed(f"{error.problems[0].message}: its end will be told")
-        self._fetched = fetched
-
-    def _events(self) -> None:
-        """Sync what the runs built whose ends were told, one after the other. An event is done once it is synced."""
-        for event in self.inbox.pending() if self.inbox else ():
+    def _ask(self) -> None:
+        """Sync what the runs built whose ends were told, oldest first; an event is done once it is synced. At the
+        start also what the latest run built, for what ended while we were down."""
+        assert self.inbox is not None
+        for event in self.inbox.pending():
             if event.job_id == str(self.job):
-                self._guarded(lambda run=event.run_id: self._take_run(int(run)))  # type: ignore[misc]
-                if self.health.problem is not None:
-                    return  # tried again later
+                self._take_run(int(event.run_id))
             else:
                 self.console.timed(f"run {event.run_id} of dbt Cloud job {event.job_id}: another job, left alone")
-            assert self.inbox is not None
             self.inbox.done(event)
+        if not self._asked_latest:
+            self._take_run(None)
+            self._asked_latest = True
 
-    def _take_run(self, run_id: int) -> None:
-        self._fetched = cloud.of_job(self.flags, self.console, self.job, run_id, wait=False, stop=self.stop)
-        self._look()
+    def _take_run(self, run_id: int | None) -> None:
+        """The latest run, without a number. One that left nothing, or goes on and will be told of, is let go."""
+        from dinmo_dbt.dbt_cloud import NO_ARTIFACTS, NOT_FOUND, STILL_RUNNING
+
+        try:
+            cloud.of_job(self.flags, self.console, self.job, run_id, wait=False, stop=self.stop)
+        except DbtCloudError as error:
+            if error.problems[0].code not in (NO_ARTIFACTS, NOT_FOUND, *([STILL_RUNNING] if run_id is None else [])):
+                raise
+            self.console.note(error.problems[0])
+        else:
+            self._look()
 
     def _session(self) -> Session:
-        return Session(self._fetched or self.flags, self.console, stop=self.stop)
+        return Session(self._looking or self.flags, self.console, stop=self.stop)
+
+
+def _watched(session: Session) -> tuple[Path, ...]:
+    return (*(session.target_path / name for name in ("run_results.json", "manifest.json")), session.root / "dinmo.yml")
 
 
 def _stamp(path: Path) -> tuple[int, int, int] | None:

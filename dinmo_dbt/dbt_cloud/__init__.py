@@ -6,9 +6,23 @@ and the manifest are read as after a local `dbt build`; `receiver` takes webhook
 
 from __future__ import annotations
 
-from dinmo_dbt.dbt_cloud.artifacts import fetch
-from dinmo_dbt.dbt_cloud.client import Account, Client, Run, Status, account_of
+from dinmo_dbt.dbt_cloud.artifacts import NO_ARTIFACTS, fetch
+from dinmo_dbt.dbt_cloud.client import NOT_FOUND, SECRET, STILL_RUNNING, Account, Client, Run, Status, account_of
 from dinmo_dbt.dbt_cloud.inbox import Event, Inbox
 from dinmo_dbt.dbt_cloud.webhook import receiver
 
-__all__ = ["Account", "Client", "Event", "Inbox", "Run", "Status", "account_of", "fetch", "receiver"]
+__all__ = [
+    "NOT_FOUND",
+    "NO_ARTIFACTS",
+    "SECRET",
+    "STILL_RUNNING",
+    "Account",
+    "Client",
+    "Event",
+    "Inbox",
+    "Run",
+    "Status",
+    "account_of",
+    "fetch",
+    "receiver",
+]

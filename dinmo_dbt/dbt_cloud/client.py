@@ -39,7 +39,7 @@ UNREACHABLE = "DB226"
 RATE_LIMITED = "DB227"
 UNEXPECTED = "DB228"
 
-HOST, ACCOUNT, TOKEN = "DINMO_DBT_CLOUD_HOST", "DINMO_DBT_CLOUD_ACCOUNT_ID", "DINMO_DBT_CLOUD_TOKEN"
+HOST, ACCOUNT, TOKEN, SECRET = (f"DINMO_DBT_CLOUD_{name}" for name in ("HOST", "ACCOUNT_ID", "TOKEN", "WEBHOOK_SECRET"))
 
 CONNECT_TIMEOUT_S = 10
 READ_TIMEOUT_S = 60  # of silence; bytes that come one by one never meet it, so one attempt as a whole is bounded too
@@ -112,14 +112,15 @@ class _Fault:
     hint: str = ""
 
 
-def account_of(env: Mapping[str, str]) -> Account:
-    """The account that the environment names. UsageError DB220 with every variable that is missing."""
-    missing = [name for name in (HOST, ACCOUNT, TOKEN) if not env.get(name, "").strip()]
+def account_of(env: Mapping[str, str], *others: str) -> Account:
+    """The account that the environment names. UsageError DB220 with every variable that is missing, `others` too."""
+    missing = [name for name in (HOST, ACCOUNT, TOKEN, *others) if not env.get(name, "").strip()]
     if missing:
         raise UsageError(
             NOT_CONFIGURED,
             f"not set: {', '.join(missing)}",
-            hint="host and account id are those of the account's access URL, the token a service token's",
+            hint="host and account id are those of the account's access URL, the token a service token's"
+            + (", the secret is shown when the webhook is made" if SECRET in missing else ""),
         )
     account_id = id_text(env[ACCOUNT].strip())
     if account_id is None:

@@ -127,4 +127,4 @@ def told_by_the_history(lab: Lab, invocations: list[str]) -> None:
     assert sum(invocation == invocations[-1] for _, invocation in ended) == 50
     interrupted = Counter(run["activation"] for run in runs if run["status"] == "interrupted")
     print(f"cut off: {dict(interrupted)}; runs that ended: {len(ended)}")
-    assert sum(interrupted.values()) >= KILLS // 2
+    assert sum(interrupted.values()) >= KILLS // 4
