@@ -316,7 +316,7 @@ class Lab:
         thread.start()
         url, who = f"http://127.0.0.1:{http.bind_addr[1]}", app.identity
         told = {"instance_url": url, "access_token": who.access_token, "organization_id": who.organization_id}
-        told |= {"client_id": who.client_id, "client_secret": who.client_secret}
+        told |= {"client_id": who.client_id, "client_secret": who.client_secret, "username": who.username}
         (self.data / "server.json").write_text(json.dumps({**told, "pid": os.getpid(), "standing": True}))
         try:
             yield Org(url, who.access_token)
