@@ -83,11 +83,13 @@ class Org:
 
 @dataclass(frozen=True, slots=True)
 class EmulatorConfig:
-    """The embedded org: its schema, its starting records, and where it keeps its data."""
+    """The embedded org: its schema, its starting records, and where it keeps its data. `named`: which of the three
+    dinmo.yml names."""
 
     schema: Path
     records: Path
     data: Path
+    named: frozenset[str] = frozenset()
 
 
 @dataclass(frozen=True, slots=True)
@@ -474,6 +476,7 @@ class _Reading:
             schema=self.path(spec.emulator.schema_, ("emulator", "schema")),
             records=self.path(spec.emulator.records, ("emulator", "records")),
             data=self.path(spec.emulator.data, ("emulator", "data")) if spec.emulator.data else state / "emulator",
+            named=frozenset(name.rstrip("_") for name in spec.emulator.model_fields_set),
         )
         channels = self.channels(spec.warnings)
         if self.problems:

@@ -49,9 +49,12 @@ def serve(
     from dinmo_dbt import emulator
 
     if data is None:
+        from dinmo_dbt.cli.org import sources
+
         with Session(Flags(project_dir), Console(), offline=True) as session:
             config = session.project.emulator
-            schema, records = schema or _existing(config.schema), records or _existing(config.records)
+            usual = sources(config)
+            schema, records = schema or usual[0], records or usual[1]
             data = config.data
     try:
         emulator.serve(
@@ -67,11 +70,6 @@ def serve(
         )
     except emulator.EmulatorError as error:
         raise _told(error, data) from error
-
-
-def _existing(path: Path) -> Path | None:
-    """A folder that the project need not have."""
-    return path if path.exists() else None
 
 
 def _announce(told: dict[str, Any], *, as_json: bool) -> None:

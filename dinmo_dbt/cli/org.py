@@ -48,11 +48,20 @@ class EmbeddedOrg:
             stop(self._child)
 
 
+def sources(config: EmulatorConfig) -> tuple[Path | None, Path | None]:
+    """Schema and starting records of the org. The usual folders need not be there; what dinmo.yml names must, and the
+    org says so."""
+    return (
+        config.schema if "schema" in config.named or config.schema.exists() else None,
+        config.records if "records" in config.named or config.records.exists() else None,
+    )
+
+
 def _start(config: EmulatorConfig) -> subprocess.Popen[bytes]:
     command = [sys.executable, "-m", "dinmo_dbt", "emulator", "serve", "--port", "0", "--json", "--exit-with-stdin"]
     command += ["--private", "--data", str(config.data)]
-    for flag, path in (("--schema", config.schema), ("--records", config.records)):
-        command += [flag, str(path)] if path.exists() else []
+    for flag, path in zip(("--schema", "--records"), sources(config), strict=True):
+        command += [flag, str(path)] if path else []
     # A session of its own: a Ctrl-C in the terminal reaches this process, which ends the child in its own time.
     return subprocess.Popen(
         command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.PIPE, start_new_session=True

@@ -9,7 +9,7 @@ import pytest
 
 from dinmo_dbt.cli.session import SystemClock
 
-from .lab import COMPANIES, PEOPLE, Lab, Org
+from .lab import COMPANIES, DINMO, PEOPLE, Lab, Org
 
 ADDRESSED = """destinations:
   crm:
@@ -100,6 +100,19 @@ def test_a_warehouse_that_is_gone_is_said(lab: Lab, org: Org) -> None:
     ran = lab.run("sync")
     assert ran.code == 1, ran.all
     assert "lab.duckdb" in ran.err
+
+
+@pytest.mark.parametrize("key", ["schema", "records"])
+def test_a_place_that_dinmo_yml_names_for_the_embedded_org_must_be_there(lab: Lab, key: str) -> None:
+    usual = lab.root / {"schema": "force-app", "records": "emulator_records"}[key]
+    (lab.root / "dinmo.yml").write_text(f"{DINMO}emulator: {{{key}: mistyped}}\n")
+    ran = lab.run("plan", "-s", "companies")
+    assert ran.code == 1 and "mistyped: no such" in ran.err, ran.all
+    served = lab.process("emulator", "serve")
+    assert served.code == 1 and "mistyped: no such" in served.err, served.all
+    (lab.root / "dinmo.yml").write_text(DINMO)
+    usual.rename(lab.root / "away")
+    assert lab.run("debug").code == 0, "the usual ones need not"
 
 
 def test_the_environment_speaks_dbts_and_our_words(lab: Lab, org: Org) -> None:
