@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
@@ -152,11 +153,7 @@ def debug(
             ("state", lambda: f"{session.state.location}" + ("" if session.state.exists() else " (none yet)")),
         ):
             worst = max(worst, _check(console, checks, name, check))
-        try:
-            destinations = sorted(session.project.orgs)
-        except DinmoError:
-            destinations = []
-        for destination in destinations:
+        for destination in _destinations(session):
             worst = max(
                 worst,
                 _check(console, checks, f"destination {destination}", lambda name=destination: _org(session, name)),
@@ -178,6 +175,15 @@ def _check(console: Console, checks: list[dict[str, Any]], name: str, check: Any
     console.answer([f"{name}: OK, {told}"])
     checks.append({"check": name, "ok": True, "told": told})
     return 0
+
+
+def _destinations(session: Session) -> list[str]:
+    """Those that the target has an org for, and those that activations use. What can't be read has been told before."""
+    names: set[str] = set()
+    with contextlib.suppress(DinmoError):
+        names |= set(session.project.orgs)
+        names |= {activation.destination for activation in session.declared.activations}
+    return sorted(names)
 
 
 def _warehouse(session: Session) -> str:

@@ -102,6 +102,16 @@ def test_a_warehouse_that_is_gone_is_said(lab: Lab, org: Org) -> None:
     assert "lab.duckdb" in ran.err
 
 
+def test_debug_tells_of_a_destination_that_activations_use_and_the_target_lacks(lab: Lab, org: Org) -> None:
+    (lab.root / "dinmo.yml").write_text(DINMO.replace("dev:", "prod:"))
+    ran = lab.run("debug", "--json")
+    assert ran.code == 2, ran.all
+    assert "crm" in [check["check"].removeprefix("destination ") for check in ran.json["checks"] if not check["ok"]]
+    assert "DB121" in ran.err
+    lab.only("people")
+    assert lab.run("debug").code == 0, "nobody asks for it"
+
+
 @pytest.mark.parametrize("key", ["schema", "records"])
 def test_a_place_that_dinmo_yml_names_for_the_embedded_org_must_be_there(lab: Lab, key: str) -> None:
     usual = lab.root / {"schema": "force-app", "records": "emulator_records"}[key]
