@@ -246,7 +246,7 @@ class ActivationSpec(Strict):
     schedule: ScheduleSpec = Field(
         default=Schedule(),
         description="When it is due, for `sync --due` and `serve`: after each dbt command that built the model, at "
-        "intervals (from midnight UTC), by a cron line, or never by itself.",
+        "intervals (counted from midnight UTC of 1970-01-01), by a cron line, or never by itself.",
         json_schema_extra={"default": "after_dbt"},
     )
     quiet_hours: QuietHoursSpec | None = Field(
