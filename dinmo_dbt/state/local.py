@@ -30,7 +30,8 @@ from dinmo_dbt.state.store import FORMAT, TABLES, Connection, Lock, Store
 from dinmo_dbt.sync import Clock
 
 LOCK_WAIT_S = 10.0
-_INDEXES = "CREATE INDEX batch_of ON batch (org_id, name, state); CREATE INDEX run_of ON run (name, started);"
+_RUN_INDEX = "CREATE INDEX run_of ON run (name, started)"
+_INDEXES = f"CREATE INDEX batch_of ON batch (org_id, name, state); {_RUN_INDEX};"
 _OVERDUE = "lease_until < ?"
 
 
@@ -218,9 +219,12 @@ class LocalState(Store):
         """From an older format, in the caller's transaction."""
         if self._format(connection) == 1:
             self._from_format_1(connection)
-        connection.execute("ALTER TABLE run ADD COLUMN target TEXT")
-        for name in activity.TABLES:
+        connection.execute("ALTER TABLE run RENAME TO older")
+        for name in ("run", *activity.TABLES):
             connection.execute(_table(name))
+        connection.execute("INSERT INTO run SELECT *, NULL FROM older")
+        connection.execute("DROP TABLE older")
+        connection.execute(_RUN_INDEX)
         connection.execute("UPDATE meta SET value = ? WHERE key = 'format'", (str(FORMAT),))
 
     def _from_format_1(self, connection: sqlite3.Connection) -> None:
@@ -269,7 +273,8 @@ class LocalState(Store):
 
 
 def _table(name: str) -> str:
-    return f"CREATE TABLE {name} ({TABLES[name]}) WITHOUT ROWID"
+    """Without a row number of its own, but for the history: its long rows would take a page each."""
+    return f"CREATE TABLE {name} ({TABLES[name]})" + ("" if name == "run" else " WITHOUT ROWID")
 
 
 class _Own:

@@ -25,7 +25,7 @@ if TYPE_CHECKING:
     from dinmo_dbt.state.store import Connection, Store
 
 KEPT_S = 90 * 86400.0
-KEPT_MIN, KEPT_MAX = 50, 5000  # of an activation, whatever their age
+KEPT_MIN, KEPT_MAX = 50, 1000  # of an activation, whatever their age: the whole state is summed after each run
 EARLIER_MAX = 100  # runs by which the next is judged
 
 # What a run did not deliver, and since when each row has been left out by every run.
