@@ -11,7 +11,7 @@ import os
 import threading
 import time
 from collections.abc import Callable, Iterator
-from contextlib import ExitStack, contextmanager
+from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import dataclass, field, replace
 from http import HTTPStatus
 from pathlib import Path
@@ -104,10 +104,9 @@ def serve(
         app = service.app(dbt_cloud=dbt_cloud)
         url = stack.enter_context(_listening(host, port, app))
         console.timed(f"serving dbt target {service.health.target} at {url}, health at {url}/health")
-        try:
+        with suppress(Interrupted):
             service.run()
-        except Interrupted:
-            console.timed("stopped as asked")
+        console.timed("stopped as asked")
         raise typer.Exit(128 + stop.number if stop.number == 2 else 0)
 
 

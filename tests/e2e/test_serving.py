@@ -81,7 +81,7 @@ def test_asked_to_stop_while_it_waits_it_ends_at_once(lab: Lab, number: int, cod
         until(lambda: service.health()[1]["looked"])
         ended, took = service.end(number)
     assert (ended, took < 2) == (code, True), service.all
-    assert service.lines[-1].endswith("stopped as asked") or code == 130
+    assert any(line.endswith("stopped as asked") for line in service.lines[-2:])  # of two streams, in any order
 
 
 @pytest.mark.parametrize("often", ["rows that do not come", "a statement that does not return"])
