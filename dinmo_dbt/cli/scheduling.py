@@ -18,6 +18,7 @@ from dinmo_dbt.history import Trigger
 
 if TYPE_CHECKING:
     from dinmo_dbt.activation import Activation
+    from dinmo_dbt.schedule import Past
     from dinmo_dbt.state import Pause
 
 PROBE_PAUSE_S = 900.0  # what paused by itself and is due is looked at again after so long
@@ -63,7 +64,7 @@ def schedule(
             console.answer(lines)
             console.document(render.document("schedule", emit=emit.value, lines=lines))
             return
-        entries = [_entry(session, activation) for activation in session.chosen]
+        entries = _entries(session)
         console.answer(line for entry in entries for line in _lines(entry))
         console.document(render.document("schedule", activations=entries))
 
@@ -136,11 +137,20 @@ def paused_line(paused: dict[str, Any]) -> str:
     return f"paused {who} since {moment(paused['since'])}: {paused['reason']}"
 
 
-def _entry(session: Session, activation: Activation) -> dict[str, Any]:
+def _entries(session: Session) -> list[dict[str, Any]]:
+    pauses, coming = session.activity.pauses(), next_due_at(session)
+    pasts = session.activity.pasts(activation.name for activation in session.chosen)
+    return [
+        _entry(session, activation, pasts[activation.name], pauses.get(activation.name), coming.get(activation.name))
+        for activation in session.chosen
+    ]
+
+
+def _entry(
+    session: Session, activation: Activation, past: Past, pause: Pause | None, coming: float | None
+) -> dict[str, Any]:
     from dinmo_dbt.schedule import due
 
-    past = session.activity.pasts([activation.name])[activation.name]
-    pause = session.activity.pauses().get(activation.name)
     trigger = due(activation, past, now=session.clock.now(), built_by=built_by(session, activation))
     last = next(iter(session.state.history.latest([activation.name], 1)), None)
     quiet = activation.quiet_hours
@@ -152,7 +162,7 @@ def _entry(session: Session, activation: Activation) -> dict[str, Any]:
         "paused": paused_json(pause),
         "last_run": {"started": last.started, "status": last.status, "why": last.trigger.said} if last else None,
         "due": trigger.said if trigger and not pause else None,
-        "next": next_due_at(session).get(activation.name),
+        "next": coming,
     }
 
 
@@ -192,7 +202,7 @@ def _crontab(session: Session) -> list[str]:
 
 def _after_dbt(session: Session) -> list[str]:
     names = [a.name for a in session.chosen if a.enabled and str(a.schedule) == "after_dbt"]
-    return [f"# After each dbt build: {'dinmo-dbt sync --due'} (for {', '.join(names)})"] if names else []
+    return [f"# After each dbt build: dinmo-dbt sync --due (for {', '.join(names)})"] if names else []
 
 
 def _github_actions(session: Session) -> list[str]:
