@@ -7,6 +7,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+from test_channels import Receiver
 
 from .lab import Lab, Org, dbt, write_project
 
@@ -29,3 +30,10 @@ def lab(built: Path, tmp_path: Path) -> Lab:
 def org(lab: Lab) -> Iterator[Org]:
     with lab.serve() as org:
         yield org
+
+
+@pytest.fixture
+def receiver() -> Iterator[Receiver]:
+    made = Receiver()
+    yield made
+    made.close()

@@ -8,7 +8,6 @@ import sqlite3
 import subprocess
 import sys
 import uuid
-from collections.abc import Iterator
 from contextlib import closing
 from datetime import UTC, datetime
 from pathlib import Path
@@ -23,13 +22,6 @@ from .lab import DINMO, PEOPLE, Lab, Org, environment
 
 CHANNELS = "warnings:\n  channels: [\"{{ env_var('HOOK', '') }}\"]\n"
 NIGHT = {"cron": "0 3 * * *", "timezone": "Europe/Paris"}
-
-
-@pytest.fixture
-def receiver() -> Iterator[Receiver]:
-    made = Receiver()
-    yield made
-    made.close()
 
 
 @pytest.fixture

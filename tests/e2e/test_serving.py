@@ -35,13 +35,6 @@ SECRET = "CANARY-webhook-secret"
 
 
 @pytest.fixture
-def receiver() -> Iterator[Receiver]:
-    made = Receiver()
-    yield made
-    made.close()
-
-
-@pytest.fixture
 def hook(lab: Lab, receiver: Receiver) -> dict[str, str]:
     (lab.root / "dinmo.yml").write_text(DINMO + CHANNELS)
     return {"HOOK": f"json://127.0.0.1:{receiver.port}/x"}

@@ -6,10 +6,8 @@ import json
 import re
 import signal
 import time
-from collections.abc import Iterator
 from pathlib import Path
 
-import pytest
 from test_channels import TOKEN, Receiver, mail_server
 
 from .lab import DINMO, Lab, Org, until, using
@@ -20,13 +18,6 @@ warnings:
     - "{{ env_var('HOOK') }}"
     - {url: "{{ env_var('MAIL') }}", only: critical}
 """
-
-
-@pytest.fixture
-def receiver() -> Iterator[Receiver]:
-    made = Receiver()
-    yield made
-    made.close()
 
 
 def declare(lab: Lab, text: str = CHANNELS) -> None:

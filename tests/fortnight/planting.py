@@ -5,7 +5,6 @@ python -m fortnight.planting                 every fault of planted/, at most 10
 
 from __future__ import annotations
 
-import argparse
 import os
 import re
 import subprocess
@@ -13,7 +12,7 @@ import sys
 import tempfile
 from pathlib import Path
 
-import yaml
+from simulation import planting
 from simulation.planting import ROOT, Planted
 
 HERE = Path(__file__).parent
@@ -21,7 +20,7 @@ DAYS = 2.0
 
 
 def every() -> list[Planted]:
-    return [Planted(path.stem, **yaml.safe_load(path.read_text())) for path in sorted((HERE / "planted").glob("*.yml"))]
+    return planting.every(HERE / "planted")
 
 
 def found(planted: Planted, seeds: int) -> str | None:
@@ -45,20 +44,7 @@ def found(planted: Planted, seeds: int) -> str | None:
 
 
 def main() -> int:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--seeds", type=int, default=10)
-    parser.add_argument("names", nargs="*")
-    given = parser.parse_args()
-    missed = played = 0
-    for planted in every():
-        if given.names and planted.name not in given.names:
-            continue
-        seen = found(planted, given.seeds)
-        missed += seen is None
-        print(f"{planted.name:27} {planted.what}\n{'':27} -> {seen or 'NOT FOUND'}", flush=True)
-        played += 1
-    print(f"{played} faults planted, {played - missed} found")
-    return int(missed > 0)
+    return planting.tell(__doc__, every(), found, seeds=10)
 
 
 if __name__ == "__main__":

@@ -12,6 +12,7 @@ import shutil
 import subprocess
 import sys
 import tempfile
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -39,8 +40,8 @@ class Planted:
         (folder / self.file).write_text(text.replace(self.old, self.new), encoding="utf-8")
 
 
-def every() -> list[Planted]:
-    return [Planted(path.stem, **yaml.safe_load(path.read_text())) for path in sorted((HERE / "planted").glob("*.yml"))]
+def every(folder: Path = HERE / "planted") -> list[Planted]:
+    return [Planted(path.stem, **yaml.safe_load(path.read_text())) for path in sorted(folder.glob("*.yml"))]
 
 
 def found(planted: Planted, seeds: int) -> str | None:
@@ -57,12 +58,17 @@ def found(planted: Planted, seeds: int) -> str | None:
 
 
 def main() -> int:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--seeds", type=int, default=1000)
+    return tell(__doc__, every(), found, seeds=1000)
+
+
+def tell(what: str | None, faults: list[Planted], found: Callable[[Planted, int], str | None], *, seeds: int) -> int:
+    """Plant each fault, or those that are named, and say what finds it; 1 if any is missed."""
+    parser = argparse.ArgumentParser(description=what, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--seeds", type=int, default=seeds)
     parser.add_argument("names", nargs="*")
     given = parser.parse_args()
     missed = played = 0
-    for planted in every():
+    for planted in faults:
         if given.names and planted.name not in given.names:
             continue
         seen = found(planted, given.seeds)
