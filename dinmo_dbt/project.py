@@ -339,7 +339,7 @@ class StateSpec(Strict):
     )
     history: Annotated[float, PlainValidator(span), WithJsonSchema(SPAN_SCHEMA)] = Field(
         default=90 * 86400.0,
-        description="How long runs are kept; of each activation at least the last 50, and at most 1,000.",
+        description="How long runs are kept; of each activation at least the last 50, and at most 10,000.",
         json_schema_extra={"default": "90 days"},
     )
 

@@ -28,11 +28,18 @@ class Past:
 
     `since`: when its last run that ended started, or it was first seen, looked at in vain while paused, or resumed,
     whichever is latest. `ran`: whether a run of it ever ended. `invocations`: dbt commands that its runs followed.
+    `owed`: one that built its model, and that no run has followed yet, though dbt's artifacts may tell of another by
+    now; '' if there is none.
     """
 
     since: float
     ran: bool = False
     invocations: frozenset[str] = frozenset()
+    owed: str = ""
+
+    def follows(self, built_by: str) -> bool:
+        """Whether that dbt command has had its run."""
+        return not built_by or built_by in self.invocations
 
 
 def due(activation: Activation, past: Past, *, now: float, built_by: str = "") -> Trigger | None:
@@ -45,9 +52,8 @@ def due(activation: Activation, past: Past, *, now: float, built_by: str = "") -
         case ScheduleKind.MANUAL:
             return None
         case ScheduleKind.AFTER_DBT:
-            if not built_by or built_by in past.invocations:
-                return None
-            return Trigger("due", f"after dbt ({built_by[:8]})", invocation=built_by)
+            asked_by = past.owed if past.follows(built_by) else built_by
+            return Trigger("due", f"after dbt ({asked_by[:8]})", invocation=asked_by) if asked_by else None
         case ScheduleKind.EVERY if not past.ran:
             return Trigger("due", f"{schedule}: first run", due=now)
     moments = _since(schedule, quiet, past.since, now)

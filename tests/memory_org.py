@@ -424,8 +424,8 @@ class WatchedCommits:
     trip = Trip()
 
     @contextmanager
-    def connection(self, *, writing: bool) -> Iterator[object]:
-        with super().connection(writing=writing) as connection:  # type: ignore[misc]
+    def connection(self, *, writing: bool, history: bool = False) -> Iterator[object]:
+        with super().connection(writing=writing, history=history) as connection:  # type: ignore[misc]
             yield connection
             if writing:
                 number = len(self.trip.seen)

@@ -7,7 +7,7 @@ Functions over a connection of the state, each within the caller's transaction; 
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, TypeVar
 
@@ -30,7 +30,7 @@ TABLES = {
     "activity": """
   target TEXT NOT NULL, name TEXT NOT NULL, since DOUBLE PRECISION NOT NULL, ran BIGINT NOT NULL,
   invocations TEXT NOT NULL, paused DOUBLE PRECISION, by_itself BIGINT NOT NULL, reason TEXT NOT NULL,
-  PRIMARY KEY (target, name)""",
+  owed TEXT, owed_at DOUBLE PRECISION, PRIMARY KEY (target, name)""",
     "standing": """
   target TEXT NOT NULL, name TEXT NOT NULL, kind TEXT NOT NULL, since DOUBLE PRECISION NOT NULL, run_id TEXT NOT NULL,
   critical BIGINT NOT NULL, said TEXT NOT NULL, PRIMARY KEY (target, name, kind)""",
@@ -38,6 +38,12 @@ TABLES = {
   id TEXT PRIMARY KEY, target TEXT NOT NULL, made DOUBLE PRECISION NOT NULL, severity TEXT NOT NULL,
   critical BIGINT NOT NULL, title TEXT NOT NULL, body TEXT NOT NULL, sent TEXT NOT NULL""",
 }
+
+
+def add_owed(connection: Connection) -> None:
+    """To the tables of format 3."""
+    connection.execute("ALTER TABLE activity ADD COLUMN owed TEXT")
+    connection.execute("ALTER TABLE activity ADD COLUMN owed_at DOUBLE PRECISION")
 
 
 @dataclass(frozen=True, slots=True)
@@ -74,9 +80,18 @@ class Activity:
         known = set(self._read("activity", lambda row: row["name"]))
         new = [name for name in names if name not in known]
         if new:
-            with self._store.connection(writing=True) as connection:
+            with self._store.connection(writing=True, history=True) as connection:
                 for name in new:
                     _seen(connection, self.target, name, self._store.clock.now())
+
+    def owe(self, built_by: Mapping[str, str]) -> None:
+        """Note for each activation the dbt command that built its model, and that no run has followed."""
+        if built_by:
+            with self._store.connection(writing=True, history=True) as connection:
+                connection.executemany(
+                    "UPDATE activity SET owed = ?, owed_at = ? WHERE target = ? AND name = ?",
+                    [(built, self._store.clock.now(), self.target, name) for name, built in built_by.items()],
+                )
 
     def pauses(self) -> dict[str, Pause]:
         return {
@@ -87,14 +102,14 @@ class Activity:
 
     def pause(self, name: str, reason: str, notices: Sequence[Notice] = ()) -> None:
         """By hand."""
-        with self._store.connection(writing=True) as connection:
+        with self._store.connection(writing=True, history=True) as connection:
             now = self._store.clock.now()
             pause(connection, self.target, name, at=now, reason=reason, by_itself=False)
             keep_notices(connection, self.target, notices, now)
 
     def resume(self, name: str, notices: Sequence[Notice] = ()) -> None:
         """What was due meanwhile is not made up for, but what dbt built meanwhile is due."""
-        with self._store.connection(writing=True) as connection:
+        with self._store.connection(writing=True, history=True) as connection:
             now = self._store.clock.now()
             connection.execute(
                 "UPDATE activity SET paused = NULL, reason = '', by_itself = 0, since = ? "
@@ -105,7 +120,7 @@ class Activity:
 
     def resume_by_itself(self, name: str, notices: Sequence[Notice] = ()) -> None:
         """It is about to run: what it is due for stays due until that run has ended. Of two processes one resumes."""
-        with self._store.connection(writing=True) as connection:
+        with self._store.connection(writing=True, history=True) as connection:
             resumed = connection.execute(
                 "UPDATE activity SET paused = NULL, reason = '', by_itself = 0 "
                 "WHERE target = ? AND name = ? AND paused IS NOT NULL AND by_itself = 1",
@@ -114,30 +129,25 @@ class Activity:
             if resumed:
                 keep_notices(connection, self.target, notices, self._store.clock.now())
 
-    def looked(self, name: str, invocation: str = "") -> None:
+    def looked(self, name: str) -> None:
         """A paused activation was due, was looked at, and stays paused."""
-        with self._store.connection(writing=True) as connection:
-            _seen(connection, self.target, name, self._store.clock.now())
-            row = connection.execute(
-                "SELECT invocations FROM activity WHERE target = ? AND name = ?", (self.target, name)
-            ).fetchone()
-            connection.execute(
-                "UPDATE activity SET since = ?, invocations = ? WHERE target = ? AND name = ?",
-                (self._store.clock.now(), _with(row["invocations"], invocation), self.target, name),
-            )
+        with self._store.connection(writing=True, history=True) as connection:
+            now = self._store.clock.now()
+            _seen(connection, self.target, name, now)
+            connection.execute("UPDATE activity SET since = ? WHERE target = ? AND name = ?", (now, self.target, name))
 
     def standing(self) -> list[Standing]:
         return self._read("standing", _standing)
 
     def begin_standing(self, standing: Standing, notice: Notice) -> None:
         """What concerns no single activation stands from now on; nothing if it stood before."""
-        with self._store.connection(writing=True) as connection:
+        with self._store.connection(writing=True, history=True) as connection:
             if not standing_of(connection, self.target, standing.activation):
                 keep_standing(connection, self.target, standing.activation, [standing])
                 keep_notices(connection, self.target, [notice], self._store.clock.now())
 
     def end_standing(self, standing: Standing, notice: Notice) -> None:
-        with self._store.connection(writing=True) as connection:
+        with self._store.connection(writing=True, history=True) as connection:
             keep_standing(connection, self.target, standing.activation, [])
             keep_notices(connection, self.target, [notice], self._store.clock.now())
 
@@ -146,7 +156,7 @@ class Activity:
         return dict(self._read("activity", lambda row: (row["name"], row["since"]))).get(_DIGEST)
 
     def note_digest(self, moment: float, notices: Sequence[Notice]) -> None:
-        with self._store.connection(writing=True) as connection:
+        with self._store.connection(writing=True, history=True) as connection:
             _seen(connection, self.target, _DIGEST, moment)
             connection.execute(
                 "UPDATE activity SET since = ? WHERE target = ? AND name = ?", (moment, self.target, _DIGEST)
@@ -160,12 +170,12 @@ class Activity:
 
     def add(self, notices: Sequence[Notice]) -> None:
         if notices:
-            with self._store.connection(writing=True) as connection:
+            with self._store.connection(writing=True, history=True) as connection:
                 keep_notices(connection, self.target, notices, self._store.clock.now())
 
     def sent(self, notice_id: str, place: str) -> None:
         """One place has taken the notice."""
-        with self._store.connection(writing=True) as connection:
+        with self._store.connection(writing=True, history=True) as connection:
             row = connection.execute("SELECT sent FROM notice WHERE id = ?", (notice_id,)).fetchone()
             if row is not None:
                 sent = sorted({*json.loads(row["sent"]), place})
@@ -174,13 +184,13 @@ class Activity:
     def forget(self, notice_ids: Sequence[str]) -> None:
         """Every place has taken them, or they are not worth sending any more."""
         if notice_ids:
-            with self._store.connection(writing=True) as connection:
+            with self._store.connection(writing=True, history=True) as connection:
                 connection.executemany("DELETE FROM notice WHERE id = ?", [(each,) for each in notice_ids])
 
     def _read(self, table: str, make: Callable[[Any], Made]) -> list[Made]:
-        if not self._store.exists():
+        if not self._store.exists(history=True):
             return []
-        with self._store.connection(writing=False) as connection:
+        with self._store.connection(writing=False, history=True) as connection:
             rows = connection.execute(f"SELECT * FROM {table} WHERE target = ?", (self.target,)).fetchall()
             return parsed(self._store, make, rows)
 
@@ -197,10 +207,14 @@ def note_end(connection: Connection, record: RunRecord) -> None:
     """A run that ended has done what was due before it started, and what its dbt command asked for."""
     own = (record.target, record.activation)
     _seen(connection, *own, record.started)
-    row = connection.execute("SELECT since, invocations FROM activity WHERE target = ? AND name = ?", own).fetchone()
+    row = connection.execute("SELECT * FROM activity WHERE target = ? AND name = ?", own).fetchone()
+    known, asked_by = json.loads(row["invocations"]), record.trigger.invocation
+    if asked_by and asked_by not in known:
+        known = [*known, asked_by][-INVOCATIONS_KEPT:]
+    owes = row["owed"] if row["owed"] not in known and (row["owed_at"] or 0.0) > record.started else None
     connection.execute(
-        "UPDATE activity SET since = ?, ran = 1, invocations = ? WHERE target = ? AND name = ?",
-        (max(row["since"], record.started), _with(row["invocations"], record.trigger.invocation), *own),
+        "UPDATE activity SET since = ?, ran = 1, invocations = ?, owed = ? WHERE target = ? AND name = ?",
+        (max(row["since"], record.started), json.dumps(known), owes, *own),
     )
 
 
@@ -244,7 +258,7 @@ def keep_notices(connection: Connection, target: str, notices: Sequence[Notice],
 
 def _seen(connection: Connection, target: str, name: str, now: float) -> None:
     connection.execute(
-        "INSERT INTO activity VALUES (?, ?, ?, 0, '[]', NULL, 0, '') ON CONFLICT (target, name) DO NOTHING",
+        "INSERT INTO activity VALUES (?, ?, ?, 0, '[]', NULL, 0, '', NULL, NULL) ON CONFLICT (target, name) DO NOTHING",
         (target, name, now),
     )
 
@@ -255,7 +269,7 @@ def _unsent(row: Any) -> Unsent:
 
 
 def _past(row: Any) -> Past:
-    return Past(row["since"], bool(row["ran"]), frozenset(json.loads(row["invocations"])))
+    return Past(row["since"], bool(row["ran"]), frozenset(json.loads(row["invocations"])), row["owed"] or "")
 
 
 def _standing(row: Any) -> Standing:
@@ -268,8 +282,3 @@ def _standing(row: Any) -> Standing:
         critical=bool(row["critical"]),
         said=row["said"],
     )
-
-
-def _with(invocations: str, new: str) -> str:
-    known = json.loads(invocations)
-    return json.dumps([*known, new][-INVOCATIONS_KEPT:] if new and new not in known else known)

@@ -225,8 +225,8 @@ class ActivationState:
     # Journal
 
     def start(self, lock: Lock, holder: Holder) -> None:
-        """Take the lease. Files that nothing names go, and runs that ended without a word are marked. StateError DB501
-        if somebody else has it, or the state has moved since it was read."""
+        """Take the lease. Files that nothing names go. StateError DB501 if somebody else has it, or the state has moved
+        since it was read."""
         name, own = self.activation.name, (self.org_id, self.activation.name)
         spools = f"spool/{self.org_id}/{name}"
         since = self.store.clock.now()
@@ -242,10 +242,6 @@ class ActivationState:
                     "UPDATE activation SET serial = ?, born = ?, model = ?, object = ? WHERE org_id = ? AND name = ?",
                     (self.serial, self.serial, self.activation.model, self.activation.object, *own),
                 )
-            runs = connection.execute("SELECT id FROM run WHERE org_id = ? AND name = ?", own).fetchall()
-            connection.execute(
-                "UPDATE run SET status = 'interrupted' WHERE org_id = ? AND name = ? AND status = 'running'", own
-            )
             connection.execute("DELETE FROM batch WHERE org_id = ? AND name = ? AND state IN (?, ?)", (*own, *ENDED))
             open_spools = [spool_place(row["spool"])[1] for row in self._open(connection)]
             # What is listed while no later writer can be there is ours to remove, whenever we come to it.
@@ -254,15 +250,11 @@ class ActivationState:
             gone = [file for file in self.store.files.names(self.place) if file not in named]
             gone_images = imaging.expired(self.store.files, self.image_place)
             gone_spools = [file for file in self.store.files.names(spools) if file not in open_spools]
-            # Of every run before this one: a power cut can bring a file back that was removed.
-            half_written = tuple(f".{row['id']}." for row in runs)
-            gone_reports = [file for file in self.store.files.names("runs") if file.startswith(half_written)]
         lock.taken()
         self._held_at = self._renewed_at = since
         self.store.files.remove(self.place, gone)
         self.store.files.remove(spools, gone_spools)
         self.store.files.remove(self.image_place, gone_images)
-        self.store.files.remove("runs", gone_reports)
 
     def release(self) -> None:
         """Give the lease back, if it is still ours."""
@@ -614,6 +606,17 @@ def bent(where: str) -> StateError:
         where=where,
         hint="restore the state from a copy, or move it away and start again: insert activations then by "
         "dinmo-dbt state adopt",
+    )
+
+
+def bent_history(where: str) -> StateError:
+    """DB502 for the history alone."""
+    return StateError(
+        "DB502",
+        "the history of runs is damaged, or is none of dinmo-dbt's; it is left as it is",
+        where=where,
+        hint="restore it from a copy, or move it away: no row is in it, but pauses and warnings are forgotten, and "
+        "schedules start anew",
     )
 
 

@@ -1,4 +1,4 @@
-"""State in a local folder: SQLite for the journal and everything small, Parquet for snapshots, Arrow for spools.
+"""State in a local folder: SQLite for the journal and the history, Parquet for snapshots, Arrow for spools.
 
 Every commit writes its file first (whole, synced, renamed), then moves the pointer in SQLite in the same transaction
 as the results. A file that no pointer names is left from a crash and goes at the next locked start.
@@ -12,26 +12,23 @@ import json
 import os
 import secrets
 import sqlite3
-import threading
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import AbstractContextManager, closing, contextmanager, suppress
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
-from dinmo_dbt.durable import discard, make_folder, sync_folder
+from dinmo_dbt.durable import make_folder
 from dinmo_dbt.errors import StateError, unwritable
 from dinmo_dbt.state import activity
 from dinmo_dbt.state.files import LocalFiles, refuse_network, stored, write_note
-from dinmo_dbt.state.journal import bent, snapshot_place
+from dinmo_dbt.state.journal import bent, bent_history, snapshot_place
 from dinmo_dbt.state.lease import held_error
 from dinmo_dbt.state.marks import Marks
-from dinmo_dbt.state.store import FORMAT, TABLES, Connection, Lock, Store
+from dinmo_dbt.state.sqlite import Database, change_of, copied, create, serialized
+from dinmo_dbt.state.store import FORMAT, HISTORY, TABLES, Connection, Lock, Store
 from dinmo_dbt.sync import Clock
 
-LOCK_WAIT_S = 10.0
-_RUN_INDEX = "CREATE INDEX run_of ON run (name, started)"
-_INDEXES = f"CREATE INDEX batch_of ON batch (org_id, name, state); {_RUN_INDEX};"
 _OVERDUE = "lease_until < ?"
 
 
@@ -41,11 +38,12 @@ class LocalState(Store):
     def __init__(self, location: Path, clock: Clock, marks: Marks | None = None) -> None:
         self.location: Path = location
         self.clock, self.marks, self.files = clock, marks or Marks(), LocalFiles(location)
-        self.database = location / "state.db"
-        self._own: _Own | None = None  # of the run that holds a lock
+        self._journal = Database(location / "state.db", TABLES, _journal_script, bent)
+        self._past = Database(location / "history.db", {"meta": TABLES["meta"], **HISTORY}, _past_script, bent_history)
+        self._is_todays = False  # the journal's format, as far as it was looked at
 
-    def exists(self) -> bool:
-        return self.database.exists()
+    def exists(self, *, history: bool = False) -> bool:
+        return self._past.exists() or self._has_all() if history else self._journal.exists()
 
     def now(self, connection: Connection) -> float:  # noqa: ARG002
         return self.clock.now()
@@ -68,20 +66,10 @@ class LocalState(Store):
                 if held is None or not held.overdue:
                     raise held_error(name, held)
                 given = Lock(_OVERDUE, lock.replace)
-            with self._one_connection():
+            with self._journal.held_open():
                 yield given
         finally:
             lock.close()
-
-    @contextmanager
-    def _one_connection(self) -> Iterator[None]:
-        """A run's journal writes often: its own thread opens the database once."""
-        before, self._own = self._own, _Own(threading.get_ident())
-        try:
-            yield
-        finally:
-            self._own.close()
-            self._own = before
 
     def forget_lock(self, org_id: str, name: str) -> None:
         self._lock_path(org_id, name).unlink(missing_ok=True)
@@ -92,17 +80,14 @@ class LocalState(Store):
     # Whole, or refused
 
     def take_back(self) -> None:
-        if self._journal.exists():
-            with self._connection(writing=True):
-                pass
-
-    @property
-    def _journal(self) -> Path:
-        """SQLite's own, beside the database while a commit is under way, or after it was cut off."""
-        return self.location / "state.db-journal"
+        for database in (self._journal, self._past):
+            if database.was_cut_off:
+                with database.connection(writing=True):
+                    pass
 
     def mend(self) -> None:
-        """Let SQLite take back a commit that was cut off, which a reader may not; refuse a database that is bent."""
+        """Let SQLite take back a commit that was cut off, which a reader may not; refuse a journal that is bent."""
+        self.take_back()
         with self._connection(writing=True, checked=True):
             pass
 
@@ -112,12 +97,12 @@ class LocalState(Store):
                 pass
 
     def rest(self) -> None:
-        """Note what the database holds, so that a bit of it that flips is seen. After the next commit the note is of
-        the past, and says nothing."""
+        """Note what the journal holds, so that a bit of it that flips is seen. After the next commit the note is of the
+        past, and says nothing."""
         with suppress(StateError, OSError), self.connection(writing=False) as connection:  # a note missed is no harm
-            content = _serialized(connection)
+            content = serialized(connection)
             if content:
-                note = {"change": _change_of(content), "sha256": hashlib.sha256(content).hexdigest()}
+                note = {"change": change_of(content), "sha256": hashlib.sha256(content).hexdigest()}
                 write_note(self._note, json.dumps(note))
 
     @property
@@ -126,7 +111,7 @@ class LocalState(Store):
 
     def _check_whole(self, connection: sqlite3.Connection, *, writing: bool) -> None:
         if writing and connection.execute("PRAGMA quick_check(1)").fetchone()[0] != "ok":
-            raise bent(str(self.database))
+            raise bent(str(self._journal.path))
         self._check_sum(connection)
 
     def _check_sum(self, connection: sqlite3.Connection) -> None:
@@ -135,97 +120,94 @@ class LocalState(Store):
             change, sha256 = note["change"], note["sha256"]
         except (OSError, ValueError, KeyError, TypeError):
             return  # none was written, or a power cut kept it from the disk
-        content = _serialized(connection)
-        if content and change == _change_of(content) and sha256 != hashlib.sha256(content).hexdigest():
-            raise bent(str(self.database))
+        content = serialized(connection)
+        if content and change == change_of(content) and sha256 != hashlib.sha256(content).hexdigest():
+            raise bent(str(self._journal.path))
 
-    # The database
+    # The databases
 
-    def connection(self, *, writing: bool) -> AbstractContextManager[sqlite3.Connection]:
-        """A connection; with `writing`, one immediate transaction that commits at the end or not at all."""
-        return self._connection(writing=writing)
+    def connection(self, *, writing: bool, history: bool = False) -> AbstractContextManager[sqlite3.Connection]:
+        return self._history(writing=writing) if history else self._connection(writing=writing)
 
     @contextmanager
     def _connection(self, *, writing: bool, checked: bool = False) -> Iterator[sqlite3.Connection]:
-        """With `checked` the file is looked through first, before anything of it changes."""
-        if writing and not self.exists():
-            self._make_database()
-        try:
-            with self._opened(writing=writing) as connection:
-                if writing:
-                    connection.execute("BEGIN IMMEDIATE")
-                found = self._format(connection)
-                if checked:
-                    self._check_whole(connection, writing=writing)
-                if found == FORMAT:
-                    yield connection
-                elif writing:
-                    self._migrate(connection)
-                    yield connection
-                else:
-                    with closing(_copied(connection)) as copy:
-                        self._migrate(copy)
-                        yield copy
-                if writing:
-                    connection.execute("COMMIT")
-        except sqlite3.OperationalError as error:
-            raise _operational(self.database, error) from error
-        except (sqlite3.DatabaseError, json.JSONDecodeError, UnicodeDecodeError) as error:
-            raise bent(str(self.database)) from error
+        """The journal. With `checked` the file is looked through first, before anything of it changes."""
+        with self._journal.connection(writing=writing) as connection:
+            found = self._format(self._journal, connection)
+            if checked:
+                self._check_whole(connection, writing=writing)
+            if found == FORMAT:
+                yield connection
+            elif writing:
+                self._migrate(connection)
+                self._move_history(connection)
+                yield connection
+            else:
+                with closing(copied(connection)) as copy:
+                    self._migrate(copy)
+                    yield copy
 
     @contextmanager
-    def _opened(self, *, writing: bool) -> Iterator[sqlite3.Connection]:
-        """A connection that is closed in the end, and with it a transaction that is open rolled back; or the run's own
-        one, which an error ends."""
-        own = self._own
-        if own is None or threading.get_ident() != own.thread:
-            with closing(self._connect(writing=writing)) as connection:
-                yield connection
-            return
-        try:
-            yield own.of(self.database, self._connect)
-        except BaseException:
-            own.close()
-            raise
+    def _history(self, *, writing: bool) -> Iterator[sqlite3.Connection]:
+        if self._has_all():
+            if not writing:
+                with self._connection(writing=False) as connection:
+                    yield connection
+                return
+            with self._connection(writing=True):  # moves it out
+                pass
+        with self._past.connection(writing=writing) as connection:
+            self._format(self._past, connection)
+            yield connection
 
-    def _connect(self, *, writing: bool) -> sqlite3.Connection:
-        # A rollback journal, not a WAL: a reader of a WAL makes files of its own, and a plan must change nothing.
-        # EXTRA also syncs the folder after the journal is gone, so that a commit can't be undone by a power cut.
-        mode = "rw" if writing else "ro"
-        connection = sqlite3.connect(
-            f"{self.database.absolute().as_uri()}?mode={mode}", uri=True, isolation_level=None, timeout=LOCK_WAIT_S
-        )
-        connection.row_factory = sqlite3.Row
-        if writing:
-            connection.execute("PRAGMA synchronous = EXTRA")
-            connection.execute("PRAGMA fullfsync = ON")
-        return connection
+    def _has_all(self) -> bool:
+        """Whether the journal is of an older format, which had the history in it."""
+        if not self._is_todays and self._journal.exists():
+            with self._journal.connection(writing=False) as connection:
+                self._is_todays = self._format(self._journal, connection) == FORMAT
+            return not self._is_todays
+        return False
 
-    def _format(self, connection: sqlite3.Connection) -> int:
+    def _format(self, database: Database, connection: sqlite3.Connection) -> int:
         row = connection.execute("SELECT value FROM meta WHERE key = 'format'").fetchone()
         found = row["value"] if row else ""
         if not (isinstance(found, str) and found.isdecimal() and int(found)):
-            raise bent(str(self.database))
+            raise database.bent(str(database.path))
         if int(found) > FORMAT:
             raise StateError(
                 "DB514",
                 f"the state has format {found}; this version reads {FORMAT}",
-                where=str(self.database),
+                where=str(database.path),
                 hint="use the newer dinmo-dbt that wrote it",
             )
         return int(found)
 
+    # Older formats
+
     def _migrate(self, connection: sqlite3.Connection) -> None:
-        """From an older format, in the caller's transaction."""
-        if self._format(connection) == 1:
+        """The tables of an older format become today's, in the caller's transaction."""
+        found = self._format(self._journal, connection)
+        if found == 1:
             self._from_format_1(connection)
-        connection.execute("ALTER TABLE run RENAME TO older")
-        for name in ("run", *activity.TABLES):
-            connection.execute(_table(name))
-        connection.execute("INSERT INTO run SELECT *, NULL FROM older")
-        connection.execute("DROP TABLE older")
-        connection.execute(_RUN_INDEX)
+        if found <= 2:
+            connection.execute("ALTER TABLE run RENAME TO older")
+            for name in HISTORY:
+                connection.execute(create(name, HISTORY[name]))
+            connection.execute("INSERT INTO run SELECT *, NULL FROM older")
+            connection.execute("DROP TABLE older")
+        else:
+            activity.add_owed(connection)
         connection.execute("UPDATE meta SET value = ? WHERE key = 'format'", (str(FORMAT),))
+
+    def _move_history(self, connection: sqlite3.Connection) -> None:
+        """Up to format 3 the history was beside the journal. What a move that was cut off copied is there already."""
+        with self._past.connection(writing=True) as past:
+            for name in HISTORY:
+                rows = connection.execute(f"SELECT * FROM {name}")
+                places = ",".join("?" * len(rows.description))
+                past.executemany(f"INSERT OR IGNORE INTO {name} VALUES ({places})", map(tuple, rows))
+        for name in HISTORY:
+            connection.execute(f"DROP TABLE {name}")
 
     def _from_format_1(self, connection: sqlite3.Connection) -> None:
         """Its pointers had no checksums and its database had no lineage."""
@@ -251,60 +233,15 @@ class LocalState(Store):
             )
         connection.execute("INSERT INTO meta VALUES ('lineage', ?)", (secrets.token_hex(16),))
 
-    def _make_database(self) -> None:
-        """Made whole under another name, then linked: no reader ever sees half of it, and of two makers one wins."""
-        make_folder(self.location)
-        temporary = self.location / f".state.db.{secrets.token_hex(4)}.tmp"
-        tables = " ".join(f"{_table(name)};" for name in TABLES)
-        meta = f"INSERT INTO meta VALUES ('format', '{FORMAT}'), ('lineage', '{secrets.token_hex(16)}');"
-        try:
-            os.close(os.open(temporary, os.O_RDWR | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW, 0o600))
-            with closing(sqlite3.connect(temporary, isolation_level=None)) as connection:
-                connection.executescript(f"BEGIN; {tables} {_INDEXES} {meta} COMMIT;")
-            with suppress(FileExistsError):
-                os.link(temporary, self.database)
-            sync_folder(self.location)
-        except OSError as error:
-            raise unwritable(self.database, error) from error
-        except sqlite3.OperationalError as error:
-            raise _operational(self.database, error) from error
-        finally:
-            discard(temporary)
+
+def _journal_script() -> str:
+    meta = f"INSERT INTO meta VALUES ('format', '{FORMAT}'), ('lineage', '{secrets.token_hex(16)}');"
+    return f"CREATE INDEX batch_of ON batch (org_id, name, state); {meta}"
 
 
-def _table(name: str) -> str:
-    """Without a row number of its own, but for the history: its long rows would take a page each."""
-    return f"CREATE TABLE {name} ({TABLES[name]})" + ("" if name == "run" else " WITHOUT ROWID")
-
-
-class _Own:
-    """The connection of a run, kept from one use to the next: by one thread, of the file that is there now."""
-
-    def __init__(self, thread: int) -> None:
-        self.thread = thread
-        self._file: tuple[int, int] | None = None
-        self._connection: sqlite3.Connection | None = None
-
-    def of(self, path: Path, connect: Callable[..., sqlite3.Connection]) -> sqlite3.Connection:
-        """The one that is kept; a new one if another file has taken the place of its own."""
-        found = _file_at(path)
-        if self._connection is None or found != self._file:
-            self.close()
-            self._connection, self._file = connect(writing=True), found
-        return self._connection
-
-    def close(self) -> None:
-        if self._connection is not None:
-            self._connection.close()
-            self._connection = None
-
-
-def _file_at(path: Path) -> tuple[int, int] | None:
-    try:
-        found = path.stat()
-    except OSError:
-        return None
-    return found.st_dev, found.st_ino
+def _past_script() -> str:
+    indexes = "CREATE INDEX run_of ON run (name, started); CREATE INDEX run_at ON run (started);"
+    return f"{indexes} INSERT INTO meta VALUES ('format', '{FORMAT}');"
 
 
 class _FileLock:
@@ -348,49 +285,9 @@ class _FileLock:
             raise unwritable(path, error) from error
 
 
-def _serialized(connection: sqlite3.Connection) -> bytes:
-    """The database's file as this connection sees it; empty with an SQLite before 3.36, which has no call for it. To
-    read the file beside SQLite would lose its locks (sqlite.org/howtocorrupt.html, 2.2)."""
-    return connection.serialize() if hasattr(connection, "serialize") else b""
-
-
-def _change_of(content: bytes) -> int:
-    """SQLite's own count of commits (sqlite.org/fileformat2.html, offset 24)."""
-    return int.from_bytes(content[24:28], "big")
-
-
-def _copied(connection: sqlite3.Connection) -> sqlite3.Connection:
-    copy = sqlite3.connect(":memory:", isolation_level=None)
-    connection.backup(copy)
-    copy.row_factory = sqlite3.Row
-    return copy
-
-
 def _summed(folder: Path, names: list[str]) -> list[dict[str, Any]] | None:
     """Format 1's names with their checksums; None when a file is not there."""
     try:
         return [asdict(stored(folder / name)) for name in names]
     except OSError:
         return None
-
-
-def _operational(path: Path, error: sqlite3.OperationalError) -> StateError:
-    text = str(error)
-    if "full" in text:
-        return StateError("DB510", "the disk is full; what was there before is untouched", where=str(path))
-    if not os.access(path, os.R_OK):
-        return StateError("DB510", "permission denied; the state is untouched", where=str(path))
-    if path.with_name(f"{path.name}-journal").exists() and "locked" not in text:
-        return StateError(
-            "DB515",
-            "a commit was cut off, and only a writer may take it back; the state is whole",
-            where=str(path),
-            hint="run sync: it mends that first",
-        )
-    if "readonly" in text:
-        return StateError("DB510", "the state is read-only; it is untouched", where=str(path))
-    if "locked" in text or "busy" in text:
-        return StateError("DB501", "the state is being written by another process", where=str(path), hint="try again")
-    if "no such table" in text:
-        return bent(str(path))
-    return StateError("DB515", f"the state can't be used: {text}", where=str(path))

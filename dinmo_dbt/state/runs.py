@@ -25,7 +25,7 @@ if TYPE_CHECKING:
     from dinmo_dbt.state.store import Connection, Store
 
 KEPT_S = 90 * 86400.0
-KEPT_MIN, KEPT_MAX = 50, 1000  # of an activation, whatever their age: the whole state is summed after each run
+KEPT_MIN, KEPT_MAX = 50, 10_000  # of an activation, whatever their age
 EARLIER_MAX = 100  # runs by which the next is judged
 
 # What a run did not deliver, and since when each row has been left out by every run.
@@ -56,9 +56,9 @@ class Runs:
 
     def latest(self, names: Sequence[str] | None = None, limit: int = 20) -> list[RunRecord]:
         """Newest first."""
-        if not self._store.exists():
+        if not self._store.exists(history=True):
             return []
-        with self._store.connection(writing=False) as connection:
+        with self._store.connection(writing=False, history=True) as connection:
             chosen = "" if names is None else f"WHERE name IN ({','.join('?' * len(names))})"
             rows = connection.execute(
                 f"SELECT * FROM run {chosen} ORDER BY started DESC, id DESC LIMIT ?", (*(names or ()), limit)
@@ -67,9 +67,9 @@ class Runs:
 
     def between(self, target: str, start: float, end: float) -> list[RunRecord]:
         """Runs of that dbt target that started in that time, oldest first."""
-        if not self._store.exists():
+        if not self._store.exists(history=True):
             return []
-        with self._store.connection(writing=False) as connection:
+        with self._store.connection(writing=False, history=True) as connection:
             rows = connection.execute(
                 "SELECT * FROM run WHERE target = ? AND started >= ? AND started < ? ORDER BY started, id",
                 (target, start, end),
@@ -77,20 +77,35 @@ class Runs:
             return parsed(self._store, read, rows)
 
     def of(self, run_id: str) -> RunRecord | None:
-        if not self._store.exists():
+        if not self._store.exists(history=True):
             return None
-        with self._store.connection(writing=False) as connection:
+        with self._store.connection(writing=False, history=True) as connection:
             rows = connection.execute("SELECT * FROM run WHERE id = ?", (run_id,)).fetchall()
             return next(iter(parsed(self._store, read, rows)), None)
 
-    def start(self, record: RunRecord) -> None:
-        """Note a run before it acts. Its activation is its own by now: an earlier run of it that has no end was cut
-        off."""
-        with self._store.connection(writing=True) as connection:
+    def clear_up(self, org_id: str, name: str) -> None:
+        """For a writer of the activation: an earlier run of it that has no end was cut off, and goes by that name; what
+        it had begun to list goes."""
+        if not self._store.exists(history=True):
+            return
+        half_written = {each: each[1:].partition(".")[0] for each in self._store.files.names("runs") if each[0] == "."}
+        own = (org_id, name)
+        with self._store.connection(writing=True, history=True) as connection:
             connection.execute(
-                "UPDATE run SET status = 'interrupted' WHERE name = ? AND org_id = ? AND status = 'running'",
-                (record.activation, record.org_id),
+                "UPDATE run SET status = 'interrupted' WHERE org_id = ? AND name = ? AND status = 'running'", own
             )
+            # Of every run before this one: a power cut can bring a file back that was removed.
+            known = "SELECT id FROM run WHERE org_id = ? AND name = ? AND id = ?"
+            gone = [file for file, run in half_written.items() if connection.execute(known, (*own, run)).fetchall()]
+        self._store.files.remove("runs", gone)
+
+    def move(self, org_id: str, old: str, new: str) -> None:
+        with self._store.connection(writing=True, history=True) as connection:
+            connection.execute("UPDATE run SET name = ? WHERE org_id = ? AND name = ?", (new, org_id, old))
+
+    def start(self, record: RunRecord) -> None:
+        """Note a run before it acts."""
+        with self._store.connection(writing=True, history=True) as connection:
             _insert(connection, record)
 
     def finish(self, record: RunRecord, not_delivered: pa.Table, judge: Judge | None = None) -> tuple[Notice, ...]:
@@ -109,7 +124,7 @@ class Runs:
                 lambda sink: pq.write_table(table, sink, compression="zstd", write_page_checksum=True),
             )
         record = replace(record, waiting_rows=held, waiting_since=since)
-        with self._store.connection(writing=True) as connection:
+        with self._store.connection(writing=True, history=True) as connection:
             known = connection.execute("SELECT id FROM run WHERE id = ?", (record.run_id,)).fetchone()
             if known is None:
                 _insert(connection, record)
@@ -118,7 +133,7 @@ class Runs:
                 (record.finished, record.status, record.as_text(), file, record.run_id),
             )
             notices = self._judge(connection, record, judge)
-            gone = self._outdated(connection, record)
+            gone = self._outdated(connection, record.activation)
             connection.executemany("DELETE FROM run WHERE id = ?", [(run_id,) for run_id in gone])
         self._store.files.remove("runs", [f"{run_id}.parquet" for run_id in gone])
         return notices
@@ -142,14 +157,19 @@ class Runs:
             pause(connection, *own, at=self._store.clock.now(), reason=judged.pause, by_itself=True)
         return judged.notices
 
-    def _outdated(self, connection: Connection, record: RunRecord) -> list[str]:
-        oldest = self._store.clock.now() - self._kept_s
-        rows = connection.execute(
-            "SELECT id, started FROM run WHERE name = ? ORDER BY started DESC, id DESC LIMIT 1000000 OFFSET ?",
-            (record.activation, KEPT_MIN),
-        ).fetchall()
-        beyond = KEPT_MAX - KEPT_MIN
-        return [row["id"] for number, row in enumerate(rows) if number >= beyond or row["started"] < oldest]
+    def _outdated(self, connection: Connection, name: str) -> list[str]:
+        """Runs that are older than is kept, or that are too many."""
+
+        def since(number: int) -> float:
+            """When that many runs ago started; 0 if there were fewer."""
+            row = connection.execute(
+                "SELECT started FROM run WHERE name = ? ORDER BY started DESC LIMIT 1 OFFSET ?", (name, number - 1)
+            ).fetchone()
+            return row["started"] if row else 0.0
+
+        oldest = max(min(self._store.clock.now() - self._kept_s, since(KEPT_MIN)), since(KEPT_MAX))
+        rows = connection.execute("SELECT id FROM run WHERE name = ? AND started < ?", (name, oldest)).fetchall()
+        return [row["id"] for row in rows]
 
     # Rows that were not delivered
 
@@ -188,9 +208,9 @@ class Runs:
 
     def _before(self, record: RunRecord) -> pa.Table | None:
         """What the run before left out. A list that can't be read says nothing of how long."""
-        if not self._store.exists():
+        if not self._store.exists(history=True):
             return None
-        with self._store.connection(writing=False) as connection:
+        with self._store.connection(writing=False, history=True) as connection:
             rows = connection.execute(
                 "SELECT * FROM run WHERE name = ? AND org_id = ? AND id <> ? AND finished IS NOT NULL "
                 "ORDER BY started DESC, id DESC LIMIT 1",

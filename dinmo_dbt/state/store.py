@@ -29,7 +29,7 @@ from dinmo_dbt.state.runs import KEPT_S, Runs
 from dinmo_dbt.state.snapshot import FileSnapshot
 from dinmo_dbt.sync import Clock
 
-FORMAT = 3
+FORMAT = 4
 
 TABLES = {
     "meta": "key TEXT PRIMARY KEY, value TEXT NOT NULL",
@@ -47,6 +47,10 @@ TABLES = {
   class TEXT NOT NULL, code TEXT, message TEXT, fields TEXT,
   attempts BIGINT NOT NULL, next_run BIGINT NOT NULL, next_try DOUBLE PRECISION NOT NULL,
   described TEXT NOT NULL DEFAULT '', PRIMARY KEY (org_id, name, kh, key, ck)""",
+}
+# What is known of past runs. Apart, where that can be: it grows with the runs and not with the rows, and only the
+# journal is looked through before each run.
+HISTORY = {
     "run": """
   id TEXT PRIMARY KEY, org_id TEXT NOT NULL, name TEXT NOT NULL, started DOUBLE PRECISION NOT NULL,
   finished DOUBLE PRECISION, status TEXT NOT NULL, detail TEXT NOT NULL, not_delivered TEXT, target TEXT""",
@@ -110,12 +114,14 @@ class Store(ABC):
     history_s: float = KEPT_S  # how long runs are kept
 
     @abstractmethod
-    def exists(self) -> bool: ...
+    def exists(self, *, history: bool = False) -> bool:
+        """Whether there is a journal to read, or a history."""
 
     @abstractmethod
-    def connection(self, *, writing: bool) -> AbstractContextManager[Connection]:
-        """A connection; with `writing`, one transaction that commits at the end or not at all, and that no other
-        writer of the same activation is in meanwhile. StateError DB502, DB510, DB514 or DB515."""
+    def connection(self, *, writing: bool, history: bool = False) -> AbstractContextManager[Connection]:
+        """A connection to the journal, or to the history, where nothing of the other can be relied on; with `writing`,
+        one transaction that commits at the end or not at all, and that no other writer of the same activation is in
+        meanwhile. StateError DB502, DB510, DB514 or DB515."""
 
     @abstractmethod
     def exclusive(self, org_id: str, name: str) -> AbstractContextManager[Lock]:
@@ -157,6 +163,7 @@ class Store(ABC):
             state = ActivationState(self, org_id, activation, writing=True)
             state.start(lock, this_process(self.clock.now(), run_id))
             try:
+                self.history.clear_up(org_id, activation.name)
                 yield state
             finally:
                 with suppress(StateError):  # a lease that can't be given back runs out
@@ -381,8 +388,9 @@ class Store(ABC):
                     "WHERE org_id = ? AND name = ?",
                     (serial, org_id, old),
                 )
-                for table in ("activation", "batch", "pending", "run"):
+                for table in ("activation", "batch", "pending"):
                     connection.execute(f"UPDATE {table} SET name = ? WHERE org_id = ? AND name = ?", (new, org_id, old))
+                self.history.move(org_id, old, new)
                 gone = [(place, self.files.names(place)) for place in _places(org_id, old)]
             lock.taken()
         for folder, names in gone:

@@ -21,7 +21,7 @@ from dinmo_dbt.state import activity
 from dinmo_dbt.state.files import Stored, stored, write_whole
 from dinmo_dbt.state.journal import bent
 from dinmo_dbt.state.marks import Marks
-from dinmo_dbt.state.store import FORMAT, TABLES, Connection, Lock, Store
+from dinmo_dbt.state.store import FORMAT, HISTORY, TABLES, Connection, Lock, Store
 from dinmo_dbt.sync import Clock
 
 PART_BYTES = 4 << 20
@@ -55,15 +55,15 @@ class WarehouseState(Store):
         self.files = WarehouseFiles(tables, scratch)
         self._there = False
 
-    def exists(self) -> bool:
+    def exists(self, *, history: bool = False) -> bool:  # noqa: ARG002
         self._there = self._there or self.tables.exists()
         return self._there
 
     @contextmanager
-    def connection(self, *, writing: bool) -> Iterator[Connection]:
+    def connection(self, *, writing: bool, history: bool = False) -> Iterator[Connection]:  # noqa: ARG002
         if writing and not self.exists():
             lineage = secrets.token_hex(16)
-            self.tables.make({**TABLES, "file": _FILE}, {"format": str(FORMAT), "lineage": lineage})
+            self.tables.make({**TABLES, **HISTORY, "file": _FILE}, {"format": str(FORMAT), "lineage": lineage})
         with self.tables.transaction() as connection:
             if self._format(connection) < FORMAT:
                 self._migrate(connection, writing=writing)
@@ -84,17 +84,21 @@ class WarehouseState(Store):
         return int(found)
 
     def _migrate(self, connection: Connection, *, writing: bool) -> None:
-        """From format 2, which had no schedules and no warnings; in the caller's transaction."""
+        """From format 2, which had no schedules and no warnings, or 3; in the caller's transaction."""
+        found = self._format(connection)
         if not writing:
             raise StateError(
                 "DB521",
-                f"the state has format {_OLDEST}, of an earlier version",
+                f"the state has format {found}, of an earlier version",
                 where=self.tables.place,
                 hint="run sync: it brings the state to the new format first",
             )
-        connection.execute("ALTER TABLE run ADD COLUMN target TEXT")
-        for name, columns in activity.TABLES.items():
-            connection.execute(f"CREATE TABLE {name} ({columns})")
+        if found == _OLDEST:
+            connection.execute("ALTER TABLE run ADD COLUMN target TEXT")
+            for name, columns in activity.TABLES.items():
+                connection.execute(f"CREATE TABLE {name} ({columns})")
+        else:
+            activity.add_owed(connection)
         connection.execute("UPDATE meta SET value = ? WHERE key = 'format'", (str(FORMAT),))
 
     @contextmanager

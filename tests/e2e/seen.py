@@ -229,10 +229,11 @@ def state_tables(world: World) -> list[str]:
 
 def runs_kept(world: World) -> int:
     """Of 60 runs of ten days ago, and two of now."""
-    with closing(sqlite3.connect(world.lab.root / ".dinmo/state.db")) as connection, connection:
+    with closing(sqlite3.connect(world.lab.root / ".dinmo/history.db")) as connection, connection:
         row = dict(zip(*_first(connection, "SELECT * FROM run"), strict=True))
         for number in range(60):
-            old = {**row, "id": f"{number}", "started": row["started"] - 864_000, "finished": row["finished"] - 864_000}
+            times = {time: row[time] - 864_000 - number for time in ("started", "finished")}
+            old = {**row, **times, "id": f"{number}"}
             marks = ", ".join("?" * len(old))
             connection.execute(f"INSERT INTO run ({', '.join(old)}) VALUES ({marks})", list(old.values()))
     assert world.run("sync").code == 0
@@ -246,7 +247,7 @@ def _first(connection: sqlite3.Connection, sql: str) -> tuple[list[str], Any]:
 
 def digest_time(world: World) -> str:
     """When the next digest counts from, UTC."""
-    with closing(sqlite3.connect(world.lab.root / ".dinmo/state.db")) as connection:
+    with closing(sqlite3.connect(world.lab.root / ".dinmo/history.db")) as connection:
         found = connection.execute("SELECT since FROM activity WHERE name = ' digest'").fetchone()
     return f"{datetime.fromtimestamp(found[0], UTC):%H:%M}" if found else "none"
 

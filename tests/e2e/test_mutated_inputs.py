@@ -256,7 +256,7 @@ def test_any_bytes_in_a_file_that_is_read(
     tried(synced[0], path, data.draw(bent(path.read_bytes())), *commands)
 
 
-@pytest.mark.parametrize("pattern", ["state.db", "snapshots/**/*.parquet", "runs/*.parquet"])
+@pytest.mark.parametrize("pattern", ["state.db", "history.db", "snapshots/**/*.parquet", "runs/*.parquet"])
 @examples(12)
 @given(st.data())
 def test_any_bytes_in_the_state(synced: tuple[Lab, Org], pattern: str, data: st.DataObject) -> None:

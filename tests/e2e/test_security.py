@@ -107,7 +107,7 @@ def test_no_secret_and_no_row_value_comes_out_anywhere(
     assert org.query("SELECT Name FROM Person__c WHERE Person_Id__c = 'P1'")[0]["Name"] == VALUE, "sent as it is"
     for path, content in written(lab):
         # Salesforce's own messages are kept whole, for the owner alone; no other file holds a value.
-        quoted = path.parent.name == "runs" or path.name.startswith("state.db")
+        quoted = path.parent.name == "runs" or path.name.startswith(("state.db", "history.db"))
         assert_absent(path, content, variables if quoted else hidden)
         if quoted:
             assert "CANARY-NOTE" not in content and "CANARY-TOO" not in content and VALUE not in content

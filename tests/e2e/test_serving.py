@@ -510,13 +510,14 @@ def test_a_defect_of_ours_ends_it_and_is_told_as_by_every_command(lab: Lab, monk
 # What a kill leaves
 
 
+@pytest.mark.parametrize("name", ["state.db", "history.db"])
 @pytest.mark.parametrize("command", [("sync",), ("sync", "--due"), ("pause", "--reason", "x")])
 def test_a_commit_cut_off_in_sqlite_itself_is_mended_by_the_next_command_that_writes(
-    lab: Lab, org: Org, command: tuple[str, ...]
+    lab: Lab, org: Org, command: tuple[str, ...], name: str
 ) -> None:
     lab.only("people", PEOPLE)
     assert lab.run("sync").code == 0
-    path, rest = lab.root / ".dinmo/state.db", lab.root / ".dinmo/state.db-journal"
+    path, rest = lab.root / ".dinmo" / name, lab.root / ".dinmo" / f"{name}-journal"
     connection = sqlite3.connect(path, isolation_level=None)
     connection.execute("PRAGMA cache_size = 1")
     connection.execute("BEGIN IMMEDIATE")

@@ -111,7 +111,7 @@ def held_by(org: Org, lab: Lab) -> None:
 
 
 def told_by_the_history(lab: Lab, invocations: list[str]) -> None:
-    with closing(sqlite3.connect(lab.root / ".dinmo/state.db")) as connection:
+    with closing(sqlite3.connect(lab.root / ".dinmo/history.db")) as connection:
         assert connection.execute("SELECT count(*) FROM run WHERE status = 'running'").fetchone() == (0,)
     runs = lab.run("history", "--json", "--limit", "1000").json["runs"]
     assert {run["status"] for run in runs} == {"success", "interrupted"}

@@ -191,7 +191,7 @@ def test_state_in_the_warehouse_does_what_a_folder_does(lab: Lab, org: Org) -> N
     assert "nobody holds" in lab.run("state", "unlock", "people_to_crm").out
     assert lab.run("state", "reset", "people_to_crm").code == 0
     assert "none yet" in lab.run("state", "show").out
-    assert not (lab.root / ".dinmo" / "state.db").exists()
+    assert not list((lab.root / ".dinmo").glob("*.db"))
 
 
 def test_a_sync_that_is_killed_with_its_state_in_the_warehouse_is_settled_by_the_next(lab: Lab) -> None:

@@ -16,7 +16,7 @@ from dinmo_dbt.cli.stopping import Stop
 from dinmo_dbt.cli.syncing import Gating, sync_chosen, sync_due
 from dinmo_dbt.errors import WarehouseError
 from dinmo_dbt.plan import Ceilings
-from dinmo_dbt.state import local
+from dinmo_dbt.state import sqlite
 
 from .judge import Judge
 from .process import Kill, Mute, Process, SimulatedSession, Tokens, numbered
@@ -154,10 +154,10 @@ def as_ever(fortnight: Fortnight) -> Iterator[None]:
     def session(flags: Flags, console: Console, **options: Any) -> SimulatedSession:
         return SimulatedSession(fortnight.typed, flags)
 
-    waits, local.LOCK_WAIT_S = local.LOCK_WAIT_S, 0.0  # what waits here waits for itself
+    waits, sqlite.LOCK_WAIT_S = sqlite.LOCK_WAIT_S, 0.0  # what waits here waits for itself
     real, pauses.Session = pauses.Session, session  # type: ignore[assignment,misc]
     shown, pauses.Console = pauses.Console, lambda as_json: Mute(quiet=True)  # type: ignore[assignment,misc]
     try:
         yield
     finally:
-        pauses.Session, pauses.Console, local.LOCK_WAIT_S = real, shown, waits  # type: ignore[misc]
+        pauses.Session, pauses.Console, sqlite.LOCK_WAIT_S = real, shown, waits  # type: ignore[misc]

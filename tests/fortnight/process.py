@@ -127,10 +127,10 @@ class State(LocalState):
     def _check_whole(self, connection: Any, *, writing: bool) -> None: ...
 
     @contextmanager
-    def connection(self, *, writing: bool) -> Iterator[Any]:
+    def connection(self, *, writing: bool, history: bool = False) -> Iterator[Any]:
         process, after = self.process, False
         process.alive()
-        with super().connection(writing=writing) as connection:
+        with super().connection(writing=writing, history=history) as connection:
             yield connection
             process.alive()
             after = writing and process.meets("commit")
@@ -313,4 +313,4 @@ def numbered(tokens: Tokens) -> Iterator[None]:
 
 
 def database(world: World) -> Path:
-    return world.project.state_location / "state.db"
+    return world.project.state_location / "history.db"

@@ -291,7 +291,7 @@ class Auditor:
     def files(self, folder: Path, spools: Callable[[], set[str]]) -> None:
         """I9: after a run that ended; `spools` tells those of batches in flight."""
         for path in _files(folder):
-            if path.suffix == ".tmp" and not path.name.startswith(".state.db"):
+            if path.suffix == ".tmp" and not path.name.startswith((".state.db", ".history.db")):
                 raise Broken(f"I9: a temporary file is left in {path.parent.name}")
             if path.suffix == ".arrow" and path.name not in spools():
                 raise Broken("I9: the rows of a batch that is over are left")

@@ -25,7 +25,7 @@ from typing import Any, NoReturn
 
 from memory_org import Killed
 
-from dinmo_dbt.state import local
+from dinmo_dbt.state import sqlite
 
 WAKE_MAX_S = 120.0
 _running = threading.local()
@@ -433,14 +433,14 @@ def seams() -> Iterator[None]:
     os.rename, os.replace, os.link = _two_names("rename"), _two_names("replace"), _two_names("link")  # type: ignore[assignment]
     os.unlink, os.mkdir = _unlink, _mkdir  # type: ignore[assignment]
     sqlite3.connect = _connect  # type: ignore[assignment]
-    waits, local.LOCK_WAIT_S = local.LOCK_WAIT_S, 0.0  # what has stopped frees nothing while another one waits
+    waits, sqlite.LOCK_WAIT_S = sqlite.LOCK_WAIT_S, 0.0  # what has stopped frees nothing while another one waits
     try:
         yield
     finally:
         for name in ("open", "fdopen", "close", "dup", "fsync", "rename", "replace", "link", "unlink", "mkdir"):
             setattr(os, name, getattr(_Real, name))
         sqlite3.connect = _Real.connect
-        local.LOCK_WAIT_S = waits
+        sqlite.LOCK_WAIT_S = waits
 
 
 class Stopped:

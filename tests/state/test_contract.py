@@ -1,5 +1,7 @@
 """What every state does, wherever it is kept: in a folder, in a DuckDB file, in Postgres."""
 
+from dataclasses import replace
+
 import numpy as np
 import pyarrow as pa
 import pytest
@@ -14,6 +16,8 @@ from dinmo_dbt.plan import LEFT_OUT
 from dinmo_dbt.schedule import Past
 from dinmo_dbt.state import Judged, Pause, journal, runs
 from dinmo_dbt.warnings import Standing
+
+from .conftest import KINDS
 
 ROWS = [{"id": str(n), "ext": f"e{n}", "a": "x", "b": "y"} for n in range(7)]
 
@@ -201,9 +205,9 @@ def test_history_keeps_the_latest_runs(any_world, monkeypatch):
 def test_a_newer_format_is_refused(any_world):
     world = any_world
     world.sync(activation(), Model.of(ROWS))
-    statement(world, "UPDATE meta SET value = '4' WHERE key = 'format'")
+    statement(world, "UPDATE meta SET value = '5' WHERE key = 'format'")
     for look in (lambda: world.plan(activation(), Model.of(ROWS)), lambda: world.sync(activation(), Model.of(ROWS))):
-        with pytest.raises(StateError, match=r"DB514.*format 4; this version reads 3"):
+        with pytest.raises(StateError, match=r"DB514.*format 5; this version reads 4"):
             look()
 
 
@@ -263,15 +267,22 @@ def test_rows_that_wait_are_due_once_they_are_asked_for(any_world):
     assert world.plan(act, Model.of(ROWS)).counts.planned == 1
 
 
-def test_a_state_of_an_earlier_format_is_brought_to_todays_by_the_first_run(any_world):
+@pytest.mark.parametrize("new_world", [kind for kind in KINDS if kind != "local"], indirect=True)
+@pytest.mark.parametrize("number", [2, 3])
+def test_tables_of_an_earlier_format_are_brought_to_todays_by_the_first_run(any_world, number):
+    """A folder's files of earlier formats are kept with its own tests."""
     world = any_world
     world.sync(activation(), Model.of(ROWS))
-    for table in ("activity", "standing", "notice"):
-        statement(world, f"DROP TABLE {table}")
-    statement(world, "ALTER TABLE run DROP COLUMN target")
-    statement(world, "UPDATE meta SET value = '2' WHERE key = 'format'")
+    if number == 2:
+        for table in ("activity", "standing", "notice"):
+            statement(world, f"DROP TABLE {table}")
+        statement(world, "ALTER TABLE run DROP COLUMN target")
+    else:
+        statement(world, "ALTER TABLE activity DROP COLUMN owed")
+        statement(world, "ALTER TABLE activity DROP COLUMN owed_at")
+    statement(world, f"UPDATE meta SET value = '{number}' WHERE key = 'format'")
     assert world.sync(activation(), Model.of(ROWS)).plan_counts.unchanged == len(ROWS)
-    assert [run.target for run in world.state().history.latest()] == ["dev", ""]
+    assert [run.target for run in world.state().history.latest()] == ["dev", "" if number == 2 else "dev"]
     assert world.state().activity("dev").pasts(["things"])["things"].ran
 
 
@@ -287,6 +298,39 @@ def test_an_activation_is_seen_once_and_counts_from_then(any_world):
     activity.see(["a", "b"])
     assert activity.pasts(["a", "c"]) == {"a": Past(seen), "c": Past(any_world.clock.time)}
     assert any_world.state().activity("prod").pasts(["a"]) == {"a": Past(any_world.clock.time)}
+
+
+def test_what_dbt_built_is_owed_until_a_run_that_started_later_has_ended(any_world):
+    world = any_world
+    world.sync(activation(), Model.of(ROWS))
+    activity = world.state().activity("dev")
+
+    def owed():
+        return activity.pasts(["things"])["things"].owed
+
+    world.clock.sleep(10)
+    activity.owe({"things": "first"})
+    assert owed() == "first"
+    activity.pause("things", "a look at it")
+    activity.looked("things")
+    activity.resume("things")
+    activity.see(["things"])
+    assert owed() == "first"
+    with pytest.raises(Killed):
+        world.sync(activation(), changed("new"), trip=Trip("begin", True))
+    assert owed() == "first", "that run did not end"
+    started = world.clock.now()
+    world.clock.sleep(10)
+    activity.owe({"things": "second"})
+    record = RunRecord("by hand", "things", "dev", ORG, started, world.clock.now(), "success")
+    world.state().history.finish(record, LEFT_OUT.empty_table())
+    assert owed() == "second", "it read the model before"
+    world.sync(activation(), changed("new"))
+    assert owed() == ""
+    activity.owe({"things": "third"})
+    of_it = replace(record, run_id="of it", trigger=Trigger("due", "after dbt", invocation="third"))
+    world.state().history.finish(of_it, LEFT_OUT.empty_table())
+    assert owed() == "" and "third" in activity.pasts(["things"])["things"].invocations
 
 
 def test_a_run_that_ended_is_the_past_of_its_schedule_and_one_that_was_cut_off_is_not(any_world):

@@ -6,6 +6,7 @@ import stat
 import subprocess
 import sys
 import threading
+from contextlib import closing
 
 import pytest
 from memory_org import ORG, Ceilings, FieldMapping, Killed, Model, Trip, World, activation
@@ -148,7 +149,7 @@ def test_of_two_makers_of_a_state_one_wins_and_both_go_on(tmp_path):
         thread.join()
     assert failures == []
     assert len(World(tmp_path / "state").state().history.latest()) == 8
-    assert [p.name for p in (tmp_path / "state").iterdir()] == ["state.db"]
+    assert [p.name for p in (tmp_path / "state").iterdir()] == ["history.db"]
 
 
 # What is refused, and left as it is
@@ -192,6 +193,25 @@ def test_a_bent_page_is_refused_before_anything_is_written(world):
     assert path.read_bytes() == content
 
 
+@pytest.mark.parametrize("content", [b"", b"not a database at all" * 1000, "theirs", "newer"])
+def test_a_history_that_is_damaged_or_anothers_stops_the_sync_and_the_way_out_is_to_move_it_away(world, content):
+    world.sync(activation(), Model.of(ROWS))
+    path, new = world.folder / "history.db", Model.of([{**row, "a": "new"} for row in ROWS])
+    if isinstance(content, bytes):
+        path.write_bytes(content)
+    else:
+        with closing(sqlite3.connect(path)) as connection, connection:
+            connection.execute("DROP TABLE run" if content == "theirs" else "UPDATE meta SET value = '5'")
+    before = path.read_bytes()
+    with pytest.raises(StateError, match="DB514" if content == "newer" else "DB502.*history"):
+        world.sync(activation(), new)
+    assert path.read_bytes() == before
+    assert ("new",) not in world.org.held("A__c")
+    path.rename(path.with_name("history.old"))
+    assert world.sync(activation(), new).outcome.succeeded == len(ROWS)
+    assert [run.run_id for run in world.state().history.latest()] == ["run0003"]
+
+
 def test_a_database_of_somebody_else_is_refused(world):
     world.folder.mkdir()
     with sqlite3.connect(world.folder / "state.db") as connection:
@@ -203,7 +223,7 @@ def test_a_database_of_somebody_else_is_refused(world):
 def test_a_newer_state_is_refused_and_words_that_are_no_json_too(world):
     world.sync(activation(), Model.of(ROWS))
     for statement, code in (
-        ("UPDATE meta SET value = '4' WHERE key = 'format'", "DB514"),
+        ("UPDATE meta SET value = '5' WHERE key = 'format'", "DB514"),
         ("UPDATE meta SET value = 'x' WHERE key = 'format'", "DB502"),
         ("DELETE FROM meta", "DB502"),
     ):

@@ -111,8 +111,8 @@ def test_a_writer_that_is_paused_as_soon_as_it_has_committed_looks_again(world, 
     connection = LocalState.connection
 
     @contextmanager
-    def paused(store, *, writing):
-        with connection(store, writing=writing) as opened:
+    def paused(store, *, writing, history=False):
+        with connection(store, writing=writing, history=history) as opened:
             yield opened
         if writing:
             world.clock.sleep(700)

@@ -1,0 +1,187 @@
+"""An SQLite file of a state folder: made whole, written in transactions, and never half of either."""
+
+from __future__ import annotations
+
+import json
+import os
+import secrets
+import sqlite3
+import threading
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import closing, contextmanager, suppress
+from pathlib import Path
+
+from dinmo_dbt.durable import discard, make_folder, sync_folder
+from dinmo_dbt.errors import StateError, unwritable
+
+LOCK_WAIT_S = 10.0
+
+
+class Database:
+    """One file. `tables`: their columns by name; `script`: what else a new one begins with; `bent`: the error for a
+    file that is damaged or none of ours, by its path."""
+
+    def __init__(
+        self, path: Path, tables: Mapping[str, str], script: Callable[[], str], bent: Callable[[str], StateError]
+    ) -> None:
+        self.path, self.bent = path, bent
+        self._tables, self._script = tables, script
+        self._own: _Own | None = None  # of the run that holds a lock
+
+    def exists(self) -> bool:
+        return self.path.exists()
+
+    @property
+    def was_cut_off(self) -> bool:
+        """Whether SQLite's own journal is beside the file: a commit is under way, or was cut off."""
+        return self.path.with_name(f"{self.path.name}-journal").exists()
+
+    @contextmanager
+    def connection(self, *, writing: bool) -> Iterator[sqlite3.Connection]:
+        """A connection; with `writing`, one immediate transaction that commits at the end or not at all. StateError
+        DB501, DB510, DB515, or what a bent file is."""
+        if writing and not self.exists():
+            self._make()
+        try:
+            with self._opened(writing=writing) as connection:
+                if writing:
+                    connection.execute("BEGIN IMMEDIATE")
+                yield connection
+                if writing:
+                    connection.execute("COMMIT")
+        except sqlite3.OperationalError as error:
+            raise self._operational(error) from error
+        except (sqlite3.DatabaseError, json.JSONDecodeError, UnicodeDecodeError) as error:
+            raise self.bent(str(self.path)) from error
+
+    @contextmanager
+    def held_open(self) -> Iterator[None]:
+        """A run writes often: its own thread opens the file once."""
+        before, self._own = self._own, _Own(threading.get_ident())
+        try:
+            yield
+        finally:
+            self._own.close()
+            self._own = before
+
+    @contextmanager
+    def _opened(self, *, writing: bool) -> Iterator[sqlite3.Connection]:
+        """A connection that is closed in the end, and with it a transaction that is open rolled back; or the run's own
+        one, which an error ends."""
+        own = self._own
+        if own is None or threading.get_ident() != own.thread:
+            with closing(self._connect(writing=writing)) as connection:
+                yield connection
+            return
+        try:
+            yield own.of(self.path, self._connect)
+        except BaseException:
+            own.close()
+            raise
+
+    def _connect(self, *, writing: bool) -> sqlite3.Connection:
+        # A rollback journal, not a WAL: a reader of a WAL makes files of its own, and a plan must change nothing.
+        # EXTRA also syncs the folder after the journal is gone, so that a commit can't be undone by a power cut.
+        mode = "rw" if writing else "ro"
+        connection = sqlite3.connect(
+            f"{self.path.absolute().as_uri()}?mode={mode}", uri=True, isolation_level=None, timeout=LOCK_WAIT_S
+        )
+        connection.row_factory = sqlite3.Row
+        if writing:
+            connection.execute("PRAGMA synchronous = EXTRA")
+            connection.execute("PRAGMA fullfsync = ON")
+        return connection
+
+    def _make(self) -> None:
+        """Made whole under another name, then linked: no reader ever sees half of it, and of two makers one wins."""
+        folder = make_folder(self.path.parent)
+        temporary = folder / f".{self.path.name}.{secrets.token_hex(4)}.tmp"
+        tables = " ".join(f"{create(name, columns)};" for name, columns in self._tables.items())
+        try:
+            os.close(os.open(temporary, os.O_RDWR | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW, 0o600))
+            with closing(sqlite3.connect(temporary, isolation_level=None)) as connection:
+                connection.executescript(f"BEGIN; {tables} {self._script()} COMMIT;")
+            with suppress(FileExistsError):
+                os.link(temporary, self.path)
+            sync_folder(folder)
+        except OSError as error:
+            raise unwritable(self.path, error) from error
+        except sqlite3.OperationalError as error:
+            raise self._operational(error) from error
+        finally:
+            discard(temporary)
+
+    def _operational(self, error: sqlite3.OperationalError) -> StateError:
+        text, where = str(error), str(self.path)
+        if "full" in text:
+            return StateError("DB510", "the disk is full; what was there before is untouched", where=where)
+        if not os.access(self.path, os.R_OK):
+            return StateError("DB510", "permission denied; the state is untouched", where=where)
+        if self.was_cut_off and "locked" not in text:
+            return StateError(
+                "DB515",
+                "a commit was cut off, and only a writer may take it back; the state is whole",
+                where=where,
+                hint="run sync: it mends that first",
+            )
+        if "readonly" in text:
+            return StateError("DB510", "the state is read-only; it is untouched", where=where)
+        if "locked" in text or "busy" in text:
+            return StateError("DB501", "the state is being written by another process", where=where, hint="try again")
+        if "no such table" in text:
+            return self.bent(where)
+        return StateError("DB515", f"the state can't be used: {text}", where=where)
+
+
+def create(name: str, columns: str) -> str:
+    """Without a row number of its own, but for the history: its long rows would take a page each."""
+    return f"CREATE TABLE {name} ({columns})" + ("" if name == "run" else " WITHOUT ROWID")
+
+
+def copied(connection: sqlite3.Connection) -> sqlite3.Connection:
+    """The same in memory, for a reader to change."""
+    copy = sqlite3.connect(":memory:", isolation_level=None)
+    connection.backup(copy)
+    copy.row_factory = sqlite3.Row
+    return copy
+
+
+def serialized(connection: sqlite3.Connection) -> bytes:
+    """The file as this connection sees it; empty with an SQLite before 3.36, which has no call for it. To read the file
+    beside SQLite would lose its locks (sqlite.org/howtocorrupt.html, 2.2)."""
+    return connection.serialize() if hasattr(connection, "serialize") else b""
+
+
+def change_of(content: bytes) -> int:
+    """SQLite's own count of commits (sqlite.org/fileformat2.html, offset 24)."""
+    return int.from_bytes(content[24:28], "big")
+
+
+class _Own:
+    """The connection of a run, kept from one use to the next: by one thread, of the file that is there now."""
+
+    def __init__(self, thread: int) -> None:
+        self.thread = thread
+        self._file: tuple[int, int] | None = None
+        self._connection: sqlite3.Connection | None = None
+
+    def of(self, path: Path, connect: Callable[..., sqlite3.Connection]) -> sqlite3.Connection:
+        """The one that is kept; a new one if another file has taken the place of its own."""
+        found = _file_at(path)
+        if self._connection is None or found != self._file:
+            self.close()
+            self._connection, self._file = connect(writing=True), found
+        return self._connection
+
+    def close(self) -> None:
+        if self._connection is not None:
+            self._connection.close()
+            self._connection = None
+
+
+def _file_at(path: Path) -> tuple[int, int] | None:
+    try:
+        found = path.stat()
+    except OSError:
+        return None
+    return found.st_dev, found.st_ino
