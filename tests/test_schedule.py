@@ -188,6 +188,26 @@ def test_after_dbt_it_is_due_once_for_each_command_that_built_its_model() -> Non
     assert next_due(declared, Past(START), now=START) is None
 
 
+@pytest.mark.parametrize(
+    ("built_by", "followed", "owed", "expected"),
+    [
+        ("", (), "first", "first"),  # another dbt command has written its artifacts meanwhile
+        ("second", (), "first", "second"),  # which has built it too
+        ("second", ("second",), "first", "first"),
+        ("first", ("first",), "", None),
+        ("", (), "", None),
+    ],
+)
+def test_after_dbt_what_is_owed_is_due_until_a_later_build_takes_its_place(
+    built_by: str, followed: tuple[str, ...], owed: str, expected: str | None
+) -> None:
+    past = Past(START, invocations=frozenset(followed), owed=owed)
+    found = due(scheduled(Schedule()), past, now=START, built_by=built_by)
+    assert (found.invocation if found else None) == expected
+    quiet = replace(scheduled(Schedule()), quiet_hours=QuietHours(0, 1439, "UTC"))
+    assert due(quiet, past, now=START, built_by=built_by) is None
+
+
 @pytest.mark.parametrize("schedule", [Schedule(ScheduleKind.MANUAL), every(60), Schedule(), cron("* * * * *")])
 def test_what_is_disabled_or_manual_is_never_due(schedule: Schedule) -> None:
     declared = scheduled(schedule)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import shlex
+from collections.abc import Mapping
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from enum import StrEnum
@@ -14,6 +15,7 @@ from dinmo_dbt.cli import options
 from dinmo_dbt.cli.console import Console
 from dinmo_dbt.cli.options import Flags
 from dinmo_dbt.cli.session import Session
+from dinmo_dbt.errors import Refused
 from dinmo_dbt.history import Trigger
 
 if TYPE_CHECKING:
@@ -83,13 +85,15 @@ def built_by(session: Session, activation: Activation) -> str:
 
 
 def due_now(session: Session) -> dict[str, Trigger]:
-    """Why each of the chosen activations is due, of those that are. Those never seen before are seen from now on."""
+    """Why each of the chosen activations is due, of those that are. Those never seen before are seen from now on, and
+    what dbt built for them is owed until they have run."""
     from dinmo_dbt.schedule import due
 
     session.state.take_back()
     session.activity.see([activation.name for activation in session.chosen])
     pauses, now = session.activity.pauses(), session.clock.now()
     pasts = session.activity.pasts(activation.name for activation in session.chosen)
+    session.activity.owe(_owed(session, pasts))
     found = {}
     for activation in session.chosen:
         pause, past = pauses.get(activation.name), pasts[activation.name]
@@ -99,6 +103,20 @@ def due_now(session: Session) -> dict[str, Trigger]:
         if trigger is not None:
             found[activation.name] = trigger
     return found
+
+
+def _owed(session: Session, pasts: Mapping[str, Past]) -> dict[str, str]:
+    """The dbt command that built each model and that its activation has not followed, where that is not noted yet: the
+    next dbt command may build others, and its artifacts tell only of itself. Not of models that the gate blocks."""
+    from dinmo_dbt.activation import ScheduleKind
+
+    due = [each for each in session.chosen if each.enabled and each.schedule.kind is ScheduleKind.AFTER_DBT]
+    built = {each: built_by(session, each) for each in due}
+    new = [each for each in due if not pasts[each.name].follows(built[each]) and pasts[each.name].owed != built[each]]
+    try:
+        return {each.name: built[each] for each in new if not session.gate.verdict(each.model).is_blocked}
+    except Refused:  # a build of no rows, or of some
+        return {}
 
 
 def is_due(session: Session, activation: Activation) -> bool:

@@ -50,7 +50,7 @@ def rebuilt(lab: Lab, **statuses: str) -> str:
 
 def moved(lab: Lab, seconds: float, name: str = "people_to_crm") -> None:
     """As if the activation had last run so long before."""
-    with closing(sqlite3.connect(lab.root / ".dinmo/state.db")) as connection, connection:
+    with closing(sqlite3.connect(lab.root / ".dinmo/history.db")) as connection, connection:
         connection.execute("UPDATE activity SET since = since - ? WHERE name = ?", (seconds, name))
 
 
@@ -95,6 +95,33 @@ def test_with_nothing_due_no_call_is_made_and_the_database_is_not_opened(lab: La
 def test_a_sync_by_hand_is_the_run_of_its_build(lab: Lab, org: Org) -> None:
     rebuilt(lab)
     assert lab.run("sync").code == 0
+    assert due(lab) == []
+
+
+def test_what_dbt_built_in_quiet_hours_or_a_pause_is_due_after_them(lab: Lab, org: Org) -> None:
+    quiet = {"from": "00:00", "to": "23:59"}
+    lab.only("people", {**PEOPLE, "quiet_hours": quiet})
+    owed = rebuilt(lab)
+    assert due(lab) == []
+    rebuilt(lab, people="no-op")
+    lab.only("people", PEOPLE)
+    assert entry(lab)["due"] == f"after dbt ({owed[:8]})"
+    assert due(lab) == [("people_to_crm", "success")]
+    assert due(lab) == []
+    assert lab.run("pause", "--reason", "x").code == 0
+    rebuilt(lab)
+    assert due(lab) == []
+    rebuilt(lab, people="no-op")
+    assert lab.run("resume").code == 0
+    assert due(lab) == [("people_to_crm", "success")]
+
+
+def test_a_build_that_failed_in_quiet_hours_is_not_made_up_for(lab: Lab, org: Org) -> None:
+    lab.only("people", {**PEOPLE, "quiet_hours": {"from": "00:00", "to": "23:59"}})
+    rebuilt(lab, people="error")
+    assert due(lab) == []
+    rebuilt(lab, people="no-op")
+    lab.only("people", PEOPLE)
     assert due(lab) == []
 
 
@@ -311,7 +338,7 @@ def test_a_channel_that_is_down_fails_no_sync_and_gets_its_notices_later(
 def test_no_channel_means_nothing_waits(lab: Lab, org: Org) -> None:
     lab.only("people", {**PEOPLE, "warnings": {"full": True}})
     assert lab.run("sync").code == 0
-    with closing(sqlite3.connect(lab.root / ".dinmo/state.db")) as connection:
+    with closing(sqlite3.connect(lab.root / ".dinmo/history.db")) as connection:
         assert connection.execute("SELECT count(*) FROM notice").fetchone() == (0,)
 
 
@@ -320,7 +347,7 @@ def test_the_digest_comes_once_a_day(lab: Lab, org: Org, receiver: Receiver, hoo
     assert lab.run("sync", **hook).code == 0
     assert receiver.asked == [], "the first is of the day after"
     moved(lab, 86400, " digest")
-    with closing(sqlite3.connect(lab.root / ".dinmo/state.db")) as connection, connection:
+    with closing(sqlite3.connect(lab.root / ".dinmo/history.db")) as connection, connection:
         connection.execute("UPDATE run SET started = started - 86400")
     for _ in range(2):
         assert lab.run("sync", "--due", **hook).code == 0

@@ -139,6 +139,8 @@ class Book:
     cover: float  # everything due up to here is done
     ran: bool = False
     invocations: set[str] = field(default_factory=set)
+    owed: tuple[str, float] | None = None  # a dbt command that was noted, for a run to follow, and when
+    started: float = 0.0  # its last run that ended
     paused: Paused | None = None
     since: float = 0.0  # while it is paused by itself: when it was last looked at
     done: bool = False
@@ -190,9 +192,13 @@ class Judge:
         if not declared.enabled or is_quiet(declared.quiet_hours, now):
             return 0, 0.0
         if declared.schedule.kind is ScheduleKind.AFTER_DBT:
-            is_new = declared.name in process.dbt.built and process.dbt.invocation not in book.invocations
-            return int(is_new), 0.0
+            return int(self._is_new(book, process) or book.owed is not None), 0.0
         return book.pending(now)
+
+    @staticmethod
+    def _is_new(book: Book, process: Process) -> bool:
+        """Whether dbt built its model by a command that no run has followed."""
+        return book.declared.name in process.dbt.built and process.dbt.invocation not in book.invocations
 
     def end(self, process: Process) -> None:
         """The process is over, dead or not."""
@@ -204,6 +210,8 @@ class Judge:
             for pair in process.unrecorded:
                 self.doubles[pair] += 1
         elif process.what == "due":
+            if not process.raised_all:
+                self._noted(process)
             self._nothing_left(process)
         if process.what == "due" or process.what == "hand":
             self._all(process)
@@ -229,14 +237,27 @@ class Judge:
                         self._run(process, _ended(row))
                     elif not process.dead:
                         raise Broken(f"{row[1]}: run {row[0]} was interrupted, and its process lives")
-            rows = connection.execute("SELECT name, since, paused, by_itself FROM activity").fetchall()
+            rows = connection.execute("SELECT name, since, paused, by_itself, owed, owed_at FROM activity").fetchall()
             standing = connection.execute("SELECT count(*) FROM standing WHERE name = ''").fetchone()[0]
-        for name, since, at, by_itself in rows:
+        for name, since, at, by_itself, owed, owed_at in rows:
             if name in self.books:
+                self._owe(self.books[name], (owed, owed_at) if owed else None)
                 self._pause(self.books[name], since, Paused(at, bool(by_itself)) if at is not None else None)
         if bool(standing) != self.all_down:
             self.all_down = bool(standing)
             self.expected["all", "down" if standing else "up"] += 1
+
+    def _owe(self, book: Book, now: tuple[str, float] | None) -> None:
+        before, name = book.owed, book.declared.name
+        if now == before:
+            return
+        if now is not None:
+            self.counts["dbt commands noted"] += 1
+            if before and now[0] <= before[0]:
+                raise Broken(f"{name}: dbt {now[0]} is noted in the place of {before[0]}, which came later")
+        elif before and before[0] not in book.invocations and book.started < before[1]:
+            raise Broken(f"{name}: dbt {before[0]} is forgotten, and no run followed it")
+        book.owed = now
 
     def _pause(self, book: Book, since: float, now: Paused | None) -> None:
         before, name = book.paused, book.declared.name
@@ -296,6 +317,9 @@ class Judge:
             raise Broken(f"{run.name} ran although it is not enabled")
         self._judge(process, book, run, pending)
         book.cover, book.ran = max(book.cover, run.started), True
+        book.started = max(book.started, run.started)
+        if book.owed and run.invocation == book.owed[0] != process.dbt.invocation:
+            self.counts["followed later dbt commands"] += 1
         if run.invocation:
             book.invocations.add(run.invocation)
 
@@ -307,14 +331,26 @@ class Judge:
         if self._pending(book, process, run.started)[0] == 0:
             raise Broken(f"{run.name} ran at {_at(run.started)} and nothing was due since {_at(book.cover)}")
 
+    def _noted(self, process: Process) -> None:
+        """What dbt built and no run has followed yet is noted: its next command leaves no word of it."""
+        for name in sorted(process.dbt.built - process.dbt.failed):
+            book = self.books[name]
+            if not book.declared.enabled or book.declared.schedule.kind is not ScheduleKind.AFTER_DBT:
+                continue
+            if self._is_new(book, process) and (book.owed is None or book.owed[0] < process.dbt.invocation):
+                raise Broken(f"{name}: dbt {process.dbt.invocation} built it, and that is neither followed nor noted")
+
     def _nothing_left(self, process: Process) -> None:
         """Of what was due when a process looked that came to its end, nothing is."""
         for name, (number, latest) in self.pendings[process.number].items():
             book = self.books[name]
             if not number or process.raised_all:
                 continue
-            after_dbt = book.declared.schedule.kind is ScheduleKind.AFTER_DBT
-            if process.dbt.invocation in book.invocations if after_dbt else book.ran and book.cover >= latest:
+            if book.declared.schedule.kind is ScheduleKind.AFTER_DBT:
+                owed = book.owed is not None and book.owed[1] < process.began
+                if not self._is_new(book, process) and not owed:
+                    continue
+            elif book.ran and book.cover >= latest:
                 continue
             paused, since = process.paused[name], process.since[name]  # type: ignore[attr-defined]
             now = book.paused
