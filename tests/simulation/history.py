@@ -346,14 +346,15 @@ class History:
         bent = self.random.choice(files)
         content = bytearray(bent.read_bytes())
         place = self.random.randrange(len(content))
-        if how == "an older copy comes back" and older.exists():
+        comes_back = how == "an older copy comes back" and older.exists()
+        if comes_back:
             shutil.rmtree(self.folder)
             shutil.copytree(older, self.folder)
             if not self._state().known():  # of before the first sync: the state is lost, and all is sent once more
                 self.audit.forget()
         elif how == "it is cut":
             os.truncate(bent, place)
-        elif how == "it is gone" and bent.suffix != ".db":  # a state that is not there is a new one
+        elif how == "it is gone" and bent.name != "state.db":  # a state that is not there is a new one
             bent.unlink()
         else:
             content[place] ^= 1 << self.random.randrange(8)
@@ -363,7 +364,9 @@ class History:
         self._run()
         after = _contents(self.folder)
         changed = [name for name in before if after.get(name) != before[name]]
-        if isinstance(self.error, StateError) and changed:
+        if bent.name == "history.db" and not comes_back:
+            self._without_history()
+        elif isinstance(self.error, StateError) and changed:
             raise Broken(f"I12: a damaged state is refused, and {changed[0]} is not as it was")
         # Or it ended for something else, and did what a run does before that; an insert stops where its state is lost.
         if self.error and (not changed or self.error.problems[0].code == "DB401"):
@@ -373,6 +376,15 @@ class History:
         shutil.rmtree(whole, ignore_errors=True)
         shutil.rmtree(older, ignore_errors=True)
         shutil.copytree(self.folder, older)
+
+    def _without_history(self) -> None:
+        """Whatever a run met in it, and however far it got: it may be moved away, and the state is whole without it."""
+        if self.error and self.error.problems[0].where != str(self.folder / "history.db"):
+            raise Broken(f"I12: the history is damaged, and {self.error.problems[0].where} is named")
+        (self.folder / "history.db").unlink(missing_ok=True)
+        self._run()
+        if isinstance(self.error, StateError):
+            raise Broken("I12: the damaged history was moved away, and the state is refused")
 
     def _guarded(self) -> None:
         """A run that may remove so many records at most."""
