@@ -10,6 +10,7 @@ import typer
 
 from dinmo_dbt.cli.console import Console
 from dinmo_dbt.cli.options import Flags
+from dinmo_dbt.cli.sending import DBT_CLOUD, telling_of_all
 from dinmo_dbt.cli.session import Session
 from dinmo_dbt.errors import DbtCloudError, UsageError
 
@@ -41,7 +42,7 @@ def of_job(
         return flags
     from dinmo_dbt import dbt_cloud
 
-    with Session(flags, console, stop=stop) as session:
+    with Session(flags, console, stop=stop) as session, telling_of_all(session, DBT_CLOUD):
         folder = folder_of(session, job)
         client = dbt_cloud.Client(dbt_cloud.account_of(os.environ), session.clock)
         session.stack.callback(client.close)

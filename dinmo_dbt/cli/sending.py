@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
+from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from typing import TYPE_CHECKING
 from urllib.parse import quote
@@ -25,6 +26,8 @@ KEPT_S = 3 * 86400.0  # what a channel has not taken by then is no news any more
 GIVEN_UP = "DB653"
 STATE_ITSELF = ("DB502", "DB510", "DB511", "DB512", "DB513", "DB514", "DB515", "DB518", "DB520", "DB521")
 BUSY_DATABASE = "DB708"  # a dbt that runs has its DuckDB file to itself
+# Nothing is wrong with what is asked: it has no such run, or one that goes on, or that left nothing.
+NO_NEWS = (BUSY_DATABASE, "DB222", "DB223", "DB225")
 
 
 def deliver(session: Session) -> None:
@@ -129,8 +132,23 @@ def _last(digest: Digest, now: float) -> float:
 # What concerns no single activation
 
 
+@dataclass(frozen=True, slots=True)
+class Common:
+    """What can keep every activation from running: how its warning is kept, in the place of an activation's name, and
+    what is said when it begins and when it is over."""
+
+    name: str
+    id: str
+    down: str
+    up: str
+
+
+ALL = Common("", "all", "no sync can run", "syncs run again")
+DBT_CLOUD = Common(" dbt_cloud", "dbt_cloud", "dbt Cloud can't be asked what it built", "dbt Cloud answers again")
+
+
 @contextmanager
-def telling_of_all(session: Session, *, unattended: bool = False) -> Iterator[None]:
+def telling_of_all(session: Session, what: Common = ALL, *, unattended: bool = False) -> Iterator[None]:
     """What keeps every activation from running is told once, and once when it is over. A mistake in the declarations is
     told only where nobody looks on: who runs a command sees it. So is a database that dbt has to itself while it runs.
     """
@@ -139,16 +157,16 @@ def telling_of_all(session: Session, *, unattended: bool = False) -> Iterator[No
     except DinmoError as error:
         problem = error.problems[0]
         seen = not unattended and isinstance(error, ConfigError | UsageError)
-        if not seen and problem.code != BUSY_DATABASE:
+        if not seen and problem.code not in NO_NEWS:
             try:
-                _tell_of_all(session, problem)
+                _tell_of_all(session, what, problem)
             except DinmoError as untold:  # without dinmo.yml or the state nobody can be told; the caller says why
                 session.console.note(Problem(GIVEN_UP, f"no channel was told: {untold.problems[0].message}"))
         raise
-    _tell_all_is_well(session)
+    _tell_all_is_well(session, what)
 
 
-def _tell_of_all(session: Session, problem: Problem) -> None:
+def _tell_of_all(session: Session, what: Common, problem: Problem) -> None:
     from dinmo_dbt.activation import WarningKind
     from dinmo_dbt.warnings import Standing
 
@@ -156,17 +174,18 @@ def _tell_of_all(session: Session, problem: Problem) -> None:
         tell_of_state(session, problem)
         return
     now, activity = session.clock.now(), session.activity
-    notice = _none_runs(f"all:{activity.target}:{now:.0f}", activity.target, "no sync can run", problem)
-    activity.begin_standing(Standing("", activity.target, WarningKind.FAILED, now, "", True, problem.message), notice)
+    notice = _none_runs(f"{what.id}:{activity.target}:{now:.0f}", activity.target, what.down, problem)
+    standing = Standing(what.name, activity.target, WarningKind.FAILED, now, "", True, problem.message)
+    activity.begin_standing(standing, notice)
     deliver(session)
 
 
-def _tell_all_is_well(session: Session) -> None:
+def _tell_all_is_well(session: Session, what: Common) -> None:
     activity = session.activity
     for stood in activity.standing():
-        if stood.activation == "":
-            id = f"all:{stood.target}:{stood.since:.0f}:recovered"
-            activity.end_standing(stood, _all_run(id, stood.target, stood.since, stood.said))
+        if stood.activation == what.name:
+            id = f"{what.id}:{stood.target}:{stood.since:.0f}:recovered"
+            activity.end_standing(stood, _again(id, stood.target, what.up, stood.since, stood.said))
 
 
 def tell_of_state(session: Session, problem: Problem) -> None:
@@ -191,7 +210,7 @@ def tell_state_is_well(session: Session) -> None:
     since, _, said = marks.told(place).partition(" ")
     if since:
         session.activity.add(
-            [_all_run(f"state:{session.target[1]}:{since}:recovered", session.target[1], float(since), said)]
+            [_again(f"state:{session.target[1]}:{since}:recovered", session.target[1], ALL.up, float(since), said)]
         )
         marks.note_told(place, "")
 
@@ -203,7 +222,7 @@ def _none_runs(id: str, target: str, what: str, problem: Problem) -> Notice:
     return Notice(id, Severity.CRITICAL, f"dinmo-dbt [{target}]: {what}", text)
 
 
-def _all_run(id: str, target: str, since: float, said: str) -> Notice:
+def _again(id: str, target: str, what: str, since: float, said: str) -> Notice:
     at = datetime.fromtimestamp(since, UTC).strftime("%Y-%m-%d %H:%M UTC")
-    title = f"dinmo-dbt [{target}]: syncs run again"
+    title = f"dinmo-dbt [{target}]: {what}"
     return Notice(id, Severity.RECOVERED, title, f"Not since {at}: {said}", ends_critical=True)

@@ -11,8 +11,10 @@ from pathlib import Path
 
 import pytest
 from dbt_cloud_standin import TOKEN, Fault, Ran, StandIn, Step, cloned, step_of
+from test_channels import Receiver
 
-from .lab import MODELS, Lab, Org, dbt, until
+from .lab import DINMO, MODELS, Lab, Org, dbt, until
+from .test_scheduling import CHANNELS
 
 NAMES = ("people_to_crm", "events_to_crm", "companies_to_crm")
 TWICE = "select * from ({0}) union all select * from ({0}) where person_id = 'P1'\n".format(MODELS["people"][1])
@@ -148,6 +150,23 @@ def test_a_token_that_is_refused_is_not_shown(away: Lab, cloud: StandIn, ran: di
     refused = away.run("sync", "--dbt-cloud-job", "1", **wrong)
     assert refused.code == 1 and "DB221" in refused.err
     assert "dbtc_OTHER" not in refused.all
+
+
+def test_channels_hear_once_that_dbt_cloud_can_t_be_asked_and_once_that_it_answers(
+    away: Lab, org: Org, cloud: StandIn, ran: dict[str, Step], receiver: Receiver
+) -> None:
+    (away.root / "dinmo.yml").write_text(DINMO + CHANNELS)
+    job(cloud, ran, "build", statuses=(3, 10))
+    right = cloud.environment | {"HOOK": f"http://127.0.0.1:{receiver.port}/x"}
+    wrong = right | {"DINMO_DBT_CLOUD_TOKEN": "dbtc_OTHER"}
+    sync = ("sync", "--dbt-cloud-job", "1")
+    assert [away.run(*sync, **each).code for each in (right, wrong, wrong, right, right)] == [1, 1, 1, 0, 0]
+    told = [json.loads(asked[3]) for asked in receiver.asked]
+    assert [each["title"] for each in told] == [
+        "dinmo-dbt [dev]: dbt Cloud can't be asked what it built",
+        "dinmo-dbt [dev]: dbt Cloud answers again",
+    ]
+    assert "DB221" in told[0]["message"] and "dbtc_OTHER" not in str(told)
 
 
 def test_what_is_not_set_is_named_at_once(away: Lab) -> None:
