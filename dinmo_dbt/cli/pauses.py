@@ -60,8 +60,10 @@ def _set(flags: Flags, as_json: bool, reason: str | None) -> None:
         session.state.take_back()
         pauses = session.activity.pauses()
         for activation in session.chosen:
-            name = activation.name
-            if (reason is None) == (name not in pauses):
+            name, pause = activation.name, pauses.get(activation.name)
+            # What paused by itself would resume by itself: a pause by hand takes the place of that.
+            done_already = pause is None if reason is None else pause is not None and not pause.by_itself
+            if done_already:
                 console.answer([f"{name}: {'not paused' if reason is None else 'paused already'}"])
                 continue
             if reason is None:

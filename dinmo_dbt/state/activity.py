@@ -156,12 +156,15 @@ class Activity:
         return dict(self._read("activity", lambda row: (row["name"], row["since"]))).get(_DIGEST)
 
     def note_digest(self, moment: float, notices: Sequence[Notice]) -> None:
+        """Of two processes that make one, one has it sent."""
         with self._store.connection(writing=True, history=True) as connection:
-            _seen(connection, self.target, _DIGEST, moment)
-            connection.execute(
-                "UPDATE activity SET since = ? WHERE target = ? AND name = ?", (moment, self.target, _DIGEST)
-            )
-            keep_notices(connection, self.target, notices, self._store.clock.now())
+            _seen(connection, self.target, _DIGEST, 0.0)
+            noted = connection.execute(
+                "UPDATE activity SET since = ? WHERE target = ? AND name = ? AND since < ?",
+                (moment, self.target, _DIGEST, moment),
+            ).rowcount
+            if noted:
+                keep_notices(connection, self.target, notices, self._store.clock.now())
 
     def unsent(self) -> list[Unsent]:
         """Notices of this target that some place has not taken yet, oldest first."""

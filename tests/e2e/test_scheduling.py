@@ -245,6 +245,20 @@ def test_what_is_paused_by_hand_runs_only_once_it_is_resumed(
     assert titles(receiver) == ["people_to_crm: paused", "people_to_crm: resumed"]
 
 
+def test_what_paused_by_itself_and_is_paused_by_hand_stays_paused_once_it_is_mended(lab: Lab, org: Org) -> None:
+    broken = {**PEOPLE, "auto_pause": 1, "fields": {**PEOPLE["fields"], "note": "Nowhere__c"}}
+    lab.only("people", broken)
+    assert lab.run("sync").code == 2
+    assert "paused by itself" in lab.run("status").out
+    assert lab.run("pause", "--reason", "the field comes back on Monday").out == "people_to_crm: paused\n"
+    assert lab.run("pause", "--reason", "again").out == "people_to_crm: paused already\n"
+    lab.only("people", PEOPLE)
+    assert "the field comes back on Monday" in lab.run("sync").out
+    assert org.count("Person__c") == 0
+    assert lab.run("resume").code == 0
+    assert lab.run("sync").code == 0
+
+
 def test_what_fails_for_a_lasting_reason_pauses_and_resumes_by_itself(
     lab: Lab, org: Org, receiver: Receiver, hook: dict[str, str]
 ) -> None:

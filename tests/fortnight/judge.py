@@ -263,7 +263,7 @@ class Judge:
         before, name = book.paused, book.declared.name
         told = WarningKind.PAUSED in book.declared.warnings
         if now != before:
-            if before is not None:
+            if before is not None and (now is None or now.by_itself):
                 self.world.tell(f"{name} is resumed")
                 self.counts["resumed by itself" if before.by_itself and not self._by_hand else "resumed by hand"] += 1
                 self.expected["pause", name, "resumed"] += told

@@ -300,6 +300,17 @@ def test_an_activation_is_seen_once_and_counts_from_then(any_world):
     assert any_world.state().activity("prod").pasts(["a"]) == {"a": Past(any_world.clock.time)}
 
 
+def test_of_two_digests_of_one_moment_one_is_sent(any_world):
+    world = any_world
+    world.sync(activation(), Model.of(ROWS))
+    activity = world.state().activity("dev")
+    assert activity.last_digest() is None
+    for number, moment in enumerate((100.0, 100.0, 200.0, 100.0)):
+        activity.note_digest(moment, [Notice(f"n{number}", Severity.INFO, "t", "b")])
+    assert activity.last_digest() == 200.0
+    assert [each.notice.id for each in activity.unsent()] == ["n0", "n2"]
+
+
 def test_what_dbt_built_is_owed_until_a_run_that_started_later_has_ended(any_world):
     world = any_world
     world.sync(activation(), Model.of(ROWS))
