@@ -29,9 +29,7 @@ Run = Annotated[int | None, typer.Option("--run", min=1, max=_ID_MAX, help="That
 Wait = Annotated[bool, typer.Option("--wait", help="Wait until the job's run has ended.")]
 
 
-def of_job(
-    flags: Flags, console: Console, job: int | None, run: int | None, *, wait: bool, stop: Stop | None = None
-) -> Flags:
+def of_job(flags: Flags, console: Console, job: int | None, run: int | None, *, wait: bool) -> Flags:
     """The flags of a sync that goes by a run of the job: those given, but for the target folder, which now holds what
     the run left. Without a job they stay as they are."""
     if job is None:
@@ -40,6 +38,13 @@ def of_job(
             hint = "dinmo-dbt sync --dbt-cloud-job JOB --wait"
             raise UsageError("DB820", f"{given} says which run of a dbt Cloud job, and no job is given", hint=hint)
         return flags
+    return fetched(flags, console, job, run, wait=wait)[0]
+
+
+def fetched(
+    flags: Flags, console: Console, job: int, run: int | None, *, wait: bool, stop: Stop | None = None
+) -> tuple[Flags, int]:
+    """The flags of a sync that goes by a run of the job, and which run that is; the latest unless one is given."""
     from dinmo_dbt import dbt_cloud
 
     with Session(flags, console, stop=stop) as session, telling_of_all(session, DBT_CLOUD):
@@ -50,7 +55,7 @@ def of_job(
         steps = dbt_cloud.fetch(client, chosen, folder)
     told = ", ".join(f"{step.number} ({step.read.which})" for step in steps)
     console.timed(f"dbt Cloud run {chosen.run_id} of job {job} ended as {chosen.status.word}; by its steps {told}")
-    return replace(flags, target_path=folder)
+    return replace(flags, target_path=folder), int(chosen.run_id)
 
 
 def folder_of(session: Session, job: int) -> Path:

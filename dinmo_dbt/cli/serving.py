@@ -128,6 +128,7 @@ class _Service:
     _look_at: float = 0.0
     _ask_at: float = 0.0
     _asked_latest: bool = False
+    _taken: int = 0  # the run of the job by which we go; a later one has a greater number
 
     @contextmanager
     def alone(self) -> Iterator[None]:
@@ -252,11 +253,14 @@ class _Service:
         """Sync what the runs built whose ends were told, oldest first; an event is done once it is synced. At the
         start also what the latest run built, for what ended while we were down."""
         assert self.inbox is not None
-        for event in self.inbox.pending():
-            if event.job_id == str(self.job):
-                self._take_run(int(event.run_id))
+        for event in sorted(self.inbox.pending(), key=lambda event: int(event.run_id)):
+            told = f"run {event.run_id} of dbt Cloud job {event.job_id}"
+            if event.job_id != str(self.job):
+                self.console.timed(f"{told}: another job, left alone")
+            elif int(event.run_id) < self._taken:
+                self.console.timed(f"{told}: told late, left alone; run {self._taken} came after it")
             else:
-                self.console.timed(f"run {event.run_id} of dbt Cloud job {event.job_id}: another job, left alone")
+                self._take_run(int(event.run_id))
             self.inbox.done(event)
         if not self._asked_latest:
             self._take_run(None)
@@ -266,8 +270,9 @@ class _Service:
         """The latest run, without a number. One that left nothing, or goes on and will be told of, is let go."""
         from dinmo_dbt.dbt_cloud import NO_ARTIFACTS, NOT_FOUND, STILL_RUNNING
 
+        assert self.job is not None
         try:
-            cloud.of_job(self.flags, self.console, self.job, run_id, wait=False, stop=self.stop)
+            _, self._taken = cloud.fetched(self.flags, self.console, self.job, run_id, wait=False, stop=self.stop)
         except DbtCloudError as error:
             if error.problems[0].code not in (NO_ARTIFACTS, NOT_FOUND, *([STILL_RUNNING] if run_id is None else [])):
                 raise

@@ -407,6 +407,19 @@ def test_an_event_whose_run_left_nothing_keeps_no_other_from_being_synced(away: 
         assert service.health()[0] == 200
 
 
+def test_a_run_whose_end_is_told_late_does_not_take_the_place_of_a_later_one(
+    away: Lab, org: Org, cloud: StandIn
+) -> None:
+    env = cloud.environment | {"DINMO_DBT_CLOUD_WEBHOOK_SECRET": SECRET}
+    cloud.runs[71].statuses = [10]
+    with serving(away, *JOB, **env) as service:
+        service.says("run 71 of job 1 ended")
+        assert webhook(service, 70) == 202
+        service.says("run 70 of dbt Cloud job 1: told late, left alone; run 71 came after it")
+        until(lambda: waiting(away) == 0)
+        assert "run 70 of job 1 ended" not in service.all
+
+
 def test_dbt_cloud_that_does_not_answer_is_asked_again_in_a_while_and_said_once(
     away: Lab, org: Org, cloud: StandIn
 ) -> None:
