@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from enum import StrEnum
+
+NAMES_MAX = 50
 
 
 class Severity(StrEnum):
@@ -18,10 +21,52 @@ class Severity(StrEnum):
 @dataclass(frozen=True, slots=True)
 class Notice:
     """Plain text. `id` is in what is sent: by it a receiver recognises a notice that it was sent twice.
-    `ends_critical`: what recovered was critical, so whoever was told of that is told of its end."""
+    `ends_critical`: what recovered was critical, so whoever was told of that is told of its end.
+
+    `cause`: lines that the notices of all activations have in common that it concerns; '' for none. `of`: those that
+    one was made of, which says the same of several activations.
+    """
 
     id: str
     severity: Severity
     title: str
     body: str
     ends_critical: bool = False
+    activation: str = ""
+    cause: str = ""
+    of: tuple[Notice, ...] = ()
+
+
+def gathered(notices: Sequence[Notice]) -> list[Notice]:
+    """What is told of several activations for one and the same cause as one notice, all else as it is; in the order of
+    the first of each."""
+    groups: dict[object, list[Notice]] = {}
+    for notice in notices:
+        alike: object = (
+            (notice.severity, notice.ends_critical, notice.cause, _tail(notice)) if notice.cause else notice.id
+        )
+        while any(each.activation == notice.activation for each in groups.get(alike, ())):
+            alike = (alike, "again")  # of one activation, told twice while a channel was away
+        groups.setdefault(alike, []).append(notice)
+    return [group[0] if len(group) == 1 else _one_of(group) for group in groups.values()]
+
+
+def _one_of(group: Sequence[Notice]) -> Notice:
+    first, number = group[0], len(group)
+    head, _, tail = first.title.partition(f"{first.activation}: ")
+    # Where to look is the last line of each.
+    lines = [f"{each.activation}: {each.body.splitlines()[-1]}" for each in group[:NAMES_MAX]]
+    lines += [f"and {number - NAMES_MAX} more: dinmo-dbt status"] if number > NAMES_MAX else []
+    return Notice(
+        f"{first.id}+{number - 1}",
+        first.severity,
+        f"{head}{number} activations: {tail}",
+        "\n".join([first.cause, "", *lines]),
+        first.ends_critical,
+        of=tuple(group),
+    )
+
+
+def _tail(notice: Notice) -> str:
+    """What the title says of the activation."""
+    return notice.title.partition(f"{notice.activation}: ")[2]

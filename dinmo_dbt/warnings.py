@@ -482,6 +482,8 @@ def _begun(run: RunRecord, activation: Activation, begun: Sequence[tuple[Warning
         Severity.CRITICAL if critical else Severity.WARNING,
         f"{_name(run.target, run.activation)}: {', '.join(kinds)}",
         "\n".join([*lines, *_place(run, activation.object)]),
+        activation=run.activation,
+        cause="\n".join(_problem_lines(problem)) if problem else "",
     )
 
 
@@ -497,7 +499,16 @@ def _recovered(run: RunRecord, activation: Activation, over: Sequence[tuple[Stan
     title = f"{_name(run.target, run.activation)}: {', '.join(kinds)} recovered"
     body = "\n".join([*lines, *_place(run, activation.object)])
     critical = any(stood.critical for stood, _ in over)
-    return Notice(f"{run.run_id}:{kinds[0]}:recovered", Severity.RECOVERED, title, body, critical)
+    causes = {stood.said for stood, _ in over}
+    return Notice(
+        f"{run.run_id}:{kinds[0]}:recovered",
+        Severity.RECOVERED,
+        title,
+        body,
+        critical,
+        activation=run.activation,
+        cause=f"It was: {next(iter(causes))}" if len(causes) == 1 else "",
+    )
 
 
 def _name(target: str, activation: str) -> str:

@@ -15,7 +15,7 @@ from urllib.parse import quote
 from zoneinfo import ZoneInfo
 
 from dinmo_dbt.errors import ConfigError, DinmoError, Problem, StateError, UsageError
-from dinmo_dbt.notice import Notice, Severity
+from dinmo_dbt.notice import Notice, Severity, gathered
 
 if TYPE_CHECKING:
     from dinmo_dbt.cli.session import Session
@@ -68,16 +68,25 @@ def _send(session: Session, waiting: list[Unsent]) -> None:
     open_to = {each.notice.id: _open_channels(session, each) for each in waiting}
     old = [each for each in waiting if open_to[each.notice.id] and now - each.made > KEPT_S]
     fresh = [each for each in waiting if each not in old]
-    pending = [(each.notice, channel) for each in fresh for channel in open_to[each.notice.id]]
-    delivery = channels.deliver(pending, clock=session.clock, sent=activity.sent, attempt=session.send)
+    pending = [
+        (notice, channel)
+        for channel in session.project.channels
+        for notice in gathered([each.notice for each in fresh if channel in open_to[each.notice.id]])
+    ]
+    parts = {(notice.id, to.place): [each.id for each in notice.of or (notice,)] for notice, to in pending}
+
+    def sent(id: str, place: str) -> None:
+        activity.sent(parts[id, place], place)
+
+    delivery = channels.deliver(pending, clock=session.clock, sent=sent, attempt=session.send)
     for place, problem in {failure.place: failure.problem for failure in delivery.failed}.items():
-        number = sum(failure.place == place for failure in delivery.failed)
+        number = sum(len(parts[each.notice_id, place]) for each in delivery.failed if each.place == place)
         kept = f"{number} {'notice waits' if number == 1 else 'notices wait'} for the next command"
         session.console.note(Problem(problem.code, f"{problem.message}; {kept}", problem.where, problem.hint))
     for each in old:
         told = f"given up after {KEPT_S / 86400:.0f} days: {each.notice.title}"
         session.console.note(Problem(GIVEN_UP, told, "dinmo.yml: warnings.channels"))
-    done = set(delivery.sent)
+    done = {(part, place) for id, place in delivery.sent for part in parts[id, place]}
     gone = [n.id for n in (e.notice for e in fresh) if all((n.id, c.place) in done for c in open_to[n.id])]
     activity.forget([*gone, *(each.notice.id for each in old)])
 

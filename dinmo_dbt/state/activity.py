@@ -36,14 +36,17 @@ TABLES = {
   critical BIGINT NOT NULL, said TEXT NOT NULL, PRIMARY KEY (target, name, kind)""",
     "notice": """
   id TEXT PRIMARY KEY, target TEXT NOT NULL, made DOUBLE PRECISION NOT NULL, severity TEXT NOT NULL,
-  critical BIGINT NOT NULL, title TEXT NOT NULL, body TEXT NOT NULL, sent TEXT NOT NULL""",
+  critical BIGINT NOT NULL, title TEXT NOT NULL, body TEXT NOT NULL, sent TEXT NOT NULL,
+  name TEXT, cause TEXT""",
 }
 
 
-def add_owed(connection: Connection) -> None:
-    """To the tables of format 3."""
+def from_format_3(connection: Connection) -> None:
+    """Its tables become today's."""
     connection.execute("ALTER TABLE activity ADD COLUMN owed TEXT")
     connection.execute("ALTER TABLE activity ADD COLUMN owed_at DOUBLE PRECISION")
+    connection.execute("ALTER TABLE notice ADD COLUMN name TEXT")
+    connection.execute("ALTER TABLE notice ADD COLUMN cause TEXT")
 
 
 @dataclass(frozen=True, slots=True)
@@ -176,13 +179,14 @@ class Activity:
             with self._store.connection(writing=True, history=True) as connection:
                 keep_notices(connection, self.target, notices, self._store.clock.now())
 
-    def sent(self, notice_id: str, place: str) -> None:
-        """One place has taken the notice."""
+    def sent(self, notice_ids: Iterable[str], place: str) -> None:
+        """One place has taken the notices."""
         with self._store.connection(writing=True, history=True) as connection:
-            row = connection.execute("SELECT sent FROM notice WHERE id = ?", (notice_id,)).fetchone()
-            if row is not None:
-                sent = sorted({*json.loads(row["sent"]), place})
-                connection.execute("UPDATE notice SET sent = ? WHERE id = ?", (json.dumps(sent), notice_id))
+            for notice_id in notice_ids:
+                row = connection.execute("SELECT sent FROM notice WHERE id = ?", (notice_id,)).fetchone()
+                if row is not None:
+                    sent = sorted({*json.loads(row["sent"]), place})
+                    connection.execute("UPDATE notice SET sent = ? WHERE id = ?", (json.dumps(sent), notice_id))
 
     def forget(self, notice_ids: Sequence[str]) -> None:
         """Every place has taken them, or they are not worth sending any more."""
@@ -254,8 +258,11 @@ def keep_standing(connection: Connection, target: str, name: str, standing: Sequ
 
 def keep_notices(connection: Connection, target: str, notices: Sequence[Notice], now: float) -> None:
     connection.executemany(
-        "INSERT INTO notice VALUES (?, ?, ?, ?, ?, ?, ?, '[]') ON CONFLICT (id) DO NOTHING",
-        [(n.id, target, now, n.severity.value, int(n.ends_critical), n.title, n.body) for n in notices],
+        "INSERT INTO notice VALUES (?, ?, ?, ?, ?, ?, ?, '[]', ?, ?) ON CONFLICT (id) DO NOTHING",
+        [
+            (n.id, target, now, n.severity.value, int(n.ends_critical), n.title, n.body, n.activation, n.cause)
+            for n in notices
+        ],
     )
 
 
@@ -267,7 +274,15 @@ def _seen(connection: Connection, target: str, name: str, now: float) -> None:
 
 
 def _unsent(row: Any) -> Unsent:
-    notice = Notice(row["id"], Severity(row["severity"]), row["title"], row["body"], bool(row["critical"]))
+    notice = Notice(
+        row["id"],
+        Severity(row["severity"]),
+        row["title"],
+        row["body"],
+        bool(row["critical"]),
+        row["name"] or "",
+        row["cause"] or "",
+    )
     return Unsent(notice, row["made"], frozenset(json.loads(row["sent"])))
 
 

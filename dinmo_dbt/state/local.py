@@ -196,7 +196,7 @@ class LocalState(Store):
             connection.execute("INSERT INTO run SELECT *, NULL FROM older")
             connection.execute("DROP TABLE older")
         else:
-            activity.add_owed(connection)
+            activity.from_format_3(connection)
         connection.execute("UPDATE meta SET value = ? WHERE key = 'format'", (str(FORMAT),))
 
     def _move_history(self, connection: sqlite3.Connection) -> None:

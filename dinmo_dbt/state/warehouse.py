@@ -98,7 +98,7 @@ class WarehouseState(Store):
             for name, columns in activity.TABLES.items():
                 connection.execute(f"CREATE TABLE {name} ({columns})")
         else:
-            activity.add_owed(connection)
+            activity.from_format_3(connection)
         connection.execute("UPDATE meta SET value = ? WHERE key = 'format'", (str(FORMAT),))
 
     @contextmanager

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 import shlex
 import sqlite3
 import subprocess
@@ -284,16 +285,27 @@ def test_what_fails_for_a_lasting_reason_pauses_and_resumes_by_itself(
     ]  # fmt: skip
 
 
-def test_a_failure_that_passes_never_pauses(lab: Lab) -> None:
-    lab.only("people", {**PEOPLE, "auto_pause": 1})
-    (lab.root / "dinmo.yml").write_text(
+def test_salesforce_that_is_away_pauses_nothing_and_is_told_once_for_all_and_once_when_it_is_back(
+    lab: Lab, org: Org, receiver: Receiver, hook: dict[str, str]
+) -> None:
+    path, more = lab.root / "dinmo.yml", CHANNELS + "defaults: {auto_pause: 1}\n"
+    path.write_text(
         "destinations:\n  crm:\n    targets:\n      dev:\n        login_url: http://127.0.0.1:9\n"
-        "        auth: {flow: client_credentials, client_id: x, client_secret: \"{{ env_var('S') }}\"}\n"
+        "        auth: {flow: client_credentials, client_id: x, client_secret: \"{{ env_var('S') }}\"}\n" + more
     )
-    ran = lab.run("sync", "--json", S="secret")
+    ran = lab.run("sync", "--json", S="secret", **hook)
     assert ran.code == 1 and ran.result("people_to_crm")["problems"][0]["code"] == "DB607"
     assert entry(lab)["paused"] is None
     assert entry(lab)["last_run"]["status"] == "failed", "a run that never reached its org is in the history"
+    assert titles(receiver) == ["3 activations: failed"]
+    text = json.loads(receiver.asked[0][3])["message"]
+    assert text.startswith("DB607 ") and len(re.findall(r"_to_crm: dinmo-dbt history \S+ --target dev\n", text)) == 3
+    path.write_text(DINMO + more)
+    assert lab.run("sync", **hook).code == 0
+    assert titles(receiver) == ["3 activations: failed", "3 activations: failed recovered"]
+    assert "It was: DB607 " in json.loads(receiver.asked[1][3])["message"]
+    assert lab.run("sync", **hook).code == 0
+    assert len(receiver.asked) == 2, "nothing waits"
 
 
 # What is told

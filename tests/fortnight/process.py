@@ -276,8 +276,10 @@ class SimulatedSession(Session):
             return Told("json", Problem(code, "the channel did not take the message"))
 
         def take() -> Told:
-            world.taken.append(Taken(world.now, channel.place, notice))
-            process.unrecorded.add((notice.id, channel.place))
+            world.met["messages for several"] += bool(notice.of)
+            for each in notice.of or (notice,):
+                world.taken.append(Taken(world.now, channel.place, each))
+                process.unrecorded.add((each.id, channel.place))
             return Told("json", None)
 
         return process.seam("message", take, notice.id)  # type: ignore[no-any-return]

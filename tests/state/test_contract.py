@@ -280,6 +280,8 @@ def test_tables_of_an_earlier_format_are_brought_to_todays_by_the_first_run(any_
     else:
         statement(world, "ALTER TABLE activity DROP COLUMN owed")
         statement(world, "ALTER TABLE activity DROP COLUMN owed_at")
+        statement(world, "ALTER TABLE notice DROP COLUMN name")
+        statement(world, "ALTER TABLE notice DROP COLUMN cause")
     statement(world, f"UPDATE meta SET value = '{number}' WHERE key = 'format'")
     assert world.sync(activation(), Model.of(ROWS)).plan_counts.unchanged == len(ROWS)
     assert [run.target for run in world.state().history.latest()] == ["dev", "" if number == 2 else "dev"]
@@ -402,16 +404,19 @@ def test_a_notice_is_kept_until_every_place_has_it(any_world):
     world = any_world
     world.sync(activation(), Model.of(ROWS))
     activity = world.state().activity("dev")
-    notices = [Notice(f"n{number}", Severity.WARNING, "title", "body") for number in (1, 2)]
+    notices = [
+        Notice("n1", Severity.WARNING, "dinmo-dbt [dev] things: failed", "body", True, "things", "DB607 no answer"),
+        Notice("n2", Severity.INFO, "title", "body"),
+    ]
     activity.add(notices)
     activity.add(notices)
-    activity.sent("n1", "warnings.channels[1]")
-    activity.sent("n1", "warnings.channels[0]")
-    activity.sent("gone", "warnings.channels[0]")
+    activity.sent(["n1"], "warnings.channels[1]")
+    activity.sent(["n1", "gone"], "warnings.channels[0]")
     assert [(unsent.notice.id, sorted(unsent.sent)) for unsent in activity.unsent()] == [
         ("n1", ["warnings.channels[0]", "warnings.channels[1]"]),
         ("n2", []),
     ]
+    assert [unsent.notice for unsent in activity.unsent()] == notices
     assert world.state().activity("prod").unsent() == []
     activity.forget(["n1"])
     assert [unsent.notice.id for unsent in activity.unsent()] == ["n2"]
