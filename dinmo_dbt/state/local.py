@@ -26,7 +26,7 @@ from dinmo_dbt.state.journal import bent, bent_history, snapshot_place
 from dinmo_dbt.state.lease import held_error
 from dinmo_dbt.state.marks import Marks
 from dinmo_dbt.state.sqlite import Database, change_of, copied, create, serialized
-from dinmo_dbt.state.store import FORMAT, HISTORY, TABLES, Connection, Lock, Store
+from dinmo_dbt.state.store import FORMAT, HISTORY, HISTORY_INDEXES, TABLES, Connection, Lock, Store
 from dinmo_dbt.sync import Clock
 
 _OVERDUE = "lease_until < ?"
@@ -240,7 +240,7 @@ def _journal_script() -> str:
 
 
 def _past_script() -> str:
-    indexes = "CREATE INDEX run_of ON run (name, started); CREATE INDEX run_at ON run (started);"
+    indexes = " ".join(f"{index};" for index in HISTORY_INDEXES)
     return f"{indexes} INSERT INTO meta VALUES ('format', '{FORMAT}');"
 
 

@@ -56,6 +56,8 @@ HISTORY = {
   finished DOUBLE PRECISION, status TEXT NOT NULL, detail TEXT NOT NULL, not_delivered TEXT, target TEXT""",
     **activity.TABLES,
 }
+# Statements, for a database that looks for a row in all of them unless it is told better.
+HISTORY_INDEXES = ("CREATE INDEX run_of ON run (name, started)", "CREATE INDEX run_at ON run (started)")
 
 
 class Rows(Protocol):

@@ -8,7 +8,7 @@ run out; then the next one settles what it left, whose spools are in the warehou
 from __future__ import annotations
 
 import secrets
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import AbstractContextManager, contextmanager
 from pathlib import Path
 from typing import Any, Protocol
@@ -21,7 +21,7 @@ from dinmo_dbt.state import activity
 from dinmo_dbt.state.files import Stored, stored, write_whole
 from dinmo_dbt.state.journal import bent
 from dinmo_dbt.state.marks import Marks
-from dinmo_dbt.state.store import FORMAT, HISTORY, TABLES, Connection, Lock, Store
+from dinmo_dbt.state.store import FORMAT, HISTORY, HISTORY_INDEXES, TABLES, Connection, Lock, Store
 from dinmo_dbt.sync import Clock
 
 PART_BYTES = 4 << 20
@@ -42,7 +42,10 @@ class Tables(Protocol):
         """A `Connection`; a transaction within a transaction is part of it."""
 
     def exists(self) -> bool: ...
-    def make(self, tables: dict[str, str], rows: dict[str, str]) -> None: ...
+    def make(self, tables: dict[str, str], rows: dict[str, str], indexes: Sequence[str]) -> None: ...
+    def index(self, statements: Sequence[str]) -> None:
+        """Make these indexes, if the database needs any to find a row among many."""
+
     def now(self) -> float: ...
 
 
@@ -63,7 +66,8 @@ class WarehouseState(Store):
     def connection(self, *, writing: bool, history: bool = False) -> Iterator[Connection]:  # noqa: ARG002
         if writing and not self.exists():
             lineage = secrets.token_hex(16)
-            self.tables.make({**TABLES, **HISTORY, "file": _FILE}, {"format": str(FORMAT), "lineage": lineage})
+            meta = {"format": str(FORMAT), "lineage": lineage}
+            self.tables.make({**TABLES, **HISTORY, "file": _FILE}, meta, HISTORY_INDEXES)
         with self.tables.transaction() as connection:
             if self._format(connection) < FORMAT:
                 self._migrate(connection, writing=writing)
@@ -99,6 +103,7 @@ class WarehouseState(Store):
                 connection.execute(f"CREATE TABLE {name} ({columns})")
         else:
             activity.from_format_3(connection)
+        self.tables.index(HISTORY_INDEXES)
         connection.execute("UPDATE meta SET value = ? WHERE key = 'format'", (str(FORMAT),))
 
     @contextmanager

@@ -247,6 +247,9 @@ class DuckDBTables(Tables):
     def _use(self) -> None:
         self.execute(self._use_statement)
 
+    def index(self, statements: Sequence[str]) -> None:
+        """None: a column of many rows is looked through in no time."""
+
     def _make_alone(self) -> None:
         """One process has the file at a time."""
 

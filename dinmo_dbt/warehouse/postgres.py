@@ -236,6 +236,10 @@ class PostgresTables(Tables):
     def _use(self) -> None:
         """The transaction's search path is ours already, and finds the schema once it is there."""
 
+    def index(self, statements: Sequence[str]) -> None:
+        for statement in statements:
+            self.execute(statement)
+
     def _make_alone(self) -> None:
         self.execute("SELECT pg_advisory_xact_lock(hashtext(?))", (f"dinmo-dbt {self.schema}",))
 

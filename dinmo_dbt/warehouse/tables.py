@@ -74,7 +74,7 @@ class Tables(ABC):
             for start in range(0, len(rows), _PAGE_ROWS):
                 self._run_many(self._open, statement, rows[start : start + _PAGE_ROWS])
 
-    def make(self, tables: dict[str, str], rows: dict[str, str]) -> None:
+    def make(self, tables: dict[str, str], rows: dict[str, str], indexes: Sequence[str]) -> None:
         """The schema and its tables if they are missing, and the rows of `meta` that a new one begins with."""
         with self.transaction():
             self._make_alone()
@@ -84,6 +84,7 @@ class Tables(ABC):
             if not self.exists():
                 for name, columns in tables.items():
                     self.execute(f"CREATE TABLE {name} ({columns})")
+                self.index(indexes)
                 self.executemany("INSERT INTO meta VALUES (?, ?)", list(rows.items()))
 
     def exists(self) -> bool:
@@ -107,6 +108,8 @@ class Tables(ABC):
     _EXISTS = ""
     _NOW = ""
 
+    @abstractmethod
+    def index(self, statements: Sequence[str]) -> None: ...
     @abstractmethod
     def _begin(self) -> Any: ...
     @abstractmethod

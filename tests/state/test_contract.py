@@ -273,6 +273,8 @@ def test_tables_of_an_earlier_format_are_brought_to_todays_by_the_first_run(any_
     """A folder's files of earlier formats are kept with its own tests."""
     world = any_world
     world.sync(activation(), Model.of(ROWS))
+    for index in ("run_of", "run_at"):
+        statement(world, f"DROP INDEX IF EXISTS {index}")
     if number == 2:
         for table in ("activity", "standing", "notice"):
             statement(world, f"DROP TABLE {table}")

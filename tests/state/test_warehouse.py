@@ -213,6 +213,19 @@ def test_without_permission_the_grant_is_named_and_with_it_nothing_more_is_neede
         assert world.sync(activation(), Model.of(ROWS)).plan_counts.unchanged == 4
 
 
+def test_a_run_is_found_among_many_by_an_index(world):
+    world.sync(activation(), Model.of(ROWS))
+    with world.state().connection(writing=True) as connection:
+        connection.execute(
+            "INSERT INTO run SELECT 'r' || n, 'org', 'a' || mod(n, 50), n, n, 'success', repeat('x', 1500), NULL, 'dev' "
+            "FROM generate_series(1, 20000) AS n"
+        )
+        connection.execute("ANALYZE run")
+        for asked in ("WHERE name = 'a7' ORDER BY started DESC LIMIT 1", "ORDER BY started DESC, id DESC LIMIT 20"):
+            plan = connection.execute(f"EXPLAIN SELECT * FROM run {asked}").fetchall()
+            assert "Index" in str([row["QUERY PLAN"] for row in plan]), asked
+
+
 def test_tables_of_somebody_else_are_refused_and_left_alone(world, postgres):
     postgres.run(f"create schema {world.schema}", f"create table {world.schema}.meta (key text, value text)")
     with pytest.raises(StateError, match="DB502"):
