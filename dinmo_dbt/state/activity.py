@@ -233,6 +233,16 @@ def pause(connection: Connection, target: str, name: str, *, at: float, reason: 
     )
 
 
+def rename(connection: Connection, old: str, new: str) -> None:
+    """What is known under the old name takes the place of what was noted under the new one since."""
+    for table in ("activity", "standing"):
+        connection.execute(
+            f"DELETE FROM {table} WHERE name = ? AND target IN (SELECT target FROM activity WHERE name = ?)", (new, old)
+        )
+    for table in ("standing", "activity"):
+        connection.execute(f"UPDATE {table} SET name = ? WHERE name = ?", (new, old))
+
+
 def standing_of(connection: Connection, target: str, name: str) -> list[Standing]:
     rows = connection.execute(
         "SELECT * FROM standing WHERE target = ? AND name = ? ORDER BY kind", (target, name)

@@ -18,7 +18,16 @@ from dinmo_dbt.errors import StateError
 from dinmo_dbt.history import RunRecord, read
 from dinmo_dbt.notice import Notice
 from dinmo_dbt.plan import LEFT_OUT
-from dinmo_dbt.state.activity import keep_notices, keep_standing, note_end, others_of, parsed, pause, standing_of
+from dinmo_dbt.state.activity import (
+    keep_notices,
+    keep_standing,
+    note_end,
+    others_of,
+    parsed,
+    pause,
+    rename,
+    standing_of,
+)
 from dinmo_dbt.warnings import Standing
 
 if TYPE_CHECKING:
@@ -100,8 +109,10 @@ class Runs:
         self._store.files.remove("runs", gone)
 
     def move(self, org_id: str, old: str, new: str) -> None:
+        """Give a renamed activation's runs in that org its new name, and its pause, schedule's past and warnings."""
         with self._store.connection(writing=True, history=True) as connection:
             connection.execute("UPDATE run SET name = ? WHERE org_id = ? AND name = ?", (new, org_id, old))
+            rename(connection, old, new)
 
     def start(self, record: RunRecord) -> None:
         """Note a run before it acts."""

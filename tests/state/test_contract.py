@@ -304,6 +304,29 @@ def test_an_activation_is_seen_once_and_counts_from_then(any_world):
     assert any_world.state().activity("prod").pasts(["a"]) == {"a": Past(any_world.clock.time)}
 
 
+def test_a_renamed_activation_keeps_its_pause_its_past_and_its_warnings(any_world):
+    world = any_world
+    world.sync(activation(), Model.of(ROWS))
+    activity = world.state().activity("dev")
+    past, stands = (
+        activity.pasts(["things"])["things"],
+        Standing("things", "dev", WarningKind.EMPTY, 1.0, "r", True, "no row"),
+    )
+    activity.begin_standing(stands, Notice("n1", Severity.CRITICAL, "t", "b"))
+    activity.pause("things", "a look at it")
+    world.clock.sleep(100)
+    activity.see(["other"])
+    world.state().activity("prod").see(["other"])
+    world.state().move(ORG, "things", "other")
+    assert {name: pause.reason for name, pause in activity.pauses().items()} == {"other": "a look at it"}
+    assert activity.pasts(["other"])["other"] == past
+    assert activity.standing() == [replace(stands, activation="other")]
+    assert world.state().activity("prod").pasts(["other"])["other"].since == world.clock.now(), (
+        "of that target none was"
+    )
+    assert [run.activation for run in world.state().history.latest()] == ["other"]
+
+
 def test_of_two_digests_of_one_moment_one_is_sent(any_world):
     world = any_world
     world.sync(activation(), Model.of(ROWS))

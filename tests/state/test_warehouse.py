@@ -217,7 +217,8 @@ def test_a_run_is_found_among_many_by_an_index(world):
     world.sync(activation(), Model.of(ROWS))
     with world.state().connection(writing=True) as connection:
         connection.execute(
-            "INSERT INTO run SELECT 'r' || n, 'org', 'a' || mod(n, 50), n, n, 'success', repeat('x', 1500), NULL, 'dev' "
+            "INSERT INTO run "
+            "SELECT 'r' || n, 'org', 'a' || mod(n, 50), n, n, 'success', repeat('x', 1500), NULL, 'dev' "
             "FROM generate_series(1, 20000) AS n"
         )
         connection.execute("ANALYZE run")
