@@ -139,3 +139,18 @@ def unwritable(path: Path, error: OSError) -> StateError:
     }
     reason = reasons.get(error.errno or 0, error.strerror or "it can't be written")
     return StateError("DB510", f"{reason}; what was there before is untouched", where=str(path))
+
+
+def is_untrusted(error: BaseException) -> bool:
+    """Whether a TLS handshake failed on the certificate, so before anything was sent; it may lie deep in what a library
+    raised for it."""
+    import ssl  # who asks has loaded it
+
+    inner: object = error
+    for _ in range(8):
+        if isinstance(inner, ssl.SSLCertVerificationError):
+            return True
+        if not isinstance(inner, BaseException):
+            return False
+        inner = getattr(inner, "reason", None) or inner.__cause__ or (inner.args[0] if inner.args else None)
+    return False

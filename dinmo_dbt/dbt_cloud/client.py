@@ -10,7 +10,6 @@ import io
 import json
 import logging
 import re
-import ssl
 import time
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
@@ -24,7 +23,7 @@ import urllib3
 
 from dinmo_dbt import __version__
 from dinmo_dbt.declaration import show
-from dinmo_dbt.errors import DbtCloudError, UsageError
+from dinmo_dbt.errors import DbtCloudError, UsageError, is_untrusted
 from dinmo_dbt.project import LOOPBACK, Secret
 
 if TYPE_CHECKING:
@@ -243,7 +242,7 @@ class Client:
                 body = io.BytesIO()
                 return _copied(response, body, JSON_BYTES_MAX, deadline) or _parsed(response.status_code, body)
         except requests.exceptions.SSLError as error:
-            untrusted = _is_untrusted(error)
+            untrusted = is_untrusted(error)
             return _Fault(UNREACHABLE, "its certificate is not trusted" if untrusted else "TLS broke", not untrusted)
         except requests.exceptions.RequestException as error:
             return _Fault(UNREACHABLE, f"not reached ({type(error).__name__})", hint=f"is {HOST} the account's own?")
@@ -362,15 +361,3 @@ def _retry_after(headers: Mapping[str, str]) -> float | None:
         return max(0.0, (moment - sent).total_seconds())
     except (ValueError, TypeError, OverflowError):
         return None
-
-
-def _is_untrusted(error: BaseException) -> bool:
-    """Whether the handshake failed on the certificate."""
-    inner: object = error
-    for _ in range(8):
-        if isinstance(inner, ssl.SSLCertVerificationError):
-            return True
-        if not isinstance(inner, BaseException):
-            return False
-        inner = getattr(inner, "reason", None) or inner.__cause__ or (inner.args[0] if inner.args else None)
-    return False

@@ -18,7 +18,6 @@ import json
 import logging
 import random
 import re
-import ssl
 import threading
 import time
 from collections.abc import Callable, Iterator, Mapping
@@ -42,6 +41,7 @@ from dinmo_dbt.errors import (
     OutcomeUnknown,
     ReadOnly,
     WrongOrg,
+    is_untrusted,
 )
 from dinmo_dbt.project import Secret
 from dinmo_dbt.salesforce.errors import SalesforceRefusal, classify, hint
@@ -332,7 +332,7 @@ class Client:
                 **self._session.merge_environment_settings(url, {}, True, None, None),
             )
         except requests.exceptions.SSLError as fault:
-            if _is_untrusted(fault):
+            if is_untrusted(fault):
                 raise NotApplied("DB603", f"the certificate of {urlsplit(url).hostname} is not trusted") from None
             raise _Doubtful("the TLS connection broke") from None
         except (requests.exceptions.ConnectTimeout, requests.exceptions.ProxyError):
@@ -448,18 +448,6 @@ def _never_connected(fault: requests.exceptions.ConnectionError) -> bool:
     reason = fault.args[0] if fault.args else None
     cause = getattr(reason, "reason", reason)
     return isinstance(cause, urllib3.exceptions.NewConnectionError)
-
-
-def _is_untrusted(fault: BaseException) -> bool:
-    """Whether the handshake failed on the certificate, so before anything was sent."""
-    inner: object = fault
-    for _ in range(8):
-        if isinstance(inner, ssl.SSLCertVerificationError):
-            return True
-        if not isinstance(inner, BaseException):
-            return False
-        inner = getattr(inner, "reason", None) or inner.__cause__ or (inner.args[0] if inner.args else None)
-    return False
 
 
 def _read_all(response: requests.Response, bytes_max: int, deadline: _Deadline) -> bytes:
