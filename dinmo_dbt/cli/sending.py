@@ -7,7 +7,7 @@ twice only if the process dies between the sending and the note of it.
 from __future__ import annotations
 
 from collections.abc import Iterator
-from contextlib import ExitStack, contextmanager
+from contextlib import AbstractContextManager, contextmanager
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from typing import TYPE_CHECKING
@@ -45,20 +45,11 @@ def deliver(session: Session) -> None:
             session.console.note(problem)
 
 
-@contextmanager
-def _one_sender(session: Session) -> Iterator[None]:
-    """Of two commands at once one sends, so that nothing is sent twice. Where the state is in the warehouse nothing
-    keeps a second one out."""
-    stack = ExitStack()
-    try:
-        stack.enter_context(session.state.exclusive("", f" send {quote(session.activity.target, safe='')}"))
-    except StateError as error:
-        if error.problems[0].code != "DB501":
-            raise
-        told = "another command is sending; what it does not send the next one will"
-        raise StateError("DB501", told, where=str(session.state.location)) from None
-    with stack:
-        yield
+def _one_sender(session: Session) -> AbstractContextManager[None]:
+    """Of two commands at once one sends, so that nothing is sent twice."""
+    told = "another command is sending; what it does not send the next one will"
+    another = StateError("DB501", told, where=str(session.state.location))
+    return session.state.alone(f" send {quote(session.activity.target, safe='')}", another)
 
 
 def _send(session: Session, waiting: list[Unsent]) -> None:

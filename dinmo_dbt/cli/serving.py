@@ -142,15 +142,9 @@ class _Service:
             with self._session() as looking:
                 self._files = _watched(looking)
             if session.project.state_warehouse_schema is None:
-                name = f" serve {quote(session.target[1], safe='')}"
-                try:
-                    stack.enter_context(session.state.exclusive("", name))
-                except StateError as error:
-                    if error.problems[0].code != "DB501":
-                        raise
-                    told = f"another process serves dbt target {session.target[1]} from this state"
-                    where = str(session.state.location)
-                    raise StateError("DB530", told, where=where, hint="stop that one first") from None
+                told = f"another process serves dbt target {session.target[1]} from this state"
+                served = StateError("DB530", told, where=str(session.state.location), hint="stop that one first")
+                stack.enter_context(session.state.alone(f" serve {quote(session.target[1], safe='')}", served))
             yield
 
     def app(self, *, dbt_cloud: bool) -> WSGIApplication:

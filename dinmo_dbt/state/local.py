@@ -71,6 +71,11 @@ class LocalState(Store):
         finally:
             lock.close()
 
+    @contextmanager
+    def _alone(self, what: str) -> Iterator[None]:
+        with self.exclusive("", what):
+            yield
+
     def forget_lock(self, org_id: str, name: str) -> None:
         self._lock_path(org_id, name).unlink(missing_ok=True)
 

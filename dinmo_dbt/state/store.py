@@ -9,7 +9,7 @@ from __future__ import annotations
 import json
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from contextlib import AbstractContextManager, contextmanager, suppress
+from contextlib import AbstractContextManager, ExitStack, contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Protocol
@@ -171,6 +171,21 @@ class Store(ABC):
                 with suppress(StateError):  # a lease that can't be given back runs out
                     state.release()
                     self.rest()
+
+    @contextmanager
+    def alone(self, what: str, otherwise: StateError) -> Iterator[None]:
+        """Of the processes that want to do that, which no activation's name may be, one does; the others raise
+        `otherwise`."""
+        with ExitStack() as stack:
+            try:
+                stack.enter_context(self._alone(what))
+            except StateError as error:
+                raise otherwise if error.problems[0].code == "DB501" else error from None
+            yield
+
+    @abstractmethod
+    def _alone(self, what: str) -> AbstractContextManager[None]:
+        """StateError DB501 where another process does it."""
 
     @property
     def history(self) -> Runs:

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import secrets
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from contextlib import AbstractContextManager, contextmanager
+from contextlib import AbstractContextManager, contextmanager, suppress
 from pathlib import Path
 from typing import Any, Protocol
 
@@ -20,6 +20,7 @@ from dinmo_dbt.errors import StateError
 from dinmo_dbt.state import activity
 from dinmo_dbt.state.files import Stored, stored, write_whole
 from dinmo_dbt.state.journal import bent
+from dinmo_dbt.state.lease import this_process
 from dinmo_dbt.state.marks import Marks
 from dinmo_dbt.state.store import FORMAT, HISTORY, HISTORY_INDEXES, TABLES, Connection, Lock, Store
 from dinmo_dbt.sync import Clock
@@ -118,6 +119,20 @@ class WarehouseState(Store):
                 yield Lock("")
                 return
         yield Lock(_FREE)
+
+    @contextmanager
+    def _alone(self, what: str) -> Iterator[None]:
+        """By a lease: of a process that was killed, the next one waits until it has run out."""
+        with self.exclusive("", what) as lock, self.connection(writing=True) as connection:
+            epoch = self.take(connection, lock, "", what, this_process(self.clock.now()))["epoch"]
+        try:
+            yield
+        finally:
+            with suppress(StateError), self.connection(writing=True) as connection:  # else it runs out
+                connection.execute(
+                    "UPDATE activation SET lease_owner = NULL, lease_until = NULL WHERE name = ? AND epoch = ?",
+                    (what, epoch),
+                )
 
     def now(self, connection: Connection) -> float:  # noqa: ARG002
         return self.tables.now()

@@ -327,6 +327,19 @@ def test_a_renamed_activation_keeps_its_pause_its_past_and_its_warnings(any_worl
     assert [run.activation for run in world.state().history.latest()] == ["other"]
 
 
+def test_of_two_that_want_to_send_one_does(any_world):
+    world, other = any_world, StateError("DB501", "another one is at it")
+    with world.state().alone(" send dev", other):
+        with pytest.raises(StateError, match="another one is at it"), world.state().alone(" send dev", other):
+            raise AssertionError
+        with world.state().alone(" send prod", other):
+            pass
+    with pytest.raises(ValueError, match="ours"), world.state().alone(" send dev", other):
+        raise ValueError("ours")
+    with world.state().alone(" send dev", other):
+        assert world.state().known() == []
+
+
 def test_of_two_digests_of_one_moment_one_is_sent(any_world):
     world = any_world
     world.sync(activation(), Model.of(ROWS))
