@@ -72,6 +72,12 @@ class Console:
                 for part in [line] if line.startswith(("  ->", "     ")) else self.fitted(line):
                     self._tell("error", part)
 
+    def stopped(self, what: str) -> None:
+        """Why a command ends as it does, where the story does not tell."""
+        if self.quiet:
+            for line in self.fitted(what):
+                self._tell("error", line)
+
     def note(self, problem: Problem) -> None:
         """Something worth knowing that stops nothing."""
         if not self.quiet:

@@ -67,7 +67,8 @@ def status(
                     ],
                 }
             )
-        console.answer(line for entry in entries for line in _status_lines(entry))
+        lines = (line for entry in entries for line in _status_lines(entry))
+        console.answer(part for line in lines for part in console.fitted(line))
         console.document(render.document("status", activations=entries))
 
 

@@ -62,12 +62,13 @@ def schedule(
     console = Console(as_json)
     with Session(flags, console, offline=True) as session:
         if emit is not None:
-            lines = _crontab(session) if emit is Emit.CRONTAB else _github_actions(session)
-            console.answer(lines)
-            console.document(render.document("schedule", emit=emit.value, lines=lines))
+            printed = _crontab(session) if emit is Emit.CRONTAB else _github_actions(session)
+            console.answer(printed)
+            console.document(render.document("schedule", emit=emit.value, lines=printed))
             return
         entries = _entries(session)
-        console.answer(line for entry in entries for line in _lines(entry))
+        lines = (line for entry in entries for line in _lines(entry))
+        console.answer(part for line in lines for part in console.fitted(line))
         console.document(render.document("schedule", activations=entries))
 
 

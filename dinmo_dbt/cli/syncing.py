@@ -512,6 +512,8 @@ def _skip(session: Session, turn: Turn, skip: tuple[str, str], report: Report) -
     console.timed(render.dotted(f"{turn.place} SKIP {activation.name}", "SKIP", console.width - 10))
     for line in render.wrapped(f"          {reason}", console.width):
         console.say(line)
+    if STATUS_EXIT[status]:
+        console.stopped(f"{activation.name}: not synced: {reason}")
     if status == "blocked":
         detail = {"object": activation.object, "model": activation.model, "mode": activation.mode.value}
         entry = Recorder(session, activation, new_run(session), turn.trigger, detail)

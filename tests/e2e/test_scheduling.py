@@ -253,6 +253,8 @@ def test_what_paused_by_itself_and_is_paused_by_hand_stays_paused_once_it_is_men
     assert "paused by itself" in lab.run("status").out
     assert lab.run("pause", "--reason", "the field comes back on Monday").out == "people_to_crm: paused\n"
     assert lab.run("pause", "--reason", "again").out == "people_to_crm: paused already\n"
+    told = lab.run("sync", "--quiet")
+    assert (told.code, told.out, told.err) == (0, "", ""), "somebody paused it: nothing is wrong"
     lab.only("people", PEOPLE)
     assert "the field comes back on Monday" in lab.run("sync").out
     assert org.count("Person__c") == 0
@@ -268,6 +270,8 @@ def test_what_fails_for_a_lasting_reason_pauses_and_resumes_by_itself(
     lab.only("people", {**PEOPLE, "fields": {**PEOPLE["fields"], "note": "Nowhere__c"}})
     for _ in range(3):
         assert lab.run("sync", **hook).code == 2
+    silent = lab.run("sync", "--quiet", **hook)
+    assert silent.code == 4 and silent.err.startswith("people_to_crm: not synced: paused by itself since ")
     before = len(lab.requests)
     still = lab.run("sync", "--json", **hook)
     assert still.code == 4 and still.result("people_to_crm")["status"] == "paused"
