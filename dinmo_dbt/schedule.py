@@ -29,13 +29,14 @@ class Past:
     `since`: when its last run that ended started, or it was first seen, looked at in vain while paused, or resumed,
     whichever is latest. `ran`: whether a run of it ever ended. `invocations`: dbt commands that its runs followed.
     `owed`: one that built its model, and that no run has followed yet, though dbt's artifacts may tell of another by
-    now; '' if there is none.
+    now; '' if there is none. `owed_at`: when it was seen.
     """
 
     since: float
     ran: bool = False
     invocations: frozenset[str] = frozenset()
     owed: str = ""
+    owed_at: float = 0.0
 
     def follows(self, built_by: str) -> bool:
         """Whether that dbt command has had its run."""

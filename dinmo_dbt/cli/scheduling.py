@@ -23,7 +23,7 @@ if TYPE_CHECKING:
     from dinmo_dbt.schedule import Past
     from dinmo_dbt.state import Pause
 
-PROBE_PAUSE_S = 900.0  # what paused by itself and is due is looked at again after so long
+PROBE_PAUSE_S = 900.0  # what paused by itself and is due is looked at again after so long, or after another dbt build
 
 
 @dataclass(frozen=True, slots=True)
@@ -92,18 +92,24 @@ def due_now(session: Session) -> dict[str, Trigger]:
 
     session.state.take_back()
     session.activity.see([activation.name for activation in session.chosen])
-    pauses, now = session.activity.pauses(), session.clock.now()
-    pasts = session.activity.pasts(activation.name for activation in session.chosen)
-    session.activity.owe(_owed(session, pasts))
+    names = [activation.name for activation in session.chosen]
+    session.activity.owe(_owed(session, session.activity.pasts(names)))
+    pauses, pasts, now = session.activity.pauses(), session.activity.pasts(names), session.clock.now()
     found = {}
     for activation in session.chosen:
         pause, past = pauses.get(activation.name), pasts[activation.name]
-        if pause and (not pause.by_itself or now - past.since < PROBE_PAUSE_S):
+        if pause and not (pause.by_itself and _is_worth_a_look(past, now)):
             continue
         trigger = due(activation, past, now=now, built_by=built_by(session, activation))
         if trigger is not None:
             found[activation.name] = trigger
     return found
+
+
+def _is_worth_a_look(past: Past, now: float) -> bool:
+    """Of what paused by itself: dbt has built its model since the last look, perhaps with what mends it; or it was long
+    ago."""
+    return past.owed_at > past.since or now - past.since >= PROBE_PAUSE_S
 
 
 def _owed(session: Session, pasts: Mapping[str, Past]) -> dict[str, str]:

@@ -297,7 +297,8 @@ def _unsent(row: Any) -> Unsent:
 
 
 def _past(row: Any) -> Past:
-    return Past(row["since"], bool(row["ran"]), frozenset(json.loads(row["invocations"])), row["owed"] or "")
+    followed, owed = frozenset(json.loads(row["invocations"])), row["owed"] or ""
+    return Past(row["since"], bool(row["ran"]), followed, owed, row["owed_at"] if owed else 0.0)
 
 
 def _standing(row: Any) -> Standing:

@@ -289,6 +289,21 @@ def test_what_fails_for_a_lasting_reason_pauses_and_resumes_by_itself(
     ]  # fmt: skip
 
 
+def test_what_paused_by_itself_is_looked_at_again_as_soon_as_dbt_has_built_its_model(lab: Lab, org: Org) -> None:
+    broken = {**PEOPLE, "auto_pause": 1, "fields": {**PEOPLE["fields"], "note": "Nowhere__c"}}
+    lab.only("people", broken)
+    rebuilt(lab)
+    assert due(lab) == [("people_to_crm", "failed")]
+    assert due(lab) == []
+    rebuilt(lab)
+    assert due(lab) == [("people_to_crm", "paused")]
+    assert due(lab) == [], "it was looked at"
+    lab.only("people", {**PEOPLE, "auto_pause": 1})
+    assert due(lab) == []
+    rebuilt(lab)
+    assert due(lab) == [("people_to_crm", "success")]
+
+
 def test_salesforce_that_is_away_pauses_nothing_and_is_told_once_for_all_and_once_when_it_is_back(
     lab: Lab, org: Org, receiver: Receiver, hook: dict[str, str]
 ) -> None:

@@ -357,7 +357,8 @@ class Judge:
             if any(each and not each.by_itself for each in (paused, now)):
                 continue
             facts = process.met.get(name)
-            if paused and (process.began - since < PROBE_PAUSE_S or (facts and facts.stops_probe)):
+            rests = process.began - since < PROBE_PAUSE_S and not (book.owed and book.owed[1] > since)
+            if paused and (rests or (facts and facts.stops_probe)):
                 continue
             if any(is_quiet(book.declared.quiet_hours, at) for at in _minutes(process.began, process.ended)):
                 continue
