@@ -341,7 +341,12 @@ class Session:
         if org.is_emulator:
             org = self.embedded.address(org)
         destination = salesforce.connect(
-            org, scratch=self.scratch, sleep=self.clock.sleep, rng=random.Random(), now=self.clock.now
+            org,
+            scratch=self.scratch,
+            sleep=self.clock.sleep,
+            rng=random.Random(),
+            now=self.clock.now,
+            told=self.console.timed,
         )
         self.stack.callback(destination.disconnect)
         return destination

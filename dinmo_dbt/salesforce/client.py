@@ -56,6 +56,7 @@ READ_TIMEOUT_S = 120  # of silence; bytes that come one by one never meet it, so
 JSON_SECONDS_MAX = 300
 FILE_SECONDS_MAX = 3_600  # 100 MB at 28 kB/s
 ATTEMPTS_MAX = 8
+TOLD_AFTER = 3
 BACKOFF_BASE_S = 0.5
 BACKOFF_MAX_S = 30.0
 RETRY_AFTER_MAX_S = 60.0
@@ -170,7 +171,8 @@ class _SessionExpired(Exception):
 class Client:
     """A logged-in HTTP client of one org. Safe to use from several threads.
 
-    `log_in(client)` gives a `Login`; it is called at once and again, under a lock, when the session expires.
+    `log_in(client)` gives a `Login`; it is called at once and again, under a lock, when the session expires. `told` is
+    called with a line for people while a login waits for an answer.
     """
 
     def __init__(
@@ -181,9 +183,11 @@ class Client:
         rng: random.Random,
         api_share: Decimal = Decimal(80),
         trust_env: bool = False,
+        told: Callable[[str], None] = lambda _: None,
     ) -> None:
         self._log_in = log_in
         self._sleep = sleep
+        self._told = told
         self._rng = rng
         self._api_share = api_share
         self._session = _plain_session(trust_env)
@@ -272,6 +276,8 @@ class Client:
         """One call of the login: repeated on faults, any other answer is the caller's to judge."""
         reason = ""
         for attempt in range(ATTEMPTS_MAX):
+            if attempt == TOLD_AFTER:  # a first answer that is lost is nothing to speak of
+                self._told(f"no answer from {urlsplit(url).hostname} ({reason}): asking again for a while")
             deadline = _Deadline(JSON_SECONDS_MAX)
             try:
                 with self._exchange(

@@ -313,6 +313,7 @@ def test_salesforce_that_is_away_pauses_nothing_and_is_told_once_for_all_and_onc
         "        auth: {flow: client_credentials, client_id: x, client_secret: \"{{ env_var('S') }}\"}\n" + more
     )
     ran = lab.run("sync", "--json", S="secret", **hook)
+    assert ran.err.count("no answer from 127.0.0.1 (no connection): asking again for a while") == 1
     assert ran.code == 1 and ran.result("people_to_crm")["problems"][0]["code"] == "DB607"
     assert entry(lab)["paused"] is None
     assert entry(lab)["last_run"]["status"] == "failed", "a run that never reached its org is in the history"
