@@ -305,8 +305,9 @@ def test_what_paused_by_itself_is_looked_at_again_as_soon_as_dbt_has_built_its_m
 
 
 def test_salesforce_that_is_away_pauses_nothing_and_is_told_once_for_all_and_once_when_it_is_back(
-    lab: Lab, org: Org, receiver: Receiver, hook: dict[str, str]
+    lab: Lab, org: Org, receiver: Receiver, hook: dict[str, str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    monkeypatch.setattr("dinmo_dbt.salesforce.client.BACKOFF_MAX_S", 0.1)
     path, more = lab.root / "dinmo.yml", CHANNELS + "defaults: {auto_pause: 1}\n"
     path.write_text(
         "destinations:\n  crm:\n    targets:\n      dev:\n        login_url: http://127.0.0.1:9\n"
