@@ -9,6 +9,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
+from functools import cached_property
 from pathlib import Path
 from time import gmtime, strftime
 from types import SimpleNamespace
@@ -241,8 +242,9 @@ class SimulatedSession(Session):
         state.process, state.history_s = process, world.project.history_s
         self.state = state
 
-    @property
-    def warehouse(self) -> Any:  # type: ignore[override]
+    @cached_property
+    def warehouse(self) -> Any:
+        """Connected to once, as by the real session: what begins to be wrong later is a read that breaks off."""
         self.process.alive()
         if self.process.raised_all or self.process.world.troubled("warehouse"):
             self.process.raised_all = True
