@@ -19,6 +19,7 @@ from cronsim import CronSim
 from dinmo_dbt.activation import Activation, QuietHours, Schedule, ScheduleKind
 from dinmo_dbt.history import Trigger
 
+_CHANGE_S = 3 * 3600  # more than any change of the clocks
 PASSED_MAX = 1000  # moments that went by without a run are counted so far
 
 
@@ -118,10 +119,19 @@ def _moments(schedule: Schedule, start: float, *, backwards: bool = False) -> It
         before = int(start // schedule.every_s)
         for number in count(before, -1) if backwards else count(before + 1):
             yield float(number * schedule.every_s)
-    second = int(start) + 1 if backwards else int(start)  # cronsim starts beside the moment it is given
-    found = CronSim(schedule.cron, datetime.fromtimestamp(second, ZoneInfo(schedule.timezone)), reverse=backwards)
-    for moment in found:
-        yield moment.timestamp()
+    zone = ZoneInfo(schedule.timezone)
+    # cronsim starts beside the moment it is given, and by what the wall's clock says: in an hour that is there twice it
+    # takes what has passed for what is to come. So it starts from outside of such hours.
+    away = _CHANGE_S if _clocks_change(zone, start - _CHANGE_S, start + _CHANGE_S) else 1
+    begin = int(start) + away if backwards else int(start) - away
+    for found in CronSim(schedule.cron, datetime.fromtimestamp(begin, zone), reverse=backwards):
+        moment = found.timestamp()
+        if (moment <= start) == backwards:
+            yield moment
+
+
+def _clocks_change(zone: ZoneInfo, start: float, end: float) -> bool:
+    return datetime.fromtimestamp(start, zone).utcoffset() != datetime.fromtimestamp(end, zone).utcoffset()
 
 
 # For schedulers outside

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from dataclasses import replace
 from datetime import UTC, datetime
+from itertools import takewhile
 from zoneinfo import ZoneInfo
 
 import pytest
@@ -143,6 +144,29 @@ def test_a_moment_that_daylight_saving_skips_comes_right_after() -> None:
 def test_a_moment_that_daylight_saving_repeats_comes_once() -> None:
     found = runs(scheduled(cron("30 2 * * *")), at("2026-10-24T12:00"), at("2026-10-26T12:00"))
     assert found == [at("2026-10-25T02:30"), at("2026-10-26T02:30")]
+
+
+@pytest.mark.parametrize("day", ["2026-03-29", "2026-10-25", "2026-04-05", "2026-10-04", "2026-11-01"])
+@pytest.mark.parametrize("zone", ["Europe/Paris", "America/New_York", "Australia/Lord_Howe"])
+@pytest.mark.parametrize("line", ["30 2 * * *", "0 2 * * *", "0 3 * * *", "*/20 * * * *", "45 1 * * *", "50 1-3 * * *"])
+def test_whenever_it_is_looked_at_around_a_change_of_the_clocks_it_is_due_at_the_same_moments(
+    line: str, zone: str, day: str
+) -> None:
+    """After a restart a look may come at any minute, also within the hour that is there twice."""
+    declared, noon = scheduled(cron(line, zone)), datetime.fromisoformat(day).replace(tzinfo=ZoneInfo(zone)).timestamp()
+    start, end = noon - 20 * HOUR, noon + 8 * HOUR
+    ahead = (moment.timestamp() for moment in CronSim(line, datetime.fromtimestamp(start, ZoneInfo(zone))))
+    moments = list(takewhile(lambda moment: moment < noon + 3 * DAY, ahead))
+    past = Past(start, ran=True)
+    for now in range(int(noon - 2 * HOUR), int(end), 60):
+        passed = [moment for moment in moments if moment <= now]
+        found = due(declared, past, now=now)
+        assert (found and found.due, found and found.passed) == (
+            (passed[-1], len(passed) - 1) if passed else (None, None)
+        ), datetime.fromtimestamp(now, UTC)
+        up_to_date = Past(float(now), ran=True)
+        assert due(declared, up_to_date, now=now) is None
+        assert next_due(declared, up_to_date, now=now) == next(moment for moment in moments if moment > now)
 
 
 def test_an_hourly_line_comes_25_times_on_the_day_of_25_hours() -> None:
