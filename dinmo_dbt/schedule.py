@@ -72,10 +72,9 @@ def next_due(activation: Activation, past: Past, *, now: float) -> float | None:
     schedule, quiet = activation.schedule, activation.quiet_hours
     if not activation.enabled or schedule.kind in (ScheduleKind.MANUAL, ScheduleKind.AFTER_DBT):
         return None
-    if schedule.kind is ScheduleKind.EVERY and not past.ran:
+    first = schedule.kind is ScheduleKind.EVERY and not past.ran
+    if first or next(_moments(schedule, now, backwards=True), past.since) > past.since:
         return _put_off(quiet, now)
-    if waiting := _since(schedule, quiet, past.since, now):
-        return max(now, waiting[0])
     return _put_off(quiet, next(_moments(schedule, now)))
 
 
@@ -92,13 +91,18 @@ def _put_off(quiet: QuietHours | None, moment: float) -> float:
     if quiet is None or not is_quiet(quiet, moment):
         return moment
     zone = ZoneInfo(quiet.timezone)
-    local = datetime.fromtimestamp(moment, zone)
-    for days in (0, 1):
-        day = local.date() + timedelta(days=days)
-        end = datetime(day.year, day.month, day.day, quiet.end // 60, quiet.end % 60, tzinfo=zone).timestamp()
-        if end > moment:
-            return end
-    raise AssertionError("quiet hours end within a day")
+    today = datetime.fromtimestamp(moment, zone).replace(
+        hour=quiet.end // 60, minute=quiet.end % 60, second=0, microsecond=0
+    )
+    ends = (
+        (today + timedelta(days=days)).replace(fold=fold).timestamp()  # by the wall's clock, which may show it twice
+        for days in (0, 1)
+        for fold in (0, 1)
+    )
+    end = next(end for end in ends if end > moment)
+    if not _clocks_change(zone, moment, end):
+        return end
+    return next(float(minute) for minute in count(int(moment // 60 + 1) * 60, 60) if not is_quiet(quiet, minute))
 
 
 def _since(schedule: Schedule, quiet: QuietHours | None, since: float, now: float) -> list[float]:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import replace
 from datetime import UTC, datetime
-from itertools import takewhile
+from itertools import count, takewhile
 from zoneinfo import ZoneInfo
 
 import pytest
@@ -167,6 +167,23 @@ def test_whenever_it_is_looked_at_around_a_change_of_the_clocks_it_is_due_at_the
         up_to_date = Past(float(now), ran=True)
         assert due(declared, up_to_date, now=now) is None
         assert next_due(declared, up_to_date, now=now) == next(moment for moment in moments if moment > now)
+
+
+@pytest.mark.parametrize("day", ["2026-03-29", "2026-10-25", "2026-06-01"])
+@pytest.mark.parametrize("hours", [(135, 165), (1320, 150), (120, 180), (1380, 240), (60, 150), (150, 61)])
+def test_what_comes_in_quiet_hours_is_put_off_to_the_first_minute_without_them(
+    hours: tuple[int, int], day: str
+) -> None:
+    """Also where the end is there twice, or the clocks pass over it."""
+    quiet = QuietHours(*hours, "Europe/Berlin")
+    declared = scheduled(every(1800), quiet)
+    noon = datetime.fromisoformat(day).replace(tzinfo=PARIS).timestamp()
+    for moment in range(int(noon - 3 * HOUR), int(noon + 6 * HOUR), 1800):
+        late = next(minute for minute in count(moment, 60) if not is_quiet(quiet, minute))
+        past = Past(moment - 1.0, ran=True)
+        assert next_due(declared, past, now=moment) == late
+        assert late == moment or due(declared, past, now=late - 60) is None
+        assert due(declared, past, now=late) is not None
 
 
 def test_an_hourly_line_comes_25_times_on_the_day_of_25_hours() -> None:
