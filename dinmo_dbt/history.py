@@ -12,6 +12,8 @@ from typing import Any
 
 from dinmo_dbt.errors import Problem
 
+DONE = ("success", "rejected", "unknown")  # how a run ends that did its work
+
 
 @dataclass(frozen=True, slots=True)
 class Trigger:

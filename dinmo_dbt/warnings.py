@@ -16,7 +16,7 @@ from typing import Any
 
 from dinmo_dbt.activation import Activation, Ceiling, WarningKind, Watch
 from dinmo_dbt.errors import Problem
-from dinmo_dbt.history import RunRecord
+from dinmo_dbt.history import DONE, RunRecord
 from dinmo_dbt.notice import Notice, Severity
 from dinmo_dbt.usual import NEW_RUNS, RUNS, Band, Measure, usual_rows, usual_seconds
 
@@ -31,8 +31,6 @@ SCHEMA_CODES = frozenset(
 # Of a budget that moves with the hours: over only when well under it, or it would begin and end all day.
 BUDGET_OVER_AT = 0.9
 CAUSES_MAX = 5
-
-_DONE = ("success", "rejected", "unknown")
 
 
 @dataclass(frozen=True, slots=True)
@@ -199,7 +197,7 @@ def digest(
 
 
 def _day(activation: Activation, runs: Sequence[RunRecord], standing: Sequence[Standing], paused: str | None) -> str:
-    statuses = sorted({run.status for run in runs}, key=lambda status: (status not in _DONE, status))
+    statuses = sorted({run.status for run in runs}, key=lambda status: (status not in DONE, status))
     told = ", ".join(f"{sum(run.status == status for run in runs)} {status}" for status in statuses)
     parts = [f"{_count(len(runs), 'run')} ({told})" if runs else "no runs"]
     succeeded, removed = (sum(run.outcome.get(name, 0) for run in runs) for name in ("succeeded", "removed"))
@@ -228,7 +226,7 @@ def _is_muted(activation: Activation, at: float) -> bool:
 
 def _knows(run: RunRecord) -> bool:
     """Whether it got so far that its counts say something: those of a run that read nothing yet are all 0."""
-    return bool(run.counts) and (run.status in _DONE or any(run.counts.values()))
+    return bool(run.counts) and (run.status in DONE or any(run.counts.values()))
 
 
 # The kinds
@@ -238,8 +236,8 @@ def _stopped(case: _Case, statuses: tuple[str, ...], otherwise: str) -> _Verdict
     """A run with one of these statuses did not do its work; only one that did says that all is well again."""
     run = case.run
     if run.status not in statuses:
-        return _Well() if run.status in _DONE else None
-    good = next((each for each in case.earlier if each.status in _DONE), None)
+        return _Well() if run.status in DONE else None
+    good = next((each for each in case.earlier if each.status in DONE), None)
     lines = [_progress(run)]
     if good and good.finished is not None:
         lines.append(f"The last good run ended {_span(case.at - good.finished)} before: {_moment(good.finished)}")
@@ -264,7 +262,7 @@ def _rejected(case: _Case) -> _Verdict:
     told = f"{run.refused_rows:,} of {_count(run.deliverable_rows, 'row')} ({share:.1f}%)"
     if run.refused_rows <= limit.rows if limit.rows is not None else share <= (limit.percent or 0):
         # What was refused, or broke off, did not come to all rows that were rejected before.
-        return _Well(told) if run.status in _DONE else None
+        return _Well(told) if run.status in DONE else None
     said = f"{told}, limit {limit}"
     lines = (f"Rejected or invalid: {said}", *_causes(run, _was_refused), f"By key: {_command('rejected', run)}")
     return _Finding(said, lines)
@@ -274,7 +272,7 @@ def _held(case: _Case) -> _Verdict:
     run = case.run
     waits = case.at - run.waiting_since if run.waiting_since is not None else 0.0
     if waits <= _number(case.watch):
-        return _Well() if run.status in _DONE else None
+        return _Well() if run.status in DONE else None
     said = f"{_count(run.waiting_rows, 'row')} held, the oldest for {_span(waits)}"
     lines = (
         f"{said}; limit {_span(_number(case.watch))}",
@@ -328,16 +326,16 @@ def _duration(case: _Case) -> _Verdict:
     if case.watch.limit is not None:
         limit = _number(case.watch)
         if seconds <= limit:
-            return _Well(_span(seconds)) if run.status in _DONE else None
+            return _Well(_span(seconds)) if run.status in DONE else None
         told = f"limit {_span(limit)}"
     elif run.resent:
         return None  # all rows take longer than those that changed, and it is known why
     else:
-        alike = [each for each in case.earlier if each.status in _DONE and not each.resent]
+        alike = [each for each in case.earlier if each.status in DONE and not each.resent]
         earlier = [(each, each.seconds) for each in alike if each.seconds is not None]
         found = _outside(case, seconds, _span(seconds), earlier, usual_seconds)
         if not isinstance(found, Band):
-            return found if run.status in _DONE else None
+            return found if run.status in DONE else None
         told = f"usual {_span(found.middle)} (median of the last {_count(found.runs, 'run')})"
     said = f"{_span(seconds)}, {told}"
     return _Finding(said, (f"It took {said}", _progress(run)))
@@ -370,14 +368,14 @@ def _full(case: _Case) -> _Verdict:
 
 def _drift(case: _Case) -> _Verdict:
     run, name = case.run, case.activation.object
-    fitted = next((each for each in case.earlier if each.status in _DONE), None)
+    fitted = next((each for each in case.earlier if each.status in DONE), None)
     if run.problem and run.problem.code in SCHEMA_CODES and run.status == "failed":
         # What never fitted is no drift but a mapping that is being written.
         if fitted is None and case.stood is None:
             return None
         return _Finding(_short(run.problem), (f"{name} does not fit the mapping any more",), run.problem)
     if not run.field_types:
-        return _Well() if run.status in _DONE else None
+        return _Well() if run.status in DONE else None
     known = next((each.field_types for each in case.earlier if each.field_types), {})
     changed = [
         f"{name}.{field}: {known[field]} -> {now}"

@@ -15,7 +15,7 @@ import pyarrow.parquet as pq
 
 from dinmo_dbt.destination import Fate
 from dinmo_dbt.errors import StateError
-from dinmo_dbt.history import RunRecord, read
+from dinmo_dbt.history import DONE, RunRecord, read
 from dinmo_dbt.notice import Notice
 from dinmo_dbt.plan import LEFT_OUT
 from dinmo_dbt.state.activity import (
@@ -160,6 +160,13 @@ class Runs:
             "ORDER BY started DESC, id DESC LIMIT ?",
             (*own, record.run_id, EARLIER_MAX),
         ).fetchall()
+        if not any(row["status"] in DONE for row in rows):  # whether it ever worked is asked for after any time
+            done = ",".join("?" * len(DONE))
+            rows += connection.execute(
+                f"SELECT * FROM run WHERE target = ? AND name = ? AND id <> ? AND status IN ({done}) "
+                "ORDER BY started DESC, id DESC LIMIT 1",
+                (*own, record.run_id, *DONE),
+            ).fetchall()
         earlier = [run for run in parsed(self._store, read, rows) if run.ended and run.trigger.kind != "revert"]
         judged = judge(record, earlier, standing_of(connection, *own), others_of(connection, *own))
         keep_standing(connection, *own, judged.standing)

@@ -327,6 +327,21 @@ def test_a_renamed_activation_keeps_its_pause_its_past_and_its_warnings(any_worl
     assert [run.activation for run in world.state().history.latest()] == ["other"]
 
 
+def test_a_run_is_judged_by_the_last_that_worked_however_long_ago(any_world, monkeypatch):
+    monkeypatch.setattr(runs, "EARLIER_MAX", 3)
+    world, seen = any_world, []
+
+    def judge(record, earlier, standing, others):
+        seen.append([run.run_id for run in earlier])
+        return Judged()
+
+    history = world.state().history
+    for number, status in enumerate(["success", "rejected", "failed", "failed", "failed", "failed", "failed"]):
+        record = RunRecord(f"r{number}", "things", "dev", ORG, 100.0 + number, 101.0 + number, status)
+        history.finish(record, LEFT_OUT.empty_table(), judge)
+    assert seen[4:] == [["r3", "r2", "r1"], ["r4", "r3", "r2", "r1"], ["r5", "r4", "r3", "r1"]]
+
+
 def test_of_two_that_want_to_send_one_does(any_world):
     world, other = any_world, StateError("DB501", "another one is at it")
     with world.state().alone(" send dev", other):
