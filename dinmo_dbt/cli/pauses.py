@@ -94,8 +94,6 @@ def look_at_pause(session: Session, turn: Turn) -> tuple[Turn, tuple[str, str] |
     pause = session.activity.pauses().get(activation.name)
     if pause is None:
         return turn, None
-    if not pause.by_itself:  # since this command began
-        return turn, ("skipped", paused_by_hand(session, activation))
     problem = _probe(session, activation)
     if problem is not None:
         session.activity.looked(activation.name)
@@ -103,6 +101,8 @@ def look_at_pause(session: Session, turn: Turn) -> tuple[Turn, tuple[str, str] |
         return turn, ("paused", still)
     told = _told(session, activation, reason=pause.reason, by_hand=False, paused=False)
     session.activity.resume_by_itself(activation.name, told)
+    if why := paused_by_hand(session, activation):  # while we looked
+        return turn, ("skipped", why)
     said = f"{turn.trigger.said}, resumed: what paused it since {moment(pause.at)} is mended"
     kind = "resumed" if turn.trigger.by_schedule else turn.trigger.kind
     return replace(turn, trigger=replace(turn.trigger, kind=kind, said=said)), None

@@ -490,6 +490,8 @@ def sync_each(
         skip = skips[activation.name]
         if triggers and not is_due(session, activation):
             skip = "skipped", MEANWHILE
+        elif why := paused_by_hand(session, activation):  # perhaps since this command began
+            skip = "skipped", why
         elif skip is None:
             turn, skip = look_at_pause(session, turn)
         if skip:

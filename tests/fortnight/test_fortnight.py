@@ -103,6 +103,27 @@ def test_a_pause_by_hand_while_others_run_holds(story: Fortnight) -> None:
     assert (paused := story.judge.books[hourly].paused) and not paused.by_itself
 
 
+def test_a_pause_by_hand_while_it_is_about_to_resume_by_itself_holds(story: Fortnight) -> None:
+    world = story.world
+    declared = next(a for a in world.activations if a.schedule.kind == "every" and a.auto_pause)
+    world.troubles.append(Trouble("schema", declared.name, world.now, world.now + 5 * HOUR))
+    while story.judge.books[declared.name].paused is None:
+        world.pass_time(HOUR)
+        story.command("due")
+    world.pass_time(6 * HOUR)
+    before = ended(story, 0.0)[declared.name]
+
+    def aside(process: Process) -> None:
+        if process.at == declared.name:
+            story.aside = lambda process: None
+            story.command("pause", declared.name)
+
+    story.aside = aside
+    story.command("due")
+    assert (paused := story.judge.books[declared.name].paused) and not paused.by_itself
+    assert ended(story, 0.0)[declared.name] == before
+
+
 def test_what_resumes_by_itself_and_is_killed_before_it_has_run_runs_at_the_next_start(story: Fortnight) -> None:
     world = story.world
     declared = next(a for a in world.activations if a.schedule.kind == "every" and a.auto_pause)
