@@ -61,7 +61,10 @@ def id_forms(draw: st.DrawFn, rid: str, other: str) -> tuple[str, str]:
             changed = short[:3] + draw(st.sampled_from([short[3:6], "9z9"])) + "z00" + counter
             return draw(st.sampled_from([changed, changed + suffix(changed)])), "unknown"
         case "case":  # in 18 characters the suffix tells, in 15 it is another id
-            place = draw(st.sampled_from([n for n, char in enumerate(short[:6]) if char.isalpha()]))
+            letters = [place for place, char in enumerate(short) if char.isalpha()]
+            if not letters:
+                return rid, "own"
+            place = draw(st.sampled_from(letters))
             return short[:place] + short[place].swapcase() + rid[place + 1 :], "malformed"
         case "length":
             return draw(st.sampled_from([rid[:14], rid[:16], rid[:17], rid + "A", short[:3]])), "malformed"
