@@ -103,7 +103,8 @@ def test_a_pause_by_hand_while_others_run_holds(story: Fortnight) -> None:
     assert (paused := story.judge.books[hourly].paused) and not paused.by_itself
 
 
-def test_a_pause_by_hand_while_it_is_about_to_resume_by_itself_holds(story: Fortnight) -> None:
+def paused_and_mended(story: Fortnight) -> str:
+    """An activation that has paused by itself, for a reason that is over by now."""
     world = story.world
     declared = next(a for a in world.activations if a.schedule.kind == "every" and a.auto_pause)
     world.troubles.append(Trouble("schema", declared.name, world.now, world.now + 5 * HOUR))
@@ -111,40 +112,39 @@ def test_a_pause_by_hand_while_it_is_about_to_resume_by_itself_holds(story: Fort
         world.pass_time(HOUR)
         story.command("due")
     world.pass_time(6 * HOUR)
-    before = ended(story, 0.0)[declared.name]
+    return declared.name
+
+
+def test_a_pause_by_hand_while_it_is_about_to_resume_by_itself_holds(story: Fortnight) -> None:
+    name = paused_and_mended(story)
+    before = ended(story, 0.0)[name]
 
     def aside(process: Process) -> None:
-        if process.at == declared.name:
+        if process.at == name:
             story.aside = lambda process: None
-            story.command("pause", declared.name)
+            story.command("pause", name)
 
     story.aside = aside
     story.command("due")
-    assert (paused := story.judge.books[declared.name].paused) and not paused.by_itself
-    assert ended(story, 0.0)[declared.name] == before
+    assert (paused := story.judge.books[name].paused) and not paused.by_itself
+    assert ended(story, 0.0)[name] == before
 
 
 def test_what_resumes_by_itself_and_is_killed_before_it_has_run_runs_at_the_next_start(story: Fortnight) -> None:
-    world = story.world
-    declared = next(a for a in world.activations if a.schedule.kind == "every" and a.auto_pause)
-    world.troubles.append(Trouble("schema", declared.name, world.now, world.now + 5 * HOUR))
-    while story.judge.books[declared.name].paused is None:
-        world.pass_time(HOUR)
-        story.command("due")
-    world.pass_time(6 * HOUR)
-    before = ended(story, 0.0)[declared.name]
+    name = paused_and_mended(story)
+    before = ended(story, 0.0)[name]
 
     def aside(process: Process) -> None:
         story.judge.observe()
-        if story.judge.books[declared.name].paused is None:
+        if story.judge.books[name].paused is None:
             story.aside = lambda process: None
             process.die("once it had resumed")
 
     story.aside = aside
     assert story.command("due").dead
-    assert ended(story, 0.0)[declared.name] == before
+    assert ended(story, 0.0)[name] == before
     story.command("due")
-    assert ended(story, 0.0)[declared.name] == before + 1
+    assert ended(story, 0.0)[name] == before + 1
 
 
 def test_of_two_commands_at_once_one_sends(story: Fortnight) -> None:
