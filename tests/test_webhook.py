@@ -255,7 +255,8 @@ def test_what_can_t_be_kept_is_answered_so_that_it_comes_again(
 
 
 def test_a_file_that_is_damaged_is_named(box: Inbox, tmp_path: Path) -> None:
-    for content in ("{", "[]", '{"event_id": "x"}', json.dumps({**vars_of(event()), "received": "now"})):
+    bent = [json.dumps({**vars_of(event()), **wrong}) for wrong in ({"received": "now"}, {"run_id": "7l"})]
+    for content in ("{", "[]", '{"event_id": "x"}', *bent):
         path = tmp_path / "inbox" / "events" / ("0" * 64 + ".json")
         path.write_text(content)
         with pytest.raises(DbtCloudError, match=r"DB229 .*0000\.json"):

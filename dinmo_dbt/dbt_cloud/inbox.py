@@ -111,6 +111,7 @@ def _read(path: Path) -> Event:
     with suppress(ValueError, TypeError, OSError):
         event = Event(**json.loads(path.read_bytes()))
         texts = (event.event_id, event.job_id, event.run_id, event.status)
-        if all(isinstance(text, str) for text in texts) and isinstance(event.received, int | float):
+        readable = all(isinstance(text, str) for text in texts) and isinstance(event.received, int | float)
+        if readable and event.run_id.isdecimal():  # runs are put in order by their numbers
             return event
     raise DbtCloudError(DAMAGED, "an event that was kept can't be read", where=str(path), hint="remove the file")
