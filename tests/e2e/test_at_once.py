@@ -31,6 +31,7 @@ def test_a_run_that_is_killed_while_another_waits_to_start(lab: Lab, mode: str) 
     with lab.emulator("--batch-delay", "2") as (org, _):
         first = lab.start("sync")
         until(lambda: [job for job in org.jobs() if job["state"] == "InProgress"])
+        first.send_signal(signal.SIGSTOP)  # so that it does not end while a slow machine starts the other
         second = lab.process("sync")
         assert second.code == 5, second.all
         first.send_signal(signal.SIGKILL)
