@@ -25,7 +25,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from dinmo_dbt.dbt_cloud import Event, Inbox, inbox, receiver, webhook
-from dinmo_dbt.errors import DbtCloudError, StateError, UsageError
+from dinmo_dbt.errors import StateError, UsageError
 from dinmo_dbt.project import Secret
 
 SECRET = "CANARY-webhook-secret"
@@ -254,13 +254,22 @@ def test_what_can_t_be_kept_is_answered_so_that_it_comes_again(
     assert post(url, event()).status_code == 202
 
 
-def test_a_file_that_is_damaged_is_named(box: Inbox, tmp_path: Path) -> None:
+def test_a_file_that_is_damaged_is_set_aside_and_keeps_no_other_back(box: Inbox, url: str, tmp_path: Path) -> None:
     bent = [json.dumps({**vars_of(event()), **wrong}) for wrong in ({"received": "now"}, {"run_id": "7l"})]
-    for content in ("{", "[]", '{"event_id": "x"}', *bent):
-        path = tmp_path / "inbox" / "events" / ("0" * 64 + ".json")
+    assert post(url, event()).status_code == 202
+    (whole,) = box.pending()
+    folder = tmp_path / "inbox" / "events"
+    for number, content in enumerate(("{", "[]", '{"event_id": "x"}', *bent)):
+        path = folder / f"{number}.json"
         path.write_text(content)
-        with pytest.raises(DbtCloudError, match=r"DB229 .*0000\.json"):
-            box.pending()
+        assert box.pending() == [whole]
+        assert box.set_aside() == [path.with_suffix(".damaged")]
+        assert path.with_suffix(".damaged").read_text() == content and not path.exists()
+    assert box.set_aside() == []
+    (folder / f"{whole.key}.json").write_text("{")
+    assert len(box.set_aside()) == 1
+    assert post(url, event()).status_code == 202, "it is not known any more, so its next delivery is taken"
+    assert [each.event_id for each in box.pending()] == [whole.event_id]
 
 
 def vars_of(content: dict[str, Any]) -> dict[str, Any]:

@@ -244,9 +244,14 @@ class _Service:
     # dbt Cloud
 
     def _ask(self) -> None:
-        """Sync what the runs built whose ends were told, oldest first; an event is done once it is synced. At the
-        start also what the latest run built, for what ended while we were down."""
+        """Sync what the runs built whose ends were told, oldest first; an event is done once it is synced. What the
+        latest run built also at the start, for what ended while we were down, and in the place of an event whose run
+        is not known."""
         assert self.inbox is not None
+        for path in self.inbox.set_aside():
+            told = "an event of dbt Cloud that was kept can't be read: the job's latest run is synced in its place"
+            self.console.note(Problem("DB229", told, where=str(path)))
+            self._asked_latest = False
         for event in sorted(self.inbox.pending(), key=lambda event: int(event.run_id)):
             told = f"run {event.run_id} of dbt Cloud job {event.job_id}"
             if event.job_id != str(self.job):

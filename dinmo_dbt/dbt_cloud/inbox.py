@@ -12,12 +12,10 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from dinmo_dbt.durable import discard, make_folder, sync_folder, whole_file
-from dinmo_dbt.errors import DbtCloudError, unwritable
+from dinmo_dbt.errors import unwritable
 
 if TYPE_CHECKING:
     from dinmo_dbt.sync import Clock
-
-DAMAGED = "DB229"
 
 KEPT_MIN = 10_000
 KEPT_S = 30 * 86_400  # dbt Cloud keeps its own log of deliveries as long
@@ -73,10 +71,25 @@ class Inbox:
         return True
 
     def pending(self) -> list[Event]:
-        """What is not done, oldest first."""
+        """What is not done and can be read, oldest first."""
+        events = [event for path in self._waiting() if (event := _read(path))]
+        return sorted(events, key=lambda event: (event.received, event.event_id))
+
+    def set_aside(self) -> list[Path]:
+        """Take what can't be read out of the way of the others, for somebody to look at: where it is now. The service
+        may deliver such an event again, and then it is taken."""
+        aside = []
+        for path in self._waiting():
+            if _read(path) is None:
+                try:
+                    aside.append(path.rename(path.with_suffix(".damaged")))
+                except OSError as error:
+                    raise unwritable(path, error) from error
+        return aside
+
+    def _waiting(self) -> list[Path]:
         done = {mark.name for mark in self._done.iterdir()}
-        waiting = [path for path in self._events.glob("*.json") if path.stem not in done]
-        return sorted(map(_read, waiting), key=lambda event: (event.received, event.event_id))
+        return sorted(path for path in self._events.glob("*.json") if path.stem not in done)
 
     def done(self, event: Event) -> None:
         """It need not be looked at again, and a delivery that repeats it is refused as before."""
@@ -107,11 +120,11 @@ class Inbox:
                     discard(self._done / key)
 
 
-def _read(path: Path) -> Event:
+def _read(path: Path) -> Event | None:
     with suppress(ValueError, TypeError, OSError):
         event = Event(**json.loads(path.read_bytes()))
         texts = (event.event_id, event.job_id, event.run_id, event.status)
         readable = all(isinstance(text, str) for text in texts) and isinstance(event.received, int | float)
         if readable and event.run_id.isdecimal():  # runs are put in order by their numbers
             return event
-    raise DbtCloudError(DAMAGED, "an event that was kept can't be read", where=str(path), hint="remove the file")
+    return None

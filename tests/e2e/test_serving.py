@@ -440,15 +440,21 @@ def test_dbt_cloud_that_does_not_answer_is_asked_again_in_a_while_and_said_once(
     assert org.count("Person__c") == 30
 
 
-def test_an_event_that_can_t_be_read_is_told_and_ends_nothing(away: Lab, org: Org, cloud: StandIn) -> None:
+def test_in_the_place_of_an_event_that_can_t_be_read_the_latest_run_is_synced(
+    away: Lab, org: Org, cloud: StandIn
+) -> None:
     env = cloud.environment | {"DINMO_DBT_CLOUD_WEBHOOK_SECRET": SECRET}
+    cloud.runs[71].statuses = [3]
     with serving(away, *JOB, **env) as service:
-        bad = away.root / ".dinmo" / "dbt_cloud" / "dev" / "events" / "bad.json"
-        bad.write_text("{")
-        until(lambda: service.health()[0] == 503)
-        assert service.health()[1]["problem"]["code"] == "DB229"
-        bad.unlink()
-        until(lambda: service.health()[0] == 200)
+        service.says("DB223")
+        cloud.runs[71].statuses = [10]
+        (away.root / ".dinmo" / "dbt_cloud" / "dev" / "events" / "bad.json").write_text("{")
+        service.says("DB229")
+        service.says("events/bad.damaged")
+        assert "PASS=1" in service.says("Done. ")
+        time.sleep(1)
+        assert (service.count("DB229"), service.health()[0]) == (1, 200)
+    assert org.count("Person__c") == 30
 
 
 def test_an_event_is_for_the_target_whose_address_it_came_to(away: Lab, cloud: StandIn) -> None:
