@@ -154,7 +154,14 @@ class LocalState(Store):
 
     @contextmanager
     def _history(self, *, writing: bool) -> Iterator[sqlite3.Connection]:
-        if self._has_all():
+        """A journal that is damaged keeps nobody from reading a history beside it."""
+        try:
+            has_all = self._has_all()
+        except StateError:
+            if writing or not self._past.exists():
+                raise
+            has_all = False
+        if has_all:
             if not writing:
                 with self._connection(writing=False) as connection:
                     yield connection

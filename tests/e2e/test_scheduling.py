@@ -359,6 +359,7 @@ def test_a_state_that_is_damaged_is_left_as_it_is_and_told_once(
     database.write_bytes(whole[:5000])
     for _ in range(2):
         assert lab.run("sync", **hook).code == 5
+    assert {run["status"] for run in lab.run("history", "--json").json["runs"]} == {"success"}
     assert database.read_bytes() == whole[:5000]
     database.write_bytes(whole)
     assert lab.run("sync", **hook).code == 0
