@@ -17,7 +17,7 @@ from pathlib import Path
 from typing import Any
 
 from cheroot.server import HTTPConnection
-from cheroot.wsgi import Server
+from loopback import served
 from werkzeug.exceptions import HTTPException, NotFound
 from werkzeug.routing import Map, Rule
 from werkzeug.wrappers import Request, Response
@@ -93,18 +93,11 @@ class StandIn:
 
     @contextlib.contextmanager
     def serve(self) -> Iterator[StandIn]:
-        http = Server(("127.0.0.1", 0), self, numthreads=4)
-        http.ConnectionClass = _Connection
-        http.prepare()
-        thread = threading.Thread(target=http.serve, daemon=True)
-        thread.start()
-        self.url = f"http://127.0.0.1:{http.bind_addr[1]}"
-        try:
-            yield self
-        finally:
-            self._closing.set()
-            http.stop()
-            thread.join()
+        with served(self, connection=_Connection) as self.url:
+            try:
+                yield self
+            finally:
+                self._closing.set()
 
     def __call__(self, environ: dict[str, Any], start_response: Any) -> Any:
         request = Request(environ)

@@ -20,9 +20,9 @@ from typing import Any
 
 import pytest
 import requests
-from cheroot.wsgi import Server
 from hypothesis import given
 from hypothesis import strategies as st
+from loopback import served
 
 from dinmo_dbt.dbt_cloud import Event, Inbox, inbox, receiver, webhook
 from dinmo_dbt.errors import StateError, UsageError
@@ -62,19 +62,6 @@ def post(url: str, content: object, *, secret: str = SECRET, **headers: str) -> 
     return requests.post(f"{url}/dbt-cloud", data=body, headers={"Authorization": signature} | headers, timeout=20)
 
 
-@contextlib.contextmanager
-def served(app: Any) -> Iterator[str]:
-    http = Server(("127.0.0.1", 0), app, numthreads=20, request_queue_size=256)
-    http.prepare()
-    thread = threading.Thread(target=http.serve, daemon=True)
-    thread.start()
-    try:
-        yield f"http://127.0.0.1:{http.bind_addr[1]}"
-    finally:
-        http.stop()
-        thread.join()
-
-
 @pytest.fixture
 def box(tmp_path: Path) -> Inbox:
     return Inbox(tmp_path / "inbox", Clock())
@@ -82,7 +69,7 @@ def box(tmp_path: Path) -> Inbox:
 
 @pytest.fixture
 def url(box: Inbox) -> Iterator[str]:
-    with served(receiver(box, Secret(SECRET))) as url:
+    with served(receiver(box, Secret(SECRET)), threads=20) as url:
         yield url
 
 
@@ -107,7 +94,7 @@ def test_a_failed_run_is_kept_too_for_the_gate_decides(box: Inbox, url: str) -> 
 
 
 def test_which_events_are_kept_is_the_callers_choice(box: Inbox) -> None:
-    with served(receiver(box, Secret(SECRET), events=["job.run.completed"])) as url:
+    with served(receiver(box, Secret(SECRET), events=["job.run.completed"]), threads=20) as url:
         assert post(url, event(kind="job.run.errored")).status_code == 200
         assert post(url, event()).status_code == 202
     assert len(box.pending()) == 1
@@ -175,7 +162,7 @@ def test_other_methods_and_paths_are_refused(url: str) -> None:
 def test_a_repeated_event_is_kept_once_also_when_it_is_done_and_after_a_restart(tmp_path: Path) -> None:
     for restart in range(4):
         box = Inbox(tmp_path / "inbox", Clock())
-        with served(receiver(box, Secret(SECRET))) as url:
+        with served(receiver(box, Secret(SECRET)), threads=20) as url:
             answer = post(url, event())
             assert answer.status_code == (200 if restart else 202)
             if restart:
@@ -295,7 +282,8 @@ KILLED = """
 import os, signal, sys, time
 from pathlib import Path
 sys.path[:0] = [{tests!r}]
-from test_webhook import SECRET, Clock, served
+from loopback import served
+from test_webhook import SECRET, Clock
 from dinmo_dbt.dbt_cloud import Inbox, receiver
 from dinmo_dbt.project import Secret
 
@@ -308,7 +296,7 @@ def deadly(environ, start_response):
         os.kill(os.getpid(), signal.SIGKILL)  # it is kept, and nobody was told
     return answer
 
-with served(deadly) as url:
+with served(deadly, threads=20) as url:
     print(url, flush=True)
     time.sleep(60)
 """

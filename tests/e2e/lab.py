@@ -11,10 +11,10 @@ import io
 import json
 import os
 import signal
+import sqlite3
 import subprocess
 import sys
 import tempfile
-import threading
 import time
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
@@ -23,7 +23,7 @@ from typing import Any
 
 import duckdb
 import requests
-from cheroot.wsgi import Server
+from loopback import served
 
 from dinmo_dbt import cli, emulator
 
@@ -310,21 +310,15 @@ class Lab:
                 return deadly.halfway(b"".join(answer))
             return answer
 
-        http = Server(("127.0.0.1", 0), noting, numthreads=4)
-        http.prepare()
-        thread = threading.Thread(target=http.serve, daemon=True)
-        thread.start()
-        url, who = f"http://127.0.0.1:{http.bind_addr[1]}", app.identity
-        told = {"instance_url": url, "access_token": who.access_token, "organization_id": who.organization_id}
-        told |= {"client_id": who.client_id, "client_secret": who.client_secret, "username": who.username}
-        (self.data / "server.json").write_text(json.dumps({**told, "pid": os.getpid(), "standing": True}))
-        try:
-            yield Org(url, who.access_token)
-        finally:
-            (self.data / "server.json").unlink()
-            http.stop()
-            thread.join()
-            app.close()
+        who = app.identity
+        with contextlib.closing(app), served(noting) as url:
+            told = {"instance_url": url, "access_token": who.access_token, "organization_id": who.organization_id}
+            told |= {"client_id": who.client_id, "client_secret": who.client_secret, "username": who.username}
+            (self.data / "server.json").write_text(json.dumps({**told, "pid": os.getpid(), "standing": True}))
+            try:
+                yield Org(url, who.access_token)
+            finally:
+                (self.data / "server.json").unlink()
 
     @contextlib.contextmanager
     def emulator(self, *arguments: str) -> Iterator[tuple[Org, subprocess.Popen[str]]]:
@@ -378,6 +372,19 @@ class Lab:
         out, err = child.communicate(timeout=120)
         assert "Traceback" not in out + err, out + err
         return Ran(child.returncode, out, err)
+
+    def hold_still(self, child: subprocess.Popen[str]) -> None:
+        """Stop a command, so that it does not end while a slow machine starts another, but not within a commit."""
+        for _ in range(1000):
+            child.send_signal(signal.SIGSTOP)
+            try:
+                with contextlib.closing(sqlite3.connect(self.root / ".dinmo" / "state.db", timeout=0)) as connection:
+                    connection.execute("BEGIN IMMEDIATE")
+                return
+            except sqlite3.OperationalError:
+                child.send_signal(signal.SIGCONT)
+                time.sleep(0.01)
+        raise AssertionError("it commits without end")
 
 
 def hear_interrupts() -> None:

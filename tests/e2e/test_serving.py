@@ -257,7 +257,7 @@ def test_what_another_process_runs_is_looked_at_again_in_a_while_and_not_at_once
     with lab.emulator("--batch-delay", "2") as (org, _):
         by_hand = lab.start("sync")
         until(lambda: [job for job in org.jobs() if job["state"] == "InProgress"])
-        by_hand.send_signal(signal.SIGSTOP)  # so that it does not end meanwhile
+        lab.hold_still(by_hand)
         with serving(lab, by=(HURRIED, "0.3", "60", "60")) as service:
             service.says("Done. ")
             time.sleep(3)

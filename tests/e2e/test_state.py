@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import re
+import signal
 import stat
 
 from dinmo_dbt import emulator
@@ -16,15 +17,17 @@ PLAIN_EVENTS = {**EVENTS, "fields": {"event_id": "Ref__c", "kind": "Kind__c"}}
 def test_two_syncs_of_one_activation_never_write_at_once(lab: Lab) -> None:
     lab.declare("companies")
     lab.declare("events", PLAIN_EVENTS)
-    with lab.emulator("--batch-delay", "15") as (org, _):
+    with lab.emulator("--batch-delay", "2") as (org, _):
         child = lab.start("sync", "-s", "events")
         until(lambda: [job for job in org.jobs() if job["state"] == "InProgress"])
+        lab.hold_still(child)
         second = lab.run("sync", "-s", "events")
         assert second.code == 5, second.all
         assert f"events_to_crm is being synced by process {child.pid} on " in second.err
         assert lab.run("plan", "-s", "events").code == 0, "a plan takes no lock"
         other = lab.run("sync", "-s", "people")
         assert other.code == 0, other.all
+        child.send_signal(signal.SIGCONT)
         _, err = child.communicate(timeout=60)
         assert child.returncode == 0, err
         assert org.count("Event__c") == 20

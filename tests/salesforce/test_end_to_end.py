@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import datetime as dt
 import random
-import threading
 import time
 from collections.abc import Iterator
 from decimal import Decimal
@@ -12,10 +11,10 @@ from pathlib import Path
 
 import pyarrow as pa
 import pytest
-from cheroot.wsgi import Server
 from emulator.deep import examples
 from hypothesis import given
 from hypothesis import strategies as st
+from loopback import served
 
 from dinmo_dbt import emulator, values
 from dinmo_dbt.destination import Api, Batch, Operation, PayloadColumn
@@ -74,20 +73,12 @@ def org(tmp_path_factory) -> Iterator[Org]:
             text = f"{head}<CustomField {space}><fullName>{field}</fullName><label>{field}</label>{body}</CustomField>"
             (folder / f"{field}.field-meta.xml").write_text(text)
     app = emulator.app(schema=schema, data=tmp_path_factory.mktemp("data"))
-    http = Server(("127.0.0.1", 0), app, numthreads=4)
-    http.prepare()
-    thread = threading.Thread(target=http.serve, daemon=True)
-    thread.start()
     who = app.identity
-    credentials = Credentials(
-        "client_credentials",
-        f"http://127.0.0.1:{http.bind_addr[1]}",
-        client_id=who.client_id,
-        client_secret=Secret(who.client_secret),
-    )
-    yield Org("crm", "dev", credentials, organization_id=who.organization_id)
-    http.stop()
-    thread.join()
+    with served(app) as url:
+        credentials = Credentials(
+            "client_credentials", url, client_id=who.client_id, client_secret=Secret(who.client_secret)
+        )
+        yield Org("crm", "dev", credentials, organization_id=who.organization_id)
     app.close()
 
 
