@@ -11,7 +11,8 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
-from itertools import count, takewhile
+from heapq import merge
+from itertools import count, groupby, takewhile
 from zoneinfo import ZoneInfo
 
 from cronsim import CronSim
@@ -124,14 +125,38 @@ def _moments(schedule: Schedule, start: float, *, backwards: bool = False) -> It
         for number in count(before, -1) if backwards else count(before + 1):
             yield float(number * schedule.every_s)
     zone = ZoneInfo(schedule.timezone)
-    # cronsim starts beside the moment it is given, and by what the wall's clock says: in an hour that is there twice it
-    # takes what has passed for what is to come. So it starts from outside of such hours.
+    # What the wall's clock shows twice is looked at from outside of both times.
     away = _CHANGE_S if _clocks_change(zone, start - _CHANGE_S, start + _CHANGE_S) else 1
-    begin = int(start) + away if backwards else int(start) - away
-    for found in CronSim(schedule.cron, datetime.fromtimestamp(begin, zone), reverse=backwards):
-        moment = found.timestamp()
+    begin = datetime.fromtimestamp(int(start) + (away if backwards else -away), zone).replace(tzinfo=None)
+    folds = (0,) if _has_hours(schedule.cron) else (0, 1)
+    shown = (_shown(schedule.cron, zone, begin, fold, backwards) for fold in folds)
+    for moment, _ in groupby(merge(*shown, reverse=backwards)):
         if (moment <= start) == backwards:
             yield moment
+
+
+def _has_hours(line: str) -> bool:
+    """Whether a cron line names minutes and hours, and is so to Debian's cron a job that a change of the clocks neither
+    drops nor repeats."""
+    return not any(part.startswith("*") for part in line.split()[:2])
+
+
+def _shown(line: str, zone: ZoneInfo, begin: datetime, fold: int, backwards: bool) -> Iterator[float]:
+    """When the wall's clock shows what the line matches: of two times the first or, by `fold`, the second. cronsim is
+    asked without a zone: with one it loses moments where clocks change by half an hour."""
+    for wall in CronSim(line, begin, reverse=backwards):
+        moment = _moment(wall, zone, fold)
+        if moment is None and _has_hours(line):
+            after = (wall + timedelta(minutes=minutes) for minutes in count(1))
+            moment = next(found for each in after if (found := _moment(each, zone, fold)) is not None)
+        if moment is not None:
+            yield moment
+
+
+def _moment(wall: datetime, zone: ZoneInfo, fold: int) -> float | None:
+    """None where the clock is put forward past it."""
+    moment = wall.replace(tzinfo=zone, fold=fold).timestamp()
+    return moment if datetime.fromtimestamp(moment, zone).replace(tzinfo=None, fold=0) == wall else None
 
 
 def _clocks_change(zone: ZoneInfo, start: float, end: float) -> bool:

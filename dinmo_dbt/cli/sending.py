@@ -57,12 +57,12 @@ def _send(session: Session, waiting: list[Unsent]) -> None:
 
     activity, now = session.activity, session.clock.now()
     open_to = {each.notice.id: _open_channels(session, each) for each in waiting}
-    old = [each for each in waiting if open_to[each.notice.id] and now - each.made > KEPT_S]
-    fresh = [each for each in waiting if each not in old]
+    old = [each.notice for each in waiting if open_to[each.notice.id] and now - each.made > KEPT_S]
+    fresh = [each.notice for each in waiting if each.notice not in old]
     pending = [
         (notice, channel)
         for channel in session.project.channels
-        for notice in gathered([each.notice for each in fresh if channel in open_to[each.notice.id]])
+        for notice in gathered([each for each in fresh if channel in open_to[each.id]])
     ]
     parts = {(notice.id, to.place): [each.id for each in notice.of or (notice,)] for notice, to in pending}
 
@@ -70,16 +70,16 @@ def _send(session: Session, waiting: list[Unsent]) -> None:
         activity.sent(parts[id, place], place)
 
     delivery = channels.deliver(pending, clock=session.clock, sent=sent, attempt=session.send)
+    done = {(part, place) for id, place in delivery.sent for part in parts[id, place]}
+    everywhere = [each.id for each in fresh if all((each.id, to.place) in done for to in open_to[each.id])]
     for place, problem in {failure.place: failure.problem for failure in delivery.failed}.items():
         number = sum(len(parts[each.notice_id, place]) for each in delivery.failed if each.place == place)
         kept = f"{number} {'notice waits' if number == 1 else 'notices wait'} for the next command"
         session.console.note(Problem(problem.code, f"{problem.message}; {kept}", problem.where, problem.hint))
-    for each in old:
-        told = f"given up after {KEPT_S / 86400:.0f} days: {each.notice.title}"
+    for notice in old:
+        told = f"given up after {KEPT_S / 86400:.0f} days: {notice.title}"
         session.console.note(Problem(GIVEN_UP, told, "dinmo.yml: warnings.channels"))
-    done = {(part, place) for id, place in delivery.sent for part in parts[id, place]}
-    gone = [n.id for n in (e.notice for e in fresh) if all((n.id, c.place) in done for c in open_to[n.id])]
-    activity.forget([*gone, *(each.notice.id for each in old)])
+    activity.forget([*everywhere, *(notice.id for notice in old)])
 
 
 def _open_channels(session: Session, unsent: Unsent) -> list[Channel]:
@@ -143,7 +143,7 @@ class Common:
     up: str
 
 
-ALL = Common("", "all", "no sync can run", "syncs run again")
+ALL = Common("", "all", "no sync can run", "syncs can run again")
 DBT_CLOUD = Common(" dbt_cloud", "dbt_cloud", "dbt Cloud can't be asked what it built", "dbt Cloud answers again")
 
 

@@ -345,7 +345,7 @@ def test_a_warehouse_that_is_away_is_told_once_for_all(
     assert lab.run("sync", "--due", **hook).code == 0
     assert lab.run("sync", "--due", **hook).code == 0
     assert [json.loads(asked[3])["title"] for asked in receiver.asked] == [
-        "dinmo-dbt [dev]: no sync can run", "dinmo-dbt [dev]: syncs run again",
+        "dinmo-dbt [dev]: no sync can run", "dinmo-dbt [dev]: syncs can run again",
     ]  # fmt: skip
 
 
@@ -364,7 +364,7 @@ def test_a_state_that_is_damaged_is_left_as_it_is_and_told_once(
     database.write_bytes(whole)
     assert lab.run("sync", **hook).code == 0
     assert [json.loads(asked[3])["title"] for asked in receiver.asked] == [
-        "dinmo-dbt [dev]: the state can't be used", "dinmo-dbt [dev]: syncs run again",
+        "dinmo-dbt [dev]: the state can't be used", "dinmo-dbt [dev]: syncs can run again",
     ]  # fmt: skip
 
 
