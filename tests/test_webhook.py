@@ -259,6 +259,16 @@ def test_a_file_that_is_damaged_is_set_aside_and_keeps_no_other_back(box: Inbox,
     assert [each.event_id for each in box.pending()] == [whole.event_id]
 
 
+def test_a_file_that_the_system_does_not_give_stays_where_it_is(box: Inbox, url: str, tmp_path: Path) -> None:
+    path = tmp_path / "inbox" / "events" / "0.json"
+    path.mkdir()  # root may read whatever it may not
+    for ask in (box.pending, box.set_aside):
+        with pytest.raises(StateError, match=r"DB510.*0\.json"):
+            ask()
+    path.rmdir()
+    assert (box.pending(), box.set_aside()) == ([], [])
+
+
 def vars_of(content: dict[str, Any]) -> dict[str, Any]:
     data = content["data"]
     return {"event_id": "e", "job_id": data["jobId"], "run_id": data["runId"], "status": "", "received": 1.0}

@@ -121,8 +121,13 @@ class Inbox:
 
 
 def _read(path: Path) -> Event | None:
-    with suppress(ValueError, TypeError, OSError):
-        event = Event(**json.loads(path.read_bytes()))
+    """None where the content is damaged. That the system does not give it says nothing of it."""
+    try:
+        content = path.read_bytes()
+    except OSError as error:
+        raise unwritable(path, error) from error
+    with suppress(ValueError, TypeError):
+        event = Event(**json.loads(content))
         texts = (event.event_id, event.job_id, event.run_id, event.status)
         readable = all(isinstance(text, str) for text in texts) and isinstance(event.received, int | float)
         if readable and event.run_id.isdecimal():  # runs are put in order by their numbers
