@@ -1,9 +1,10 @@
 """When an activation is due. Pure: the past and the time come in, a trigger goes out.
 
 The clock's schedules are a row of moments: multiples of an interval from midnight UTC of 1970-01-01, or what a cron
-line matches in its time zone, by the rules of Debian's cron: a moment that a daylight-saving change skips comes right
-after it, one that it repeats comes once. Moments in quiet hours are put off to their end. Whatever has passed since the
-last run is run once.
+line matches in its time zone, by the rules of Debian's cron (cron(8), on changes of less than three hours): a moment
+that a daylight-saving change skips comes right after it, one that it repeats comes once, unless the line has `*` for
+the minute or the hour. Moments in quiet hours are put off to their end. Whatever has passed since the last run is run
+once.
 """
 
 from __future__ import annotations
