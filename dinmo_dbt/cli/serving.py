@@ -248,11 +248,12 @@ class _Service:
         latest run built also at the start, for what ended while we were down, and in the place of an event whose run
         is not known."""
         assert self.inbox is not None
-        for path in self.inbox.set_aside():
+        events, damaged = self.inbox.pending()
+        for path in damaged:
             told = "an event of dbt Cloud that was kept can't be read: the job's latest run is synced in its place"
-            self.console.note(Problem("DB229", told, where=str(path)))
+            self.console.note(Problem("DB229", told, where=str(self.inbox.set_aside(path))))
             self._asked_latest = False
-        for event in sorted(self.inbox.pending(), key=lambda event: int(event.run_id)):
+        for event in sorted(events, key=lambda event: int(event.run_id)):
             told = f"run {event.run_id} of dbt Cloud job {event.job_id}"
             if event.job_id != str(self.job):
                 self.console.timed(f"{told}: another job, left alone")

@@ -9,7 +9,7 @@ import secrets
 from contextlib import suppress
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, NamedTuple
 
 from dinmo_dbt.durable import discard, make_folder, sync_folder, whole_file
 from dinmo_dbt.errors import unwritable
@@ -34,6 +34,13 @@ class Event:
     @property
     def key(self) -> str:
         return hashlib.sha256(self.event_id.encode("utf-8", "surrogatepass")).hexdigest()
+
+
+class Pending(NamedTuple):
+    """What is not done."""
+
+    events: list[Event]  # oldest first
+    damaged: list[Path]  # files that can't be read
 
 
 class Inbox:
@@ -70,26 +77,20 @@ class Inbox:
             discard(whole)
         return True
 
-    def pending(self) -> list[Event]:
-        """What is not done and can be read, oldest first."""
-        events = [event for path in self._waiting() if (event := _read(path))]
-        return sorted(events, key=lambda event: (event.received, event.event_id))
-
-    def set_aside(self) -> list[Path]:
-        """Take what can't be read out of the way of the others, for somebody to look at: where it is now. The service
-        may deliver such an event again, and then it is taken."""
-        aside = []
-        for path in self._waiting():
-            if _read(path) is None:
-                try:
-                    aside.append(path.rename(path.with_suffix(".damaged")))
-                except OSError as error:
-                    raise unwritable(path, error) from error
-        return aside
-
-    def _waiting(self) -> list[Path]:
+    def pending(self) -> Pending:
         done = {mark.name for mark in self._done.iterdir()}
-        return sorted(path for path in self._events.glob("*.json") if path.stem not in done)
+        found = {path: _read(path) for path in self._events.glob("*.json") if path.stem not in done}
+        events = [event for event in found.values() if event]
+        events.sort(key=lambda event: (event.received, event.event_id))
+        return Pending(events, sorted(path for path, event in found.items() if event is None))
+
+    def set_aside(self, damaged: Path) -> Path:
+        """Take it out of the way, for somebody to look at: where it is now. The service may deliver that event again,
+        and then it is taken."""
+        try:
+            return damaged.rename(damaged.with_suffix(".damaged"))
+        except OSError as error:
+            raise unwritable(damaged, error) from error
 
     def done(self, event: Event) -> None:
         """It need not be looked at again, and a delivery that repeats it is refused as before."""
