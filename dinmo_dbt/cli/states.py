@@ -84,18 +84,27 @@ def reset(
     """Forget what was acknowledged, for a new first sync, or go back to an earlier state of it.
 
     Nothing changes in Salesforce. What was acknowledged since a serial that is gone back to is sent again; an insert
-    activation can't go back, because its rows would be inserted again.
+    activation can't go back, because its rows would be inserted again. A state that an older dinmo-dbt wrote in another
+    format can only be forgotten whole, with its history: --all.
 
     \b
     Examples:
       dinmo-dbt state reset customers_to_crm
       dinmo-dbt state reset customers_to_crm --org 00D5g000001AbCdEAK
       dinmo-dbt state reset customers_to_crm --to-serial 41
+      dinmo-dbt state reset --all
     """
     from dinmo_dbt import render
 
     console = Console(as_json)
     with Session(flags, console, offline=True) as session:
+        if everything and org is None and to_serial is None:
+            older = session.state.start_anew()
+            if older is not None:
+                place = session.state.location
+                console.answer([f"forgot the state of format {older} whole, with its history: {place}"])
+                console.document(render.document("state reset", reset=[], older_format=older))
+                return
         known = session.state.known()
         wanted = set(names or ()) | ({activation.name for activation in session.chosen} if flags.select else set())
         if not wanted and not everything:

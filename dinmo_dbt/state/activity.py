@@ -41,14 +41,6 @@ TABLES = {
 }
 
 
-def from_format_3(connection: Connection) -> None:
-    """Its tables become today's."""
-    connection.execute("ALTER TABLE activity ADD COLUMN owed TEXT")
-    connection.execute("ALTER TABLE activity ADD COLUMN owed_at DOUBLE PRECISION")
-    connection.execute("ALTER TABLE notice ADD COLUMN name TEXT")
-    connection.execute("ALTER TABLE notice ADD COLUMN cause TEXT")
-
-
 @dataclass(frozen=True, slots=True)
 class Pause:
     """An activation that is paused: since when, why, and whether by itself or by hand."""

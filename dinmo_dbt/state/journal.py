@@ -609,6 +609,12 @@ def bent(where: str) -> StateError:
     )
 
 
+START_ANEW = (
+    "end what is under way with the dinmo-dbt that wrote it, then: dinmo-dbt state reset --all. Then for every insert, "
+    "and for others whose rows are not to be sent once more: dinmo-dbt state adopt ACTIVATION, which writes no record"
+)
+
+
 def bent_history(where: str) -> StateError:
     """DB502 for the history alone."""
     return StateError(

@@ -11,25 +11,26 @@ import hashlib
 import json
 import os
 import secrets
+import shutil
 import sqlite3
-from collections.abc import Iterator
-from contextlib import AbstractContextManager, closing, contextmanager, suppress
-from dataclasses import asdict
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack, contextmanager, suppress
 from pathlib import Path
-from typing import Any
 
 from dinmo_dbt.durable import make_folder
 from dinmo_dbt.errors import StateError, unwritable
-from dinmo_dbt.state import activity
-from dinmo_dbt.state.files import LocalFiles, refuse_network, stored, write_note
-from dinmo_dbt.state.journal import bent, bent_history, snapshot_place
+from dinmo_dbt.state.files import LocalFiles, refuse_network, write_note
+from dinmo_dbt.state.journal import START_ANEW, bent, bent_history
 from dinmo_dbt.state.lease import held_error
 from dinmo_dbt.state.marks import Marks
-from dinmo_dbt.state.sqlite import Database, change_of, copied, create, serialized
+from dinmo_dbt.state.snapshot import other_format
+from dinmo_dbt.state.sqlite import Database, change_of, serialized
 from dinmo_dbt.state.store import FORMAT, HISTORY, HISTORY_INDEXES, TABLES, Connection, Lock, Store
 from dinmo_dbt.sync import Clock
 
 _OVERDUE = "lease_until < ?"
+_MOVE_AWAY = "move it away: no row is in it, but pauses and warnings are forgotten, and schedules start anew"
+_FOLDERS = ("snapshots", "spool", "runs", "images")
 
 
 class LocalState(Store):
@@ -40,10 +41,9 @@ class LocalState(Store):
         self.clock, self.marks, self.files = clock, marks or Marks(), LocalFiles(location)
         self._journal = Database(location / "state.db", TABLES, _journal_script, bent)
         self._past = Database(location / "history.db", {"meta": TABLES["meta"], **HISTORY}, _past_script, bent_history)
-        self._is_todays = False  # the journal's format, as far as it was looked at
 
     def exists(self, *, history: bool = False) -> bool:
-        return self._past.exists() or self._has_all() if history else self._journal.exists()
+        return (self._past if history else self._journal).exists()
 
     def now(self, connection: Connection) -> float:  # noqa: ARG002
         return self.clock.now()
@@ -131,119 +131,62 @@ class LocalState(Store):
 
     # The databases
 
-    def connection(self, *, writing: bool, history: bool = False) -> AbstractContextManager[sqlite3.Connection]:
-        return self._history(writing=writing) if history else self._connection(writing=writing)
+    @contextmanager
+    def connection(self, *, writing: bool, history: bool = False) -> Iterator[sqlite3.Connection]:
+        if not history:
+            with self._connection(writing=writing) as connection:
+                yield connection
+            return
+        with self._past.connection(writing=writing) as connection:
+            found = self._format(self._past, connection)
+            if found != FORMAT:
+                if self._journal.exists():
+                    with self._connection(writing=False):  # first of all, where both are of that format
+                        pass
+                raise other_format("the history of runs", found, FORMAT, str(self._past.path), _MOVE_AWAY)
+            yield connection
 
     @contextmanager
     def _connection(self, *, writing: bool, checked: bool = False) -> Iterator[sqlite3.Connection]:
         """The journal. With `checked` the file is looked through first, before anything of it changes."""
         with self._journal.connection(writing=writing) as connection:
-            found = self._format(self._journal, connection)
+            self._refuse_other(self._format(self._journal, connection))
             if checked:
                 self._check_whole(connection, writing=writing)
-            if found == FORMAT:
-                yield connection
-            elif writing:
-                self._migrate(connection)
-                self._move_history(connection)
-                yield connection
-            else:
-                with closing(copied(connection)) as copy:
-                    self._migrate(copy)
-                    yield copy
-
-    @contextmanager
-    def _history(self, *, writing: bool) -> Iterator[sqlite3.Connection]:
-        """A journal that is damaged keeps nobody from reading a history beside it."""
-        try:
-            has_all = self._has_all()
-        except StateError:
-            if writing or not self._past.exists():
-                raise
-            has_all = False
-        if has_all:
-            if not writing:
-                with self._connection(writing=False) as connection:
-                    yield connection
-                return
-            with self._connection(writing=True):  # moves it out
-                pass
-        with self._past.connection(writing=writing) as connection:
-            self._format(self._past, connection)
             yield connection
-
-    def _has_all(self) -> bool:
-        """Whether the journal is of an older format, which had the history in it."""
-        if not self._is_todays and self._journal.exists():
-            with self._journal.connection(writing=False) as connection:
-                self._is_todays = self._format(self._journal, connection) == FORMAT
-            return not self._is_todays
-        return False
 
     def _format(self, database: Database, connection: sqlite3.Connection) -> int:
         row = connection.execute("SELECT value FROM meta WHERE key = 'format'").fetchone()
         found = row["value"] if row else ""
         if not (isinstance(found, str) and found.isdecimal() and int(found)):
             raise database.bent(str(database.path))
-        if int(found) > FORMAT:
-            raise StateError(
-                "DB514",
-                f"the state has format {found}; this version reads {FORMAT}",
-                where=str(database.path),
-                hint="use the newer dinmo-dbt that wrote it",
-            )
         return int(found)
 
-    # Older formats
+    def _refuse_other(self, found: int) -> None:
+        if found != FORMAT:
+            raise other_format("the state", found, FORMAT, str(self._journal.path), START_ANEW)
 
-    def _migrate(self, connection: sqlite3.Connection) -> None:
-        """The tables of an older format become today's, in the caller's transaction."""
-        found = self._format(self._journal, connection)
-        if found == 1:
-            self._from_format_1(connection)
-        if found <= 2:
-            connection.execute("ALTER TABLE run RENAME TO older")
-            for name in HISTORY:
-                connection.execute(create(name, HISTORY[name]))
-            connection.execute("INSERT INTO run SELECT *, NULL FROM older")
-            connection.execute("DROP TABLE older")
-        else:
-            activity.from_format_3(connection)
-        connection.execute("UPDATE meta SET value = ? WHERE key = 'format'", (str(FORMAT),))
-
-    def _move_history(self, connection: sqlite3.Connection) -> None:
-        """Up to format 3 the history was beside the journal. What a move that was cut off copied is there already."""
-        with self._past.connection(writing=True) as past:
-            for name in HISTORY:
-                rows = connection.execute(f"SELECT * FROM {name}")
-                places = ",".join("?" * len(rows.description))
-                past.executemany(f"INSERT OR IGNORE INTO {name} VALUES ({places})", map(tuple, rows))
-        for name in HISTORY:
-            connection.execute(f"DROP TABLE {name}")
-
-    def _from_format_1(self, connection: sqlite3.Connection) -> None:
-        """Its pointers had no checksums and its database had no lineage."""
-        connection.execute("ALTER TABLE activation ADD COLUMN born INTEGER NOT NULL DEFAULT 0")
-        connection.execute("ALTER TABLE pending ADD COLUMN described TEXT NOT NULL DEFAULT ''")
-        for row in connection.execute("SELECT org_id, name, files, previous FROM activation").fetchall():
-            folder = self.location / snapshot_place(row["org_id"], row["name"])
-            previous = [_summed(folder, pointer["files"]) for pointer in json.loads(row["previous"])]
-            serials = [pointer["serial"] for pointer in json.loads(row["previous"])]
-            pointers = [{"serial": n, "files": f} for n, f in zip(serials, previous, strict=True) if f is not None]
-            files = _summed(folder, json.loads(row["files"]))
-            if files is None:
-                raise StateError(
-                    "DB513",
-                    f"a snapshot file of {row['name']} is missing; what is there is left as it is",
-                    where=str(folder),
-                    hint="restore the state folder from a copy, or use the dinmo-dbt that wrote it to reset that "
-                    "activation",
-                )
-            connection.execute(
-                "UPDATE activation SET files = ?, previous = ? WHERE org_id = ? AND name = ?",
-                (json.dumps(files), json.dumps(pointers), row["org_id"], row["name"]),
-            )
-        connection.execute("INSERT INTO meta VALUES ('lineage', ?)", (secrets.token_hex(16),))
+    def start_anew(self) -> int | None:
+        if not self.exists():
+            return None
+        with ExitStack() as stack:
+            for path in sorted((self.location / "locks").glob("*.lock")):
+                lock = _FileLock(path)
+                stack.callback(lock.close)
+                if not lock.acquire():
+                    raise held_error(path.stem.partition("-")[2], None)
+            with self._journal.connection(writing=True) as connection:
+                found = self._format(self._journal, connection)
+            if found == FORMAT:
+                return None
+            if found > FORMAT:
+                self._refuse_other(found)
+            # The journal goes last: until then the state is refused, and this can be done again.
+            for folder in filter(Path.exists, (self.location / name for name in _FOLDERS)):
+                _removed(folder, shutil.rmtree)
+            for path in filter(Path.exists, (self._past.path, self._note, self._journal.path)):
+                _removed(path, Path.unlink)
+        return found
 
 
 def _journal_script() -> str:
@@ -254,6 +197,13 @@ def _journal_script() -> str:
 def _past_script() -> str:
     indexes = " ".join(f"{index};" for index in HISTORY_INDEXES)
     return f"{indexes} INSERT INTO meta VALUES ('format', '{FORMAT}');"
+
+
+def _removed(path: Path, remove: Callable[[Path], None]) -> None:
+    try:
+        remove(path)
+    except OSError as error:
+        raise unwritable(path, error) from error
 
 
 class _FileLock:
@@ -295,11 +245,3 @@ class _FileLock:
             return os.open(path, os.O_RDWR | os.O_NOFOLLOW | flags, 0o600)
         except OSError as error:
             raise unwritable(path, error) from error
-
-
-def _summed(folder: Path, names: list[str]) -> list[dict[str, Any]] | None:
-    """Format 1's names with their checksums; None when a file is not there."""
-    try:
-        return [asdict(stored(folder / name)) for name in names]
-    except OSError:
-        return None

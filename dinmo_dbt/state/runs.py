@@ -204,8 +204,6 @@ class Runs:
             table = pq.read_table(path, page_checksum_verification=True)
         except (OSError, pa.ArrowException):
             table = None
-        if table is not None and table.schema.equals(LEFT_OUT):  # an older version kept no `since`
-            table = table.append_column("since", pa.array([record.started] * len(table), pa.float64()))
         if table is None or not table.schema.equals(UNDELIVERED):
             raise StateError(
                 "DB515",

@@ -20,7 +20,7 @@ from dinmo_dbt.errors import StateError
 from dinmo_dbt.rowhash import Hashes
 from dinmo_dbt.state.files import write_whole
 
-FORMAT = 1
+FORMAT = 2
 ROW_GROUP_ROWS = 131_072
 BASE = pa.schema(
     [
@@ -184,17 +184,22 @@ def _open(path: Path, ways_out: str) -> pq.ParquetFile:
     written = (file.schema_arrow.metadata or {}).get(b"dinmo_dbt.format", b"")
     if not written.isdigit():
         raise damaged(path, ways_out)
-    if int(written) > FORMAT:
-        raise StateError(
-            "DB514",
-            f"the snapshot has format {int(written)}; this version reads {FORMAT}",
-            where=str(path),
-            hint="use the newer dinmo-dbt that wrote it",
-        )
+    if int(written) != FORMAT:
+        raise other_format("the snapshot", int(written), FORMAT, str(path), ways_out)
     expected = BASE if path.name.startswith("base-") else DELTA
     if not file.schema_arrow.equals(expected):
         raise damaged(path, ways_out)
     return file
+
+
+def other_format(what: str, found: int, todays: int, where: str, way_out: str) -> StateError:
+    """DB514: another version of dinmo-dbt wrote it. `way_out`: what to do about one that is older."""
+    return StateError(
+        "DB514",
+        f"{what} has format {found}; this version reads {todays}",
+        where=where,
+        hint="use the newer dinmo-dbt that wrote it" if found > todays else way_out,
+    )
 
 
 def damaged(path: Path, ways_out: str) -> StateError:

@@ -138,14 +138,6 @@ def create(name: str, columns: str) -> str:
     return f"CREATE TABLE {name} ({columns})" + ("" if name == "run" else " WITHOUT ROWID")
 
 
-def copied(connection: sqlite3.Connection) -> sqlite3.Connection:
-    """The same in memory, for a reader to change."""
-    copy = sqlite3.connect(":memory:", isolation_level=None)
-    connection.backup(copy)
-    copy.row_factory = sqlite3.Row
-    return copy
-
-
 def serialized(connection: sqlite3.Connection) -> bytes:
     """The file as this connection sees it; empty with an SQLite before 3.36, which has no call for it. To read the file
     beside SQLite would lose its locks (sqlite.org/howtocorrupt.html, 2.2)."""

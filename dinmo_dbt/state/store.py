@@ -29,7 +29,7 @@ from dinmo_dbt.state.runs import KEPT_S, Runs
 from dinmo_dbt.state.snapshot import FileSnapshot
 from dinmo_dbt.sync import Clock
 
-FORMAT = 4
+FORMAT = 5
 
 TABLES = {
     "meta": "key TEXT PRIMARY KEY, value TEXT NOT NULL",
@@ -148,6 +148,11 @@ class Store(ABC):
     @abstractmethod
     def rest(self) -> None:
         """After a writer: nothing more is to come for now."""
+
+    @abstractmethod
+    def start_anew(self) -> int | None:
+        """Remove a state of an older format whole, and say which; None, and nothing goes, where there is none.
+        StateError DB501 while a run holds it, DB514 for a newer format."""
 
     def view(self, org_id: str, activation: Activation) -> ActivationState:
         """The activation's state as it is now, without a lock. StateError when it belongs to something else."""

@@ -17,11 +17,11 @@ import pyarrow as pa
 
 from dinmo_dbt.durable import make_folder
 from dinmo_dbt.errors import StateError
-from dinmo_dbt.state import activity
 from dinmo_dbt.state.files import Stored, stored, write_whole
-from dinmo_dbt.state.journal import bent
-from dinmo_dbt.state.lease import this_process
+from dinmo_dbt.state.journal import START_ANEW, bent
+from dinmo_dbt.state.lease import held_error, this_process
 from dinmo_dbt.state.marks import Marks
+from dinmo_dbt.state.snapshot import other_format
 from dinmo_dbt.state.store import FORMAT, HISTORY, HISTORY_INDEXES, TABLES, Connection, Lock, Store
 from dinmo_dbt.sync import Clock
 
@@ -29,7 +29,6 @@ PART_BYTES = 4 << 20
 _FILE = """
   folder TEXT NOT NULL, name TEXT NOT NULL, part BIGINT NOT NULL, content BYTEA NOT NULL,
   PRIMARY KEY (folder, name, part)"""
-_OLDEST = 2
 _FREE = "(lease_owner IS NULL OR lease_until < ?)"
 
 
@@ -44,9 +43,6 @@ class Tables(Protocol):
 
     def exists(self) -> bool: ...
     def make(self, tables: dict[str, str], rows: dict[str, str], indexes: Sequence[str]) -> None: ...
-    def index(self, statements: Sequence[str]) -> None:
-        """Make these indexes, if the database needs any to find a row among many."""
-
     def now(self) -> float: ...
 
 
@@ -70,42 +66,36 @@ class WarehouseState(Store):
             meta = {"format": str(FORMAT), "lineage": lineage}
             self.tables.make({**TABLES, **HISTORY, "file": _FILE}, meta, HISTORY_INDEXES)
         with self.tables.transaction() as connection:
-            if self._format(connection) < FORMAT:
-                self._migrate(connection, writing=writing)
+            found = self._format(connection)
+            if found != FORMAT:
+                raise other_format("the state", found, FORMAT, self.tables.place, START_ANEW)
             yield connection
 
     def _format(self, connection: Connection) -> int:
         row = connection.execute("SELECT value FROM meta WHERE key = 'format'").fetchone()
         found = row["value"] if row else ""
-        if found.isdecimal() and int(found) > FORMAT:
-            raise StateError(
-                "DB514",
-                f"the state has format {found}; this version reads {FORMAT}",
-                where=self.tables.place,
-                hint="use the newer dinmo-dbt that wrote it",
-            )
-        if not found.isdecimal() or int(found) < _OLDEST:
+        if not (found.isdecimal() and int(found)):
             raise bent(self.tables.place)
         return int(found)
 
-    def _migrate(self, connection: Connection, *, writing: bool) -> None:
-        """From format 2, which had no schedules and no warnings, or 3; in the caller's transaction."""
-        found = self._format(connection)
-        if not writing:
-            raise StateError(
-                "DB521",
-                f"the state has format {found}, of an earlier version",
-                where=self.tables.place,
-                hint="run sync: it brings the state to the new format first",
-            )
-        if found == _OLDEST:
-            connection.execute("ALTER TABLE run ADD COLUMN target TEXT")
-            for name, columns in activity.TABLES.items():
-                connection.execute(f"CREATE TABLE {name} ({columns})")
-        else:
-            activity.from_format_3(connection)
-        self.tables.index(HISTORY_INDEXES)
-        connection.execute("UPDATE meta SET value = ? WHERE key = 'format'", (str(FORMAT),))
+    def start_anew(self) -> int | None:
+        if not self.exists():
+            return None
+        with self.tables.transaction() as connection:
+            found = self._format(connection)
+            if found == FORMAT:
+                return None
+            if found > FORMAT:
+                raise other_format("the state", found, FORMAT, self.tables.place, START_ANEW)
+            held = connection.execute(
+                "SELECT name FROM activation WHERE lease_owner IS NOT NULL AND lease_until >= ?", (self.tables.now(),)
+            ).fetchone()
+            if held and not self.tables.sole:
+                raise held_error(held["name"], None)
+            for name in (*TABLES, *HISTORY, "file"):
+                connection.execute(f"DROP TABLE IF EXISTS {name}")
+        self._there = False
+        return found
 
     @contextmanager
     def exclusive(self, org_id: str, name: str) -> Iterator[Lock]:

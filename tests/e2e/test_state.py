@@ -5,7 +5,9 @@ from __future__ import annotations
 import json
 import re
 import signal
+import sqlite3
 import stat
+from contextlib import closing
 
 from dinmo_dbt import emulator
 
@@ -85,6 +87,39 @@ def test_state_commands_say_what_they_do_not_know(lab: Lab, org: Org) -> None:
     assert lab.run("sync").code == 0
     assert lab.run("state", "reset", "--all").code == 0
     assert "none yet" in lab.run("state", "show").out
+
+
+def test_a_state_of_an_older_format_is_left_by_a_reset_and_its_records_are_taken_over(lab: Lab, org: Org) -> None:
+    lab.only("events", PLAIN_EVENTS)
+    lab.declare("people", {**PEOPLE, "fields": {"name": "Name"}})
+    assert lab.run("sync").code == 0
+    older_state(lab)
+    for command in ("sync", "plan", "verify", "status"):
+        refused = lab.run(command)
+        assert refused.code == 5, refused.all
+        assert "DB514" in refused.err and "the state has format 4; this version reads 5" in refused.err
+        assert "state reset --all" in refused.err and "state adopt" in refused.err
+    one = lab.run("state", "reset", "events_to_crm")
+    assert one.code == 5 and "state reset --all" in one.err
+    calls = org.count("Event__c"), org.count("Person__c")
+    reset = lab.run("state", "reset", "--all", "--json")
+    assert (reset.code, reset.json["older_format"]) == (0, 4), reset.all
+    refused = lab.run("sync", "-s", "events")
+    assert refused.code == 4 and "DB401" in refused.err, "an insert does not send on a guess"
+    adopted = lab.run("state", "adopt", "events_to_crm", "--match", "event_id=Ref__c", "--yes")
+    assert adopted.code == 0, adopted.all
+    assert lab.run("state", "adopt", "people_to_crm", "--yes").code == 0
+    lab.sql("insert into events select * replace ('new' as event_id) from events limit 1")
+    ran = lab.run("sync", "--json")
+    assert ran.code == 0, ran.all
+    assert ran.result("people_to_crm")["counts"]["unchanged"] == 30
+    assert (org.count("Event__c"), org.count("Person__c")) == (calls[0] + 1, calls[1])
+
+
+def older_state(lab: Lab) -> None:
+    for name in ("state.db", "history.db"):
+        with closing(sqlite3.connect(lab.root / ".dinmo" / name)) as connection, connection:
+            connection.execute("UPDATE meta SET value = '4' WHERE key = 'format'")
 
 
 def test_another_org_is_another_empty_state(lab: Lab) -> None:

@@ -17,8 +17,6 @@ from dinmo_dbt.schedule import Past
 from dinmo_dbt.state import Judged, Pause, journal, runs
 from dinmo_dbt.warnings import Standing
 
-from .conftest import KINDS
-
 ROWS = [{"id": str(n), "ext": f"e{n}", "a": "x", "b": "y"} for n in range(7)]
 
 
@@ -202,13 +200,44 @@ def test_history_keeps_the_latest_runs(any_world, monkeypatch):
     assert world.state().history.of("run0005").status == "interrupted"
 
 
-def test_a_newer_format_is_refused(any_world):
+@pytest.mark.parametrize(("other", "way_out"), [(6, "newer dinmo-dbt"), (4, "state reset --all"), (1, "state adopt")])
+def test_another_format_is_refused_with_its_way_out(any_world, other, way_out):
     world = any_world
     world.sync(activation(), Model.of(ROWS))
-    statement(world, "UPDATE meta SET value = '5' WHERE key = 'format'")
-    for look in (lambda: world.plan(activation(), Model.of(ROWS)), lambda: world.sync(activation(), Model.of(ROWS))):
-        with pytest.raises(StateError, match=r"DB514.*format 5; this version reads 4"):
+    statement(world, f"UPDATE meta SET value = '{other}' WHERE key = 'format'")
+    told = rf"DB514.*format {other}; this version reads 5\n(.|\n)*{way_out}"
+    for look in (
+        lambda: world.plan(activation(), Model.of(ROWS)),
+        lambda: world.sync(activation(), Model.of(ROWS)),
+        world.state().known,
+    ):
+        with pytest.raises(StateError, match=told):
             look()
+    if other > 5:
+        with pytest.raises(StateError, match=told):
+            world.state().start_anew()
+
+
+def test_an_older_state_is_removed_whole_and_a_new_one_begins(any_world):
+    world, act = any_world, activation(keep_before_images=True)
+    world.org.refuse = lambda row: "REQUIRED_FIELD_MISSING:no:A__c --" if row["Ext__c"] == "e3" else None
+    world.sync(act, Model.of(ROWS))
+    assert world.state().start_anew() is None, "it is today's"
+    assert world.state().known()[0].rows == len(ROWS) - 1
+    with world.state().locked(ORG, act):
+        statement(world, "UPDATE meta SET value = '4' WHERE key = 'format'")
+        if not getattr(getattr(world, "tables", None), "sole", False):  # of a DuckDB file no other process can be there
+            with pytest.raises(StateError, match=r"DB501.*things"):
+                world.state().start_anew()
+    if hasattr(world, "new_runner"):
+        with world.tables.transaction() as tables:
+            tables.execute("UPDATE activation SET lease_until = 0")  # it could not be given back
+    assert world.state().start_anew() == 4
+    state = world.state()
+    assert (state.known(), state.history.latest(), state.start_anew()) == ([], [], None)
+    world.org.refuse = lambda row: None
+    assert world.sync(act, Model.of(ROWS)).outcome.succeeded == len(ROWS)
+    assert world.plan(act, Model.of(ROWS)).counts.planned == 0
 
 
 def test_a_spool_that_is_gone_stops_the_recovery(any_world):
@@ -265,29 +294,6 @@ def test_rows_that_wait_are_due_once_they_are_asked_for(any_world):
     with world.state().locked(ORG, act) as state:
         assert state.retry_now() == 1
     assert world.plan(act, Model.of(ROWS)).counts.planned == 1
-
-
-@pytest.mark.parametrize("new_world", [kind for kind in KINDS if kind != "local"], indirect=True)
-@pytest.mark.parametrize("number", [2, 3])
-def test_tables_of_an_earlier_format_are_brought_to_todays_by_the_first_run(any_world, number):
-    """A folder's files of earlier formats are kept with its own tests."""
-    world = any_world
-    world.sync(activation(), Model.of(ROWS))
-    for index in ("run_of", "run_at"):
-        statement(world, f"DROP INDEX IF EXISTS {index}")
-    if number == 2:
-        for table in ("activity", "standing", "notice"):
-            statement(world, f"DROP TABLE {table}")
-        statement(world, "ALTER TABLE run DROP COLUMN target")
-    else:
-        statement(world, "ALTER TABLE activity DROP COLUMN owed")
-        statement(world, "ALTER TABLE activity DROP COLUMN owed_at")
-        statement(world, "ALTER TABLE notice DROP COLUMN name")
-        statement(world, "ALTER TABLE notice DROP COLUMN cause")
-    statement(world, f"UPDATE meta SET value = '{number}' WHERE key = 'format'")
-    assert world.sync(activation(), Model.of(ROWS)).plan_counts.unchanged == len(ROWS)
-    assert [run.target for run in world.state().history.latest()] == ["dev", "" if number == 2 else "dev"]
-    assert world.state().activity("dev").pasts(["things"])["things"].ran
 
 
 # Schedules, pauses and notices

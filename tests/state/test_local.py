@@ -201,7 +201,7 @@ def test_a_history_that_is_damaged_or_anothers_stops_the_sync_and_the_way_out_is
         path.write_bytes(content)
     else:
         with closing(sqlite3.connect(path)) as connection, connection:
-            connection.execute("DROP TABLE run" if content == "theirs" else "UPDATE meta SET value = '5'")
+            connection.execute("DROP TABLE run" if content == "theirs" else "UPDATE meta SET value = '6'")
     before = path.read_bytes()
     with pytest.raises(StateError, match="DB514" if content == "newer" else "DB502.*history"):
         world.sync(activation(), new)
@@ -223,7 +223,7 @@ def test_a_database_of_somebody_else_is_refused(world):
 def test_a_newer_state_is_refused_and_words_that_are_no_json_too(world):
     world.sync(activation(), Model.of(ROWS))
     for statement, code in (
-        ("UPDATE meta SET value = '5' WHERE key = 'format'", "DB514"),
+        ("UPDATE meta SET value = '6' WHERE key = 'format'", "DB514"),
         ("UPDATE meta SET value = 'x' WHERE key = 'format'", "DB502"),
         ("DELETE FROM meta", "DB502"),
     ):

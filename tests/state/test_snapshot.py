@@ -135,12 +135,13 @@ def test_a_file_that_is_cut_bent_or_gone_is_refused_and_left_alone(files):
         read_all(files)
 
 
-def test_a_foreign_or_newer_file_is_refused(files):
+def test_a_foreign_file_or_one_of_another_format_is_refused(files):
     path = files / "base-1.parquet"
     pq.write_table(pa.table({"a": [1]}), path)
     with pytest.raises(StateError, match="DB513"):
         read_all(files)
-    newer = BASE.with_metadata({"dinmo_dbt.format": "2"})
-    pq.write_table(BASE.empty_table().cast(newer), path)
-    with pytest.raises(StateError, match=r"DB514.*format 2; this version reads 1"):
-        read_all(files)
+    for other, way_out in (("1", "state reset"), ("3", "newer dinmo-dbt")):
+        written = BASE.with_metadata({"dinmo_dbt.format": other})
+        pq.write_table(BASE.empty_table().cast(written), path)
+        with pytest.raises(StateError, match=rf"DB514.*format {other}; this version reads 2\n(.|\n)*{way_out}"):
+            read_all(files)

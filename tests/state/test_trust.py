@@ -3,13 +3,8 @@
 import os
 import random
 import shutil
-import signal
 import sqlite3
-import subprocess
-import sys
-import tarfile
 from contextlib import closing, suppress
-from pathlib import Path
 
 import pytest
 from memory_org import ORG, Ceilings, Killed, Model, Trip, World, activation
@@ -17,7 +12,6 @@ from memory_org import ORG, Ceilings, Killed, Model, Trip, World, activation
 from dinmo_dbt.errors import StateError
 from dinmo_dbt.state import Marks, ScanSpool, journal
 
-HERE = Path(__file__).parent
 ROWS = [{"id": str(n), "ext": f"e{n}", "a": "x", "b": "y"} for n in range(4)]
 
 
@@ -314,130 +308,3 @@ def test_files_of_another_org_in_the_place_of_ours_are_refused(world):
     shutil.copy(other.folder / state.place / state.files[-1].name, ours)
     with pytest.raises(StateError, match="DB513"):
         world.sync(activation(), changed(0))
-
-
-# Format 1, as commit 8d0c087 wrote it
-
-
-@pytest.fixture
-def old(tmp_path):
-    """Two activations: one of 40 rows with deltas, a row that left and one that waits; one killed in flight."""
-    with tarfile.open(HERE / "format1.tar.gz") as archive:
-        archive.extractall(tmp_path, filter="data")
-    return tmp_path / "state"
-
-
-def old_rows():
-    rows = [{"id": str(n), "ext": f"e{n}", "a": "x", "b": "y"} for n in range(39)]
-    rows[0] = {**rows[0], "a": "changed"}
-    rows[1] = {**rows[1], "a": "refused 2"}
-    rows[2] = {**rows[2], "a": "changed"}
-    return Model.of(rows)
-
-
-def test_a_state_of_format_1_is_read_as_it_is_and_becomes_the_newest_with_the_first_write(old):
-    before = everything(old)
-    world = World(old, runs=100)
-    plan = world.plan(activation(), old_rows())
-    assert (plan.counts.unchanged, plan.counts.planned, len(world.state().view(ORG, activation()).pending.kh)) == (
-        38,
-        1,
-        1,
-    )
-    assert [(k.name, k.rows, k.left, k.in_flight) for k in world.state().known()] == [
-        ("events", 0, 0, 4),
-        ("things", 39, 1, 0),
-    ]
-    assert everything(old) == before, "a look changes nothing"
-    run = world.sync(activation(), old_rows())
-    assert run.plan_counts.unchanged == 38
-    state = world.state().view(ORG, activation())
-    assert all(len(file.sha256) == 64 and file.bytes for file in state.files)
-    with closing(sqlite3.connect(old / "state.db")) as connection:
-        meta = dict(connection.execute("SELECT key, value FROM meta"))
-    assert meta["format"] == "4" and len(meta["lineage"]) == 32
-    assert {k.name: k.in_flight for k in world.state().known()} == {"events": 4, "things": 0}
-
-
-@pytest.mark.parametrize("when", ["before", "after"])
-def test_killed_in_the_migration_it_is_the_old_format_or_the_new(old, when):
-    code = f"""
-import os, signal, sys
-sys.path.insert(0, {str(HERE.parent)!r})
-from pathlib import Path
-from memory_org import ORG, World, activation
-from dinmo_dbt.state.local import LocalState
-move = LocalState._move_history
-def dying(self, connection):
-    move(self, connection)
-    if {when == "after"}:
-        connection.execute("COMMIT")
-    os.kill(os.getpid(), signal.SIGKILL)
-LocalState._move_history = dying
-with World(Path({str(old)!r})).state().locked(ORG, activation()):
-    pass
-"""
-    assert subprocess.run([sys.executable, "-c", code], check=False).returncode == -signal.SIGKILL
-    with closing(sqlite3.connect(old / "state.db")) as connection:
-        [found] = connection.execute("SELECT value FROM meta WHERE key = 'format'").fetchone()
-    assert found == {"before": "1", "after": "4"}[when]
-    world = World(old, runs=100)
-    assert world.sync(activation(), old_rows()).plan_counts.unchanged == 38
-    assert world.sync(activation(), old_rows()).plan_counts.planned == 0
-
-
-def test_a_state_of_format_1_whose_file_is_gone_is_refused_and_not_made_new(old):
-    [newest] = (old / "snapshots" / ORG / "things").glob("base-00000007.parquet")
-    newest.unlink()
-    before = everything(old)
-    with pytest.raises(StateError, match=r"DB513.*missing"):
-        World(old, runs=100).sync(activation(), old_rows())
-    assert everything(old) == before
-
-
-# Format 2, as commit 0f416c9 wrote it, and format 3, as 0178e68 did
-
-
-@pytest.mark.parametrize("number", [2, 3])
-def test_a_state_of_an_older_format_is_read_as_it_is_and_keeps_its_history_with_the_first_write(tmp_path, number):
-    with tarfile.open(HERE / f"format{number}.tar.gz") as archive:
-        archive.extractall(tmp_path, filter="data")
-    old, target = tmp_path / "state", "dev" if number == 3 else ""
-    before = everything(old)
-    world = World(old, runs=2)
-    assert world.plan(activation(), old_rows()).counts.unchanged == 37
-    state = world.state()
-    known = [(run.run_id, run.status, run.target) for run in state.history.latest()]
-    assert known == [("run0002", "rejected", target), ("run0001", "success", target)]
-    activity = state.activity("dev")
-    past, pauses, unsent, standing = (
-        activity.pasts(["things"]),
-        activity.pauses(),
-        activity.unsent(),
-        activity.standing(),
-    )
-    assert past["things"].ran is (number == 3)
-    assert (len(pauses), len(unsent), len(standing)) == ((1, 1, 1) if number == 3 else (0, 0, 0))
-    assert everything(old) == before, "a look changes nothing"
-    world.sync(activation(), old_rows())
-    with closing(sqlite3.connect(old / "state.db")) as connection:
-        assert connection.execute("SELECT value FROM meta WHERE key = 'format'").fetchone() == ("4",)
-        names = {name for (name,) in connection.execute("SELECT name FROM sqlite_master WHERE type = 'table'")}
-    assert names == {"meta", "activation", "batch", "pending"}
-    state = world.state()
-    assert state.activity("dev").pasts(["things"])["things"].ran is True
-    assert (activity.pauses(), activity.unsent(), activity.standing()) == (pauses, unsent, standing)
-    assert sorted(run.target for run in state.history.latest()) == sorted(["dev", target, target])
-    rejected = state.history.not_delivered(state.history.of("run0002"))
-    assert rejected["code"].to_pylist() == ["REQUIRED_FIELD_MISSING"]
-
-
-def test_what_is_noted_first_in_a_state_of_an_older_format_brings_it_to_todays_too(tmp_path):
-    """A pause by hand, say, before any run."""
-    with tarfile.open(HERE / "format3.tar.gz") as archive:
-        archive.extractall(tmp_path, filter="data")
-    world = World(tmp_path / "state", runs=2)
-    world.state().activity("dev").pause("things", "a look at it")
-    assert sorted(world.state().activity("dev").pauses()) == ["other", "things"]
-    assert len(world.state().history.latest()) == 2
-    assert world.sync(activation(), old_rows()).plan_counts.unchanged == 37
