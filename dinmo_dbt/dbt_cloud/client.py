@@ -6,11 +6,7 @@ message carries the token or a word of the service's own.
 
 from __future__ import annotations
 
-import io
-import json
-import logging
 import re
-import time
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
 from email.utils import parsedate_to_datetime
@@ -19,9 +15,8 @@ from typing import TYPE_CHECKING, Any, BinaryIO
 from urllib.parse import quote, urlencode, urlsplit
 
 import requests
-import urllib3
 
-from dinmo_dbt import __version__
+from dinmo_dbt import __version__, wire
 from dinmo_dbt.declaration import show
 from dinmo_dbt.errors import DbtCloudError, UsageError, is_untrusted
 from dinmo_dbt.project import LOOPBACK, Secret
@@ -53,7 +48,6 @@ POLL_S, POLL_MAX_S, POLL_GROWTH = 10.0, 60.0, 1.5  # at most 6 calls a minute of
 WAIT_MAX_S = 86_400.0
 TELL_EVERY_S = 300.0
 STEPS_MAX = 500
-_CHUNK_BYTES = 1 << 16
 
 
 class Status(IntEnum):
@@ -224,12 +218,14 @@ class Client:
         headers["Authorization"] = f"Token {self._account.token.reveal()}"
         request = requests.PreparedRequest()  # as it is: no cookie, no password from .netrc
         request.prepare("GET", url, headers)
-        deadline = time.monotonic() + (JSON_SECONDS_MAX if file is None else FILE_SECONDS_MAX)
+        attempt = wire.Attempt(JSON_SECONDS_MAX if file is None else FILE_SECONDS_MAX)
         try:
-            response = self._session.send(
-                request, timeout=(CONNECT_TIMEOUT_S, READ_TIMEOUT_S), allow_redirects=False, stream=True
-            )
-            with response:
+            with (
+                attempt,
+                self._session.send(
+                    request, timeout=(CONNECT_TIMEOUT_S, READ_TIMEOUT_S), allow_redirects=False, stream=True
+                ) as response,
+            ):
                 fault = _refusal(response.status_code, response.headers)
                 if fault is not None:
                     return fault
@@ -238,13 +234,18 @@ class Client:
                 if file is not None:
                     file.seek(0)
                     file.truncate()
-                    return _copied(response, file, FILE_BYTES_MAX, deadline) or _Answer(response.status_code)
-                body = io.BytesIO()
-                return _copied(response, body, JSON_BYTES_MAX, deadline) or _parsed(response.status_code, body)
+                    wire.copy(response, file, FILE_BYTES_MAX, attempt)
+                    return _Answer(response.status_code)
+                return _parsed(response.status_code, wire.text(response, JSON_BYTES_MAX, attempt))
+        except wire.Broken as broken:
+            code = UNREACHABLE if broken.again else UNEXPECTED
+            return _Fault(code, str(broken), broken.again, hint=f"is {HOST} the account's own?")
         except requests.exceptions.SSLError as error:
             untrusted = is_untrusted(error)
             return _Fault(UNREACHABLE, "its certificate is not trusted" if untrusted else "TLS broke", not untrusted)
         except requests.exceptions.RequestException as error:
+            if attempt.is_over:
+                return _Fault(UNREACHABLE, attempt.overdue)
             return _Fault(UNREACHABLE, f"not reached ({type(error).__name__})", hint=f"is {HOST} the account's own?")
 
 
@@ -259,6 +260,8 @@ def _refusal(status: int, headers: Mapping[str, str]) -> _Fault | None:
     if status in (401, 403):
         hint = f"see {TOKEN} and {ACCOUNT}; the token's permission must let it read the job's project"
         return _Fault(REFUSED, f"the token was refused (HTTP {status})", again=False, hint=hint)
+    if status < 200:
+        return _Fault(UNREACHABLE, f"HTTP {status}, which is no answer yet")
     if status == 429:
         return _Fault(RATE_LIMITED, "too many requests (HTTP 429)", after_s=_retry_after(headers), hint="try later")
     if 300 <= status < 400:
@@ -269,27 +272,11 @@ def _refusal(status: int, headers: Mapping[str, str]) -> _Fault | None:
     return _Fault(UNEXPECTED, f"HTTP {status}", again=False)
 
 
-def _copied(response: requests.Response, file: BinaryIO, bytes_max: int, deadline: float) -> _Fault | None:
-    """The body into `file`; why it is not whole, else None."""
-    size = 0
+def _parsed(status: int, body: bytearray) -> _Answer | _Fault:
     try:
-        while chunk := response.raw.read1(_CHUNK_BYTES, decode_content=True):
-            size += len(chunk)
-            if size > bytes_max:
-                return _Fault(UNEXPECTED, f"a reply of more than {bytes_max:,} bytes", again=False)
-            if time.monotonic() > deadline:
-                return _Fault(UNREACHABLE, "a reply that does not end")
-            file.write(chunk)
-    except (requests.exceptions.RequestException, urllib3.exceptions.HTTPError):
-        return _Fault(UNREACHABLE, "the reply broke off")
-    return None
-
-
-def _parsed(status: int, body: io.BytesIO) -> _Answer | _Fault:
-    try:
-        return _Answer(status, json.loads(body.getvalue()))
-    except (ValueError, RecursionError):
-        return _Fault(UNEXPECTED, "the reply is not JSON", hint=f"is {HOST} the account's own?")
+        return _Answer(status, wire.values(body))
+    except wire.Broken as broken:
+        return _Fault(UNEXPECTED, str(broken), broken.again, hint=f"is {HOST} the account's own?")
 
 
 def _run(raw: object, *, steps: bool = False) -> Run:
@@ -341,14 +328,7 @@ def _origin(host: str) -> str:
 
 def _plain_session() -> requests.Session:
     """A session that repeats nothing by itself, and takes nothing from the environment."""
-    logging.getLogger("urllib3.connectionpool").setLevel(logging.WARNING)
-    session = requests.Session()
-    session.trust_env = False
-    session.headers["User-Agent"] = f"dinmo-dbt/{__version__}"
-    adapter = requests.adapters.HTTPAdapter(max_retries=urllib3.Retry(0, read=False))
-    session.mount("https://", adapter)
-    session.mount("http://", adapter)
-    return session
+    return wire.session(trust_env=False, user_agent=f"dinmo-dbt/{__version__}", pool_size=1)
 
 
 def _retry_after(headers: Mapping[str, str]) -> float | None:

@@ -14,12 +14,9 @@ text, no refresh in bulk2, results decoded by a guessed charset.
 from __future__ import annotations
 
 import io
-import json
-import logging
 import random
 import re
 import threading
-import time
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from decimal import Decimal
@@ -31,7 +28,7 @@ from urllib.parse import quote, urlencode, urlsplit
 import requests
 import urllib3
 
-from dinmo_dbt import __version__
+from dinmo_dbt import __version__, wire
 from dinmo_dbt.destination import ApiUsage, ErrorClass, Remedy
 from dinmo_dbt.errors import (
     AuthError,
@@ -62,7 +59,7 @@ BACKOFF_MAX_S = 30.0
 RETRY_AFTER_MAX_S = 60.0
 JSON_BYTES_MAX = 64 << 20
 FILE_BYTES_MAX = 1 << 30
-_CHUNK_BYTES = 1 << 16
+_CHUNK_BYTES = 1 << 16  # of a file that is sent
 
 
 class Effect(Enum):
@@ -120,10 +117,6 @@ class Request:
     before: Callable[[], None] | None = None  # each time it is sent
 
 
-class _Doubtful(Exception):
-    """The request may have acted, and no whole reply came."""
-
-
 class _NotSent(Exception):
     """The request is known not to have acted, and may be sent again; `after_s` is the server's own wish."""
 
@@ -133,23 +126,11 @@ class _NotSent(Exception):
         self.final = final
 
 
-class _Deadline:
-    """The end of one attempt. `check` raises _Doubtful once it has passed."""
-
-    def __init__(self, seconds: float) -> None:
-        self._seconds = seconds
-        self._end = time.monotonic() + seconds
-
-    def check(self) -> None:
-        if time.monotonic() > self._end:
-            raise _Doubtful(f"not done within {self._seconds:g} seconds")
-
-
 class _TimedBody:
     """A file to send, from its beginning, as requests takes one: it is read piece by piece until the deadline."""
 
-    def __init__(self, file: BinaryIO, deadline: _Deadline) -> None:
-        self._file, self._deadline = file, deadline
+    def __init__(self, file: BinaryIO, attempt: wire.Attempt) -> None:
+        self._file, self._attempt = file, attempt
         self._size = file.seek(0, io.SEEK_END)
         file.seek(0)
 
@@ -157,7 +138,7 @@ class _TimedBody:
         return self._size
 
     def read(self, size: int = -1) -> bytes:
-        self._deadline.check()
+        self._attempt.check()
         return self._file.read(size)
 
     def __iter__(self) -> Iterator[bytes]:
@@ -241,10 +222,10 @@ class Client:
             except _NotSent as pause:
                 error = pause.final("DB607", f"{_name(request)}: {pause}, {attempt + 1} times")
                 self._pause(attempt, pause.after_s)
-            except _Doubtful as lost:
+            except wire.Broken as lost:
                 doubt = str(lost)
                 error = NotApplied("DB607", f"{_name(request)}: {lost}, at attempt {attempt + 1}")
-                if not request.effect.repeats:
+                if not request.effect.repeats or not lost.again:
                     break
                 self._pause(attempt, None)
             except DestinationError as refused:
@@ -278,16 +259,17 @@ class Client:
         for attempt in range(ATTEMPTS_MAX):
             if attempt == TOLD_AFTER:  # a first answer that is lost is nothing to speak of
                 self._told(f"no answer from {urlsplit(url).hostname} ({reason}): asking again for a while")
-            deadline = _Deadline(JSON_SECONDS_MAX)
+            kind = {"Accept": "application/json"}
             try:
-                with self._exchange(
-                    method, url, headers={"Accept": "application/json", **headers}, body=body
-                ) as response:
-                    text = _read_all(response, JSON_BYTES_MAX, deadline)
-                if response.status_code < 500 and response.status_code not in (420, 429):
+                with (
+                    wire.Attempt(JSON_SECONDS_MAX) as attempted,
+                    self._exchange(attempted, method, url, headers={**kind, **headers}, body=body) as response,
+                ):
+                    text = wire.text(response, JSON_BYTES_MAX, attempted)
+                if 200 <= response.status_code < 500 and response.status_code not in (420, 429):
                     return response.status_code, _json_or_none(text)
                 reason = f"HTTP {response.status_code}"
-            except (_NotSent, _Doubtful) as fault:
+            except (_NotSent, wire.Broken) as fault:
                 reason = str(fault)
             self._pause(attempt, None)
         raise AuthError("DB607", f"no answer from {urlsplit(url).hostname}: {reason}")
@@ -314,17 +296,24 @@ class Client:
             kind["Content-Type"] = request.content_type
         given = request.body
         with_file = request.file is not None or not isinstance(given, bytes | None)
-        deadline = _Deadline(FILE_SECONDS_MAX if with_file else JSON_SECONDS_MAX)
-        body = given if given is None or isinstance(given, bytes) else _TimedBody(given, deadline)
-        response = self._exchange(request.method, url, headers={**kind, **headers}, body=body)
-        with response:
-            if not 200 <= response.status_code < 300:
-                _refuse(request, response, deadline)
-            return _whole_reply(request, response, deadline)
+        with wire.Attempt(FILE_SECONDS_MAX if with_file else JSON_SECONDS_MAX) as attempt:
+            body = given if given is None or isinstance(given, bytes) else _TimedBody(given, attempt)
+            response = self._exchange(attempt, request.method, url, headers={**kind, **headers}, body=body)
+            with response:
+                if not 200 <= response.status_code < 300:
+                    _refuse(request, response, attempt)
+                return _whole_reply(request, response, attempt)
 
     def _exchange(
-        self, method: str, url: str, *, headers: Mapping[str, str], body: bytes | _TimedBody | None
+        self,
+        attempt: wire.Attempt,
+        method: str,
+        url: str,
+        *,
+        headers: Mapping[str, str],
+        body: bytes | _TimedBody | None,
     ) -> requests.Response:
+        """The reply's head. _NotSent if nothing of the request went out, Broken if some of it may have."""
         with self._lock:
             self.calls += 1
         try:
@@ -337,17 +326,14 @@ class Client:
                 allow_redirects=False,
                 **self._session.merge_environment_settings(url, {}, True, None, None),
             )
-        except requests.exceptions.SSLError as fault:
-            if is_untrusted(fault):
-                raise NotApplied("DB603", f"the certificate of {urlsplit(url).hostname} is not trusted") from None
-            raise _Doubtful("the TLS connection broke") from None
-        except (requests.exceptions.ConnectTimeout, requests.exceptions.ProxyError):
-            raise _NotSent("no connection within the time allowed") from None
-        except requests.exceptions.ConnectionError as fault:
-            # Refused, or no such host: the request never left. Anything else may have arrived.
-            raise (_NotSent("no connection") if _never_connected(fault) else _Doubtful("connection lost")) from None
         except requests.exceptions.RequestException as fault:
-            raise _Doubtful(type(fault).__name__) from None
+            if isinstance(fault, requests.exceptions.SSLError) and is_untrusted(fault):
+                raise NotApplied("DB603", f"the certificate of {urlsplit(url).hostname} is not trusted") from None
+            if attempt.is_over:
+                raise (_NotSent if attempt.is_unsent else wire.Broken)(attempt.overdue) from None
+            if attempt.is_unsent or isinstance(fault, _NO_CONNECTION) or _never_connected(fault):
+                raise _NotSent("no connection") from None
+            raise wire.Broken("connection lost") from None
         self._note_usage(response.headers.get("Sforce-Limit-Info", ""))
         return response
 
@@ -396,15 +382,7 @@ def without_frames(error: DestinationError) -> DestinationError:
 
 def _plain_session(trust_env: bool) -> requests.Session:
     """A session that repeats nothing by itself: `Client.call` decides what is sent again, and counts it."""
-    # urllib3 logs every URL at DEBUG, and a query's URL holds row values.
-    logging.getLogger("urllib3.connectionpool").setLevel(logging.WARNING)
-    session = requests.Session()
-    session.trust_env = trust_env
-    session.headers["User-Agent"] = f"dinmo-dbt/{__version__}"
-    adapter = requests.adapters.HTTPAdapter(max_retries=urllib3.Retry(0, read=False), pool_maxsize=8)
-    session.mount("https://", adapter)
-    session.mount("http://", adapter)
-    return session
+    return wire.session(trust_env=trust_env, user_agent=f"dinmo-dbt/{__version__}", pool_size=8)
 
 
 class _ReadingSession(requests.Session):
@@ -450,68 +428,47 @@ def _name(request: Request) -> str:
     return f"{request.method} {request.path.partition('?')[0]}"
 
 
-def _never_connected(fault: requests.exceptions.ConnectionError) -> bool:
+_NO_CONNECTION = (requests.exceptions.ConnectTimeout, requests.exceptions.ProxyError)
+
+
+def _never_connected(fault: requests.exceptions.RequestException) -> bool:
+    """Refused, or no such host: the request never left. Anything else may have arrived."""
     reason = fault.args[0] if fault.args else None
     cause = getattr(reason, "reason", reason)
     return isinstance(cause, urllib3.exceptions.NewConnectionError)
 
 
-def _read_all(response: requests.Response, bytes_max: int, deadline: _Deadline) -> bytes:
-    sink = io.BytesIO()
-    _copy(response, sink, bytes_max, deadline)
-    return sink.getvalue()
-
-
-def _copy(response: requests.Response, file: BinaryIO, bytes_max: int, deadline: _Deadline) -> int:
-    """The body, decompressed, into `file`; _Doubtful if it breaks off, passes the bound or takes too long."""
-    size = 0
+def _json_or_none(body: bytearray) -> Any:
     try:
-        # As it comes: `iter_content` waits until a chunk is full, however long that takes.
-        while chunk := response.raw.read1(_CHUNK_BYTES, decode_content=True):
-            deadline.check()
-            size += len(chunk)
-            if size > bytes_max:
-                raise _Doubtful(f"a reply of more than {bytes_max} bytes")
-            file.write(chunk)
-    except (requests.exceptions.RequestException, urllib3.exceptions.HTTPError):
-        raise _Doubtful("the reply broke off") from None
-    return size
-
-
-def _json_or_none(body: bytes) -> Any:
-    try:
-        return json.loads(body)
-    except (ValueError, RecursionError):
+        return wire.values(body)
+    except wire.Broken:
         return None
 
 
-def _whole_reply(request: Request, response: requests.Response, deadline: _Deadline) -> Reply:
+def _whole_reply(request: Request, response: requests.Response, attempt: wire.Attempt) -> Reply:
     if request.file is not None:
         request.file.seek(0)
         request.file.truncate()
-        size = _copy(response, request.file, FILE_BYTES_MAX, deadline)
+        size = wire.copy(response, request.file, FILE_BYTES_MAX, attempt)
         return Reply(response.status_code, response.headers, None, size)
-    body = _read_all(response, JSON_BYTES_MAX, deadline)
-    if not body.strip():
-        content = None
-    else:
-        try:
-            content = json.loads(body, parse_float=str, parse_int=str) if request.exact_numbers else json.loads(body)
-        except (ValueError, RecursionError):
-            raise _Doubtful("the reply is not JSON") from None
+    body = wire.text(response, JSON_BYTES_MAX, attempt)
+    size = len(body)
+    content = wire.values(body, exact_numbers=request.exact_numbers) if body.strip() else None
     if request.is_whole is not None and not request.is_whole(content):
-        raise _Doubtful("the reply does not have the promised shape")
-    return Reply(response.status_code, response.headers, content, len(body))
+        raise wire.Broken("the reply does not have the promised shape")
+    return Reply(response.status_code, response.headers, content, size)
 
 
-def _refuse(request: Request, response: requests.Response, deadline: _Deadline) -> NoReturn:
+def _refuse(request: Request, response: requests.Response, attempt: wire.Attempt) -> NoReturn:
     """Raise what a status outside 2xx means."""
     status = response.status_code
+    if status < 200:
+        raise wire.Broken(f"HTTP {status}, which is no answer yet")
     if 300 <= status < 400:
         raise NotApplied("DB605", f"{_name(request)}: HTTP {status}, a redirect; none is followed")
     try:
-        content = _json_or_none(_read_all(response, JSON_BYTES_MAX, deadline))
-    except _Doubtful:
+        content = _json_or_none(wire.text(response, JSON_BYTES_MAX, attempt))
+    except wire.Broken:
         content = None
     code, message = _salesforce_error(content)
     after_s = _retry_after(response.headers)
@@ -531,7 +488,7 @@ def _refuse(request: Request, response: requests.Response, deadline: _Deadline) 
     if status == 503 and (after_s is not None or verdict.remedy is Remedy.AGAIN):
         raise _NotSent(f"HTTP 503 {code}".rstrip(), after_s)  # refused at the door: a definite answer
     if status >= 500:
-        raise _Doubtful(f"HTTP {status} {code}".rstrip())
+        raise wire.Broken(f"HTTP {status} {code}".rstrip())
     shown = code if request.holds_values or not message else f"{code}: {_one_line(message)}"
     raise SalesforceRefusal(
         "DB606",
