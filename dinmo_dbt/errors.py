@@ -7,7 +7,7 @@ sync run, never an exception. No message carries a secret or a row value.
 from __future__ import annotations
 
 import errno
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 
@@ -32,13 +32,25 @@ class Problem:
 
 
 class DinmoError(Exception):
-    """The world's mistake. Carries one `Problem`; `ConfigError` may carry many."""
+    """The world's mistake. Carries one `Problem`; `ConfigError` may carry many.
+
+    `whole` is what others said of it, row values included: '' unless --show-values asked for it, and for the terminal
+    alone. No problem holds it, so neither does the history, a notice or a document.
+    """
 
     exit_code = 1
+    whole = ""
 
     def __init__(self, code: str, message: str, *, where: str = "", hint: str = "") -> None:
         self.problems: tuple[Problem, ...] = (Problem(code, message, where, hint),)
         super().__init__(str(self.problems[0]))
+
+    def add_hint(self, line: str) -> None:
+        """One more line of what to do next, of the first problem."""
+        first = self.problems[0]
+        hint = "\n".join(part for part in (first.hint, line) if part)
+        self.problems = (replace(first, hint=hint), *self.problems[1:])
+        self.args = ("\n".join(str(problem) for problem in self.problems),)
 
 
 class Interrupted(BaseException):

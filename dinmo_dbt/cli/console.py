@@ -63,6 +63,12 @@ class Console:
             sys.stdout.write(json.dumps(content, indent=2, default=str) + "\n")
             sys.stdout.flush()
 
+    def failure(self, error: DinmoError, label: str = "") -> None:
+        """Its problems, and what others said of them where that was asked for."""
+        self.problems(error.problems, label)
+        for number, line in enumerate(error.whole.splitlines()):
+            self._tell("error", f"  {'the database said: ' if number == 0 else ''}{line}")
+
     def problems(self, problems: Iterable[Problem], label: str = "") -> None:
         from dinmo_dbt.render import problem_lines
 
@@ -126,7 +132,7 @@ def guarded(command: Callable[[], Any]) -> int:
             return _terminated()
         return stop.code if isinstance(stop.code, int) else 0 if stop.code is None else 2
     except DinmoError as error:
-        Console().problems(error.problems)
+        Console().failure(error)
         return error.exit_code
     except KeyboardInterrupt:
         return _interrupted()

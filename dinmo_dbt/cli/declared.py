@@ -169,7 +169,7 @@ def _check(console: Console, checks: list[dict[str, Any]], name: str, check: Any
         told = check()
     except DinmoError as error:
         console.answer([f"{name}: ERROR"])
-        console.problems(error.problems)
+        console.failure(error)
         checks.append({"check": name, "ok": False, "problems": [render.problem_json(p) for p in error.problems]})
         return error.exit_code
     console.answer([f"{name}: OK, {told}"])

@@ -52,6 +52,9 @@ RequireBuilt = Annotated[
 TargetMismatch = Annotated[
     bool, typer.Option("--allow-target-mismatch", help="Use a manifest that was parsed for another target.")
 ]
+ShowValues = Annotated[
+    bool, typer.Option("--show-values", help="Print what the warehouse says of an error whole, row values included.")
+]
 Full = Annotated[bool, typer.Option("--full", help="Send all known rows again (update and upsert).")]
 FirstSync = Annotated[
     bool, typer.Option("--first-sync", help="Insert into an object that already holds records, without state.")
@@ -75,6 +78,7 @@ class Flags:
     vars: str | None = None
     select: tuple[str, ...] = ()
     exclude: tuple[str, ...] = ()
+    show_values: bool = False
 
 
 _CHOOSING = {"select": Select, "exclude": Exclude}
@@ -88,25 +92,29 @@ _PLACES = {
 }
 
 
-def of_project(command: Callable[..., None], *, choosing: bool = True) -> Callable[..., None]:
+def of_project(command: Callable[..., None], *, choosing: bool = True, reading: bool = False) -> Callable[..., None]:
     """A command that takes `flags: Flags`, as one with each of them as an option of its own.
 
     Typer reads a command's options off its signature, so the shared ones are written into it here, once. `choosing`:
-    whether --select and --exclude are among them.
+    whether --select and --exclude are among them;
+    `reading`: the warehouse is read, so its errors may be asked for whole.
     """
     choices = _CHOOSING if choosing else {}
+    shown = {"show_values": ShowValues} if reading else {}
     hints = get_type_hints(command, include_extras=True)
     own = [p.replace(annotation=hints[p.name]) for p in inspect.signature(command).parameters.values()]
 
     def run(**given: Any) -> None:
         places: dict[str, Any] = {name: given.pop(name) for name in _PLACES}
         places |= {name: tuple(given.pop(name) or ()) for name in choices}
-        command(flags=Flags(**places), **given)
+        asked = bool(given.pop("show_values") if reading else given.get("show_values"))
+        command(flags=Flags(**places, show_values=asked), **given)
 
     keyword = inspect.Parameter.KEYWORD_ONLY
     parameters = [
         *(inspect.Parameter(name, keyword, default=None, annotation=kind) for name, kind in choices.items()),
         *(parameter.replace(kind=keyword) for parameter in own if parameter.name != "flags"),
+        *(inspect.Parameter(name, keyword, default=False, annotation=kind) for name, kind in shown.items()),
         *(inspect.Parameter(name, keyword, default=None, annotation=kind) for name, kind in _PLACES.items()),
     ]
     run.__name__, run.__doc__ = command.__name__, command.__doc__

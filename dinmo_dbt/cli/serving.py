@@ -199,7 +199,7 @@ class _Service:
         except DinmoError as error:
             problem = error.problems[0]
             if problem not in self._problems.values():
-                self.console.problems(error.problems)
+                self.console.failure(error)
             self._problems[name] = problem
         else:
             if self._problems.pop(name, None) and not self._problems:

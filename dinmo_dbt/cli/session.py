@@ -241,6 +241,7 @@ class Session:
             vars=self.vars,
             env=os.environ,
             writes=self.project.state_warehouse_schema is not None,
+            show_values=flags.show_values,
         )
         self.stack.callback(warehouse.close)
         self._stop.breaks.append(warehouse.interrupt)

@@ -295,7 +295,7 @@ def _plan(session: Session, ceilings: Ceilings, gating: Gating, *, show_values: 
                 codes.append(4 if drawn.refusal else 0)
                 coming += filter(None, [drawn.arriving()])
         except DinmoError as error:
-            console.problems(error.problems, f"{activation.name}: ")
+            console.failure(error, f"{activation.name}: ")
             documents.append(
                 {"activation": activation.name, "problems": [render.problem_json(p) for p in error.problems]}
             )
@@ -556,7 +556,7 @@ def _sync_one(session: Session, turn: Turn, ceilings: Ceilings, report: Report) 
                 width,
             )
         )
-        console.problems(error.problems)
+        console.failure(error)
         problems = [render.problem_json(problem) for problem in error.problems]
         report.add(
             activation, status, seconds, str(error.problems[0].message), problems=problems, exit_code=error.exit_code

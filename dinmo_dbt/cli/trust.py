@@ -14,7 +14,7 @@ from dinmo_dbt.cli.options import Flags
 from dinmo_dbt.cli.sending import deliver
 from dinmo_dbt.cli.session import Session
 from dinmo_dbt.cli.syncing import Gating, scan_spool, sync_each
-from dinmo_dbt.errors import DinmoError, Problem, Refused, StateError, UsageError
+from dinmo_dbt.errors import DinmoError, Refused, StateError, UsageError
 
 if TYPE_CHECKING:
     import pyarrow as pa
@@ -98,7 +98,7 @@ class _Checked:
                 return
             self.found = self._compare(session, show_values=show_values)
         except DinmoError as error:
-            self.fail(session, error.problems, error.exit_code)
+            self.fail(session, error)
             return
         self.code = 0 if self.found.holds else DRIFTED
         org_id = session.destination(self.activation.destination).org_id
@@ -116,12 +116,12 @@ class _Checked:
         with scan_spool(session) as spool:
             return verifying.verify(self.activation, session.source, destination, state, spool, with_values=show_values)
 
-    def fail(self, session: Session, problems: tuple[Problem, ...], code: int) -> None:
+    def fail(self, session: Session, error: DinmoError) -> None:
         from dinmo_dbt import render
 
-        session.console.problems(problems, f"{self.activation.name}: ")
-        self.document["problems"] = [render.problem_json(problem) for problem in problems]
-        self.code = code
+        session.console.failure(error, f"{self.activation.name}: ")
+        self.document["problems"] = [render.problem_json(problem) for problem in error.problems]
+        self.code = error.exit_code
 
     def mark(self, session: Session) -> pa.Table:
         """Let the next sync send the drifted rows, and forget the records that are gone; what was moved."""
@@ -182,7 +182,7 @@ def _repair(session: Session, checked: list[_Checked], gating: Gating) -> tuple[
                 )
             marked.append((one, one.mark(session)))
         except DinmoError as error:
-            one.fail(session, error.problems, error.exit_code)
+            one.fail(session, error)
     results: list[dict[str, Any]] = []
     codes: list[int] = []
     if marked:

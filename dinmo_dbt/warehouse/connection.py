@@ -72,15 +72,21 @@ class Engine(Protocol):
 class Warehouse:
     """A target's warehouse, read only but for `tables`. Made by `connect`; a context manager; it holds locks."""
 
-    def __init__(self, *, connected: Connected, profiles_file: Path, engine: Engine) -> None:
+    def __init__(
+        self, *, connected: Connected, profiles_file: Path, engine: Engine, quoted: Callable[[str], str]
+    ) -> None:
         self.connected = connected
         self.profiles_file = profiles_file
         self._engine = engine
+        self._quoted = quoted
+        self._columns: dict[str, list[str]] = {}
 
     def schema(self, relation_name: str) -> pa.Schema:
         """The relation's column names, exactly as the database has them, and the Arrow types `read` will give."""
         with self._said_plainly(relation_name, None):
-            return self._engine.schema(relation_name)
+            schema = self._engine.schema(relation_name)
+        self._columns[relation_name] = schema.names
+        return schema
 
     def read(self, relation_name: str, columns: Sequence[str], where: str | None) -> Iterator[pa.RecordBatch]:
         """The rows for which `where` holds: all of them, streamed in batches of about 32K rows.
@@ -116,6 +122,7 @@ class Warehouse:
             tables = self._engine.tables(schema)
         if tables is None:
             raise unsupported(self.connected.adapter_type)
+        tables.quoted = self._quoted
         return tables
 
     def interrupt(self) -> None:
@@ -144,7 +151,12 @@ class Warehouse:
             yield
         except QueryRefused as refused:
             # The driver's own exception may quote a row's value: it must not follow ours into a log.
-            raise _warehouse_error(refused, relation_name, where, self.connected.target) from None
+            said, target = refused.said(self._columns.get(relation_name, ()), where), self.connected.target
+            error = _warehouse_error(refused.cause, said, relation_name, where, target)
+            error.whole = self._quoted(refused.whole)
+            if refused.whole and not error.whole:
+                error.add_hint("--show-values shows the database's own words, row values included")
+            raise error from None
 
 
 def connect(
@@ -156,10 +168,12 @@ def connect(
     vars: Mapping[str, object],
     env: Mapping[str, str],
     writes: bool = False,
+    show_values: bool = False,
 ) -> Warehouse:
     """Open the connection dbt would open for that target. Raises ConfigError or WarehouseError, DB7xx.
 
     `writes`: `tables` will be asked for. A DuckDB file is then opened for writing, and no other process can read it.
+    `show_values`: an error also carries the database's own words, row values included (`DinmoError.whole`).
 
     Takes about two seconds, nearly all of it dbt's own imports. Safe to call from a thread.
     """
@@ -174,14 +188,26 @@ def connect(
         database=credentials.database or None,
         schema=credentials.schema,
     )
+    quoted = partial(_quoted, credentials=credentials, env=env) if show_values else _withheld
     try:
         engine = _engine(credentials.type, writes)(credentials, project_dir, chosen)
     except QueryRefused as refused:
-        message = dbt_profile.scrub(refused.message, credentials, env)
+        message = dbt_profile.scrub(refused.said(), credentials, env)
         code = NO_CONNECTION if refused.cause is Cause.OTHER else _CODES[refused.cause]
         where = f"{chosen.file}: {chosen.profile}.outputs.{chosen.target}"
-        raise WarehouseError(code, message, where=where, hint=_CONNECT_HINTS.get(refused.cause, _DEBUG)) from None
-    return Warehouse(connected=connected, profiles_file=chosen.file, engine=engine)
+        refusal = WarehouseError(code, message, where=where, hint=_CONNECT_HINTS.get(refused.cause, _DEBUG))
+        refusal.whole = quoted(refused.whole)
+        raise refusal from None
+    return Warehouse(connected=connected, profiles_file=chosen.file, engine=engine, quoted=quoted)
+
+
+def _withheld(whole: str) -> str:  # noqa: ARG001 - the one of the two that tells nothing
+    return ""
+
+
+def _quoted(whole: str, *, credentials: Any, env: Mapping[str, str]) -> str:
+    """A database's words, row values included, but never a secret."""
+    return dbt_profile.scrub(whole, credentials, env)
 
 
 def _engine(adapter_type: str, writes: bool) -> Callable[[Any, Path, profiles.Chosen], Engine]:
@@ -208,18 +234,18 @@ _CONNECT_HINTS = {
 }
 
 
-def _warehouse_error(refused: QueryRefused, relation_name: str, where: str | None, target: str) -> WarehouseError:
-    match refused.cause:
+def _warehouse_error(cause: Cause, said: str, relation_name: str, where: str | None, target: str) -> WarehouseError:
+    match cause:
         case Cause.MISSING:
-            message = f"{relation_name} can't be found: {refused.message}"
+            message = f"{relation_name} can't be found: {said}"
             hint = f"was it built in target '{target}'? Run dbt build --target {target}"
         case Cause.DENIED:
-            message = f"no permission to read {relation_name}: {refused.message}"
+            message = f"no permission to read {relation_name}: {said}"
             hint = "grant select on it (dbt's `grants` config) to the user of this target"
         case Cause.LOST:
-            message = f"the connection was lost while {relation_name} was read: {refused.message}"
+            message = f"the connection was lost while {relation_name} was read: {said}"
             hint = "nothing was sent for these rows; run again"
         case _:
-            message = f"{relation_name} can't be read: {refused.message}"
+            message = f"{relation_name} can't be read: {said}"
             hint = f"check the condition of the segment: {' '.join(where.split())}" if where else ""
-    return WarehouseError(_CODES[refused.cause], message, hint=hint)
+    return WarehouseError(_CODES[cause], message, hint=hint)

@@ -20,9 +20,10 @@ from typing import Any
 
 import pyarrow as pa
 
+from dinmo_dbt.redaction import SQLSTATES, Foreign
 from dinmo_dbt.warehouse.dbt_profile import as_dbt_runs
 from dinmo_dbt.warehouse.profiles import Chosen
-from dinmo_dbt.warehouse.query import Cause, QueryRefused, column_list, first_rows, one_line, quote, select
+from dinmo_dbt.warehouse.query import Cause, QueryRefused, column_list, first_rows, quote, select
 
 FETCH_ROWS = 10_000
 SAMPLE_ROWS = 1_000
@@ -42,7 +43,7 @@ class DbApi:
         self._project_dir = project_dir
         self._schemas: dict[str, pa.Schema] = {}
         self._names = itertools.count()
-        with _driver_errors("can't connect: "), as_dbt_runs(project_dir):
+        with _driver_errors(connecting=True), as_dbt_runs(project_dir):
             required = _required_config(credentials, chosen)
             self._adapter = get_adapter_class_by_name(self._type)(required, get_context("spawn"))
             self._cursor()
@@ -57,8 +58,8 @@ class DbApi:
         unknown = [name for name in columns if name not in known.names]
         if unknown:
             raise QueryRefused(Cause.OTHER, f"there is no column {', '.join(unknown)}")
-        cursor = self._execute(select(column_list(columns, self._type), relation_name, where))
-        return _batches(cursor, pa.schema([known.field(name) for name in columns]))
+        sql = select(column_list(columns, self._type), relation_name, where)
+        return _batches(self._execute(sql), sql, pa.schema([known.field(name) for name in columns]))
 
     def count(self, relation_name: str, where: str | None) -> int:
         return int(self._rows(select("count(*)", relation_name, where))[0][0])
@@ -74,15 +75,16 @@ class DbApi:
         """Nothing: the DB-API has no word for it."""
 
     def close(self) -> None:
-        with _driver_errors(""):
+        with _driver_errors():
             self._adapter.cleanup_connections()
             close_all = getattr(type(self._adapter.connections), "close_all_connections", None)
             if close_all is not None:
                 close_all()
 
     def _sampled(self, relation_name: str) -> pa.Schema:
-        cursor = self._execute(first_rows("*", relation_name, None, SAMPLE_ROWS, self._type))
-        with _driver_errors(""):
+        sql = first_rows("*", relation_name, None, SAMPLE_ROWS, self._type)
+        cursor = self._execute(sql)
+        with _driver_errors(sql):
             rows = cursor.fetchall()
             described = cursor.description
         fields = []
@@ -99,12 +101,12 @@ class DbApi:
 
     def _rows(self, sql: str) -> list[Any]:
         cursor = self._execute(sql)
-        with _driver_errors(""):
+        with _driver_errors(sql):
             return list(cursor.fetchall())
 
     def _execute(self, sql: str) -> Any:
         cursor = self._cursor()
-        with _driver_errors(""):
+        with _driver_errors(sql):
             # PEP 249 does not say what execute returns; DuckDB's rows are on that object.
             result = cursor.execute(sql)
             return result if hasattr(result, "fetchmany") else cursor
@@ -121,9 +123,9 @@ class DbApi:
         return handle.cursor()
 
 
-def _batches(cursor: Any, schema: pa.Schema) -> Iterator[pa.RecordBatch]:
+def _batches(cursor: Any, sql: str, schema: pa.Schema) -> Iterator[pa.RecordBatch]:
     converters = [_converter(column.type) for column in schema]
-    while rows := _fetched(cursor):
+    while rows := _fetched(cursor, sql):
         arrays = []
         for position, column in enumerate(schema):
             convert = converters[position]
@@ -136,8 +138,8 @@ def _batches(cursor: Any, schema: pa.Schema) -> Iterator[pa.RecordBatch]:
         yield pa.RecordBatch.from_arrays(arrays, schema=schema)
 
 
-def _fetched(cursor: Any) -> list[Any]:
-    with _driver_errors(""):
+def _fetched(cursor: Any, sql: str) -> list[Any]:
+    with _driver_errors(sql):
         return list(cursor.fetchmany(FETCH_ROWS))
 
 
@@ -196,17 +198,42 @@ def _in_utc(value: dt.datetime) -> dt.datetime:
 
 
 @contextmanager
-def _driver_errors(prefix: str) -> Iterator[None]:
+def _driver_errors(sql: str = "", *, connecting: bool = False) -> Iterator[None]:
     """Any driver's exceptions in our words: drivers are unknown here, and so are their classes."""
     try:
         yield
     except QueryRefused:
         raise
     except Exception as error:
-        text = str(error)
-        cause = Cause.MISSING if _MISSING.search(text) else Cause.DENIED if _DENIED.search(text) else Cause.OTHER
-        message = one_line(text, redact=cause is Cause.OTHER and not prefix)
-        raise QueryRefused(Cause.OTHER if prefix else cause, prefix + message) from error
+        state = next((known for known in map(_state, _causes(error)) if known), "")
+        foreign = Foreign(str(error), type(error).__name__, state, sql, link=connecting)
+        message = "can't connect" if connecting else ""
+        raise QueryRefused(Cause.OTHER if connecting else _cause(foreign), message, foreign) from error
+
+
+def _causes(error: BaseException | None) -> Iterator[BaseException]:
+    """The error and what dbt, or the driver, made it of."""
+    for _ in range(8):
+        if error is None:
+            return
+        yield error
+        error = error.__cause__ or error.__context__
+
+
+def _state(error: BaseException) -> str:
+    """The SQLSTATE that the driver gives beside the text, if it is a known one."""
+    given = (getattr(error, name, None) for name in ("sqlstate", "pgcode"))
+    return next((state for state in given if isinstance(state, str) and state in SQLSTATES), "")
+
+
+def _cause(foreign: Foreign) -> Cause:
+    """By the code; where the driver has none, by the words in the text, which decide the hint and no more."""
+    if foreign.code:
+        by_code = {"42P01": Cause.MISSING, "42S02": Cause.MISSING, "3F000": Cause.MISSING, "42501": Cause.DENIED}
+        return by_code.get(foreign.code, Cause.OTHER)
+    if _MISSING.search(foreign.text):
+        return Cause.MISSING
+    return Cause.DENIED if _DENIED.search(foreign.text) else Cause.OTHER
 
 
 def _required_config(credentials: Any, chosen: Chosen) -> Any:

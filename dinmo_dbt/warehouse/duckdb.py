@@ -16,16 +16,51 @@ from typing import Any
 import duckdb
 import pyarrow as pa
 
+from dinmo_dbt.redaction import Foreign
 from dinmo_dbt.warehouse.dbt_profile import as_dbt_runs
 from dinmo_dbt.warehouse.profiles import Chosen
-from dinmo_dbt.warehouse.query import BATCH_ROWS, Cause, QueryRefused, column_list, first_rows, one_line, quote, select
+from dinmo_dbt.warehouse.query import BATCH_ROWS, Cause, QueryRefused, column_list, first_rows, quote, select
 from dinmo_dbt.warehouse.tables import Rows, Tables
 
 LOCK_WAIT_S = 10.0
 LOCK_POLL_S = 0.1
 
-# Messages of these kinds speak of names and statements; all others may quote a row's value.
-_ABOUT_NAMES = ("Catalog", "Binder", "Parser", "Permission", "IO", "Connection", "Dependency", "Interrupt")
+# A message that breaks off within a character of a value reaches us as an error of decoding it.
+_ERRORS = (duckdb.Error, UnicodeDecodeError)
+# DuckDB's exceptions, as its messages call them.
+_KINDS = {
+    f"{name.replace(' ', '')}Exception": f"{name} Error"
+    for name in (
+        "Binder",
+        "Catalog",
+        "Connection",
+        "Constraint",
+        "Conversion",
+        "Data",
+        "Dependency",
+        "Fatal",
+        "HTTP",
+        "IO",
+        "Internal",
+        "Interrupt",
+        "Invalid Input",
+        "Invalid Type",
+        "Not Implemented",
+        "Operational",
+        "Out Of Memory",
+        "Out Of Range",
+        "Parser",
+        "Permission",
+        "Programming",
+        "Sequence",
+        "Serialization",
+        "Syntax",
+        "Transaction",
+        "Type Mismatch",
+    )
+}
+_MISSING = re.compile(r"(?:Catalog|Binder) Error: (?:Table|Schema|Catalog)\b.*not exist")
+_HOLDER = re.compile(r"\(PID (\d{1,10})\)")
 _SCHEME = re.compile(r"^[A-Za-z][\w+.-]*:")
 
 
@@ -56,22 +91,22 @@ class DuckDB:
             self._done(handle)
 
     def batches(self, relation_name: str, columns: Sequence[str], where: str | None) -> Iterator[pa.RecordBatch]:
-        handle = self._handle()
+        handle, sql = self._handle(), select(column_list(columns, "duckdb"), relation_name, where)
         try:
-            reader = self._run(handle, select(column_list(columns, "duckdb"), relation_name, where))
+            reader = self._run(handle, sql)
         except QueryRefused:
             self._done(handle)
             raise
         self._readers.append(reader)
-        return self._each(handle, reader)
+        return self._each(handle, reader, sql)
 
-    def _each(self, handle: Any, reader: pa.RecordBatchReader) -> Iterator[pa.RecordBatch]:
+    def _each(self, handle: Any, reader: pa.RecordBatchReader, sql: str) -> Iterator[pa.RecordBatch]:
         try:
             for batch in reader:
                 if batch.num_rows:
                     yield batch
-        except (duckdb.Error, OSError, pa.ArrowException) as error:
-            raise _refused(error) from error
+        except (*_ERRORS, OSError, pa.ArrowException) as error:
+            raise _refused(error, sql) from error
         finally:
             if reader in self._readers:
                 self._readers.remove(reader)
@@ -85,8 +120,8 @@ class DuckDB:
         handle = self._handle()
         try:
             return handle.cursor().sql(sql).fetchall()[0][0]
-        except duckdb.Error as error:
-            raise _refused(error) from error
+        except _ERRORS as error:
+            raise _refused(error, sql) from error
         finally:
             self._done(handle)
 
@@ -142,8 +177,8 @@ class DuckDB:
             if hasattr(relation, "to_arrow_reader"):
                 return relation.to_arrow_reader(BATCH_ROWS)
             return relation.fetch_record_batch(BATCH_ROWS)
-        except (duckdb.Error, pa.ArrowException) as error:
-            raise _refused(error) from error
+        except (*_ERRORS, pa.ArrowException) as error:
+            raise _refused(error, sql) from error
 
     def _open(self, credentials: Any) -> Any:
         """The database, read-only if that can be. Waits up to LOCK_WAIT_S for another process's lock."""
@@ -164,7 +199,7 @@ class DuckDB:
                 if final and not waiting:
                     raise
                 if not waiting:
-                    self.read_write_because = refused.message
+                    self.read_write_because = refused.said()
                     credentials.config_options = config or None
             time.sleep(LOCK_POLL_S)
 
@@ -180,7 +215,7 @@ class DuckDB:
             except (duckdb.Error, DbtBaseException, RuntimeError, OSError) as error:
                 if environment is not None:
                     environment.close()
-                raise _refused(error) from error
+                raise _not_opened(error, [self.path, *_attached(credentials)]) from error
             return environment
 
 
@@ -220,8 +255,8 @@ class DuckDBTables(Tables):
             names = [column[0] for column in answer.description or ()]
             rows = [dict(zip(names, row, strict=True)) for row in answer.fetchall()] if names else []
             return Rows(rows, rows[0]["Count"] if names == ["Count"] and rows else 0)  # of an INSERT, UPDATE or DELETE
-        except duckdb.Error as error:
-            raise _refused(error) from error
+        except _ERRORS as error:
+            raise _refused(error, statement) from error
 
     def _run_many(self, cursor: Any, statement: str, rows: list[list[Any]]) -> None:
         head, values, tail = statement.partition("VALUES ")
@@ -271,24 +306,45 @@ def _no_read_only(credentials: Any) -> str:
     return ""
 
 
-def _refused(error: Exception) -> QueryRefused:
+def _refused(error: Exception, sql: str) -> QueryRefused:
+    """A statement's error. Only the class tells the cause: the text may be a value's."""
+    kind = _kind(error)
+    text = error.object.decode(errors="replace") if isinstance(error, UnicodeDecodeError) else str(error)
+    foreign = Foreign(text, kind, sql=sql)
+    if kind == "Permission Error":
+        return QueryRefused(Cause.DENIED, "", foreign)
+    missing = _MISSING.match(foreign.text) if kind in ("Catalog Error", "Binder Error") else None
+    return QueryRefused(Cause.MISSING if missing else Cause.OTHER, "", foreign)
+
+
+def _kind(error: Exception) -> str:
+    """DuckDB's name of the error: of its class or, where Arrow passed it on, of its first words."""
+    by_class = _KINDS.get(type(error).__name__, "")
+    return by_class or next((kind for kind in _KINDS.values() if str(error).startswith(kind)), type(error).__name__)
+
+
+def _not_opened(error: Exception, paths: Sequence[str]) -> QueryRefused:
+    """The database could not be opened: no row was looked at, and its words are about files and locks."""
     text = str(error)
-    kind = text.split(" Error:", 1)[0]
-    message = one_line(text, redact=kind not in _ABOUT_NAMES)
-    if holder := re.search(r"Conflicting lock is held in (\S+) \(PID (\d+)\)", text):
-        file = re.search(r'lock on file "([^"]+)"', text)
-        name = file.group(1) if file else "the DuckDB file"
-        program = Path(holder.group(1)).name
-        return QueryRefused(
-            Cause.LOCKED,
-            f"{name} is locked by process {holder.group(2)} ({program}); waited {LOCK_WAIT_S:.0f} s for it",
-        )
+    path = next((each for each in paths if each in text), paths[0]).partition("?")[0]  # MotherDuck's token is in it
+    foreign = Foreign(text, _kind(error), link=True)
     if "Could not set lock on file" in text:
-        return QueryRefused(Cause.LOCKED, f"{message}; waited {LOCK_WAIT_S:.0f} s for it")
+        by = f" by process {found[1]}{_program(found[1])}" if (found := _HOLDER.search(text)) else ""
+        return QueryRefused(Cause.LOCKED, f"{path} is locked{by}; waited {LOCK_WAIT_S:.0f} s for it")
     if "database does not exist" in text:
-        return QueryRefused(Cause.NO_DATABASE, message)
-    if kind == "Permission" or "Permission denied" in text:
-        return QueryRefused(Cause.DENIED, message)
-    if kind in ("Catalog", "Binder") and re.match(r"(Catalog|Binder) Error: (Table|Schema|Catalog)\b.*not exist", text):
-        return QueryRefused(Cause.MISSING, message)
-    return QueryRefused(Cause.OTHER, message)
+        return QueryRefused(Cause.NO_DATABASE, f"{path} can't be opened: the database does not exist")
+    if "Permission denied" in text:
+        return QueryRefused(Cause.DENIED, f"{path} can't be opened: permission denied")
+    return QueryRefused(Cause.OTHER, f"{path} can't be opened", foreign)
+
+
+def _attached(credentials: Any) -> list[str]:
+    return [str(each.path) for each in credentials.attach or () if each.path]
+
+
+def _program(pid: str) -> str:
+    """What the system, not the message, says the process runs; '' where it does not say."""
+    try:
+        return f" ({Path(f'/proc/{pid}/comm').read_text(encoding='utf-8').strip()})"
+    except (OSError, UnicodeDecodeError):
+        return ""

@@ -23,9 +23,10 @@ import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.csv
 
+from dinmo_dbt.redaction import SQLSTATES, Foreign
 from dinmo_dbt.warehouse.dbt_profile import as_dbt_runs
 from dinmo_dbt.warehouse.profiles import Chosen
-from dinmo_dbt.warehouse.query import BATCH_ROWS, Cause, QueryRefused, column_list, one_line, quote, select
+from dinmo_dbt.warehouse.query import BATCH_ROWS, Cause, QueryRefused, column_list, quote, select
 from dinmo_dbt.warehouse.tables import IDLE_MAX_S, LOCK_WAIT_S, Rows, Tables
 
 # One parsed block; also the longest row that can be read. Eight times 32K rows of 32 bytes, 32K of 256 bytes.
@@ -62,8 +63,6 @@ _FROM_TEXT: dict[int, pa.DataType] = {
 }
 _NUMERIC = 1700
 
-# Classes of SQLSTATE whose messages speak of names and of the server; the others may quote a row's value.
-_ABOUT_NAMES = frozenset({"08", "0A", "25", "26", "28", "2F", "3D", "3F", "42", "53", "54", "55", "57", "58"})
 _MISSING = frozenset({"42P01", "3F000", "3D000"})
 
 
@@ -118,12 +117,13 @@ class Postgres:
                 read.connection.close()
 
     def _describe(self, sql: str) -> Any:
-        with self._transaction() as cursor:
-            cursor.execute(f"select * from ({sql}) as described limit 0")
+        described = f"select * from ({sql}) as described limit 0"
+        with self._transaction(described) as cursor:
+            cursor.execute(described)
             return cursor.description
 
     def _value(self, sql: str) -> Any:
-        with self._transaction() as cursor:
+        with self._transaction(sql) as cursor:
             cursor.execute(sql)
             return cursor.fetchone()[0]
 
@@ -132,18 +132,22 @@ class Postgres:
         return PostgresTables(schema, f"{self._credentials.database} (Postgres)", self._open)
 
     @contextmanager
-    def _transaction(self) -> Iterator[Any]:
+    def _transaction(self, sql: str) -> Iterator[Any]:
         connection = self._taken()
         try:
             with connection.cursor() as cursor:
                 yield cursor
         except psycopg2.Error as error:
-            raise _refused(error) from error
+            raise _refused(error, sql) from error
         finally:
             self._give_back(connection)
 
     def _taken(self) -> Any:
         return self._idle.pop() if self._idle else self._open()
+
+    def _server(self) -> str:
+        given = self._credentials
+        return f"{given.host}, port {given.port}, database {given.database}, as {given.user}"
 
     def _give_back(self, connection: Any) -> None:
         with suppress(psycopg2.Error):
@@ -165,7 +169,8 @@ class Postgres:
                 connection.set_client_encoding("UTF8")
                 connection.set_session(readonly=True)
             except (psycopg2.Error, DbtBaseException) as error:
-                raise QueryRefused(Cause.OTHER, f"can't connect: {one_line(str(error), redact=False)}") from error
+                foreign = Foreign(str(error), link=True)
+                raise QueryRefused(Cause.OTHER, f"can't connect to {self._server()}", foreign) from error
             return connection
 
 
@@ -198,7 +203,7 @@ class PostgresTables(Tables):
             except psycopg2.Error as error:
                 self._connection.close()
                 if attempt == 2:
-                    raise _refused(error) from error
+                    raise _refused(error, "") from error
             else:
                 return cursor
         raise AssertionError("unreachable: the last attempt returns or raises")
@@ -213,20 +218,20 @@ class PostgresTables(Tables):
         except psycopg2.Error as error:
             self._connection.close()
             if commit:
-                raise _refused(error) from error
+                raise _refused(error, "") from error
 
     def _run(self, cursor: Any, statement: str, parameters: list[Any]) -> Rows:
         try:
             cursor.execute(statement.replace("?", "%s"), parameters)
             return Rows(list(cursor.fetchall()) if cursor.description else [], cursor.rowcount)
         except psycopg2.Error as error:
-            raise _refused(error) from error
+            raise _refused(error, "") from error
 
     def _run_many(self, cursor: Any, statement: str, rows: list[list[Any]]) -> None:
         try:
             psycopg2.extras.execute_batch(cursor, statement.replace("?", "%s"), rows)
         except psycopg2.Error as error:
-            raise _refused(error) from error
+            raise _refused(error, "") from error
 
     def _has_schema(self) -> bool:
         return bool(
@@ -288,7 +293,7 @@ class _Copy:
         # The end of the pipe is the end of the rows only if COPY says so, and counts as many.
         self._thread.join()
         if self._failure is not None:
-            raise _refused(self._failure) from self._failure
+            raise _refused(self._failure, self._sql) from self._failure
         if self._rows_sent != rows_read:
             message = f"{rows_read} rows arrived, but Postgres says {self._rows_sent}"
             raise QueryRefused(Cause.LOST, message)
@@ -416,18 +421,24 @@ _ONE_VALUE: dict[int, Callable[[str], object]] = {
 }
 
 
-def _refused(error: BaseException) -> QueryRefused:
-    if not isinstance(error, psycopg2.Error):
-        return QueryRefused(Cause.LOST, one_line(str(error), redact=True))
-    state = error.pgcode or ""
-    message = one_line(error.diag.message_primary or str(error), redact=bool(state) and state[:2] not in _ABOUT_NAMES)
+def _refused(error: BaseException, sql: str) -> QueryRefused:
+    """A statement's error, by its SQLSTATE. Without one it is libpq, or the system, that speaks: of the connection."""
+    state = error.pgcode or "" if isinstance(error, psycopg2.Error) else ""
+    if not isinstance(error, psycopg2.Error) or not state:
+        return QueryRefused(Cause.LOST, "", Foreign(str(error), link=True))
+    # A function may raise any state with any text: only known ones are named.
+    known, at = SQLSTATES.get(state, ""), error.diag.statement_position or ""
+    foreign = Foreign(
+        error.diag.message_primary or str(error),
+        known or type(error).__name__,
+        state if known else "",
+        sql,
+        int(at) - 1 if at.isdigit() else None,
+    )
     if state in _MISSING:
-        return QueryRefused(Cause.MISSING, message)
+        return QueryRefused(Cause.MISSING, "", foreign)
     if state == "42501":
-        return QueryRefused(Cause.DENIED, message)
+        return QueryRefused(Cause.DENIED, "", foreign)
     if state == "55P03":
-        return QueryRefused(Cause.LOCKED, message)
-    # Without a state it is libpq that speaks, not the server.
-    if not state or state.startswith(("08", "57P")):
-        return QueryRefused(Cause.LOST, message)
-    return QueryRefused(Cause.OTHER, message)
+        return QueryRefused(Cause.LOCKED, "", foreign)
+    return QueryRefused(Cause.LOST if state.startswith(("08", "57P")) else Cause.OTHER, "", foreign)

@@ -10,6 +10,8 @@ import re
 from collections.abc import Sequence
 from enum import Enum
 
+from dinmo_dbt.redaction import Foreign, told
+
 BATCH_ROWS = 32_768
 
 _BACKTICK = frozenset({"bigquery", "databricks", "spark", "hive", "impala", "mysql", "mariadb"})
@@ -30,12 +32,23 @@ class Cause(Enum):
 
 
 class QueryRefused(Exception):
-    """The database, or the way to it, refused. `message` is one line without row values."""
+    """The database, or the way to it, refused. `message` is ours; `foreign` is the error in the words of others."""
 
-    def __init__(self, cause: Cause, message: str) -> None:
+    def __init__(self, cause: Cause, message: str, foreign: Foreign | None = None) -> None:
         super().__init__(message)
         self.cause = cause
         self.message = message
+        self.foreign = foreign
+
+    def said(self, columns: Sequence[str] = (), where: str | None = None) -> str:
+        """One line without row values. `columns` are the relation's, `where` the condition it was read by."""
+        others = told(self.foreign, columns=columns, where=where) if self.foreign else ""
+        return ": ".join(part for part in (self.message, others) if part)
+
+    @property
+    def whole(self) -> str:
+        """What the database said, row values included; '' if it said nothing."""
+        return self.foreign.text.strip() if self.foreign else ""
 
 
 def quote(name: str, adapter_type: str) -> str:
@@ -85,13 +98,3 @@ def first_rows(what: str, relation_name: str, where: str | None, rows: int, adap
 
 def column_list(columns: Sequence[str], adapter_type: str) -> str:
     return ", ".join(quote(name, adapter_type) for name in columns)
-
-
-def one_line(message: str, *, redact: bool) -> str:
-    """A database's message as one line, without its copy of the statement; with `redact` also without values."""
-    said = re.split(r"\n\s*(?:LINE \d+:|CONTEXT:|DETAIL:|QUERY:)", message.strip())[0]
-    line = " ".join(said.split())
-    if redact:
-        line = re.sub(r"""'(?:[^']|'')*'|"(?:[^"]|"")*\"""", "‹value›", line)
-        line = re.sub(r"(?<![\w.])[-+]?\d[\w.:+-]*", "‹value›", line)
-    return line if len(line) <= 400 else line[:399] + "…"

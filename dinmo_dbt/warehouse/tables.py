@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import threading
 from abc import ABC, abstractmethod
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from typing import Any
@@ -41,6 +41,7 @@ class Tables(ABC):
     def __init__(self, schema: str, database: str) -> None:
         self.schema = schema
         self.place = f"schema {schema} of {database}"
+        self.quoted: Callable[[str], str] = lambda _: ""  # the database's own words, where they are asked for
         self._lock = threading.RLock()
         self._open: Any = None
 
@@ -101,7 +102,9 @@ class Tables(ABC):
         try:
             yield
         except QueryRefused as refused:
-            raise _state_error(refused, self) from None
+            error = _state_error(refused, self)
+            error.whole = self.quoted(refused.whole)
+            raise error from None
 
     sole = False  # whether no other process can be at this database as long as we are
 
@@ -149,7 +152,7 @@ def _state_error(refused: QueryRefused, tables: Tables) -> StateError:
         case Cause.DENIED:
             return StateError(
                 "DB510",
-                f"no permission for the state: {refused.message}",
+                f"no permission for the state: {refused.said()}",
                 where=where,
                 hint=f"make the schema and grant it: create schema {schema}; grant usage, create on schema {schema} "
                 "to the user of this target",
@@ -159,9 +162,9 @@ def _state_error(refused: QueryRefused, tables: Tables) -> StateError:
         case Cause.LOST:
             return StateError(
                 "DB520",
-                f"the connection to the state was lost: {refused.message}",
+                f"the connection to the state was lost: {refused.said()}",
                 where=where,
                 hint="run again: what was sent meanwhile is settled first",
             )
         case _:
-            return StateError("DB515", f"the state can't be used: {refused.message}", where=where)
+            return StateError("DB515", f"the state can't be used: {refused.said()}", where=where)

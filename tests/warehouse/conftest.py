@@ -28,8 +28,19 @@ class Project:
     folder: Path
     env: dict[str, str]
 
-    def connect(self, *, target: str | None = None, **env: str) -> Warehouse:
-        return connect(self.folder, profiles_dir=None, profile=None, target=target, vars={}, env={**self.env, **env})
+    def connect(
+        self, *, target: str | None = None, writes: bool = False, show_values: bool = False, **env: str
+    ) -> Warehouse:
+        return connect(
+            self.folder,
+            profiles_dir=None,
+            profile=None,
+            target=target,
+            vars={},
+            env={**self.env, **env},
+            writes=writes,
+            show_values=show_values,
+        )
 
     def profiles(self, outputs: dict[str, object], target: str = "dev") -> None:
         written = {"shop": {"target": target, "outputs": outputs}}

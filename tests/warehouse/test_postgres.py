@@ -252,11 +252,11 @@ def test_errors_in_the_condition_show_it_and_no_row_value(warehouse: Warehouse, 
     )
     said = refusal(lambda: warehouse.count("t", "nope = 1"))
     assert said.startswith("DB710")
-    assert '"nope"' in said
+    assert "there is no column nope, at `nope` in the condition" in said
     said = refusal(lambda: list(warehouse.read("t", ["a"], "a::integer > 0")))
     assert said.startswith("DB710")
     assert "secret" not in said
-    assert "‹value›" in said
+    assert "(22P02): a value can't be read as integer: ‹text›" in said
     assert warehouse.count("t", None) == 100_000
 
 

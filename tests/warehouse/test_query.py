@@ -1,10 +1,10 @@
-"""Identifiers, conditions and messages, as text."""
+"""Identifiers and conditions, as text."""
 
 from __future__ import annotations
 
 import pytest
 
-from dinmo_dbt.warehouse.query import one_line, quote, why_not_condition
+from dinmo_dbt.warehouse.query import quote, why_not_condition
 
 
 @pytest.mark.parametrize(
@@ -51,20 +51,3 @@ def test_a_slip_that_would_mean_something_else_is_refused(where: str) -> None:
 def test_a_backslash_escapes_where_the_database_says_so() -> None:
     assert why_not_condition("a = '\\');'", "snowflake") is None
     assert why_not_condition("a = '\\');'", "postgres")
-
-
-@pytest.mark.parametrize(
-    ("message", "shown"),
-    [
-        ("Conversion Error: Could not convert string 'x@y.z' to INT32", "Could not convert string ‹value› to INT32"),
-        ('invalid input syntax for type integer: "O\'Hara"', "invalid input syntax for type integer: ‹value›"),
-        ("Overflow in multiplication of INT32 (2 * 2147483647)!", "of INT32 (‹value› * ‹value›)!"),
-        ('date/time field value out of range: "2024-13-01"\nLINE 1: select', "out of range: ‹value›"),
-    ],
-)
-def test_row_values_in_a_message_are_replaced(message: str, shown: str) -> None:
-    assert one_line(message, redact=True).endswith(shown)
-
-
-def test_a_long_message_is_cut() -> None:
-    assert len(one_line("x" * 10_000, redact=False)) == 400

@@ -1,0 +1,244 @@
+"""What is shown of words that others wrote: what we know ourselves, and nothing that a value can hold."""
+
+from __future__ import annotations
+
+import re
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from dinmo_dbt.redaction import SQLSTATES, Foreign, told
+
+SQL = 'select "name", "A b" from "lab"."main"."people" where (\ncast(name as integer) > 1\nand plan = \'Free\'\n)'
+WHERE = "cast(name as integer) > 1\nand plan = 'Free'"
+COLUMNS = ("name", "A b", "plan")
+
+
+def excerpt(line: int, text: str, blanks: int, carets: int) -> str:
+    head = f"LINE {line}: "
+    return f"\n\n{head}{text}\n{' ' * (len(head) + blanks)}{'^' * carets}"
+
+
+@pytest.mark.parametrize(
+    ("kind", "text", "shown"),
+    [
+        (
+            "Conversion Error",
+            "Conversion Error: Could not convert string 'O'Hara' to INT32 when casting from source column name"
+            + excerpt(2, "cast(name as integer) > 1", 0, 21),
+            "Conversion Error: a value can't be read as int32, in column name, "
+            "at `cast(name as integer)` in line 1 of the condition: ‹text›",
+        ),
+        (
+            "Conversion Error",
+            'Conversion Error: Could not convert string "x" to DECIMAL(4,2) when casting from source column A b',
+            "Conversion Error: a value can't be read as decimal, in column A b: ‹text›",
+        ),
+        (
+            "Conversion Error",
+            "Conversion Error: Could not convert string 'x' to SECRET when casting from source column secret",
+            "Conversion Error: a value can't be read as ‹text›, in column ‹text›: ‹text›",
+        ),
+        (
+            "Conversion Error",
+            "Type INT32 with value 200 can't be cast because the value is out of range for the destination type INT8",
+            "Conversion Error: a value can't be read as int8: ‹text›",
+        ),
+        (
+            "Conversion Error",
+            'invalid date field format: "x", expected format is (YYYY-MM-DD) when casting from source column name',
+            "Conversion Error: a value can't be read as date, in column name: ‹text›",
+        ),
+        (
+            "Conversion Error",
+            'Malformed JSON at byte 0 of input: unexpected.  Input: "x" when casting from source column name',
+            "Conversion Error: a value is not JSON, in column name: ‹text›",
+        ),
+        ("Invalid Input Error", "Invalid Input Error: secret", "Invalid Input Error: ‹text›"),
+        (
+            "Invalid Input Error",
+            'Could not parse string "x" according to format specifier "%Y"\nx\n^\nError: y',
+            "Invalid Input Error: a text does not fit the format of strptime: ‹text›",
+        ),
+        (
+            "Out of Range Error",
+            "Overflow in multiplication of INT32 (2 * 3)!",
+            "Out of Range Error: a number overflows: ‹text›",
+        ),
+        (
+            "Binder Error",
+            'Referenced column "PLAN" not found in FROM clause!\nCandidate bindings: "secret"',
+            "Binder Error: there is no column plan: ‹text›",
+        ),
+        (
+            "Binder Error",
+            'Referenced column "secret" not found in FROM clause!',
+            "Binder Error: there is no column ‹text›: ‹text›",
+        ),
+        (
+            "Catalog Error",
+            'Scalar Function with name cast does not exist!\nDid you mean "x"?',
+            "Catalog Error: there is no function cast: ‹text›",
+        ),
+        (
+            "Parser Error",
+            'syntax error at or near "plan"' + excerpt(3, "and plan = 'Free'", 4, 4),
+            "Parser Error: syntax error, at `plan` in line 2 of the condition: ‹text›",
+        ),
+        ("x", 'invalid input syntax for type integer: "O\'Hara"', "x: a value can't be read as integer: ‹text›"),
+        (
+            "x",
+            'value "9" is out of range for type double precision',
+            "x: a value can't be read as double precision: ‹text›",
+        ),
+        ("x", "integer out of range", "x: a number is out of the range of integer: ‹text›"),
+        ("x", 'date/time field value out of range: "2024"', "x: a value can't be read as date: ‹text›"),
+        ("x", "division by zero", "x: division by zero"),
+        ("x", 'column "plan" does not exist', "x: there is no column plan: ‹text›"),
+        ("x", "Numeric value 'a' is not recognized", "x: a value can't be read as numeric: ‹text›"),
+        ("x", "100038 (22018): Numeric value 'a'b' is not recognized", "x: a value can't be read as numeric: ‹text›"),
+        (
+            "x",
+            "000904 (42000): SQL compilation error: error line 2 at position 5\ninvalid identifier 'NAME'",
+            "x: there is no column name, at `name` in line 1 of the condition: ‹text›",
+        ),
+        ("x", "Bad int64 value: secret", "x: a value can't be read as int64: ‹text›"),
+        (
+            "x",
+            "400 Unrecognized name: plan; Did you mean secret? at [3:5]",
+            "x: there is no column plan, at `plan` in line 2 of the condition: ‹text›",
+        ),
+        (
+            "x",
+            '[CAST_INVALID_INPUT] The value \'x\' of the type "STRING" cannot be cast to "BIGINT" because it is bad.',
+            "x: a value can't be read as bigint: ‹text›",
+        ),
+        ("x", "anything else", "x: ‹text›"),
+        ("", "anything else", "‹text›"),
+    ],
+)
+def test_a_message_is_told_in_our_words(kind: str, text: str, shown: str) -> None:
+    assert told(Foreign(text, kind, sql=SQL), columns=COLUMNS, where=WHERE) == shown
+
+
+def test_a_position_that_the_driver_gives_is_a_place_of_our_statement() -> None:
+    at = SQL.index("plan")
+    foreign = Foreign("secret", "no such column", "42703", SQL, at)
+    assert told(foreign, where=WHERE) == "no such column (42703): at `plan` in line 2 of the condition: ‹text›"
+    outside = Foreign("secret", "no such column", "42703", SQL, SQL.index('"A b"'))
+    assert told(outside, where=WHERE) == 'no such column (42703): at `"A b"`: ‹text›'
+    assert told(Foreign("secret", "x", sql=SQL, position=10_000)) == "x: ‹text›"
+    assert told(Foreign("secret", "x", sql=SQL, position=-1)) == "x: ‹text›"
+    assert told(Foreign("secret", "x", sql=SQL, position=SQL.index("> 1"))) == "x: at `>`: ‹text›"
+    assert told(Foreign("secret", "x", sql=SQL, position=SQL.index("Free"))) == "x: ‹text›", "a literal is no name"
+
+
+@pytest.mark.parametrize(
+    ("text", "shown"),
+    [
+        ('FATAL:  password authentication failed for user "secret"', "password authentication failed: ‹text›"),
+        ('connection to server at "secret", port 5432 failed: Connection refused', "Connection refused: ‹text›"),
+        ('could not translate host name "secret" to address: x', "unknown host name: ‹text›"),
+        ('FATAL:  database "secret" does not exist', "there is no such database: ‹text›"),
+        ('FATAL:  role "secret" does not exist', "there is no such user: ‹text›"),
+        ("server closed the connection unexpectedly", "the connection was closed: ‹text›"),
+        ("timeout expired", "no answer in time: ‹text›"),
+        ("secret", "‹text›"),
+    ],
+)
+def test_a_connection_that_fails_is_told_by_its_reason(text: str, shown: str) -> None:
+    assert told(Foreign(text, link=True)) == shown
+
+
+# Values that a message may be taken apart by, around a word that nothing else holds.
+CANARY = "cAnArY7f3"
+HARD = [
+    CANARY,
+    f"{CANARY}'s",
+    f'a" {CANARY} "b',
+    f"`{CANARY}`",
+    f"$${CANARY}$$",
+    f"{CANARY}\nlines\r\n{CANARY}",
+    f"100% %s %({CANARY})s",
+    f"{{{CANARY}}} {{0}}",
+    f"\\{CANARY}\\n",
+    f"{CANARY}\x00end",
+    f"\u202e{CANARY}\u202c",
+    CANARY * 1_200,
+    f"({CANARY}|[a-z]+)*?$^",
+    f"name {CANARY} name",
+    f"{CANARY} when casting from source column name",
+    f"x' to INT32 when casting from source column {CANARY}",
+    f"x\n\nLINE 2: {CANARY}\n        ^^^^^^^^",
+    f'column "{CANARY}" does not exist',
+    f"Conversion Error: Could not convert string '{CANARY}' to INT32",
+    f"[{CANARY}] The value",
+    f"permission denied for {CANARY}",
+    f"Connection refused {CANARY}",
+    f"error line 2 at position 5 {CANARY}",
+]
+SHAPES = [
+    "{0}",
+    "Conversion Error: Could not convert string '{0}' to INT32 when casting from source column name",
+    'Referenced column "{0}" not found in FROM clause!\nCandidate bindings: "{0}"',
+    'invalid input syntax for type integer: "{0}"',
+    'invalid input syntax for type {0}: "{0}"',
+    "{0} out of range",
+    'relation "{0}" does not exist',
+    "Numeric value '{0}' is not recognized",
+    "Table with name {0} does not exist!",
+    "{0} Error: {0}",
+    "x\n\nLINE 2: {0}\n        ^^^^^",
+    "x at [2:{0}]",
+]
+
+
+@pytest.mark.parametrize("link", [False, True])
+@pytest.mark.parametrize("shape", SHAPES)
+def test_no_value_comes_through_any_shape(shape: str, link: bool) -> None:
+    for value in HARD:
+        foreign = Foreign(shape.replace("{0}", value), "x", sql=SQL, link=link)
+        assert CANARY.lower() not in told(foreign, columns=COLUMNS, where=WHERE).lower(), value
+        assert CANARY not in repr(foreign)
+
+
+OURS = re.compile(r"[\w']+")
+
+
+@given(st.text(), st.text(), st.sampled_from([*SHAPES, "{0}\n\nLINE 2: {1}\n{0}^"]), st.booleans())
+def test_every_word_that_is_told_is_one_of_ours(first: str, second: str, shape: str, link: bool) -> None:
+    """The vocabulary of an answer is that of our statement, of the columns, and of the module's own lists."""
+    empty = {w for s in SHAPES for w in OURS.findall(told(Foreign(s, "x", sql=SQL, link=link), columns=COLUMNS))}
+    text = shape.replace("{0}", first).replace("{1}", second)
+    known = {*OURS.findall(SQL), *OURS.findall(" ".join(COLUMNS)), *OUR_WORDS, *empty}
+    assert set(OURS.findall(told(Foreign(text, "x", sql=SQL, link=link), columns=COLUMNS, where=WHERE))) <= known
+
+
+OUR_WORDS = set(
+    OURS.findall(
+        """a value can't be read as x text in column at line of the condition there is no relation function type that
+        did you mean takes these types out memory number range overflows division by zero syntax error permission denied
+        such subquery gives more than one row part date asked for not fits does fit format strptime base64 JSON 1 2 3 4
+        Connection refused answer password authentication failed time login unknown host name was closed server"""
+    )
+)
+
+
+def test_the_sign_of_an_unknown_text_has_one_length() -> None:
+    shown = {told(Foreign("x" * size, "x")) for size in (1, 10, 100_000)}
+    assert shown == {"x: ‹text›"}
+
+
+def test_a_long_text_costs_no_more_than_its_ends() -> None:
+    text = 'Could not convert string "' + "to INT32 when casting from source column " * 100_000
+    assert told(Foreign(text, "x", sql=SQL)) == "x: a value can't be read as int32, in column ‹text›: ‹text›"
+
+
+def test_a_misspelt_column_is_told_with_the_nearest() -> None:
+    foreign = Foreign('column "nmae" does not exist', "x", sql="select 1 from t where (\nNMAE = 1\n)")
+    assert told(foreign, columns=COLUMNS) == "x: there is no column NMAE; did you mean name?: ‹text›"
+
+
+def test_states_are_the_standard_s() -> None:
+    assert all(re.fullmatch("[0-9A-Z]{5}", state) for state in SQLSTATES)
