@@ -165,6 +165,7 @@ class Activation:
     api: str = "auto"  # auto | bulk | collections
     enabled: bool = True
     keep_before_images: bool = False
+    audit: Ceiling = Ceiling(rows=200)  # how many rows are compared after a run, value by value
     documented_columns: tuple[str, ...] = ()
     contract_enforced: bool = False
 

@@ -93,6 +93,28 @@ PlainField = Annotated[str, PlainValidator(_plain_field), WithJsonSchema({"type"
 Limit = Annotated[Ceiling, PlainValidator(ceiling), WithJsonSchema(CEILING_SCHEMA)]
 
 
+_AUDITED_ROWS = re.compile(r"(\d{1,12}) rows?")
+
+
+def audited(value: object) -> Ceiling:
+    """`off`, a share such as 1%, or a number of rows such as 2000 rows."""
+    if value is False or value == "off":  # YAML reads off as false
+        return Ceiling(rows=0)
+    if isinstance(value, str):
+        if rows := _AUDITED_ROWS.fullmatch(value.strip()):
+            return Ceiling(rows=int(rows[1]))
+        if value.strip().endswith("%"):
+            return Ceiling(percent=declaration.percent(value.strip()))
+    raise wrong_type("off, a share such as 1%, or a number of rows such as 2000 rows", value)
+
+
+Audit = Annotated[
+    Ceiling,
+    PlainValidator(audited),
+    WithJsonSchema({"anyOf": [{"type": "string", "pattern": r"^([0-9]+ rows?|[0-9.]+%|off)$"}, {"const": False}]}),
+]
+
+
 def _scalar(value: object) -> Any:
     if isinstance(value, float) and not math.isfinite(value):
         raise wrong(NOT_ALLOWED, f"{declaration.kind(value)} can't be sent")
@@ -268,6 +290,13 @@ class ActivationSpec(Strict):
     keep_before_images: bool = Field(
         default=False,
         description="Keep Salesforce's values from just before each run overwrites them, for `dinmo-dbt revert`.",
+    )
+    audit: Audit = Field(
+        default=Ceiling(rows=200),
+        description="After each run, so many rows are compared by value with the model and with Salesforce, drawn from "
+        "those called unchanged and those just delivered: a number of rows, a share of the known ones, or off. Up to "
+        "200 take one API call.",
+        json_schema_extra={"default": "200 rows"},
     )
     engine: Literal["arrow", "warehouse"] = Field(
         default="arrow", description="Where changes are computed (`warehouse`: later)."

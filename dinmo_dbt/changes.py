@@ -127,7 +127,8 @@ class ChangeSet:
     #N/A, or too many characters) and `width` (CSV bytes, never too few) run parallel to the spool. `aside` has columns
     key, kh, why (`Aside`), reason (`values.Reason`), column (its header), code and mh (`match_hash`).
     `unchanged` includes the re-baselined rows.
-    `known_aside` are the rows of `aside` that the snapshot has, hashed perhaps under an older mapping.
+    `known_aside` are the rows of `aside` that the snapshot has, hashed perhaps under an older mapping. `watched`, if
+    rows were to be watched: those of them that are unchanged, with the columns of the spool and `position`.
     """
 
     read: int
@@ -143,6 +144,7 @@ class ChangeSet:
     left: Positions
     known_aside: int = 0
     refusals: list[str] = field(default_factory=list)
+    watched: pa.Table | None = None
 
     def count(self, kind: Kind) -> int:
         return int(np.count_nonzero(self.kind == kind))
@@ -182,6 +184,7 @@ def between(
     resend: bool = False,
     inserting: bool = False,
     ignore_changes: bool = False,
+    watched: Positions | None = None,
     hash_key: Callable[[pa.Array], Hashes] = key_hash,
 ) -> ChangeSet:
     """Scan the segment once and class every row; rows that may have to be sent go to `spool`.
@@ -190,8 +193,10 @@ def between(
     `resend` spools unchanged rows too (--full). `inserting`: a returned or remapped row is only re-baselined;
     with `ignore_changes` a changed one too. `older` are the stored mappings besides today's, newest first; their
     model columns must all be in the batches. Key and match problems are `refusals`: nothing may be sent then.
+    `watched`: snapshot positions whose values are kept if they are unchanged.
     """
     scan = _Scan(mapping, snapshot, spool, older, pending or Pending.none(), hash_key)
+    scan.watch(watched)
     scan.resend, scan.inserting, scan.ignore_changes = resend, inserting, ignore_changes
     for batch in batches:
         if batch.num_rows:
@@ -328,6 +333,13 @@ class _Scan:
         self.candidates: list[_Candidates] = []
         self.baseline_positions: list[Positions] = []
         self.baseline_ck: list[Hashes] = []
+        self.watching: npt.NDArray[np.bool_] | None = None
+        self.watched: list[pa.Table] = []
+
+    def watch(self, positions: Positions | None) -> None:
+        if positions is not None and len(positions):
+            self.watching = np.zeros(len(self.snapshot.kh), np.bool_)
+            self.watching[positions] = True
 
     # One batch
 
@@ -341,7 +353,7 @@ class _Scan:
             if batch.num_rows == 0:
                 return
         canonical = self.canonical(batch)
-        match = self.note_match(canonical)
+        self.note_match(canonical)
         kh = self.hash_key(key)
         ck = self.check_hash(key, self.mapping, canonical.arrays)
         slot, found = self.index.first(kh)
@@ -359,6 +371,7 @@ class _Scan:
         returned = unchanged & (flags & Flag.LEFT != 0)
         again = returned | (stale & ~held)
         self.note_unchanged(slot, ck, unchanged, returned, again)
+        self.keep_watched(key, kh, ck, slot, unchanged, canonical)
         if self.inserting and doubtful.any():
             self.same_rows -= int(doubtful.sum())
             self.asides.append(_doubtful(key.filter(pa.array(doubtful)), kh[doubtful]))
@@ -375,7 +388,7 @@ class _Scan:
         kind[older >= 0] = Kind.REMAPPED
         kind[unchanged] = Kind.SAME
         kind[returned] = Kind.RETURNED
-        self.write(rows, key, kh, ck, match, canonical)
+        self.write(rows, key, kh, ck, canonical)
         self.kinds.append(kind[rows])
         settled = (unchanged | (older >= 0))[rows]
         self.positions.append(np.where(settled, slot[rows], -1))
@@ -410,10 +423,10 @@ class _Scan:
         taken = [arrays[(column.source, column.header, column.keep_nulls)] for column in columns]
         return hash_columns([key, *taken], seed=mapping.digest)
 
-    def note_match(self, canonical: _Canonical) -> pa.Array | None:
+    def note_match(self, canonical: _Canonical) -> None:
         column = self.mapping.match
         if column is None:
-            return None
+            return
         match = canonical.arrays[(column.source, column.header, column.keep_nulls)]
         folded = values.fold(match, column.field)
         self.blank_matches += int(pc.sum(pc.and_(pc.is_null(folded), pa.array(canonical.reason == 0))).as_py() or 0)
@@ -421,7 +434,6 @@ class _Scan:
         self.match_hashes.append(
             np.stack([hash_columns([known], seed=seed) for seed in (_MATCH_SEED, _MATCH_SEED + 1)], axis=1)
         )
-        return match
 
     def flags_at(self, slot: Positions, rows: npt.NDArray[np.bool_]) -> npt.NDArray[np.uint8]:
         flags = np.zeros(len(slot), np.uint8)
@@ -443,6 +455,23 @@ class _Scan:
             self.baseline_ck.append(ck[returned])
         sent_again = again if not self.resend else unchanged
         self.same_rows += int(unchanged.sum()) - (0 if self.inserting else int(sent_again.sum()))
+
+    def keep_watched(
+        self,
+        key: pa.Array,
+        kh: Hashes,
+        ck: Hashes,
+        slot: Positions,
+        unchanged: npt.NDArray[np.bool_],
+        canonical: _Canonical,
+    ) -> None:
+        if self.watching is None:
+            return
+        rows = np.flatnonzero(unchanged)
+        rows = rows.compress(self.watching.take(slot.take(rows)))
+        if rows.size:
+            columns = self.spool_columns(rows, key, kh, ck, canonical)
+            self.watched.append(pa.table({**columns, "position": slot[rows]}))
 
     def hit(self, positions: Positions) -> None:
         """Note that the segment has these keys; a position that comes twice, now or over time, is a repeated key."""
@@ -528,25 +557,15 @@ class _Scan:
         key: pa.Array,
         kh: Hashes,
         ck: Hashes,
-        match: pa.Array | None,
         canonical: _Canonical,
     ) -> None:
-        taken = pa.array(rows)
-        whole = len(rows) == len(key)
-
-        def chosen(array: pa.Array) -> pa.Array:
-            return array if whole else array.take(taken)
-
-        columns = {"key": chosen(key), "kh": pa.array(kh[rows]), "ck": pa.array(ck[rows])}
-        if match is not None:
-            columns["match"] = chosen(match)
+        columns = self.spool_columns(rows, key, kh, ck, canonical)
         literal = np.zeros(len(rows), np.bool_)
         width = np.full(len(rows), _ROW_BYTES, np.uint32)
-        if match is not None:
+        if self.mapping.match is not None:
             width += _csv_bytes(columns["match"])
         for column in self.mapping.columns:
-            array = chosen(canonical.arrays[(column.source, column.header, column.keep_nulls)])
-            columns[column.header] = array
+            array = columns[column.header]
             width += _csv_bytes(array)
             if pa.types.is_string(array.type):
                 equal = pc.equal(pc.utf8_trim_whitespace(array), values.BULK_NULL)
@@ -558,6 +577,18 @@ class _Scan:
         self.no_bulks.append(no_bulk)
         self.widths.append(width)
         self.spool.write(pa.RecordBatch.from_arrays(list(columns.values()), names=list(columns)))
+
+    def spool_columns(
+        self, rows: Positions, key: pa.Array, kh: Hashes, ck: Hashes, canonical: _Canonical
+    ) -> dict[str, pa.Array]:
+        """These rows of a batch, column by column as they are spooled."""
+        taken, whole = pa.array(rows), len(rows) == len(key)
+        match = (("match", self.mapping.match),) if self.mapping.match else ()
+        columns = {"key": key if whole else key.take(taken), "kh": pa.array(kh[rows]), "ck": pa.array(ck[rows])}
+        for name, column in (*match, *((column.header, column) for column in self.mapping.columns)):
+            array = canonical.arrays[(column.source, column.header, column.keep_nulls)]
+            columns[name] = array if whole else array.take(taken)
+        return columns
 
     def characters(self, columns: dict[str, pa.Array], rows: Positions) -> npt.NDArray[np.int64]:
         """How many characters those rows have as they are sent, with a record id and the match value."""
@@ -610,6 +641,7 @@ class _Scan:
             baseline=Baseline(_joined(self.baseline_positions, np.int64), _joined(self.baseline_ck, np.uint64)),
             left=left,
             known_aside=known_aside,
+            watched=pa.concat_tables(self.watched) if self.watched else None,
         )
         changes.refusals = self.refusals(changes)
         return changes

@@ -187,6 +187,7 @@ def _activation(spec: ActivationSpec, block: BlockSpec, source: Source, name: st
         api=spec.api,
         enabled=spec.enabled,
         keep_before_images=spec.keep_before_images,
+        audit=spec.audit,
         documented_columns=source.documented_columns,
         contract_enforced=source.contract_enforced,
     )

@@ -270,13 +270,15 @@ def draw(
     *,
     ceilings: Ceilings = Ceilings(),
     arriving: Sequence[Arriving] = (),
+    watched: Positions | None = None,
     hash_key: Callable[[pa.Array], Hashes] = changes.key_hash,
 ) -> Plan:
     """Read the segment, compare it with the snapshot, resolve records: the plan. Raises ConfigError for a mapping that
     does not fit the object, StateError for a snapshot that is another activation's.
 
     `arriving`: what earlier plans, not executed yet, will have created by then. A sync draws each plan after its
-    parents were delivered and passes none.
+    parents were delivered and passes none. `watched`: positions in the snapshot whose rows, if unchanged, an audit will
+    compare.
     """
     schema = destination.describe(activation.object)
     relation = source.schema(activation.relation_name)
@@ -297,6 +299,7 @@ def draw(
         resend=ceilings.full and not inserting,
         inserting=inserting,
         ignore_changes=inserting and activation.on_change == "ignore",
+        watched=watched,
         hash_key=hash_key,
     )
     refusal = _model_refusal(activation, state, found) or _guards(activation, state, destination, found, ceilings)

@@ -6,6 +6,7 @@ import hashlib
 import json
 import textwrap
 from collections.abc import Sequence
+from dataclasses import asdict
 from typing import TYPE_CHECKING, Any
 
 import pyarrow as pa
@@ -17,7 +18,7 @@ from dinmo_dbt.destination import Fate
 from dinmo_dbt.errors import Problem
 from dinmo_dbt.plan import LEFT_OUT, Counts, Plan
 from dinmo_dbt.salesforce.errors import explained
-from dinmo_dbt.sync import Outcome, SyncRun
+from dinmo_dbt.sync import Audited, Outcome, SyncRun
 
 if TYPE_CHECKING:
     from dinmo_dbt.adopt import Adoption
@@ -363,6 +364,21 @@ def run_status(run: SyncRun, seconds: float) -> str:
     return f"{', '.join(parts)} in {seconds:.2f}s"
 
 
+def audit_lines(audited: Audited) -> list[str]:
+    """What an audit found that a person wants to know; nothing where all is as it should be."""
+    of = f"of {count(audited.compared, 'row')} compared with Salesforce"
+    lines = []
+    if audited.drifted:
+        lines.append(f"{of}, {audited.drifted:,} were changed there since they were delivered: dinmo-dbt verify")
+    if audited.rewritten:
+        lines.append(
+            f"{of}, {audited.rewritten:,} just delivered hold other values already (an automation of the org?)"
+        )
+    if lines and audited.fields:
+        lines.append(f"fields: {', '.join(audited.fields)}")
+    return lines
+
+
 def run_json(run: SyncRun) -> dict[str, Any]:
     """What the history keeps of a run besides its status and times."""
     return {
@@ -371,5 +387,6 @@ def run_json(run: SyncRun) -> dict[str, Any]:
         "recovered": outcome_json(run.recovered),
         "left_out": groups_json(pa.concat_tables([LEFT_OUT.empty_table(), *run.not_delivered])),
         "jobs": run.jobs,
+        "audit": asdict(run.audited) if run.audited else None,
         "problem": problem_json(run.problem) if run.problem else None,
     }

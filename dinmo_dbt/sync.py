@@ -232,9 +232,26 @@ class Outcome:
         return self.succeeded + self.rejected + self.held + self.unknown
 
 
+@dataclass(frozen=True)
+class Audited:
+    """What a look at a sample of rows found after the run, value by value (`audit`): of the `compared`, how many were
+    taken for unchanged and did change (`missed`); were edited or deleted in Salesforce since (`drifted`); were just
+    acknowledged, and hold something else already (`rewritten`). `fields`: those in which records differ."""
+
+    compared: int = 0
+    missed: int = 0
+    drifted: int = 0
+    rewritten: int = 0
+    fields: tuple[str, ...] = ()
+
+
+# Rows that Salesforce acknowledged, drawn at random: those with the smallest `chance` are kept.
+SAMPLE = pa.schema([("key", pa.utf8()), ("kh", pa.uint64()), ("record_id", pa.utf8()), ("chance", pa.float64())])
+
+
 @dataclass
 class SyncRun:
-    """One execution of one activation's plan."""
+    """One execution of one activation's plan. `sample` grows to `sampling` rows of those that were delivered."""
 
     run_id: str
     started: float
@@ -247,6 +264,9 @@ class SyncRun:
     problem: Problem | None = None
     interrupted: bool = False
     not_delivered: list[pa.Table] = field(default_factory=list)  # each row once, with its last fate
+    sampling: int = 0
+    sample: pa.Table = field(default_factory=SAMPLE.empty_table)
+    audited: Audited | None = None
 
     @property
     def status(self) -> Status:
@@ -718,8 +738,20 @@ class _Delivery:
         self.count(outcome, settlement.not_delivered)
         if self.run.recovering:
             self.delivered.append(settlement.resolved["key"])
+        if self.run.sampling and not batch.leavers:
+            self.draw_sample(batch, results)
         self.heed(batch, results)
         return settlement
+
+    def draw_sample(self, batch: Batch, results: pa.Table) -> None:
+        ids = results["record_id"]
+        if batch.operation is Operation.UPDATE:
+            ids = pc.coalesce(ids, batch.rows["Id"])
+        chance = np.random.default_rng(list(batch.id.encode())).random(len(ids))
+        drawn = pa.table([batch.rows["key"], batch.rows["kh"], ids, pa.array(chance)], schema=SAMPLE)
+        drawn = drawn.filter(pc.and_(pc.equal(results["fate"], Fate.SUCCEEDED.value), pc.is_valid(ids)))
+        both = pa.concat_tables([self.run.sample, drawn]).sort_by("chance")
+        self.run.sample = both.slice(0, self.run.sampling)
 
     def heed(self, batch: Batch, results: pa.Table) -> None:
         """Stop when a refusal says that no other row would pass either."""

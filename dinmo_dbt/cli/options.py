@@ -61,6 +61,10 @@ FirstSync = Annotated[
 ]
 AllowChanges = Annotated[int, typer.Option("--allow-changes", min=0, help="Let up to N changed rows pass max_change.")]
 AllowRemap = Annotated[int, typer.Option("--allow-remap", min=0, help="Let up to N rows be sent new fields.")]
+Audit = Annotated[
+    str | None,
+    typer.Option("--audit", metavar="ROWS", help="Rows to compare by value after the run: '2000 rows', 1%, off."),
+]
 AllowDeletes = Annotated[
     int, typer.Option("--allow-deletes", min=0, help="Let up to N records be deleted, or set as on_removed says.")
 ]

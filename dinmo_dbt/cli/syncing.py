@@ -7,7 +7,7 @@ import os
 import time
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
@@ -20,10 +20,13 @@ from dinmo_dbt.cli.recording import HELD_BY_ANOTHER, Recorder, new_run
 from dinmo_dbt.cli.scheduling import Turn, by_hand, is_due
 from dinmo_dbt.cli.sending import STATE_ITSELF, deliver, tell_of_state, tell_state_is_well, telling_of_all
 from dinmo_dbt.cli.session import Session
-from dinmo_dbt.errors import DinmoError, Interrupted, Problem, Refused
+from dinmo_dbt.errors import DestinationError, DinmoError, Interrupted, Problem, Refused, UsageError
 
 if TYPE_CHECKING:
+    import pyarrow as pa
+
     from dinmo_dbt.activation import Activation
+    from dinmo_dbt.changes import Positions
     from dinmo_dbt.history import Trigger
     from dinmo_dbt.plan import Arriving, Ceilings, Plan
     from dinmo_dbt.state import ActivationState, ScanSpool
@@ -99,6 +102,7 @@ def sync(
     ignore_gate: options.IgnoreGate = False,
     require_built: options.RequireBuilt = False,
     allow_target_mismatch: options.TargetMismatch = False,
+    audit: options.Audit = None,
     dbt_cloud_job: cloud.Job = None,
     run: cloud.Run = None,
     wait: cloud.Wait = False,
@@ -125,6 +129,7 @@ def sync(
     with Session(flags, console) as session:
         gating = Gating(ignore_gate, require_built, allow_target_mismatch)
         ceilings = _ceilings(full, first_sync, allow_changes, allow_remap, allow_deletes)
+        _set_audit(session, audit)
         if due:
             raise typer.Exit(sync_due(session, ceilings, gating))
         raise typer.Exit(sync_chosen(session, ceilings, gating))
@@ -137,6 +142,7 @@ def run(
     allow_changes: options.AllowChanges = 0,
     allow_remap: options.AllowRemap = 0,
     allow_deletes: options.AllowDeletes = 0,
+    audit: options.Audit = None,
     as_json: options.Json = False,
     quiet: options.Quiet = False,
 ) -> None:
@@ -167,6 +173,7 @@ def run(
         raise typer.Exit(1 if dbt_code else 0)
     with Session(flags, console) as session:
         ceilings = _ceilings(False, first_sync, allow_changes, allow_remap, allow_deletes)
+        _set_audit(session, audit)
         code = sync_chosen(session, ceilings, Gating(require_built=True, only_built=True))
     raise typer.Exit(worst([code, 1]) if dbt_code else code)
 
@@ -191,6 +198,21 @@ def _ceilings(full: bool, first_sync: bool, allow_changes: int, allow_remap: int
         first_sync=first_sync,
         full=full,
     )
+
+
+def _set_audit(session: Session, wanted: str | None) -> None:
+    """--audit in the place of what each activation says."""
+    from pydantic_core import PydanticCustomError
+
+    from dinmo_dbt.block import audited
+
+    if wanted is None:
+        return
+    try:
+        size = audited(wanted)
+    except PydanticCustomError as error:
+        raise UsageError("DB815", f"--audit {wanted}: {error.message()}") from None
+    session.chosen = tuple(replace(activation, audit=size) for activation in session.chosen)
 
 
 def _skip_reason(session: Session, activation: Activation, gating: Gating) -> tuple[str, str] | None:
@@ -248,12 +270,14 @@ def _draw(
     spool: ScanSpool,
     ceilings: Ceilings,
     arriving: Sequence[Arriving] = (),
+    watched: Positions | None = None,
 ) -> Plan:
     from dinmo_dbt.plan import draw
 
     state.refuse_renamed([declared.name for declared in session.declared.activations])
     destination = session.destination(activation.destination)
-    return draw(activation, session.source, destination, state, spool, ceilings=ceilings, arriving=arriving)
+    source = session.source
+    return draw(activation, source, destination, state, spool, ceilings=ceilings, arriving=arriving, watched=watched)
 
 
 # plan
@@ -600,6 +624,8 @@ def _after(run: SyncRun) -> list[str]:
         )
     if run.not_delivered:
         lines += render.left_out_lines(pa.concat_tables(run.not_delivered))
+    if run.audited:
+        lines += render.audit_lines(run.audited)
     return lines
 
 
@@ -627,14 +653,45 @@ def _run_activation(session: Session, activation: Activation, ceilings: Ceilings
                     recover(destination, state, session.clock, run=run, progress=shown)
                     state.reload()
                 with entry.timed("plan"), state.kept():
-                    drawn = _draw(session, activation, state, spool, ceilings)
+                    chosen = _watched(activation, state, run)
+                    drawn = _draw(session, activation, state, spool, ceilings, watched=chosen["position"].to_numpy())
                 entry.drawn(drawn, ceilings)
                 for note in drawn.notes:
                     session.console.say(f"          note: {note}")
                 shown.planned(drawn.counts.sending)
                 with entry.timed("send"):
+                    run.sampling = _audit_size(activation, max(len(state.snapshot.kh), drawn.counts.sending))
                     execute(drawn, destination, state, session.clock, run=run, progress=shown)
+                with entry.timed("audit"):
+                    _audit(session, drawn, chosen, run, state)
     return run
+
+
+def _audit_size(activation: Activation, rows: int) -> int:
+    return 0 if activation.mode == "delete" else activation.audit.limit(rows)
+
+
+def _watched(activation: Activation, state: ActivationState, run: SyncRun) -> pa.Table:
+    """The rows of the snapshot that the run's audit compares."""
+    from dinmo_dbt import audit
+
+    size = _audit_size(activation, len(state.snapshot.kh))
+    return audit.choose(state.snapshot, state.watched(), size, run.run_id)
+
+
+def _audit(session: Session, drawn: Plan, chosen: pa.Table, run: SyncRun, state: ActivationState) -> None:
+    """Compare a sample, once all is sent. Where Salesforce does not answer, nothing was found out, and that is said."""
+    from dinmo_dbt import audit
+
+    if run.problem or run.interrupted or not run.sampling:
+        return
+    destination = session.destination(drawn.activation.destination)
+    try:
+        audit.conclude(drawn, chosen, run, destination, state, run.sampling)
+    except Interrupted:
+        session.console.say("          the audit was left out: the run was asked to stop")
+    except DestinationError as error:
+        session.console.say(f"          the audit was left out: {error.problems[0].message}")
 
 
 def _summary(report: Report) -> str:

@@ -19,6 +19,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from dinmo_dbt.activation import Activation, Mode
+from dinmo_dbt.audit import WATCHED
 from dinmo_dbt.changes import Flag, Pending, snapshot_rows
 from dinmo_dbt.destination import Api, Batch, Operation
 from dinmo_dbt.errors import StateError
@@ -553,6 +554,30 @@ class ActivationState:
             self._update_row(connection)
             if delta:
                 self._move_pointer(connection, [*self.files, delta])
+
+    def watched(self) -> pa.Table:
+        """`audit.WATCHED`: what the audits of earlier runs keep of some rows."""
+        if not self._began:
+            return WATCHED.empty_table()
+        with self.store.connection(writing=False) as connection:
+            rows = connection.execute(
+                "SELECT kh, ck, record_id, digests FROM watched WHERE org_id = ? AND name = ? ORDER BY kh",
+                (self.org_id, self.activation.name),
+            ).fetchall()
+        kh = np.array([row["kh"] for row in rows], np.int64).view(np.uint64)
+        texts = ([row[name] for row in rows] for name in ("ck", "record_id", "digests"))
+        return pa.table([pa.array(kh), *(pa.array(text, pa.utf8()) for text in texts)], schema=WATCHED)
+
+    def watch(self, rows: pa.Table) -> None:
+        """Keep these of them instead, at most one a key hash."""
+        own = (self.org_id, self.activation.name)
+        texts = (rows[name].to_pylist() for name in ("ck", "record_id", "digests"))
+        with self._transaction() as connection:
+            connection.execute("DELETE FROM watched WHERE org_id = ? AND name = ?", own)
+            connection.executemany(
+                "INSERT INTO watched VALUES (?, ?, ?, ?, ?, ?)",
+                [(*own, *row) for row in zip(_signed(rows["kh"]), *texts, strict=True)],
+            )
 
     def retry_now(self) -> int:
         """Make every row that waits due in the next run; how many there are."""

@@ -47,6 +47,9 @@ TABLES = {
   class TEXT NOT NULL, code TEXT, message TEXT, fields TEXT,
   attempts BIGINT NOT NULL, next_run BIGINT NOT NULL, next_try DOUBLE PRECISION NOT NULL,
   described TEXT NOT NULL DEFAULT '', PRIMARY KEY (org_id, name, kh, key, ck)""",
+    "watched": """
+  org_id TEXT NOT NULL, name TEXT NOT NULL, kh BIGINT NOT NULL, ck TEXT NOT NULL, record_id TEXT,
+  digests TEXT NOT NULL, PRIMARY KEY (org_id, name, kh)""",
 }
 # What is known of past runs. Apart, where that can be: it grows with the runs and not with the rows, and only the
 # journal is looked through before each run.
@@ -340,7 +343,7 @@ class Store(ABC):
                 (serial, serial, *own),
             )
             spools = connection.execute("SELECT spool FROM batch WHERE org_id = ? AND name = ?", own).fetchall()
-            for table in ("batch", "pending"):
+            for table in ("batch", "pending", "watched"):
                 connection.execute(f"DELETE FROM {table} WHERE org_id = ? AND name = ?", own)
             gone = [(place, self.files.names(place)) for place in _places(*own)]
         gone += [(folder, [file]) for folder, file in (spool_place(spool["spool"]) for spool in spools)]
@@ -410,7 +413,7 @@ class Store(ABC):
                     "WHERE org_id = ? AND name = ?",
                     (serial, org_id, old),
                 )
-                for table in ("activation", "batch", "pending"):
+                for table in ("activation", "batch", "pending", "watched"):
                     connection.execute(f"UPDATE {table} SET name = ? WHERE org_id = ? AND name = ?", (new, org_id, old))
                 self.history.move(org_id, old, new)
                 gone = [(place, self.files.names(place)) for place in _places(org_id, old)]

@@ -83,6 +83,15 @@ deleted = sent(
 images = sent(
     lambda w: bool(list((w.lab.root / ".dinmo").rglob("*-0001-*.parquet"))), f"update people set name = 'x' {P1}"
 )
+
+
+def audited(world: World, written: Document) -> Any:
+    """How many rows the audit of a first sync compares."""
+    world.block(around(written))
+    found = world.run("sync", "--json").json["results"][0]["audit"]
+    return found and found["compared"]
+
+
 THOUSAND = "insert into people (person_id, name) select 'X' || i, 'many' from range(1000) t(i)"
 
 
