@@ -29,7 +29,7 @@ test: lint  ## Everything CI runs: lint, types, import contracts, generated docs
 deep: $(VENV)/.dev  ## The emulator's laws and mutated inputs on 20 times as many examples, at random; an hour.
 	DEEP=20 $(BIN)/python -m pytest tests/emulator/test_rules_properties.py tests/emulator/test_records_properties.py \
 	  tests/emulator/test_soql_properties.py tests/emulator/test_soql_answers.py \
-	  tests/e2e/test_mutated_inputs.py tests/salesforce/test_untrusted_replies.py
+	  tests/e2e/test_mutated_inputs.py tests/salesforce/test_untrusted_replies.py tests/salesforce/test_memory.py tests/test_wire.py
 
 conformance-sf: $(VENV)/.dev  ## The Salesforce CLI against the emulator; installs 500 MB from npm the first time.
 	$(BIN)/python -m pytest tests/conformance/sf.py

@@ -19,7 +19,9 @@ if TYPE_CHECKING:
 
 SUFFIXES = (".csv", ".parquet")
 COLUMNS = ("activation", "run", "key", "fate", "class", "code", "message", "fields", "record_id")
-_FORMULA = r"^([=+\-@\t\r])"
+# What programs pass over before they look for a sign: blanks, breaks, controls, marks without a width. The signs are
+# those of full width too, which some read as the others.
+_FORMULA = r"\A([\pZ\pC]*[=+\-@＝＋－﹣−＠﹢﹦﹫]|[\t\r\n])"
 
 
 def check_path(path: Path) -> None:

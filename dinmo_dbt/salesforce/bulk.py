@@ -9,7 +9,7 @@ from __future__ import annotations
 import contextlib
 import json
 import re
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 
 import pyarrow as pa
@@ -17,7 +17,7 @@ import pyarrow as pa
 from dinmo_dbt.destination import Batch, Job, Operation
 from dinmo_dbt.errors import DestinationError, NotApplied, OutcomeUnknown
 from dinmo_dbt.salesforce import encode, results
-from dinmo_dbt.salesforce.client import Client, Effect, Request
+from dinmo_dbt.salesforce.client import FILE_BYTES_MAX, Client, Effect, Request
 from dinmo_dbt.salesforce.errors import SalesforceRefusal
 from dinmo_dbt.salesforce.hosts import checked_id
 from dinmo_dbt.salesforce.scratch import scratch_file
@@ -28,6 +28,8 @@ QUERY_PAGES_MAX = 10_000
 _POLL_FIRST_S = 0.2
 _POLL_MAX_S = 10.0
 _PAGE_ROWS = 100_000
+_MORE_ROWS = 100
+_ROW_BYTES = 4_096
 
 
 def create_job(client: Client, batch: Batch) -> str:
@@ -116,7 +118,7 @@ def read_results(
     for read in range(RESULT_READS_MAX):
         last = read == RESULT_READS_MAX - 1
         try:
-            files = _read_files(client, job_id, scratch)
+            files = _read_files(client, job_id, batch, scratch)
         except results.UnreadableFile as fault:
             reason = f"unreadable: {fault}"
         except SalesforceRefusal as refusal:
@@ -141,8 +143,10 @@ def read_results(
     )
 
 
-def query(client: Client, soql: str, *, scratch: Path, sleep: Callable[[float], None]) -> Iterator[pa.Table]:
-    """The pages of a Bulk query, each a table of utf8 columns."""
+def query(
+    client: Client, soql: str, names: Sequence[str], *, scratch: Path, sleep: Callable[[float], None]
+) -> Iterator[pa.Table]:
+    """What a Bulk query finds, in tables of utf8 columns that take little memory; `names`: the columns it selects."""
     body = {
         "operation": "query",
         "query": soql,
@@ -153,12 +157,13 @@ def query(client: Client, soql: str, *, scratch: Path, sleep: Callable[[float], 
     path = f"jobs/query/{_new_job(client, 'jobs/query', body)}"
     _await_query(client, path, sleep)
     locator: str | None = None
+    seen: set[str] = set()
     with scratch_file(scratch) as file:
         for _ in range(QUERY_PAGES_MAX):
             params = {"maxRecords": str(_PAGE_ROWS), **({"locator": locator} if locator else {})}
             reply = client.call(Request("GET", f"{path}/results", params=params, file=file, accept="text/csv"))
             try:
-                yield results.read_file(file)
+                yield from results.read_pieces(file, rows_max=_PAGE_ROWS, names=names)
             except results.UnreadableFile as fault:
                 raise NotApplied("DB610", f"a page of {path} is unreadable: {fault}") from None
             locator = reply.headers.get("Sforce-Locator", "null")
@@ -166,6 +171,9 @@ def query(client: Client, soql: str, *, scratch: Path, sleep: Callable[[float], 
                 return
             if not re.fullmatch(r"[A-Za-z0-9+/=_-]{1,200}", locator):
                 raise NotApplied("DB610", f"{path} names a next page of unknown form")
+            if locator in seen:
+                raise NotApplied("DB610", f"{path} names a page as the next that was read already")
+            seen.add(locator)
     raise NotApplied("DB610", f"{path} has more than {QUERY_PAGES_MAX} pages")
 
 
@@ -184,12 +192,17 @@ def _await_query(client: Client, path: str, sleep: Callable[[float], None]) -> N
     raise NotApplied("DB611", f"{path} is not done after {QUERY_POLLS_MAX} polls")
 
 
-def _read_files(client: Client, job_id: str, scratch: Path) -> results.ResultFiles:
-    tables = []
+def _read_files(client: Client, job_id: str, batch: Batch, scratch: Path) -> results.ResultFiles:
+    """The result files as far as they can be those of this batch: twice its rows, for a few that are told twice, and
+    the size of its values several times over (echoed, quoted in an error) with room for an error to each row."""
+    rows_max = 2 * batch.rows.num_rows + _MORE_ROWS
+    bytes_max = min(FILE_BYTES_MAX, 4 * batch.rows.nbytes + rows_max * _ROW_BYTES)
+    names, tables = results.result_columns(batch), []
     for name in ("successfulResults", "failedResults", "unprocessedrecords"):
         with scratch_file(scratch) as file:
-            client.call(Request("GET", f"jobs/ingest/{checked_id(job_id)}/{name}", file=file, accept="text/csv"))
-            tables.append(results.read_file(file))
+            path = f"jobs/ingest/{checked_id(job_id)}/{name}"
+            client.call(Request("GET", path, file=file, file_bytes_max=bytes_max, accept="text/csv"))
+            tables.append(results.read_file(file, rows_max=rows_max, names=names))
     return results.ResultFiles(*tables)
 
 

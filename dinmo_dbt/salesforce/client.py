@@ -112,6 +112,7 @@ class Request:
     accept: str = "application/json"
     holds_values: bool = False  # row values in the request: Salesforce's words about it stay out of messages
     file: BinaryIO | None = None  # where the body goes; None: it is JSON
+    file_bytes_max: int = FILE_BYTES_MAX
     exact_numbers: bool = False  # JSON numbers arrive as their text
     is_whole: Callable[[Any], bool] | None = None  # whether the JSON has the promised shape
     before: Callable[[], None] | None = None  # each time it is sent
@@ -449,7 +450,7 @@ def _whole_reply(request: Request, response: requests.Response, attempt: wire.At
     if request.file is not None:
         request.file.seek(0)
         request.file.truncate()
-        size = wire.copy(response, request.file, FILE_BYTES_MAX, attempt)
+        size = wire.copy(response, request.file, min(request.file_bytes_max, FILE_BYTES_MAX), attempt)
         return Reply(response.status_code, response.headers, None, size)
     body = wire.text(response, JSON_BYTES_MAX, attempt)
     size = len(body)

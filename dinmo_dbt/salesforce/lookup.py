@@ -24,6 +24,8 @@ SOQL_VALUES_MAX = 2_000
 _QUERY_BYTES_MAX = 12_000
 _STRING_CHARACTERS_MAX = 4_000  # of one string in a WHERE clause (SOQL and SOSL limits)
 _PAGES_MAX = 5_000
+_PAGE_RECORDS_MAX = 2_000  # of one page of a query (REST guide, "Query Options Header")
+_FOUND_BYTES = 64 << 20
 # Some standard objects have no Bulk query: those are asked by SOQL and collections.
 _NO_BULK_QUERY = ("INVALIDENTITY", "FEATURENOTENABLED")
 
@@ -67,8 +69,14 @@ def read_many(
 ) -> pa.Table:
     """`Id` and `fields` as text of the records of these ids; a missing record is left out."""
     wanted = record_ids if len(record_ids) <= SOQL_VALUES_MAX else None
-    pages = read_pages(client, object_name, fields, wanted, scratch=scratch, sleep=sleep)
-    return pa.concat_tables([page.filter(pc.is_in(page["Id"], value_set=record_ids)) for page in pages])
+    pages = []
+    records = 0
+    for page in read_pages(client, object_name, fields, wanted, scratch=scratch, sleep=sleep):
+        pages.append(page.filter(pc.is_in(page["Id"], value_set=record_ids)))
+        records += pages[-1].num_rows
+        if records > len(record_ids):
+            raise NotApplied("DB610", "a reply holds more records than were asked for")
+    return pa.concat_tables(pages)
 
 
 def read_pages(
@@ -102,7 +110,7 @@ def _every_record(
     client: Client, object_name: str, names: Sequence[str], *, scratch: Path, sleep: Callable[[float], None]
 ) -> Iterator[pa.Table]:
     soql = f"SELECT {', '.join(names)} FROM {checked_name(object_name)}"
-    pages = bulk.query(client, soql, scratch=scratch, sleep=sleep)
+    pages = bulk.query(client, soql, names, scratch=scratch, sleep=sleep)
     try:
         first = next(pages, None)
     except SalesforceRefusal as refusal:
@@ -140,6 +148,7 @@ def _printed(value: object) -> str | None:
 def query(client: Client, soql: str) -> Iterator[list[dict[str, Any]]]:
     """The pages of a SOQL query, numbers as text."""
     path, params = "query", {"q": soql}
+    seen: set[str] = set()
     for _ in range(_PAGES_MAX):
         request = Request(
             "GET", path, params=params or None, holds_values=True, exact_numbers=True, is_whole=_is_query_page
@@ -149,6 +158,9 @@ def query(client: Client, soql: str) -> Iterator[list[dict[str, Any]]]:
         if page["done"] is True:
             return
         path, params = checked_path(page.get("nextRecordsUrl")), {}
+        if path in seen:
+            raise NotApplied("DB610", "a query names a page as the next that was read already")
+        seen.add(path)
     raise NotApplied("DB610", f"a query has more than {_PAGES_MAX} pages")
 
 
@@ -165,17 +177,33 @@ def _by_soql(client: Client, object_name: str, field: Field, wanted: pa.Array) -
         for text in values.text(wanted, field).to_pylist()
         if len(text) <= _STRING_CHARACTERS_MAX or field.type not in values.TEXT_TYPES
     ]
-    found: list[str | None] = []
-    ids: list[str] = []
+    room = _room(wanted)
+    pages = [_table(pa.array([], pa.utf8()), pa.array([], pa.utf8()), field)]
     head = f"SELECT {_select(field)} FROM {object_name} WHERE {field.name} IN ("
     for chunk in _chunks(literals, _QUERY_BYTES_MAX - len(quote(head + ")", safe=""))):
         for page in query(client, head + ",".join(chunk) + ")"):
-            for record in page:
-                value = record.get(field.name)
-                text = str(value).lower() if isinstance(value, bool) else value
-                found.append(text if isinstance(text, str) else None)
-                ids.append(record["Id"])
-    return _table(pa.array(found, pa.utf8()), pa.array(ids, pa.utf8()), field)
+            found = [record.get(field.name) for record in page]
+            texts = [str(value).lower() if isinstance(value, bool) else value for value in found]
+            held = pa.array([text if isinstance(text, str) else None for text in texts], pa.utf8())
+            pages.append(_table(held, pa.array([record["Id"] for record in page], pa.utf8()), field))
+            room = _taken(room, pages[-1])
+    return pa.concat_tables(pages)
+
+
+def _room(wanted: pa.Array) -> int:
+    """How many bytes of records one look-up takes: many for each value, and not as many as a host can send."""
+    return _FOUND_BYTES + 8 * int(wanted.nbytes)
+
+
+def _taken(room: int, page: pa.Table) -> int:
+    left = room - int(page.nbytes)
+    if left < 0:
+        raise NotApplied(
+            "DB610",
+            "a look-up finds far more records than were asked for",
+            hint="match by a field that is unique in Salesforce",
+        )
+    return left
 
 
 def _chunks(literals: list[str], bytes_max: int) -> Iterator[list[str]]:
@@ -205,12 +233,14 @@ def _by_bulk_query(
     where = "" if field.name == "Id" else f" WHERE {field.name} != null"
     pages = [_table(pa.array([], pa.utf8()), pa.array([], pa.utf8()), field)]
     soql = f"SELECT {_select(field)} FROM {object_name}{where}"
-    for page in bulk.query(client, soql, scratch=scratch, sleep=sleep):
+    room = _room(wanted)
+    for page in bulk.query(client, soql, ("Id", field.name), scratch=scratch, sleep=sleep):
         if page.num_rows == 0:
             continue
         found = _table(page.column(field.name).combine_chunks(), page.column("Id").combine_chunks(), field)
         kept = pc.is_in(_compared(found.column("value").combine_chunks(), field), value_set=asked)
         pages.append(found.filter(kept))
+        room = _taken(room, pages[-1])
     return pa.concat_tables(pages)
 
 
@@ -233,5 +263,6 @@ def _is_query_page(content: object) -> bool:
         isinstance(content, dict)
         and isinstance(content.get("records"), list)
         and isinstance(content.get("done"), bool)
+        and len(content["records"]) <= _PAGE_RECORDS_MAX
         and all(isinstance(record, dict) and isinstance(record.get("Id"), str) for record in content["records"])
     )

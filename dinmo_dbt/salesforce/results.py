@@ -12,7 +12,7 @@ from __future__ import annotations
 import csv
 import html
 import io
-from collections.abc import Sequence
+from collections.abc import Collection, Iterator, Sequence
 from dataclasses import dataclass
 from typing import BinaryIO
 
@@ -33,7 +33,8 @@ MISSING = "NO_RESULT"
 INDISTINGUISHABLE = "INDISTINGUISHABLE"
 
 # A row is read only if it lies in one block or two; a record has at most 400,000 characters.
-_BLOCK_BYTES = 16 << 20
+_BLOCK_BYTES = 4 << 20
+_MORE_COLUMNS_MAX = 16  # what Salesforce may add to those of today
 _HEADER_BYTES_MAX = 1 << 20
 
 _SUCCEEDED, _FAILED, _UNPROCESSED = range(3)
@@ -63,32 +64,57 @@ class UnreadableFile(ValueError):
     """A result file that is not whole CSV."""
 
 
-def read_file(file: BinaryIO) -> pa.Table:
-    """One result file as utf8 columns; an empty body has no columns. UnreadableFile if it is no whole CSV."""
+def read_file(file: BinaryIO, *, rows_max: int, names: Collection[str]) -> pa.Table:
+    """One file as utf8 columns, those of `names` that it has; an empty body has no columns. UnreadableFile as in
+    `read_pieces`."""
+    return pa.concat_tables(read_pieces(file, rows_max=rows_max, names=names))
+
+
+def read_pieces(file: BinaryIO, *, rows_max: int, names: Collection[str]) -> Iterator[pa.Table]:
+    """One file in pieces that take little memory, at least one. UnreadableFile if it is no whole CSV, has more rows
+    than `rows_max`, or far more columns than `names`."""
     file.seek(0)
     first = file.readline(_HEADER_BYTES_MAX)
     if not first.strip():
-        return pa.table({})
+        yield pa.table({})
+        return
     try:
-        names = next(csv.reader(io.StringIO(first.decode("utf-8-sig"), newline="")), [])
-        if len(set(names)) != len(names):
+        header = next(csv.reader(io.StringIO(first.decode("utf-8-sig"), newline="")), [])
+        if len(set(header)) != len(header):
             raise UnreadableFile("a column name occurs twice")
+        if len(header) > len(names) + _MORE_COLUMNS_MAX:
+            raise UnreadableFile("more columns than were sent or asked for")
+        known = [name for name in header if name in names] or header[:1]  # one, for the count of its rows
+        yield pa.table({name: pa.array([], pa.utf8()) for name in known})
         if not file.read(1):
-            return pa.table({name: pa.array([], pa.utf8()) for name in names})
+            return
         file.seek(-1, io.SEEK_END)
         if file.read(1) not in (b"\n", b"\r"):
             raise UnreadableFile("the last line does not end")
         file.seek(len(first))
-        return pacsv.read_csv(
-            file,
-            read_options=pacsv.ReadOptions(column_names=names, block_size=_BLOCK_BYTES, encoding="utf8"),
-            parse_options=pacsv.ParseOptions(newlines_in_values=True, ignore_empty_lines=len(names) > 1),
-            convert_options=pacsv.ConvertOptions(
-                column_types=dict.fromkeys(names, pa.utf8()), strings_can_be_null=False, check_utf8=True
-            ),
-        )
+        rows = 0
+        for piece in _csv_pieces(file, header, known):
+            rows += piece.num_rows
+            if rows > rows_max:
+                raise UnreadableFile("more rows than were sent or asked for")
+            yield pa.Table.from_batches([piece])
     except (pa.ArrowInvalid, UnicodeDecodeError, csv.Error) as fault:
         raise UnreadableFile(type(fault).__name__) from None
+
+
+def _csv_pieces(file: BinaryIO, header: Sequence[str], known: Sequence[str]) -> Iterator[pa.RecordBatch]:
+    options = pacsv.ConvertOptions(
+        column_types=dict.fromkeys(known, pa.utf8()), strings_can_be_null=False, check_utf8=True, include_columns=known
+    )
+    reading = pacsv.ReadOptions(column_names=header, block_size=_BLOCK_BYTES, encoding="utf8", use_threads=False)
+    parsing = pacsv.ParseOptions(newlines_in_values=True, ignore_empty_lines=len(header) > 1)
+    try:
+        reader = pacsv.open_csv(file, reading, parsing, options)
+    except pa.ArrowInvalid as fault:
+        if "Empty CSV file" in str(fault):  # of lines that are ignored
+            return
+        raise
+    yield from reader
 
 
 def join(batch: Batch, files: ResultFiles, *, touched: bool, job_error: str = "") -> pa.Table:
@@ -130,10 +156,21 @@ def parse_errors(texts: pa.Array) -> tuple[pa.Array, pa.Array, pa.Array]:
     whole = pc.is_valid(parts)
     code = pc.if_else(whole, pc.struct_field(parts, "code"), "UNKNOWN_EXCEPTION")
     message = _unescaped(pc.if_else(whole, pc.struct_field(parts, "message"), texts))
+    message = pc.replace_substring(message, "\0", "\ufffd")  # which no database of a state takes
     names = pc.replace_substring_regex(pc.struct_field(parts, "fields"), r"[\[\]]", "")
     names = pc.replace_substring_regex(pc.utf8_trim_whitespace(names), r"[ ,;]+", ",")
     names = pc.if_else(pc.and_kleene(whole, pc.not_equal(names, "")), names, pa.scalar(None, pa.utf8()))
     return code, message, names
+
+
+def result_columns(batch: Batch) -> frozenset[str]:
+    """The columns of a batch's result files that are read: Salesforce's own, and those that rows are joined on."""
+    headers = {column.header for column in batch.columns}
+    if batch.operation is Operation.UPSERT and batch.match in headers:
+        headers = {str(batch.match)}
+    elif batch.operation in (Operation.UPDATE, Operation.DELETE):
+        headers = {"Id"}
+    return frozenset(headers | {"sf__Id", "sf__Created", "sf__Error"})
 
 
 def job_slots(rows: pa.Table, columns: Sequence[PayloadColumn]) -> npt.NDArray[np.int8]:

@@ -9,6 +9,7 @@ from itertools import product
 import numpy as np
 import pyarrow as pa
 import pytest
+from emulator.deep import examples
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -244,9 +245,60 @@ def test_a_megabyte_of_error_text_is_parsed_at_once():
     assert time.perf_counter() - started < 1
 
 
+KNOWN = frozenset({"sf__Id", "sf__Created", "sf__Error", "Name", "a", "b"})
+
+
+def read(content: bytes, *, rows_max: int = 1_000) -> pa.Table:
+    return results.read_file(io.BytesIO(content), rows_max=rows_max, names=KNOWN)
+
+
+TABLES = st.integers(1, 4).flatmap(
+    lambda width: st.lists(
+        st.lists(st.text(alphabet='a,"\n\r é', max_size=12), min_size=width, max_size=width), min_size=1, max_size=40
+    )
+)
+
+
+@given(rows=TABLES, block=st.integers(250, 900), ending=st.sampled_from(["\n", "\r\n"]), blank=st.booleans())
+@examples(150)
+def test_a_file_in_pieces_is_the_file(rows, block, ending, blank):
+    names = ["sf__Id", "Name", "more", "a"][: len(rows[0])]
+    lines = [",".join('"' + cell.replace('"', '""') + '"' for cell in row) for row in rows]
+    between = ending * 2 if blank and len(names) > 1 else ending
+    content = (",".join(names) + ending + between.join(lines) + between).encode()
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(results, "_BLOCK_BYTES", block)
+        table = read(content)
+    kept = [name for name in names if name in KNOWN]
+    assert table.column_names == kept
+    assert table.to_pylist() == [
+        {name: cell for name, cell in zip(names, row, strict=True) if name in kept} for row in rows
+    ]
+
+
+@pytest.mark.parametrize(
+    "content",
+    [
+        b"a\n" + b"\n" * 2_000,
+        b"a,b\n" + b",\n" * 2_000,
+        b"a,b\n" + b'"\n",\n' * 2_000,
+        ",".join(f"c{n}" for n in range(23)).encode() + b"\n",
+    ],
+)
+def test_a_file_of_more_rows_or_columns_than_it_can_have_is_unreadable(content):
+    with pytest.raises(results.UnreadableFile, match=r"more (rows|columns) than were sent"):
+        read(content)
+
+
+def test_lines_without_a_row_take_no_memory_and_a_new_column_is_passed_over():
+    assert read(b"sf__Id,Name\n" + b"\n" * 100_000).num_rows == 0
+    assert read(b"sf__Id,sf__New,Name\nx,y,z\n").to_pylist() == [{"sf__Id": "x", "Name": "z"}]
+    assert read(b"sf__New\ny\n").num_rows == 1
+
+
 def test_result_files_are_read_as_csv_not_as_lines():
     content = '"sf__Id","sf__Error",Name\r\n"","A:b\n\nc:--","x ""q"",\u2028\r\ny"\r\n"","","é"\r\n'.encode()
-    table = results.read_file(io.BytesIO(b"\xef\xbb\xbf" + content))
+    table = read(b"\xef\xbb\xbf" + content)
     assert table.column_names == ["sf__Id", "sf__Error", "Name"]
     assert table.column("Name").to_pylist() == ['x "q",\u2028\r\ny', "é"]
     assert table.column("sf__Error").to_pylist() == ["A:b\n\nc:--", ""]
@@ -254,11 +306,11 @@ def test_result_files_are_read_as_csv_not_as_lines():
 
 @pytest.mark.parametrize("content", [b"", b"\n", b"\xef\xbb\xbf", b"\xef\xbb\xbf\n"])
 def test_an_empty_body_is_an_empty_file(content):
-    assert results.read_file(io.BytesIO(content)).num_rows == 0
+    assert read(content).num_rows == 0
 
 
 def test_a_file_of_headers_only_has_no_rows():
-    assert results.read_file(io.BytesIO(b'"sf__Id","sf__Error",Name\n')).num_rows == 0
+    assert read(b'"sf__Id","sf__Error",Name\n').num_rows == 0
 
 
 @pytest.mark.parametrize(
@@ -266,7 +318,7 @@ def test_a_file_of_headers_only_has_no_rows():
 )
 def test_a_file_that_breaks_off_is_unreadable(content):
     with pytest.raises(results.UnreadableFile):
-        results.read_file(io.BytesIO(content))
+        read(content)
 
 
 def test_a_large_batch_joins_in_about_a_second():

@@ -18,7 +18,7 @@ from hypothesis import strategies as st
 from dinmo_dbt.destination import Api, Batch, Field, Operation, PayloadColumn
 from dinmo_dbt.errors import DinmoError
 from dinmo_dbt.project import Credentials, Org, Secret
-from dinmo_dbt.salesforce import SalesforceDestination, connect
+from dinmo_dbt.salesforce import SalesforceDestination, connect, lookup
 from dinmo_dbt.salesforce import client as door
 
 from .scripted_org import DATA, ORG_ID, TOKEN, USERINFO, Answer, Server, token_reply
@@ -166,6 +166,63 @@ def test_a_long_error_text_is_cut_where_it_is_shown(server: Server, connected: C
         connected().create_job(batch_of(Operation.INSERT))
     assert len(str(caught.value)) < 1_000
     assert str(caught.value).isprintable()
+
+
+# What does not end
+
+
+def page_of(records: int, place: str, wide: int = 0) -> Answer:
+    found = [{"Id": f"a00{n:012d}AAA", "Name": "a" + "b" * wide} for n in range(records)]
+    return Answer(200, {"totalSize": 9_999_999, "done": False, "records": found, "nextRecordsUrl": DATA + place})
+
+
+def test_a_query_is_not_led_in_a_circle(server: Server, connected: Connected) -> None:
+    make = answered(server, "lookup", page_of(1, "query/01g000-1"))
+    server.on("GET", "query/01g000-1", page_of(1, "query/01g000-2"))
+    server.on("GET", "query/01g000-2", page_of(1, "query/01g000-1"))
+    with pytest.raises(DinmoError, match=r"DB610 .*read already"):
+        make(connected())
+    assert len(server.asked("GET", "query/01g000-1")) == 1
+
+
+def test_a_bulk_query_is_not_led_in_a_circle(server: Server, connected: Connected) -> None:
+    make = answered(server, "bulk_lookup", Answer(200, {"id": QUERY_JOB, "state": "UploadComplete"}))
+    server.on("GET", f"jobs/query/{QUERY_JOB}", Answer(200, {"id": QUERY_JOB, "state": "JobComplete"}))
+    pages = [Answer(200, b'"Id","Name"\n', {"Sforce-Locator": place}) for place in ("MTAw", "MjAw", "MTAw")]
+    server.on("GET", f"jobs/query/{QUERY_JOB}/results", *pages)
+    with pytest.raises(DinmoError, match=r"DB610 .*read already"):
+        make(connected())
+    assert len(server.asked("GET", f"jobs/query/{QUERY_JOB}/results")) == 3
+
+
+def test_pages_without_an_end_are_read_as_far_as_there_is_room(
+    server: Server, connected: Connected, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(lookup, "_FOUND_BYTES", 1 << 20)
+    make = answered(server, "lookup", page_of(2_000, "query/01g000-0", wide=200))
+    for n in range(9):
+        server.on("GET", f"query/01g000-{n}", page_of(2_000, f"query/01g000-{n + 1}", wide=200))
+    with pytest.raises(DinmoError, match=r"DB610 .*far more records"):
+        make(connected())
+    assert server.asked("GET", "query/01g000-0") and not server.asked("GET", "query/01g000-4")
+
+
+def test_a_page_of_more_records_than_a_page_has_is_no_reply(server: Server, connected: Connected) -> None:
+    make = answered(server, "lookup", page_of(2_001, "query/01g000-0"))
+    with pytest.raises(DinmoError, match=r"DB607 .*promised shape"):
+        make(connected())
+
+
+def test_a_record_comes_once(server: Server, connected: Connected) -> None:
+    ids = pa.array([f"a00{n:012d}AAA" for n in range(2_500)])
+    server.on("POST", "jobs/query", Answer(200, {"id": QUERY_JOB, "state": "UploadComplete"}))
+    server.on("GET", f"jobs/query/{QUERY_JOB}", Answer(200, {"id": QUERY_JOB, "state": "JobComplete"}))
+    page = b'"Id"\n' + b"a00000000000001AAA\n" * 1_000
+    pages = [Answer(200, page, {"Sforce-Locator": f"MTA{n}"}) for n in range(9)]
+    server.on("GET", f"jobs/query/{QUERY_JOB}/results", *pages)
+    with pytest.raises(DinmoError, match=r"DB610 .*more records than were asked for"):
+        connected().read_many("Thing__c", ("Id",), ids)
+    assert len(server.asked("GET", f"jobs/query/{QUERY_JOB}/results")) == 3
 
 
 # What a traceback holds
