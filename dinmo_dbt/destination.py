@@ -7,7 +7,7 @@ contract, and `sync` journals between its calls. Every method may raise `AuthErr
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from enum import StrEnum
 from functools import cached_property
@@ -220,6 +220,25 @@ class Job:
 
 
 @dataclass(frozen=True, slots=True)
+class ListedJob:
+    """An ingest job of the last 7 days, as the org's list of jobs has it, whoever made it. `created` is Salesforce's
+    own text, `user` the id of the one who made it; `as_ours`: its CSV has the form that ours has."""
+
+    id: str
+    operation: str
+    object: str
+    state: str
+    created: str
+    user: str
+    api_version: str
+    as_ours: bool
+
+    @property
+    def said(self) -> str:
+        return f"{self.operation} {self.object}, {self.created[:16].replace('T', ' ')} UTC"
+
+
+@dataclass(frozen=True, slots=True)
 class ApiUsage:
     """The org's daily API calls: used and allowed, as the last reply said (0 of 0 before any)."""
 
@@ -297,6 +316,13 @@ class Destination(Protocol):
 
     def job(self, job_id: str) -> Job | None:
         """The job's state, or None if the org no longer knows it."""
+
+    def listed_jobs(self) -> Sequence[ListedJob] | None:
+        """Every ingest job of Bulk API 2.0 that the org has and this user may see; None if it may list none."""
+
+    def made_by(self, job_id: str, names: Collection[str]) -> pa.Table | None:
+        """The rows that a terminal job, of whoever, wrote: `sf__Id` and those columns of `names` that it had, all utf8,
+        in no order; none of a job that is larger than ours are. None if the org has the results no longer, or does not show them to this user."""
 
     def results(self, job_id: str, batch: Batch) -> pa.Table | None:
         """`RESULTS` for each batch row in batch order, joined by content, never by position. Terminal jobs only.

@@ -12,7 +12,7 @@ import itertools
 import random
 import shutil
 from collections import Counter
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Collection, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
 from decimal import Decimal
@@ -21,10 +21,10 @@ from typing import Any
 
 import pyarrow as pa
 
-from dinmo_dbt import revert, values
+from dinmo_dbt import fence, revert, values
 from dinmo_dbt.activation import Activation, Ceiling, FieldMapping, Guards, Match, Mode
 from dinmo_dbt.changes import Flag
-from dinmo_dbt.destination import RESULTS, Batch, Field, Job, ObjectSchema, Operation, PayloadColumn, Verdict
+from dinmo_dbt.destination import RESULTS, Batch, Field, Job, ListedJob, ObjectSchema, Operation, PayloadColumn, Verdict
 from dinmo_dbt.history import RunRecord
 from dinmo_dbt.plan import Ceilings, Plan, draw
 from dinmo_dbt.salesforce import results as result_files
@@ -90,6 +90,7 @@ class MemoryJob:
     columns: tuple[PayloadColumn, ...] = ()
     rows: list[dict[str, str | None]] | None = None
     state: str = "Open"
+    created: str = ""
     done: list[tuple[str, str, str, dict[str, str | None]]] = field(default_factory=list)  # error, id, created, row
     left: list[dict[str, str | None]] = field(default_factory=list)
 
@@ -167,6 +168,7 @@ class MemoryOrg:
     def create_job(self, batch: Batch) -> str:
         job_id = record_id(next(IDS), "750")
         self.jobs[job_id] = MemoryJob(batch.operation, batch.object, batch.match)
+        self.jobs[job_id].created = f"2026-03-01T12:00:{len(self.jobs):02}.000+0000"
         return job_id
 
     def upload(self, job_id: str, batch: Batch) -> None:
@@ -222,6 +224,22 @@ class MemoryOrg:
             file(headers, [[row[h] for h in headers] for row in left]),
         )
         return result_files.join(batch, files, touched=bool(done), job_error="")
+
+    def listed_jobs(self) -> list[ListedJob]:
+        return [
+            ListedJob(i, job.operation, job.object, job.state, job.created, "005", "62.0", as_ours=True)
+            for i, job in self.jobs.items()
+        ]
+
+    def made_by(self, job_id: str, names: Collection[str]) -> pa.Table:
+        job = self.jobs[job_id]
+        good = [(i, row) for error, i, _, row in job.done if not error]
+        columns = {
+            c.header: pa.array([row[c.header] or "" for _, row in good], pa.utf8())
+            for c in job.columns
+            if c.header in names
+        }
+        return pa.table({"sf__Id": pa.array([i for i, _ in good], pa.utf8()), **columns})
 
     def _process(self, job: MemoryJob, rows: int) -> None:
         for row in (job.rows or [])[len(job.done) : rows]:
@@ -522,6 +540,7 @@ class World:
         with self._running(act, trip, *JOURNAL) as (run, org, journal, state, _):
             spool = ScanSpool(self.folder.parent)
             plan = draw(act, model, org, state, spool, ceilings=ceilings, **more)
+            fence.check(plan, org, state, sleep=self.clock.sleep)  # type: ignore[arg-type]
             execute(plan, org, journal, self.clock, run=run, progress=NoProgress())
             spool.close()
         return run

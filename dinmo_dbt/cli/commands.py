@@ -8,6 +8,7 @@ import typer
 
 from dinmo_dbt import __version__
 from dinmo_dbt.cli import (
+    accepting,
     declared,
     demonstration,
     emulators,
@@ -56,10 +57,11 @@ def app() -> typer.Typer:
     root.command("revert")(options.of_project(reverting.revert, reading=True, choosing=False))
     root.command("demo")(demonstration.demo)
 
-    state = _group("Show, adopt, forget, move or unlock what was acknowledged.")
+    state = _group("Show, adopt, accept, forget, move or unlock what was acknowledged.")
     state.command("show")(options.of_project(states.show, choosing=False))
     state.command("reset")(options.of_project(states.reset))
     state.command("adopt")(options.of_project(trust.adopt, reading=True, choosing=False))
+    state.command("accept")(options.of_project(accepting.accept, choosing=False))
     state.command("move")(options.of_project(states.move, choosing=False))
     state.command("unlock")(options.of_project(states.unlock, choosing=False))
     root.add_typer(state, name="state")

@@ -272,12 +272,15 @@ def _draw(
     arriving: Sequence[Arriving] = (),
     watched: Positions | None = None,
 ) -> Plan:
+    from dinmo_dbt import fence
     from dinmo_dbt.plan import draw
 
     state.refuse_renamed([declared.name for declared in session.declared.activations])
     destination = session.destination(activation.destination)
     source = session.source
-    return draw(activation, source, destination, state, spool, ceilings=ceilings, arriving=arriving, watched=watched)
+    drawn = draw(activation, source, destination, state, spool, ceilings=ceilings, arriving=arriving, watched=watched)
+    notes = fence.check(drawn, destination, state, sleep=session.clock.sleep if state.writing else None)
+    return replace(drawn, notes=(*drawn.notes, *notes))
 
 
 # plan

@@ -112,7 +112,7 @@ class _Checked:
     def _compare(self, session: Session, *, show_values: bool) -> Verification:
         from dinmo_dbt import verify as verifying
 
-        destination, state = _known(session, self.activation)
+        destination, state = known_state(session, self.activation)
         with scan_spool(session) as spool:
             return verifying.verify(self.activation, session.source, destination, state, spool, with_values=show_values)
 
@@ -155,7 +155,7 @@ class _Checked:
         return int(pc.is_in(keys, value_set=marked["key"].combine_chunks()).to_numpy(zero_copy_only=False).sum())
 
 
-def _known(session: Session, activation: Activation) -> tuple[SalesforceDestination, ActivationState]:
+def known_state(session: Session, activation: Activation) -> tuple[SalesforceDestination, ActivationState]:
     """The activation's org, and its state there, looked at without a lock."""
     destination = session.destination(activation.destination)
     state = session.state.view(destination.org_id, activation)
@@ -229,11 +229,11 @@ def adopt(
     console = Console(as_json)
     matches = [_pair(text) for text in match or ()]
     with Session(dataclasses.replace(flags, select=(name,)), console) as session:
-        activation = _named(session, name)
+        activation = named(session, name)
         session.say_notes()
         session.start_orgs()
         session.check_target(allow_mismatch=allow_target_mismatch)
-        destination, state = _known(session, activation)
+        destination, state = known_state(session, activation)
         with scan_spool(session) as spool:
             found = adopting.draw(activation, session.source, destination, state, spool, matches=matches)
         console.answer(render.adoption_lines(activation, found, destination.org_id, limit))
@@ -264,7 +264,7 @@ def _pair(text: str) -> tuple[str, str]:
     return column, name
 
 
-def _named(session: Session, name: str) -> Activation:
+def named(session: Session, name: str) -> Activation:
     found = [activation for activation in session.chosen if activation.name == name] or list(session.chosen)
     if len(found) != 1:
         names = ", ".join(activation.name for activation in found)

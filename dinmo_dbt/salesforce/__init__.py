@@ -5,7 +5,7 @@ Importing this package is cheap; `connect` loads requests and logs in, a batch l
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Collection, Iterator, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -16,7 +16,17 @@ if TYPE_CHECKING:
     import numpy.typing as npt
     import pyarrow as pa
 
-    from dinmo_dbt.destination import ApiUsage, Batch, Destination, Field, Job, ObjectSchema, PayloadColumn, Verdict
+    from dinmo_dbt.destination import (
+        ApiUsage,
+        Batch,
+        Destination,
+        Field,
+        Job,
+        ListedJob,
+        ObjectSchema,
+        PayloadColumn,
+        Verdict,
+    )
     from dinmo_dbt.project import Org
     from dinmo_dbt.salesforce.client import Client
 
@@ -149,6 +159,16 @@ class SalesforceDestination:
         from dinmo_dbt.salesforce.bulk import job
 
         return job(self._client, job_id)
+
+    def listed_jobs(self) -> Sequence[ListedJob] | None:
+        from dinmo_dbt.salesforce.bulk import list_jobs
+
+        return list_jobs(self._client)
+
+    def made_by(self, job_id: str, names: Collection[str]) -> pa.Table | None:
+        from dinmo_dbt.salesforce.bulk import made_by
+
+        return made_by(self._client, job_id, names, scratch=self._scratch, sleep=self._sleep)
 
     def results(self, job_id: str, batch: Batch) -> pa.Table | None:
         from dinmo_dbt.salesforce.bulk import read_results

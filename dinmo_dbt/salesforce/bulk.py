@@ -9,20 +9,22 @@ from __future__ import annotations
 import contextlib
 import json
 import re
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Collection, Iterator, Sequence
 from pathlib import Path
 
 import pyarrow as pa
 
-from dinmo_dbt.destination import Batch, Job, Operation
+from dinmo_dbt.destination import Batch, Job, ListedJob, Operation
 from dinmo_dbt.errors import DestinationError, NotApplied, OutcomeUnknown
 from dinmo_dbt.salesforce import encode, results
 from dinmo_dbt.salesforce.client import FILE_BYTES_MAX, Client, Effect, Request
 from dinmo_dbt.salesforce.errors import SalesforceRefusal
-from dinmo_dbt.salesforce.hosts import checked_id
+from dinmo_dbt.salesforce.hosts import checked_id, checked_path
 from dinmo_dbt.salesforce.scratch import scratch_file
 
 RESULT_READS_MAX = 5
+LIST_PAGES_MAX = 50  # of 1,000 jobs
+MADE_ROWS_MAX = 200_000  # no job of ours has more
 QUERY_POLLS_MAX = 2_000
 QUERY_PAGES_MAX = 10_000
 _POLL_FIRST_S = 0.2
@@ -100,6 +102,73 @@ def job(client: Client, job_id: str) -> Job | None:
         processed=_count(info.get("numberRecordsProcessed")),
         failed=_count(info.get("numberRecordsFailed")),
         error=error if isinstance(error, str) else "",
+    )
+
+
+def list_jobs(client: Client) -> list[ListedJob] | None:
+    """The ingest jobs of Bulk API 2.0 that this user may see ("Get Information About All Jobs"): the org keeps each for
+    7 days. None if the user may list none."""
+    found: dict[str, ListedJob] = {}
+    path, params = "jobs/ingest", {"jobType": "V2Ingest"}
+    for _ in range(LIST_PAGES_MAX):
+        try:
+            page = client.get(path, params or None, is_whole=_is_listing)
+        except SalesforceRefusal as refusal:
+            if refusal.status in (403, 404):
+                return None
+            raise
+        found |= {listed.id: listed for listed in map(_listed, page["records"]) if listed}
+        if page.get("done") is not False or not page.get("nextRecordsUrl"):
+            break
+        path, params = checked_path(page["nextRecordsUrl"]), {}
+    return list(found.values())
+
+
+def _listed(info: dict[str, object]) -> ListedJob | None:
+    """A job of Bulk API 2.0; None for the other kinds, which the filter does not always keep out."""
+    if info.get("jobType", "V2Ingest") != "V2Ingest":
+        return None
+    told = {name: str(info.get(name) or "") for name in ("operation", "object", "state", "createdDate", "createdById")}
+    as_ours = (info.get("columnDelimiter", "COMMA"), info.get("lineEnding", "LF")) == ("COMMA", "LF")
+    return ListedJob(
+        checked_id(info["id"]),
+        told["operation"],
+        told["object"],
+        told["state"],
+        told["createdDate"],
+        told["createdById"],
+        str(info.get("apiVersion")),
+        as_ours,
+    )
+
+
+def made_by(
+    client: Client, job_id: str, names: Collection[str], *, scratch: Path, sleep: Callable[[float], None]
+) -> pa.Table | None:
+    """The successful rows of a terminal job, as its own counters have them; None if the org does not give them."""
+    found = job(client, job_id)
+    if found is None:
+        return None
+    if found.processed > MADE_ROWS_MAX:
+        return results.nothing_made()
+    rows_max = 2 * found.processed + _MORE_ROWS
+    names = {results.RECORD_ID, *names}
+    for read in range(RESULT_READS_MAX):
+        try:
+            rows = _read_file(client, job_id, "successfulResults", scratch, FILE_BYTES_MAX, rows_max, names)
+        except results.UnreadableFile:
+            rows = None
+        except SalesforceRefusal as refusal:
+            if refusal.status not in (400, 403, 404):
+                raise
+            return None if found.processed > found.failed else results.nothing_made()
+        if rows is not None and rows.num_rows >= found.processed - found.failed:
+            return rows if results.RECORD_ID in rows.column_names else results.nothing_made()
+        sleep(min(_POLL_MAX_S, _POLL_FIRST_S * 4**read))
+    raise OutcomeUnknown(
+        "DB610",
+        f"the result file of job {job_id} stays incomplete after {RESULT_READS_MAX} reads",
+        hint="run sync again: it reads it anew",
     )
 
 
@@ -199,11 +268,17 @@ def _read_files(client: Client, job_id: str, batch: Batch, scratch: Path) -> res
     bytes_max = min(FILE_BYTES_MAX, 4 * batch.rows.nbytes + rows_max * _ROW_BYTES)
     names, tables = results.result_columns(batch), []
     for name in ("successfulResults", "failedResults", "unprocessedrecords"):
-        with scratch_file(scratch) as file:
-            path = f"jobs/ingest/{checked_id(job_id)}/{name}"
-            client.call(Request("GET", path, file=file, file_bytes_max=bytes_max, accept="text/csv"))
-            tables.append(results.read_file(file, rows_max=rows_max, names=names))
+        tables.append(_read_file(client, job_id, name, scratch, bytes_max, rows_max, names))
     return results.ResultFiles(*tables)
+
+
+def _read_file(
+    client: Client, job_id: str, name: str, scratch: Path, bytes_max: int, rows_max: int, names: Collection[str]
+) -> pa.Table:
+    with scratch_file(scratch) as file:
+        path = f"jobs/ingest/{checked_id(job_id)}/{name}"
+        client.call(Request("GET", path, file=file, file_bytes_max=bytes_max, accept="text/csv"))
+        return results.read_file(file, rows_max=rows_max, names=names)
 
 
 def _shortfall(found: Job, files: results.ResultFiles) -> str:
@@ -231,6 +306,11 @@ def _set_state(client: Client, job_id: str, state: str) -> None:
 
 def _is_job(content: object) -> bool:
     return isinstance(content, dict) and isinstance(content.get("id"), str) and isinstance(content.get("state"), str)
+
+
+def _is_listing(content: object) -> bool:
+    records = content.get("records") if isinstance(content, dict) else None
+    return isinstance(records, list) and all(_is_job(record) for record in records)
 
 
 def _count(number: object) -> int:

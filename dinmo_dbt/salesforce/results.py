@@ -28,6 +28,7 @@ from dinmo_dbt.salesforce.errors import GONE
 
 SLOTS = 8
 
+RECORD_ID = "sf__Id"
 UNPROCESSED = "UNPROCESSED"
 MISSING = "NO_RESULT"
 INDISTINGUISHABLE = "INDISTINGUISHABLE"
@@ -115,6 +116,11 @@ def _csv_pieces(file: BinaryIO, header: Sequence[str], known: Sequence[str]) -> 
             return
         raise
     yield from reader
+
+
+def nothing_made() -> pa.Table:
+    """The rows of a job that wrote none."""
+    return pa.table({RECORD_ID: pa.array([], pa.utf8())})
 
 
 def join(batch: Batch, files: ResultFiles, *, touched: bool, job_error: str = "") -> pa.Table:

@@ -8,7 +8,7 @@ from __future__ import annotations
 import json
 import re
 import threading
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import asdict
 from pathlib import PurePosixPath
@@ -17,6 +17,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
+import pyarrow.parquet as pq
 
 from dinmo_dbt.activation import Activation, Mode
 from dinmo_dbt.audit import WATCHED
@@ -38,6 +39,7 @@ if TYPE_CHECKING:
 DELTAS_MAX = 16
 DELTA_SHARE_MAX = 0.10
 SERIALS_KEPT = 3
+TRACE_S = 30 * 86_400.0  # Salesforce forgets a job 7 days after its end, and a job may last
 # A permanently rejected row is tried again after 1, 2, 4… runs, but at least once a day.
 BACK_OFF_MAX_S = 24 * 3600
 _HOLD_EVERY_S = 1.0
@@ -223,6 +225,42 @@ class ActivationState:
         path = self.store.files.fetch(folder, [name]) / name
         return read_batch(path, row["sha256"], json.loads(row["described"]))
 
+    # Trace: what the org's list of jobs is held against
+
+    def known_jobs(self) -> frozenset[str]:
+        """Jobs that a run of this state made, whichever activation it was of, and those that were accepted."""
+        if not self.store.exists():
+            return frozenset()
+        with self.store.connection(writing=False) as connection:
+            rows = connection.execute("SELECT mark FROM trace WHERE org_id = ?", (self.org_id,)).fetchall()
+        return frozenset(row["mark"] for row in rows)
+
+    def know(self, marks: Collection[str]) -> None:
+        with self._transaction() as connection:
+            _know(connection, self.org_id, marks, self.store.clock.now())
+
+    def read_jobs(self) -> frozenset[str]:
+        names = self.store.files.names(trace_place(self.org_id))
+        return frozenset(name.removesuffix(".parquet") for name in names if name.endswith(".parquet"))
+
+    def job_rows(self, job_id: str) -> pa.Table | None:
+        name = f"{job_id}.parquet"
+        path = self.store.files.fetch(trace_place(self.org_id), [name]) / name
+        try:
+            return pq.read_table(path, page_checksum_verification=True, partitioning=None)
+        except (OSError, pa.ArrowException):
+            return None
+
+    def keep_job_rows(self, job_id: str, rows: pa.Table) -> None:
+        self.store.files.put(
+            trace_place(self.org_id),
+            f"{job_id}.parquet",
+            lambda sink: pq.write_table(rows, sink, compression="zstd", write_page_checksum=True),
+        )
+
+    def drop_job_rows(self, jobs: Collection[str]) -> None:
+        self.store.files.remove(trace_place(self.org_id), [f"{job_id}.parquet" for job_id in jobs])
+
     # Journal
 
     def start(self, lock: Lock, holder: Holder) -> None:
@@ -244,6 +282,9 @@ class ActivationState:
                     (self.serial, self.serial, self.activation.model, self.activation.object, *own),
                 )
             connection.execute("DELETE FROM batch WHERE org_id = ? AND name = ? AND state IN (?, ?)", (*own, *ENDED))
+            connection.execute(
+                "DELETE FROM trace WHERE org_id = ? AND noted < ?", (self.org_id, self.store.clock.now() - TRACE_S)
+            )
             open_spools = [spool_place(row["spool"])[1] for row in self._open(connection)]
             # What is listed while no later writer can be there is ours to remove, whenever we come to it.
             named = {file.name for file in self.files}
@@ -423,6 +464,8 @@ class ActivationState:
         connection.execute(
             "UPDATE batch SET state = ?, job_id = coalesce(?, job_id) WHERE id = ?", (state.value, job_id, batch_id)
         )
+        if job_id is not None:
+            _know(connection, self.org_id, [job_id], self.store.clock.now())
         return row
 
     def abandon(self, batch_id: str) -> None:
@@ -604,6 +647,18 @@ class ActivationState:
         base = self._write("base", writer(self._read_snapshot().table(), BASE))
         with self._transaction() as connection:
             self._move_pointer(connection, [base])
+
+
+def _know(connection: Connection, org_id: str, marks: Collection[str], now: float) -> None:
+    connection.executemany(
+        "INSERT INTO trace VALUES (?, ?, ?) ON CONFLICT (org_id, mark) DO NOTHING",
+        [(org_id, mark, now) for mark in marks],
+    )
+
+
+def trace_place(org_id: str) -> str:
+    """The folder of what was read of jobs that the state does not know."""
+    return f"trace/{org_id}"
 
 
 def snapshot_place(org_id: str, name: str) -> str:

@@ -30,7 +30,7 @@ from dinmo_dbt.sync import Clock
 
 _OVERDUE = "lease_until < ?"
 _MOVE_AWAY = "move it away: no row is in it, but pauses and warnings are forgotten, and schedules start anew"
-_FOLDERS = ("snapshots", "spool", "runs", "images")
+_FOLDERS = ("snapshots", "spool", "runs", "images", "trace")
 
 
 class LocalState(Store):

@@ -50,6 +50,7 @@ TABLES = {
     "watched": """
   org_id TEXT NOT NULL, name TEXT NOT NULL, kh BIGINT NOT NULL, ck TEXT NOT NULL, record_id TEXT,
   digests TEXT NOT NULL, PRIMARY KEY (org_id, name, kh)""",
+    "trace": "org_id TEXT NOT NULL, mark TEXT NOT NULL, noted DOUBLE PRECISION NOT NULL, PRIMARY KEY (org_id, mark)",
 }
 # What is known of past runs. Apart, where that can be: it grows with the runs and not with the rows, and only the
 # journal is looked through before each run.
