@@ -138,7 +138,7 @@ def _look_at_inserts(fence: _Fence, jobs: Sequence[ListedJob]) -> tuple[str, ...
             read += 1
             made = fence.destination.made_by(job.id, planned.headers | plan.schema.fields.keys())
             if made is None:
-                notes.append(f"what job {job.id} made can't be read: whether this state lacks it is not known")
+                notes.append(_unread(fence, job, {each.user for each in jobs if each.id in known}))
                 continue
             rows = prints(made, plan.schema)
             if trace.writing:
@@ -147,6 +147,18 @@ def _look_at_inserts(fence: _Fence, jobs: Sequence[ListedJob]) -> tuple[str, ...
         if len(again) and _exist(fence.destination, name, again):
             raise _doubled(fence, job, len(again), planned.rows)
     return tuple(notes)
+
+
+def _unread(fence: _Fence, job: ListedJob, ours: Collection[str]) -> str:
+    """A note on a job whose rows Salesforce does not show; StateError if it may well be one of ours: those it shows."""
+    if ours and job.user not in ours:
+        return f"what job {job.id} of another user made can't be read: whether this run makes it again is not known"
+    raise fence.refusal(
+        f"job {job.id} ({job.said}), which this state does not know, made records, and Salesforce does not show which: "
+        "whether this run would make them again can't be told",
+        "run again. If it stays so, look at that job in Salesforce's Setup, Bulk Data Load Jobs; if no copy of this "
+        f"state made it: dinmo-dbt state accept {fence.plan.activation.name}",
+    )
 
 
 def _ended(fence: _Fence, suspects: list[ListedJob], known: Collection[str]) -> list[ListedJob]:

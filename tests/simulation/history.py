@@ -22,7 +22,7 @@ from typing import Any
 import pyarrow as pa
 from memory_org import Killed, Match, activation
 
-from dinmo_dbt import emulator
+from dinmo_dbt import adopt, emulator
 from dinmo_dbt.activation import Activation, Ceiling, FieldMapping, Guards
 from dinmo_dbt.cli import syncing
 from dinmo_dbt.errors import CountsError, DinmoError, StateError, WarehouseError
@@ -53,11 +53,12 @@ KINDS = (
     "upsert, then set by bulk", "upsert, then set by collections",
 )  # fmt: skip
 EVENTS = ("calls", "rows", "deaths", "power", "disk", "stops", "others", "mapping", "keys", "leavers", "empty", "reads",
-          "quota", "another org", "schema", "damage", "logins", "queue", "forgets")  # fmt: skip
+          "quota", "another org", "schema", "damage", "logins", "queue", "forgets", "copies")  # fmt: skip
 OFTEN = {"calls", "deaths"}
 COLUMNS = (("a", "b"), ("a", "b"), ("a",), ("a", "b", "c"))
 STEPS = (1, 1, 1, 2, 2, 2, 2, 3)
 DAY_S, LEASE_S = 86_400.0, 700.0
+JOBS_KEPT_S = 6 * DAY_S
 CLEAN_RUNS_MAX = 8
 BATCH_ROWS = 8
 
@@ -123,6 +124,8 @@ class History:
         self.runs, self.seams = 0, 40
         self.settled = True  # nothing is in flight
         self.quota_gone = False
+        self.jobs_gone = False  # Salesforce may have forgotten one of ours
+        self.copied: dict[Path, float] = {}  # copies of the state, and when they were made
         self.error: DinmoError | None = None  # of the run before
         self.session: Any = None  # what that run had of the world
         self.pinned = self.random.random() < 0.5  # dinmo.yml names the org
@@ -155,6 +158,10 @@ class History:
                     self._run()
                 if self.random.random() < 0.7:
                     self._edit()
+                if self._on("copies") and self.folder.exists():
+                    copy = self.home / f"copy{step}"
+                    shutil.copytree(self.folder, copy)
+                    self.copied[copy] = self.org.clock.now()
             self._end()
         shutil.rmtree(self.home)
 
@@ -229,6 +236,7 @@ class History:
             faults.chaos(self.random.randrange(1 << 30), rate, kinds, call)
             self.audit.slow |= not SLOW.isdisjoint(kinds)
             self.met.update(f"fault {kind}" for kind in kinds)
+            self.jobs_gone |= "job_deleted" in kinds
             self._tell(f"faults: {', '.join(kinds)} at {rate:.2f} of {call or 'all calls'}")
         if self._on("rows"):
             preset, share = self.random.choice(("lock", "lock", "validation_rule")), self.random.choice((0.1, 0.5))
@@ -241,6 +249,7 @@ class History:
         if self._on("forgets", 0.4):
             kind, call = self.random.choice((("job_deleted", "ingest.info"), ("results_expired", "ingest.results")))
             faults.arm_json({"kind": kind, "call": call, "after": self.random.randint(0, 2), "times": 1})
+            self.jobs_gone = True
             self._tell("faults: Salesforce forgets a job or its results")
         if self._on("logins", 0.2):
             faults.arm_json({"kind": "request_lost", "call": "token", "times": 20})
@@ -289,6 +298,8 @@ class History:
             self._others()
         if self._on("damage", 0.5) and self.settled and self.folder.exists():
             self._damaged()
+        if self._on("copies", 0.6) and self.copied:
+            self._another_copy()
         self._arm()
         if self.on_removed != "ignore" and self._on("leavers", 0.3):
             self._guarded()
@@ -385,6 +396,68 @@ class History:
         self._run()
         if isinstance(self.error, StateError):
             raise Broken("I12: the damaged history was moved away, and the state is refused")
+
+    def _another_copy(self) -> None:
+        """An older copy of the state is on another machine, with this user's marks or without, hours or days later."""
+        copy = self.random.choice(sorted(self.copied))
+        self.org.clock.sleep(self.random.choice((3_600.0, DAY_S, 2 * DAY_S, 8 * DAY_S)))
+        recent = self.org.clock.now() - self.copied[copy] < JOBS_KEPT_S and not self.jobs_gone
+        has_marks = self.random.random() < 0.3
+        if self.mode == "insert" and not recent:  # nothing tells it that there is a newer one: that is not promised
+            has_marks = True
+        if self.mode != "insert" and not self.settled:  # what the newer one left is on its way, and may come late
+            return
+        newer, marks = self.home / "newer", self.marks
+        self.folder.rename(newer)
+        shutil.copytree(copy, self.folder)
+        self.marks = marks if has_marks else self.home / "no marks"
+        age = self.org.clock.now() - self.copied[copy]
+        self._tell(f"another machine, {'with' if has_marks else 'without'} marks: a copy of {age / 3600:,.0f} h ago")
+        self.audit.forget()
+        self._run()
+        self.met["a copy is refused"] += isinstance(self.error, StateError)
+        takes_over = self.mode == "insert" and not has_marks and self._is_fenced() and self.random.random() < 0.5
+        if takes_over:
+            self._take_over()
+            shutil.rmtree(newer)
+        elif isinstance(self.error, StateError) or (self.mode == "insert" and not has_marks):
+            shutil.rmtree(self.folder)
+            newer.rename(self.folder)
+            self.marks = marks
+            self._tell("the newer state is put back")
+        else:
+            shutil.rmtree(newer)
+        self.copied.clear()
+        self.audit.forget()
+        self._run()
+        if self._is_fenced():  # the other copy had rows that this one has not
+            self._take_over()
+            self._run()
+        if self._is_fenced():
+            raise Broken("I12: what was taken over stops the next run")
+
+    def _is_fenced(self) -> bool:
+        return self.error is not None and self.error.problems[0].code == "DB522"
+
+    def _take_over(self) -> None:
+        """`state adopt`, by what names a row's version. Of a record that others edited only the user can tell."""
+
+        def work() -> int:
+            act, session = self._activation(), self.session
+            destination = session.destination("")
+            matches = [("id", "Code__c"), ("a", "A__c")]
+            with syncing.scan_spool(session) as spool:
+                state = session.state.view(self.org.org_id, act)
+                found = adopt.draw(act, session.source, destination, state, spool, matches=matches)
+            with session.state.locked(self.org.org_id, act) as held:
+                adopt.store(found, held)
+                if self.audit.excused:
+                    held.know([job.id for job in destination.listed_jobs()])
+            return len(found.rows)
+
+        taken = self._process().run(work)
+        self.met["taken over"] += taken
+        self._tell(f"state adopt: {taken} rows")
 
     def _guarded(self) -> None:
         """A run that may remove so many records at most."""
@@ -541,7 +614,7 @@ class History:
         match self.mode:
             case "insert":
                 more["on_change"] = "ignore" if self.audit.ignores else "insert"
-                return activation("insert", fields=(FieldMapping("code", "Code__c"), *fields), **more)
+                return activation("insert", fields=(FieldMapping("id", "Code__c"), *fields), **more)
             case "update":
                 return activation("update", match=Match("code", "Code__c"), fields=fields, **more)
             case "delete":
