@@ -322,7 +322,8 @@ class Destination(Protocol):
 
     def made_by(self, job_id: str, names: Collection[str]) -> pa.Table | None:
         """The rows that a terminal job, of whoever, wrote: `sf__Id` and those columns of `names` that it had, all utf8,
-        in no order; none of a job that is larger than ours are. None if the org has the results no longer, or does not show them to this user."""
+        in no order; none of a job that is larger than ours are. None if the org has the results no longer, or does not
+        show them to this user."""
 
     def results(self, job_id: str, batch: Batch) -> pa.Table | None:
         """`RESULTS` for each batch row in batch order, joined by content, never by position. Terminal jobs only.
