@@ -179,7 +179,10 @@ class Journal(Protocol):
 
 class Clock(Protocol):
     def now(self) -> float:
-        """Seconds since the epoch, UTC."""
+        """Seconds since the epoch, UTC. Somebody may set that clock: for due moments and for what people read."""
+
+    def monotonic(self) -> float:
+        """Seconds that only ever pass: how long something takes, and how long to wait."""
 
     def sleep(self, seconds: float) -> None:
         """Raises Interrupted, at once, when the user asked the run to stop; of 0 seconds it only asks."""
@@ -255,7 +258,7 @@ class SyncRun:
 
     run_id: str
     started: float
-    finished: float = 0.0
+    began: float = 0.0  # when it started, by `Clock.monotonic`
     plan_counts: Counts = field(default_factory=Counts)
     outcome: Outcome = field(default_factory=Outcome)
     recovered: Outcome = field(default_factory=Outcome)  # rows of jobs that an earlier run left behind
@@ -330,7 +333,6 @@ def execute(
     if not run.interrupted:  # else the state is left as a kill would leave it
         delivered = run.problem is None and run.outcome.succeeded == plan.counts.sending
         journal.finish(complete=delivered and plan.known_left_out == 0)
-    run.finished = clock.now()
     run.check_counts()
     return run
 

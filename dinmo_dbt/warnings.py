@@ -240,7 +240,7 @@ def _stopped(case: _Case, statuses: tuple[str, ...], otherwise: str) -> _Verdict
     good = next((each for each in case.earlier if each.status in DONE), None)
     lines = [_progress(run)]
     if good and good.finished is not None:
-        lines.append(f"The last good run ended {_span(case.at - good.finished)} before: {_moment(good.finished)}")
+        lines.append(f"The last good run ended {span(case.at - good.finished)} before: {_moment(good.finished)}")
     return _Finding(_short(run.problem) if run.problem else otherwise, tuple(lines), run.problem)
 
 
@@ -273,9 +273,9 @@ def _held(case: _Case) -> _Verdict:
     waits = case.at - run.waiting_since if run.waiting_since is not None else 0.0
     if waits <= _number(case.watch):
         return _Well() if run.status in DONE else None
-    said = f"{_count(run.waiting_rows, 'row')} held, the oldest for {_span(waits)}"
+    said = f"{_count(run.waiting_rows, 'row')} held, the oldest for {span(waits)}"
     lines = (
-        f"{said}; limit {_span(_number(case.watch))}",
+        f"{said}; limit {span(_number(case.watch))}",
         *_causes(run, lambda group: group.get("fate") == "held"),
         f"By key: {_command('rejected', run)}",
     )
@@ -326,18 +326,18 @@ def _duration(case: _Case) -> _Verdict:
     if case.watch.limit is not None:
         limit = _number(case.watch)
         if seconds <= limit:
-            return _Well(_span(seconds)) if run.status in DONE else None
-        told = f"limit {_span(limit)}"
+            return _Well(span(seconds)) if run.status in DONE else None
+        told = f"limit {span(limit)}"
     elif run.resent:
         return None  # all rows take longer than those that changed, and it is known why
     else:
         alike = [each for each in case.earlier if each.status in DONE and not each.resent]
         earlier = [(each, each.seconds) for each in alike if each.seconds is not None]
-        found = _outside(case, seconds, _span(seconds), earlier, usual_seconds)
+        found = _outside(case, seconds, span(seconds), earlier, usual_seconds)
         if not isinstance(found, Band):
             return found if run.status in DONE else None
-        told = f"usual {_span(found.middle)} (median of the last {_count(found.runs, 'run')})"
-    said = f"{_span(seconds)}, {told}"
+        told = f"usual {span(found.middle)} (median of the last {_count(found.runs, 'run')})"
+    said = f"{span(seconds)}, {told}"
     return _Finding(said, (f"It took {said}", _progress(run)))
 
 
@@ -348,8 +348,8 @@ def _missed(case: _Case) -> _Verdict:
     late = case.run.started - trigger.due
     if late <= _number(case.watch) and not trigger.passed:
         return _Well()
-    said = f"due {_moment(trigger.due)}, started {_span(late)} later"
-    lines = [f"It was {said} (limit {_span(_number(case.watch))})"]
+    said = f"due {_moment(trigger.due)}, started {span(late)} later"
+    lines = [f"It was {said} (limit {span(_number(case.watch))})"]
     if trigger.passed:
         lines.append(f"It was due {_times(trigger.passed)} more by then; one run does for all")
     lines.append("Look whether what starts dinmo-dbt (serve, cron, CI) was running")
@@ -491,7 +491,7 @@ def _recovered(run: RunRecord, activation: Activation, over: Sequence[tuple[Stan
     alike: dict[tuple[float, str], list[str]] = {}
     for stood, _ in over:
         alike.setdefault((stood.since, stood.said), []).append(stood.kind)
-    lines = [f"{', '.join(names)} for {_span(at - since)}: {said}" for (since, said), names in alike.items()]
+    lines = [f"{', '.join(names)} for {span(at - since)}: {said}" for (since, said), names in alike.items()]
     lines += [f"{stood.kind} now: {well.now}" for stood, well in over if well.now]
     lines.append(f"This run: {run.status}, {_progress(run).lower()}")
     title = f"{_name(run.target, run.activation)}: {', '.join(kinds)} recovered"
@@ -572,7 +572,7 @@ def _moment(seconds: float) -> str:
     return datetime.fromtimestamp(seconds, UTC).strftime("%Y-%m-%d %H:%M UTC")
 
 
-def _span(seconds: float) -> str:
+def span(seconds: float) -> str:
     """In the largest unit of which there are at least two."""
     for unit, length in (("day", 86400), ("hour", 3600), ("minute", 60)):
         if seconds >= 2 * length:

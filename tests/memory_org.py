@@ -467,6 +467,9 @@ class ManualClock:
     def now(self) -> float:
         return self.time
 
+    def monotonic(self) -> float:
+        return self.now()
+
     def sleep(self, seconds: float) -> None:
         self.time += seconds
 
@@ -563,7 +566,7 @@ class World:
         trip = trip or Trip()
         org = Watched(self.org, trip, *DESTINATION)
         store = self.state(trip)
-        run = SyncRun(f"run{self.runs:04d}", self.clock.now())
+        run = SyncRun(f"run{self.runs:04d}", self.clock.now(), self.clock.monotonic())
         with store.locked(self.org.org_id, act) as state:
             record = RunRecord(run.run_id, act.name, "dev", self.org.org_id, run.started, None, "running")
             store.history.start(record)

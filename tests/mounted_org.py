@@ -28,6 +28,9 @@ class OneClock:
     def now(self) -> float:
         return self._clock().timestamp()
 
+    def monotonic(self) -> float:
+        return self.now()
+
     def sleep(self, seconds: float) -> None:
         self._clock.advance(seconds)
 

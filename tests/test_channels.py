@@ -318,6 +318,9 @@ class Clock:
     def now(self) -> float:
         return 0.0
 
+    def monotonic(self) -> float:
+        return self.now()
+
     def sleep(self, seconds: float) -> None:
         if seconds:
             self.slept.append(seconds)

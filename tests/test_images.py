@@ -136,7 +136,7 @@ def test_images_of_the_latest_runs_are_kept_and_go_with_the_state(tmp_path, monk
     (world.folder / "images" / world.org.org_id / act.name / ".run0005-0001.parquet.ab.tmp").write_bytes(b"half")
     world.sync(act, Model.of([{**BEFORE[0], "a": "x3"}, *BEFORE[1:]]))
     kept = [Path(name).name.rpartition("-")[0] for name in world.files() if "images" in name]
-    assert kept == ["run0004-0001", "run0005-0001"]
+    assert kept == ["00000004-run0004-0001", "00000005-run0005-0001"]
     world.state().move(world.org.org_id, act.name, "renamed")
     renamed = dataclasses.replace(act, name="renamed")
     assert rows(world, renamed, "run0005")["1"]["before:A__c"] == "x2"

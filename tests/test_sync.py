@@ -615,6 +615,9 @@ class Asked:
     def now(self):
         return self.clock.now()
 
+    def monotonic(self):
+        return self.clock.monotonic()
+
     def sleep(self, seconds):
         self.slept += 1
         if self.slept > self.at:

@@ -39,6 +39,9 @@ class Clock:
         self.time += 1
         return self.time
 
+    def monotonic(self) -> float:
+        return self.now()
+
     def sleep(self, seconds: float) -> None:
         raise AssertionError
 

@@ -15,7 +15,7 @@ from dinmo_dbt.cli import options
 from dinmo_dbt.cli.console import Console
 from dinmo_dbt.cli.options import Flags
 from dinmo_dbt.cli.session import Session
-from dinmo_dbt.errors import Refused
+from dinmo_dbt.errors import Problem, Refused
 from dinmo_dbt.history import Trigger
 
 if TYPE_CHECKING:
@@ -23,6 +23,7 @@ if TYPE_CHECKING:
     from dinmo_dbt.schedule import Past
     from dinmo_dbt.state import Pause
 
+CLOCK_SET = "DB539"
 PROBE_PAUSE_S = 900.0  # what paused by itself and is due is looked at again after so long, or after another dbt build
 
 
@@ -89,8 +90,13 @@ def due_now(session: Session) -> dict[str, Trigger]:
     """Why each of the chosen activations is due, of those that are. Those never seen before are seen from now on, and
     what dbt built for them is owed until they have run."""
     from dinmo_dbt.schedule import due
+    from dinmo_dbt.warnings import span
 
     session.state.take_back()
+    if ahead := session.activity.put_back():
+        told = f"the state has moments that are still to come, by up to {span(ahead)}: they count as now"
+        hint = "this machine's clock was ahead, or is behind by now"
+        session.console.note(Problem(CLOCK_SET, told, str(session.state.location), hint))
     session.activity.see([activation.name for activation in session.chosen])
     names = [activation.name for activation in session.chosen]
     session.activity.owe(_owed(session, session.activity.pasts(names)))

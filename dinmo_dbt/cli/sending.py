@@ -57,12 +57,10 @@ def _send(session: Session, waiting: list[Unsent]) -> None:
 
     activity, now = session.activity, session.clock.now()
     open_to = {each.notice.id: _open_channels(session, each) for each in waiting}
-    old = [each.notice for each in waiting if open_to[each.notice.id] and now - each.made > KEPT_S]
-    fresh = [each.notice for each in waiting if each.notice not in old]
     pending = [
         (notice, channel)
         for channel in session.project.channels
-        for notice in gathered([each for each in fresh if channel in open_to[each.id]])
+        for notice in gathered([each.notice for each in waiting if channel in open_to[each.notice.id]])
     ]
     parts = {(notice.id, to.place): [each.id for each in notice.of or (notice,)] for notice, to in pending}
 
@@ -71,7 +69,11 @@ def _send(session: Session, waiting: list[Unsent]) -> None:
 
     delivery = channels.deliver(pending, clock=session.clock, sent=sent, attempt=session.send)
     done = {(part, place) for id, place in delivery.sent for part in parts[id, place]}
-    everywhere = [each.id for each in fresh if all((each.id, to.place) in done for to in open_to[each.id])]
+    everywhere = [
+        each.notice for each in waiting if all((each.notice.id, to.place) in done for to in open_to[each.notice.id])
+    ]
+    # After this last attempt: by a clock that runs ahead a notice is old as soon as it is made.
+    old = [each.notice for each in waiting if each.notice not in everywhere and now - each.made > KEPT_S]
     for place, problem in {failure.place: failure.problem for failure in delivery.failed}.items():
         number = sum(len(parts[each.notice_id, place]) for each in delivery.failed if each.place == place)
         kept = f"{number} {'notice waits' if number == 1 else 'notices wait'} for the next command"
@@ -79,7 +81,7 @@ def _send(session: Session, waiting: list[Unsent]) -> None:
     for notice in old:
         told = f"given up after {KEPT_S / 86400:.0f} days: {notice.title}"
         session.console.note(Problem(GIVEN_UP, told, "dinmo.yml: warnings.channels"))
-    activity.forget([*everywhere, *(notice.id for notice in old)])
+    activity.forget([notice.id for notice in (*everywhere, *old)])
 
 
 def _open_channels(session: Session, unsent: Unsent) -> list[Channel]:

@@ -23,7 +23,7 @@ import typer
 from dinmo_dbt.cli import cloud, options
 from dinmo_dbt.cli.console import Console
 from dinmo_dbt.cli.options import Flags
-from dinmo_dbt.cli.scheduling import due_now, moment, next_due_at
+from dinmo_dbt.cli.scheduling import CLOCK_SET, due_now, moment, next_due_at
 from dinmo_dbt.cli.sending import BUSY_DATABASE, deliver, telling_of_all
 from dinmo_dbt.cli.session import Session
 from dinmo_dbt.cli.stopping import Stop
@@ -38,6 +38,7 @@ if TYPE_CHECKING:
 WATCH_S = 2.0  # how often the artifacts' times are looked at
 LOOK_S = 60.0  # a look at least so often: activations may be resumed, or run by hand
 AGAIN_S = 30.0  # after a look that failed
+STEP_S = 10.0  # by so much, what is done to the clock is worth a word
 STUCK_S = 300.0  # without a look and without a run for so long, the service is not well
 
 
@@ -48,14 +49,15 @@ class Health:
     target: str = ""
     started: float = 0.0
     looked: float = 0.0
+    alive: float = field(default_factory=time.monotonic)  # when it last looked, by the clock that nobody sets
     running: bool = False
     due_next: dict[str, float] = field(default_factory=dict)
     problems: tuple[Problem, ...] = ()  # the first of each kind of work that failed
 
-    def told(self, now: float) -> tuple[HTTPStatus, dict[str, Any]]:
+    def told(self, _: float = 0.0) -> tuple[HTTPStatus, dict[str, Any]]:
         from dinmo_dbt import __version__, render
 
-        stuck = not self.running and now - max(self.looked, self.started) > STUCK_S
+        stuck = not self.running and time.monotonic() - self.alive > STUCK_S
         waits = all(problem.code == BUSY_DATABASE for problem in self.problems)  # for dbt, as each time that it runs
         well = waits and not stuck
         first = min(self.due_next.items(), key=lambda each: (each[1], each[0]), default=None)
@@ -125,8 +127,10 @@ class _Service:
     _files: tuple[Path, ...] = ()
     _stamps: tuple[object, ...] = ()
     _seen: tuple[object, ...] = ()
-    _look_at: float = 0.0
+    _look_at: float = 0.0  # when something is due, by the clock on the wall
+    _look_by: float = 0.0  # at the latest, and when dbt Cloud is asked again: by the clock that nobody sets
     _ask_at: float = 0.0
+    _set: float | None = None  # how far the first clock is from the second
     _asked_latest: bool = False
     _taken: int = 0  # the run of the job by which we go; a later one has a greater number
 
@@ -156,7 +160,7 @@ class _Service:
                 return receive(environ, start_response)
             if path != "/health":
                 return _reply(start_response, HTTPStatus.NOT_FOUND, {"error": "see /health"})
-            return _reply(start_response, *self.health.told(time.time()))
+            return _reply(start_response, *self.health.told())
 
         return answer
 
@@ -173,12 +177,28 @@ class _Service:
     def run(self) -> None:
         """Until Interrupted."""
         while not self.stop.number:
-            if self.inbox is not None and time.time() >= self._ask_at and not self._well("dbt Cloud", self._ask):
-                self._ask_at = time.time() + AGAIN_S
+            self._notice_the_clock()
+            if self.inbox is not None and time.monotonic() >= self._ask_at and not self._well("dbt Cloud", self._ask):
+                self._ask_at = time.monotonic() + AGAIN_S
             if self._is_time() and not self._well("look", self._look):
-                self._look_at = time.time() + AGAIN_S
+                self._next_look(time.time() + AGAIN_S, AGAIN_S)
             changing = self._stamps != self._seen
             self.stop.sleep(WATCH_S if changing else min(WATCH_S, max(0.05, self._look_at - time.time())))
+
+    def _next_look(self, at: float, within_s: float) -> None:
+        """At that moment; whatever is done to the clock, before so long has passed."""
+        self._look_at, self._look_by = at, time.monotonic() + within_s
+
+    def _notice_the_clock(self) -> None:
+        """One that is set is said, and what is due by it is looked for."""
+        from dinmo_dbt.warnings import span
+
+        before, self._set = self._set, time.time() - time.monotonic()
+        step = self._set - before if before is not None else 0.0
+        if abs(step) > STEP_S:
+            where = "forward, or this machine slept" if step > 0 else "back"
+            self.console.note(Problem(CLOCK_SET, f"the clock was set by {span(abs(step))}: {where}"))
+            self._look_at = 0.0
 
     def _is_time(self) -> bool:
         """Whether something is due by now, or the artifacts changed and nobody is writing them."""
@@ -186,7 +206,7 @@ class _Service:
         self._stamps = stamps
         if stamps != before or (self.job is not None and None in stamps[:2]):  # the job's first run is still to come
             return False
-        return stamps != self._seen or time.time() >= self._look_at
+        return stamps != self._seen or time.time() >= self._look_at or time.monotonic() >= self._look_by
 
     def _artifacts(self) -> tuple[object, ...]:
         """What tells that dbt ran, or that a declaration changed: dbt's files first. None for one that is not there."""
@@ -205,7 +225,7 @@ class _Service:
             if self._problems.pop(name, None) and not self._problems:
                 self.console.timed("well again")
         self.health.problems = tuple(self._problems.values())
-        self.health.looked = time.time()
+        self.health.looked, self.health.alive = time.time(), time.monotonic()
         return name not in self._problems
 
     def _look(self) -> None:
@@ -230,7 +250,7 @@ class _Service:
         self.health.due_next = due_next
         # What was due, and still is, another process runs, or the state keeps from running.
         coming = (now + AGAIN_S if at <= now and name in triggers else at for name, at in due_next.items())
-        self._look_at = min([now + LOOK_S, *coming])
+        self._next_look(min([now + LOOK_S, *coming]), LOOK_S)
 
     def _sync(self, session: Session, triggers: dict[str, Any]) -> None:
         from dinmo_dbt.plan import Ceilings

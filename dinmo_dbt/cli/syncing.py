@@ -500,7 +500,7 @@ def sync_each(
         console.note(note)
     session.start_orgs()
     session.check_target(allow_mismatch=gating.allow_target_mismatch)
-    report = Report(time.time())
+    report = Report(time.monotonic())
     skips = {activation.name: _skip_reason(session, activation, gating) for activation in chosen}
     if gating.only_built:
         chosen = tuple(a for a in chosen if (skip := skips[a.name]) is None or skip[0] == "blocked")
@@ -727,7 +727,7 @@ def _write_results(session: Session, report: Report) -> None:
             "select": list(session.flags.select),
             "exclude": list(session.flags.exclude),
         },
-        "elapsed_time": round(time.time() - report.started, 3),
+        "elapsed_time": round(time.monotonic() - report.started, 3),
         "results": report.results,
     }
     path = session.target_path / "dinmo_run_results.json"

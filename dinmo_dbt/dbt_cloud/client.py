@@ -161,10 +161,10 @@ class Client:
 
     def finished(self, run: Run, tell: Callable[[str], None]) -> Run:
         """The run once it has ended; `tell` hears of it when its status changes, and every few minutes."""
-        pause, began, told = POLL_S, self._clock.now(), 0.0
+        pause, began, told = POLL_S, self._clock.monotonic(), 0.0
         heard: Status | None = None
         while not run.status.is_final:
-            waited = self._clock.now() - began
+            waited = self._clock.monotonic() - began
             if waited >= WAIT_MAX_S:
                 raise DbtCloudError(
                     NOT_ENDING, f"dbt Cloud run {run.run_id} is {run.status.word} after {WAIT_MAX_S / 3600:g} hours"

@@ -72,6 +72,11 @@ class SalesforceDestination:
         return self._client.usage
 
     @property
+    def org_time(self) -> float | None:
+        """What time it is by the org's clock: seconds since the epoch, UTC; None if no reply told."""
+        return self._client.org_time
+
+    @property
     def instance_url(self) -> str:
         return self._client.login.instance_url
 

@@ -18,6 +18,7 @@ import random
 import re
 import threading
 from collections.abc import Callable, Iterator, Mapping
+from contextlib import suppress
 from dataclasses import dataclass
 from decimal import Decimal
 from email.utils import parsedate_to_datetime
@@ -179,6 +180,7 @@ class Client:
         self._foreign: WrongOrg | None = None
         self.calls = 0
         self.usage = ApiUsage(0, 0)
+        self._told_time: tuple[float, float] | None = None  # by the org's clock and by ours that nobody sets
         self.login = log_in(self)
 
     def close(self) -> None:
@@ -336,7 +338,20 @@ class Client:
                 raise _NotSent("no connection") from None
             raise wire.Broken("connection lost") from None
         self._note_usage(response.headers.get("Sforce-Limit-Info", ""))
+        self._note_time(response.headers.get("Date", ""))
         return response
+
+    def _note_time(self, header: str) -> None:
+        with suppress(ValueError, TypeError, OverflowError):
+            self._told_time = parsedate_to_datetime(header).timestamp(), time.monotonic()
+
+    @property
+    def org_time(self) -> float | None:
+        """What time it is by the org's clock, as its last reply told: seconds since the epoch, UTC. None: none did."""
+        if self._told_time is None:
+            return None
+        told, at = self._told_time
+        return told + time.monotonic() - at
 
     def _note_usage(self, header: str) -> None:
         found = re.search(r"(?<!-)api-usage=(\d{1,12})/(\d{1,12})", header)

@@ -24,6 +24,7 @@ if TYPE_CHECKING:
 Made = TypeVar("Made")
 
 INVOCATIONS_KEPT = 20
+AHEAD_S = 300.0  # clocks are put right by less than this every day
 _DIGEST = " digest"  # no activation can have that name
 
 TABLES = {
@@ -78,6 +79,21 @@ class Activity:
             with self._store.connection(writing=True, history=True) as connection:
                 for name in new:
                     _seen(connection, self.target, name, self._store.clock.now())
+
+    def put_back(self) -> float:
+        """Moments that are still to come were noted by a clock that ran ahead: each counts as now, or its activation
+        would be due only after it. By how many seconds the latest was ahead; 0 for none worth a word."""
+        now = self._store.clock.now()
+        sinces = self._read("activity", lambda row: max(row["since"], row["owed_at"] or 0.0))
+        ahead = max(sinces, default=0.0) - now
+        if ahead <= AHEAD_S:
+            return 0.0
+        with self._store.connection(writing=True, history=True) as connection:
+            for table, column in (("activity", "since"), ("activity", "owed_at"), ("standing", "since")):
+                connection.execute(
+                    f"UPDATE {table} SET {column} = ? WHERE target = ? AND {column} > ?", (now, self.target, now)
+                )
+        return float(ahead)
 
     def owe(self, built_by: Mapping[str, str]) -> None:
         """Note for each activation the dbt command that built its model, and that no run has followed."""

@@ -14,7 +14,8 @@ from dinmo_dbt.errors import StateError
 from dinmo_dbt.state.files import Files
 
 FORMAT = 1
-# Of each activation in each org, the runs whose images are kept: the latest. Their ids sort by time.
+# Of each activation in each org, the runs whose images are kept: the latest, by numbers of their own, for a clock may
+# have been ahead when a run got its id.
 RUNS_KEPT = 20
 
 
@@ -52,16 +53,23 @@ def load(files: Files, place: str, run_id: str) -> pa.Table | None:
 def expired(files: Files, place: str) -> list[str]:
     """Images of runs beyond those that are kept, and what a killed run left half-written."""
     names = files.names(place)
-    runs = sorted({_run_of(name) for name in names if not name.startswith(".")}, reverse=True)
-    return [name for name in names if name.startswith(".") or _run_of(name) in runs[RUNS_KEPT:]]
+    whole = [name for name in names if not name.startswith(".")]
+    kept = sorted({_number_of(name) for name in whole}, reverse=True)[:RUNS_KEPT]
+    return [name for name in names if name not in whole or _number_of(name) not in kept]
 
 
 def _parts(files: Files, place: str, run_id: str) -> list[str]:
     return [name for name in files.names(place) if not name.startswith(".") and _run_of(name) == run_id]
 
 
+def _number_of(name: str) -> int:
+    """Of the run, among those that ever kept images here: a later one has a greater number."""
+    number = name.partition("-")[0]
+    return int(number) if number.isdecimal() else 0
+
+
 def _run_of(name: str) -> str:
-    return name.rsplit("-", 2)[0]
+    return name.partition("-")[2].rsplit("-", 2)[0]
 
 
 def _write(files: Files, place: str, run_id: str, rows: pa.Table) -> None:
@@ -69,7 +77,10 @@ def _write(files: Files, place: str, run_id: str, rows: pa.Table) -> None:
     content = pa.BufferOutputStream()
     pq.write_table(marked, content, compression="zstd")
     content = content.getvalue()
-    name = f"{run_id}-{len(_parts(files, place, run_id)) + 1:04d}-{_digest(content)}.parquet"
+    own = _parts(files, place, run_id)
+    others = [_number_of(name) for name in files.names(place) if not name.startswith(".")]
+    number = _number_of(own[0]) if own else max(others, default=0) + 1
+    name = f"{number:08d}-{run_id}-{len(own) + 1:04d}-{_digest(content)}.parquet"
     files.put(place, name, lambda sink: sink.write(content))
 
 

@@ -65,7 +65,8 @@ class ActivationState:
         self._began = False  # a run has drawn a plan for it
         self._born = 0  # the serial at which it began, or was forgotten
         self._owner: str | None = None  # who holds the lease, as it is written there
-        self._held_at = self._renewed_at = -LEASE_S
+        self._held_at = self._renewed_at = -LEASE_S  # by the clock that nobody sets
+        self._set = 0.0  # how far the other clock was from it, when the lease was renewed
         self._marked_serial = -1
         self._pointer_mappings: list[dict[str, Any]] = []  # those of the serial that the pointer is at
         if store.exists():
@@ -203,7 +204,10 @@ class ActivationState:
         now = self.store.clock.now()
         kh = np.array([row["kh"] for row in rows], np.int64).view(np.uint64)
         ck = np.array([row["ck"] for row in rows], np.int64).view(np.uint64)
-        due = np.array([row["next_run"] <= self.run_number or row["next_try"] <= now for row in rows], np.bool_)
+        passed = [
+            row["next_try"] <= now or row["next_try"] > now + BACK_OFF_MAX_S for row in rows
+        ]  # or by a wrong clock
+        due = np.array([row["next_run"] <= self.run_number for row in rows], np.bool_) | np.array(passed, np.bool_)
         codes = pa.array([row["code"] for row in rows], pa.utf8())
         described = pa.array([row["described"] for row in rows], pa.utf8())
         order = np.argsort(kh, kind="stable")
@@ -268,7 +272,7 @@ class ActivationState:
         since it was read."""
         name, own = self.activation.name, (self.org_id, self.activation.name)
         spools = f"spool/{self.org_id}/{name}"
-        since = self.store.clock.now()
+        since = self.store.clock.monotonic()
         with self.store.connection(writing=True) as connection:
             row = self.store.take(connection, lock, self.org_id, name, holder)
             if (row["epoch"] - 1, row["serial"]) != (self.epoch, self.serial):
@@ -293,10 +297,14 @@ class ActivationState:
             gone_images = imaging.expired(self.store.files, self.image_place)
             gone_spools = [file for file in self.store.files.names(spools) if file not in open_spools]
         lock.taken()
-        self._held_at = self._renewed_at = since
+        self._renewed(since)
         self.store.files.remove(self.place, gone)
         self.store.files.remove(spools, gone_spools)
         self.store.files.remove(self.image_place, gone_images)
+
+    def _renewed(self, since: float) -> None:
+        self._held_at = self._renewed_at = since
+        self._set = self.store.clock.now() - self.store.clock.monotonic()
 
     def release(self) -> None:
         """Give the lease back, if it is still ours."""
@@ -309,10 +317,10 @@ class ActivationState:
                 )
 
     def hold(self) -> None:
-        now = self.store.clock.now()
-        if self._held_at <= now < self._held_at + _HOLD_EVERY_S:
+        now = self.store.clock.monotonic()
+        if now < self._held_at + _HOLD_EVERY_S:
             return
-        if not self._renewed_at <= now < self._renewed_at + RENEW_S:
+        if now >= self._renewed_at + RENEW_S or abs(self.store.clock.now() - now - self._set) > RENEW_S:
             with self._transaction():
                 return
         with self.store.connection(writing=False) as connection:
@@ -347,7 +355,9 @@ class ActivationState:
     def _transaction(self) -> Iterator[Connection]:
         """One transaction of the journal, which renews the lease; refused, with nothing recorded, once another run has
         taken over."""
-        since = self.store.clock.now()  # the lease's own moment: a process may be paused as soon as it has committed
+        since = (
+            self.store.clock.monotonic()
+        )  # the lease's own moment: a process may be paused as soon as it has committed
         with self.store.connection(writing=True) as connection:
             ours = connection.execute(
                 "UPDATE activation SET lease_until = ? WHERE org_id = ? AND name = ? AND epoch = ? AND lease_owner = ?",
@@ -356,7 +366,7 @@ class ActivationState:
             if not ours:
                 raise taken_over(self.activation.name, self.where)
             yield connection
-        self._held_at = self._renewed_at = since
+        self._renewed(since)
         self._pointer_mappings = self.mappings
         if self._began and self.serial != self._marked_serial:
             self.store.marks.raise_to(self.lineage, self.org_id, self.activation.name, self.serial)

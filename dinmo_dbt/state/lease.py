@@ -17,6 +17,8 @@ from dinmo_dbt.errors import StateError
 # a third has. After it, another run may take over.
 LEASE_S = 600.0
 RENEW_S = LEASE_S / 3
+# In SQL, with `?` for now, as `has_lapsed`.
+LAPSED = f"abs(lease_until - ? - {LEASE_S}) > {LEASE_S}"
 
 
 @dataclass(frozen=True, slots=True)
@@ -70,6 +72,11 @@ class Held:
     @property
     def seems_dead(self) -> bool:
         return self.overdue or self.holder.lives is False
+
+
+def has_lapsed(until: float, now: float) -> bool:
+    """Whether a lease is over. So is one that ends later than any of today's can: a clock that ran ahead wrote it."""
+    return abs(until - now - LEASE_S) > LEASE_S
 
 
 def this_process(now: float, run_id: str = "") -> Holder:

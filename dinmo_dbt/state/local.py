@@ -21,14 +21,13 @@ from dinmo_dbt.durable import make_folder
 from dinmo_dbt.errors import StateError, unwritable
 from dinmo_dbt.state.files import LocalFiles, refuse_network, write_note
 from dinmo_dbt.state.journal import START_ANEW, bent, bent_history
-from dinmo_dbt.state.lease import held_error
+from dinmo_dbt.state.lease import LAPSED, held_error
 from dinmo_dbt.state.marks import Marks
 from dinmo_dbt.state.snapshot import other_format
 from dinmo_dbt.state.sqlite import Database, change_of, serialized
 from dinmo_dbt.state.store import FORMAT, HISTORY, HISTORY_INDEXES, TABLES, Connection, Lock, Store
 from dinmo_dbt.sync import Clock
 
-_OVERDUE = "lease_until < ?"
 _MOVE_AWAY = "move it away: no row is in it, but pauses and warnings are forgotten, and schedules start anew"
 _FOLDERS = ("snapshots", "spool", "runs", "images", "trace")
 
@@ -65,7 +64,7 @@ class LocalState(Store):
                 held = next((held for held in self.held(name) if held.org_id == org_id), None)
                 if held is None or not held.overdue:
                     raise held_error(name, held)
-                given = Lock(_OVERDUE, lock.replace)
+                given = Lock(LAPSED, lock.replace)
             with self._journal.held_open():
                 yield given
         finally:

@@ -70,7 +70,7 @@ class Runs:
         with self._store.connection(writing=False, history=True) as connection:
             chosen = "" if names is None else f"WHERE name IN ({','.join('?' * len(names))})"
             rows = connection.execute(
-                f"SELECT * FROM run {chosen} ORDER BY started DESC, id DESC LIMIT ?", (*(names or ()), limit)
+                f"SELECT * FROM run {chosen} ORDER BY number DESC, id DESC LIMIT ?", (*(names or ()), limit)
             ).fetchall()
             return parsed(self._store, read, rows)
 
@@ -80,7 +80,7 @@ class Runs:
             return []
         with self._store.connection(writing=False, history=True) as connection:
             rows = connection.execute(
-                "SELECT * FROM run WHERE target = ? AND started >= ? AND started < ? ORDER BY started, id",
+                "SELECT * FROM run WHERE target = ? AND started >= ? AND started < ? ORDER BY number, id",
                 (target, start, end),
             ).fetchall()
             return parsed(self._store, read, rows)
@@ -119,9 +119,12 @@ class Runs:
         with self._store.connection(writing=True, history=True) as connection:
             _insert(connection, record)
 
-    def finish(self, record: RunRecord, not_delivered: pa.Table, judge: Judge | None = None) -> tuple[Notice, ...]:
+    def finish(
+        self, record: RunRecord, not_delivered: pa.Table, judge: Judge | None = None, *, by_age: bool = True
+    ) -> tuple[Notice, ...]:
         """The end of a run, started or not, with the rows it did not deliver (`LEFT_OUT`) in a file of their own; what
-        users are to be told. Runs that are older than is kept go."""
+        users are to be told. Runs that are too many go and, with `by_age`, those that are older than is kept: whether
+        the clock can be trusted with that is for the caller to know."""
         file, since = None, None
         held = 0
         if len(not_delivered):
@@ -144,7 +147,7 @@ class Runs:
                 (record.finished, record.status, record.as_text(), file, record.run_id),
             )
             notices = self._judge(connection, record, judge)
-            gone = self._outdated(connection, record.activation)
+            gone = self._outdated(connection, record.activation, by_age=by_age)
             connection.executemany("DELETE FROM run WHERE id = ?", [(run_id,) for run_id in gone])
         self._store.files.remove("runs", [f"{run_id}.parquet" for run_id in gone])
         return notices
@@ -157,14 +160,14 @@ class Runs:
         own = (record.target, record.activation)
         rows = connection.execute(
             "SELECT * FROM run WHERE target = ? AND name = ? AND finished IS NOT NULL AND id <> ? "
-            "ORDER BY started DESC, id DESC LIMIT ?",
+            "ORDER BY number DESC, id DESC LIMIT ?",
             (*own, record.run_id, EARLIER_MAX),
         ).fetchall()
         if not any(row["status"] in DONE for row in rows):  # whether it ever worked is asked for after any time
             done = ",".join("?" * len(DONE))
             rows += connection.execute(
                 f"SELECT * FROM run WHERE target = ? AND name = ? AND id <> ? AND status IN ({done}) "
-                "ORDER BY started DESC, id DESC LIMIT 1",
+                "ORDER BY number DESC, id DESC LIMIT 1",
                 (*own, record.run_id, *DONE),
             ).fetchall()
         earlier = [run for run in parsed(self._store, read, rows) if run.ended and run.trigger.kind != "revert"]
@@ -175,18 +178,21 @@ class Runs:
             pause(connection, *own, at=self._store.clock.now(), reason=judged.pause, by_itself=True)
         return judged.notices
 
-    def _outdated(self, connection: Connection, name: str) -> list[str]:
-        """Runs that are older than is kept, or that are too many."""
+    def _outdated(self, connection: Connection, name: str, *, by_age: bool) -> list[str]:
+        """Runs that are too many or, with `by_age`, older than is kept."""
 
-        def since(number: int) -> float:
-            """When that many runs ago started; 0 if there were fewer."""
+        def latest(runs: int) -> int:
+            """The number of the earliest of so many; 0 if there are fewer."""
             row = connection.execute(
-                "SELECT started FROM run WHERE name = ? ORDER BY started DESC LIMIT 1 OFFSET ?", (name, number - 1)
+                "SELECT number FROM run WHERE name = ? ORDER BY number DESC LIMIT 1 OFFSET ?", (name, runs - 1)
             ).fetchone()
-            return row["started"] if row else 0.0
+            return row["number"] if row else 0
 
-        oldest = max(min(self._store.clock.now() - self._kept_s, since(KEPT_MIN)), since(KEPT_MAX))
-        rows = connection.execute("SELECT id FROM run WHERE name = ? AND started < ?", (name, oldest)).fetchall()
+        old = self._store.clock.now() - self._kept_s if by_age else 0.0
+        rows = connection.execute(
+            "SELECT id FROM run WHERE name = ? AND (number < ? OR (number < ? AND started < ?))",
+            (name, latest(KEPT_MAX), latest(KEPT_MIN), old),
+        ).fetchall()
         return [row["id"] for row in rows]
 
     # Rows that were not delivered
@@ -229,7 +235,7 @@ class Runs:
         with self._store.connection(writing=False, history=True) as connection:
             rows = connection.execute(
                 "SELECT * FROM run WHERE name = ? AND org_id = ? AND id <> ? AND finished IS NOT NULL "
-                "ORDER BY started DESC, id DESC LIMIT 1",
+                "ORDER BY number DESC, id DESC LIMIT 1",
                 (record.activation, record.org_id, record.run_id),
             ).fetchall()
             found = parsed(self._store, read, rows)
@@ -240,8 +246,10 @@ class Runs:
 
 
 def _insert(connection: Connection, record: RunRecord) -> None:
+    """With the next number: runs are in that order, whatever the clock said when they started."""
+    number = connection.execute("SELECT coalesce(max(number), 0) + 1 AS n FROM run").fetchone()["n"]
     connection.execute(
-        "INSERT INTO run (id, org_id, name, started, finished, status, detail, not_delivered, target) "
-        "VALUES (?, ?, ?, ?, NULL, 'running', ?, NULL, ?)",
-        (record.run_id, record.org_id, record.activation, record.started, record.as_text(), record.target),
+        "INSERT INTO run (id, org_id, name, started, finished, status, detail, not_delivered, target, number) "
+        "VALUES (?, ?, ?, ?, NULL, 'running', ?, NULL, ?, ?)",
+        (record.run_id, record.org_id, record.activation, record.started, record.as_text(), record.target, number),
     )

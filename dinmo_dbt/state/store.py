@@ -23,7 +23,7 @@ from dinmo_dbt.state import activity
 from dinmo_dbt.state.files import Files, first_bent, stored_of
 from dinmo_dbt.state.imaging import image_place
 from dinmo_dbt.state.journal import ENDED, ActivationState, file_serial, snapshot_place, spool_place
-from dinmo_dbt.state.lease import LEASE_S, Held, Holder, held_error, holder_of, this_process
+from dinmo_dbt.state.lease import LEASE_S, Held, Holder, has_lapsed, held_error, holder_of, this_process
 from dinmo_dbt.state.marks import Marks
 from dinmo_dbt.state.runs import KEPT_S, Runs
 from dinmo_dbt.state.snapshot import FileSnapshot
@@ -57,11 +57,16 @@ TABLES = {
 HISTORY = {
     "run": """
   id TEXT PRIMARY KEY, org_id TEXT NOT NULL, name TEXT NOT NULL, started DOUBLE PRECISION NOT NULL,
-  finished DOUBLE PRECISION, status TEXT NOT NULL, detail TEXT NOT NULL, not_delivered TEXT, target TEXT""",
+  finished DOUBLE PRECISION, status TEXT NOT NULL, detail TEXT NOT NULL, not_delivered TEXT, target TEXT,
+  number BIGINT NOT NULL""",
     **activity.TABLES,
 }
 # Statements, for a database that looks for a row in all of them unless it is told better.
-HISTORY_INDEXES = ("CREATE INDEX run_of ON run (name, started)", "CREATE INDEX run_at ON run (started)")
+HISTORY_INDEXES = (
+    "CREATE INDEX run_of ON run (name, number)",
+    "CREATE INDEX run_at ON run (started)",
+    "CREATE INDEX run_number ON run (number)",
+)
 
 
 class Rows(Protocol):
@@ -249,7 +254,7 @@ class Store(ABC):
             holder_of(row["lease_owner"]),
             until,
             _in_flight(connection, (row["org_id"], row["name"])),
-            overdue=until < self.now(connection),
+            overdue=has_lapsed(until, self.now(connection)),
         )
 
     def unlock(self, held: Held) -> None:

@@ -19,7 +19,7 @@ from dinmo_dbt.durable import make_folder
 from dinmo_dbt.errors import StateError
 from dinmo_dbt.state.files import Stored, stored, write_whole
 from dinmo_dbt.state.journal import START_ANEW, bent
-from dinmo_dbt.state.lease import held_error, this_process
+from dinmo_dbt.state.lease import LAPSED, held_error, this_process
 from dinmo_dbt.state.marks import Marks
 from dinmo_dbt.state.snapshot import other_format
 from dinmo_dbt.state.store import FORMAT, HISTORY, HISTORY_INDEXES, TABLES, Connection, Lock, Store
@@ -29,7 +29,7 @@ PART_BYTES = 4 << 20
 _FILE = """
   folder TEXT NOT NULL, name TEXT NOT NULL, part BIGINT NOT NULL, content BYTEA NOT NULL,
   PRIMARY KEY (folder, name, part)"""
-_FREE = "(lease_owner IS NULL OR lease_until < ?)"
+_FREE = f"(lease_owner IS NULL OR {LAPSED})"
 
 
 class Tables(Protocol):

@@ -112,6 +112,9 @@ class Clock:
         self._process.alive()
         return self._process.world.now
 
+    def monotonic(self) -> float:
+        return self.now()
+
     def sleep(self, seconds: float) -> None:
         self._process.alive()
         self._process.world.pass_time(seconds)
@@ -148,6 +151,7 @@ class Destination:
         self._process, self._org, self.calls = process, process.world.orgs[name], 0
         self._names = {a.object: a.name for a in process.world.activations}
         self.usage = SimpleNamespace(used=100, limit=1000)
+        self.org_time = process.world.now
 
     def __getattr__(self, name: str) -> Any:
         attribute = getattr(self._org, name)

@@ -180,7 +180,7 @@ class History:
     def _new_run(self, _: Any) -> SyncRun:
         """As the command line's, with an id that a seed repeats."""
         self.runs += 1
-        return SyncRun(f"{self.org.clock.now():.0f}-{self.runs:04d}", self.org.clock.now())
+        return SyncRun(f"{self.org.clock.now():.0f}-{self.runs:04d}", self.org.clock.now(), self.org.clock.monotonic())
 
     def _on(self, event: str, chance: float = 0.5) -> bool:
         on = event in self.events and self.random.random() < chance
