@@ -462,13 +462,16 @@ class WatchedWarehouseState(WatchedCommits, WarehouseState):
 
 @dataclass
 class ManualClock:
+    """Seconds that pass, and how far somebody has set the clock on the wall from them."""
+
     time: float = 1_700_000_000.0
+    ahead: float = 0.0
 
     def now(self) -> float:
-        return self.time
+        return self.time + self.ahead
 
     def monotonic(self) -> float:
-        return self.now()
+        return self.time
 
     def sleep(self, seconds: float) -> None:
         self.time += seconds

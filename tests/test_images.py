@@ -48,7 +48,7 @@ def test_a_run_keeps_what_it_overwrites_and_names_what_it_creates(name, tmp_path
     alike = {"7", "8"} if act.mode is Mode.INSERT else set()  # nothing tells which of the two records is whose
     assert {None if kept[key]["record_id"] is None else "" for key in alike} <= {None}
     assert told - {None} == (made if not alike else made & told)
-    files = list((world.folder / "images").rglob(f"{run.run_id}-*.parquet"))
+    files = list((world.folder / "images").rglob(f"*-{run.run_id}-*.parquet"))
     assert files and {stat.S_IMODE(file.stat().st_mode) for file in files} == {0o600}
 
 
@@ -148,7 +148,7 @@ def test_images_of_the_latest_runs_are_kept_and_go_with_the_state(tmp_path, monk
 def test_a_damaged_image_is_refused_by_name(tmp_path):
     act = KEEPING["upsert by collections"]
     world = prepared(tmp_path / "s", act)
-    (file,) = (world.folder / "images").rglob("run0001-0001-*.parquet")
+    (file,) = (world.folder / "images").rglob("*-run0001-0001-*.parquet")
     whole = file.read_bytes()
     for at in range(0, len(whole), 97):
         bent = whole[:at] + bytes([whole[at] ^ 1]) + whole[at + 1 :]

@@ -49,7 +49,7 @@ class Health:
     target: str = ""
     started: float = 0.0
     looked: float = 0.0
-    alive: float = field(default_factory=time.monotonic)  # when it last looked, by the clock that nobody sets
+    alive: float = field(default_factory=lambda: time.monotonic())  # when it last looked, by the clock that nobody sets
     running: bool = False
     due_next: dict[str, float] = field(default_factory=dict)
     problems: tuple[Problem, ...] = ()  # the first of each kind of work that failed

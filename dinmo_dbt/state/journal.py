@@ -318,9 +318,10 @@ class ActivationState:
 
     def hold(self) -> None:
         now = self.store.clock.monotonic()
-        if now < self._held_at + _HOLD_EVERY_S:
+        is_set = abs(self.store.clock.now() - now - self._set) > RENEW_S
+        if now < self._held_at + _HOLD_EVERY_S and not is_set:
             return
-        if now >= self._renewed_at + RENEW_S or abs(self.store.clock.now() - now - self._set) > RENEW_S:
+        if now >= self._renewed_at + RENEW_S or is_set:
             with self._transaction():
                 return
         with self.store.connection(writing=False) as connection:

@@ -98,7 +98,7 @@ class Process:
         """Of a new run's id, which begins with the time."""
         self.world.met["run ids"] += 1
         token = f"{self.world.met['run ids']:06x}"
-        self.run_ids.append(f"{strftime('%Y%m%dT%H%M%S', gmtime(self.world.now))}-{token}")
+        self.run_ids.append(f"{strftime('%Y%m%dT%H%M%S', gmtime(self.world.now + self.world.ahead))}-{token}")
         return token
 
 
@@ -109,11 +109,11 @@ class Clock:
         self._process = process
 
     def now(self) -> float:
-        self._process.alive()
-        return self._process.world.now
+        return self.monotonic() + self._process.world.ahead
 
     def monotonic(self) -> float:
-        return self.now()
+        self._process.alive()
+        return self._process.world.now
 
     def sleep(self, seconds: float) -> None:
         self._process.alive()

@@ -140,6 +140,7 @@ class World:
     days: float = DAYS
     fewer: int = 1  # of the activations only every n-th
     now: float = 0.0
+    ahead: float = 0.0  # by how much somebody has set our clock ahead
     taken: list[Taken] = field(default_factory=list)
     met: Counter[str] = field(default_factory=Counter)
     done: set[str] = field(default_factory=set)  # activations of which a run delivered

@@ -218,11 +218,11 @@ def test_a_run_is_found_among_many_by_an_index(world):
     with world.state().connection(writing=True) as connection:
         connection.execute(
             "INSERT INTO run "
-            "SELECT 'r' || n, 'org', 'a' || mod(n, 50), n, n, 'success', repeat('x', 1500), NULL, 'dev' "
+            "SELECT 'r' || n, 'org', 'a' || mod(n, 50), n, n, 'success', repeat('x', 1500), NULL, 'dev', n "
             "FROM generate_series(1, 20000) AS n"
         )
         connection.execute("ANALYZE run")
-        for asked in ("WHERE name = 'a7' ORDER BY started DESC LIMIT 1", "ORDER BY started DESC, id DESC LIMIT 20"):
+        for asked in ("WHERE name = 'a7' ORDER BY number DESC LIMIT 1", "ORDER BY number DESC, id DESC LIMIT 20"):
             plan = connection.execute(f"EXPLAIN SELECT * FROM run {asked}").fetchall()
             assert "Index" in str([row["QUERY PLAN"] for row in plan]), asked
 
