@@ -111,6 +111,10 @@ class WarehouseError(DinmoError):
 class DbtCloudError(DinmoError):
     """dbt Cloud, or the way to it, failed, or its run left nothing to go by."""
 
+    @classmethod
+    def of(cls, problem: Problem) -> DbtCloudError:
+        return cls(problem.code, problem.message, where=problem.where, hint=problem.hint)
+
 
 class DestinationError(DinmoError):
     """Salesforce, or the way to it, failed."""

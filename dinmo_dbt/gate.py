@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
+from datetime import UTC, datetime
 from enum import StrEnum
 from pathlib import Path
 from typing import Any
@@ -32,14 +33,19 @@ TESTS = ("test", "unit_test")
 NOTHING_DONE = ("no-op",)
 FAILED = ("fail", "error", "runtime error")
 _OK = ("success", "reused")  # reused: dbt 2 found the table current
+# Not dbt's own words: `dbt_cloud` gives these to a model that a run builds right now, or built and left no word on.
+UNDER_WAY = "executing"
+LOST = "lost"
 
 
 class Standing(StrEnum):
-    """May the model be synced? `unbuilt`: the last dbt command says nothing about it; it syncs, and that is said."""
+    """May the model be synced? `unbuilt`: the last dbt command says nothing about it; it syncs, and that is said.
+    `under way`: dbt builds it right now; it is judged when that has ended."""
 
     OK = "ok"
     BLOCKED = "blocked"
     UNBUILT = "unbuilt"
+    UNDER_WAY = "under way"
 
 
 @dataclass(frozen=True, slots=True)
@@ -49,16 +55,25 @@ class Verdict:
 
     @property
     def is_blocked(self) -> bool:
-        return self.standing is Standing.BLOCKED
+        return self.standing in (Standing.BLOCKED, Standing.UNDER_WAY)
 
 
 @dataclass(frozen=True, slots=True)
 class Result:
-    """One line of run_results.json."""
+    """One line of run_results.json. `invocation_id`: of the command that it is of. `began` and `ended`, in seconds
+    since the epoch, are those of the command's end where the line has none, and None where neither tells."""
 
     unique_id: str
     status: str
     message: str
+    invocation_id: str = ""
+    relation_name: str = ""
+    began: float | None = None
+    ended: float | None = None
+
+    @property
+    def kind(self) -> str:
+        return self.unique_id.partition(".")[0]
 
 
 @dataclass(frozen=True, slots=True)
@@ -73,15 +88,15 @@ class RunResults:
     results: tuple[Result, ...]
 
     @property
-    def built(self) -> frozenset[str]:
+    def built(self) -> Mapping[str, Result]:
         """Models that the command built, or was to build and did not; none for a command that builds nothing."""
         if self.which not in BUILDS:
-            return frozenset()
-        return frozenset(
-            result.unique_id
+            return {}
+        return {
+            result.unique_id: result
             for result in self.results
-            if result.unique_id.partition(".")[0] in BUILT and result.status not in NOTHING_DONE
-        )
+            if result.kind in BUILT and result.status not in NOTHING_DONE
+        }
 
 
 @dataclass(frozen=True, slots=True)
@@ -124,15 +139,13 @@ def parse_run_results(document: object, where: str) -> RunResults:
     metadata, args, results = _mapping(root.get("metadata")), _mapping(root.get("args")), root.get("results")
     if "/run-results/" not in _text(metadata, "dbt_schema_version") or not isinstance(results, list):
         raise ConfigError(NOT_RUN_RESULTS, "not dbt run results", where=where, hint="it is written by `dbt build`")
-    parsed = tuple(
-        Result(_text(result, "unique_id"), _text(result, "status"), _text(result, "message"))
-        for result in map(_mapping, results)
-    )
+    invocation_id, generated = _text(metadata, "invocation_id"), moment_of(metadata.get("generated_at"))
+    parsed = tuple(_result(result, invocation_id, generated) for result in map(_mapping, results))
     if not all(result.unique_id and result.status for result in parsed):
         # A result that can't be read may be a failure: it must not pass for one that is absent.
         raise ConfigError(UNREADABLE, "a result has no unique_id or status", where=where, hint="run `dbt build` again")
     return RunResults(
-        invocation_id=_text(metadata, "invocation_id"),
+        invocation_id=invocation_id,
         which=_text(args, "which"),
         target=_text(args, "target"),
         empty=args.get("empty") is True,
@@ -157,13 +170,11 @@ def gate(manifest: Manifest, run_results: RunResults | None) -> Gate:
     command = "docs generate" if which == "generate" else which or "command"
     verdicts: dict[str, Verdict] = {}
     notes: list[Problem] = []
-    if builds:
-        for result in run_results.results:
-            if result.unique_id.partition(".")[0] in BUILT and result.status not in NOTHING_DONE:
-                verdicts[result.unique_id] = _built(result)
+    for unique_id, result in run_results.built.items():
+        verdicts[unique_id] = _built(result)
     if builds or which == "test":
         for result in run_results.results:
-            if result.unique_id.partition(".")[0] in TESTS and result.status in FAILED:
+            if result.kind in TESTS and result.status in FAILED:
                 notes += _block(manifest, result, verdicts)
     if run_results.invocation_id != manifest.invocation_id:
         notes += _other_invocation(manifest, run_results, verdicts)
@@ -211,12 +222,41 @@ def target_check(manifest: Manifest, run_results: RunResults | None, connected: 
     return None
 
 
+def _result(raw: Mapping[str, Any], invocation_id: str, generated: float | None) -> Result:
+    timing = raw.get("timing")
+    times = [_mapping(each) for each in timing] if isinstance(timing, list) else []
+    began = [moment for each in times if (moment := moment_of(each.get("started_at"))) is not None]
+    ended = [moment for each in times if (moment := moment_of(each.get("completed_at"))) is not None]
+    return Result(
+        unique_id=_text(raw, "unique_id"),
+        status=_text(raw, "status"),
+        message=_text(raw, "message"),
+        invocation_id=_text(raw, "invocation_id") or invocation_id,
+        relation_name=_text(raw, "relation_name"),
+        began=min(began, default=generated),
+        ended=max(ended, default=generated),
+    )
+
+
+def moment_of(text: object) -> float | None:
+    """A moment as dbt and dbt Cloud write it, UTC unless it says otherwise, in seconds since the epoch; else None."""
+    try:
+        moment = datetime.fromisoformat(text) if isinstance(text, str) else None
+        return None if moment is None else (moment if moment.tzinfo else moment.replace(tzinfo=UTC)).timestamp()
+    except (ValueError, OverflowError):
+        return None
+
+
 def _built(result: Result) -> Verdict:
     if result.status in _OK:
         return Verdict(Standing.OK)
     match result.status:
         case "skipped":
             reason = "skipped by dbt"
+        case status if status == UNDER_WAY:
+            return Verdict(Standing.UNDER_WAY, f"{result.message} is building it")
+        case status if status == LOST:
+            reason = f"{result.message} may have built it, and left nothing that can be judged"
         case "error" | "runtime error" | "fail":
             reason = "build failed"
         case status:

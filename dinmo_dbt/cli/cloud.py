@@ -1,26 +1,24 @@
-"""`sync --dbt-cloud-job`: the artifacts of a job's run, fetched into a target folder of their own."""
+"""A sync that goes by a job of dbt Cloud: what the job's runs left, fetched into a target folder of its own."""
 
 from __future__ import annotations
 
 import os
-from dataclasses import replace
+import threading
+import time
 from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from dinmo_dbt.cli.console import Console
-from dinmo_dbt.cli.options import Flags
-from dinmo_dbt.cli.sending import DBT_CLOUD, telling_of_all
-from dinmo_dbt.cli.session import Session
-from dinmo_dbt.errors import DbtCloudError, UsageError
+from dinmo_dbt.cli.sending import CLOUD_RUN, DBT_CLOUD, tell_of, tell_that_ended, telling_of_all
+from dinmo_dbt.errors import DbtCloudError, Problem, UsageError
 
 if TYPE_CHECKING:
-    from pathlib import Path
-
     from dinmo_dbt import dbt_cloud
-    from dinmo_dbt.cli.stopping import Stop
+    from dinmo_dbt.cli.console import Console
+    from dinmo_dbt.cli.session import Session
 
 _ID_MAX = 10**18
+SET_ASIDE_TOLD = 10
 Job = Annotated[
     int | None,
     typer.Option("--dbt-cloud-job", min=1, max=_ID_MAX, help="Sync what this job's latest run in dbt Cloud built."),
@@ -29,38 +27,97 @@ Run = Annotated[int | None, typer.Option("--run", min=1, max=_ID_MAX, help="That
 Wait = Annotated[bool, typer.Option("--wait", help="Wait until the job's run has ended.")]
 
 
-def of_job(flags: Flags, console: Console, job: int | None, run: int | None, *, wait: bool) -> Flags:
-    """The flags of a sync that goes by a run of the job: those given, but for the target folder, which now holds what
-    the run left. Without a job they stay as they are."""
-    if job is None:
-        if run is not None or wait:
-            given = "--run" if run is not None else "--wait"
-            hint = "dinmo-dbt sync --dbt-cloud-job JOB --wait"
-            raise UsageError("DB820", f"{given} says which run of a dbt Cloud job, and no job is given", hint=hint)
-        return flags
-    return fetched(flags, console, job, run, wait=wait)[0]
+def following(job: int | None, run: int | None, *, wait: bool) -> Following | None:
+    """Of a sync's flags; without a job None, and no other of them."""
+    if job is not None:
+        return Following(job)
+    if run is not None or wait:
+        given = "--run" if run is not None else "--wait"
+        hint = "dinmo-dbt sync --dbt-cloud-job JOB --wait"
+        raise UsageError("DB820", f"{given} says which run of a dbt Cloud job, and no job is given", hint=hint)
+    return None
 
 
-def fetched(
-    flags: Flags, console: Console, job: int, run: int | None, *, wait: bool, stop: Stop | None = None
-) -> tuple[Flags, int]:
-    """The flags of a sync that goes by a run of the job, and which run that is; the latest unless one is given."""
-    from dinmo_dbt import dbt_cloud
+class Following:
+    """A job of dbt Cloud, by whose runs a sync goes. What they left is in the session's target folder, and is fetched
+    again where something has begun or ended since. Safe to use from several threads."""
 
-    with Session(flags, console, stop=stop) as session, telling_of_all(session, DBT_CLOUD):
-        folder = folder_of(session, job)
+    def __init__(self, job: int) -> None:
+        self.job = job
+        self._run: dbt_cloud.Run | None = None  # the one that was chosen by hand
+        self._library: dbt_cloud.Library | None = None
+        self.picture: dbt_cloud.Picture | None = None
+        self._one_at_a_time = threading.Lock()
+
+    def begin(self, session: Session, run: int | None, *, wait: bool) -> None:
+        """Fetch what the job's latest run left, or `run`; with `wait`, once it has ended."""
+        with telling_of_all(session, DBT_CLOUD), self._one_at_a_time:
+            chosen = _chosen(self._client(session), session.console, str(self.job), run, wait=wait)
+            if run is not None:
+                self._run = chosen
+        self.look(session)
+        assert self.picture is not None
+        if chosen.run_id in self.picture.unusable:
+            raise DbtCloudError.of(self.picture.unusable[chosen.run_id])
+
+    def look(self, session: Session) -> dbt_cloud.Picture:
+        """What dbt Cloud says by now, in the session's target folder. Raises DbtCloudError."""
+        from dinmo_dbt import dbt_cloud
+
+        with telling_of_all(session, DBT_CLOUD), self._one_at_a_time:
+            library = self._library
+            if library is None:
+                library = self._library = dbt_cloud.Library(self._client(session))
+            library.client = self._client(session)
+            before, project = self.picture, session.project_name
+            now = dbt_cloud.fetch(
+                library, str(self.job), session.target_path, run=self._run, project=project, last=before
+            )
+            self.picture = now
+        if now is not before:
+            _say(session, now, before)
+        return now
+
+    def has_changed(self, session: Session) -> bool:
+        """Whether a run has begun or ended since the last look; what it left is in the folder by now."""
+        before = self.picture
+        return self.look(session) is not before
+
+    def problem_with(self, session: Session, run_id: str) -> Problem | None:
+        """Why a run of the job can't be used; None if it can, or goes on."""
+        from dinmo_dbt.dbt_cloud import NOT_FOUND
+
+        assert self._library is not None
+        try:
+            run = self._client(session).run(run_id)
+        except DbtCloudError as error:
+            if error.problems[0].code != NOT_FOUND:
+                raise
+            return error.problems[0]
+        if run.job_id != str(self.job):
+            return Problem(NOT_FOUND, f"dbt Cloud run {run_id} is of job {run.job_id}, not of {self.job}")
+        return self._library.left(run).problem if run.status.is_final else None
+
+    def _client(self, session: Session) -> dbt_cloud.Client:
+        from dinmo_dbt import dbt_cloud
+
         client = dbt_cloud.Client(dbt_cloud.account_of(os.environ), session.clock)
         session.stack.callback(client.close)
-        chosen = _chosen(client, console, str(job), run, wait=wait)
-        steps = dbt_cloud.fetch(client, chosen, folder)
-    told = ", ".join(f"{step.number} ({step.read.which})" for step in steps)
-    console.timed(f"dbt Cloud run {chosen.run_id} of job {job} ended as {chosen.status.word}; by its steps {told}")
-    return replace(flags, target_path=folder), int(chosen.run_id)
+        return client
 
 
-def folder_of(session: Session, job: int) -> Path:
-    """The target folder of a job's runs."""
-    return session.target_path / "dbt_cloud" / f"job-{job}"
+def _say(session: Session, now: dbt_cloud.Picture, before: dbt_cloud.Picture | None) -> None:
+    """Which run is gone by now, and which can't be, to those who look on and once to those who don't."""
+    if before is None or now.run != before.run:
+        steps = ", ".join(f"{step.number} ({step.read.which})" for step in now.steps)
+        told = f"dbt Cloud run {now.run.run_id} of job {now.run.job_id} ended as {now.run.status.word}"
+        session.console.timed(f"{told}; by its steps {steps}")
+    for run_id, problem in now.unusable.items():
+        if before is None or run_id not in before.unusable:
+            session.console.note(problem)
+            tell_of(session, CLOUD_RUN, problem)
+    if not now.unusable:
+        tell_that_ended(session, CLOUD_RUN)
 
 
 def _chosen(client: dbt_cloud.Client, console: Console, job_id: str, run: int | None, *, wait: bool) -> dbt_cloud.Run:
@@ -75,3 +132,85 @@ def _chosen(client: dbt_cloud.Client, console: Console, job_id: str, run: int | 
         message = f"dbt Cloud run {chosen.run_id} of job {job_id} is {chosen.status.word}"
         raise DbtCloudError("DB223", message, hint="pass --wait, or run again when it has ended")
     return chosen
+
+
+class Follower:
+    """What `serve` does with the events of a job. An event tells only that there is something to look at; which runs
+    count is asked of dbt Cloud. So each is judged once and done, and none keeps a later one from being taken."""
+
+    def __init__(self, following: Following, inbox: dbt_cloud.Inbox, console: Console) -> None:
+        self.following, self.inbox, self._console = following, inbox, console
+        self.set_aside: dict[str, Problem] = {}  # by run, of the latest that can't be used
+        self._again_at: float | None = 0.0  # by the monotonic clock: when dbt Cloud is asked without a new event
+        self._seen: set[str] = set()  # events that wait for dbt Cloud to know the end of their run
+        self._noted: Problem | None = None
+
+    def take(self, session: Session, again_s: float) -> bool:
+        """Fetch what the job's runs left by now, and whether that changed; the events that this answers are done. What
+        waits for a run's end is asked for again after `again_s`. Raises DbtCloudError where dbt Cloud has no answer:
+        then every event waits."""
+        events, damaged = self.inbox.pending()
+        for path in damaged:
+            told = "an event of dbt Cloud that was kept can't be read: the job's latest run is synced in its place"
+            self._console.note(Problem("DB229", told, where=str(self.inbox.set_aside(path))))
+        own = [event for event in events if event.job_id == str(self.following.job)]
+        for event in events:
+            if event not in own:
+                self._console.timed(f"run {event.run_id} of dbt Cloud job {event.job_id}: another job, left alone")
+                self.inbox.done(event)
+        is_time = self._again_at is not None and time.monotonic() >= self._again_at
+        if not (is_time or damaged or any(event.key not in self._seen for event in own)):
+            return False
+        before = self.following.picture
+        picture = self._look(session)
+        waiting = [event for event in own if not self._is_answered(session, event, picture)]
+        for event in own:
+            if event not in waiting:
+                self.inbox.done(event)
+        self._seen = {event.key for event in waiting}
+        waits = waiting or picture is None or picture.under_way
+        self._again_at = time.monotonic() + again_s if waits else None
+        return picture is not before
+
+    def _look(self, session: Session) -> dbt_cloud.Picture | None:
+        """None while no run of the job can be used."""
+        from dinmo_dbt.dbt_cloud import NO_ARTIFACTS, STILL_RUNNING, UNUSABLE
+
+        try:
+            picture = self.following.look(session)
+        except DbtCloudError as error:
+            if error.problems[0].code not in (NO_ARTIFACTS, STILL_RUNNING, UNUSABLE):
+                raise
+            self._note(error.problems[0])
+            return None
+        self.set_aside |= picture.unusable
+        if picture.under_way:
+            going, until = picture.under_way[0], "what it builds is synced when it has ended"
+            told = f"dbt Cloud run {going.run_id} of job {going.job_id} is {going.status.word}"
+            self._note(Problem(STILL_RUNNING, told, hint=until))
+        return picture
+
+    def _note(self, problem: Problem) -> None:
+        if problem != self._noted:
+            self._console.note(problem)
+        self._noted = problem
+
+    def _is_answered(self, session: Session, event: dbt_cloud.Event, picture: dbt_cloud.Picture | None) -> bool:
+        """Whether the run that an event tells of is synced, or was built over, or is set aside. Not while dbt Cloud has
+        it under way."""
+        if picture is not None and int(event.run_id) <= int(picture.run.run_id):
+            if event.run_id != picture.run.run_id:
+                told = f"run {event.run_id} of dbt Cloud job {event.job_id}: told late, left alone"
+                self._console.timed(f"{told}; run {picture.run.run_id} came after it")
+            return True
+        if picture is None or event.run_id not in picture.unusable:
+            problem = self.following.problem_with(session, event.run_id)
+            if problem is None:
+                return False
+            self._set_aside(session, event.run_id, problem)
+        return True
+
+    def _set_aside(self, session: Session, run_id: str, problem: Problem) -> None:
+        self._console.note(problem)
+        tell_of(session, CLOUD_RUN, problem)
+        self.set_aside = dict([*self.set_aside.items(), (run_id, problem)][-SET_ASIDE_TOLD:])

@@ -25,6 +25,7 @@ if TYPE_CHECKING:
 
 HELD_BY_ANOTHER = "DB501"
 CLOCK_OFF_S = 3600.0
+BUILT_MEANWHILE = "DB458"
 _AFTER_REJECTION = ("data", "reference", "automation")
 _PARENTS = ("PARENT_MISSING", "PARENT_AMBIGUOUS")
 
@@ -115,6 +116,8 @@ class Recorder:
 
     def _status_of(self, error: DinmoError) -> str:
         self.run.problem = self.run.problem or error.problems[0]
+        if self.run.problem.code == BUILT_MEANWHILE:
+            return "interrupted"  # it has not done its work: what asked for it still does
         return "refused" if isinstance(error, Refused | StateError) else "failed"
 
     def _finish(self, status: str) -> None:

@@ -83,7 +83,8 @@ def built_by(session: Session, activation: Activation) -> str:
     results = session.run_results
     if results is None or (results.target and results.target != session.target[1]):
         return ""
-    return results.invocation_id if activation.model in results.built else ""
+    built = results.built.get(activation.model)
+    return (built.invocation_id or results.invocation_id) if built else ""
 
 
 def due_now(session: Session) -> dict[str, Trigger]:
@@ -107,9 +108,19 @@ def due_now(session: Session) -> dict[str, Trigger]:
         if pause and not (pause.by_itself and _is_worth_a_look(past, now)):
             continue
         trigger = due(activation, past, now=now, built_by=built_by(session, activation))
-        if trigger is not None:
+        if trigger is not None and not _is_under_way(session, activation):
             found[activation.name] = trigger
     return found
+
+
+def _is_under_way(session: Session, activation: Activation) -> bool:
+    """Whether dbt builds the model right now: what is due stays due until that is over."""
+    from dinmo_dbt.gate import Standing
+
+    try:
+        return session.gate.verdict(activation.model).standing is Standing.UNDER_WAY
+    except Refused:  # a build of no rows, or of some: the sync itself says so
+        return False
 
 
 def _is_worth_a_look(past: Past, now: float) -> bool:

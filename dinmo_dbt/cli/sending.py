@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING
 from urllib.parse import quote
 from zoneinfo import ZoneInfo
 
-from dinmo_dbt.errors import ConfigError, DinmoError, Problem, StateError, UsageError
+from dinmo_dbt.errors import ConfigError, DbtCloudError, DinmoError, Problem, StateError, UsageError
 from dinmo_dbt.notice import Notice, Severity, gathered
 
 if TYPE_CHECKING:
@@ -26,8 +26,8 @@ KEPT_S = 3 * 86400.0  # what a channel has not taken by then is no news any more
 GIVEN_UP = "DB653"
 STATE_ITSELF = ("DB502", "DB510", "DB511", "DB512", "DB513", "DB514", "DB515", "DB518", "DB520")
 BUSY_DATABASE = "DB708"  # a dbt that runs has its DuckDB file to itself
-# Nothing is wrong with what is asked: it has no such run, or one that goes on, or that left nothing.
-NO_NEWS = (BUSY_DATABASE, "DB222", "DB223", "DB225")
+# Nothing is wrong with what is asked: its run goes on, or left nothing.
+NO_NEWS = (BUSY_DATABASE, "DB223", "DB225")
 
 
 def deliver(session: Session) -> None:
@@ -146,6 +146,9 @@ class Common:
 
 
 ALL = Common("", "all", "no sync can run", "syncs can run again")
+CLOUD_RUN = Common(
+    " dbt_cloud run", "dbt_cloud_run", "a run in dbt Cloud can't be used", "runs in dbt Cloud can be used again"
+)
 DBT_CLOUD = Common(" dbt_cloud", "dbt_cloud", "dbt Cloud can't be asked what it built", "dbt Cloud answers again")
 
 
@@ -159,13 +162,19 @@ def telling_of_all(session: Session, what: Common = ALL, *, unattended: bool = F
     except DinmoError as error:
         problem = error.problems[0]
         seen = not unattended and isinstance(error, ConfigError | UsageError)
+        seen = seen or (what is ALL and isinstance(error, DbtCloudError))  # it is told as what it is
         if not seen and problem.code not in NO_NEWS:
-            try:
-                _tell_of_all(session, what, problem)
-            except DinmoError as untold:  # without dinmo.yml or the state nobody can be told; the caller says why
-                session.console.note(Problem(GIVEN_UP, f"no channel was told: {untold.problems[0].message}"))
+            tell_of(session, what, problem)
         raise
-    _tell_all_is_well(session, what)
+    tell_that_ended(session, what)
+
+
+def tell_of(session: Session, what: Common, problem: Problem) -> None:
+    """Once, until it ends."""
+    try:
+        _tell_of_all(session, what, problem)
+    except DinmoError as untold:  # without dinmo.yml or the state nobody can be told; the caller says why
+        session.console.note(Problem(GIVEN_UP, f"no channel was told: {untold.problems[0].message}"))
 
 
 def _tell_of_all(session: Session, what: Common, problem: Problem) -> None:
@@ -182,7 +191,7 @@ def _tell_of_all(session: Session, what: Common, problem: Problem) -> None:
     deliver(session)
 
 
-def _tell_all_is_well(session: Session, what: Common) -> None:
+def tell_that_ended(session: Session, what: Common) -> None:
     activity = session.activity
     for stood in activity.standing():
         if stood.activation == what.name:

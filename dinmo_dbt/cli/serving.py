@@ -12,7 +12,7 @@ import threading
 import time
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager, suppress
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from http import HTTPStatus
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
@@ -25,15 +25,14 @@ from dinmo_dbt.cli.console import Console
 from dinmo_dbt.cli.options import Flags
 from dinmo_dbt.cli.scheduling import CLOCK_SET, due_now, moment, next_due_at
 from dinmo_dbt.cli.sending import BUSY_DATABASE, deliver, telling_of_all
-from dinmo_dbt.cli.session import Session
+from dinmo_dbt.cli.session import Session, stamp
 from dinmo_dbt.cli.stopping import Stop
 from dinmo_dbt.cli.syncing import Gating, sync_chosen
-from dinmo_dbt.errors import ConfigError, DbtCloudError, DinmoError, Interrupted, Problem, StateError, UsageError
+from dinmo_dbt.errors import ConfigError, DinmoError, Interrupted, Problem, StateError, UsageError
 
 if TYPE_CHECKING:
     from wsgiref.types import StartResponse, WSGIApplication, WSGIEnvironment
 
-    from dinmo_dbt.dbt_cloud import Inbox
 
 WATCH_S = 2.0  # how often the artifacts' times are looked at
 LOOK_S = 60.0  # a look at least so often: activations may be resumed, or run by hand
@@ -53,6 +52,7 @@ class Health:
     running: bool = False
     due_next: dict[str, float] = field(default_factory=dict)
     problems: tuple[Problem, ...] = ()  # the first of each kind of work that failed
+    set_aside: dict[str, Problem] = field(default_factory=dict)  # by run of dbt Cloud, of the latest of no use
 
     def told(self, _: float = 0.0) -> tuple[HTTPStatus, dict[str, Any]]:
         from dinmo_dbt import __version__, render
@@ -70,6 +70,7 @@ class Health:
             "running": self.running,
             "next": {"activation": first[0], "at": moment(first[1])} if first else None,
             "problem": render.problem_json(self.problems[0]) if self.problems else None,
+            "set_aside": [{"run": run, **render.problem_json(each)} for run, each in self.set_aside.items()],
         }
 
 
@@ -101,7 +102,7 @@ def serve(
         raise UsageError("DB821", "--dbt-cloud and --dbt-cloud-job are given together, or neither", hint=hint)
     console = Console(False, quiet, log_format)
     with Stop() as stop, ExitStack() as stack:
-        service = _Service(flags, console, stop, job)
+        service = _Service(flags, console, stop, cloud.following(job, None, wait=False))
         stack.enter_context(service.alone())
         app = service.app(dbt_cloud=dbt_cloud)
         url = stack.enter_context(_listening(host, port, app))
@@ -119,10 +120,9 @@ class _Service:
     flags: Flags
     console: Console
     stop: Stop
-    job: int | None = None
+    following: cloud.Following | None = None
     health: Health = field(default_factory=Health)
-    inbox: Inbox | None = None
-    _looking: Flags | None = None  # with the target folder of the job's runs
+    follower: cloud.Follower | None = None
     _problems: dict[str, Problem] = field(default_factory=dict)  # by the work that failed
     _files: tuple[Path, ...] = ()
     _stamps: tuple[object, ...] = ()
@@ -131,8 +131,6 @@ class _Service:
     _look_by: float = 0.0  # at the latest, and when dbt Cloud is asked again: by the clock that nobody sets
     _ask_at: float = 0.0
     _set: float | None = None  # how far the first clock is from the second
-    _asked_latest: bool = False
-    _taken: int = 0  # the run of the job by which we go; a later one has a greater number
 
     @contextmanager
     def alone(self) -> Iterator[None]:
@@ -141,10 +139,7 @@ class _Service:
         and a DuckDB file with it."""
         with self._session() as session, ExitStack() as stack:
             self.health.target, self.health.started = session.target[1], time.time()
-            if self.job is not None:
-                self._looking = replace(self.flags, target_path=cloud.folder_of(session, self.job))
-            with self._session() as looking:
-                self._files = _watched(looking)
+            self._files = _watched(session)
             if session.project.state_warehouse_schema is None:
                 told = f"another process serves dbt target {session.target[1]} from this state"
                 served = StateError("DB530", told, where=str(session.state.location), hint="stop that one first")
@@ -171,14 +166,17 @@ class _Service:
         account_of(os.environ, SECRET)  # what is missing is said now, not at the first event
         with self._session() as session:  # of this target: another's events are for who serves it
             folder = session.project.state_location / "dbt_cloud" / quote(session.target[1], safe="")
-            self.inbox = Inbox(folder, session.clock)
-        return receiver(self.inbox, Secret(os.environ[SECRET]))
+            inbox = Inbox(folder, session.clock)
+        assert self.following is not None
+        self.follower = cloud.Follower(self.following, inbox, self.console)
+        return receiver(inbox, Secret(os.environ[SECRET]))
 
     def run(self) -> None:
         """Until Interrupted."""
         while not self.stop.number:
             self._notice_the_clock()
-            if self.inbox is not None and time.monotonic() >= self._ask_at and not self._well("dbt Cloud", self._ask):
+            asks = self.follower is not None and time.monotonic() >= self._ask_at
+            if asks and not self._well("dbt Cloud", self._ask):
                 self._ask_at = time.monotonic() + AGAIN_S
             if self._is_time() and not self._well("look", self._look):
                 self._next_look(time.time() + AGAIN_S, AGAIN_S)
@@ -204,13 +202,13 @@ class _Service:
         """Whether something is due by now, or the artifacts changed and nobody is writing them."""
         stamps, before = self._artifacts(), self._stamps
         self._stamps = stamps
-        if stamps != before or (self.job is not None and None in stamps[:2]):  # the job's first run is still to come
+        if stamps != before or (self.following is not None and None in stamps[:2]):  # the job's first run is to come
             return False
         return stamps != self._seen or time.time() >= self._look_at or time.monotonic() >= self._look_by
 
     def _artifacts(self) -> tuple[object, ...]:
         """What tells that dbt ran, or that a declaration changed: dbt's files first. None for one that is not there."""
-        return tuple(map(_stamp, self._files))
+        return tuple(map(stamp, self._files))
 
     def _well(self, name: str, work: Callable[[], None]) -> bool:
         """Do it. What fails is said once, and tried again."""
@@ -239,6 +237,9 @@ class _Service:
                 if self._artifacts() == self._seen:
                     raise
                 return  # dbt writes them right now: looked at again once they rest
+            if triggers and self.following and self.following.has_changed(session):
+                self._look_at = 0.0
+                return  # a run has begun or ended: what is due is asked again, by what it left
             if triggers:
                 session.chosen = tuple(activation for activation in chosen if activation.name in triggers)
                 self._sync(session, triggers)
@@ -264,56 +265,20 @@ class _Service:
     # dbt Cloud
 
     def _ask(self) -> None:
-        """Sync what the runs built whose ends were told, oldest first; an event is done once it is synced. What the
-        latest run built also at the start, for what ended while we were down, and in the place of an event whose run
-        is not known."""
-        assert self.inbox is not None
-        events, damaged = self.inbox.pending()
-        for path in damaged:
-            told = "an event of dbt Cloud that was kept can't be read: the job's latest run is synced in its place"
-            self.console.note(Problem("DB229", told, where=str(self.inbox.set_aside(path))))
-            self._asked_latest = False
-        for event in sorted(events, key=lambda event: int(event.run_id)):
-            told = f"run {event.run_id} of dbt Cloud job {event.job_id}"
-            if event.job_id != str(self.job):
-                self.console.timed(f"{told}: another job, left alone")
-            elif int(event.run_id) < self._taken:
-                self.console.timed(f"{told}: told late, left alone; run {self._taken} came after it")
-            else:
-                self._take_run(int(event.run_id))
-            self.inbox.done(event)
-        if not self._asked_latest:
-            self._take_run(None)
-            self._asked_latest = True
-
-    def _take_run(self, run_id: int | None) -> None:
-        """The latest run, without a number. One that left nothing, or goes on and will be told of, is let go."""
-        from dinmo_dbt.dbt_cloud import NO_ARTIFACTS, NOT_FOUND, STILL_RUNNING
-
-        assert self.job is not None
-        try:
-            _, self._taken = cloud.fetched(self.flags, self.console, self.job, run_id, wait=False, stop=self.stop)
-        except DbtCloudError as error:
-            if error.problems[0].code not in (NO_ARTIFACTS, NOT_FOUND, *([STILL_RUNNING] if run_id is None else [])):
-                raise
-            self.console.note(error.problems[0])
-        else:
-            self._look()
+        """Take the events of runs that ended. What these built is looked at right after."""
+        assert self.follower is not None
+        with self._session() as session:
+            changed = self.follower.take(session, LOOK_S)
+        self.health.set_aside = dict(self.follower.set_aside)
+        if changed:
+            self._stamps, self._look_at = self._artifacts(), 0.0
 
     def _session(self) -> Session:
-        return Session(self._looking or self.flags, self.console, stop=self.stop)
+        return Session(self.flags, self.console, stop=self.stop, following=self.following)
 
 
 def _watched(session: Session) -> tuple[Path, ...]:
     return (*(session.target_path / name for name in ("run_results.json", "manifest.json")), session.root / "dinmo.yml")
-
-
-def _stamp(path: Path) -> tuple[int, int, int] | None:
-    try:
-        found = path.stat()
-    except OSError:
-        return None
-    return found.st_mtime_ns, found.st_size, found.st_ino
 
 
 def _reply(start_response: StartResponse, status: HTTPStatus, content: dict[str, Any]) -> list[bytes]:

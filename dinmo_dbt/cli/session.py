@@ -24,6 +24,7 @@ if TYPE_CHECKING:
 
     from dinmo_dbt.activation import Activation
     from dinmo_dbt.channels import Told
+    from dinmo_dbt.cli.cloud import Following
     from dinmo_dbt.cli.org import EmbeddedOrg
     from dinmo_dbt.gate import Gate, RunResults
     from dinmo_dbt.manifest import Loaded, Manifest
@@ -84,6 +85,7 @@ class Session:
     console: Console
     offline: bool = False
     stop: Stop | None = None  # entered already, by who makes one session after the other
+    following: Following | None = None  # the job of dbt Cloud that builds the models; without one dbt runs here
 
     def __post_init__(self) -> None:
         self.stack = ExitStack()
@@ -91,6 +93,7 @@ class Session:
         self.clock = SystemClock(self._stop)
         self._destinations: dict[str, SalesforceDestination] = {}
         self._unreachable: dict[str, DinmoError] = {}
+        self._artifacts: tuple[object, ...] = ()  # as they were when run_results was read
 
     def __enter__(self) -> Session:
         if self.stop is None:
@@ -119,9 +122,16 @@ class Session:
 
     @cached_property
     def target_path(self) -> Path:
-        """dbt's target folder: the flag's, DBT_TARGET_PATH's, dbt_project.yml's `target-path`, or `target`."""
+        """dbt's target folder: the flag's, DBT_TARGET_PATH's, dbt_project.yml's `target-path`, or `target`. For a job
+        of dbt Cloud a folder of its own in it."""
         given = self.flags.target_path or _from_environment("TARGET_PATH") or self._of_dbt("target-path") or "target"
-        return self.root / Path(given).expanduser()
+        folder = self.root / Path(given).expanduser()
+        return folder / "dbt_cloud" / f"job-{self.following.job}" if self.following else folder
+
+    @cached_property
+    def project_name(self) -> str:
+        """As dbt_project.yml has it; '' where it can't be read there."""
+        return self._of_dbt("name")
 
     def _of_dbt(self, key: str) -> str:
         """A plain text of dbt_project.yml; '' where it has none, or one that dbt would render."""
@@ -172,7 +182,7 @@ class Session:
         from dinmo_dbt.manifest import load_manifest
 
         manifest = load_manifest(self.target_path / "manifest.json")
-        name = self._of_dbt("name")
+        name = self.project_name
         if name and manifest.project_name and name != manifest.project_name:
             raise ConfigError(
                 "DB205",
@@ -223,7 +233,25 @@ class Session:
     def run_results(self) -> RunResults | None:
         from dinmo_dbt.gate import load_run_results
 
+        self._artifacts = self._stamps()
         return load_run_results(self.target_path / "run_results.json")
+
+    def _stamps(self) -> tuple[object, ...]:
+        names = ("run_results.json", "manifest.json")
+        return tuple(stamp(self.target_path / name) for name in names)
+
+    def gate_by_now(self) -> tuple[Gate, RunResults | None]:
+        """The gate and what it goes by, as dbt's artifacts are now, perhaps others than when the session began."""
+        from dinmo_dbt.gate import gate, load_run_results
+        from dinmo_dbt.manifest import load_manifest
+
+        before = self.gate, self.run_results
+        if self.following is not None:
+            self.following.look(self)
+        if self._stamps() == self._artifacts:
+            return before
+        results = load_run_results(self.target_path / "run_results.json")
+        return gate(load_manifest(self.target_path / "manifest.json"), results), results
 
     @cached_property
     def gate(self) -> Gate:
@@ -354,6 +382,15 @@ class Session:
         )
         self.stack.callback(destination.disconnect)
         return destination
+
+
+def stamp(path: Path) -> tuple[int, int, int] | None:
+    """What tells that a file was written again; None while it is not there."""
+    try:
+        found = path.stat()
+    except OSError:
+        return None
+    return found.st_mtime_ns, found.st_size, found.st_ino
 
 
 def _from_environment(name: str) -> str | None:

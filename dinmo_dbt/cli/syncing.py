@@ -16,11 +16,11 @@ from dinmo_dbt.cli import cloud, options
 from dinmo_dbt.cli.console import Console, worst
 from dinmo_dbt.cli.options import Flags
 from dinmo_dbt.cli.pauses import look_at_pause, paused_by_hand
-from dinmo_dbt.cli.recording import HELD_BY_ANOTHER, Recorder, new_run
+from dinmo_dbt.cli.recording import BUILT_MEANWHILE, HELD_BY_ANOTHER, Recorder, new_run
 from dinmo_dbt.cli.scheduling import Turn, by_hand, is_due
 from dinmo_dbt.cli.sending import STATE_ITSELF, deliver, tell_of_state, tell_state_is_well, telling_of_all
 from dinmo_dbt.cli.session import Session
-from dinmo_dbt.errors import DestinationError, DinmoError, Interrupted, Problem, Refused, UsageError
+from dinmo_dbt.errors import DbtCloudError, DestinationError, DinmoError, Interrupted, Problem, Refused, UsageError
 
 if TYPE_CHECKING:
     import pyarrow as pa
@@ -43,6 +43,7 @@ STATUS_EXIT = {
     "refused": 4,
     "skipped": 0,
     "blocked": 4,
+    "under way": 4,
     "paused": 4,
 }
 
@@ -125,8 +126,10 @@ def sync(
       dinmo-dbt sync --due                        what its schedule asks for by now
     """
     console = Console(as_json, quiet, log_format)
-    flags = cloud.of_job(flags, console, dbt_cloud_job, run, wait=wait)
-    with Session(flags, console) as session:
+    following = cloud.following(dbt_cloud_job, run, wait=wait)
+    with Session(flags, console, following=following) as session:
+        if following:
+            following.begin(session, run, wait=wait)
         gating = Gating(ignore_gate, require_built, allow_target_mismatch)
         ceilings = _ceilings(full, first_sync, allow_changes, allow_remap, allow_deletes)
         _set_audit(session, audit)
@@ -226,6 +229,8 @@ def _skip_reason(session: Session, activation: Activation, gating: Gating) -> tu
     if gating.ignore:
         return None
     verdict = session.gate.verdict(activation.model)
+    if verdict.standing is Standing.UNDER_WAY:
+        return "under way", verdict.reason
     if verdict.is_blocked:
         return "blocked", verdict.reason
     if verdict.standing is Standing.UNBUILT and gating.require_built:
@@ -503,7 +508,7 @@ def sync_each(
     report = Report(time.monotonic())
     skips = {activation.name: _skip_reason(session, activation, gating) for activation in chosen}
     if gating.only_built:
-        chosen = tuple(a for a in chosen if (skip := skips[a.name]) is None or skip[0] == "blocked")
+        chosen = tuple(a for a in chosen if (skip := skips[a.name]) is None or skip[0] != "skipped")
     fitting = _ordered(session, [activation for activation in chosen if skips[activation.name] is None])
     console.timed(f"Syncing {render.count(len(chosen), 'activation')} for dbt target {session.target[1]}")
     left_over = [activation for activation in chosen if skips[activation.name] is not None]
@@ -522,9 +527,11 @@ def sync_each(
         elif skip is None:
             turn, skip = look_at_pause(session, turn)
         if skip:
+            if skip[0] == "under way" and turn.trigger.by_schedule:
+                skip = "skipped", skip[1]  # it stays due
             _skip(session, turn, skip, report)
         else:
-            _sync_one(session, turn, ceilings, report)
+            _sync_one(session, turn, ceilings, gating, report)
     if any(result["status"] == "interrupted" for result in report.results):
         console.say("          stopped as asked: what was sent is journalled, and the next run continues")
     _write_results(session, report)
@@ -550,7 +557,7 @@ def _skip(session: Session, turn: Turn, skip: tuple[str, str], report: Report) -
     report.add(activation, status, 0.0, reason)
 
 
-def _sync_one(session: Session, turn: Turn, ceilings: Ceilings, report: Report) -> None:
+def _sync_one(session: Session, turn: Turn, ceilings: Ceilings, gating: Gating, report: Report) -> None:
     from dinmo_dbt import render
 
     console, activation, place = session.console, turn.activation, turn.place
@@ -561,7 +568,7 @@ def _sync_one(session: Session, turn: Turn, ceilings: Ceilings, report: Report) 
         console.say(f"          {turn.trigger.said}")
     began = time.monotonic()
     try:
-        run = _run_activation(session, activation, ceilings, turn.trigger)
+        run = _run_activation(session, activation, ceilings, turn.trigger, gating)
     except Interrupted as stop:
         seconds = time.monotonic() - began
         console.timed(render.dotted(f"{place} INTERRUPTED {activation.name}", f"in {seconds:.2f}s", width))
@@ -569,7 +576,7 @@ def _sync_one(session: Session, turn: Turn, ceilings: Ceilings, report: Report) 
         report.add(activation, "interrupted", seconds, message, exit_code=128 + stop.number)
         return
     except DinmoError as error:
-        if turn.trigger.by_schedule and error.problems[0].code == HELD_BY_ANOTHER:
+        if turn.trigger.by_schedule and error.problems[0].code in (HELD_BY_ANOTHER, BUILT_MEANWHILE):
             _skip(session, turn, ("skipped", error.problems[0].message), report)
             return
         if error.problems[0].code in STATE_ITSELF:
@@ -632,7 +639,28 @@ def _after(run: SyncRun) -> list[str]:
     return lines
 
 
-def _run_activation(session: Session, activation: Activation, ceilings: Ceilings, trigger: Trigger) -> SyncRun | None:
+def _judge_again(session: Session, activation: Activation) -> None:
+    """The rows are read: refuse to send them where dbt's word on their table is another one by now. What dbt builds
+    meanwhile is judged when that is over."""
+    from dinmo_dbt.gate import Standing
+
+    try:
+        gate, results = session.gate_by_now()
+    except DbtCloudError as error:
+        told = f"whether it was built again since its rows were read is not known: {error.problems[0].message}"
+        raise Refused(BUILT_MEANWHILE, told, where=activation.model, hint="run again when dbt Cloud answers") from None
+    verdict = gate.verdict(activation.model)
+    if verdict.standing is Standing.BLOCKED:
+        raise Refused(BLOCKED, verdict.reason, where=activation.model, hint="mend the model, then run dbt build again")
+    before, now = (each.built.get(activation.model) if each else None for each in (session.run_results, results))
+    if verdict.standing is Standing.UNDER_WAY or before != now:
+        why = verdict.reason or "dbt has built it again since its rows were read"
+        raise Refused(BUILT_MEANWHILE, why, where=activation.model, hint="run again when dbt has ended")
+
+
+def _run_activation(
+    session: Session, activation: Activation, ceilings: Ceilings, trigger: Trigger, gating: Gating
+) -> SyncRun | None:
     """One activation from lock to history; None when another process has done meanwhile what was due. Raises DinmoError
     when nothing could be sent."""
     from dinmo_dbt.cli.progress import progress
@@ -662,6 +690,8 @@ def _run_activation(session: Session, activation: Activation, ceilings: Ceilings
                 for note in drawn.notes:
                     session.console.say(f"          note: {note}")
                 shown.planned(drawn.counts.sending)
+                if drawn.has_changes and not gating.ignore:
+                    _judge_again(session, activation)
                 with entry.timed("send"):
                     run.sampling = _audit_size(activation, max(len(state.snapshot.kh), drawn.counts.sending))
                     execute(drawn, destination, state, session.clock, run=run, progress=shown)
@@ -704,7 +734,7 @@ def _summary(report: Report) -> str:
         ("ERROR", ("failed",)),
         ("REFUSED", ("refused",)),
         ("INTERRUPTED", ("interrupted",)),
-        ("SKIP", ("skipped", "blocked", "paused")),
+        ("SKIP", ("skipped", "blocked", "under way", "paused")),
     ]
     numbers = [(name, sum(r["status"] in statuses for r in report.results)) for name, statuses in groups]
     counts = [f"{name}={number}" for name, number in numbers if number or name != "INTERRUPTED"]

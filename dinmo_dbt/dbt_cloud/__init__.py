@@ -1,14 +1,25 @@
 """dbt Cloud: what a job's run built, fetched over its Administrative API, and its word that a run has ended.
 
-A job takes dbt commands alone, so dinmo-dbt is started from outside it: `fetch` writes a run's artifacts where the gate
-and the manifest are read as after a local `dbt build`; `receiver` takes webhooks into an `Inbox`.
+A job takes dbt commands alone, so dinmo-dbt is started from outside it: `fetch` writes what a job's runs left where the
+gate and the manifest are read as after a local `dbt build`; `receiver` takes webhooks into an `Inbox`.
 """
 
 from __future__ import annotations
 
-from dinmo_dbt.dbt_cloud.artifacts import NO_ARTIFACTS, fetch
-from dinmo_dbt.dbt_cloud.client import NOT_FOUND, SECRET, STILL_RUNNING, Account, Client, Run, Status, account_of
+from dinmo_dbt.dbt_cloud.artifacts import NO_ARTIFACTS, Library
+from dinmo_dbt.dbt_cloud.client import (
+    NOT_FOUND,
+    SECRET,
+    STILL_RUNNING,
+    UNUSABLE,
+    Account,
+    Client,
+    Run,
+    Status,
+    account_of,
+)
 from dinmo_dbt.dbt_cloud.inbox import Event, Inbox
+from dinmo_dbt.dbt_cloud.tables import Picture, fetch
 from dinmo_dbt.dbt_cloud.webhook import receiver
 
 __all__ = [
@@ -16,10 +27,13 @@ __all__ = [
     "NO_ARTIFACTS",
     "SECRET",
     "STILL_RUNNING",
+    "UNUSABLE",
     "Account",
     "Client",
     "Event",
     "Inbox",
+    "Library",
+    "Picture",
     "Run",
     "Status",
     "account_of",

@@ -1,25 +1,23 @@
-"""What a run of a job left, as one dbt command would have left it in a target folder.
+"""What a job's runs left, as one dbt command would have left it in a target folder.
 
 A job is several dbt commands, each with artifacts of its own. A model may be built by one and tested by another, and
 the last is often `docs generate`, which calls every model a success. So the verdict is the union of all that built or
-tested, and a later word on a node counts more than an earlier one.
+tested, and a later word on a node counts more than an earlier one. `merged` folds them; `tables` says which they are.
 """
 
 from __future__ import annotations
 
-import json
-from collections.abc import Sequence
-from dataclasses import dataclass
-from pathlib import Path
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
 from typing import Any
 
-from dinmo_dbt.dbt_cloud.client import Client, Run
-from dinmo_dbt.durable import make_folder, whole_file
-from dinmo_dbt.errors import DbtCloudError
-from dinmo_dbt.gate import BUILDS, BUILT, NOTHING_DONE, TESTS, RunResults, parse_run_results
+from dinmo_dbt.dbt_cloud.client import NOT_FOUND, UNUSABLE, Client, Run, Status
+from dinmo_dbt.errors import ConfigError, DbtCloudError, Problem
+from dinmo_dbt.gate import BUILDS, BUILT, NOTHING_DONE, TESTS, Result, RunResults, parse_run_results
 
 NO_ARTIFACTS = "DB225"
 _UNTESTED = ("skipped", *NOTHING_DONE)  # of a test: it was not asked, and an earlier answer stands
+_KEPT = ("unique_id", "status", "timing", "relation_name")  # of a result, as dbt wrote it
 
 
 @dataclass(frozen=True, slots=True)
@@ -29,66 +27,66 @@ class Step:
     number: int
     document: dict[str, Any]
     read: RunResults
+    run_id: str = "0"
+    job_id: str = "0"
 
     @property
     def builds(self) -> bool:
         return self.read.which in BUILDS
 
 
-def fetch(client: Client, run: Run, folder: Path) -> tuple[Step, ...]:
-    """Write the run's manifest.json and run_results.json into `folder`; the steps that they are made of.
+@dataclass(frozen=True, slots=True)
+class Left:
+    """What a run that ended left: its steps, or why it can't be used."""
 
-    Raises DbtCloudError, DB225 where the run left nothing that says what was built or tested.
-    """
-    steps = _steps(client, client.run(run.run_id, steps=True))
-    if not steps:
-        raise DbtCloudError(
-            NO_ARTIFACTS,
-            f"dbt Cloud run {run.run_id} ({run.status.word}) left no results of a build or a test",
-            hint="see the run's steps in dbt Cloud: it may have failed before dbt began",
-        )
-    leading = _leading(steps)
-    make_folder(folder)
-    with whole_file(folder / "manifest.json") as file:
-        if not client.copy(run, leading.number, "manifest.json", file):
-            raise DbtCloudError(
-                NO_ARTIFACTS,
-                f"step {leading.number} of dbt Cloud run {run.run_id} left no manifest.json",
-                hint="run the job again",
-            )
-    with whole_file(folder / "run_results.json") as file:
-        file.write(json.dumps(merged(steps)).encode())
-    return steps
+    run: Run
+    steps: tuple[Step, ...] = ()
+    problem: Problem | None = None
+
+    @property
+    def is_lost(self) -> bool:
+        """Whether it may have built models that can't be judged. dbt that breaks off before it builds anything ends by
+        an error and without results; one that is cancelled, or whose results are gone, may have built."""
+        if self.problem is None or self.problem.code == NOT_FOUND:
+            return False
+        return self.problem.code != NO_ARTIFACTS or (self.run.builds and self.run.status is not Status.ERROR)
 
 
-def merged(steps: Sequence[Step]) -> dict[str, Any]:
-    """One run_results.json that says of every node what the last of `steps` to act on it said. At least one step.
+@dataclass
+class Library:
+    """What runs left, read once: after a run's end that does not change."""
 
-    It is that of the last building step otherwise, so that it pairs with that step's manifest. A test that was skipped
-    does not take back what an earlier step found. `empty` and `sample` hold if they do for anything that still stands.
-    """
-    standing: dict[str, tuple[Any, Step]] = {}
-    for step in steps:
-        for raw, result in zip(step.document["results"], step.read.results, strict=True):
-            kind = result.unique_id.partition(".")[0]
-            idle = _UNTESTED if kind in TESTS else NOTHING_DONE
-            if result.unique_id not in standing or result.status not in idle:
-                standing[result.unique_id] = raw, step
-    leading = _leading(steps)
-    built = [step for unique_id, (_, step) in standing.items() if unique_id.partition(".")[0] in BUILT]
-    args = dict(leading.document["args"])
-    for name, holds in (
-        ("empty", any(step.read.empty for step in (leading, *built))),
-        ("sample", any(step.read.sample for step in (leading, *built))),
-    ):
-        if holds:
-            args[name] = True
-    return {**leading.document, "args": args, "results": [raw for raw, _ in standing.values()]}
+    client: Client
+    _left: dict[str, Left] = field(default_factory=dict)
+
+    def left(self, run: Run) -> Left:
+        """Raises DbtCloudError where dbt Cloud has no answer, which says nothing of the run."""
+        if run.run_id not in self._left:
+            self._left[run.run_id] = _left(self.client, run)
+        return self._left[run.run_id]
+
+    def give_up(self, left: Left, problem: Problem) -> None:
+        """What the run left is of no use, for a reason that only who uses it finds."""
+        self._left[left.run.run_id] = Left(left.run, problem=problem)
+
+    def keep(self, run_ids: set[str]) -> None:
+        """Forget every other run."""
+        self._left = {run_id: left for run_id, left in self._left.items() if run_id in run_ids}
 
 
-def _leading(steps: Sequence[Step]) -> Step:
-    """The last that built; of a run that only tested, the last."""
-    return next((step for step in reversed(steps) if step.builds), steps[-1])
+def _left(client: Client, run: Run) -> Left:
+    try:
+        run = client.run(run.run_id, steps=True)
+        steps = _steps(client, run)
+    except DbtCloudError as error:
+        problem = error.problems[0]
+        if problem.code not in (UNUSABLE, NOT_FOUND):
+            raise
+        return Left(run, problem=problem)
+    if steps:
+        return Left(run, steps)
+    told = f"dbt Cloud run {run.run_id} ({run.status.word}) left no results of a build or a test"
+    return Left(run, problem=Problem(NO_ARTIFACTS, told, hint="see its steps: it may have failed before dbt began"))
 
 
 def _steps(client: Client, run: Run) -> tuple[Step, ...]:
@@ -100,8 +98,72 @@ def _steps(client: Client, run: Run) -> tuple[Step, ...]:
         if document is None:
             continue
         where = f"run_results.json of step {number} of dbt Cloud run {run.run_id}"
-        step = Step(number, document, parse_run_results(document, where))
+        try:
+            read = parse_run_results(document, where)
+        except ConfigError as error:
+            told = f"{where} can't be used: {error.problems[0].message}"
+            raise DbtCloudError(UNUSABLE, told, hint="run the job again") from None
+        kept = {
+            "metadata": document["metadata"],
+            "args": document["args"] if isinstance(document.get("args"), dict) else {},
+            "results": [{name: raw[name] for name in _KEPT if name in raw} for raw in document["results"]],
+        }
+        step = Step(number, kept, read, run.run_id, run.job_id)
         seen = step.read.invocation_id and any(step.read.invocation_id == each.read.invocation_id for each in found)
         if not seen and (step.builds or step.read.which == "test"):
             found.append(step)
     return tuple(found)
+
+
+def merged(steps: Sequence[Step], of: Sequence[Step] = (), held: Sequence[Mapping[str, str]] = ()) -> dict[str, Any]:
+    """One run_results.json that says of every node what the last of `steps` to act on it said. At least one step.
+
+    It is that of the last building step of `of` (all steps, unless given) otherwise, so that it pairs with that step's
+    manifest. A test that was skipped does not take back what an earlier step found. `empty` and `sample` hold if they
+    do for anything that still stands. `held` are results in the place of those of their models.
+    """
+    leading = leading_step(of or steps)
+    standing: dict[str, tuple[dict[str, Any], Step]] = {}
+    for result, raw, step in _in_time(steps):
+        idle = _UNTESTED if result.kind in TESTS else NOTHING_DONE
+        if result.unique_id not in standing or result.status not in idle:
+            standing[result.unique_id] = {**raw, "invocation_id": step.read.invocation_id}, step
+    built = [step for unique_id, (_, step) in standing.items() if unique_id.partition(".")[0] in BUILT]
+    args = dict(leading.document["args"])
+    if not leading.builds and (built or held):  # the word on what was built is that of other steps
+        args["which"] = leading_step([*built, leading]).read.which if built else "build"
+    for name, holds in (
+        ("empty", any(step.read.empty for step in (leading, *built))),
+        ("sample", any(step.read.sample for step in (leading, *built))),
+    ):
+        if holds:
+            args[name] = True
+    results = {unique_id: raw for unique_id, (raw, _) in standing.items()}
+    for each in held:
+        results[each["unique_id"]] = {**results.get(each["unique_id"], {}), **each}
+    return {**leading.document, "args": args, "results": list(results.values())}
+
+
+def leading_step(steps: Sequence[Step]) -> Step:
+    """The last that built; of steps that only tested, the last."""
+    return next((step for step in reversed(steps) if step.builds), steps[-1])
+
+
+def _in_time(steps: Sequence[Step]) -> Iterator[tuple[Result, dict[str, Any], Step]]:
+    """What the steps say, earliest first. Steps of one job follow each other by their numbers, whatever a clock says;
+    those of two jobs may run side by side, so each result goes by its own time. A test that passed says something of
+    the table as it was when the test began, one that failed still when it ended."""
+    told: list[tuple[float, int, Result, dict[str, Any], Step]] = []
+    timed = all(result.ended is not None for step in steps for result in step.read.results)
+    floors: dict[str, float] = {}
+    ordered = sorted(steps, key=lambda step: (int(step.run_id), step.number))
+    for place, step in enumerate(ordered):
+        floor = floors.get(step.job_id, 0.0)
+        for result, raw in zip(step.read.results, step.document["results"], strict=True):
+            lifts = result.kind in TESTS and result.status in ("pass", "warn")
+            moment = result.began if lifts else result.ended
+            at = max(floor, moment or 0.0) if timed else 0.0
+            floors[step.job_id] = max(floors.get(step.job_id, 0.0), at)
+            told.append((at, place, result, raw, step))
+    for _, _, result, raw, step in sorted(told, key=lambda each: each[:2]):
+        yield result, raw, step

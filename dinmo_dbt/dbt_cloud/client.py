@@ -7,7 +7,8 @@ message carries the token or a word of the service's own.
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from email.utils import parsedate_to_datetime
 from enum import IntEnum
@@ -19,6 +20,7 @@ import requests
 from dinmo_dbt import __version__, wire
 from dinmo_dbt.declaration import show
 from dinmo_dbt.errors import DbtCloudError, UsageError, is_untrusted
+from dinmo_dbt.gate import BUILDS, moment_of
 from dinmo_dbt.project import LOOPBACK, Secret
 
 if TYPE_CHECKING:
@@ -48,6 +50,8 @@ POLL_S, POLL_MAX_S, POLL_GROWTH = 10.0, 60.0, 1.5  # at most 6 calls a minute of
 WAIT_MAX_S = 86_400.0
 TELL_EVERY_S = 300.0
 STEPS_MAX = 500
+RECENT_MAX = 100  # what the service lists at once
+UNUSABLE = "DB230"
 
 
 class Status(IntEnum):
@@ -86,6 +90,9 @@ class Run:
     job_id: str
     status: Status
     steps: tuple[int, ...] = ()
+    project_id: str = ""  # where it is told, as is `ended`, in seconds since the epoch
+    ended: float | None = None
+    builds: bool = True  # whether a step of it may have built something, as far as their names tell
 
 
 @dataclass(frozen=True, slots=True)
@@ -141,15 +148,28 @@ class Client:
 
     def latest(self, job_id: str) -> Run:
         """The newest run of a job, whatever became of it."""
-        order = {"job_definition_id": job_id, "order_by": "-id", "limit": "1"}
-        found = self._data("", order, f"no job {job_id}")
-        if not isinstance(found, list):
-            raise _unexpected("the list of runs is not a list")
-        runs = [_run(each) for each in found]
-        if not runs or runs[0].job_id != job_id:
+        return self.of_job(job_id, limit=1)[0]
+
+    def of_job(self, job_id: str, *, limit: int = RECENT_MAX) -> list[Run]:
+        """The newest runs of a job, the newest first; one at least, whatever became of it."""
+        runs = [run for run in self._runs({"job_definition_id": job_id}, limit) if run.job_id == job_id]
+        if not runs:
             hint = "see the job's number in its URL, and that the token may read its project"
             raise DbtCloudError(NOT_FOUND, f"dbt Cloud job {job_id} has no run, or is not there", hint=hint)
-        return runs[0]
+        return runs
+
+    def of_project(self, project_id: str) -> list[Run]:
+        """The newest runs of every job of a project, the newest first; of the account, where it is not known."""
+        return self._runs({"project_id": project_id} if project_id else {}, RECENT_MAX)
+
+    def _runs(self, of: Mapping[str, str], limit: int) -> list[Run]:
+        found = self._data("", {**of, "order_by": "-id", "limit": str(limit)}, "no such runs")
+        if not isinstance(found, list):
+            raise _unexpected("the list of runs is not a list")
+        runs = [run for each in found if (run := _listed(each)) is not None]
+        if found and not runs:
+            raise _unexpected("no run in the list has its id and its job's")
+        return sorted(runs, key=lambda run: int(run.run_id), reverse=True)
 
     def run(self, run_id: str, *, steps: bool = False) -> Run:
         """One run; with `steps`, those too."""
@@ -178,13 +198,15 @@ class Client:
         return run
 
     def json(self, run: Run, step: int, name: str) -> Any:
-        """An artifact that a step left, as JSON values; None where it left none."""
-        answer = self._ask(*_artifact(run, step, name))
+        """An artifact that a step left, as JSON values; None where it left none. DB230 where it can't be used."""
+        with _of_one_run(run, step, name):
+            answer = self._ask(*_artifact(run, step, name))
         return None if answer.status == 404 else answer.json
 
     def copy(self, run: Run, step: int, name: str, file: BinaryIO) -> bool:
-        """An artifact that a step left, into `file`; False where it left none."""
-        return self._ask(*_artifact(run, step, name), file).status != 404
+        """An artifact that a step left, into `file`; False where it left none. DB230 where it can't be used."""
+        with _of_one_run(run, step, name):
+            return self._ask(*_artifact(run, step, name), file).status != 404
 
     def _data(self, path: str, params: Mapping[str, str], otherwise: str) -> Any:
         answer = self._ask(path, params)
@@ -253,6 +275,20 @@ def _artifact(run: Run, step: int, name: str) -> tuple[str, dict[str, str]]:
     return f"{run.run_id}/artifacts/{name}", {"step": str(step)}
 
 
+@contextmanager
+def _of_one_run(run: Run, step: int, name: str) -> Iterator[None]:
+    """What the service says of one file is no word on the service: it gives the list of runs, and not that file."""
+    try:
+        yield
+    except DbtCloudError as error:
+        problem = error.problems[0]
+        if problem.code != UNEXPECTED and not (problem.code == REFUSED and "HTTP 403" in problem.message):
+            raise
+        why = problem.message.partition(": ")[2]
+        told = f"{name} of step {step} of dbt Cloud run {run.run_id} can't be used: {why}"
+        raise DbtCloudError(UNUSABLE, told, hint="run the job again") from None
+
+
 def _refusal(status: int, headers: Mapping[str, str]) -> _Fault | None:
     """What a status other than 2xx and 404 means."""
     if 200 <= status < 300 or status == 404:
@@ -288,7 +324,20 @@ def _run(raw: object, *, steps: bool = False) -> Run:
     status = raw.get("status")
     if isinstance(status, bool) or not isinstance(status, int) or status not in Status._value2member_map_:
         raise _unexpected("a run with an unknown status")
-    return Run(run_id, job_id, Status(status), _steps(raw.get("run_steps")) if steps else ())
+    listed, project_id = raw.get("run_steps"), id_text(raw.get("project_id")) or ""
+    numbers = _steps(listed) if steps else ()
+    builds = not steps or any(map(_may_build, listed or ()))
+    return Run(run_id, job_id, Status(status), numbers, project_id, moment_of(raw.get("finished_at")), builds)
+
+
+def _listed(raw: object) -> Run | None:
+    """One of many: a run that can't be read keeps no other back. None without its ids; a status that is not known is no
+    end of it."""
+    try:
+        return _run(raw)
+    except DbtCloudError:
+        ids = (id_text(raw.get("id")), id_text(raw.get("job_definition_id"))) if isinstance(raw, dict) else ()
+        return Run(ids[0], ids[1], Status.RUNNING) if len(ids) == 2 and ids[0] and ids[1] else None
 
 
 def _steps(raw: object) -> tuple[int, ...]:
@@ -302,6 +351,15 @@ def _steps(raw: object) -> tuple[int, ...]:
             raise _unexpected("a step without its number")
         numbers.add(number)
     return tuple(sorted(numbers))
+
+
+def _may_build(step: dict[str, Any]) -> bool:
+    """Whether a step runs a dbt command that builds, by its name: Invoke dbt with `dbt build`. One that has not begun
+    does nothing."""
+    name = step.get("name")
+    if step.get("status") == Status.QUEUED or not isinstance(name, str):
+        return not isinstance(name, str)
+    return not set(BUILDS).isdisjoint(re.findall("[a-z]+", name.partition("dbt ")[2]))
 
 
 def _unexpected(what: str) -> DbtCloudError:
