@@ -61,6 +61,8 @@ class Ceiling:
 class Guards:
     max_delete: Ceiling
     max_change: Ceiling
+    max_created: Ceiling = Ceiling(percent=Decimal(75))
+    max_replaced: Ceiling = Ceiling(percent=Decimal(50))
 
 
 class ScheduleKind(StrEnum):

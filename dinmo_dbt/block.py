@@ -186,17 +186,31 @@ MatchSpec = Annotated[
 
 
 class GuardsSpec(Strict):
-    """A percentage of the rows synced before (at least 10 rows), or an absolute number of rows."""
+    """A percentage of the rows synced before (at least 10 rows), or an absolute number of rows. Each holds for one run,
+    and for a day; `max_replaced` for one run alone."""
 
     max_delete: Limit = Field(
         default=Ceiling(percent=Decimal(1)),
-        description="Most records one run may delete, or set by `on_removed`. In `mode: delete` an absolute number, "
+        description="Most records that may be deleted, or set by `on_removed`. In `mode: delete` an absolute number, "
         "always given.",
         json_schema_extra={"default": "1%"},
     )
     max_change: Limit = Field(
         default=Ceiling(percent=Decimal(50)),
-        description="Most known rows one run may change, from 1,000 rows up; new rows do not count.",
+        description="Most known rows that may be written again: changed, back in the segment, or sent again; from "
+        "1,000 known rows up.",
+        json_schema_extra={"default": "50%"},
+    )
+    max_created: Limit = Field(
+        default=Ceiling(percent=Decimal(75)),
+        description="Most new rows beside those that are known; a percentage from 1,000 known rows up. A first sync is "
+        "not held by it.",
+        json_schema_extra={"default": "75%"},
+    )
+    max_replaced: Limit = Field(
+        default=Ceiling(percent=Decimal(50)),
+        description="Most known keys that may leave while as many new ones come: so it looks where a key changes its "
+        "spelling.",
         json_schema_extra={"default": "50%"},
     )
 

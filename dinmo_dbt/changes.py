@@ -204,6 +204,11 @@ def between(
     return scan.finish()
 
 
+def present(snapshot: Snapshot) -> int:
+    """How many keys the last syncs left in the segment."""
+    return int(np.count_nonzero(np.asarray(snapshot.flags) & Flag.LEFT == 0))
+
+
 def snapshot_rows(
     snapshot: Snapshot,
     positions: Positions,

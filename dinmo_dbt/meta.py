@@ -173,7 +173,12 @@ def _activation(spec: ActivationSpec, block: BlockSpec, source: Source, name: st
         match=spec.match,
         fields=tuple(FieldMapping(column, f.field, f.nulls, f.write) for column, f in spec.fields.items()),
         constants=tuple(spec.constants.items()),
-        guards=Guards(max_delete=spec.guards.max_delete, max_change=spec.guards.max_change),
+        guards=Guards(
+            max_delete=spec.guards.max_delete,
+            max_change=spec.guards.max_change,
+            max_created=spec.guards.max_created,
+            max_replaced=spec.guards.max_replaced,
+        ),
         segment=spec.segment or None,
         where=block.segments[spec.segment] if spec.segment else spec.where or None,
         on_change=spec.on_change,

@@ -15,11 +15,12 @@ import numpy.typing as npt
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from dinmo_dbt import changes, leavers, values
+from dinmo_dbt import changes, guards, leavers, values
 from dinmo_dbt.activation import Activation, Mode
 from dinmo_dbt.changes import Aside, Baseline, ChangeSet, Kind, Pending, Positions, Snapshot, Spool
 from dinmo_dbt.destination import Api, Batch, Destination, Fate, Field, ObjectSchema, Operation, PayloadColumn
 from dinmo_dbt.errors import ConfigError, Problem, StateError
+from dinmo_dbt.guards import Ceilings, Counted, Day, Effect
 from dinmo_dbt.leavers import Leavers
 from dinmo_dbt.mapping import Column, Mapping, from_header, resolve
 from dinmo_dbt.rowhash import Hashes
@@ -29,8 +30,6 @@ COLLECTIONS_ROWS_MAX = 2_000
 # One job: well under the 100 MB of CSV a job takes, and few enough rows that its results fit in memory.
 BULK_ROWS_MAX = 200_000
 BULK_BYTES_MAX = 100_000_000
-# A guard on a share of the snapshot means nothing for a handful of rows.
-GUARDED_ROWS_MIN = 1_000
 
 
 class Source(Protocol):
@@ -67,17 +66,8 @@ class StateView(Protocol):
     def pending(self) -> Pending: ...
     @property
     def in_flight(self) -> Sequence[InFlight]: ...
-
-
-@dataclass(frozen=True, slots=True)
-class Ceilings:
-    """What the user allowed on the command line for this one run: each a number of rows, not a switch."""
-
-    allow_changes: int = 0
-    allow_remap: int = 0
-    allow_deletes: int = 0
-    first_sync: bool = False
-    full: bool = False
+    @property
+    def day(self) -> Day: ...
 
 
 @dataclass(frozen=True)
@@ -165,6 +155,9 @@ class Plan:
     known), and so does `stored_ids` (those the snapshot has); `parents` holds for an insert the resolved lookup ids by
     header. `baseline` and `leavers.noted` move the snapshot without sending anything. `awaits_parents`: some parents
     are still to be created by an earlier plan, so this one is for showing; a sync draws it again when they exist.
+    `counted` runs parallel to the spool too: as what each row counts for the day (`guards.Counted`) once it is
+    acknowledged; what `passed` a ceiling by a flag counts for nothing, and ends the day of its kind. `replacing`: keys
+    that left beside new ones, where it looks as if they were the same rows.
     """
 
     activation: Activation
@@ -190,6 +183,9 @@ class Plan:
     refusal: Problem | None = None
     notes: tuple[str, ...] = ()
     described: str = ""  # what describe said of the mapped fields (`Mapping.described`)
+    counted: npt.NDArray[np.uint8] = field(default_factory=lambda: np.empty(0, np.uint8))
+    passed: frozenset[Counted] = frozenset()
+    replacing: tuple[tuple[str, str], ...] = ()
 
     @property
     def has_changes(self) -> bool:
@@ -203,8 +199,8 @@ class Plan:
         return by_bulk * 12 + by_collections
 
     def batch_rows(self, planned: PlannedBatch) -> pa.Table:
-        """The payload of a planned batch: key, kh, ck, flags and record_id (the snapshot's), then its columns, sorted
-        by parent.
+        """The payload of a planned batch: key, kh, ck, flags and record_id (the snapshot's), counted, then its columns,
+        sorted by parent.
 
         Salesforce locks the parent of each row it writes; rows of one parent in different chunks of a job would wait
         for each other, so they are sorted to stand together.
@@ -220,6 +216,7 @@ class Plan:
         flags[known] = self.snapshot_flags.take(position[known])
         columns["flags"] = pa.array(flags)
         columns["record_id"] = self.stored_ids.take(pa.array(rows))
+        columns["counted"] = pa.array(self.counted[rows])
         constants = {constant.header: constant for constant in self.mapping.constants}
         match = self.mapping.match.header if self.mapping.match else None
         for column in planned.columns:
@@ -240,6 +237,8 @@ class Plan:
 
     def _leaver_rows(self, rows: Positions) -> pa.Table:
         table = self.leavers.removing.take(pa.array(rows)).combine_chunks()
+        counted = Counted.NOT if Counted.REMOVED in self.passed else Counted.REMOVED
+        table = table.append_column("counted", pa.array(np.full(len(rows), counted, np.uint8)))
         for constant in self.mapping.removed:
             value = constant.value.take(pa.array(np.zeros(len(rows), np.int64)))
             table = table.append_column(constant.header, value)
@@ -261,6 +260,9 @@ class Plan:
         return ids
 
 
+_NONE_RAISED = Ceilings()
+
+
 def draw(
     activation: Activation,
     source: Source,
@@ -268,7 +270,7 @@ def draw(
     state: StateView,
     spool: Spool,
     *,
-    ceilings: Ceilings = Ceilings(),
+    ceilings: Ceilings = _NONE_RAISED,
     arriving: Sequence[Arriving] = (),
     watched: Positions | None = None,
     hash_key: Callable[[pa.Array], Hashes] = changes.key_hash,
@@ -302,13 +304,13 @@ def draw(
         watched=watched,
         hash_key=hash_key,
     )
-    refusal = _model_refusal(activation, state, found) or _guards(activation, state, destination, found, ceilings)
+    refusal = _model_refusal(activation, state, found) or _guards(activation, state, destination, ceilings)
     work = _Work(activation, mapping, schema, destination, state, spool, found, arriving)
     if refusal is None or not found.refusals:
         work.resolve()
         work.see_off(ceilings)
     counts = work.counts()
-    refusal = refusal or _delete_guard(activation, state, counts, ceilings)
+    verdict = guards.judge(activation, work.effect(), state.day, ceilings)
     return Plan(
         activation=activation,
         org_id=destination.org_id,
@@ -330,9 +332,12 @@ def draw(
         known_left_out=found.known_aside + work.known_left_out(),
         is_first=not state.exists,
         awaits_parents=work.awaits_parents,
-        refusal=refusal,
+        refusal=refusal or verdict.refusal,
         notes=tuple(notes),
         described=described,
+        counted=work.counted(verdict.passed),
+        passed=verdict.passed,
+        replacing=work.replacing,
     )
 
 
@@ -377,7 +382,7 @@ def _model_refusal(activation: Activation, state: StateView, found: ChangeSet) -
     if found.refusals:
         hint = "mend the model (dbt's unique and not_null tests find such rows), or choose another key or match"
         return Problem("DB410", "; ".join(found.refusals), activation.relation_name, hint)
-    known = _present(state.snapshot)
+    known = changes.present(state.snapshot)
     # A list of records to delete may well be empty: nothing is done then.
     if found.read == 0 and known and activation.mode is not Mode.DELETE:
         message = f"the segment is empty, but {known:,} rows were synced before"
@@ -386,9 +391,7 @@ def _model_refusal(activation: Activation, state: StateView, found: ChangeSet) -
     return None
 
 
-def _guards(
-    activation: Activation, state: StateView, destination: Destination, found: ChangeSet, ceilings: Ceilings
-) -> Problem | None:
+def _guards(activation: Activation, state: StateView, destination: Destination, ceilings: Ceilings) -> Problem | None:
     where = activation.meta_path
     inserting = activation.mode is Mode.INSERT
     if inserting and ceilings.full:
@@ -406,43 +409,7 @@ def _guards(
             f"dinmo-dbt state adopt {activation.name} --match {mapped.column}={mapped.field}"
         )
         return Problem("DB401", message, where, hint)
-    known = len(state.snapshot.kh)
-    if known < GUARDED_ROWS_MIN:
-        return None
-    limit = activation.guards.max_change.limit(known)
-    changed, remapped = found.count(Kind.CHANGED), found.count(Kind.REMAPPED)
-    if changed > max(limit, ceilings.allow_changes):
-        message = f"{changed:,} of {known:,} known rows changed; guards.max_change is {activation.guards.max_change}"
-        return Problem("DB403", message, where, f"if that is right: --allow-changes {changed}")
-    if remapped > max(limit, ceilings.allow_remap):
-        message = f"the mapping changed: {remapped:,} of {known:,} known rows would be sent their new fields"
-        return Problem("DB404", message, where, f"if that is right: --allow-remap {remapped}")
     return None
-
-
-def _present(snapshot: Snapshot) -> int:
-    """How many keys the last syncs left in the segment."""
-    return int(np.count_nonzero(np.asarray(snapshot.flags) & changes.Flag.LEFT == 0))
-
-
-def deletes_max(activation: Activation, snapshot: Snapshot, allowed: int) -> int:
-    """How many records may be deleted: what `guards.max_delete` says, or what is `allowed` for this once."""
-    return max(activation.guards.max_delete.limit(_present(snapshot)), allowed)
-
-
-def _delete_guard(activation: Activation, state: StateView, counts: Counts, ceilings: Ceilings) -> Problem | None:
-    """`max_delete` holds for any number of known rows and under every flag; another ceiling is all that passes it."""
-    deleting = activation.mode is Mode.DELETE
-    rows = counts.planned if deleting else counts.removing
-    if rows <= deletes_max(activation, state.snapshot, ceilings.allow_deletes):
-        return None
-    if deleting:
-        what = f"{rows:,} records would be deleted"
-    else:
-        done = "deleted" if activation.on_removed == "delete" else "set as on_removed says"
-        what = f"{counts.left:,} rows left the segment, and {rows:,} records would be {done}"
-    message = f"{what}; guards.max_delete is {activation.guards.max_delete}"
-    return Problem("DB407", message, activation.meta_path, f"if that is right: --allow-deletes {rows}")
 
 
 # Records, parents, batches
@@ -464,6 +431,7 @@ class _Work:
     parents: dict[str, pa.Array] = field(default_factory=dict)
     leavers: Leavers = field(default_factory=Leavers)
     asides: list[pa.Table] = field(default_factory=list)
+    replacing: tuple[tuple[str, str], ...] = ()
 
     def __post_init__(self) -> None:
         self.size = len(self.found.kind)
@@ -694,7 +662,7 @@ class _Work:
         if self.activation.on_removed == "ignore" or self.activation.mode is Mode.DELETE or not self.found.read:
             self.leavers = Leavers(noted=left)
             return
-        most = deletes_max(self.activation, state.snapshot, ceilings.allow_deletes)
+        most = guards.deletes_max(self.activation.guards, changes.present(state.snapshot), ceilings.allow_deletes)
         self.leavers = leavers.sort_out(
             left,
             state.snapshot,
@@ -771,6 +739,49 @@ class _Work:
 
     def left_out(self) -> pa.Table:
         return pa.concat_tables(self.asides)
+
+    def effect(self) -> Effect:
+        """What the rows that would be sent do, as guards look at it."""
+        snapshot, found, sent = self.state.snapshot, self.found, self.operation != 0
+        deleting = self.activation.mode is Mode.DELETE
+        came = np.flatnonzero(sent & (found.kind == Kind.ADDED))
+        again = 0
+        if not deleting and came.size and len(found.left):
+            keys = self.spool.take(came, ["key"])["key"].combine_chunks()
+            left = snapshot.keys(found.left)
+            again, pairs = guards.respelled(left, keys)
+            self.replacing = tuple(pairs or zip(left[:5].to_pylist(), keys[:5].to_pylist(), strict=False))
+        return Effect(
+            known=len(snapshot.kh),
+            present=changes.present(snapshot),
+            created=len(came),
+            changed=found.kh[self.rewritten()],
+            remapped=int(np.count_nonzero(sent & (found.kind == Kind.REMAPPED))),
+            removed=int(np.count_nonzero(sent)) if deleting else len(self.leavers.removing),
+            gone=len(found.left),
+            respelled=again,
+        )
+
+    def rewritten(self) -> Positions:
+        """Known rows that are sent with values that Salesforce did not acknowledge last. Of those that are the same, as
+        --full sends them, that is so where the snapshot says nothing."""
+        kind, position = self.found.kind, self.found.position
+        rewritten = np.isin(kind, (Kind.CHANGED, Kind.RETURNED))
+        same = np.flatnonzero((kind == Kind.SAME) & (position >= 0))
+        rewritten[same] = self.state.snapshot.flags[position[same]] & changes.Flag.STALE != 0
+        rows: Positions = np.flatnonzero(rewritten & (self.operation != 0))
+        return rows
+
+    def counted(self, passed: frozenset[Counted]) -> npt.NDArray[np.uint8]:
+        """As what each row counts for the day."""
+        counted = np.zeros(self.size, np.uint8)
+        if self.activation.mode is Mode.DELETE:
+            counted[:] = Counted.REMOVED
+        else:
+            counted[self.found.kind == Kind.ADDED] = Counted.CREATED
+            counted[self.rewritten()] = Counted.CHANGED
+        counted[np.isin(counted, [int(each) for each in passed])] = Counted.NOT
+        return counted
 
     def counts(self) -> Counts:
         found = self.found

@@ -18,11 +18,12 @@ import pyarrow.compute as pc
 
 from dinmo_dbt import sync, values
 from dinmo_dbt.activation import Activation
-from dinmo_dbt.changes import Positions, Snapshot, snapshot_rows, stale_rows
+from dinmo_dbt.changes import Positions, Snapshot, present, snapshot_rows, stale_rows
 from dinmo_dbt.destination import Api, Batch, Destination, Fate, Field, ObjectSchema, Operation, PayloadColumn
 from dinmo_dbt.errors import Problem, Refused
+from dinmo_dbt.guards import deletes_max
 from dinmo_dbt.images import BEFORE, SENT, fingerprint
-from dinmo_dbt.plan import LEFT_OUT, Counts, cuts, deletes_max, goes_by_collections
+from dinmo_dbt.plan import LEFT_OUT, Counts, cuts, goes_by_collections
 from dinmo_dbt.sync import Clock, Journal, Progress, SyncRun
 
 Rows = npt.NDArray[np.bool_]
@@ -197,7 +198,7 @@ class _Work:
         )
 
     def guard(self, deleted: int, allowed: int) -> Problem | None:
-        if deleted <= deletes_max(self.activation, self.snapshot, allowed):
+        if deleted <= deletes_max(self.activation.guards, present(self.snapshot), allowed):
             return None
         ceiling = self.activation.guards.max_delete
         message = f"{deleted:,} records that the run created would be deleted; guards.max_delete is {ceiling}"

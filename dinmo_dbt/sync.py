@@ -34,6 +34,7 @@ from dinmo_dbt.errors import (
     Problem,
     Refused,
 )
+from dinmo_dbt.guards import Counted, Day
 from dinmo_dbt.images import image_of
 from dinmo_dbt.plan import LEFT_OUT, Counts, Plan, PlannedBatch, payload_batch
 
@@ -131,6 +132,7 @@ class Settlement:
     held: int
     unknown: int
     not_delivered: pa.Table  # LEFT_OUT rows
+    day: Day = field(default_factory=Day)  # of the rows that were acknowledged, or may have been written
 
 
 class Journal(Protocol):
@@ -845,7 +847,18 @@ def settlement_of(batch: Batch, results: pa.Table, destination: Destination, des
         held=_count(fate, Fate.HELD),
         unknown=_count(fate, Fate.UNKNOWN),
         not_delivered=_left_out(batch, rows.filter(pc.invert(done)), results.filter(pc.invert(done))),
+        day=_of_day(rows.filter(pc.or_(done, pc.equal(fate, Fate.UNKNOWN.value)))),
     )
+
+
+def _of_day(written: pa.Table) -> Day:
+    """What these rows count for in the day's total."""
+    if "counted" not in written.column_names:  # a revert's
+        return Day()
+    counted = written["counted"].to_numpy()
+    changed = np.unique(written["kh"].to_numpy()[counted == Counted.CHANGED])
+    created, removed = (int(np.count_nonzero(counted == each)) for each in (Counted.CREATED, Counted.REMOVED))
+    return Day(created, changed, removed)
 
 
 def _created(batch: Batch, results: pa.Table) -> pa.Table:

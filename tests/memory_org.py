@@ -25,8 +25,9 @@ from dinmo_dbt import fence, revert, values
 from dinmo_dbt.activation import Activation, Ceiling, FieldMapping, Guards, Match, Mode
 from dinmo_dbt.changes import Flag
 from dinmo_dbt.destination import RESULTS, Batch, Field, Job, ListedJob, ObjectSchema, Operation, PayloadColumn, Verdict
+from dinmo_dbt.guards import Ceilings
 from dinmo_dbt.history import RunRecord
-from dinmo_dbt.plan import Ceilings, Plan, draw
+from dinmo_dbt.plan import Plan, draw
 from dinmo_dbt.salesforce import results as result_files
 from dinmo_dbt.salesforce.errors import classify
 from dinmo_dbt.state import LocalState, ScanSpool, WarehouseState
@@ -351,10 +352,13 @@ class Model:
     batch_rows: int = 3
 
     @classmethod
-    def of(cls, rows: list[dict[str, object]], kinds: dict[str, pa.DataType] | None = None) -> Model:
+    def of(
+        cls, rows: list[dict[str, object]], kinds: dict[str, pa.DataType] | None = None, batch_rows: int = 3
+    ) -> Model:
         names = list(dict.fromkeys(name for row in rows for name in row)) or ["id", "ext", "a", "b"]
         kinds = kinds or {}
-        return cls(pa.table({n: pa.array([r.get(n) for r in rows], kinds.get(n, pa.utf8())) for n in names}))
+        table = pa.table({n: pa.array([r.get(n) for r in rows], kinds.get(n, pa.utf8())) for n in names})
+        return cls(table, batch_rows)
 
     def schema(self, relation_name: str) -> pa.Schema:
         return self.table.schema

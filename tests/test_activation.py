@@ -327,7 +327,8 @@ def test_the_committed_references_and_schemas_are_up_to_date() -> None:
 
 WORDS = (
     "key segments activation activations name destination object mode match fields constants segment where on_change "
-    "on_removed schedule warnings guards api enabled create field nulls write set cron timezone max_delete from"
+    "on_removed schedule warnings guards api enabled create field nulls write set cron timezone max_delete "
+    "max_created max_replaced from"
 )
 KEYS = st.sampled_from(WORDS.split())
 SCALARS = st.one_of(

@@ -606,7 +606,7 @@ def listed(*ids):
 
 @pytest.mark.parametrize("api", WAYS)
 def test_listed_records_are_deleted_once_and_one_that_is_gone_is_done(world, api):
-    act = deleting(api=api)
+    act = deleting(api=api, guards=Guards(Ceiling(rows=7), Ceiling(percent=Decimal(50))))
     ids = [world.org.add(A__c=str(n)) for n in range(4)]
     world.org.delete(ids[1])
     plan = world.plan(act, listed(*ids[:3]))

@@ -425,12 +425,12 @@ def test_max_change_holds_at_its_exact_limit(tmp_path_factory, known, ceiling, a
             world.sync(act, grown(known, changed), Ceilings(allow_changes=allow))
 
 
-def test_added_and_resent_rows_are_in_no_guard_and_a_remap_has_its_own(tmp_path):
+def test_rows_that_full_resends_are_in_no_guard_and_a_remap_has_its_own(tmp_path):
     world = World(tmp_path / "state")
     act = activation(guards=Guards(Ceiling(percent=1), Ceiling(rows=0)), key=("ext",))
     assert world.plan(act, grown(1_000)).refusal is None, "a first sync is in no guard"
     world.sync(act, grown(1_000, c="c"))
-    assert world.plan(act, grown(3_000, c="c")).refusal is None
+    assert world.plan(act, grown(1_750, c="c")).refusal is None
     full = world.plan(act, grown(1_000, c="c"), Ceilings(full=True))
     assert (full.refusal, full.counts.resent) == (None, 1_000)
     wider = dataclasses.replace(act, fields=THREE)

@@ -29,7 +29,8 @@ from dinmo_dbt import plan as plans
 from dinmo_dbt import sync
 from dinmo_dbt.destination import RESULTS, Api, Batch, Field, Operation, PayloadColumn
 from dinmo_dbt.errors import AuthError, CountsError, Interrupted, NotApplied, OutcomeUnknown, StateError
-from dinmo_dbt.plan import Ceilings, Counts
+from dinmo_dbt.guards import Ceilings
+from dinmo_dbt.plan import Counts
 from dinmo_dbt.sync import BatchState, Outcome, Status, SyncRun, check_transition, execute, settlement_of
 
 BEFORE = [

@@ -59,6 +59,10 @@ Full = Annotated[bool, typer.Option("--full", help="Send all known rows again (u
 FirstSync = Annotated[
     bool, typer.Option("--first-sync", help="Insert into an object that already holds records, without state.")
 ]
+AllowCreates = Annotated[int, typer.Option("--allow-creates", min=0, help="Let up to N new rows pass max_created.")]
+AllowReplaced = Annotated[
+    int, typer.Option("--allow-replaced", min=0, help="Let up to N new keys take the place of keys that left.")
+]
 AllowChanges = Annotated[int, typer.Option("--allow-changes", min=0, help="Let up to N changed rows pass max_change.")]
 AllowRemap = Annotated[int, typer.Option("--allow-remap", min=0, help="Let up to N rows be sent new fields.")]
 Audit = Annotated[

@@ -17,7 +17,8 @@ from dinmo_dbt.history import RunRecord, Trigger
 
 if TYPE_CHECKING:
     from dinmo_dbt.activation import Activation
-    from dinmo_dbt.plan import Ceilings, Plan
+    from dinmo_dbt.guards import Ceilings
+    from dinmo_dbt.plan import Plan
     from dinmo_dbt.salesforce import SalesforceDestination
     from dinmo_dbt.state import Judged
     from dinmo_dbt.sync import SyncRun

@@ -39,7 +39,7 @@ def retry(
       dinmo-dbt retry --unknown                   says how many, and what may come of it
     """
     from dinmo_dbt import render
-    from dinmo_dbt.plan import Ceilings
+    from dinmo_dbt.guards import Ceilings
 
     console = Console(as_json, quiet)
     with Session(flags, console) as session:

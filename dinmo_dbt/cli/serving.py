@@ -254,7 +254,7 @@ class _Service:
         self._next_look(min([now + LOOK_S, *coming]), LOOK_S)
 
     def _sync(self, session: Session, triggers: dict[str, Any]) -> None:
-        from dinmo_dbt.plan import Ceilings
+        from dinmo_dbt.guards import Ceilings
 
         self.health.running = True
         try:

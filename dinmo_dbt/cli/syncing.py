@@ -27,8 +27,9 @@ if TYPE_CHECKING:
 
     from dinmo_dbt.activation import Activation
     from dinmo_dbt.changes import Positions
+    from dinmo_dbt.guards import Ceilings
     from dinmo_dbt.history import Trigger
-    from dinmo_dbt.plan import Arriving, Ceilings, Plan
+    from dinmo_dbt.plan import Arriving, Plan
     from dinmo_dbt.state import ActivationState, ScanSpool
     from dinmo_dbt.sync import SyncRun
 
@@ -59,6 +60,8 @@ def plan(
     full: options.Full = False,
     first_sync: options.FirstSync = False,
     allow_changes: options.AllowChanges = 0,
+    allow_creates: options.AllowCreates = 0,
+    allow_replaced: options.AllowReplaced = 0,
     allow_remap: options.AllowRemap = 0,
     allow_deletes: options.AllowDeletes = 0,
     ignore_gate: options.IgnoreGate = False,
@@ -77,12 +80,14 @@ def plan(
       dinmo-dbt plan -s tag:crm --show-values     what Salesforce holds -> what it would be sent
       dinmo-dbt plan --detailed-exitcode          exit 10 when a sync would send rows
     """
+    from dinmo_dbt.guards import Ceilings
+
     console = Console(as_json, quiet)
     with Session(flags, console) as session:
         raise typer.Exit(
             _plan(
                 session,
-                _ceilings(full, first_sync, allow_changes, allow_remap, allow_deletes),
+                Ceilings(allow_changes, allow_creates, allow_replaced, allow_remap, allow_deletes, first_sync, full),
                 Gating(ignore_gate, require_built, allow_target_mismatch),
                 show_values=show_values,
                 detailed=detailed_exitcode,
@@ -98,6 +103,8 @@ def sync(
     full: options.Full = False,
     first_sync: options.FirstSync = False,
     allow_changes: options.AllowChanges = 0,
+    allow_creates: options.AllowCreates = 0,
+    allow_replaced: options.AllowReplaced = 0,
     allow_remap: options.AllowRemap = 0,
     allow_deletes: options.AllowDeletes = 0,
     ignore_gate: options.IgnoreGate = False,
@@ -125,13 +132,15 @@ def sync(
       dinmo-dbt sync --dbt-cloud-job 123 --wait   what a job in dbt Cloud built, once it has ended
       dinmo-dbt sync --due                        what its schedule asks for by now
     """
+    from dinmo_dbt.guards import Ceilings
+
     console = Console(as_json, quiet, log_format)
     following = cloud.following(dbt_cloud_job, run, wait=wait)
     with Session(flags, console, following=following) as session:
         if following:
             following.begin(session, run, wait=wait)
         gating = Gating(ignore_gate, require_built, allow_target_mismatch)
-        ceilings = _ceilings(full, first_sync, allow_changes, allow_remap, allow_deletes)
+        ceilings = Ceilings(allow_changes, allow_creates, allow_replaced, allow_remap, allow_deletes, first_sync, full)
         _set_audit(session, audit)
         if due:
             raise typer.Exit(sync_due(session, ceilings, gating))
@@ -143,6 +152,8 @@ def run(
     flags: Flags,
     first_sync: options.FirstSync = False,
     allow_changes: options.AllowChanges = 0,
+    allow_creates: options.AllowCreates = 0,
+    allow_replaced: options.AllowReplaced = 0,
     allow_remap: options.AllowRemap = 0,
     allow_deletes: options.AllowDeletes = 0,
     audit: options.Audit = None,
@@ -160,6 +171,7 @@ def run(
       dinmo-dbt run -- dbt build --select marts --target prod
     """
     from dinmo_dbt.cli.dbt_command import DbtCommand
+    from dinmo_dbt.guards import Ceilings
 
     command = DbtCommand(list(context.args))
     flags = command.share(flags)
@@ -175,7 +187,7 @@ def run(
         console.say("dbt wrote no run results of its own: nothing to sync")
         raise typer.Exit(1 if dbt_code else 0)
     with Session(flags, console) as session:
-        ceilings = _ceilings(False, first_sync, allow_changes, allow_remap, allow_deletes)
+        ceilings = Ceilings(allow_changes, allow_creates, allow_replaced, allow_remap, allow_deletes, first_sync)
         _set_audit(session, audit)
         code = sync_chosen(session, ceilings, Gating(require_built=True, only_built=True))
     raise typer.Exit(worst([code, 1]) if dbt_code else code)
@@ -189,18 +201,6 @@ class Gating:
     require_built: bool = False
     allow_target_mismatch: bool = False
     only_built: bool = False  # `run`: what dbt did not build is not of interest, and not a skip worth a line
-
-
-def _ceilings(full: bool, first_sync: bool, allow_changes: int, allow_remap: int, allow_deletes: int) -> Ceilings:
-    from dinmo_dbt.plan import Ceilings
-
-    return Ceilings(
-        allow_changes=allow_changes,
-        allow_remap=allow_remap,
-        allow_deletes=allow_deletes,
-        first_sync=first_sync,
-        full=full,
-    )
 
 
 def _set_audit(session: Session, wanted: str | None) -> None:

@@ -166,7 +166,7 @@ def known_state(session: Session, activation: Activation) -> tuple[SalesforceDes
 def _repair(session: Session, checked: list[_Checked], gating: Gating) -> tuple[list[int], list[dict[str, Any]]]:
     """Mark what drifted, sync those activations as `sync` does, and say what became of it: exit codes and results."""
     from dinmo_dbt import render
-    from dinmo_dbt.plan import Ceilings
+    from dinmo_dbt.guards import Ceilings
 
     marked: list[tuple[_Checked, pa.Table]] = []
     for one in checked:

@@ -24,9 +24,10 @@ from dinmo_dbt.audit import WATCHED
 from dinmo_dbt.changes import Flag, Pending, snapshot_rows
 from dinmo_dbt.destination import Api, Batch, Operation
 from dinmo_dbt.errors import StateError
+from dinmo_dbt.guards import Day
 from dinmo_dbt.mapping import from_header
 from dinmo_dbt.plan import InFlight, Plan
-from dinmo_dbt.state import imaging
+from dinmo_dbt.state import daily, imaging
 from dinmo_dbt.state.files import Stored, first_bent, stored_of
 from dinmo_dbt.state.lease import LEASE_S, RENEW_S, Holder, taken_over
 from dinmo_dbt.state.snapshot import BASE, DELTA, FileSnapshot, damaged, writer
@@ -74,6 +75,7 @@ class ActivationState:
                 self._load()
         self._snapshot = None if writing else self._read_snapshot()
         self.pending = self._pending()
+        self.day = self._day()
 
     @property
     def snapshot(self) -> FileSnapshot:
@@ -86,6 +88,7 @@ class ActivationState:
         """See what this run itself has committed: the snapshot and the waits, after a dead run's jobs were settled."""
         self._snapshot = None
         self.pending = self._pending()
+        self.day = self._day()
         self.exists = self.exists or self.serial > self._born
 
     def _read_snapshot(self) -> FileSnapshot:
@@ -213,6 +216,12 @@ class ActivationState:
         order = np.argsort(kh, kind="stable")
         taken = pa.array(order)
         return Pending(kh[order], ck[order], due[order], codes.take(taken), described.take(taken))
+
+    def _day(self) -> Day:
+        if not self._began:
+            return Day()
+        with self.store.connection(writing=False) as connection, self._as_written():
+            return daily.total(connection, (self.org_id, self.activation.name), self.store.clock.now())
 
     def _open(self, connection: Connection) -> list[Any]:
         return connection.execute(
@@ -400,6 +409,7 @@ class ActivationState:
         delta = self._write_delta(rows)
         with self._transaction() as connection:
             self._update_row(connection)
+            daily.forgive(connection, (self.org_id, self.activation.name), plan.passed)
             if delta:
                 self._move_pointer(connection, [*self.files, delta])
 
@@ -492,6 +502,8 @@ class ActivationState:
             self._move_pointer(connection, [*self.files, delta] if delta else self.files)
             self._resolve(connection, settlement.resolved)
             # What a dead run sent was tried in its time: waiting counts from there.
+            own = (self.org_id, self.activation.name)
+            daily.add(connection, own, settlement.batch_id, self.store.clock.now(), settlement.day)
             self._wait(connection, settlement.waiting, self.run_number - (row["epoch"] < self.epoch))
         self._drop_spool(row)
 

@@ -134,8 +134,8 @@ class Database:
 
 
 def create(name: str, columns: str) -> str:
-    """Without a row number of its own, but for the history: its long rows would take a page each."""
-    return f"CREATE TABLE {name} ({columns})" + ("" if name == "run" else " WITHOUT ROWID")
+    """Without a row number of its own, but where rows are long: each would take a page."""
+    return f"CREATE TABLE {name} ({columns})" + ("" if name in ("run", "daily") else " WITHOUT ROWID")
 
 
 def serialized(connection: sqlite3.Connection) -> bytes:

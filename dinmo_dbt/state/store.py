@@ -19,7 +19,7 @@ import numpy as np
 from dinmo_dbt.activation import Activation
 from dinmo_dbt.changes import Flag
 from dinmo_dbt.errors import StateError
-from dinmo_dbt.state import activity
+from dinmo_dbt.state import activity, daily
 from dinmo_dbt.state.files import Files, first_bent, stored_of
 from dinmo_dbt.state.imaging import image_place
 from dinmo_dbt.state.journal import ENDED, ActivationState, file_serial, snapshot_place, spool_place
@@ -51,6 +51,7 @@ TABLES = {
   org_id TEXT NOT NULL, name TEXT NOT NULL, kh BIGINT NOT NULL, ck TEXT NOT NULL, record_id TEXT,
   digests TEXT NOT NULL, PRIMARY KEY (org_id, name, kh)""",
     "trace": "org_id TEXT NOT NULL, mark TEXT NOT NULL, noted DOUBLE PRECISION NOT NULL, PRIMARY KEY (org_id, mark)",
+    "daily": daily.TABLE,
 }
 # What is known of past runs. Apart, where that can be: it grows with the runs and not with the rows, and only the
 # journal is looked through before each run.
@@ -349,7 +350,7 @@ class Store(ABC):
                 (serial, serial, *own),
             )
             spools = connection.execute("SELECT spool FROM batch WHERE org_id = ? AND name = ?", own).fetchall()
-            for table in ("batch", "pending", "watched"):
+            for table in ("batch", "pending", "watched", "daily"):
                 connection.execute(f"DELETE FROM {table} WHERE org_id = ? AND name = ?", own)
             gone = [(place, self.files.names(place)) for place in _places(*own)]
         gone += [(folder, [file]) for folder, file in (spool_place(spool["spool"]) for spool in spools)]
@@ -419,7 +420,7 @@ class Store(ABC):
                     "WHERE org_id = ? AND name = ?",
                     (serial, org_id, old),
                 )
-                for table in ("activation", "batch", "pending", "watched"):
+                for table in ("activation", "batch", "pending", "watched", "daily"):
                     connection.execute(f"UPDATE {table} SET name = ? WHERE org_id = ? AND name = ?", (new, org_id, old))
                 self.history.move(org_id, old, new)
                 gone = [(place, self.files.names(place)) for place in _places(org_id, old)]

@@ -104,6 +104,23 @@ def many_changed(world: World, written: Document) -> str:
     return code(world.run("plan"))
 
 
+def many_created(world: World, written: Document) -> str:
+    """A run that brings 600 new rows beside 1,030 known ones."""
+    world.lab.sql(THOUSAND)
+    world.block(around(written))
+    assert world.run("sync").code == 0
+    world.lab.sql("insert into people (person_id, name) select 'Y' || i, 'more' from range(600) t(i)")
+    return code(world.run("plan"))
+
+
+def many_replaced(world: World, written: Document) -> str:
+    """A run for which 16 of 30 keys left and as many others came."""
+    world.block(around(written))
+    assert world.run("sync").code == 0
+    world.lab.sql("update people set person_id = 'other ' || person_id where cast(person_id[2:] as int) <= 16")
+    return code(world.run("plan"))
+
+
 def due_now(world: World, written: Document) -> list[str]:
     world.block(around(written))
     return [result["status"] for result in world.run("sync", "--due", "--json").json["results"]]

@@ -37,6 +37,8 @@ from .seen import (
     images,
     left,
     many_changed,
+    many_created,
+    many_replaced,
     mode,
     named,
     next_start,
@@ -136,7 +138,7 @@ INSERT = people("match", mode="insert", object="Event__c", fields={"plan": "Kind
 LATE = {"from": "13:00", "to": "14:00"}
 AT_13_30 = {"cron": "30 13 * * *"}
 BROKEN = people(fields={"name": "Nowhere__c"}, auto_pause=False)
-LAX_GUARDS = {"max_delete": "90%", "max_change": "90%"}
+LAX_GUARDS = {"max_delete": "90%", "max_change": "90%", "max_created": "90%", "max_replaced": "90%"}
 INSERT_NAME = people("match", mode="insert", fields=NAME)
 QUIET = people(schedule=AT_13_30, quiet_hours=LATE)
 NICKED = people(fields=NAME, constants={"Nick__c": "dbt"})
@@ -200,6 +202,10 @@ ACTIVATION = [
     Proof("guards.max_delete", "30%", deleted, 18, "DB407", people(on_removed="delete", guards=LAX_GUARDS)),
     Proof("guards.max_change", 599, many_changed, "ok", "DB403", people(guards=LAX_GUARDS)),
     Proof("guards.max_change", "50%", many_changed, "ok", "DB403", people(guards=LAX_GUARDS)),
+    Proof("guards.max_created", 599, many_created, "ok", "DB408", people(guards=LAX_GUARDS)),
+    Proof("guards.max_created", "50%", many_created, "ok", "DB408", people(guards=LAX_GUARDS)),
+    Proof("guards.max_replaced", 15, many_replaced, "ok", "DB409", people(guards=LAX_GUARDS)),
+    Proof("guards.max_replaced", "50%", many_replaced, "ok", "DB409", people(guards=LAX_GUARDS)),
     Proof("api", "bulk", api, "collections", "bulk", PEOPLE),
     Proof("api", "auto", api, "bulk", "collections", people(api="bulk")),
     Proof("api", "collections", api, "bulk", "collections", people(api="bulk")),

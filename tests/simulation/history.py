@@ -26,8 +26,9 @@ from dinmo_dbt import adopt, emulator
 from dinmo_dbt.activation import Activation, Ceiling, FieldMapping, Guards
 from dinmo_dbt.cli import syncing
 from dinmo_dbt.errors import CountsError, DinmoError, StateError, WarehouseError
+from dinmo_dbt.guards import Ceilings
 from dinmo_dbt.history import Trigger
-from dinmo_dbt.plan import Ceilings, Plan
+from dinmo_dbt.plan import Plan
 from dinmo_dbt.state import LocalState
 from dinmo_dbt.state.journal import ActivationState
 from dinmo_dbt.state.marks import Marks

@@ -1,0 +1,285 @@
+"""What a run may do at most: one look at all that it would do to Salesforce, by ceilings. Pure.
+
+A ceiling is a number of rows, or a share of the rows that are known. It holds for one run, and for the run together
+with what other runs were acknowledged within a day before it. Each is passed by a number of its own for one run, and
+by no other flag. What such a number let pass is not held against the next run.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from enum import IntEnum
+
+import numpy as np
+import numpy.typing as npt
+import pyarrow as pa
+import pyarrow.compute as pc
+
+from dinmo_dbt.activation import Activation, Guards, Mode
+from dinmo_dbt.errors import Problem
+
+# A share of the known rows means nothing for a handful of them.
+GUARDED_ROWS_MIN = 1_000
+# So many keys that come back in another spelling are no coincidence, however many others there are.
+RESPELLED_MAX = 10
+DAY_S = 24 * 3600.0
+
+KeyHashes = npt.NDArray[np.uint64]
+
+
+class Counted(IntEnum):
+    """As what an acknowledged row counts for a day."""
+
+    NOT = 0
+    CREATED = 1
+    CHANGED = 2
+    REMOVED = 3
+
+
+@dataclass(frozen=True, slots=True)
+class Ceilings:
+    """What the user allowed on the command line for this one run: each a number of rows, not a switch.
+
+    `full` is a ceiling too: it lets rows pass that are known and equal to what was acknowledged, and no other.
+    """
+
+    allow_changes: int = 0
+    allow_creates: int = 0
+    allow_replaced: int = 0
+    allow_remap: int = 0
+    allow_deletes: int = 0
+    first_sync: bool = False
+    full: bool = False
+
+
+@dataclass(frozen=True)
+class Day:
+    """What was acknowledged within the last day and is held against the next run: how many rows were new, the key
+    hashes of known rows that were written (each once), and how many records were removed."""
+
+    created: int = 0
+    changed: KeyHashes = field(default_factory=lambda: np.empty(0, np.uint64))
+    removed: int = 0
+
+
+@dataclass(frozen=True)
+class Effect:
+    """What a run would do: rows that would be sent, and no others.
+
+    `known`: keys that the state has; of them `present` were in the segment after the last sync. `created`: new keys.
+    `changed`: key hashes of known rows with values that Salesforce did not acknowledge last. `remapped`: known rows
+    that get fields which the mapping did not have. `removed`: records deleted, or set by `on_removed`. `gone`: keys
+    that left the segment. `respelled`: new keys that are a key that left, written in another way.
+    """
+
+    known: int
+    present: int
+    created: int = 0
+    changed: KeyHashes = field(default_factory=lambda: np.empty(0, np.uint64))
+    remapped: int = 0
+    removed: int = 0
+    gone: int = 0
+    respelled: int = 0
+
+    @property
+    def replaced(self) -> int:
+        """How many keys left while as many new ones came."""
+        return min(self.gone, self.created)
+
+
+@dataclass(frozen=True)
+class Moved:
+    """What is said where a model's types changed so that the text of a key, or of a mapped column, did: how, in
+    words; '' where none did."""
+
+    key: str = ""
+    text: str = ""
+
+
+@dataclass(frozen=True)
+class Verdict:
+    """The guard that keeps a run from being executed, if any; and what its flags let pass, which does not count for
+    the day."""
+
+    refusal: Problem | None = None
+    passed: frozenset[Counted] = frozenset()
+
+
+@dataclass(frozen=True)
+class _Asked:
+    """What a run needs to be allowed: what it would do, and the flag with the number that allows it."""
+
+    code: str
+    message: str
+    flag: str
+    rows: int
+    counted: Counted
+    hint: str = ""
+
+
+def judge(activation: Activation, effect: Effect, day: Day, ceilings: Ceilings, moved: Moved = Moved()) -> Verdict:
+    """Whether a run may do all that. A refusal names every ceiling that it would pass, by the code of the first."""
+    asked = _asked(activation, effect, day, moved)
+    allowed = {
+        "--allow-replaced": ceilings.allow_replaced,
+        "--allow-changes": ceilings.allow_changes,
+        "--allow-remap": ceilings.allow_remap,
+        "--allow-creates": ceilings.allow_creates,
+        "--allow-deletes": ceilings.allow_deletes,
+    }
+    tripped = [each for each in asked if each.rows > allowed[each.flag]]
+    passed = frozenset(each.counted for each in asked if each not in tripped)
+    if not tripped:
+        return Verdict(None, passed)
+    ways = [each.hint for each in tripped if each.hint]
+    flags = " ".join(f"{each.flag} {each.rows}" for each in tripped)
+    message = "; ".join(each.message for each in tripped)
+    hint = "\n".join([*ways, f"if that is right: {flags}"])
+    return Verdict(Problem(tripped[0].code, message, activation.meta_path, hint), passed)
+
+
+def _asked(activation: Activation, effect: Effect, day: Day, moved: Moved) -> list[_Asked]:
+    """Every ceiling that the run needs to be raised for it."""
+    guards = activation.guards
+    if activation.mode is Mode.DELETE:
+        return [*_removed(activation, effect, day)]
+    # No update makes a record: a new key in the place of one that left writes to a record as a changed row does.
+    again = effect.replaced if activation.mode is Mode.UPDATE else 0
+    replaced = [] if again else _replaced(activation, effect, moved)
+    # What takes the place of keys that left is asked for as that, and not once more.
+    fresh = effect.created - (effect.replaced if replaced or again else 0)
+    return [
+        *replaced,
+        *_changed(activation, effect, day, again, moved),
+        *_remapped(guards, effect),
+        *_created(guards, effect, fresh, day),
+        *_removed(activation, effect, day),
+    ]
+
+
+def _replaced(activation: Activation, effect: Effect, moved: Moved) -> list[_Asked]:
+    rows, limit = effect.replaced, activation.guards.max_replaced.limit(effect.present)
+    told = f"{effect.gone:,} of {effect.present:,} known keys left the segment while {effect.created:,} new ones came"
+    if effect.respelled > RESPELLED_MAX or 1 < effect.respelled > effect.present / 2:
+        told += f", {effect.respelled:,} of them a key that left in another spelling"
+    elif moved.key:
+        told = f"{moved.key}: {told}"
+    elif rows > limit:
+        told += ": did the key change its spelling, or is it not the same twice? Or did the segment change?"
+    else:
+        return []
+    if not rows:
+        return []
+    makes = "would make a record of each" if activation.mode is Mode.INSERT else "would make a record where it can"
+    name = activation.name
+    match = (
+        f" --match {activation.fields[0].column}={activation.fields[0].field}" if activation.mode is Mode.INSERT else ""
+    )
+    hint = (
+        f"to see keys: dinmo-dbt plan -s {name} --show-values\n"
+        f"the same rows: take over what Salesforce holds: dinmo-dbt state adopt {name}{match}\n"
+        f"or forget what is known: dinmo-dbt state reset {name}"
+    )
+    return [_Asked("DB409", f"{told}. A sync {makes}", "--allow-replaced", rows, Counted.CREATED, hint)]
+
+
+def _changed(activation: Activation, effect: Effect, day: Day, again: int, moved: Moved) -> list[_Asked]:
+    ceiling = activation.guards.max_change
+    of_run = len(np.unique(effect.changed)) + again
+    of_day = len(np.union1d(effect.changed, day.changed)) + again
+    if not of_run:
+        return []
+
+    def asked(message: str, rows: int, code: str = "DB403", hint: str = "") -> list[_Asked]:
+        return [_Asked(code, message, "--allow-changes", rows, Counted.CHANGED, hint)]
+
+    if moved.text and activation.mode is Mode.INSERT:
+        message = f"{moved.text}: {of_run:,} rows are not what they were before, and would be inserted again"
+        hint = "to take them as they are, without a send: on_change: ignore for one sync"
+        return asked(message, of_run, "DB413", hint)
+    if effect.known < GUARDED_ROWS_MIN or of_day <= (limit := ceiling.limit(effect.known)):
+        return []
+    told = f"guards.max_change is {ceiling}"
+    if of_run > limit:
+        return asked(f"{of_run:,} of {effect.known:,} known rows changed; {told}", of_day)
+    return asked(
+        f"with {of_run:,} more, {of_day:,} of {effect.known:,} known rows changed within a day; {told}", of_day
+    )
+
+
+def _remapped(guards: Guards, effect: Effect) -> list[_Asked]:
+    rows = effect.remapped
+    if effect.known < GUARDED_ROWS_MIN or rows <= guards.max_change.limit(effect.known):
+        return []
+    message = f"the mapping changed: {rows:,} of {effect.known:,} known rows would be sent their new fields"
+    return [_Asked("DB404", message, "--allow-remap", rows, Counted.NOT)]
+
+
+def _created(guards: Guards, effect: Effect, fresh: int, day: Day) -> list[_Asked]:
+    """A first sync, and the day of it, are their own case: nothing is known that new rows could be too many for."""
+    ceiling, before = guards.max_created, effect.known - day.created
+    least = 1 if ceiling.rows is not None else GUARDED_ROWS_MIN
+
+    def over(rows: int, known: int) -> bool:
+        return known >= least and rows > ceiling.limit(known)
+
+    told = f"guards.max_created is {ceiling}"
+    if over(fresh, effect.known):
+        message = f"{fresh:,} new rows beside {effect.known:,} known ones; {told}"
+    elif fresh and over(fresh + day.created, before):
+        message = f"with {fresh:,} more, {fresh + day.created:,} new rows came within a day to {before:,}; {told}"
+    else:
+        return []
+    rows = fresh + day.created if over(fresh + day.created, before) else fresh
+    return [_Asked("DB408", message, "--allow-creates", rows, Counted.CREATED)]
+
+
+def _removed(activation: Activation, effect: Effect, day: Day) -> list[_Asked]:
+    """It holds for any number of known rows."""
+    ceiling, rows, of_day = activation.guards.max_delete, effect.removed, effect.removed + day.removed
+    if not rows or (rows <= ceiling.limit(effect.present) and of_day <= ceiling.limit(effect.present + day.removed)):
+        return []
+    if activation.mode is Mode.DELETE:
+        what = f"{rows:,} records would be deleted"
+    else:
+        done = "deleted" if activation.on_removed == "delete" else "set as on_removed says"
+        what = f"{effect.gone:,} rows left the segment, and {rows:,} records would be {done}"
+    if day.removed:
+        what += f", after {day.removed:,} within a day"
+    return [_Asked("DB407", f"{what}; guards.max_delete is {ceiling}", "--allow-deletes", of_day, Counted.REMOVED)]
+
+
+def deletes_max(guards: Guards, present: int, allowed: int) -> int:
+    """How many records one run may delete: what `guards.max_delete` says, or what is `allowed` for this once."""
+    return max(guards.max_delete.limit(present), allowed)
+
+
+# Keys in another spelling
+
+
+def respelled(left: pa.Array, came: pa.Array) -> tuple[int, list[tuple[str, str]]]:
+    """How many keys that came are one that left, written in another way (case, blanks, Unicode form, zeros before a
+    number or after its point, a date as its midnight), and the first few such pairs."""
+    before, after = _spelling(left), _spelling(came)
+    at = pc.index_in(after, value_set=before)
+    known = pc.is_valid(at)
+    pairs = zip(
+        left.take(at.filter(known))[:_EXAMPLES].to_pylist(), came.filter(known)[:_EXAMPLES].to_pylist(), strict=True
+    )
+    return len(pc.unique(at.drop_null())), list(pairs)
+
+
+_EXAMPLES = 5
+_SPELLINGS = (
+    (r"^(\d{4}-\d\d-\d\d)[t ]00:00(:00(\.0+)?)?(z|[+]00(:?00)?)?$", r"\1"),
+    (r"^([+-]?\d+)\.0+$", r"\1"),
+    (r"^([+-]?)0+(\d)", r"\1\2"),
+)
+
+
+def _spelling(keys: pa.Array) -> pa.Array:
+    """One text for all spellings of a key."""
+    text = pc.utf8_lower(pc.utf8_trim_whitespace(pc.utf8_normalize(keys, form="NFKC")))
+    for pattern, plain in _SPELLINGS:
+        text = pc.replace_substring_regex(text, pattern=pattern, replacement=plain)
+    return text

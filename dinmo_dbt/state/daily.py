@@ -1,0 +1,67 @@
+"""What Salesforce acknowledged of an activation within the last day, as guards count it: durable, with the results.
+
+Functions over a connection of the state, each within the caller's transaction. A clock that was set back makes entries
+of later than now: they count, and their day begins when that is noticed.
+"""
+
+from __future__ import annotations
+
+import base64
+import zlib
+from collections.abc import Iterable
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from dinmo_dbt.guards import DAY_S, Counted, Day, KeyHashes
+
+if TYPE_CHECKING:
+    from dinmo_dbt.state.store import Connection
+
+TABLE = """
+  batch_id TEXT PRIMARY KEY, org_id TEXT NOT NULL, name TEXT NOT NULL, moment DOUBLE PRECISION NOT NULL,
+  created BIGINT NOT NULL, changed TEXT NOT NULL, removed BIGINT NOT NULL"""
+
+
+def total(connection: Connection, own: tuple[str, str], now: float) -> Day:
+    """Of the day up to now."""
+    rows = connection.execute(
+        "SELECT created, changed, removed FROM daily WHERE org_id = ? AND name = ? AND moment > ?", (*own, now - DAY_S)
+    ).fetchall()
+    changed = [_hashes(row["changed"]) for row in rows if row["changed"]]
+    return Day(
+        sum(row["created"] for row in rows),
+        np.unique(np.concatenate(changed)) if changed else np.empty(0, np.uint64),
+        sum(row["removed"] for row in rows),
+    )
+
+
+def add(connection: Connection, own: tuple[str, str], batch_id: str, now: float, day: Day) -> None:
+    """Note what was acknowledged of a batch now; what is a day old goes."""
+    connection.execute("UPDATE daily SET moment = ? WHERE org_id = ? AND name = ? AND moment > ?", (now, *own, now))
+    connection.execute("DELETE FROM daily WHERE org_id = ? AND name = ? AND moment <= ?", (*own, now - DAY_S))
+    if day.created or len(day.changed) or day.removed:
+        connection.execute(
+            "INSERT INTO daily VALUES (?, ?, ?, ?, ?, ?, ?)",
+            (batch_id, *own, now, day.created, _text(day.changed), day.removed),
+        )
+
+
+def forgive(connection: Connection, own: tuple[str, str], kinds: Iterable[Counted]) -> None:
+    """A ceiling was raised by hand for all of that kind: what was before it is not held against the next run."""
+    nothing = {Counted.CREATED: "created = 0", Counted.CHANGED: "changed = ''", Counted.REMOVED: "removed = 0"}
+    for kind in kinds:
+        if kind in nothing:
+            connection.execute(f"UPDATE daily SET {nothing[kind]} WHERE org_id = ? AND name = ?", own)
+
+
+def _text(hashes: KeyHashes) -> str:
+    return base64.b85encode(zlib.compress(hashes.astype("<u8").tobytes(), 1)).decode() if len(hashes) else ""
+
+
+def _hashes(text: str) -> KeyHashes:
+    """ValueError for what is no such text."""
+    try:
+        return np.frombuffer(zlib.decompress(base64.b85decode(text)), "<u8").astype(np.uint64)
+    except zlib.error as error:
+        raise ValueError(str(error)) from error
