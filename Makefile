@@ -47,6 +47,7 @@ planted: $(VENV)/.dev  ## Faults of one line, planted in a copy of our code: the
 kill: $(VENV)/.dev  ## A sync killed by SIGKILL before each of its system calls that change a file; needs strace, an hour.
 	EVERY=$(or $(EVERY),1) $(BIN)/python -m pytest --timeout 0 tests/e2e/test_kill_sweep.py
 	SERVE_KILLS=10 $(BIN)/python -m pytest tests/e2e/test_serving_killed.py
+	ENDINGS=200 $(BIN)/python -m pytest --timeout 0 tests/warehouse/test_ending.py
 
 lint: $(VENV)/.dev  ## Format, lint, types, import contracts, generated docs; changes nothing.
 	$(BIN)/ruff check .

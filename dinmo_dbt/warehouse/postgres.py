@@ -8,11 +8,12 @@ from __future__ import annotations
 
 import datetime as dt
 import os
+import socket
 import threading
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, suppress
 from decimal import ROUND_UP, Decimal, InvalidOperation, localcontext
-from io import BufferedReader, FileIO
+from io import FileIO
 from pathlib import Path
 from typing import Any
 
@@ -259,7 +260,7 @@ class _Copy:
         self._failure: BaseException | None = None
         self._rows_sent: int | None = None  # as COPY itself counted them; None until it says it is done
         source, sink = os.pipe()
-        self._source = BufferedReader(FileIO(source), PIPE_BUFFER_BYTES)
+        self._source = FileIO(source)
         self._thread = threading.Thread(target=self._feed, args=(sink,), name="postgres-copy", daemon=True)
         self._thread.start()
 
@@ -279,10 +280,9 @@ class _Copy:
     def batches(self) -> Iterator[pa.RecordBatch]:
         rows_read = 0
         try:
-            # An empty result is an empty file, which Arrow refuses.
-            if self._source.peek(1):
-                for block in _parsed(self._source, self._schema):
-                    converted = _converted(block, self._schema)
+            for block in self._blocks():
+                for parsed in _parsed(block, self._schema).to_batches():
+                    converted = _converted(parsed, self._schema)
                     rows_read += len(converted)
                     for start in range(0, len(converted), BATCH_ROWS):
                         yield converted.slice(start, BATCH_ROWS)
@@ -298,11 +298,40 @@ class _Copy:
             message = f"{rows_read} rows arrived, but Postgres says {self._rows_sent}"
             raise QueryRefused(Cause.LOST, message)
 
+    def _blocks(self) -> Iterator[pa.Buffer]:
+        """Whole rows, up to BLOCK_BYTES at a time, in memory of Arrow's own.
+
+        Arrow's threads may hold what they are given a moment longer than the call that they work for. Python's memory,
+        or a Python file, they could only give back with the interpreter's lock, and one that waits for it while the
+        interpreter goes aborts the process.
+        """
+        block, filled = bytearray(BLOCK_BYTES), 0
+        while True:
+            got = self._source.readinto(memoryview(block)[filled:])
+            filled += got or 0
+            if got and filled < BLOCK_BYTES:
+                continue
+            if not got:
+                self._thread.join()  # only then it is known whether these are all, or the rest of a row is missing
+            end = _end_of_rows(block, filled) if got or self._failure else filled
+            if got and not end:
+                raise pa.ArrowInvalid("a row is longer than a block")
+            if end:
+                rows = pa.allocate_buffer(end)
+                memoryview(rows).cast("B")[:] = memoryview(block)[:end]
+                yield rows
+            if not got:
+                return
+            block[: filled - end] = block[end:filled]
+            filled -= end
+
     def end(self) -> bool:
         """Stop the COPY if it still runs, and wait for its thread; whether it came to its own good end."""
         if self._thread.is_alive():
-            with suppress(psycopg2.Error):
+            with suppress(psycopg2.Error, OSError):
                 self.connection.cancel()
+                with socket.socket(fileno=os.dup(self.connection.fileno())) as link:
+                    link.shutdown(socket.SHUT_RDWR)  # a server that does not answer any more is not waited for
             # Rows that are already on their way have to go somewhere, or the thread never ends.
             with suppress(OSError, ValueError):
                 while self._source.read(PIPE_BUFFER_BYTES):
@@ -312,21 +341,38 @@ class _Copy:
         return self._rows_sent is not None
 
 
-def _parsed(source: BufferedReader[FileIO], schema: pa.Schema) -> pa.csv.CSVStreamingReader:
+def _end_of_rows(block: bytearray, filled: int) -> int:
+    """Where the last whole row of the block ends; 0 if there is none. A line's end within quotes is part of a value."""
+    end, quotes = filled, block.count(b'"', 0, filled)
+    while (newline := block.rfind(b"\n", 0, end)) >= 0:
+        quotes -= block.count(b'"', newline, end)
+        if quotes % 2 == 0:
+            return newline + 1
+        # Within a value: what comes before it begins at the quote that opens it, or at one of a pair in it.
+        end = block.rfind(b'"', 0, newline) + 1
+    return 0
+
+
+def _parsed(rows: pa.Buffer, schema: pa.Schema) -> pa.Table:
     read_as = {column.name: column.type if column.type in _PLAIN.values() else pa.utf8() for column in schema}
-    return pa.csv.open_csv(
-        pa.PythonFile(source, mode="r"),
-        read_options=pa.csv.ReadOptions(column_names=schema.names, block_size=BLOCK_BYTES, use_threads=True),
-        parse_options=pa.csv.ParseOptions(newlines_in_values=True, ignore_empty_lines=False),
-        convert_options=pa.csv.ConvertOptions(
-            column_types=read_as,
-            null_values=[""],
-            strings_can_be_null=True,
-            quoted_strings_can_be_null=False,
-            true_values=["t"],
-            false_values=["f"],
-        ),
-    )
+    while True:
+        try:
+            return pa.csv.read_csv(
+                pa.BufferReader(rows),
+                read_options=pa.csv.ReadOptions(column_names=schema.names, block_size=BLOCK_BYTES + 1),
+                parse_options=pa.csv.ParseOptions(newlines_in_values=True, ignore_empty_lines=False),
+                convert_options=pa.csv.ConvertOptions(
+                    column_types=read_as,
+                    null_values=[""],
+                    strings_can_be_null=True,
+                    quoted_strings_can_be_null=False,
+                    true_values=["t"],
+                    false_values=["f"],
+                ),
+            )
+        except pa.ArrowCancelled:
+            # A signal came meanwhile; Arrow hands it on to who listens for it, which is not for us to judge.
+            continue
 
 
 def _schema(description: Any) -> pa.Schema:
