@@ -31,10 +31,12 @@ from dinmo_dbt.plan import Plan, draw
 from dinmo_dbt.salesforce import results as result_files
 from dinmo_dbt.salesforce.errors import classify
 from dinmo_dbt.state import LocalState, ScanSpool, WarehouseState
+from dinmo_dbt.state.state_id import StateId
 from dinmo_dbt.sync import SyncRun, execute, recover
 
 NO_CEILINGS = Ceilings()
 ORG = "00D000000000001EAA"
+TARGET = "dev"
 IDS = itertools.count(1)
 
 
@@ -81,6 +83,14 @@ THING = ObjectSchema(
         )
     },
 )
+
+
+def own(name: str = "things") -> StateId:
+    """An activation's state in the org and target of these worlds."""
+    return StateId(ORG, TARGET, name)
+
+
+OWN = own()
 
 
 @dataclass
@@ -523,14 +533,15 @@ class World:
     org: MemoryOrg = field(default_factory=MemoryOrg)
     clock: ManualClock = field(default_factory=ManualClock)
     runs: int = 0
+    target: str = TARGET
 
     def copy(self, folder: Path) -> World:
         """Another world that has lived the same up to now."""
         shutil.copytree(self.folder, folder)
-        return World(folder, copy.deepcopy(self.org), copy.copy(self.clock), self.runs)
+        return World(folder, copy.deepcopy(self.org), copy.copy(self.clock), self.runs, self.target)
 
     def state(self, trip: Trip | None = None) -> LocalState:
-        state = WatchedState(self.folder, self.clock)
+        state = WatchedState(self.folder, self.clock, target=self.target)
         state.trip = trip or Trip()
         return state
 
@@ -575,7 +586,7 @@ class World:
         store = self.state(trip)
         run = SyncRun(f"run{self.runs:04d}", self.clock.now(), self.clock.monotonic())
         with store.locked(self.org.org_id, act) as state:
-            record = RunRecord(run.run_id, act.name, "dev", self.org.org_id, run.started, None, "running")
+            record = RunRecord(run.run_id, act.name, self.target, self.org.org_id, run.started, None, "running")
             store.history.start(record)
             journal = Watched(state, trip, *watched)
             recover(org, journal, self.clock, run=run, progress=NoProgress())  # type: ignore[arg-type]

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pyarrow as pa
 import pytest
-from memory_org import Activation, FieldMapping, Killed, Mode, Model, Trip, World
+from memory_org import Activation, FieldMapping, Killed, Mode, Model, Trip, World, own
 from test_sync import AFTER, BEFORE, CASES, Unreliable, kill_points, memory, prepared
 
 from dinmo_dbt.destination import Field
@@ -133,15 +133,15 @@ def test_images_of_the_latest_runs_are_kept_and_go_with_the_state(tmp_path, monk
     world = prepared(tmp_path / "s", act)
     for number in range(4):
         world.sync(act, Model.of([{**BEFORE[0], "a": f"x{number}"}, *BEFORE[1:]]))
-    (world.folder / "images" / world.org.org_id / act.name / ".run0005-0001.parquet.ab.tmp").write_bytes(b"half")
+    (world.folder / "images" / own(act.name).folder / ".run0005-0001.parquet.ab.tmp").write_bytes(b"half")
     world.sync(act, Model.of([{**BEFORE[0], "a": "x3"}, *BEFORE[1:]]))
     kept = [Path(name).name.rpartition("-")[0] for name in world.files() if "images" in name]
     assert kept == ["00000004-run0004-0001", "00000005-run0005-0001"]
-    world.state().move(world.org.org_id, act.name, "renamed")
+    world.state().move(own(act.name), own("renamed"))
     renamed = dataclasses.replace(act, name="renamed")
     assert rows(world, renamed, "run0005")["1"]["before:A__c"] == "x2"
     assert rows(world, act, "run0005") == {}
-    world.state().reset(world.org.org_id, "renamed")
+    world.state().reset(own("renamed"))
     assert [name for name in world.files() if "images" in name] == []
 
 

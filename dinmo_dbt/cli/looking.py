@@ -41,7 +41,7 @@ def status(
         known, pauses, standing = session.state.known(), session.activity.pauses(), session.activity.standing()
         entries = []
         for activation in session.chosen:
-            own = [state for state in known if state.name == activation.name]
+            own = [state for state in known if state.id == session.state.own(state.org_id, activation.name)]
             last = next((run.document() for run in session.state.history.latest([activation.name], 1)), None)
             entries.append(
                 {

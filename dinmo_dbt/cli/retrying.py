@@ -68,7 +68,8 @@ def retry(
 
 def _waiting(session: Session, activation: Activation) -> tuple[int, int]:
     """How many rows of the activation wait, and how many inserts have an outcome that can't be learned."""
-    if not any(known.name == activation.name for known in session.state.known()):
+    known = session.state.known()
+    if not any(state.id == session.state.own(state.org_id, activation.name) for state in known):
         return 0, 0
     state = session.state.view(session.destination(activation.destination).org_id, activation)
     return len(state.pending.kh), len(_doubtful(state))

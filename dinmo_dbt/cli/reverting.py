@@ -55,6 +55,12 @@ def revert(
         past = session.state.history.of(run_id)
         if past is None:
             raise UsageError("DB806", f"no run {run_id}", hint="dinmo-dbt history lists them")
+        if past.target != session.target[1]:
+            raise Refused(
+                "DB415",
+                f"run {run_id} was of dbt target {past.target}, and {session.target[1]} is chosen",
+                hint="choose its --target",
+            )
         activation = _activation(session, past)
         session.chosen = (activation,)
         session.start_orgs()
@@ -63,7 +69,7 @@ def revert(
             raise Refused(
                 "DB415",
                 f"run {run_id} wrote to org {past.org_id}, and this target's is {destination.org_id}",
-                hint="choose its --target",
+                hint="let the target's destination lead to that org",
             )
         if yes:
             drawn, run = _carry_out(session, activation, past, allow_deletes)

@@ -308,9 +308,10 @@ class Session:
 
         marks, schema = Marks(_user_state_folder()), self.project.state_warehouse_schema
         if schema is None:
-            store: Store = LocalState(self.project.state_location, self.clock, marks)
+            store: Store = LocalState(self.project.state_location, self.clock, marks, target=self.target[1])
         else:
-            store = WarehouseState(self.warehouse.tables(schema), self.scratch / "state", self.clock, marks)
+            tables, scratch = self.warehouse.tables(schema), self.scratch / "state"
+            store = WarehouseState(tables, scratch, self.clock, marks, target=self.target[1])
         store.history_s = self.project.history_s
         return store
 

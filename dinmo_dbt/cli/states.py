@@ -16,12 +16,17 @@ from dinmo_dbt.errors import UsageError
 if TYPE_CHECKING:
     from dinmo_dbt.state.lease import Held
 
+Org = Annotated[str | None, typer.Option("--org", help="Only in this org (18 characters).")]
+OfTarget = Annotated[
+    str | None, typer.Option("--of-target", help="The dbt target whose state it is, when that is not the chosen one.")
+]
+
 
 def show(
     flags: Flags,
     as_json: options.Json = False,
 ) -> None:
-    """Show what is known per org and activation.
+    """Show what is known per org, dbt target and activation.
 
     Rows that Salesforce acknowledged, rows that left the segment, wait or are in flight, serial, the earlier serials
     that are kept, size, and who holds it now.
@@ -49,7 +54,7 @@ def show(
                 )
                 if n
             ]
-            lines.append(f"  org {state.org_id}  {state.name} -> {state.object}: {', '.join(parts)}")
+            lines.append(f"  org {state.org_id}  {state.target}: {state.name} -> {state.object}: {', '.join(parts)}")
             if state.kept_serials:
                 lines.append(f"      kept: serial {', '.join(map(str, state.kept_serials))}")
             if state.held_by:
@@ -74,8 +79,9 @@ def _size(octets: int) -> str:
 def reset(
     flags: Flags,
     names: Annotated[list[str] | None, typer.Argument(metavar="[ACTIVATION]...", help="Activations to forget.")] = None,
-    everything: Annotated[bool, typer.Option("--all", help="Every activation of every org.")] = False,
-    org: Annotated[str | None, typer.Option("--org", help="Only in this org (18 characters).")] = None,
+    everything: Annotated[bool, typer.Option("--all", help="Every activation, in every org.")] = False,
+    org: Org = None,
+    of_target: OfTarget = None,
     to_serial: Annotated[
         int | None, typer.Option("--to-serial", min=0, help="Go back to a kept serial (state show) instead.")
     ] = None,
@@ -98,14 +104,15 @@ def reset(
 
     console = Console(as_json)
     with Session(flags, console, offline=True) as session:
-        if everything and org is None and to_serial is None:
+        if everything and org is None and of_target is None and to_serial is None:
             older = session.state.start_anew()
             if older is not None:
                 place = session.state.location
                 console.answer([f"forgot the state of format {older} whole, with its history: {place}"])
                 console.document(render.document("state reset", reset=[], older_format=older))
                 return
-        known = session.state.known()
+        target = of_target or session.target[1]
+        known = [state for state in session.state.known() if state.target == target]
         wanted = set(names or ()) | ({activation.name for activation in session.chosen} if flags.select else set())
         if not wanted and not everything:
             raise UsageError(
@@ -114,52 +121,69 @@ def reset(
         unknown = wanted - {state.name for state in known}
         if unknown and not flags.select:
             raise UsageError(
-                "DB808", f"no state for {', '.join(sorted(unknown))}", hint="dinmo-dbt state show lists them"
+                "DB808",
+                f"no state for {', '.join(sorted(unknown))} under dbt target {target}",
+                hint="dinmo-dbt state show lists them",
             )
         chosen = [s for s in known if (everything or s.name in wanted) and org in (None, s.org_id)]
         if to_serial is not None:
             if len(chosen) != 1:
                 raise UsageError("DB807", "--to-serial is for one activation in one org", hint="name it, and its --org")
-            session.state.go_back(chosen[0].org_id, chosen[0].name, to_serial)
-            console.answer([f"{chosen[0].name} in org {chosen[0].org_id} is what it was at serial {to_serial}"])
+            session.state.go_back(chosen[0].id, to_serial)
+            console.answer([f"{chosen[0].id} is what it was at serial {to_serial}"])
             console.document(render.document("state reset", reset=[], to_serial=to_serial))
             return
         for state in chosen:
-            session.state.reset(state.org_id, state.name)
-        console.answer([f"forgot {s.name} in org {s.org_id}: {s.rows:,} rows" for s in chosen] or ["nothing to forget"])
+            session.state.reset(state.id)
+        console.answer([f"forgot {s.id}: {s.rows:,} rows" for s in chosen] or ["nothing to forget"])
         console.document(render.document("state reset", reset=[dataclasses.asdict(s) for s in chosen]))
 
 
 def move(
     flags: Flags,
-    old: Annotated[str, typer.Argument(metavar="OLD", help="The name the activation had.")],
-    new: Annotated[str, typer.Argument(metavar="NEW", help="The name it has now.")],
+    old: Annotated[str | None, typer.Argument(metavar="[OLD]", help="The name the activation had.")] = None,
+    new: Annotated[str | None, typer.Argument(metavar="[NEW]", help="The name it has now.")] = None,
+    from_target: Annotated[
+        str | None, typer.Option("--from-target", help="The dbt target the state is of; it becomes the chosen one's.")
+    ] = None,
     as_json: options.Json = False,
 ) -> None:
-    """Give a renamed activation its old state, in every org.
+    """Give a renamed activation, or a renamed dbt target, its old state, in every org.
+
+    With --from-target alone every activation's state of that dbt target becomes the chosen target's.
 
     \b
     Examples:
       dinmo-dbt state move customers_to_crm customers_to_salesforce
+      dinmo-dbt state move --from-target dev --target development
+      dinmo-dbt state move customers_to_crm --from-target dev
     """
     from dinmo_dbt import render
 
     console = Console(as_json)
     with Session(flags, console, offline=True) as session:
-        orgs = [state.org_id for state in session.state.known() if state.name == old]
-        if not orgs:
-            raise UsageError("DB808", f"no state for {old}", hint="dinmo-dbt state show lists them")
-        for org_id in orgs:
-            session.state.move(org_id, old, new)
-        console.answer([f"{old} is now {new} in org {org_id}" for org_id in orgs])
-        console.document(render.document("state move", old=old, new=new, orgs=orgs))
+        target = session.target[1]
+        source = from_target or target
+        if (not old and source == target) or (old and not new and source == target):
+            raise UsageError("DB807", "name the old and the new activation, or another target with --from-target")
+        found = [state.id for state in session.state.known() if state.target == source and old in (None, state.name)]
+        if not found:
+            what = f"{old} under dbt target {source}" if old else f"dbt target {source}"
+            raise UsageError("DB808", f"no state for {what}", hint="dinmo-dbt state show lists them")
+        moves = [(own, session.state.own(own.org_id, new or own.name)) for own in found]
+        for own, to in moves:
+            session.state.move(own, to)
+        console.answer([f"{own} is now {to.name}, target {to.target}" for own, to in moves])
+        moved = [{"org_id": own.org_id, "old": own._asdict(), "new": to._asdict()} for own, to in moves]
+        console.document(render.document("state move", moved=moved))
 
 
 def unlock(
     flags: Flags,
     name: Annotated[str, typer.Argument(metavar="ACTIVATION", help="The activation whose state is held.")],
     yes: Annotated[bool, typer.Option("--yes", help="Do it.")] = False,
-    org: Annotated[str | None, typer.Option("--org", help="Only in this org (18 characters).")] = None,
+    org: Org = None,
+    of_target: OfTarget = None,
     as_json: options.Json = False,
 ) -> None:
     """Show who holds an activation's state, and with --yes take it from them.
@@ -177,7 +201,8 @@ def unlock(
 
     console = Console(as_json)
     with Session(flags, console, offline=True) as session:
-        found = [held for held in session.state.held(name) if org in (None, held.org_id)]
+        target = of_target or session.target[1]
+        found = [held for held in session.state.held(name) if held.target == target and org in (None, held.org_id)]
         for held in found:
             console.answer(_held_lines(held, render.count(held.in_flight, "row"), done=yes))
             if yes:
@@ -202,7 +227,7 @@ def _held_lines(held: Held, in_flight: str, *, done: bool) -> list[str]:
 
     until = f"{'ran out at' if held.overdue else 'lasts until'} {moment(held.until)}"
     return [
-        f"{held.name} in org {held.org_id} is held by {held.holder}",
+        f"{held.id} is held by {held.holder}",
         f"  lock {held.holder.lock_id}, epoch {held.epoch}; its lease {until}",
         f"  that process {_LIVES[held.holder.lives]}",
         f"  {'unlocked' if done else 'to unlock it'}: the epoch moves on to {held.epoch + 1}, and that process can't "

@@ -241,14 +241,13 @@ def pause(connection: Connection, target: str, name: str, *, at: float, reason: 
     )
 
 
-def rename(connection: Connection, old: str, new: str) -> None:
-    """What is known under the old name takes the place of what was noted under the new one since."""
-    for table in ("activity", "standing"):
-        connection.execute(
-            f"DELETE FROM {table} WHERE name = ? AND target IN (SELECT target FROM activity WHERE name = ?)", (new, old)
-        )
-    for table in ("standing", "activity"):
-        connection.execute(f"UPDATE {table} SET name = ? WHERE name = ?", (new, old))
+def rename(connection: Connection, old: tuple[str, str], new: tuple[str, str]) -> None:
+    """What is known under the old target and name takes the place of what was noted under the new ones since."""
+    if connection.execute("SELECT 1 AS found FROM activity WHERE target = ? AND name = ?", old).fetchone():
+        for table in ("activity", "standing"):
+            connection.execute(f"DELETE FROM {table} WHERE target = ? AND name = ?", new)
+    for table in ("standing", "activity", "notice"):
+        connection.execute(f"UPDATE {table} SET target = ?, name = ? WHERE target = ? AND name = ?", (*new, *old))
 
 
 def standing_of(connection: Connection, target: str, name: str) -> list[Standing]:

@@ -14,19 +14,20 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from dinmo_dbt.guards import DAY_S, Counted, Day, KeyHashes
+from dinmo_dbt.state.state_id import OWN, StateId
 
 if TYPE_CHECKING:
     from dinmo_dbt.state.store import Connection
 
 TABLE = """
-  batch_id TEXT PRIMARY KEY, org_id TEXT NOT NULL, name TEXT NOT NULL, moment DOUBLE PRECISION NOT NULL,
+  batch_id TEXT PRIMARY KEY, org_id TEXT NOT NULL, target TEXT NOT NULL, name TEXT NOT NULL, moment DOUBLE PRECISION NOT NULL,
   created BIGINT NOT NULL, changed TEXT NOT NULL, removed BIGINT NOT NULL"""
 
 
-def total(connection: Connection, own: tuple[str, str], now: float) -> Day:
+def total(connection: Connection, own: StateId, now: float) -> Day:
     """Of the day up to now."""
     rows = connection.execute(
-        "SELECT created, changed, removed FROM daily WHERE org_id = ? AND name = ? AND moment > ?", (*own, now - DAY_S)
+        f"SELECT created, changed, removed FROM daily WHERE {OWN} AND moment > ?", (*own, now - DAY_S)
     ).fetchall()
     changed = [_hashes(row["changed"]) for row in rows if row["changed"]]
     return Day(
@@ -36,23 +37,23 @@ def total(connection: Connection, own: tuple[str, str], now: float) -> Day:
     )
 
 
-def add(connection: Connection, own: tuple[str, str], batch_id: str, now: float, day: Day) -> None:
+def add(connection: Connection, own: StateId, batch_id: str, now: float, day: Day) -> None:
     """Note what was acknowledged of a batch now; what is a day old goes."""
-    connection.execute("UPDATE daily SET moment = ? WHERE org_id = ? AND name = ? AND moment > ?", (now, *own, now))
-    connection.execute("DELETE FROM daily WHERE org_id = ? AND name = ? AND moment <= ?", (*own, now - DAY_S))
+    connection.execute(f"UPDATE daily SET moment = ? WHERE {OWN} AND moment > ?", (now, *own, now))
+    connection.execute(f"DELETE FROM daily WHERE {OWN} AND moment <= ?", (*own, now - DAY_S))
     if day.created or len(day.changed) or day.removed:
         connection.execute(
-            "INSERT INTO daily VALUES (?, ?, ?, ?, ?, ?, ?)",
+            "INSERT INTO daily VALUES (?, ?, ?, ?, ?, ?, ?, ?)",
             (batch_id, *own, now, day.created, _text(day.changed), day.removed),
         )
 
 
-def forgive(connection: Connection, own: tuple[str, str], kinds: Iterable[Counted]) -> None:
+def forgive(connection: Connection, own: StateId, kinds: Iterable[Counted]) -> None:
     """A ceiling was raised by hand for all of that kind: what was before it is not held against the next run."""
     nothing = {Counted.CREATED: "created = 0", Counted.CHANGED: "changed = ''", Counted.REMOVED: "removed = 0"}
     for kind in kinds:
         if kind in nothing:
-            connection.execute(f"UPDATE daily SET {nothing[kind]} WHERE org_id = ? AND name = ?", own)
+            connection.execute(f"UPDATE daily SET {nothing[kind]} WHERE {OWN}", own)
 
 
 def _text(hashes: KeyHashes) -> str:

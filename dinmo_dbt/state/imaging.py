@@ -12,16 +12,17 @@ import pyarrow.parquet as pq
 from dinmo_dbt import images
 from dinmo_dbt.errors import StateError
 from dinmo_dbt.state.files import Files
+from dinmo_dbt.state.state_id import StateId
 
 FORMAT = 1
-# Of each activation in each org, the runs whose images are kept: the latest, by numbers of their own, for a clock may
-# have been ahead when a run got its id.
+# Of each state, the runs whose images are kept: the latest, by numbers of their own, for a clock may have been ahead when
+# a run got its id.
 RUNS_KEPT = 20
 
 
-def image_place(org_id: str, name: str) -> str:
+def image_place(own: StateId) -> str:
     """The folder of an activation's images."""
-    return f"images/{org_id}/{name}"
+    return f"images/{own.folder}"
 
 
 def keep(files: Files, place: str, run_id: str, image: pa.Table) -> None:

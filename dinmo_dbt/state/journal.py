@@ -1,4 +1,4 @@
-"""One activation's state in one org: what a plan is drawn from, and the journal of the run that sends it.
+"""One activation's state: what a plan is drawn from, and the journal of the run that sends it.
 
 Every transaction of the journal first makes sure that the lease is still ours, and renews it.
 """
@@ -32,6 +32,7 @@ from dinmo_dbt.state.files import Stored, first_bent, stored_of
 from dinmo_dbt.state.lease import LEASE_S, RENEW_S, Holder, taken_over
 from dinmo_dbt.state.snapshot import BASE, DELTA, FileSnapshot, damaged, writer
 from dinmo_dbt.state.spool import batch_writer, describe_batch, read_batch
+from dinmo_dbt.state.state_id import OWN, StateId
 from dinmo_dbt.sync import BatchState, Journalled, Settlement, check_transition
 
 if TYPE_CHECKING:
@@ -48,13 +49,14 @@ ENDED = (BatchState.SETTLED.value, BatchState.ABANDONED.value)
 
 
 class ActivationState:
-    """One activation's state in one org: `plan.StateView`, and in a locked run `sync.Journal`."""
+    """One activation's state: `plan.StateView`, and in a locked run `sync.Journal`."""
 
-    def __init__(self, store: Store, org_id: str, activation: Activation, *, writing: bool) -> None:
-        self.store, self.org_id, self.activation, self.writing = store, org_id, activation, writing
-        self.place = snapshot_place(org_id, activation.name)
-        self.image_place = imaging.image_place(org_id, activation.name)
-        self.where = f"{store.location}: {activation.name} in org {org_id}"
+    def __init__(self, store: Store, own: StateId, activation: Activation, *, writing: bool) -> None:
+        self.store, self.own, self.activation, self.writing = store, own, activation, writing
+        self.org_id = own.org_id
+        self.place = snapshot_place(own)
+        self.image_place = imaging.image_place(own)
+        self.where = f"{store.location}: {own}"
         self.exists, self.serial, self.epoch, self.run_number, self.finished_runs = False, 0, 0, 1, 0
         self.mappings: list[dict[str, Any]] = []
         self.files: list[Stored] = []
@@ -106,10 +108,11 @@ class ActivationState:
             raise bent(str(self.store.location)) from error
 
     def _load(self) -> None:
-        name = self.activation.name
         beside = self.store.files.names(self.place)  # before the pointer is read: a run that commits names its own
         with self.store.connection(writing=False) as connection:
-            rows = connection.execute("SELECT * FROM activation WHERE name = ?", (name,)).fetchall()
+            rows = connection.execute(
+                "SELECT * FROM activation WHERE target = ? AND name = ?", (self.own.target, self.own.name)
+            ).fetchall()
             self.lineage = self.store.lineage(connection)
             self.other_orgs = sum(1 for row in rows if row["org_id"] != self.org_id and row["runs"])
             own = [row for row in rows if row["org_id"] == self.org_id]
@@ -127,7 +130,7 @@ class ActivationState:
         """A copy of an earlier day that was put back looks whole: files or this user's marks know of newer serials."""
         name = self.activation.name
         newest = max(map(file_serial, beside), default=0) - 1  # the file of a commit that was cut off is one ahead
-        newest = max(newest, self.store.marks.get(self.lineage, self.org_id, name))
+        newest = max(newest, self.store.marks.get(self.lineage, self.own))
         if self.serial < newest:
             raise StateError(
                 "DB518",
@@ -177,9 +180,9 @@ class ActivationState:
     def _find_siblings(self, connection: Connection) -> None:
         """State of the same model and object under other names: one of them may be this activation's old name."""
         rows = connection.execute(
-            "SELECT name FROM activation WHERE org_id = ? AND model = ? AND object = ? AND name <> ? "
+            "SELECT name FROM activation WHERE org_id = ? AND target = ? AND name <> ? AND model = ? AND object = ? "
             "AND runs > 0 AND serial > born",
-            (self.org_id, self.activation.model, self.activation.object, self.activation.name),
+            (*self.own, self.activation.model, self.activation.object),
         ).fetchall()
         self.siblings = [row["name"] for row in rows]
 
@@ -201,8 +204,7 @@ class ActivationState:
             return Pending.none()
         with self.store.connection(writing=False) as connection:
             rows = connection.execute(
-                "SELECT kh, ck, code, next_run, next_try, described FROM pending WHERE org_id = ? AND name = ?",
-                (self.org_id, self.activation.name),
+                f"SELECT kh, ck, code, next_run, next_try, described FROM pending WHERE {OWN}", self.own
             ).fetchall()
         now = self.store.clock.now()
         kh = np.array([row["kh"] for row in rows], np.int64).view(np.uint64)
@@ -221,12 +223,11 @@ class ActivationState:
         if not self._began:
             return Day()
         with self.store.connection(writing=False) as connection, self._as_written():
-            return daily.total(connection, (self.org_id, self.activation.name), self.store.clock.now())
+            return daily.total(connection, self.own, self.store.clock.now())
 
     def _open(self, connection: Connection) -> list[Any]:
         return connection.execute(
-            "SELECT * FROM batch WHERE org_id = ? AND name = ? AND state NOT IN (?, ?) ORDER BY id",
-            (self.org_id, self.activation.name, *ENDED),
+            f"SELECT * FROM batch WHERE {OWN} AND state NOT IN (?, ?) ORDER BY id", (*self.own, *ENDED)
         ).fetchall()
 
     def _flying(self, row: Mapping[str, Any]) -> InFlight:
@@ -279,22 +280,22 @@ class ActivationState:
     def start(self, lock: Lock, holder: Holder) -> None:
         """Take the lease. Files that nothing names go. StateError DB501 if somebody else has it, or the state has moved
         since it was read."""
-        name, own = self.activation.name, (self.org_id, self.activation.name)
-        spools = f"spool/{self.org_id}/{name}"
+        own = self.own
+        spools = f"spool/{own.folder}"
         since = self.store.clock.monotonic()
         with self.store.connection(writing=True) as connection:
-            row = self.store.take(connection, lock, self.org_id, name, holder)
+            row = self.store.take(connection, lock, own, holder)
             if (row["epoch"] - 1, row["serial"]) != (self.epoch, self.serial):
                 raise StateError("DB501", "another run wrote meanwhile", where=self.where, hint="try again")
             self._owner, self.epoch = holder.as_text(), self.epoch + 1
             if not self._began:
                 self.lineage = self.store.lineage(connection)
-                self.serial = self._born = self.store.newest(connection, self.org_id, name, self.serial)
+                self.serial = self._born = self.store.newest(connection, own, self.serial)
                 connection.execute(
-                    "UPDATE activation SET serial = ?, born = ?, model = ?, object = ? WHERE org_id = ? AND name = ?",
+                    f"UPDATE activation SET serial = ?, born = ?, model = ?, object = ? WHERE {OWN}",
                     (self.serial, self.serial, self.activation.model, self.activation.object, *own),
                 )
-            connection.execute("DELETE FROM batch WHERE org_id = ? AND name = ? AND state IN (?, ?)", (*own, *ENDED))
+            connection.execute(f"DELETE FROM batch WHERE {OWN} AND state IN (?, ?)", (*self.own, *ENDED))
             connection.execute(
                 "DELETE FROM trace WHERE org_id = ? AND noted < ?", (self.org_id, self.store.clock.now() - TRACE_S)
             )
@@ -320,9 +321,8 @@ class ActivationState:
         if self._owner is not None:
             with self.store.connection(writing=True) as connection:
                 connection.execute(
-                    "UPDATE activation SET lease_owner = NULL, lease_until = NULL "
-                    "WHERE org_id = ? AND name = ? AND lease_owner = ?",
-                    (self.org_id, self.activation.name, self._owner),
+                    f"UPDATE activation SET lease_owner = NULL, lease_until = NULL WHERE {OWN} AND lease_owner = ?",
+                    (*self.own, self._owner),
                 )
 
     def hold(self) -> None:
@@ -335,8 +335,7 @@ class ActivationState:
                 return
         with self.store.connection(writing=False) as connection:
             ours = connection.execute(
-                "SELECT epoch FROM activation WHERE org_id = ? AND name = ? AND epoch = ? AND lease_owner = ?",
-                self._ours(),
+                f"SELECT epoch FROM activation WHERE {OWN} AND epoch = ? AND lease_owner = ?", self._ours()
             ).fetchall()
         if not ours:
             raise taken_over(self.activation.name, self.where)
@@ -370,7 +369,7 @@ class ActivationState:
         )  # the lease's own moment: a process may be paused as soon as it has committed
         with self.store.connection(writing=True) as connection:
             ours = connection.execute(
-                "UPDATE activation SET lease_until = ? WHERE org_id = ? AND name = ? AND epoch = ? AND lease_owner = ?",
+                f"UPDATE activation SET lease_until = ? WHERE {OWN} AND epoch = ? AND lease_owner = ?",
                 (self.store.now(connection) + LEASE_S, *self._ours()),
             ).rowcount
             if not ours:
@@ -379,12 +378,12 @@ class ActivationState:
         self._renewed(since)
         self._pointer_mappings = self.mappings
         if self._began and self.serial != self._marked_serial:
-            self.store.marks.raise_to(self.lineage, self.org_id, self.activation.name, self.serial)
+            self.store.marks.raise_to(self.lineage, self.own, self.serial)
             self._marked_serial = self.serial
 
-    def _ours(self) -> tuple[str, str, int, str]:
+    def _ours(self) -> tuple[object, ...]:
         assert self._owner is not None, "a journal is written by a locked run"
-        return (self.org_id, self.activation.name, self.epoch, self._owner)
+        return (*self.own, self.epoch, self._owner)
 
     def open_batches(self) -> Sequence[Journalled]:
         if not self.store.exists():
@@ -409,7 +408,7 @@ class ActivationState:
         delta = self._write_delta(rows)
         with self._transaction() as connection:
             self._update_row(connection)
-            daily.forgive(connection, (self.org_id, self.activation.name), plan.passed)
+            daily.forgive(connection, self.own, plan.passed)
             if delta:
                 self._move_pointer(connection, [*self.files, delta])
 
@@ -437,15 +436,14 @@ class ActivationState:
         self.reload()
 
     def planned(self, batch: Batch, run_id: str) -> None:
-        name = f"{self.org_id}/{self.activation.name}/{batch.id}.arrow"
+        name = f"{self.own.folder}/{batch.id}.arrow"
         spooled = self.store.files.put(*spool_place(name), batch_writer(batch))
         with self._transaction() as connection:
             connection.execute(
-                "INSERT INTO batch VALUES (?, ?, ?, ?, ?, ?, NULL, ?, ?, ?, ?)",
+                "INSERT INTO batch VALUES (?, ?, ?, ?, ?, ?, ?, NULL, ?, ?, ?, ?)",
                 (
                     batch.id,
-                    self.org_id,
-                    self.activation.name,
+                    *self.own,
                     run_id,
                     self.epoch,
                     BatchState.PLANNED.value,
@@ -502,8 +500,7 @@ class ActivationState:
             self._move_pointer(connection, [*self.files, delta] if delta else self.files)
             self._resolve(connection, settlement.resolved)
             # What a dead run sent was tried in its time: waiting counts from there.
-            own = (self.org_id, self.activation.name)
-            daily.add(connection, own, settlement.batch_id, self.store.clock.now(), settlement.day)
+            daily.add(connection, self.own, settlement.batch_id, self.store.clock.now(), settlement.day)
             self._wait(connection, settlement.waiting, self.run_number - (row["epoch"] < self.epoch))
         self._drop_spool(row)
 
@@ -522,7 +519,7 @@ class ActivationState:
     def _update_row(self, connection: Connection) -> None:
         connection.execute(
             "UPDATE activation SET model = ?, object = ?, runs = ?, finished_runs = ?, identity = ?, mappings = ? "
-            "WHERE org_id = ? AND name = ?",
+            f"WHERE {OWN}",
             (
                 self.activation.model,
                 self.activation.object,
@@ -530,8 +527,7 @@ class ActivationState:
                 self.finished_runs,
                 json.dumps(identity_of(self.activation)),
                 json.dumps(self.mappings),
-                self.org_id,
-                self.activation.name,
+                *self.own,
             ),
         )
         self._began = True
@@ -541,13 +537,12 @@ class ActivationState:
         self.previous = [pointer, *self.previous][: SERIALS_KEPT - 1]
         self.serial, self.files = self.serial + 1, files
         moved = connection.execute(
-            "UPDATE activation SET serial = ?, files = ?, previous = ? WHERE org_id = ? AND name = ? AND serial = ?",
+            f"UPDATE activation SET serial = ?, files = ?, previous = ? WHERE {OWN} AND serial = ?",
             (
                 self.serial,
                 json.dumps(_plain(files)),
                 json.dumps(self.previous),
-                self.org_id,
-                self.activation.name,
+                *self.own,
                 self.serial - 1,
             ),
         ).rowcount
@@ -559,21 +554,15 @@ class ActivationState:
             return
         waiting = rows.filter(pc.is_in(rows["kh"], value_set=pa.array(self.pending.kh)))
         connection.executemany(
-            "DELETE FROM pending WHERE org_id = ? AND name = ? AND kh = ? AND key = ?",
-            [
-                (self.org_id, self.activation.name, kh, key)
-                for kh, key in zip(_signed(waiting["kh"]), waiting["key"].to_pylist(), strict=True)
-            ],
+            f"DELETE FROM pending WHERE {OWN} AND kh = ? AND key = ?",
+            [(*self.own, kh, key) for kh, key in zip(_signed(waiting["kh"]), waiting["key"].to_pylist(), strict=True)],
         )
 
     def _wait(self, connection: Connection, rows: pa.Table, tried_in: int) -> None:
         """Note rejected rows. The same row rejected again waits for twice as many runs."""
         if not len(rows):
             return
-        own = (self.org_id, self.activation.name)
-        before = connection.execute(
-            "SELECT kh, key, ck, attempts FROM pending WHERE org_id = ? AND name = ?", own
-        ).fetchall()
+        before = connection.execute(f"SELECT kh, key, ck, attempts FROM pending WHERE {OWN}", self.own).fetchall()
         tried = {(row["kh"], row["key"], row["ck"]): row["attempts"] for row in before}
         next_try = self.store.clock.now() + BACK_OFF_MAX_S
         columns = ("fate", "code", "message", "fields", "transient", "described")
@@ -589,13 +578,13 @@ class ActivationState:
             attempts = tried.get((kh, key, ck), 0) + 1
             wait = 1 if transient else 2 ** min(attempts - 1, 30)
             told = (fate, code, message, fields, attempts, tried_in + wait, next_try, described)
-            noted.append((*own, kh, key, ck, *told))
+            noted.append((*self.own, kh, key, ck, *told))
         connection.executemany(
-            "INSERT INTO pending VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?) "
-            "ON CONFLICT (org_id, name, kh, key, ck) DO UPDATE SET class = excluded.class, code = excluded.code, "
-            "message = excluded.message, fields = excluded.fields, attempts = excluded.attempts, "
-            "next_run = excluded.next_run, next_try = excluded.next_try, "
-            "described = excluded.described",
+            "INSERT INTO pending VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?) "
+            "ON CONFLICT (org_id, target, name, kh, key, ck) DO UPDATE SET "
+            "class = excluded.class, code = excluded.code, message = excluded.message, "
+            "fields = excluded.fields, attempts = excluded.attempts, next_run = excluded.next_run, "
+            "next_try = excluded.next_try, described = excluded.described",
             noted,
         )
 
@@ -627,8 +616,7 @@ class ActivationState:
             return WATCHED.empty_table()
         with self.store.connection(writing=False) as connection:
             rows = connection.execute(
-                "SELECT kh, ck, record_id, digests FROM watched WHERE org_id = ? AND name = ? ORDER BY kh",
-                (self.org_id, self.activation.name),
+                f"SELECT kh, ck, record_id, digests FROM watched WHERE {OWN} ORDER BY kh", self.own
             ).fetchall()
         kh = np.array([row["kh"] for row in rows], np.int64).view(np.uint64)
         texts = ([row[name] for row in rows] for name in ("ck", "record_id", "digests"))
@@ -636,29 +624,22 @@ class ActivationState:
 
     def watch(self, rows: pa.Table) -> None:
         """Keep these of them instead, at most one a key hash."""
-        own = (self.org_id, self.activation.name)
         texts = (rows[name].to_pylist() for name in ("ck", "record_id", "digests"))
         with self._transaction() as connection:
-            connection.execute("DELETE FROM watched WHERE org_id = ? AND name = ?", own)
+            connection.execute(f"DELETE FROM watched WHERE {OWN}", self.own)
             connection.executemany(
-                "INSERT INTO watched VALUES (?, ?, ?, ?, ?, ?)",
-                [(*own, *row) for row in zip(_signed(rows["kh"]), *texts, strict=True)],
+                "INSERT INTO watched VALUES (?, ?, ?, ?, ?, ?, ?)",
+                [(*self.own, *row) for row in zip(_signed(rows["kh"]), *texts, strict=True)],
             )
 
     def retry_now(self) -> int:
         """Make every row that waits due in the next run; how many there are."""
         with self._transaction() as connection:
-            return connection.execute(
-                "UPDATE pending SET next_run = 0, next_try = 0 WHERE org_id = ? AND name = ?",
-                (self.org_id, self.activation.name),
-            ).rowcount
+            return connection.execute(f"UPDATE pending SET next_run = 0, next_try = 0 WHERE {OWN}", self.own).rowcount
 
     def _forget_waits(self, connection: Connection) -> None:
         """Waits that were due have been tried by now: delivered, noted anew, or of a row that changed or left."""
-        connection.execute(
-            "DELETE FROM pending WHERE org_id = ? AND name = ? AND next_run <= ?",
-            (self.org_id, self.activation.name, self.run_number),
-        )
+        connection.execute(f"DELETE FROM pending WHERE {OWN} AND next_run <= ?", (*self.own, self.run_number))
 
     def _should_compact(self) -> bool:
         deltas = [file.bytes for file in self.files if file.name.startswith("delta-")]
@@ -684,9 +665,9 @@ def trace_place(org_id: str) -> str:
     return f"trace/{org_id}"
 
 
-def snapshot_place(org_id: str, name: str) -> str:
+def snapshot_place(own: StateId) -> str:
     """The folder of an activation's snapshot files."""
-    return f"snapshots/{org_id}/{name}"
+    return f"snapshots/{own.folder}"
 
 
 def spool_place(stored: str) -> tuple[str, str]:

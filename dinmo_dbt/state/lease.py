@@ -12,6 +12,7 @@ import time
 from dataclasses import dataclass
 
 from dinmo_dbt.errors import StateError
+from dinmo_dbt.state.state_id import StateId
 
 # Who holds an activation says so again before this has passed: with each write of its journal, and between them once
 # a third has. After it, another run may take over.
@@ -62,12 +63,17 @@ class Held:
     """An activation that is held: by whom, and until when if they say no more."""
 
     org_id: str
+    target: str
     name: str
     epoch: int
     holder: Holder
     until: float
     in_flight: int  # rows of its unsettled batches
     overdue: bool
+
+    @property
+    def id(self) -> StateId:
+        return StateId(self.org_id, self.target, self.name)
 
     @property
     def seems_dead(self) -> bool:

@@ -25,6 +25,7 @@ from dinmo_dbt.state.lease import LAPSED, held_error
 from dinmo_dbt.state.marks import Marks
 from dinmo_dbt.state.snapshot import other_format
 from dinmo_dbt.state.sqlite import Database, change_of, serialized
+from dinmo_dbt.state.state_id import StateId
 from dinmo_dbt.state.store import FORMAT, HISTORY, HISTORY_INDEXES, TABLES, Connection, Lock, Store
 from dinmo_dbt.sync import Clock
 
@@ -35,8 +36,9 @@ _FOLDERS = ("snapshots", "spool", "runs", "images", "trace")
 class LocalState(Store):
     """A state folder. Reading makes nothing; the first run makes the folder."""
 
-    def __init__(self, location: Path, clock: Clock, marks: Marks | None = None) -> None:
+    def __init__(self, location: Path, clock: Clock, marks: Marks | None = None, *, target: str) -> None:
         self.location: Path = location
+        self.target = target
         self.clock, self.marks, self.files = clock, marks or Marks(), LocalFiles(location)
         self._journal = Database(location / "state.db", TABLES, _journal_script, bent)
         self._past = Database(location / "history.db", {"meta": TABLES["meta"], **HISTORY}, _past_script, bent_history)
@@ -50,20 +52,20 @@ class LocalState(Store):
     # One writer
 
     @contextmanager
-    def exclusive(self, org_id: str, name: str) -> Iterator[Lock]:
+    def exclusive(self, own: StateId) -> Iterator[Lock]:
         """An OS lock, which goes with the process, however that ends. A process that is there and has not renewed its
         lease in time is paused or hangs: its lease may be taken, and then a new lock file takes the place of its."""
         make_folder(self.location)
         refuse_network(self.location)
         make_folder(self.location / "locks")
-        lock = _FileLock(self._lock_path(org_id, name))
+        lock = _FileLock(self._lock_path(own))
         try:
             if lock.acquire():
                 given = Lock("")
             else:
-                held = next((held for held in self.held(name) if held.org_id == org_id), None)
+                held = next((held for held in self.held(own.name) if held.id == own), None)
                 if held is None or not held.overdue:
-                    raise held_error(name, held)
+                    raise held_error(own.name, held)
                 given = Lock(LAPSED, lock.replace)
             with self._journal.held_open():
                 yield given
@@ -72,14 +74,14 @@ class LocalState(Store):
 
     @contextmanager
     def _alone(self, what: str) -> Iterator[None]:
-        with self.exclusive("", what):
+        with self.exclusive(StateId("", "", what)):
             yield
 
-    def forget_lock(self, org_id: str, name: str) -> None:
-        self._lock_path(org_id, name).unlink(missing_ok=True)
+    def forget_lock(self, own: StateId) -> None:
+        self._lock_path(own).unlink(missing_ok=True)
 
-    def _lock_path(self, org_id: str, name: str) -> Path:
-        return self.location / "locks" / f"{org_id}-{name}.lock"
+    def _lock_path(self, own: StateId) -> Path:
+        return self.location / "locks" / f"{own.file_name}.lock"
 
     # Whole, or refused
 
@@ -190,7 +192,7 @@ class LocalState(Store):
 
 def _journal_script() -> str:
     meta = f"INSERT INTO meta VALUES ('format', '{FORMAT}'), ('lineage', '{secrets.token_hex(16)}');"
-    return f"CREATE INDEX batch_of ON batch (org_id, name, state); {meta}"
+    return f"CREATE INDEX batch_of ON batch (org_id, target, name, state); {meta}"
 
 
 def _past_script() -> str:

@@ -13,6 +13,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from dinmo_dbt.state.files import write_note
+from dinmo_dbt.state.state_id import StateId
 
 
 @dataclass(frozen=True, slots=True)
@@ -21,20 +22,20 @@ class Marks:
 
     folder: Path | None = None
 
-    def get(self, lineage: str, org_id: str, name: str) -> int:
+    def get(self, lineage: str, own: StateId) -> int:
         """The newest serial seen; 0 if none was, or it can't be read."""
         if self.folder is None:
             return 0
         try:
-            text = self._path(self.folder, lineage, org_id, name).read_text(encoding="ascii").strip()
+            text = self._path(self.folder, lineage, own).read_text(encoding="ascii").strip()
         except (OSError, ValueError):
             return 0
         return int(text) if text.isdecimal() else 0
 
-    def raise_to(self, lineage: str, org_id: str, name: str, serial: int) -> None:
+    def raise_to(self, lineage: str, own: StateId, serial: int) -> None:
         if self.folder is None:
             return
-        path = self._path(self.folder, lineage, org_id, name)
+        path = self._path(self.folder, lineage, own)
         with suppress(OSError):
             path.parent.mkdir(parents=True, exist_ok=True, mode=0o700)
             write_note(path, str(serial))
@@ -62,5 +63,5 @@ class Marks:
         return self.folder / f"told-{hashlib.sha256(place.encode()).hexdigest()[:24]}"
 
     @staticmethod
-    def _path(folder: Path, lineage: str, org_id: str, name: str) -> Path:
-        return folder / lineage / f"{org_id}-{name}"
+    def _path(folder: Path, lineage: str, own: StateId) -> Path:
+        return folder / lineage / own.file_name

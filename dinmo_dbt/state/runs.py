@@ -28,6 +28,7 @@ from dinmo_dbt.state.activity import (
     rename,
     standing_of,
 )
+from dinmo_dbt.state.state_id import OWN, StateId
 from dinmo_dbt.warnings import Standing
 
 if TYPE_CHECKING:
@@ -64,13 +65,14 @@ class Runs:
         self._kept_s = kept_s
 
     def latest(self, names: Sequence[str] | None = None, limit: int = 20) -> list[RunRecord]:
-        """Newest first."""
+        """Of the store's target, newest first."""
         if not self._store.exists(history=True):
             return []
         with self._store.connection(writing=False, history=True) as connection:
-            chosen = "" if names is None else f"WHERE name IN ({','.join('?' * len(names))})"
+            chosen = "" if names is None else f"AND name IN ({','.join('?' * len(names))})"
             rows = connection.execute(
-                f"SELECT * FROM run {chosen} ORDER BY number DESC, id DESC LIMIT ?", (*(names or ()), limit)
+                f"SELECT * FROM run WHERE target = ? {chosen} ORDER BY number DESC, id DESC LIMIT ?",
+                (self._store.target, *(names or ()), limit),
             ).fetchall()
             return parsed(self._store, read, rows)
 
@@ -92,27 +94,25 @@ class Runs:
             rows = connection.execute("SELECT * FROM run WHERE id = ?", (run_id,)).fetchall()
             return next(iter(parsed(self._store, read, rows)), None)
 
-    def clear_up(self, org_id: str, name: str) -> None:
+    def clear_up(self, own: StateId) -> None:
         """For a writer of the activation: an earlier run of it that has no end was cut off, and goes by that name; what
         it had begun to list goes."""
         if not self._store.exists(history=True):
             return
         half_written = {each: each[1:].partition(".")[0] for each in self._store.files.names("runs") if each[0] == "."}
-        own = (org_id, name)
         with self._store.connection(writing=True, history=True) as connection:
-            connection.execute(
-                "UPDATE run SET status = 'interrupted' WHERE org_id = ? AND name = ? AND status = 'running'", own
-            )
+            connection.execute(f"UPDATE run SET status = 'interrupted' WHERE {OWN} AND status = 'running'", own)
             # Of every run before this one: a power cut can bring a file back that was removed.
-            known = "SELECT id FROM run WHERE org_id = ? AND name = ? AND id = ?"
+            known = f"SELECT id FROM run WHERE {OWN} AND id = ?"
             gone = [file for file, run in half_written.items() if connection.execute(known, (*own, run)).fetchall()]
         self._store.files.remove("runs", gone)
 
-    def move(self, org_id: str, old: str, new: str) -> None:
-        """Give a renamed activation's runs in that org its new name, and its pause, schedule's past and warnings."""
+    def move(self, old: StateId, new: StateId) -> None:
+        """Give a renamed activation's runs in that org its new name, or target, and its pause, schedule's past and
+        warnings."""
         with self._store.connection(writing=True, history=True) as connection:
-            connection.execute("UPDATE run SET name = ? WHERE org_id = ? AND name = ?", (new, org_id, old))
-            rename(connection, old, new)
+            connection.execute(f"UPDATE run SET target = ?, name = ? WHERE {OWN}", (new.target, new.name, *old))
+            rename(connection, old[1:], new[1:])
 
     def start(self, record: RunRecord) -> None:
         """Note a run before it acts."""
@@ -147,7 +147,7 @@ class Runs:
                 (record.finished, record.status, record.as_text(), file, record.run_id),
             )
             notices = self._judge(connection, record, judge)
-            gone = self._outdated(connection, record.activation, by_age=by_age)
+            gone = self._outdated(connection, record, by_age=by_age)
             connection.executemany("DELETE FROM run WHERE id = ?", [(run_id,) for run_id in gone])
         self._store.files.remove("runs", [f"{run_id}.parquet" for run_id in gone])
         return notices
@@ -178,20 +178,22 @@ class Runs:
             pause(connection, *own, at=self._store.clock.now(), reason=judged.pause, by_itself=True)
         return judged.notices
 
-    def _outdated(self, connection: Connection, name: str, *, by_age: bool) -> list[str]:
-        """Runs that are too many or, with `by_age`, older than is kept."""
+    def _outdated(self, connection: Connection, record: RunRecord, *, by_age: bool) -> list[str]:
+        """Runs of its activation and target that are too many or, with `by_age`, older than is kept."""
+        own = (record.target, record.activation)
 
         def latest(runs: int) -> int:
             """The number of the earliest of so many; 0 if there are fewer."""
             row = connection.execute(
-                "SELECT number FROM run WHERE name = ? ORDER BY number DESC LIMIT 1 OFFSET ?", (name, runs - 1)
+                "SELECT number FROM run WHERE target = ? AND name = ? ORDER BY number DESC LIMIT 1 OFFSET ?",
+                (*own, runs - 1),
             ).fetchone()
             return row["number"] if row else 0
 
         old = self._store.clock.now() - self._kept_s if by_age else 0.0
         rows = connection.execute(
-            "SELECT id FROM run WHERE name = ? AND (number < ? OR (number < ? AND started < ?))",
-            (name, latest(KEPT_MAX), latest(KEPT_MIN), old),
+            "SELECT id FROM run WHERE target = ? AND name = ? AND (number < ? OR (number < ? AND started < ?))",
+            (*own, latest(KEPT_MAX), latest(KEPT_MIN), old),
         ).fetchall()
         return [row["id"] for row in rows]
 
@@ -234,9 +236,9 @@ class Runs:
             return None
         with self._store.connection(writing=False, history=True) as connection:
             rows = connection.execute(
-                "SELECT * FROM run WHERE name = ? AND org_id = ? AND id <> ? AND finished IS NOT NULL "
+                f"SELECT * FROM run WHERE {OWN} AND id <> ? AND finished IS NOT NULL "
                 "ORDER BY number DESC, id DESC LIMIT 1",
-                (record.activation, record.org_id, record.run_id),
+                (record.org_id, record.target, record.activation, record.run_id),
             ).fetchall()
             found = parsed(self._store, read, rows)
         try:

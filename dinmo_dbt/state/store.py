@@ -27,44 +27,46 @@ from dinmo_dbt.state.lease import LEASE_S, Held, Holder, has_lapsed, held_error,
 from dinmo_dbt.state.marks import Marks
 from dinmo_dbt.state.runs import KEPT_S, Runs
 from dinmo_dbt.state.snapshot import FileSnapshot
+from dinmo_dbt.state.state_id import OWN, StateId
 from dinmo_dbt.sync import Clock
 
 FORMAT = 5
 
+_ID = "org_id TEXT NOT NULL, target TEXT NOT NULL, name TEXT NOT NULL"
 TABLES = {
     "meta": "key TEXT PRIMARY KEY, value TEXT NOT NULL",
-    "activation": """
-  org_id TEXT NOT NULL, name TEXT NOT NULL, model TEXT NOT NULL, object TEXT NOT NULL,
+    "activation": f"""
+  {_ID}, model TEXT NOT NULL, object TEXT NOT NULL,
   serial BIGINT NOT NULL, epoch BIGINT NOT NULL, lease_owner TEXT, lease_until DOUBLE PRECISION,
   runs BIGINT NOT NULL, finished_runs BIGINT NOT NULL, identity TEXT NOT NULL, mappings TEXT NOT NULL,
-  files TEXT NOT NULL, previous TEXT NOT NULL, born BIGINT NOT NULL DEFAULT 0, PRIMARY KEY (org_id, name)""",
-    "batch": """
-  id TEXT PRIMARY KEY, org_id TEXT NOT NULL, name TEXT NOT NULL, run_id TEXT NOT NULL, epoch BIGINT NOT NULL,
+  files TEXT NOT NULL, previous TEXT NOT NULL, born BIGINT NOT NULL DEFAULT 0, PRIMARY KEY (org_id, target, name)""",
+    "batch": f"""
+  id TEXT PRIMARY KEY, {_ID}, run_id TEXT NOT NULL, epoch BIGINT NOT NULL,
   state TEXT NOT NULL, job_id TEXT, rows BIGINT NOT NULL, spool TEXT NOT NULL, sha256 TEXT NOT NULL,
   described TEXT NOT NULL""",
-    "pending": """
-  org_id TEXT NOT NULL, name TEXT NOT NULL, kh BIGINT NOT NULL, key TEXT NOT NULL, ck BIGINT NOT NULL,
+    "pending": f"""
+  {_ID}, kh BIGINT NOT NULL, key TEXT NOT NULL, ck BIGINT NOT NULL,
   class TEXT NOT NULL, code TEXT, message TEXT, fields TEXT,
   attempts BIGINT NOT NULL, next_run BIGINT NOT NULL, next_try DOUBLE PRECISION NOT NULL,
-  described TEXT NOT NULL DEFAULT '', PRIMARY KEY (org_id, name, kh, key, ck)""",
-    "watched": """
-  org_id TEXT NOT NULL, name TEXT NOT NULL, kh BIGINT NOT NULL, ck TEXT NOT NULL, record_id TEXT,
-  digests TEXT NOT NULL, PRIMARY KEY (org_id, name, kh)""",
+  described TEXT NOT NULL DEFAULT '', PRIMARY KEY (org_id, target, name, kh, key, ck)""",
+    "watched": f"""
+  {_ID}, kh BIGINT NOT NULL, ck TEXT NOT NULL, record_id TEXT,
+  digests TEXT NOT NULL, PRIMARY KEY (org_id, target, name, kh)""",
     "trace": "org_id TEXT NOT NULL, mark TEXT NOT NULL, noted DOUBLE PRECISION NOT NULL, PRIMARY KEY (org_id, mark)",
     "daily": daily.TABLE,
 }
 # What is known of past runs. Apart, where that can be: it grows with the runs and not with the rows, and only the
 # journal is looked through before each run.
 HISTORY = {
-    "run": """
-  id TEXT PRIMARY KEY, org_id TEXT NOT NULL, name TEXT NOT NULL, started DOUBLE PRECISION NOT NULL,
-  finished DOUBLE PRECISION, status TEXT NOT NULL, detail TEXT NOT NULL, not_delivered TEXT, target TEXT,
+    "run": f"""
+  id TEXT PRIMARY KEY, {_ID}, started DOUBLE PRECISION NOT NULL,
+  finished DOUBLE PRECISION, status TEXT NOT NULL, detail TEXT NOT NULL, not_delivered TEXT,
   number BIGINT NOT NULL""",
     **activity.TABLES,
 }
 # Statements, for a database that looks for a row in all of them unless it is told better.
 HISTORY_INDEXES = (
-    "CREATE INDEX run_of ON run (name, number)",
+    "CREATE INDEX run_of ON run (target, name, number)",
     "CREATE INDEX run_at ON run (started)",
     "CREATE INDEX run_number ON run (number)",
 )
@@ -88,10 +90,11 @@ class Connection(Protocol):
 
 @dataclass(frozen=True, slots=True)
 class Known:
-    """One activation's state in one org, as `state show` prints it. `unknown` are inserts that may have been made;
+    """One activation's state, as `state show` prints it. `unknown` are inserts that may have been made;
     `problem`: why its rows can't be read."""
 
     org_id: str
+    target: str
     name: str
     model: str
     object: str
@@ -106,6 +109,10 @@ class Known:
     held_by: str | None
     problem: str | None
 
+    @property
+    def id(self) -> StateId:
+        return StateId(self.org_id, self.target, self.name)
+
 
 @dataclass(frozen=True)
 class Lock:
@@ -117,9 +124,10 @@ class Lock:
 
 
 class Store(ABC):
-    """One state location. Reading makes nothing; the first run makes what is missing."""
+    """One state location, opened for one dbt target. Reading makes nothing; the first run makes what is missing."""
 
     clock: Clock
+    target: str
     files: Files
     marks: Marks
     location: Path | str  # as a message names it
@@ -136,7 +144,7 @@ class Store(ABC):
         meanwhile. StateError DB502, DB510, DB514 or DB515."""
 
     @abstractmethod
-    def exclusive(self, org_id: str, name: str) -> AbstractContextManager[Lock]:
+    def exclusive(self, own: StateId) -> AbstractContextManager[Lock]:
         """A lock for one writer of the activation; it is the writer once it has taken the lease. StateError DB501."""
 
     @abstractmethod
@@ -164,23 +172,29 @@ class Store(ABC):
         """Remove a state of an older format whole, and say which; None, and nothing goes, where there is none.
         StateError DB501 while a run holds it, DB514 for a newer format."""
 
+    def own(self, org_id: str, name: str) -> StateId:
+        """That activation's state under the target that the store is opened for."""
+        return StateId(org_id, self.target, name)
+
     def view(self, org_id: str, activation: Activation) -> ActivationState:
         """The activation's state as it is now, without a lock. StateError when it belongs to something else."""
         self.check()
+        own = self.own(org_id, activation.name)
         with suppress(StateError):  # a run may settle a batch between our look at the journal and at its rows
-            return ActivationState(self, org_id, activation, writing=False)
-        return ActivationState(self, org_id, activation, writing=False)
+            return ActivationState(self, own, activation, writing=False)
+        return ActivationState(self, own, activation, writing=False)
 
     @contextmanager
     def locked(self, org_id: str, activation: Activation, run_id: str = "") -> Iterator[ActivationState]:
         """The activation's state for one writer. StateError DB501 while another run holds it."""
-        with self.exclusive(org_id, activation.name) as lock:
+        own = self.own(org_id, activation.name)
+        with self.exclusive(own) as lock:
             if self.exists():
                 self.mend()
-            state = ActivationState(self, org_id, activation, writing=True)
+            state = ActivationState(self, own, activation, writing=True)
             state.start(lock, this_process(self.clock.now(), run_id))
             try:
-                self.history.clear_up(org_id, activation.name)
+                self.history.clear_up(own)
                 yield state
             finally:
                 with suppress(StateError):  # a lease that can't be given back runs out
@@ -211,26 +225,24 @@ class Store(ABC):
 
     # The lease
 
-    def take(self, connection: Connection, lock: Lock, org_id: str, name: str, holder: Holder) -> Any:
+    def take(self, connection: Connection, lock: Lock, own: StateId, holder: Holder) -> Any:
         """Make the lease ours with a new epoch, in which no earlier writer can write: the activation's row as it was
         before, made if need be. StateError DB501 if it may not be taken."""
-        own = (org_id, name)
         connection.execute(
-            "INSERT INTO activation (org_id, name, model, object, serial, epoch, runs, finished_runs, identity, "
-            "mappings, files, previous) VALUES (?, ?, '', '', 0, 0, 0, 0, '{}', '[]', '[]', '[]') "
-            "ON CONFLICT (org_id, name) DO NOTHING",
+            "INSERT INTO activation (org_id, target, name, model, object, serial, epoch, runs, finished_runs, "
+            "identity, mappings, files, previous) VALUES (?, ?, ?, '', '', 0, 0, 0, 0, '{}', '[]', '[]', '[]') "
+            "ON CONFLICT (org_id, target, name) DO NOTHING",
             own,
         )
         now = self.now(connection)
         condition = f" AND {lock.condition}" if lock.condition else ""
         taken = connection.execute(
-            "UPDATE activation SET epoch = epoch + 1, lease_owner = ?, lease_until = ? "
-            f"WHERE org_id = ? AND name = ?{condition}",
+            f"UPDATE activation SET epoch = epoch + 1, lease_owner = ?, lease_until = ? WHERE {OWN}{condition}",
             (holder.as_text(), now + LEASE_S, *own, *((now,) if condition else ())),
         ).rowcount
-        row = connection.execute("SELECT * FROM activation WHERE org_id = ? AND name = ?", own).fetchone()
+        row = connection.execute(f"SELECT * FROM activation WHERE {OWN}", own).fetchone()
         if not taken:
-            raise held_error(name, self._held(connection, row))
+            raise held_error(own.name, self._held(connection, row))
         return row
 
     def held(self, name: str | None = None) -> list[Held]:
@@ -239,7 +251,7 @@ class Store(ABC):
             return []
         with self.connection(writing=False) as connection:
             rows = connection.execute(
-                "SELECT * FROM activation WHERE lease_owner IS NOT NULL ORDER BY org_id, name"
+                "SELECT * FROM activation WHERE lease_owner IS NOT NULL ORDER BY org_id, target, name"
             ).fetchall()
             found = [self._held(connection, row) for row in rows if name in (None, row["name"])]
         return [held for held in found if held]
@@ -247,14 +259,13 @@ class Store(ABC):
     def _held(self, connection: Connection, row: Mapping[str, Any]) -> Held | None:
         if not row["lease_owner"]:
             return None
-        until = row["lease_until"] or 0.0
+        until, own = row["lease_until"] or 0.0, _own(row)
         return Held(
-            row["org_id"],
-            row["name"],
+            *own,
             row["epoch"],
             holder_of(row["lease_owner"]),
             until,
-            _in_flight(connection, (row["org_id"], row["name"])),
+            _in_flight(connection, own),
             overdue=has_lapsed(until, self.now(connection)),
         )
 
@@ -264,17 +275,17 @@ class Store(ABC):
         with self.connection(writing=True) as connection:
             moved = connection.execute(
                 "UPDATE activation SET epoch = epoch + 1, lease_owner = NULL, lease_until = NULL "
-                "WHERE org_id = ? AND name = ? AND epoch = ?",
-                (held.org_id, held.name, held.epoch),
+                f"WHERE {OWN} AND epoch = ?",
+                (*held.id, held.epoch),
             ).rowcount
             if not moved:
                 raise StateError("DB501", f"{held.name} has changed hands meanwhile", hint="look at it again")
             # Before the commit: without the lock but with its lease, a run is as good as over.
-            self.forget_lock(held.org_id, held.name)
+            self.forget_lock(held.id)
         self.rest()
 
     @abstractmethod
-    def forget_lock(self, org_id: str, name: str) -> None:
+    def forget_lock(self, own: StateId) -> None:
         """Whatever else than the lease keeps others out goes."""
 
     # Looking
@@ -291,17 +302,19 @@ class Store(ABC):
             return self.lineage(connection)
 
     def known(self) -> list[Known]:
-        """Every activation's state, by org and name."""
+        """Every activation's state, by org, target and name."""
         if not self.exists():
             return []
         with self.connection(writing=False) as connection:
-            rows = connection.execute("SELECT * FROM activation WHERE runs > 0 ORDER BY org_id, name").fetchall()
+            rows = connection.execute(
+                "SELECT * FROM activation WHERE runs > 0 ORDER BY org_id, target, name"
+            ).fetchall()
             return [self._known(connection, row) for row in rows]
 
     def _known(self, connection: Connection, row: Mapping[str, Any]) -> Known:
-        own = (row["org_id"], row["name"])
+        own = _own(row)
         files = [stored_of(value) for value in json.loads(row["files"])]
-        names, place = [file.name for file in files], snapshot_place(*own)
+        names, place = [file.name for file in files], snapshot_place(own)
         rows = left = unknown = 0
         problem = None
         try:
@@ -311,7 +324,7 @@ class Store(ABC):
             unknown = int(np.count_nonzero(flags & Flag.UNKNOWN))
         except StateError as error:
             problem = error.problems[0].message
-        waiting = connection.execute("SELECT count(*) AS n FROM pending WHERE org_id = ? AND name = ?", own).fetchone()
+        waiting = connection.execute(f"SELECT count(*) AS n FROM pending WHERE {OWN}", own).fetchone()
         held = self._held(connection, row)
         return Known(
             *own,
@@ -331,45 +344,44 @@ class Store(ABC):
 
     # Going another way
 
-    def newest(self, connection: Connection, org_id: str, name: str, serial: int) -> int:
+    def newest(self, connection: Connection, own: StateId, serial: int) -> int:
         """The newest serial there was, as far as can be told: that one, the mark's, or a file's."""
-        numbers = [file_serial(file) for file in self.files.names(snapshot_place(org_id, name))]
-        return max(serial, self.marks.get(self.lineage(connection), org_id, name), *numbers, 0)
+        numbers = [file_serial(file) for file in self.files.names(snapshot_place(own))]
+        return max(serial, self.marks.get(self.lineage(connection), own), *numbers, 0)
 
-    def reset(self, org_id: str, name: str) -> bool:
-        """Forget one activation's state in one org, unsettled jobs included; whether there was any. Serials go on from
+    def reset(self, own: StateId) -> bool:
+        """Forget one activation's state, unsettled jobs included; whether there was any. Serials go on from
         the newest. StateError DB501 while a run holds it."""
         if not self.exists():
             return False
-        own = (org_id, name)
-        with self._taking(org_id, name) as (connection, row):
-            serial = self.newest(connection, org_id, name, row["serial"]) + 1
+        with self._taking(own) as (connection, row):
+            serial = self.newest(connection, own, row["serial"]) + 1
             connection.execute(
                 "UPDATE activation SET serial = ?, born = ?, runs = 0, finished_runs = 0, identity = '{}', "
-                "mappings = '[]', files = '[]', previous = '[]' WHERE org_id = ? AND name = ?",
+                f"mappings = '[]', files = '[]', previous = '[]' WHERE {OWN}",
                 (serial, serial, *own),
             )
-            spools = connection.execute("SELECT spool FROM batch WHERE org_id = ? AND name = ?", own).fetchall()
+            spools = connection.execute(f"SELECT spool FROM batch WHERE {OWN}", own).fetchall()
             for table in ("batch", "pending", "watched", "daily"):
-                connection.execute(f"DELETE FROM {table} WHERE org_id = ? AND name = ?", own)
-            gone = [(place, self.files.names(place)) for place in _places(*own)]
+                connection.execute(f"DELETE FROM {table} WHERE {OWN}", own)
+            gone = [(place, self.files.names(place)) for place in _places(own)]
         gone += [(folder, [file]) for folder, file in (spool_place(spool["spool"]) for spool in spools)]
         for folder, names in gone:
             self.files.remove(folder, names)
         self.rest()
         return bool(row["runs"])
 
-    def go_back(self, org_id: str, name: str, serial: int) -> None:
+    def go_back(self, own: StateId, serial: int) -> None:
         """Make a kept serial the state again, or accept the one that is there although a newer one was seen. What was
         acknowledged since is sent again. StateError DB516 if it is not kept or not whole, DB519 for inserts, which
         would be made again, DB501 while a run holds it."""
-        with self._taking(org_id, name) as (connection, row):
+        with self._taking(own) as (connection, row):
             pointers = [
                 {"serial": row["serial"], "files": json.loads(row["files"]), "mappings": json.loads(row["mappings"])},
                 *json.loads(row["previous"]),
             ]
             pointer = next((p for p in pointers if p["serial"] == serial), None)
-            where = f"{self.location}: {name} in org {org_id}"
+            where = f"{self.location}: {own}"
             if pointer is None or not row["runs"]:
                 kept = ", ".join(str(p["serial"]) for p in pointers) if row["runs"] else "none"
                 raise StateError("DB516", f"serial {serial} is not kept; kept: {kept}", where=where)
@@ -378,79 +390,82 @@ class Store(ABC):
                     "DB519",
                     "the rows inserted since would be inserted again",
                     where=where,
-                    hint=f"restore the newer state, or take over what Salesforce holds: dinmo-dbt state adopt {name}",
+                    hint="restore the newer state, or take over what Salesforce holds: "
+                    f"dinmo-dbt state adopt {own.name}",
                 )
             files = [stored_of(value) for value in pointer["files"]]
-            bent = first_bent(self.files.fetch(snapshot_place(org_id, name), [f.name for f in files]), files)
+            bent = first_bent(self.files.fetch(snapshot_place(own), [f.name for f in files]), files)
             if bent:
                 raise StateError("DB516", f"serial {serial} is not whole either: {bent.name} is damaged", where=where)
             connection.execute(
-                "UPDATE activation SET serial = ?, files = ?, mappings = ?, previous = '[]' "
-                "WHERE org_id = ? AND name = ?",
+                f"UPDATE activation SET serial = ?, files = ?, mappings = ?, previous = '[]' WHERE {OWN}",
                 (
-                    self.newest(connection, org_id, name, row["serial"]) + 1,
+                    self.newest(connection, own, row["serial"]) + 1,
                     json.dumps(pointer["files"]),
                     json.dumps(pointer.get("mappings", json.loads(row["mappings"]))),
-                    org_id,
-                    name,
+                    *own,
                 ),
             )
         self.rest()
 
-    def move(self, org_id: str, old: str, new: str) -> None:
-        """Give a renamed activation's state its new name. StateError if that name has state already, or DB501 while a
-        run holds either."""
-        with self.exclusive(org_id, new) as lock:
-            with self._taking(org_id, old) as (connection, source):
-                target = self.take(connection, lock, org_id, new, this_process(self.clock.now()))
+    def move(self, old: StateId, new: StateId) -> None:
+        """Give the state of a renamed activation, or of a renamed dbt target, to the new name in the same org.
+        StateError DB516 if that has state already, or DB501 while a run holds either."""
+        with self.exclusive(new) as lock:
+            with self._taking(old) as (connection, source):
+                target = self.take(connection, lock, new, this_process(self.clock.now()))
                 taken = connection.execute(
-                    "SELECT 1 AS found FROM activation WHERE org_id = ? AND lower(name) = lower(?) AND runs > 0",
-                    (org_id, new),
+                    "SELECT 1 AS found FROM activation "
+                    "WHERE org_id = ? AND target = ? AND lower(name) = lower(?) AND runs > 0",
+                    new,
                 ).fetchall()
                 if taken or not source["runs"]:
-                    reason = f"{new} already has state" if taken else f"{old} has no state"
-                    raise StateError("DB516", f"{reason} in org {org_id}", where=str(self.location))
-                serial = max(source["serial"], self.newest(connection, org_id, new, target["serial"]))
-                for place, to in zip(_places(org_id, old), _places(org_id, new), strict=True):
+                    own, reason = (new, "already has state") if taken else (old, "has no state")
+                    message = f"{own.name} {reason} in org {own.org_id} under dbt target {own.target}"
+                    raise StateError("DB516", message, where=str(self.location))
+                serial = max(source["serial"], self.newest(connection, new, target["serial"]))
+                for place, to in zip(_places(old), _places(new), strict=True):
                     self.files.remove(to, self.files.names(to))  # left from a state of that name that was reset
                     self.files.copy(place, to)
-                connection.execute("DELETE FROM activation WHERE org_id = ? AND name = ?", (org_id, new))
+                connection.execute(f"DELETE FROM activation WHERE {OWN}", new)
                 connection.execute(
-                    "UPDATE activation SET serial = ?, lease_owner = NULL, lease_until = NULL "
-                    "WHERE org_id = ? AND name = ?",
-                    (serial, org_id, old),
+                    f"UPDATE activation SET serial = ?, lease_owner = NULL, lease_until = NULL WHERE {OWN}",
+                    (serial, *old),
                 )
                 for table in ("activation", "batch", "pending", "watched", "daily"):
-                    connection.execute(f"UPDATE {table} SET name = ? WHERE org_id = ? AND name = ?", (new, org_id, old))
-                self.history.move(org_id, old, new)
-                gone = [(place, self.files.names(place)) for place in _places(org_id, old)]
+                    connection.execute(
+                        f"UPDATE {table} SET target = ?, name = ? WHERE {OWN}", (new.target, new.name, *old)
+                    )
+                self.history.move(old, new)
+                gone = [(place, self.files.names(place)) for place in _places(old)]
             lock.taken()
         for folder, names in gone:
             self.files.remove(folder, names)
         self.rest()
 
     @contextmanager
-    def _taking(self, org_id: str, name: str) -> Iterator[tuple[Connection, Any]]:
+    def _taking(self, own: StateId) -> Iterator[tuple[Connection, Any]]:
         """One transaction as the activation's writer, and its row as it was; the lease is given back with it."""
-        with self.exclusive(org_id, name) as lock:
+        with self.exclusive(own) as lock:
             with self.connection(writing=True) as connection:
-                row = self.take(connection, lock, org_id, name, this_process(self.clock.now()))
+                row = self.take(connection, lock, own, this_process(self.clock.now()))
                 yield connection, row
-                connection.execute(
-                    "UPDATE activation SET lease_owner = NULL, lease_until = NULL WHERE org_id = ? AND name = ?",
-                    (org_id, name),
-                )
+                connection.execute(f"UPDATE activation SET lease_owner = NULL, lease_until = NULL WHERE {OWN}", own)
             lock.taken()
 
 
-def _places(org_id: str, name: str) -> tuple[str, ...]:
+def _own(row: Mapping[str, Any]) -> StateId:
+    return StateId(row["org_id"], row["target"], row["name"])
+
+
+def _places(own: StateId) -> tuple[str, ...]:
     """The folders whose files belong to an activation's state."""
-    return snapshot_place(org_id, name), image_place(org_id, name)
+    return snapshot_place(own), image_place(own)
 
 
-def _in_flight(connection: Connection, own: tuple[str, str]) -> int:
+def _in_flight(connection: Connection, own: StateId) -> int:
     row = connection.execute(
-        "SELECT coalesce(sum(rows), 0) AS n FROM batch WHERE org_id = ? AND name = ? AND state NOT IN (?, ?)",
+        f"SELECT coalesce(sum(rows), 0) AS n FROM batch WHERE {OWN} AND state NOT IN (?, ?)",
         (*own, *ENDED),
     ).fetchone()
     return int(row["n"])

@@ -22,6 +22,7 @@ from dinmo_dbt.state.journal import START_ANEW, bent
 from dinmo_dbt.state.lease import LAPSED, held_error, this_process
 from dinmo_dbt.state.marks import Marks
 from dinmo_dbt.state.snapshot import other_format
+from dinmo_dbt.state.state_id import OWN, StateId
 from dinmo_dbt.state.store import FORMAT, HISTORY, HISTORY_INDEXES, TABLES, Connection, Lock, Store
 from dinmo_dbt.sync import Clock
 
@@ -49,8 +50,8 @@ class Tables(Protocol):
 class WarehouseState(Store):
     """State in a schema of the warehouse; the first run makes it. `scratch`: a folder for copies of its files."""
 
-    def __init__(self, tables: Tables, scratch: Path, clock: Clock, marks: Marks | None = None) -> None:
-        self.tables, self.clock, self.marks = tables, clock, marks or Marks()
+    def __init__(self, tables: Tables, scratch: Path, clock: Clock, marks: Marks | None = None, *, target: str) -> None:
+        self.tables, self.clock, self.marks, self.target = tables, clock, marks or Marks(), target
         self.location = tables.place
         self.files = WarehouseFiles(tables, scratch)
         self._there = False
@@ -98,13 +99,13 @@ class WarehouseState(Store):
         return found
 
     @contextmanager
-    def exclusive(self, org_id: str, name: str) -> Iterator[Lock]:
+    def exclusive(self, own: StateId) -> Iterator[Lock]:
         """Nothing is held here: who takes the lease is the writer. Where a database is one process's at a time, as a
         DuckDB file is, another process that has a lease is gone."""
         if self.exists():
             self.mend()
         if self.tables.sole:
-            held = [held for held in self.held(name) if held.org_id == org_id]
+            held = [held for held in self.held(own.name) if held.id == own]
             if held and not held[0].holder.is_us:
                 yield Lock("")
                 return
@@ -113,21 +114,22 @@ class WarehouseState(Store):
     @contextmanager
     def _alone(self, what: str) -> Iterator[None]:
         """By a lease: of a process that was killed, the next one waits until it has run out."""
-        with self.exclusive("", what) as lock, self.connection(writing=True) as connection:
-            epoch = self.take(connection, lock, "", what, this_process(self.clock.now()))["epoch"]
+        own = StateId("", "", what)
+        with self.exclusive(own) as lock, self.connection(writing=True) as connection:
+            epoch = self.take(connection, lock, own, this_process(self.clock.now()))["epoch"]
         try:
             yield
         finally:
             with suppress(StateError), self.connection(writing=True) as connection:  # else it runs out
                 connection.execute(
-                    "UPDATE activation SET lease_owner = NULL, lease_until = NULL WHERE name = ? AND epoch = ?",
-                    (what, epoch),
+                    f"UPDATE activation SET lease_owner = NULL, lease_until = NULL WHERE {OWN} AND epoch = ?",
+                    (*own, epoch),
                 )
 
     def now(self, connection: Connection) -> float:  # noqa: ARG002
         return self.tables.now()
 
-    def forget_lock(self, org_id: str, name: str) -> None:
+    def forget_lock(self, own: StateId) -> None:
         """There is none but the lease."""
 
     # A database answers for its own pages: only whether the tables are ours is asked.

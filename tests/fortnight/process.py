@@ -31,7 +31,7 @@ from dinmo_dbt.notice import Notice
 from dinmo_dbt.project import Channel
 from dinmo_dbt.state import LocalState
 
-from .world import LIMIT, LOGIN, READ, UNREACHED, Facts, Taken, World
+from .world import LIMIT, LOGIN, READ, TARGET, UNREACHED, Facts, Taken, World
 
 
 @dataclass
@@ -242,7 +242,7 @@ class SimulatedSession(Session):
         self.declared = world.loaded
         self.run_results = world.run_results(process.dbt)
         self.gate = gate(self.manifest, self.run_results)
-        state = State(world.project.state_location, self.clock)
+        state = State(world.project.state_location, self.clock, target=TARGET)
         state.process, state.history_s = process, world.project.history_s
         self.state = state
 

@@ -603,7 +603,7 @@ class History:
         return {spool.rpartition("/")[2] for (spool,) in rows}
 
     def _state(self) -> LocalState:
-        return _State(self.folder, self.org.clock, Marks(self.marks))
+        return _State(self.folder, self.org.clock, Marks(self.marks), target="dev")
 
     def _activation(self) -> Activation:
         fields = tuple(FieldMapping(column, f"{column.upper()}__c") for column in self.audit.columns)

@@ -34,7 +34,7 @@ class WarehouseWorld(World):
         self.tables = self._warehouse().tables(self.schema)
 
     def state(self, trip: Trip | None = None) -> WatchedWarehouseState:  # type: ignore[override]
-        state = WatchedWarehouseState(self.tables, self.scratch, self.clock)
+        state = WatchedWarehouseState(self.tables, self.scratch, self.clock, target=self.target)
         state.trip = trip or Trip()
         return state
 

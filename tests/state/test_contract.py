@@ -5,7 +5,7 @@ from dataclasses import replace
 import numpy as np
 import pyarrow as pa
 import pytest
-from memory_org import ORG, Ceilings, FieldMapping, Killed, Model, Trip, activation, fates
+from memory_org import ORG, OWN, Ceilings, FieldMapping, Killed, Model, Trip, activation, fates, own
 
 from dinmo_dbt.activation import WarningKind
 from dinmo_dbt.changes import Flag, snapshot_rows
@@ -15,6 +15,7 @@ from dinmo_dbt.notice import Notice, Severity
 from dinmo_dbt.plan import LEFT_OUT
 from dinmo_dbt.schedule import Past
 from dinmo_dbt.state import Judged, Pause, journal, runs
+from dinmo_dbt.state.state_id import StateId
 from dinmo_dbt.warnings import Standing
 
 ROWS = [{"id": str(n), "ext": f"e{n}", "a": "x", "b": "y"} for n in range(7)]
@@ -74,10 +75,10 @@ def test_one_writer_at_a_time(any_world):
         with pytest.raises(StateError, match=r"DB501.*being synced by process.*run first"):
             world.sync(act, Model.of(ROWS))
         for attempt in (
-            lambda: world.state().reset(ORG, "things"),
-            lambda: world.state().move(ORG, "things", "others"),
-            lambda: world.state().move(ORG, "others", "things"),
-            lambda: world.state().go_back(ORG, "things", 1),
+            lambda: world.state().reset(OWN),
+            lambda: world.state().move(own("things"), own("others")),
+            lambda: world.state().move(own("others"), own("things")),
+            lambda: world.state().go_back(OWN, 1),
         ):
             with pytest.raises(StateError, match="DB501"):
                 attempt()
@@ -140,19 +141,72 @@ def test_a_state_is_forgotten_moved_and_gone_back_to(any_world, monkeypatch):
         world.sync(act, changed(str(n)))
     kept = world.state().known()[0].kept_serials
     assert len(kept) == 2
-    world.state().go_back(ORG, "things", kept[0])
+    world.state().go_back(OWN, kept[0])
     assert world.plan(act, changed("2")).counts.changed == 7
     assert world.plan(act, changed("1")).counts.unchanged == 7
-    world.state().move(ORG, "things", "renamed")
+    world.state().move(own("things"), own("renamed"))
     renamed = activation(name="renamed")
     assert world.sync(renamed, changed("1")).plan_counts.unchanged == 7
     assert world.plan(act, changed("1")).is_first
     with pytest.raises(StateError, match="DB516"):
-        world.state().move(ORG, "things", "renamed")
-    assert world.state().reset(ORG, "renamed")
+        world.state().move(own("things"), own("renamed"))
+    assert world.state().reset(OWN._replace(name="renamed"))
     assert world.plan(renamed, changed("1")).is_first
     assert world.state().known() == []
     assert world.sync(renamed, changed("1")).outcome.succeeded == 7
+
+
+TARGETS = ["ci", "DEV", "dév", "../dev", "/", "..", "", "d" * 300, "dev.", "a+b", "\udcff", "开发 环境"]
+
+
+def test_two_targets_of_one_org_know_nothing_of_each_other(any_world):
+    """Serials, rows, waits, runs, locks: all of it is apart, under names too that are paths or differ in case alone."""
+    world, act = any_world, activation()
+    world.sync(act, changed("0"))
+    targets = [t for t in TARGETS if t.isprintable() and t.isascii()] + ["dév"]
+    for number, target in enumerate(targets, 1):
+        world.target = target
+        assert world.plan(act, changed(str(number))).is_first, target
+        with world.state().locked(ORG, act):
+            assert world.state().held("things")[0].target == target
+        assert world.sync(act, changed(str(number))).plan_counts.added == 7
+        assert [run.target for run in world.state().history.latest()] == [target]
+    assert {state.id.target for state in world.state().known()} == {"dev", *targets}
+    for number, target in enumerate(["dev", *targets]):
+        world.target = target
+        assert world.plan(act, changed(str(number))).counts.unchanged == 7
+    world.target = "ci"
+    assert world.state().reset(world.state().own(ORG, "things"))
+    assert world.plan(act, changed("0")).is_first
+    world.target = "dev"
+    assert world.plan(act, changed("0")).counts.unchanged == 7
+
+
+def test_the_state_of_a_renamed_target_moves_with_its_runs_and_its_pause(any_world):
+    world, act = any_world, activation()
+    world.sync(act, changed("0"))
+    world.state().activity("dev").pause("things", "a look at it")
+    world.target = "development"
+    assert world.plan(act, changed("0")).is_first
+    world.state().move(OWN, world.state().own(ORG, "things"))
+    assert world.sync(act, changed("0")).plan_counts.unchanged == 7
+    assert [run.target for run in world.state().history.latest()] == ["development"] * 2
+    assert list(world.state().activity("development").pauses()) == ["things"]
+    assert world.state().activity("dev").pauses() == {}
+    with pytest.raises(StateError, match=r"DB516.*things already has state in org \w+ under dbt target development"):
+        world.state().move(OWN, world.state().own(ORG, "things"))
+
+
+def test_each_state_has_files_of_its_own_on_any_file_system(tmp_path):
+    """Names that fold to one another (macOS), are paths, are too long, or are none at all."""
+    ids = [StateId(ORG, target, name) for target in TARGETS for name in ("things", "Things", "..", "a.b", "n" * 100)]
+    for names in ([each.folder for each in ids], [each.file_name for each in ids]):
+        assert len({name.casefold() for name in names}) == len(ids)
+        for name in names:
+            assert name.isascii() and name.isprintable() and ".." not in name.split("/")
+            assert max(map(len, name.split("/"))) <= 250
+            (tmp_path / name).mkdir(parents=True)
+    assert StateId(ORG, "dev", "things").folder == f"{ORG}/dev/things"
 
 
 def test_an_amendment_moves_the_snapshot_alone(any_world):
@@ -245,7 +299,7 @@ def test_a_spool_that_is_gone_stops_the_recovery(any_world):
     with pytest.raises(Killed):
         world.sync(act, Model.of(ROWS), trip=Trip("close", True))
     files = world.state().files
-    folder = f"spool/{ORG}/things"
+    folder = f"spool/{OWN.folder}"
     files.remove(folder, files.names(folder))
     with pytest.raises(StateError, match="DB512"):
         world.sync(act, Model.of(ROWS))
@@ -323,7 +377,7 @@ def test_a_renamed_activation_keeps_its_pause_its_past_and_its_warnings(any_worl
     world.clock.sleep(100)
     activity.see(["other"])
     world.state().activity("prod").see(["other"])
-    world.state().move(ORG, "things", "other")
+    world.state().move(own("things"), own("other"))
     assert {name: pause.reason for name, pause in activity.pauses().items()} == {"other": "a look at it"}
     assert activity.pasts(["other"])["other"] == past
     assert activity.standing() == [replace(stands, activation="other")]

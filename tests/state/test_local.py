@@ -9,7 +9,7 @@ import threading
 from contextlib import closing
 
 import pytest
-from memory_org import ORG, Ceilings, FieldMapping, Killed, Model, Trip, World, activation
+from memory_org import ORG, OWN, Ceilings, FieldMapping, Killed, Model, Trip, World, activation, own
 
 from dinmo_dbt.durable import make_folder
 from dinmo_dbt.errors import StateError
@@ -66,11 +66,11 @@ def test_two_runs_of_one_activation_never_write_at_once(world):
         with pytest.raises(StateError, match=r"DB501.*being synced by process"), world.state().locked(ORG, act):
             pass
         with pytest.raises(StateError, match="DB501"):
-            world.state().reset(ORG, "things")
+            world.state().reset(OWN)
         with pytest.raises(StateError, match="DB501"):
-            world.state().move(ORG, "things", "others")
+            world.state().move(own("things"), own("others"))
         with pytest.raises(StateError, match="DB501"):
-            world.state().move(ORG, "others", "things")
+            world.state().move(own("others"), own("things"))
         with world.state().locked(ORG, activation(name="other")):
             pass
         with world.state().locked("00D000000000002EAA", act):
@@ -127,7 +127,7 @@ for n in range(6):
         process.stdin.flush()
     errors = [process.communicate()[1] for process in processes]
     assert [process.returncode for process in processes] == [0] * 4, errors
-    known = LocalState(tmp_path / "state", World(tmp_path).clock).known()
+    known = LocalState(tmp_path / "state", World(tmp_path).clock, target="dev").known()
     assert [(state.name, state.rows, state.in_flight) for state in known] == [(f"a{n}", 5, 0) for n in range(4)]
 
 
@@ -270,10 +270,10 @@ def test_a_renamed_activation_is_asked_about(world):
     with pytest.raises(StateError, match=r"(?s)DB506.*state move things renamed"):
         renamed.refuse_renamed(["renamed"])
     renamed.refuse_renamed(["renamed", "things"])
-    world.state().move(ORG, "things", "renamed")
+    world.state().move(own("things"), own("renamed"))
     assert world.sync(activation(name="renamed"), Model.of(ROWS)).plan_counts.unchanged == 4
     with pytest.raises(StateError, match=r"DB516.*things has no state"):
-        world.state().move(ORG, "things", "another")
+        world.state().move(own("things"), own("another"))
 
 
 def test_a_network_file_system_is_refused(tmp_path, monkeypatch):
@@ -291,10 +291,10 @@ def test_a_network_file_system_is_refused(tmp_path, monkeypatch):
 def test_nothing_of_a_dead_run_stays_but_what_is_in_flight(world):
     act = activation("insert")
     world.sync(act, Model.of(ROWS))
-    spool = world.folder / "spool" / ORG / "things"
+    spool = world.folder / "spool" / OWN.folder
     (spool / ".run-0001.arrow.ab12.tmp").write_bytes(b"half a spool")
     (spool / "run-0001.arrow").write_bytes(b"a spool that the journal never heard of")
-    (world.folder / "snapshots" / ORG / "things" / "delta-00000002.9.parquet").write_bytes(b"never committed")
+    (world.folder / "snapshots" / OWN.folder / "delta-00000002.9.parquet").write_bytes(b"never committed")
     with pytest.raises(Killed):
         world.sync(act, Model.of([*ROWS, {**ROWS[0], "id": "9"}]), trip=Trip("close", True))
     assert len(list(spool.iterdir())) == 1
@@ -347,8 +347,8 @@ def test_reset_forgets_one_activation_and_nothing_else(world):
     with pytest.raises(Killed):
         changed = [{**row, "a": "new"} for row in ROWS]
         world.sync(activation(api="bulk"), Model.of(changed), trip=Trip("close", True))
-    assert world.state().reset(ORG, "things")
-    assert not world.state().reset(ORG, "things")
+    assert world.state().reset(OWN)
+    assert not world.state().reset(OWN)
     assert [state.name for state in world.state().known()] == ["other"]
     assert not any("things" in name and "locks" not in name for name in world.files())
     assert world.plan(activation(), Model.of(ROWS)).is_first
@@ -365,7 +365,7 @@ def test_serials_move_and_the_last_three_are_kept(world, monkeypatch):
     view = world.state().view(ORG, act)
     named = {file.name for file in view.files} | {file["name"] for p in view.previous for file in p["files"]}
     world.sync(act, Model.of([{**row, "a": "5"} for row in ROWS]))
-    kept = {p.name for p in (world.folder / "snapshots" / ORG / "things").iterdir()}
+    kept = {p.name for p in (world.folder / "snapshots" / OWN.folder).iterdir()}
     assert named <= kept
     assert len(view.previous) == 2
     assert sorted(view.previous, key=lambda p: -p["serial"]) == view.previous

@@ -7,7 +7,7 @@ import sqlite3
 from contextlib import closing, suppress
 
 import pytest
-from memory_org import ORG, Ceilings, Killed, Model, Trip, World, activation
+from memory_org import ORG, OWN, Ceilings, Killed, Model, Trip, World, activation
 
 from dinmo_dbt.errors import StateError
 from dinmo_dbt.state import Marks, ScanSpool, journal
@@ -79,7 +79,7 @@ def test_an_older_copy_can_be_gone_on_from(world, tmp_path):
         world.sync(activation(), changed(n + 1))
     newest = world.state().known()[0].serial
     put_back(world.folder, tmp_path / "copy")
-    world.state().go_back(ORG, "things", world.state().known()[0].serial)
+    world.state().go_back(OWN, world.state().known()[0].serial)
     assert world.state().known()[0].serial > newest
     assert world.plan(activation(), changed(0)).counts.unchanged == 4
     assert world.sync(activation(), changed(3)).outcome.succeeded == 4
@@ -95,8 +95,8 @@ def test_an_insert_can_not_go_back_but_starts_again(world, tmp_path):
     with pytest.raises(StateError, match=r"(?s)DB518.*state reset things, then dinmo-dbt state adopt things"):
         world.sync(act, changed(1))
     with pytest.raises(StateError, match=r"(?s)DB519.*inserted again.*state adopt things"):
-        world.state().go_back(ORG, "things", world.state().known()[0].serial)
-    assert world.state().reset(ORG, "things")
+        world.state().go_back(OWN, world.state().known()[0].serial)
+    assert world.state().reset(OWN)
     assert world.plan(act, changed(1)).is_first
     assert world.sync(act, changed(1), Ceilings(first_sync=True)).outcome.succeeded == 4
 
@@ -104,7 +104,7 @@ def test_an_insert_can_not_go_back_but_starts_again(world, tmp_path):
 def test_a_state_that_is_forgotten_is_first_again_and_its_serials_go_on(world):
     world.sync(activation(), changed(0))
     serial = world.state().known()[0].serial
-    world.state().reset(ORG, "things")
+    world.state().reset(OWN)
     plan = world.plan(activation(), changed(0))
     assert plan.is_first and plan.counts.added == 4
     with pytest.raises(Killed):
@@ -149,7 +149,7 @@ def test_a_kept_serial_is_gone_back_to_when_the_newest_is_damaged(world, monkeyp
     for n in range(4):
         world.sync(activation(), changed(n))
     state = world.state().view(ORG, activation())
-    path = world.folder / "snapshots" / ORG / "things" / state.files[-1].name
+    path = world.folder / "snapshots" / OWN.folder / state.files[-1].name
     content = path.read_bytes()
     path.write_bytes(content[:-1] + bytes([content[-1] ^ 1]))
     kept = [pointer["serial"] for pointer in state.previous]
@@ -161,10 +161,10 @@ def test_a_kept_serial_is_gone_back_to_when_the_newest_is_damaged(world, monkeyp
         with pytest.raises(StateError, match=rf"(?s)DB513.*state reset things --to-serial {kept[0]}"):
             look()
     with pytest.raises(StateError, match=r"DB516.*not whole either"):
-        world.state().go_back(ORG, "things", state.serial)
+        world.state().go_back(OWN, state.serial)
     with pytest.raises(StateError, match=r"DB516.*not kept; kept: \d+, \d+, \d+"):
-        world.state().go_back(ORG, "things", 1)
-    world.state().go_back(ORG, "things", kept[0])
+        world.state().go_back(OWN, 1)
+    world.state().go_back(OWN, kept[0])
     run = world.sync(activation(), changed(3))
     assert (run.plan_counts.changed, run.outcome.succeeded) == (4, 4)
     assert world.sync(activation(), changed(3)).plan_counts.planned == 0
@@ -175,7 +175,7 @@ def test_a_damaged_snapshot_can_be_forgotten(world):
     for path in (world.folder / "snapshots").rglob("*.parquet"):
         path.write_bytes(b"")
     assert world.state().known()[0].problem
-    assert world.state().reset(ORG, "things")
+    assert world.state().reset(OWN)
     assert world.sync(activation(), changed(0)).outcome.succeeded == 4
 
 
@@ -300,7 +300,7 @@ def test_a_database_from_elsewhere_beside_these_files_is_refused(world, tmp_path
 
 def test_files_of_another_org_in_the_place_of_ours_are_refused(world):
     world.sync(activation(), changed(0))
-    ours = world.folder / "snapshots" / ORG / "things" / world.state().view(ORG, activation()).files[-1].name
+    ours = world.folder / "snapshots" / OWN.folder / world.state().view(ORG, activation()).files[-1].name
     other = MarkedWorld(world.folder.parent / "other")
     other.org.org_id = "00D000000000002EAA"
     other.sync(activation(), changed(1))

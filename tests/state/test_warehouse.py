@@ -66,7 +66,7 @@ from dinmo_dbt.warehouse.connection import connect
 
 folder, schema, log = Path({folder!r}), {schema!r}, {log!r}
 with connect(folder, profiles_dir=None, profile=None, target=None, vars={{}}, env={env!r}, writes=True) as warehouse:
-    state = WarehouseState(warehouse.tables(schema), folder / f"scratch{{os.getpid()}}", ManualClock())
+    state = WarehouseState(warehouse.tables(schema), folder / f"scratch{{os.getpid()}}", ManualClock(), target="dev")
     print("connected", flush=True)
     sys.stdin.readline()
     {what}
@@ -218,12 +218,12 @@ def test_a_run_is_found_among_many_by_an_index(world):
     with world.state().connection(writing=True) as connection:
         connection.execute(
             "INSERT INTO run "
-            "SELECT 'r' || n, 'org', 'a' || mod(n, 50), n, n, 'success', repeat('x', 1500), NULL, 'dev', n "
+            "SELECT 'r' || n, 'org', 'dev', 'a' || mod(n, 50), n, n, 'success', repeat('x', 1500), NULL, n "
             "FROM generate_series(1, 20000) AS n"
         )
         connection.execute("ANALYZE run")
-        for asked in ("WHERE name = 'a7' ORDER BY number DESC LIMIT 1", "ORDER BY number DESC, id DESC LIMIT 20"):
-            plan = connection.execute(f"EXPLAIN SELECT * FROM run {asked}").fetchall()
+        for asked in ("AND name = 'a7' ORDER BY number DESC LIMIT 1", "ORDER BY number DESC, id DESC LIMIT 20"):
+            plan = connection.execute(f"EXPLAIN SELECT * FROM run WHERE target = 'dev' {asked}").fetchall()
             assert "Index" in str([row["QUERY PLAN"] for row in plan]), asked
 
 

@@ -11,7 +11,7 @@ from contextlib import closing, contextmanager
 
 import pyarrow as pa
 import pytest
-from memory_org import ORG, Killed, Model, World, activation, fates
+from memory_org import ORG, OWN, Killed, Model, World, activation, fates, own
 
 from dinmo_dbt.changes import Flag
 from dinmo_dbt.errors import StateError
@@ -134,7 +134,7 @@ def test_a_start_that_draws_no_plan_is_no_state(world):
     assert world.state().known() == []
     assert not world.state().view(ORG, activation("insert")).exists, "nor has it an identity"
     world.sync(activation(name="other"), Model.of(ROWS))
-    world.state().move(ORG, "other", "things")
+    world.state().move(own("other"), own("things"))
     assert world.sync(activation(), Model.of(ROWS)).plan_counts.unchanged == 4
 
 
@@ -281,7 +281,7 @@ def test_a_state_that_moves_between_the_look_and_the_lease_is_looked_at_again(wo
 
 
 def test_a_lock_file_that_was_replaced_is_no_lock(world):
-    path = world.folder / "locks" / f"{ORG}-things.lock"
+    path = world.folder / "locks" / f"{OWN.file_name}.lock"
     with world.state().locked(ORG, activation()):
         path.unlink()
         path.touch()
