@@ -175,7 +175,7 @@ class LocalState(Store):
                 lock = _FileLock(path)
                 stack.callback(lock.close)
                 if not lock.acquire():
-                    raise held_error(path.stem.partition("-")[2], None)
+                    raise held_error(path.stem, None)
             with self._journal.connection(writing=True) as connection:
                 found = self._format(self._journal, connection)
             if found == FORMAT:
