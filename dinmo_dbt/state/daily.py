@@ -20,8 +20,8 @@ if TYPE_CHECKING:
     from dinmo_dbt.state.store import Connection
 
 TABLE = """
-  batch_id TEXT PRIMARY KEY, org_id TEXT NOT NULL, target TEXT NOT NULL, name TEXT NOT NULL, moment DOUBLE PRECISION NOT NULL,
-  created BIGINT NOT NULL, changed TEXT NOT NULL, removed BIGINT NOT NULL"""
+  batch_id TEXT PRIMARY KEY, org_id TEXT NOT NULL, target TEXT NOT NULL, name TEXT NOT NULL,
+  moment DOUBLE PRECISION NOT NULL, created BIGINT NOT NULL, changed TEXT NOT NULL, removed BIGINT NOT NULL"""
 
 
 def total(connection: Connection, own: StateId, now: float) -> Day:

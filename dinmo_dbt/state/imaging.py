@@ -15,8 +15,8 @@ from dinmo_dbt.state.files import Files
 from dinmo_dbt.state.state_id import StateId
 
 FORMAT = 1
-# Of each state, the runs whose images are kept: the latest, by numbers of their own, for a clock may have been ahead when
-# a run got its id.
+# Of each state, the runs whose images are kept: the latest, by numbers of their own, for a clock may have been ahead
+# when a run got its id.
 RUNS_KEPT = 20
 
 
