@@ -124,6 +124,10 @@ class NotApplied(DestinationError):
     """Known not to have acted: refused, or never reached. Safe to send again within a budget."""
 
 
+class TooLarge(NotApplied):
+    """Refused for its size, by Salesforce or a proxy on the way: fewer rows at once may pass."""
+
+
 class OutcomeUnknown(DestinationError):
     """May have acted: ask before anything else. Never sent again on a guess."""
 

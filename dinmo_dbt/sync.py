@@ -33,6 +33,7 @@ from dinmo_dbt.errors import (
     OutcomeUnknown,
     Problem,
     Refused,
+    TooLarge,
 )
 from dinmo_dbt.guards import Counted, Day
 from dinmo_dbt.images import image_of
@@ -47,6 +48,7 @@ POLL_FIRST_S, POLL_SOON_S, POLL_AGE_SHARE, POLL_LONGEST_S = 0.2, 5.0, 0.05, 60.0
 ATTEMPTS_MAX = 3
 RETRY_PAUSE_S = 1.0
 COLLECTIONS_CALL_ROWS = 200
+_TOO_LARGE = ("REQUEST_ENTITY_TOO_LARGE", "the row alone is refused for its size")
 
 # Of a row that left the segment, where nothing says whether its record was deleted or set.
 _DOUBTFUL = ("REMOVAL_DOUBTFUL", "no reply says whether this was done; the next run asks Salesforce first")
@@ -442,6 +444,7 @@ class _Delivery:
     not_delivered: list[pa.Table] = field(default_factory=list)
     delivered: list[pa.ChunkedArray] = field(default_factory=list)  # keys, where dead runs' rows are reported too
     made: int = 0
+    job_rows_max: int = AGAIN_ROWS_MAX  # fewer once a job's data was refused for its size
 
     def deliver(self, batch: Batch) -> None:
         """Send the batch for the first time."""
@@ -455,6 +458,8 @@ class _Delivery:
             if self.problem is None:
                 self.clock.sleep(0)
                 self.journal.hold()
+                if batch.api is Api.BULK and len(batch.rows) > self.job_rows_max:
+                    return self.send_parts(batch, self.job_rows_max)
                 return self.by_job(batch) if batch.api is Api.BULK else self.by_collections(batch, call_rows)
         except Interrupted as stop:
             # What had reached its commit point is told where it did; of this nothing was processed.
@@ -490,6 +495,8 @@ class _Delivery:
             except DestinationError as error:
                 # UploadComplete was not asked for, so nothing can have been processed.
                 self.journal.abandon(attempted.id)
+                if isinstance(error, TooLarge):
+                    return self.in_halves(batch)
                 again = isinstance(error, NotApplied | OutcomeUnknown) and attempt < ATTEMPTS_MAX - 1
                 if not again:
                     self.problem = error.problems[0]
@@ -498,6 +505,17 @@ class _Delivery:
             else:
                 self.run.jobs.append(job_id)
                 return self.commit(attempted, job_id)
+        return None
+
+    def in_halves(self, batch: Batch) -> None:
+        """Send rows whose data was refused for its size in smaller jobs, as all that follow; one alone is rejected."""
+        if len(batch.rows) > 1:
+            self.job_rows_max = max(1, len(batch.rows) // 2)
+            return self.send_parts(batch, self.job_rows_max)
+        batch = replace(batch, id=self.new_id())
+        self.journal.planned(batch, self.run.run_id)
+        self.journal.advance(batch.id, BatchState.SENDING)
+        self.settle(batch, _all(batch, Fate.REJECTED, *_TOO_LARGE))
         return None
 
     def upload(self, batch: Batch) -> str:

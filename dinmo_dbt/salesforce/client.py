@@ -39,6 +39,7 @@ from dinmo_dbt.errors import (
     NotApplied,
     OutcomeUnknown,
     ReadOnly,
+    TooLarge,
     WrongOrg,
     is_untrusted,
 )
@@ -504,6 +505,9 @@ def _refuse(request: Request, response: requests.Response, attempt: wire.Attempt
         raise _NotSent(f"HTTP {status}", after_s)
     if status == 503 and (after_s is not None or verdict.remedy is Remedy.AGAIN):
         raise _NotSent(f"HTTP 503 {code}".rstrip(), after_s)  # refused at the door: a definite answer
+    if status == 413 and request.holds_values:
+        advice = "a proxy on the way may take less than Salesforce does"
+        raise TooLarge("DB614", f"{_name(request)}: HTTP 413, refused for its size", hint=advice)
     if status >= 500:
         raise wire.Broken(f"HTTP {status} {code}".rstrip())
     shown = code if request.holds_values or not message else f"{code}: {_one_line(message)}"

@@ -11,33 +11,47 @@ from urllib.parse import quote
 import pyarrow as pa
 
 from dinmo_dbt.destination import RESULTS, Batch, Fate, ObjectSchema, Operation
+from dinmo_dbt.errors import TooLarge
 from dinmo_dbt.salesforce import encode
 from dinmo_dbt.salesforce.client import Client, Effect, Request
 from dinmo_dbt.salesforce.errors import GONE, SalesforceRefusal
 from dinmo_dbt.salesforce.hosts import checked_id
 
 ROWS_MAX = 200
+# No source has a limit for these calls (Apex REST has 6 MB, a blob's upload 50 MB): under the least of them.
+BODY_BYTES_MAX = 5_000_000
 
 
 def send(client: Client, batch: Batch, schema: ObjectSchema, before: Callable[[], None] | None = None) -> pa.Table:
     """`RESULTS` in batch order. OutcomeUnknown if no whole reply came; an insert is never sent twice.
 
-    A row that Salesforce can't parse makes it refuse the whole call; the call is then halved until that row is alone
-    with its error.
+    Rows whose texts are long go in several calls. A row that Salesforce can't parse makes it refuse the whole call, and
+    so does a body that is too large; the call is then halved, until such a row is alone with its error.
     """
     count = batch.rows.num_rows
     assert 0 < count <= ROWS_MAX, count
+    request = replace(_request(batch, schema), before=before)
+    if count > 1 and isinstance(request.body, bytes) and len(request.body) > BODY_BYTES_MAX:
+        return _halved(client, batch, schema, before)
     try:
-        items = client.call(replace(_request(batch, schema), before=before)).json
+        items = client.call(request).json
+    except TooLarge as refusal:
+        code, message = "REQUEST_ENTITY_TOO_LARGE", refusal.problems[0].message
     except SalesforceRefusal as refusal:
         if refusal.salesforce_code != "JSON_PARSER_ERROR":
             raise
-        if count > 1:
-            halves = (batch.rows.slice(0, count // 2), batch.rows.slice(count // 2))
-            return pa.concat_tables([send(client, _with_rows(batch, half), schema, before) for half in halves])
         code, message = refusal.salesforce_code, refusal.salesforce_message
-        return _table([(Fate.REJECTED.value, None, None, code, message, None)])
-    return _table([_result(item, batch) for item in items])
+    else:
+        return _table([_result(item, batch) for item in items])
+    if count > 1:
+        return _halved(client, batch, schema, before)
+    return _table([(Fate.REJECTED.value, None, None, code, message, None)])
+
+
+def _halved(client: Client, batch: Batch, schema: ObjectSchema, before: Callable[[], None] | None) -> pa.Table:
+    middle = batch.rows.num_rows // 2
+    halves = (batch.rows.slice(0, middle), batch.rows.slice(middle))
+    return pa.concat_tables([send(client, replace(batch, rows=half), schema, before) for half in halves])
 
 
 def read(
@@ -128,7 +142,3 @@ def _table(rows: list[tuple[Any, ...]]) -> pa.Table:
     return pa.table(
         [pa.array(column, field.type) for column, field in zip(columns, RESULTS, strict=True)], schema=RESULTS
     )
-
-
-def _with_rows(batch: Batch, rows: pa.Table) -> Batch:
-    return Batch(batch.id, batch.operation, batch.object, batch.api, batch.columns, batch.match, rows)

@@ -80,6 +80,10 @@ _CODES: dict[str, tuple[ErrorClass, str]] = {
         _MAINTENANCE,
         "the org is read-only for maintenance (status.salesforce.com); run sync again when it is over",
     ),
+    "REQUEST_ENTITY_TOO_LARGE": (
+        _DATA,
+        "the row alone is more than Salesforce, or a proxy on the way, takes at once: shorten its texts in the model",
+    ),
     "REQUIRED_FIELD_MISSING": (_DATA, "map a column to {fields}, or give the field a default in Setup"),
     "STRING_TOO_LONG": (
         _DATA,

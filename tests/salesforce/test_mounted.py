@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack, suppress
 from datetime import timedelta
@@ -10,6 +11,7 @@ from typing import Any
 
 import pytest
 import requests
+import urllib3
 from memory_org import Model, World, activation, fates
 from mounted_org import START, URL, OneClock, connected, mounted
 from simulation.org import SCHEMA
@@ -17,6 +19,7 @@ from simulation.org import SCHEMA
 from dinmo_dbt import emulator
 from dinmo_dbt.activation import Activation
 from dinmo_dbt.errors import DinmoError
+from dinmo_dbt.salesforce import collections
 
 BEFORE = [{"id": str(i), "ext": f"e{i}", "a": f"x{i}", "b": "y"} for i in range(300)]
 AFTER = [{**row, "b": "z" if int(row["id"]) % 3 else "y"} for row in BEFORE[20:]] + [
@@ -50,7 +53,7 @@ class Laboratory:
             soql = "SELECT Ext__c, A__c, B__c FROM Thing__c"
             reply = session.get(f"{URL}/services/data/v62.0/query", params={"q": soql}).json()
         assert reply["done"]
-        return sorted((r["Ext__c"], r["A__c"], r["B__c"]) for r in reply["records"])
+        return sorted((r["Ext__c"] or "", r["A__c"], r["B__c"]) for r in reply["records"])
 
     def close(self) -> None:
         self._open.close()
@@ -167,3 +170,52 @@ def test_a_job_whose_results_are_gone_is_settled_without_them(
     else:
         assert again.outcome.succeeded == 300
     assert lab.world.sync(act, Model.of(BEFORE)).plan_counts.planned == 0
+
+
+def narrowed(lab: Laboratory, bytes_max: int) -> list[int]:
+    """A proxy between the client and its org that refuses larger bodies; the sizes of those it let pass."""
+    adapter = lab.world.org._client._session.get_adapter(URL)  # type: ignore[attr-defined]
+    send, passed = adapter.send, []
+
+    def narrow(request: requests.PreparedRequest, **options: Any) -> requests.Response:
+        size = len(request.body or b"")
+        if size <= bytes_max:
+            passed.append(size)
+            return send(request, **options)
+        refused = requests.Response()
+        refused.status_code, refused.raw = 413, urllib3.HTTPResponse(body=io.BytesIO(b"<html>"), preload_content=False)
+        return refused
+
+    adapter.send = narrow
+    return passed
+
+
+@pytest.mark.parametrize(("mode", "api"), [("upsert", "bulk"), ("upsert", "collections"), ("insert", "bulk")])
+def test_what_is_too_large_for_a_proxy_goes_in_smaller_parts_and_one_row_alone_is_told(
+    laboratory: Callable[[], Laboratory], mode: str, api: str
+) -> None:
+    lab, act = laboratory(), activation(mode, api=api)
+    narrowed(lab, 240 if api == "collections" else 170)
+    rows = [*BEFORE, {"id": "x", "ext": "large", "a": "é" * 79, "b": "y"}]
+    run = lab.world.sync(act, Model.of(rows))
+    run.check_counts()
+    assert (run.outcome.succeeded, run.outcome.rejected, run.problem) == (300, 1, None)
+    left = [row for table in run.not_delivered for row in table.to_pylist()]
+    assert [(row["key"], row["code"]) for row in left] == [("x", "REQUEST_ENTITY_TOO_LARGE")]
+    assert len(run.jobs) < 120, "not each row by itself"
+    assert len(lab.held()) == 300
+    again = lab.world.sync(act, Model.of([*BEFORE, {**rows[-1], "a": "short"}]))
+    assert (again.outcome.succeeded, again.outcome.rejected) == (1, 0)
+
+
+def test_rows_of_long_texts_go_in_calls_of_a_bounded_size(
+    laboratory: Callable[[], Laboratory], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(collections, "BODY_BYTES_MAX", 2_000)
+    lab = laboratory()
+    passed = narrowed(lab, 2_100)
+    run = lab.world.sync(
+        activation("upsert", api="collections"), Model.of([{**row, "a": "é😀" * 20} for row in BEFORE])
+    )
+    assert (run.outcome.succeeded, run.outcome.rejected) == (300, 0)
+    assert max(passed) <= 2_000
