@@ -25,6 +25,7 @@ from memory_org import Killed, Match, activation
 from dinmo_dbt import adopt, emulator
 from dinmo_dbt.activation import Activation, Ceiling, FieldMapping, Guards
 from dinmo_dbt.cli import syncing
+from dinmo_dbt.cli.syncing import Gating
 from dinmo_dbt.errors import CountsError, DinmoError, StateError, WarehouseError
 from dinmo_dbt.guards import Ceilings
 from dinmo_dbt.history import Trigger
@@ -577,7 +578,7 @@ class History:
             console=SimpleNamespace(quiet=True, say=self._tell, note=lambda problem: self._tell(str(problem))),
         )  # fmt: skip
         ceilings = Ceilings(allow_deletes=allow_deletes)
-        run = syncing._run_activation(session, act, ceilings, Trigger())  # type: ignore[arg-type]
+        run = syncing._run_activation(session, act, ceilings, Trigger(), Gating(ignore=True))  # type: ignore[arg-type]
         assert run is not None
         return run
 
