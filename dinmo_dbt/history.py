@@ -105,22 +105,57 @@ _JUDGED = (
 )
 
 
+_KINDS: dict[str, Any] = {
+    "counts": dict,
+    "outcome": dict,
+    "refused_rows": int,
+    "deliverable_rows": int,
+    "waiting_rows": int,
+    "waiting_since": int | float,
+    "resent": str,
+    "field_types": dict,
+    "calls_used": int,
+    "calls_allowed": int,
+    "problem": dict,
+    "trigger": dict,
+}
+
+
 def read(row: Mapping[str, Any]) -> RunRecord:
     """A row of the history: id, name, target, org_id, started, finished, status, not_delivered, and detail as `as_text`
     gave it; older versions gave less."""
     detail = json.loads(row["detail"])
+    if not isinstance(detail, dict):
+        raise TypeError("a run's detail")
     problem, trigger = detail.get("problem"), detail.get("trigger")
+    for name, kind in _KINDS.items():
+        if not isinstance(detail.get(name), kind | None):
+            raise TypeError(name)
     return RunRecord(
-        run_id=row["id"],
-        activation=row["name"],
-        target=row["target"] or "",
-        org_id=row["org_id"],
-        started=row["started"],
-        finished=row["finished"],
-        status=row["status"],
+        run_id=text(row["id"]),
+        activation=text(row["name"]),
+        target=text(row["target"] or ""),
+        org_id=text(row["org_id"]),
+        started=number(row["started"]),
+        finished=None if row["finished"] is None else number(row["finished"]),
+        status=text(row["status"]),
         trigger=Trigger(**trigger) if trigger else Trigger(),
         problem=Problem(**problem) if problem else None,
-        undelivered=row["not_delivered"] or "",
+        undelivered=text(row["not_delivered"] or ""),
         detail=detail,
         **{name: detail[name] for name in _JUDGED if detail.get(name) is not None},
     )
+
+
+def text(value: object) -> str:
+    """The value itself; TypeError for one that is no text."""
+    if not isinstance(value, str):
+        raise TypeError("not a text")
+    return value
+
+
+def number(value: object) -> float:
+    """The value itself; TypeError for one that is no number, or none that a time can be."""
+    if isinstance(value, bool) or not isinstance(value, int | float) or not abs(value) < 1e12:
+        raise TypeError("not a number")
+    return value

@@ -313,6 +313,7 @@ class Session:
             tables, scratch = self.warehouse.tables(schema), self.scratch / "state"
             store = WarehouseState(tables, scratch, self.clock, marks, target=self.target[1])
         store.history_s = self.project.history_s
+        store.tell = self.console.note
         return store
 
     @property

@@ -12,10 +12,11 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, TypeVar
 
 from dinmo_dbt.activation import WarningKind
-from dinmo_dbt.history import RunRecord
+from dinmo_dbt.history import RunRecord, number, read, text
 from dinmo_dbt.notice import Notice, Severity
 from dinmo_dbt.schedule import Past
-from dinmo_dbt.state.journal import bent
+from dinmo_dbt.state.expendable import expendable
+from dinmo_dbt.state.journal import bent_history
 from dinmo_dbt.warnings import Standing
 
 if TYPE_CHECKING:
@@ -66,11 +67,13 @@ class Activity:
     def __init__(self, store: Store, target: str) -> None:
         self._store, self.target = store, target
 
+    @expendable
     def pasts(self, names: Iterable[str]) -> dict[str, Past]:
         """Of each activation what its schedule needs. One that was never seen starts now, once `see` has noted it."""
         now, found = self._store.clock.now(), dict(self._read("activity", lambda row: (row["name"], _past(row))))
         return {name: found.get(name, Past(now)) for name in names}
 
+    @expendable
     def see(self, names: Iterable[str]) -> None:
         """Note activations that are seen for the first time: a cron line counts from here on."""
         known = set(self._read("activity", lambda row: row["name"]))
@@ -80,6 +83,7 @@ class Activity:
                 for name in new:
                     _seen(connection, self.target, name, self._store.clock.now())
 
+    @expendable
     def put_back(self) -> float:
         """Moments that are still to come were noted by a clock that ran ahead: each counts as now, or its activation
         would be due only after it. By how many seconds the latest was ahead; 0 for none worth a word."""
@@ -95,6 +99,7 @@ class Activity:
                 )
         return float(ahead)
 
+    @expendable
     def owe(self, built_by: Mapping[str, str]) -> None:
         """Note for each activation the dbt command that built its model, and that no run has followed."""
         if built_by:
@@ -104,13 +109,11 @@ class Activity:
                     [(built, self._store.clock.now(), self.target, name) for name, built in built_by.items()],
                 )
 
+    @expendable
     def pauses(self) -> dict[str, Pause]:
-        return {
-            row["name"]: Pause(row["paused"], row["reason"], bool(row["by_itself"]))
-            for row in self._read("activity", lambda row: row)
-            if row["paused"] is not None
-        }
+        return {name: pause for name, pause in self._read("activity", lambda row: (row["name"], _pause(row))) if pause}
 
+    @expendable
     def pause(self, name: str, reason: str, notices: Sequence[Notice] = ()) -> None:
         """By hand."""
         with self._store.connection(writing=True, history=True) as connection:
@@ -118,6 +121,7 @@ class Activity:
             pause(connection, self.target, name, at=now, reason=reason, by_itself=False)
             keep_notices(connection, self.target, notices, now)
 
+    @expendable
     def resume(self, name: str, notices: Sequence[Notice] = ()) -> None:
         """What was due meanwhile is not made up for, but what dbt built meanwhile is due."""
         with self._store.connection(writing=True, history=True) as connection:
@@ -129,6 +133,7 @@ class Activity:
             )
             keep_notices(connection, self.target, notices, now)
 
+    @expendable
     def resume_by_itself(self, name: str, notices: Sequence[Notice] = ()) -> None:
         """It is about to run: what it is due for stays due until that run has ended. Of two processes one resumes."""
         with self._store.connection(writing=True, history=True) as connection:
@@ -140,6 +145,7 @@ class Activity:
             if resumed:
                 keep_notices(connection, self.target, notices, self._store.clock.now())
 
+    @expendable
     def looked(self, name: str) -> None:
         """A paused activation was due, was looked at, and stays paused."""
         with self._store.connection(writing=True, history=True) as connection:
@@ -147,9 +153,11 @@ class Activity:
             _seen(connection, self.target, name, now)
             connection.execute("UPDATE activity SET since = ? WHERE target = ? AND name = ?", (now, self.target, name))
 
+    @expendable
     def standing(self) -> list[Standing]:
         return self._read("standing", _standing)
 
+    @expendable
     def begin_standing(self, standing: Standing, notice: Notice) -> None:
         """What concerns no single activation stands from now on; nothing if it stood before."""
         with self._store.connection(writing=True, history=True) as connection:
@@ -157,15 +165,18 @@ class Activity:
                 keep_standing(connection, self.target, standing.activation, [standing])
                 keep_notices(connection, self.target, [notice], self._store.clock.now())
 
+    @expendable
     def end_standing(self, standing: Standing, notice: Notice) -> None:
         with self._store.connection(writing=True, history=True) as connection:
             keep_standing(connection, self.target, standing.activation, [])
             keep_notices(connection, self.target, [notice], self._store.clock.now())
 
+    @expendable
     def last_digest(self) -> float | None:
         """Of what time the last digest was; None before there was one."""
         return dict(self._read("activity", lambda row: (row["name"], row["since"]))).get(_DIGEST)
 
+    @expendable
     def note_digest(self, moment: float, notices: Sequence[Notice]) -> None:
         """Of two processes that make one, one has it sent."""
         with self._store.connection(writing=True, history=True) as connection:
@@ -177,16 +188,19 @@ class Activity:
             if noted:
                 keep_notices(connection, self.target, notices, self._store.clock.now())
 
+    @expendable
     def unsent(self) -> list[Unsent]:
         """Notices of this target that some place has not taken yet, oldest first."""
         found = self._read("notice", _unsent)
         return sorted(found, key=lambda each: (each.made, each.notice.id))
 
+    @expendable
     def add(self, notices: Sequence[Notice]) -> None:
         if notices:
             with self._store.connection(writing=True, history=True) as connection:
                 keep_notices(connection, self.target, notices, self._store.clock.now())
 
+    @expendable
     def sent(self, notice_ids: Iterable[str], place: str) -> None:
         """One place has taken the notices."""
         with self._store.connection(writing=True, history=True) as connection:
@@ -196,6 +210,7 @@ class Activity:
                     sent = sorted({*json.loads(row["sent"]), place})
                     connection.execute("UPDATE notice SET sent = ? WHERE id = ?", (json.dumps(sent), notice_id))
 
+    @expendable
     def forget(self, notice_ids: Sequence[str]) -> None:
         """Every place has taken them, or they are not worth sending any more."""
         if notice_ids:
@@ -211,11 +226,11 @@ class Activity:
 
 
 def parsed(store: Store, make: Callable[[Any], Made], rows: Iterable[Any]) -> list[Made]:
-    """Rows of the state as values; StateError DB502 for one that none of our versions wrote."""
+    """Rows of the history as values; HistoryDamaged for one that none of our versions wrote."""
     try:
         return [make(row) for row in rows]
-    except (ValueError, TypeError, KeyError, AttributeError) as error:
-        raise bent(str(store.location)) from error
+    except (ValueError, TypeError, KeyError, AttributeError, IndexError) as error:
+        raise bent_history(store.history_place) from error
 
 
 def note_end(connection: Connection, record: RunRecord) -> None:
@@ -290,22 +305,34 @@ def _seen(connection: Connection, target: str, name: str, now: float) -> None:
     )
 
 
+def _pause(row: Any) -> Pause | None:
+    if row["paused"] is None:
+        return None
+    return Pause(number(row["paused"]), text(row["reason"]), bool(row["by_itself"]))
+
+
+def checked(row: Any) -> None:
+    """ValueError or TypeError for an activity that none of our versions wrote."""
+    _past(row)
+    _pause(row)
+
+
 def _unsent(row: Any) -> Unsent:
     notice = Notice(
         row["id"],
         Severity(row["severity"]),
-        row["title"],
-        row["body"],
+        text(row["title"]),
+        text(row["body"]),
         bool(row["critical"]),
         row["name"] or "",
         row["cause"] or "",
     )
-    return Unsent(notice, row["made"], frozenset(json.loads(row["sent"])))
+    return Unsent(notice, number(row["made"]), frozenset(map(text, json.loads(row["sent"]))))
 
 
 def _past(row: Any) -> Past:
-    followed, owed = frozenset(json.loads(row["invocations"])), row["owed"] or ""
-    return Past(row["since"], bool(row["ran"]), followed, owed, row["owed_at"] if owed else 0.0)
+    followed, owed = frozenset(map(text, json.loads(row["invocations"]))), text(row["owed"] or "")
+    return Past(number(row["since"]), bool(row["ran"]), followed, owed, number(row["owed_at"]) if owed else 0.0)
 
 
 def _standing(row: Any) -> Standing:
@@ -313,8 +340,17 @@ def _standing(row: Any) -> Standing:
         activation=row["name"],
         target=row["target"],
         kind=WarningKind(row["kind"]),
-        since=row["since"],
-        run_id=row["run_id"],
+        since=number(row["since"]),
+        run_id=text(row["run_id"]),
         critical=bool(row["critical"]),
-        said=row["said"],
+        said=text(row["said"]),
     )
+
+
+# What a table without the database's own check may hold by accident, and none of ours wrote.
+CHECKS: dict[str, Callable[[Any], object]] = {
+    "run": read,
+    "activity": checked,
+    "standing": _standing,
+    "notice": _unsent,
+}

@@ -28,6 +28,7 @@ from dinmo_dbt.guards import Day
 from dinmo_dbt.mapping import from_header
 from dinmo_dbt.plan import InFlight, Plan
 from dinmo_dbt.state import daily, imaging
+from dinmo_dbt.state.expendable import HistoryDamaged
 from dinmo_dbt.state.files import Stored, first_bent, stored_of
 from dinmo_dbt.state.lease import LEASE_S, RENEW_S, Holder, taken_over
 from dinmo_dbt.state.snapshot import BASE, DELTA, FileSnapshot, damaged, writer
@@ -699,15 +700,9 @@ START_ANEW = (
 )
 
 
-def bent_history(where: str) -> StateError:
+def bent_history(where: str) -> HistoryDamaged:
     """DB502 for the history alone."""
-    return StateError(
-        "DB502",
-        "the history of runs is damaged, or is none of dinmo-dbt's; it is left as it is",
-        where=where,
-        hint="restore it from a copy, or move it away: no row is in it, but pauses and warnings are forgotten, and "
-        "schedules start anew",
-    )
+    return HistoryDamaged("DB502", "the history of runs is damaged, or is none of dinmo-dbt's", where=where)
 
 
 def _ways_out(name: str, activation: Activation, *serials: int) -> str:

@@ -14,11 +14,13 @@ import secrets
 import shutil
 import sqlite3
 from collections.abc import Callable, Iterator
-from contextlib import ExitStack, contextmanager, suppress
+from contextlib import ExitStack, closing, contextmanager, suppress
 from pathlib import Path
 
-from dinmo_dbt.durable import make_folder
+from dinmo_dbt.durable import make_folder, sync_folder
 from dinmo_dbt.errors import StateError, unwritable
+from dinmo_dbt.state import activity
+from dinmo_dbt.state.expendable import HistoryDamaged, salvaged
 from dinmo_dbt.state.files import LocalFiles, refuse_network, write_note
 from dinmo_dbt.state.journal import START_ANEW, bent, bent_history
 from dinmo_dbt.state.lease import LAPSED, held_error
@@ -29,7 +31,6 @@ from dinmo_dbt.state.state_id import StateId
 from dinmo_dbt.state.store import FORMAT, HISTORY, HISTORY_INDEXES, TABLES, Connection, Lock, Store
 from dinmo_dbt.sync import Clock
 
-_MOVE_AWAY = "move it away: no row is in it, but pauses and warnings are forgotten, and schedules start anew"
 _FOLDERS = ("snapshots", "spool", "runs", "images", "trace")
 
 
@@ -44,7 +45,7 @@ class LocalState(Store):
         self._past = Database(location / "history.db", {"meta": TABLES["meta"], **HISTORY}, _past_script, bent_history)
 
     def exists(self, *, history: bool = False) -> bool:
-        return (self._past if history else self._journal).exists()
+        return (history and self._remains is not None) or (self._past if history else self._journal).exists()
 
     def now(self, connection: Connection) -> float:  # noqa: ARG002
         return self.clock.now()
@@ -88,7 +89,7 @@ class LocalState(Store):
     def take_back(self) -> None:
         for database in (self._journal, self._past):
             if database.was_cut_off:
-                with database.connection(writing=True):
+                with suppress(HistoryDamaged), database.connection(writing=True):
                     pass
 
     def mend(self) -> None:
@@ -138,14 +139,58 @@ class LocalState(Store):
             with self._connection(writing=writing) as connection:
                 yield connection
             return
-        with self._past.connection(writing=writing) as connection:
-            found = self._format(self._past, connection)
-            if found != FORMAT:
-                if self._journal.exists():
-                    with self._connection(writing=False):  # first of all, where both are of that format
-                        pass
-                raise other_format("the history of runs", found, FORMAT, str(self._past.path), _MOVE_AWAY)
-            yield connection
+        if self._remains is not None and not writing:
+            yield self._remains
+            return
+        if self._remains is not None:
+            self._put_aside()
+        try:
+            with self._past.connection(writing=writing) as connection:
+                if self._format(self._past, connection) != FORMAT:
+                    if self._journal.exists():
+                        with self._connection(writing=False):  # first of all, where both are of that format
+                            pass
+                    raise bent_history(self.history_place)
+                yield connection
+        except HistoryDamaged:
+            raise
+        except StateError as error:
+            if error.problems[0].where == self.history_place and self._past.is_unusable:
+                raise bent_history(self.history_place) from error
+            raise
+
+    @property
+    def history_place(self) -> str:
+        return str(self._past.path)
+
+    def salvage_history(self) -> int:
+        with ExitStack() as stack:
+            source = None
+            with suppress(sqlite3.Error):
+                source = stack.enter_context(closing(self._past.raw()))
+            self._remains, lost = salvaged(source, HISTORY, activity.CHECKS)
+        self._tell_of_damage(lost)
+        return lost
+
+    def _put_aside(self) -> None:
+        """The damaged file gets another name, and what is left of it goes on under its own."""
+        path, remains = self._past.path, self._remains
+        aside = path.with_name(f"{path.name}.damaged-{secrets.token_hex(4)}")
+        with suppress(FileNotFoundError):
+            path.with_name(f"{path.name}-journal").rename(aside.with_name(f"{aside.name}-journal"))
+        try:
+            path.rename(aside)
+            sync_folder(path.parent)
+        except FileNotFoundError:  # somebody has moved it away
+            pass
+        except OSError as error:
+            raise unwritable(path, error) from error
+        self._remains = None
+        with self._past.connection(writing=True) as connection:
+            for name in HISTORY:
+                for row in remains.execute(f"SELECT * FROM {name}"):
+                    places = ", ".join("?" * len(row))
+                    connection.execute(f"INSERT OR IGNORE INTO {name} VALUES ({places})", tuple(row))
 
     @contextmanager
     def _connection(self, *, writing: bool, checked: bool = False) -> Iterator[sqlite3.Connection]:

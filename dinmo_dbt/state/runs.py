@@ -28,6 +28,7 @@ from dinmo_dbt.state.activity import (
     rename,
     standing_of,
 )
+from dinmo_dbt.state.expendable import expendable
 from dinmo_dbt.state.state_id import OWN, StateId
 from dinmo_dbt.warnings import Standing
 
@@ -64,6 +65,7 @@ class Runs:
         self._store = store
         self._kept_s = kept_s
 
+    @expendable
     def latest(self, names: Sequence[str] | None = None, limit: int = 20) -> list[RunRecord]:
         """Of the store's target, newest first."""
         if not self._store.exists(history=True):
@@ -76,6 +78,7 @@ class Runs:
             ).fetchall()
             return parsed(self._store, read, rows)
 
+    @expendable
     def between(self, target: str, start: float, end: float) -> list[RunRecord]:
         """Runs of that dbt target that started in that time, oldest first."""
         if not self._store.exists(history=True):
@@ -87,6 +90,7 @@ class Runs:
             ).fetchall()
             return parsed(self._store, read, rows)
 
+    @expendable
     def of(self, run_id: str) -> RunRecord | None:
         if not self._store.exists(history=True):
             return None
@@ -94,6 +98,7 @@ class Runs:
             rows = connection.execute("SELECT * FROM run WHERE id = ?", (run_id,)).fetchall()
             return next(iter(parsed(self._store, read, rows)), None)
 
+    @expendable
     def clear_up(self, own: StateId) -> None:
         """For a writer of the activation: an earlier run of it that has no end was cut off, and goes by that name; what
         it had begun to list goes."""
@@ -107,6 +112,7 @@ class Runs:
             gone = [file for file, run in half_written.items() if connection.execute(known, (*own, run)).fetchall()]
         self._store.files.remove("runs", gone)
 
+    @expendable
     def move(self, old: StateId, new: StateId) -> None:
         """Give a renamed activation's runs in that org its new name, or target, and its pause, schedule's past and
         warnings."""
@@ -114,11 +120,13 @@ class Runs:
             connection.execute(f"UPDATE run SET target = ?, name = ? WHERE {OWN}", (new.target, new.name, *old))
             rename(connection, old[1:], new[1:])
 
+    @expendable
     def start(self, record: RunRecord) -> None:
         """Note a run before it acts."""
         with self._store.connection(writing=True, history=True) as connection:
             _insert(connection, record)
 
+    @expendable
     def finish(
         self, record: RunRecord, not_delivered: pa.Table, judge: Judge | None = None, *, by_age: bool = True
     ) -> tuple[Notice, ...]:

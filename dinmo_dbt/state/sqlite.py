@@ -54,6 +54,15 @@ class Database:
         except (sqlite3.DatabaseError, json.JSONDecodeError, UnicodeDecodeError) as error:
             raise self.bent(str(self.path)) from error
 
+    @property
+    def is_unusable(self) -> bool:
+        """Whether what is there can't be opened at all: no file, or one that is not ours to read and write."""
+        return self.path.exists() and not (self.path.is_file() and os.access(self.path, os.R_OK | os.W_OK))
+
+    def raw(self) -> sqlite3.Connection:
+        """A reader of whatever is there; sqlite3.Error if it can't be opened."""
+        return self._connect(writing=False)
+
     @contextmanager
     def held_open(self) -> Iterator[None]:
         """A run writes often: its own thread opens the file once."""

@@ -18,8 +18,9 @@ import numpy as np
 
 from dinmo_dbt.activation import Activation
 from dinmo_dbt.changes import Flag
-from dinmo_dbt.errors import StateError
+from dinmo_dbt.errors import Problem, StateError
 from dinmo_dbt.state import activity, daily
+from dinmo_dbt.state.expendable import damage
 from dinmo_dbt.state.files import Files, first_bent, stored_of
 from dinmo_dbt.state.imaging import image_place
 from dinmo_dbt.state.journal import ENDED, ActivationState, file_serial, snapshot_place, spool_place
@@ -132,6 +133,9 @@ class Store(ABC):
     marks: Marks
     location: Path | str  # as a message names it
     history_s: float = KEPT_S  # how long runs are kept
+    tell: Callable[[Problem], None] = staticmethod(lambda _: None)  # of a damaged history, once
+    _remains: Any = None  # of a damaged history, in memory: what readers have until somebody writes
+    _told = False
 
     @abstractmethod
     def exists(self, *, history: bool = False) -> bool:
@@ -142,6 +146,22 @@ class Store(ABC):
         """A connection to the journal, or to the history, where nothing of the other can be relied on; with `writing`,
         one transaction that commits at the end or not at all, and that no other writer of the same activation is in
         meanwhile. StateError DB502, DB510, DB514 or DB515."""
+
+    @property
+    @abstractmethod
+    def history_place(self) -> str:
+        """Where the history is, as a message names it."""
+
+    @abstractmethod
+    def salvage_history(self) -> int:
+        """From here on a reader has what can be read of the history, and the next one that writes puts the rest aside.
+        How many entries can't be read."""
+
+    def _tell_of_damage(self, lost: int) -> None:
+        if not self._told:
+            self._told = True
+            entries = "" if not lost else ": 1 entry can't be read" if lost == 1 else f": {lost} entries can't be read"
+            self.tell(damage(self.history_place, entries))
 
     @abstractmethod
     def exclusive(self, own: StateId) -> AbstractContextManager[Lock]:

@@ -7,6 +7,7 @@ run out; then the next one settles what it left, whose spools are in the warehou
 
 from __future__ import annotations
 
+import json
 import secrets
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import AbstractContextManager, contextmanager, suppress
@@ -17,6 +18,8 @@ import pyarrow as pa
 
 from dinmo_dbt.durable import make_folder
 from dinmo_dbt.errors import StateError
+from dinmo_dbt.state import activity
+from dinmo_dbt.state.expendable import salvaged
 from dinmo_dbt.state.files import Stored, stored, write_whole
 from dinmo_dbt.state.journal import START_ANEW, bent
 from dinmo_dbt.state.lease import LAPSED, held_error, this_process
@@ -30,6 +33,7 @@ PART_BYTES = 4 << 20
 _FILE = """
   folder TEXT NOT NULL, name TEXT NOT NULL, part BIGINT NOT NULL, content BYTEA NOT NULL,
   PRIMARY KEY (folder, name, part)"""
+_KEYS = {"run": ("id",), "activity": ("target", "name"), "standing": ("target", "name", "kind"), "notice": ("id",)}
 _FREE = f"(lease_owner IS NULL OR {LAPSED})"
 
 
@@ -61,7 +65,10 @@ class WarehouseState(Store):
         return self._there
 
     @contextmanager
-    def connection(self, *, writing: bool, history: bool = False) -> Iterator[Connection]:  # noqa: ARG002
+    def connection(self, *, writing: bool, history: bool = False) -> Iterator[Connection]:
+        if history and self._remains is not None and not writing:
+            yield self._remains
+            return
         if writing and not self.exists():
             lineage = secrets.token_hex(16)
             meta = {"format": str(FORMAT), "lineage": lineage}
@@ -70,6 +77,8 @@ class WarehouseState(Store):
             found = self._format(connection)
             if found != FORMAT:
                 raise other_format("the state", found, FORMAT, self.tables.place, START_ANEW)
+            if history and self._remains is not None:
+                self._put_aside(connection)
             yield connection
 
     def _format(self, connection: Connection) -> int:
@@ -131,6 +140,30 @@ class WarehouseState(Store):
 
     def forget_lock(self, own: StateId) -> None:
         """There is none but the lease."""
+
+    @property
+    def history_place(self) -> str:
+        return self.tables.place
+
+    def salvage_history(self) -> int:
+        with self.tables.transaction() as connection:
+            self._remains, lost = salvaged(connection, HISTORY, activity.CHECKS)
+        self._tell_of_damage(lost)
+        return lost
+
+    def _put_aside(self, connection: Connection) -> None:
+        """Rows that can't be read go, as text, to a table of their own."""
+        connection.execute("CREATE TABLE IF NOT EXISTS damaged (name TEXT NOT NULL, content TEXT NOT NULL)")
+        for name in HISTORY:
+            for row in connection.execute(f"SELECT * FROM {name}").fetchall():
+                try:
+                    activity.CHECKS[name](row)
+                except (ValueError, TypeError, KeyError, AttributeError):
+                    own = [(column, row[column]) for column in _KEYS[name]]
+                    connection.execute("INSERT INTO damaged VALUES (?, ?)", (name, json.dumps(dict(row), default=str)))
+                    where = " AND ".join(f"{column} = ?" for column, _ in own)
+                    connection.execute(f"DELETE FROM {name} WHERE {where}", tuple(value for _, value in own))
+        self._remains = None
 
     # A database answers for its own pages: only whether the tables are ours is asked.
 

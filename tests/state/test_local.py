@@ -193,23 +193,63 @@ def test_a_bent_page_is_refused_before_anything_is_written(world):
     assert path.read_bytes() == content
 
 
-@pytest.mark.parametrize("content", [b"", b"not a database at all" * 1000, "theirs", "newer"])
-def test_a_history_that_is_damaged_or_anothers_stops_the_sync_and_the_way_out_is_to_move_it_away(world, content):
-    world.sync(activation(), Model.of(ROWS))
-    path, new = world.folder / "history.db", Model.of([{**row, "a": "new"} for row in ROWS])
-    if isinstance(content, bytes):
-        path.write_bytes(content)
+DAMAGES = {
+    "empty": b"",
+    "no database": b"not a database at all" * 1000,
+    "a table is gone": "DROP TABLE run",
+    "another format": "UPDATE meta SET value = '7'",
+    "no format": "DELETE FROM meta",
+    "no JSON": "UPDATE run SET detail = substr(detail, 1, length(detail) - 1) || 'y'",
+    "JSON of another kind": "UPDATE run SET detail = '[1]'",
+    "a count that is a text": """UPDATE run SET detail = '{"counts": "x", "outcome": {}}'""",
+    "a trigger of nobody's": """UPDATE run SET detail = '{"trigger": {"kind": 1, "x": 2}}'""",
+    "a time that is a text": "UPDATE run SET started = 'monday'",
+    "no time at all": "UPDATE run SET started = 9e300",
+    "no text": "UPDATE run SET status = x'ff'",
+    "a past that is no list": "UPDATE activity SET invocations = '{'",
+    "a past that is a text": "UPDATE activity SET since = 'x'",
+    "a folder": None,
+}
+
+
+@pytest.mark.parametrize("damage", DAMAGES)
+def test_a_damaged_history_ends_no_run_and_is_put_aside_with_what_it_still_has_kept(world, damage):
+    act, new = activation(), Model.of([{**row, "a": "new"} for row in ROWS])
+    world.sync(act, Model.of(ROWS))
+    world.state().activity("dev").pause("others", "by hand")
+    path, how = world.folder / "history.db", DAMAGES[damage]
+    if how is None:
+        path.unlink()
+        path.mkdir()
+    elif isinstance(how, bytes):
+        path.write_bytes(how)
     else:
         with closing(sqlite3.connect(path)) as connection, connection:
-            connection.execute("DROP TABLE run" if content == "theirs" else "UPDATE meta SET value = '6'")
-    before = path.read_bytes()
-    with pytest.raises(StateError, match="DB514" if content == "newer" else "DB502.*history"):
-        world.sync(activation(), new)
-    assert path.read_bytes() == before
-    assert ("new",) not in world.org.held("A__c")
-    path.rename(path.with_name("history.old"))
-    assert world.sync(activation(), new).outcome.succeeded == len(ROWS)
-    assert [run.run_id for run in world.state().history.latest()] == ["run0003"]
+            connection.execute(how)
+    left, told = None if how is None else path.read_bytes(), []
+    looking = world.state()
+    looking.tell = told.append
+    looking.history.latest()
+    looking.activity("dev").pauses()
+    looking.activity("dev").pasts(["things"])
+    looking.activity("dev").unsent()
+    assert [problem.code for problem in told] == ["DB531"], "said once"
+    assert told[0].where == str(path)
+    assert path.is_dir() or path.read_bytes() == left, "a reader changes nothing"
+    assert world.sync(act, new).outcome.succeeded == len(ROWS)
+    writing = world.state()
+    writing.history.latest()
+    writing.activity("dev").see(["new"])
+    (aside,) = world.folder.glob("history.db.damaged-*")
+    assert aside.is_dir() or isinstance(how, str) or aside.read_bytes() == left, "nothing is lost"
+    after = world.state()
+    assert "run0002" in [run.run_id for run in after.history.latest()]
+    keeps_pauses = not (how is None or isinstance(how, bytes) or "activity" in how)
+    assert set(after.activity("dev").pauses()) == ({"others"} if keeps_pauses else set())
+    after.tell = told.append
+    world.sync(act, new)
+    assert len(told) == 1
+    assert len(list(world.folder.glob("history.db.damaged-*"))) == 1
 
 
 def test_a_database_of_somebody_else_is_refused(world):
