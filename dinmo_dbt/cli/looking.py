@@ -42,12 +42,14 @@ def status(
         entries = []
         for activation in session.chosen:
             own = [state for state in known if state.id == session.state.own(state.org_id, activation.name)]
-            last = next((run.document() for run in session.state.history.latest([activation.name], 1)), None)
+            latest = next(iter(session.state.history.latest([activation.name], 1)), None)
+            last = latest.document() if latest else None
             entries.append(
                 {
                     "activation": activation.name,
                     "enabled": activation.enabled,
                     "last_run": last,
+                    "held": latest.waiting_rows if latest else 0,
                     "paused": paused_json(pauses.get(activation.name)),
                     "warnings": [
                         {"kind": each.kind.value, "critical": each.critical, "since": each.since, "said": each.said}
@@ -73,13 +75,18 @@ def status(
 
 
 def _status_lines(entry: dict[str, Any]) -> list[str]:
+    from dinmo_dbt import render
+
     last = entry["last_run"]
     if last is None:
         return [f"{entry['activation']}: never synced", *_told(entry)]
     lines = [f"{entry['activation']}: {last['status']} at {moment(last['started'])} (run {last['run_id']})"]
+    if entry["held"]:
+        held = render.count(entry["held"], "row")
+        lines.append(f"  {held} held by that run: dinmo-dbt rejected -s {entry['activation']} says why")
     lines += _told(entry)
     for org in entry["orgs"]:
-        parts = [f"{org['rows']:,} rows known"]
+        parts = [f"{render.count(org['rows'], 'row')} known"]
         parts += [f"{org[name]:,} {name.replace('_', ' ')}" for name in ("left", "waiting", "in_flight") if org[name]]
         lines.append(f"  org {org['org_id']}: {', '.join(parts)}")
         if org["unknown"]:
@@ -140,12 +147,13 @@ def _run_line(run: dict[str, Any], names_wide: int = 0) -> str:
     outcome, counts = run.get("outcome") or {}, run.get("counts") or {}
     removed = outcome.get("removed", 0)
     parts = [f"{outcome.get('succeeded', 0) - removed:,} sent", *([f"{removed:,} removed"] if removed else [])]
-    for name in ("rejected", "held", "unknown"):
-        if outcome.get(name):
-            parts.append(f"{outcome[name]:,} {name}")
-    for name in ("invalid", "no_match"):
-        if counts.get(name):
-            parts.append(f"{counts[name]:,} {name.replace('_', ' ')}")
+    told = {
+        **{name: outcome.get(name, 0) for name in ("rejected", "unknown")},
+        # Held before it was sent, or after.
+        "held": outcome.get("held", 0) + counts.get("held", 0) + counts.get("removal_held", 0),
+        **{name: counts.get(name, 0) for name in ("invalid", "no_match", "ambiguous", "in_flight")},
+    }
+    parts += [f"{number:,} {name.replace('_', ' ')}" for name, number in told.items() if number]
     parts.append(f"{counts.get('unchanged', 0):,} unchanged")
     named = f"{run['activation']:{names_wide}}  {run['status']:{len('interrupted') if names_wide else 0}}"
     return f"{moment(run['started'])}  {run['run_id']}  {named}  {', '.join(parts)}"

@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING, Any
 
 from dinmo_dbt.cli.console import Console
 from dinmo_dbt.cli.options import Flags
+from dinmo_dbt.cli.scratch import scratch_folder
 from dinmo_dbt.cli.stopping import Stop
 from dinmo_dbt.errors import ConfigError, DinmoError, Refused, UsageError, unwritable
 
@@ -327,7 +328,7 @@ class Session:
         location = self.project.state_location
         parent = location if location.is_dir() and os.access(location, os.W_OK) else None
         try:
-            return Path(self.stack.enter_context(tempfile.TemporaryDirectory(prefix="dinmo-", dir=parent)))
+            return self.stack.enter_context(scratch_folder(parent))
         except OSError as error:
             raise unwritable(parent or Path(tempfile.gettempdir()), error) from error
 

@@ -43,7 +43,7 @@ def show(
         known, lineage = session.state.known(), session.state.known_lineage()
         lines = [f"state in {session.state.location}" + (f", lineage {lineage[:8]}" if lineage else "")]
         for state in known:
-            parts = [f"{state.rows:,} rows", f"serial {state.serial}", _size(state.bytes)]
+            parts = [render.count(state.rows, "row"), f"serial {state.serial}", _size(state.bytes)]
             parts += [
                 f"{n:,} {w}"
                 for n, w in (
@@ -135,7 +135,7 @@ def reset(
             return
         for state in chosen:
             session.state.reset(state.id)
-        console.answer([f"forgot {s.id}: {s.rows:,} rows" for s in chosen] or ["nothing to forget"])
+        console.answer([f"forgot {s.id}: {render.count(s.rows, 'row')}" for s in chosen] or ["nothing to forget"])
         console.document(render.document("state reset", reset=[dataclasses.asdict(s) for s in chosen]))
 
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 from typing import Any
 
-from .lab import PEOPLE, Lab, Org
+from .lab import EVENTS, PEOPLE, Lab, Org
 
 ALL = {**PEOPLE, "fields": {**PEOPLE["fields"], "nick": "Nick__c", "tax_id": "Tax_Id__c", "note": "Note__c"}}
 
@@ -152,3 +152,19 @@ def test_each_value_that_can_not_be_sent_is_listed_by_its_code(lab: Lab, org: Or
         "P6": "V-DATE-RANGE",
     }
     assert org.count("Person__c") == 24
+
+
+def test_rows_that_are_held_are_in_status_and_history(lab: Lab, org: Org) -> None:
+    lab.only("events", EVENTS)
+    lab.only("people", PEOPLE)
+    lab.sql("delete from people where person_id = 'P2'", "delete from events where event_id not in ('E1', 'E2')")
+    lab.run("sync")
+    lab.only("events", EVENTS)
+    ran = lab.run("sync")
+    assert ran.code == 0, ran.all
+    assert "[1 sent, 1 held, 0 unchanged" in ran.out
+    status, history = lab.run("status").out, lab.run("history", "--limit", "1").out
+    assert "  1 row held by that run: dinmo-dbt rejected -s events_to_crm says why\n" in status
+    assert ": 1 row known\n" in status
+    assert "1 sent, 1 held, 0 unchanged" in history
+    assert json.loads(lab.run("status", "--json").out)["activations"][0]["held"] == 1
