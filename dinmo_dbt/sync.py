@@ -7,14 +7,11 @@ the next change set is drawn, so no row is ever on its way twice.
 
 from __future__ import annotations
 
-import html
 import random
-import re
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field, replace
 from enum import StrEnum
-from itertools import takewhile
 from typing import Protocol
 
 import numpy as np
@@ -38,6 +35,7 @@ from dinmo_dbt.errors import (
 from dinmo_dbt.guards import Counted, Day
 from dinmo_dbt.images import image_of
 from dinmo_dbt.plan import LEFT_OUT, Counts, Plan, PlannedBatch, payload_batch
+from dinmo_dbt.redaction import without_values
 
 # A job still running after a day is not waited for: its id is journalled and the next run asks again.
 POLL_MAX_S = 24 * 3600.0
@@ -1021,41 +1019,6 @@ def _left_out(batch: Batch, rows: pa.Table, results: pa.Table) -> pa.Table:
         for place, of_row in zip(quoting, zip(*sent, strict=True), strict=True):
             shown[place] = without_values(shown[place], of_row)
     return pa.table([*columns, pa.array(shown, pa.utf8())], schema=LEFT_OUT)
-
-
-MASK = "‹value›"
-# Shorter values are masked as whole words only; a single character says nothing, and is in every message.
-_WORD_LENGTH, _QUOTED_LENGTH = 4, 24
-
-
-def without_values(message: str, sent: Iterable[str | None]) -> str:
-    """Salesforce's message, its HTML escapes undone, with what the row sent replaced: whole or line by line, trimmed,
-    in any case.
-
-    A long value may be quoted in part: its beginning, from 24 characters on, is masked as far as it is quoted.
-    """
-    forms: set[str] = set()
-    for value in sent:
-        for line in (value or "", *(value or "").splitlines()):
-            plain = line.strip()
-            forms |= {plain, html.unescape(plain)}
-    text = html.unescape(message)
-    for form in sorted((form for form in forms if len(form) > 1), key=lambda form: (-len(form), form)):
-        if len(form) > _QUOTED_LENGTH:
-            text = _without_beginning(text, form)
-        around = ("", "") if len(form) >= _WORD_LENGTH else (r"(?<!\w)", r"(?!\w)")
-        if form.lower() in text.lower():
-            text = re.sub(around[0] + re.escape(form) + around[1], MASK, text, flags=re.IGNORECASE)
-    return text
-
-
-def _without_beginning(text: str, form: str) -> str:
-    start = text.lower().find(form[:_QUOTED_LENGTH].lower())
-    if start < 0:
-        return text
-    pairs = zip(text[start:].lower(), form.lower(), strict=False)
-    quoted = sum(1 for _ in takewhile(lambda pair: pair[0] == pair[1], pairs))
-    return text[:start] + MASK + text[start + quoted :]
 
 
 def _count(fate: pa.Array, wanted: Fate) -> int:

@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+import html
+import json
 import re
+from typing import Any
 
 import pytest
-from hypothesis import given
+from hypothesis import assume, given
 from hypothesis import strategies as st
 
-from dinmo_dbt.redaction import SQLSTATES, Foreign, told
+from dinmo_dbt.redaction import SQLSTATES, Foreign, told, without_values
 
 SQL = 'select "name", "A b" from "lab"."main"."people" where (\ncast(name as integer) > 1\nand plan = \'Free\'\n)'
 WHERE = "cast(name as integer) > 1\nand plan = 'Free'"
@@ -242,3 +245,88 @@ def test_a_misspelt_column_is_told_with_the_nearest() -> None:
 
 def test_states_are_the_standard_s() -> None:
     assert all(re.fullmatch("[0-9A-Z]{5}", state) for state in SQLSTATES)
+
+
+@pytest.mark.parametrize(
+    ("message", "sent", "shown"),
+    [
+        ("Mail: invalid email address: nobody", ("nobody",), "Mail: invalid email address: ‹value›"),
+        ("bad value for picklist field: Macy&#39;s", ("Macy's",), "bad value for picklist field: ‹value›"),
+        ("bad value: A &amp; B", ("A & B",), "bad value: ‹value›"),
+        ("invalid: JOE@x.example", ("joe@X.example",), "invalid: ‹value›"),
+        ("too large: trimmed (max length=3)", ("  trimmed  ",), "too large: ‹value› (max length=3)"),
+        ("field le: le", ("le",), "field ‹value›: ‹value›"),
+        ("a b c", ("a", None, ""), "‹value› b c"),
+        ("too large: " + "x" * 40 + "...", ("x" * 400,), "too large: ‹value›..."),
+        ("one and one two", ("one two", "one two three"), "one and ‹value›"),
+        ("first\nsecond line", ("first line\nsecond line",), "first\n‹value›"),
+        ("value a cat", ("acat",), "value a cat"),
+        ("bad: CONOR O&#39;BRIEN", ("Conor O'Brien",), "bad: ‹value›"),
+        ("bad: Conor O\\'Brien", ("Conor O'Brien",), "bad: ‹value›"),
+        ("bad: Con...", ("Conor O'Brien",), "bad: ‹value›..."),
+        ("bad: Conor O...", ("Conor O'Brien",), "bad: ‹value›..."),
+        ("bad: &amp;quot;x y z&amp;quot;", ('"x y z"',), "bad: ‹value›"),
+        ("bad: caf\\u00e9 noir", ("café noir",), "bad: ‹value›"),
+        ("bad: \\ud83d\\ude00 grin", ("😀 grin",), "bad: 😀 ‹value›"),
+        ("bad: 1234.57", ("1234.5678",), "bad: ‹value›"),
+        ("bad: 1,234.5678", ("1234.5678",), "bad: ‹value›"),
+        ("bad: 1.2345678E3", ("1234.5678",), "bad: ‹value›"),
+        ("bad: 1234", ("1234.5678",), "bad: ‹value›"),
+        ("bad: 1200 and Field1234__c", ("1234.5678",), "bad: 1200 and Field1234__c"),
+        ("bad: 12", ("12.34",), "bad: 12"),
+        ("max length=3: abcd", ("abcd", "3"), "max length=‹value›: ‹value›"),
+        ("bad date: 31/01/2024", ("2024-01-31",), "bad date: ‹value›"),
+        ("bad date: 1/5/2024", ("2024-01-05",), "bad date: ‹value›"),
+        ("bad: Jan 31, 2024 at 08:30", ("2024-01-31T08:30:00.000Z",), "bad: ‹value› at ‹value›"),
+        ("bad: 2024-13-45", ("2024-13-45",), "bad: ‹value›"),
+        ("bad: --", ("--",), "bad: ‹value›"),
+        ("bad - F", ("-", "F"), "bad - ‹value›"),
+        ("bad: Al Also", ("Al",), "bad: ‹value› Also"),
+        ("bad: Teammate", ("Team",), "bad: ‹value›mate"),
+        ("bad: STRASSE", ("Straße",), "bad: ‹value›"),
+        ("number outside of valid range: 123456", ("123456",), "number outside of valid range: ‹value›"),
+    ],
+)
+def test_salesforces_message_without_what_was_sent(message: str, sent: tuple[str | None, ...], shown: str) -> None:
+    assert without_values(message, sent) == shown
+
+
+@pytest.mark.parametrize("template", ["bad value: {0}", "{0}: bad", "'{0}' and {0} (x)", "<b>{0}</b>", "{0}"])
+@pytest.mark.parametrize(
+    "change",
+    [
+        str,
+        str.strip,
+        str.upper,
+        str.lower,
+        html.escape,
+        lambda value: html.escape(html.escape(value)),
+        lambda value: json.dumps(value)[1:-1],
+        lambda value: json.dumps(value, ensure_ascii=False)[1:-1],
+        lambda value: " ".join(value.split()),
+        lambda value: value.replace("\n", " "),
+        lambda value: repr(value)[1:-1],
+    ],
+)
+def test_no_value_that_was_sent_is_in_a_message_however_it_is_written(change: Any, template: str) -> None:
+    for value in HARD:
+        shown = without_values(template.replace("{0}", change(value)), (value, "other"))
+        assert CANARY.lower() not in shown.lower(), (value, shown)
+        shown.encode()
+
+
+@given(st.text(min_size=4), st.text(), st.text())
+def test_a_value_that_stands_in_a_message_is_gone(value: str, before: str, after: str) -> None:
+    letters = "".join(sign for sign in value if sign.isalnum())
+    assume(len(letters) >= 4 and "\\" not in before + value and "&" not in before + value + after)
+    shown = without_values(f"{before} {value} {after}", (value,))
+    assert value not in shown or value in before + after
+
+
+def test_a_mask_tells_no_length() -> None:
+    assert {without_values(f"bad: {'x' * size}", ("x" * size,)) for size in (1, 5, 100, 10_000)} == {"bad: ‹value›"}
+
+
+def test_a_long_message_and_a_long_value_cost_little() -> None:
+    shown = without_values("a1 " * 100_000, ("a1 " * 50_000, "a" * 131_072))
+    assert len(shown) < 1_000

@@ -8,7 +8,7 @@ import pytest
 from dinmo_dbt import render
 from dinmo_dbt.errors import Problem
 from dinmo_dbt.plan import LEFT_OUT, Counts
-from dinmo_dbt.sync import Outcome, SyncRun, without_values
+from dinmo_dbt.sync import Outcome, SyncRun
 
 
 @pytest.mark.parametrize("width", [70, 88, 110])
@@ -62,23 +62,3 @@ def test_a_run_tells_only_what_happened() -> None:
         "r", 0.0, plan_counts=Counts(read=5, unchanged=2, planned=2, no_match=1), outcome=Outcome(succeeded=2)
     )
     assert render.run_status(run, 1.0) == "2 sent, 1 no match, 2 unchanged in 1.00s"
-
-
-@pytest.mark.parametrize(
-    ("message", "sent", "shown"),
-    [
-        ("Mail: invalid email address: nobody", ("nobody",), "Mail: invalid email address: ‹value›"),
-        ("bad value for picklist field: Macy&#39;s", ("Macy's",), "bad value for picklist field: ‹value›"),
-        ("bad value: A &amp; B", ("A & B",), "bad value: ‹value›"),
-        ("invalid: JOE@x.example", ("joe@X.example",), "invalid: ‹value›"),
-        ("too large: trimmed (max length=3)", ("  trimmed  ",), "too large: ‹value› (max length=3)"),
-        ("field le: le", ("le",), "field ‹value›: ‹value›"),
-        ("a b c", ("a", None, ""), "a b c"),
-        ("too large: " + "x" * 40 + "...", ("x" * 400,), "too large: ‹value›..."),
-        ("one and one two", ("one two", "one two three"), "one and ‹value›"),
-        ("first\nsecond line", ("first line\nsecond line",), "first\n‹value›"),
-        ("number outside of valid range: 123456", ("123456",), "number outside of valid range: ‹value›"),
-    ],
-)
-def test_salesforces_message_without_what_was_sent(message: str, sent: tuple[str | None, ...], shown: str) -> None:
-    assert without_values(message, sent) == shown
