@@ -10,7 +10,7 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
 from dinmo_dbt.cli.scheduling import is_due
-from dinmo_dbt.cli.sending import STATE_ITSELF
+from dinmo_dbt.cli.sending import BUSY_DATABASE, STATE_ITSELF
 from dinmo_dbt.cli.session import Session
 from dinmo_dbt.errors import DinmoError, Problem, Refused, StateError
 from dinmo_dbt.history import RunRecord, Trigger
@@ -117,7 +117,7 @@ class Recorder:
 
     def _status_of(self, error: DinmoError) -> str:
         self.run.problem = self.run.problem or error.problems[0]
-        if self.run.problem.code == BUILT_MEANWHILE:
+        if self.run.problem.code in (BUILT_MEANWHILE, BUSY_DATABASE):
             return "interrupted"  # it has not done its work: what asked for it still does
         return "refused" if isinstance(error, Refused | StateError) else "failed"
 

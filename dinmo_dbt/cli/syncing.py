@@ -18,7 +18,14 @@ from dinmo_dbt.cli.options import Flags
 from dinmo_dbt.cli.pauses import look_at_pause, paused_by_hand
 from dinmo_dbt.cli.recording import BUILT_MEANWHILE, HELD_BY_ANOTHER, Recorder, new_run
 from dinmo_dbt.cli.scheduling import Turn, by_hand, is_due
-from dinmo_dbt.cli.sending import STATE_ITSELF, deliver, tell_of_state, tell_state_is_well, telling_of_all
+from dinmo_dbt.cli.sending import (
+    BUSY_DATABASE,
+    STATE_ITSELF,
+    deliver,
+    tell_of_state,
+    tell_state_is_well,
+    telling_of_all,
+)
 from dinmo_dbt.cli.session import Session
 from dinmo_dbt.errors import DbtCloudError, DestinationError, DinmoError, Interrupted, Problem, Refused, UsageError
 
@@ -576,7 +583,7 @@ def _sync_one(session: Session, turn: Turn, ceilings: Ceilings, gating: Gating, 
         report.add(activation, "interrupted", seconds, message, exit_code=128 + stop.number)
         return
     except DinmoError as error:
-        if turn.trigger.by_schedule and error.problems[0].code in (HELD_BY_ANOTHER, BUILT_MEANWHILE):
+        if turn.trigger.by_schedule and error.problems[0].code in (HELD_BY_ANOTHER, BUILT_MEANWHILE, BUSY_DATABASE):
             _skip(session, turn, ("skipped", error.problems[0].message), report)
             return
         if error.problems[0].code in STATE_ITSELF:

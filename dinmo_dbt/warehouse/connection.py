@@ -245,6 +245,9 @@ def _warehouse_error(cause: Cause, said: str, relation_name: str, where: str | N
         case Cause.LOST:
             message = f"the connection was lost while {relation_name} was read: {said}"
             hint = "nothing was sent for these rows; run again"
+        case Cause.LOCKED:
+            message = f"{relation_name} can't be read: {said}"
+            hint = "nothing was sent for these rows; let that process end, then run again"
         case _:
             message = f"{relation_name} can't be read: {said}"
             hint = f"check the condition of the segment: {' '.join(where.split())}" if where else ""

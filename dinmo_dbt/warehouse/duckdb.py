@@ -1,4 +1,4 @@
-"""DuckDB: read-only where it can be, streamed without a copy, the file's lock given back on close.
+"""DuckDB: read-only where it can be, streamed without a copy, the file held only while a statement reads it.
 
 dbt-duckdb keeps one environment for the whole process in its connection manager. We make our own, so that two
 warehouses don't close each other, and it dies with us.
@@ -77,11 +77,14 @@ class DuckDB:
             credentials.path = str(project_dir / Path(credentials.path).expanduser())
         self.path: str = credentials.path
         self.read_write_because = "state is kept in it" if writes else ""
+        self._place = credentials.path.partition("?")[0]  # MotherDuck's token is in what follows
         self._project_dir = project_dir
-        self._environment = self._open(credentials)
+        self._credentials = credentials
         self._handles: list[Any] = []
         self._running: dict[int, Any] = {}  # the cursor that a handle's read runs on
         self._readers: list[pa.RecordBatchReader] = []
+        self._environment: Any = self._open(credentials)
+        self._let_go()
 
     def schema(self, relation_name: str) -> pa.Schema:
         handle = self._handle()
@@ -127,13 +130,13 @@ class DuckDB:
 
     def version(self) -> str:
         access = f"read-write: {self.read_write_because}" if self.read_write_because else "read-only"
-        return f"DuckDB {self._value('select version()')}, {self.path} ({access})"
+        return f"DuckDB {self._value('select version()')}, {self._place} ({access})"
 
     def tables(self, schema: str) -> DuckDBTables:
         """Our own tables in that schema of the database, over this process's one connection to it."""
         if not self.read_write_because:
             raise QueryRefused(Cause.OTHER, "it is open read-only")
-        return DuckDBTables(schema, self.path, self._handle, sole=not _is_shared(self.path))
+        return DuckDBTables(schema, self._place, self._handle, sole=not _is_shared(self.path))
 
     def interrupt(self) -> None:
         for cursor in tuple(self._running.values()):
@@ -148,11 +151,21 @@ class DuckDB:
             handle.close()
         self._handles.clear()
         self._running.clear()
-        self._environment.close()
+        if self._environment is not None:
+            self._environment.close()
+            self._environment = None
+
+    def _let_go(self) -> None:
+        """Give the file back once no statement reads it: a dbt that is to write it fails as long as we have it."""
+        if not self._handles and not _is_elsewhere(self.path):
+            self.close()
 
     def _handle(self) -> Any:
         """One for each statement, with the profile's settings: an unread result blocks its cursor."""
+        if self._environment is None:
+            self._environment = self._open(self._credentials)
         handle = self._environment.handle()
+        self._handles.append(handle)
         cursor = handle.cursor()
         # A view over `read_parquet('data/x.parquet')` means the project's folder, as it does to dbt.
         if not cursor.sql("select current_setting('file_search_path')").fetchall()[0][0]:
@@ -160,7 +173,6 @@ class DuckDB:
             cursor.execute(f"set file_search_path = '{folder}'")
         # Else a name that the database does not have may find a Python variable of ours.
         cursor.execute("set python_enable_replacements = false")
-        self._handles.append(handle)
         return handle
 
     def _done(self, handle: Any) -> None:
@@ -168,6 +180,7 @@ class DuckDB:
             self._handles.remove(handle)
             self._running.pop(id(handle), None)
             handle.close()
+            self._let_go()
 
     def _run(self, handle: Any, sql: str) -> pa.RecordBatchReader:
         cursor = self._running[id(handle)] = handle.cursor()

@@ -7,6 +7,7 @@ a signal counts as its negative number, one that still runs after a minute as `l
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
 import signal
@@ -39,7 +40,11 @@ def go(folder: Path, way: str) -> None:
         next(warehouse.read("t", ["a", "b"], None))
         return
     with warehouse:
-        rows = warehouse.read("t", ["a", "b"], "a / (a - 50000) < 99" if way == "refused" else None)
+        if way == "refused":
+            with contextlib.suppress(WarehouseError):
+                list(warehouse.read("t", ["a", "b"], "cast(b as integer) < 99"))
+            return
+        rows = warehouse.read("t", ["a", "b"], None)
         if way == "whole":
             assert sum(batch.num_rows for batch in rows) == 60_000
         elif way == "early":
@@ -52,11 +57,6 @@ def go(folder: Path, way: str) -> None:
                 for _ in rows:
                     raise ConsumerFailed
             except ConsumerFailed:
-                return
-        elif way == "refused":
-            try:
-                list(rows)
-            except WarehouseError:
                 return
 
 
