@@ -54,6 +54,10 @@ class Adoption:
     ambiguous: pa.Table
     unmatched: pa.Table
 
+    @property
+    def moves(self) -> pa.Table:
+        return pa.concat_tables([self.rows, self.doubts])
+
 
 def draw(
     activation: Activation,
@@ -217,9 +221,12 @@ def _ambiguous(seen: Scan, pairs: _Pairs, size: int) -> Positions:
     if not pairs.rows.size:
         return reason
     snapshot = seen.state.snapshot
+    here = np.asarray(snapshot.flags) & Flag.LEFT == 0
+    here[seen.found.left] = False  # a key that left keeps its record from nobody
+    positions = np.flatnonzero(here)
     claimed = np.zeros(len(pairs.rows), np.bool_)
-    for start in range(0, len(snapshot.kh), _CLAIM_ROWS):
-        held = snapshot.record_ids(np.arange(start, min(start + _CLAIM_ROWS, len(snapshot.kh)))).drop_null()
+    for start in range(0, len(positions), _CLAIM_ROWS):
+        held = snapshot.record_ids(positions[start : start + _CLAIM_ROWS]).drop_null()
         claimed |= pc.is_in(pairs.ids, value_set=held).to_numpy(zero_copy_only=False)
     reason[pairs.rows[claimed]] = _REASONS.index(CLAIMED)
     reason[pairs.rows[repeated(pairs.ids)]] = _REASONS.index(SHARED)
@@ -270,10 +277,23 @@ class Ledger(Protocol):
     def amend(self, rows: pa.Table) -> None: ...
 
 
-def store(adoption: Adoption, ledger: Ledger) -> None:
-    """Write what it found, in one step. StateError DB504 if the state moved since the adoption was drawn."""
-    if ledger.serial != adoption.serial or len(ledger.open_batches()) != adoption.batches:
+class Found(Protocol):
+    """What was found out about rows and records, to be stored: moves of the snapshot, and what they were drawn from."""
+
+    @property
+    def mapping(self) -> Mapping: ...
+    @property
+    def serial(self) -> int: ...
+    @property
+    def batches(self) -> int: ...
+    @property
+    def moves(self) -> pa.Table: ...
+
+
+def store(found: Found, ledger: Ledger) -> None:
+    """Write what was found, in one step. StateError DB504 if the state moved since it was drawn."""
+    if ledger.serial != found.serial or len(ledger.open_batches()) != found.batches:
         raise StateError("DB504", "the state moved while Salesforce was asked: nothing was recorded", hint="run again")
-    others = [header for header in ledger.mappings if from_header(header).digest != adoption.mapping.digest]
-    ledger.mappings = [adoption.mapping.header(), *others]
-    ledger.amend(pa.concat_tables([adoption.rows, adoption.doubts]))
+    others = [header for header in ledger.mappings if from_header(header).digest != found.mapping.digest]
+    ledger.mappings = [found.mapping.header(), *others]
+    ledger.amend(found.moves)

@@ -204,6 +204,20 @@ def between(
     return scan.finish()
 
 
+def slots(snapshot: Snapshot, kh: Hashes, keys: pa.Array) -> Positions:
+    """Where the snapshot holds each key; -1 for none. Found by key hash, decided by the key."""
+    slot = np.full(len(kh), -1, np.int64)
+    at = np.searchsorted(snapshot.kh, kh, "left")
+    end = np.searchsorted(snapshot.kh, kh, "right")
+    rows = np.flatnonzero(at < end)
+    while rows.size:  # bounded by the largest group of equal key hashes
+        same = pc.equal(snapshot.keys(at[rows]), keys.take(pa.array(rows))).to_numpy(zero_copy_only=False)
+        slot[rows[same]] = at[rows[same]]
+        at[rows] += 1
+        rows = rows[~same & (at[rows] < end[rows])]
+    return slot
+
+
 def present(snapshot: Snapshot) -> int:
     """How many keys the last syncs left in the segment."""
     return int(np.count_nonzero(np.asarray(snapshot.flags) & Flag.LEFT == 0))
@@ -506,7 +520,10 @@ class _Scan:
             part, indices = batch.take(pa.array(at)), pa.array(at)
             arrays = {}
             for column in ([mapping.match] if mapping.match else []) + list(mapping.columns):
-                array, _ = values.canonical(part.column(column.source), column.field, keep_nulls=column.keep_nulls)
+                given = part.column(column.source)
+                array, _ = values.canonical(given, column.field, keep_nulls=column.keep_nulls)
+                if column.form not in ("", values.text_form(given.type, column.field)):
+                    array = values.in_form(array, column.form)
                 arrays[(column.source, column.header, column.keep_nulls)] = array
             ck = self.check_hash(key.take(indices), mapping, arrays)
             here = slot[at]

@@ -160,13 +160,12 @@ def _asked(activation: Activation, effect: Effect, day: Day, moved: Moved) -> li
 def _replaced(activation: Activation, effect: Effect, moved: Moved) -> list[_Asked]:
     rows, limit = effect.replaced, activation.guards.max_replaced.limit(effect.present)
     told = f"{effect.gone:,} of {effect.present:,} known keys left the segment while {effect.created:,} new ones came"
+    told = f"{moved.key}: {told}" if moved.key else told
     if effect.respelled > RESPELLED_MAX or 1 < effect.respelled > effect.present / 2:
         told += f", {effect.respelled:,} of them a key that left in another spelling"
-    elif moved.key:
-        told = f"{moved.key}: {told}"
-    elif rows > limit:
+    elif not moved.key and rows > limit:
         told += ": did the key change its spelling, or is it not the same twice? Or did the segment change?"
-    else:
+    elif not moved.key:
         return []
     if not rows:
         return []
@@ -177,7 +176,8 @@ def _replaced(activation: Activation, effect: Effect, moved: Moved) -> list[_Ask
     )
     hint = (
         f"to see keys: dinmo-dbt plan -s {name} --show-values\n"
-        f"the same rows: take over what Salesforce holds: dinmo-dbt state adopt {name}{match}\n"
+        f"the same rows under other keys: dinmo-dbt state rekey {name}\n"
+        f"or take over what Salesforce holds: dinmo-dbt state adopt {name}{match}\n"
         f"or forget what is known: dinmo-dbt state reset {name}"
     )
     return [_Asked("DB409", f"{told}. A sync {makes}", "--allow-replaced", rows, Counted.CREATED, hint)]
@@ -260,7 +260,7 @@ def deletes_max(guards: Guards, present: int, allowed: int) -> int:
 def respelled(left: pa.Array, came: pa.Array) -> tuple[int, list[tuple[str, str]]]:
     """How many keys that came are one that left, written in another way (case, blanks, Unicode form, zeros before a
     number or after its point, a date as its midnight), and the first few such pairs."""
-    before, after = _spelling(left), _spelling(came)
+    before, after = spelling(left), spelling(came)
     at = pc.index_in(after, value_set=before)
     known = pc.is_valid(at)
     pairs = zip(
@@ -277,7 +277,7 @@ _SPELLINGS = (
 )
 
 
-def _spelling(keys: pa.Array) -> pa.Array:
+def spelling(keys: pa.Array) -> pa.Array:
     """One text for all spellings of a key."""
     text = pc.utf8_lower(pc.utf8_trim_whitespace(pc.utf8_normalize(keys, form="NFKC")))
     for pattern, plain in _SPELLINGS:

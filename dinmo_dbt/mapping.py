@@ -36,6 +36,7 @@ class Column:
     field: Field
     keep_nulls: bool = False
     lookup: Field | None = None  # the lookup field behind a parent path
+    form: str = ""  # how the column's type is written as text (`values.text_form`)
 
     @property
     def kind(self) -> str:
@@ -49,7 +50,7 @@ class Column:
         return PayloadColumn(self.header, self.field, self.keep_nulls)
 
     def stored(self) -> list[Any]:
-        return [self.source, self.header, self.kind, self.keep_nulls]
+        return [self.source, self.header, self.kind, self.keep_nulls, self.form]
 
 
 @dataclass(frozen=True, slots=True)
@@ -72,6 +73,8 @@ class Mapping:
     """Key, match, columns (sorted by header) and constants of one activation, resolved against its object.
 
     `removed` is what `on_removed: {set: ...}` writes; rows of the segment are not compared by it, so it is not stored.
+    `key_forms`: how each key column's type is written (`values.key_form`). `types`: each source column and its type in
+    words (`values.type_name`), to tell of a change; a type of the same form as before changes no hash.
     """
 
     key: tuple[str, ...]
@@ -79,21 +82,27 @@ class Mapping:
     columns: tuple[Column, ...]
     constants: tuple[Constant, ...] = ()
     removed: tuple[Constant, ...] = ()
+    key_forms: tuple[str, ...] = ()
+    types: tuple[tuple[str, str], ...] = ()
 
     def header(self) -> dict[str, Any]:
         """The stored form: JSON values, from which `from_header` gives a mapping with the same digest."""
+        return {**self._hashed(), "types": dict(self.types)}
+
+    def _hashed(self) -> dict[str, Any]:
         return {
             "hash_version": HASH_VERSION,
             "key": list(self.key),
             "match": self.match.stored() if self.match else None,
             "columns": [column.stored() for column in self.columns],
             "constants": [constant.stored() for constant in self.constants],
+            "key_forms": list(self.key_forms),
         }
 
     @cached_property
     def digest(self) -> int:
         """64 bits over the stored form; seeds the check hash, so hashes of two mappings never agree by accident."""
-        stored = json.dumps(self.header(), sort_keys=True, separators=(",", ":"))
+        stored = json.dumps(self._hashed(), sort_keys=True, separators=(",", ":"))
         return int.from_bytes(hashlib.sha256(stored.encode()).digest()[:8], "little")
 
     def described(self, schema: ObjectSchema) -> str:
@@ -114,19 +123,31 @@ class Mapping:
         return tuple(dict.fromkeys((*self.key, *match, *(column.source for column in self.columns))))
 
     def added_since(self, older: Mapping) -> tuple[frozenset[str], frozenset[str]]:
-        """Headers of the columns and of the constants that `older` did not send in this form."""
+        """Headers of the columns, the match among them, and of the constants that `older` did not send in this form."""
         known = [column.stored() for column in older.columns]
         columns = frozenset(column.header for column in self.columns if column.stored() not in known)
+        if self.match and self.match_moved_since(older):
+            columns |= {self.match.header}
         known = [constant.stored() for constant in older.constants]
         return columns, frozenset(c.header for c in self.constants if c.stored() not in known)
+
+    def match_moved_since(self, older: Mapping) -> bool:
+        """Whether the same match values are other texts than they were."""
+        return (self.match and self.match.stored()) != (older.match and older.match.stored())
+
+    def retyped_since(self, older: Mapping) -> list[tuple[str, str, str]]:
+        """Source columns of another type than they had: name, type before, type now."""
+        before = dict(older.types)
+        return [(name, before[name], now) for name, now in self.types if before.get(name, now) != now]
 
 
 def from_header(header: dict[str, Any]) -> Mapping:
     """A stored mapping, good for computing its check hashes; its fields know only their kind."""
 
     def column(stored: list[Any]) -> Column:
-        source, name, kind, keep_nulls = stored
-        return Column(source, name, Field(name=name, label=name, type=_KINDS.get(kind, kind)), keep_nulls)
+        source, name, kind, keep_nulls, form = stored
+        field = Field(name=name, label=name, type=_KINDS.get(kind, kind))
+        return Column(source, name, field, keep_nulls, form=form)
 
     def constant(stored: list[Any]) -> Constant:
         name, text = stored
@@ -137,6 +158,8 @@ def from_header(header: dict[str, Any]) -> Mapping:
         match=column(header["match"]) if header["match"] else None,
         columns=tuple(column(stored) for stored in header["columns"]),
         constants=tuple(constant(stored) for stored in header["constants"]),
+        key_forms=tuple(header["key_forms"]),
+        types=tuple(header["types"].items()),
     )
 
 
@@ -178,7 +201,17 @@ class _Resolution:
         kept = tuple(sorted((c for c in constants if c), key=lambda constant: constant.header))
         self.required_fields(match, found, kept)
         self.unique_fields(found)
-        return None if self.problems else Mapping(key, match, found, kept, tuple(c for c in removed if c))
+        if self.problems:
+            return None
+        mapping = Mapping(key, match, found, kept, tuple(c for c in removed if c))
+        if self.relation is None:
+            return mapping
+        kinds = {name: self.relation.field(name).type for name in mapping.sources}
+        return dataclasses.replace(
+            mapping,
+            key_forms=tuple(values.key_form(kinds[name]) for name in key),
+            types=tuple((name, values.type_name(kind)) for name, kind in kinds.items()),
+        )
 
     def problem(self, code: str, message: str, key: str, hint: str = "") -> None:
         where = f"{self.activation.meta_path}.{key}" if key else self.activation.meta_path
@@ -262,7 +295,7 @@ class _Resolution:
         if self.typed(source, field, key) is None:
             return None
         assert source is not None
-        return Column(source, field.name, field)
+        return Column(source, field.name, field, form=self.form(source, field))
 
     def field_column(self, column: str, target: str, keep_nulls: bool) -> Column | None:
         key = f"fields.{column}"
@@ -280,7 +313,10 @@ class _Resolution:
             self.writable(self.schema, found, key)
             header, field, lookup = found.name, found, None
         source = self.typed(source, field, key)
-        return Column(source, header, field, keep_nulls, lookup) if source else None
+        return Column(source, header, field, keep_nulls, lookup, self.form(source, field)) if source else None
+
+    def form(self, source: str, field: Field) -> str:
+        return values.text_form(self.relation.field(source).type, field) if self.relation is not None else ""
 
     def parent_path(self, target: str, key: str) -> tuple[str, Field, Field] | None:
         """`Customer__r.Customer_Id__c`: its exact header, the parent's external id, and our lookup field."""

@@ -20,7 +20,7 @@ from dinmo_dbt.activation import Activation, Mode
 from dinmo_dbt.changes import Aside, Baseline, ChangeSet, Kind, Pending, Positions, Snapshot, Spool
 from dinmo_dbt.destination import Api, Batch, Destination, Fate, Field, ObjectSchema, Operation, PayloadColumn
 from dinmo_dbt.errors import ConfigError, Problem, StateError
-from dinmo_dbt.guards import Ceilings, Counted, Day, Effect
+from dinmo_dbt.guards import Ceilings, Counted, Day, Effect, Moved
 from dinmo_dbt.leavers import Leavers
 from dinmo_dbt.mapping import Column, Mapping, from_header, resolve
 from dinmo_dbt.rowhash import Hashes
@@ -289,6 +289,8 @@ def draw(
         raise ConfigError.of(problems)
     described = mapping.described(schema)
     older, notes = _stored_mappings(activation, mapping, state, relation)
+    moved = _moved(mapping, state)
+    notes += _retyped(mapping, state)
     inserting = activation.mode is Mode.INSERT
     sources = tuple(dict.fromkeys(name for m in (mapping, *older) for name in m.sources))
     found = changes.between(
@@ -306,11 +308,12 @@ def draw(
     )
     refusal = _model_refusal(activation, state, found) or _guards(activation, state, destination, ceilings)
     work = _Work(activation, mapping, schema, destination, state, spool, found, arriving)
+    work.match_moved = any(mapping.match_moved_since(stored) for stored in older)
     if refusal is None or not found.refusals:
         work.resolve()
         work.see_off(ceilings)
     counts = work.counts()
-    verdict = guards.judge(activation, work.effect(), state.day, ceilings)
+    verdict = guards.judge(activation, work.effect(), state.day, ceilings, moved)
     return Plan(
         activation=activation,
         org_id=destination.org_id,
@@ -378,6 +381,46 @@ def _stored_mappings(
     return tuple(older), notes
 
 
+def _retyped(mapping: Mapping, state: StateView) -> list[str]:
+    """What is said of each column whose type is not the one it had at the last sync."""
+    stored = from_header(state.mappings[0]) if state.mappings else mapping
+    moved = {name for name, _ in _key_moves(mapping, stored)}, {name for name, _ in _text_moves(mapping, stored)}
+    notes = []
+    for name, before, now in mapping.retyped_since(stored):
+        means = [": the key's text changes with it"] if name in moved[0] else []
+        means += [": its text changes with it"] if name in moved[1] and not means else []
+        notes.append(f"column {name} was of type {before}, and is of type {now}{''.join(means)}")
+    return notes
+
+
+def _moved(mapping: Mapping, state: StateView) -> Moved:
+    """Where a type changed since the last sync so that equal values are other texts."""
+    stored = from_header(state.mappings[0]) if state.mappings else mapping
+    key = ", ".join(f"key column {name} {how}" for name, how in _key_moves(mapping, stored))
+    text = ", ".join(f"column {name} {how}" for name, how in _text_moves(mapping, stored))
+    return Moved(key, text)
+
+
+def _key_moves(mapping: Mapping, stored: Mapping) -> list[tuple[str, str]]:
+    if len(mapping.key_forms) != len(stored.key_forms):
+        return []
+    forms = zip(mapping.key, stored.key_forms, mapping.key_forms, strict=True)
+    return [(name, _was(name, mapping, stored)) for name, before, now in forms if before != now]
+
+
+def _text_moves(mapping: Mapping, stored: Mapping) -> list[tuple[str, str]]:
+    before = {(column.source, column.header): column.form for column in stored.columns}
+    return [
+        (column.source, _was(column.source, mapping, stored))
+        for column in mapping.columns
+        if column.form and before.get((column.source, column.header), column.form) not in ("", column.form)
+    ]
+
+
+def _was(name: str, mapping: Mapping, stored: Mapping) -> str:
+    return f"was {dict(stored.types).get(name, 'of another type')}, is {dict(mapping.types).get(name, 'unknown')}"
+
+
 def _model_refusal(activation: Activation, state: StateView, found: ChangeSet) -> Problem | None:
     if found.refusals:
         hint = "mend the model (dbt's unique and not_null tests find such rows), or choose another key or match"
@@ -432,6 +475,7 @@ class _Work:
     leavers: Leavers = field(default_factory=Leavers)
     asides: list[pa.Table] = field(default_factory=list)
     replacing: tuple[tuple[str, str], ...] = ()
+    match_moved: bool = False
 
     def __post_init__(self) -> None:
         self.size = len(self.found.kind)
@@ -575,6 +619,9 @@ class _Work:
         if declared.create and not (match.field.external_id or match.field.id_lookup):
             self.match_records(self.by_own_record(rows), none_found=Operation.INSERT)
             return
+        if self.match_moved:
+            self.upsert_by_movable_match(rows)
+            return
         # Only added fields travel for a remapped row: an upsert could make a record of nothing else.
         remapped = self.found.kind[rows] == Kind.REMAPPED
         rows = np.concatenate([rows[~remapped], self.by_record_id(rows[remapped])])
@@ -588,7 +635,8 @@ class _Work:
         kind, position = self.found.kind[rows], self.found.position[rows]
         stale = (position >= 0) & (kind == Kind.SAME)
         stale[stale] = self.state.snapshot.flags[position[stale]] & changes.Flag.STALE != 0
-        movable = (np.isin(kind, (Kind.CHANGED, Kind.RETURNED)) & (position >= 0)) | stale
+        moved = (Kind.CHANGED, Kind.RETURNED, Kind.REMAPPED, Kind.SAME)[: 4 if self.match_moved else 2]
+        movable = (np.isin(kind, moved) & (position >= 0)) | stale
         movable[movable] = ~self.lent(rows[movable])
         self.operation[rows[~movable]] = _OPERATIONS.index(Operation.UPSERT)
         message = "the row changed, its record id is not known, and its match value may have changed with it"
@@ -810,7 +858,7 @@ class _Work:
     def batches(self, older: Sequence[Mapping]) -> Iterator[PlannedBatch]:
         total = int(np.count_nonzero(self.operation)) + len(self.leavers.removing)
         # Where the record was only just found, or is made anew, nothing tells that it has the other fields.
-        remapped = (self.found.kind == Kind.REMAPPED) & self.known_ids
+        remapped = (self.found.kind == Kind.REMAPPED) & self.known_ids & (not self.match_moved)
         for number, operation in enumerate(_OPERATIONS):
             if operation is None:
                 continue

@@ -22,9 +22,11 @@ from dinmo_dbt.sync import Audited, Outcome, SyncRun
 
 if TYPE_CHECKING:
     from dinmo_dbt.adopt import Adoption
+    from dinmo_dbt.rekey import Rekeying
     from dinmo_dbt.verify import Verification
 
 JSON_VERSION = 1
+KEYS_REPLACED = "DB409"
 LINE_WIDTH = 88  # of a line without its time, where no terminal says otherwise
 
 
@@ -77,7 +79,7 @@ def problem_json(problem: Problem) -> dict[str, Any]:
 
 
 def plan_lines(
-    plan: Plan, samples: Sequence[dict[str, Any]] = (), *, jobs: Sequence[str] = (), notes: Sequence[str] = ()
+    plan: Plan, samples: Sequence[dict[str, Any]] | None = None, *, jobs: Sequence[str] = (), notes: Sequence[str] = ()
 ) -> list[str]:
     """What a sync of this activation would do. `jobs` are those in flight, `notes` what the plan alone can't know."""
     act, counts = plan.activation, plan.counts
@@ -102,7 +104,9 @@ def plan_lines(
     lines += [f"  note: {note}" for note in (*plan.notes, *notes)]
     if plan.batches:
         lines.append(f"  about {count(plan.calls, 'API call')}")
-    for sample in samples:
+    if samples is not None and plan.refusal and plan.refusal.code == KEYS_REPLACED:
+        lines += [f"  key left {old}, key came {new}" for old, new in plan.replacing]
+    for sample in samples or ():
         lines += [f"  {line}" for line in sample_lines(sample)]
     return lines
 
@@ -192,7 +196,10 @@ def plan_json(
         "in_flight_jobs": list(jobs),
         "notes": [*plan.notes, *notes],
     }
-    return content if samples is None else {**content, "samples": list(samples)}
+    if samples is None:
+        return content
+    keys = plan.replacing if plan.refusal and plan.refusal.code == KEYS_REPLACED else ()
+    return {**content, "samples": list(samples), "keys_replaced": [{"left": old, "came": new} for old, new in keys]}
 
 
 def plan_digest(plan: Plan) -> str:
@@ -340,6 +347,35 @@ def adoption_json(found: Adoption) -> dict[str, Any]:
         "ambiguous": found.ambiguous.to_pylist(),
         "unmatched": found.unmatched["key"].to_pylist(),
     }
+
+
+def rekeying_lines(activation: Activation, found: Rekeying, most: int) -> list[str]:
+    """Which rows would get another key, and what the next sync does with them and the others."""
+    counts = [
+        (len(found.pairs), "paired"),
+        (found.known, "known by their key"),
+        (found.ambiguous, "ambiguous"),
+        (found.fresh, "new"),
+    ]
+    told = ", ".join(f"{number:,} {name}" for number, name in counts if number or name == "paired")
+    lines = [f"{activation.name}: known rows under today's keys", f"  read {found.read:,}: {told}"]
+    other = len(found.pairs) - found.equal
+    if found.equal:
+        lines.append(f"  of the paired, {found.equal:,} are as they were acknowledged: nothing is sent of them")
+    if other:
+        then = "an insert takes them as they are" if activation.mode is Mode.INSERT else "the next sync sends them"
+        lines.append(f"  of the paired, {other:,} are not, or it can't be told: {then}")
+    if found.lost:
+        lines.append(f"  {count(found.lost, 'known key')} left over: no row is theirs")
+    for row in found.pairs.slice(0, most).to_pylist():
+        lines.append(f"  {row['old']} -> {row['new']}")
+    return [*lines, *_more(found.pairs, most, "that are paired")]
+
+
+def rekeying_json(found: Rekeying) -> dict[str, Any]:
+    names = ("read", "known", "equal", "ambiguous", "fresh", "lost")
+    counts = {name: getattr(found, name) for name in names} | {"paired": len(found.pairs)}
+    return {"counts": counts, "pairs": found.pairs.to_pylist()}
 
 
 # Runs

@@ -18,7 +18,7 @@ import pyarrow.compute as pc
 
 from dinmo_dbt import sync, values
 from dinmo_dbt.activation import Activation
-from dinmo_dbt.changes import Positions, Snapshot, present, snapshot_rows, stale_rows
+from dinmo_dbt.changes import Positions, Snapshot, present, slots, snapshot_rows, stale_rows
 from dinmo_dbt.destination import Api, Batch, Destination, Fate, Field, ObjectSchema, Operation, PayloadColumn
 from dinmo_dbt.errors import Problem, Refused
 from dinmo_dbt.guards import deletes_max
@@ -127,7 +127,7 @@ class _Work:
         self.fields = [one for one in written if one.field.updateable]
         self.fixed = tuple(n for n in names if n not in [one.field.name for one in self.fields])
         self.sort_out(named, undelivered)
-        self.slot = _slots(snapshot, image["kh"].to_numpy(), image["key"].combine_chunks())
+        self.slot = slots(snapshot, image["kh"].to_numpy(), image["key"].combine_chunks())
         self.is_known = self.known()
 
     def written(self, field: Field, now: pa.Array) -> _Written:
@@ -292,20 +292,6 @@ def _at(array: npt.NDArray[Any], slot: Positions) -> npt.NDArray[Any]:
     known = np.flatnonzero(slot >= 0)
     found[known] = array[slot[known]]
     return found
-
-
-def _slots(snapshot: Snapshot, kh: npt.NDArray[np.uint64], keys: pa.Array) -> Positions:
-    """Where the snapshot holds each key; -1 for none. Found by key hash, decided by the key."""
-    slot = np.full(len(kh), -1, np.int64)
-    at = np.searchsorted(snapshot.kh, kh, "left")
-    end = np.searchsorted(snapshot.kh, kh, "right")
-    rows = np.flatnonzero(at < end)
-    while rows.size:  # bounded by the largest group of equal key hashes
-        same = _bools(pc.equal(snapshot.keys(at[rows]), keys.take(pa.array(rows))))
-        slot[rows[same]] = at[rows[same]]
-        at[rows] += 1
-        rows = rows[~same & (at[rows] < end[rows])]
-    return slot
 
 
 def _canonical(texts: pa.Array, field: Field) -> pa.Array:

@@ -145,6 +145,19 @@ def key_text(arrays: Sequence[pa.Array]) -> pa.Array:
         part = _key_part(_plain(array))
         blank = pc.equal(pc.utf8_trim_whitespace(part), "")
         parts.append(pc.if_else(blank, pa.scalar(None, pa.utf8()), part))
+    return _joined_key(parts)
+
+
+def key_in_forms(keys: pa.Array, forms: Sequence[str]) -> pa.Array:
+    """Key texts as columns of these forms would have given them (`in_form`)."""
+    if len(forms) == 1:
+        return in_form(keys, forms[0])
+    parts = [_key_parts(key, len(forms)) for key in keys.to_pylist()]
+    columns = [pa.array([row[number] for row in parts], pa.utf8()) for number in range(len(forms))]
+    return _joined_key([in_form(column, form) for column, form in zip(columns, forms, strict=True)])
+
+
+def _joined_key(parts: Sequence[pa.Array]) -> pa.Array:
     if len(parts) == 1:
         return parts[0]
     pieces: list[pa.Array | str] = []
@@ -153,12 +166,100 @@ def key_text(arrays: Sequence[pa.Array]) -> pa.Array:
     return pc.binary_join_element_wise(*pieces, "", null_handling="emit_null")
 
 
+def _key_parts(key: str, count: int) -> list[str]:
+    """The parts of a composite key's text."""
+    parts = []
+    for _ in range(count):
+        length, _, rest = key.partition(":")
+        parts.append(rest[: int(length)])
+        key = rest[int(length) :]
+    return parts
+
+
 def _key_part(array: pa.Array) -> pa.Array:
     """Text of one key column; a decimal loses its trailing zeros, so that a new scale makes no new keys."""
     part = _as_text(array)
     if not pa.types.is_decimal(array.type) or not 0 < array.type.scale <= 6:
         return part
     return pc.utf8_rtrim(pc.utf8_rtrim(part, "0"), ".")
+
+
+# Types, as far as they decide how a value is written
+
+
+def type_name(source: pa.DataType) -> str:
+    """A model column's type in words; the same for types that hold the same values alike, such as int32 and int64."""
+    source = _plain_type(source)
+    if pa.types.is_integer(source):
+        return "whole number"
+    if pa.types.is_floating(source):
+        return "float"
+    if pa.types.is_decimal(source):
+        return f"decimal({source.scale})"
+    if pa.types.is_date(source):
+        return "date"
+    if pa.types.is_timestamp(source):
+        return "timestamp with time zone" if source.tz else "timestamp"
+    if pa.types.is_time(source):
+        return "time"
+    if pa.types.is_boolean(source):
+        return "boolean"
+    return "text" if _is_text(source) else str(source).partition("<")[0]
+
+
+def key_form(source: pa.DataType) -> str:
+    """How keys of that type are written: types of one form give equal values the same text."""
+    name = type_name(source)
+    if name in ("whole number", "float") or pa.types.is_decimal(_plain_type(source)):
+        return "number"
+    return {"timestamp with time zone": "datetime", "timestamp": "datetime"}.get(name, name)
+
+
+def text_form(source: pa.DataType, field: Field) -> str:
+    """The same for a column that feeds `field`; '' where the field's own type decides."""
+    if field.type not in TEXT_TYPES:
+        return ""
+    source = _plain_type(source)
+    if pa.types.is_decimal(source) and 0 < source.scale <= 6:
+        return f"number.{source.scale}"
+    return key_form(source)
+
+
+def in_form(text: pa.Array, form: str) -> pa.Array:
+    """Texts of values as a column of that form writes the same values; a text that is no such value stays as it is."""
+    if form == "date":
+        return pc.replace_substring_regex(text, pattern=_MIDNIGHT, replacement=r"\1")
+    if form == "datetime":
+        read = pc.extract_regex(text, pattern=_MOMENT)
+        day, clock, fraction = (read.field(name) for name in ("day", "clock", "fraction"))
+        clock = pc.if_else(pc.equal(clock, ""), "00:00:00", clock)
+        thousandths = pc.utf8_slice_codeunits(pc.utf8_rpad(fraction, 3, padding="0"), 0, 3)
+        moment = pc.binary_join_element_wise(pc.binary_join_element_wise(day, clock, "T"), thousandths, ".")
+        # A struct's children know nothing of its nulls.
+        return pc.if_else(pc.is_valid(read), pc.binary_join_element_wise(moment, "Z", ""), text)
+    if form.startswith("number"):
+        return _number_in_form(text, int(form.partition(".")[2] or 0))
+    if form == "boolean":
+        lower = pc.utf8_lower(text)
+        return pc.if_else(pc.is_in(lower, value_set=pa.array(["true", "false"])), lower, text)
+    return text
+
+
+_MIDNIGHT = r"^(\d{4}-\d\d-\d\d)[T ]00:00(?::00(?:\.0+)?)?(?:Z|[+]00(?::?00)?)?$"
+_MOMENT = (
+    r"^(?P<day>\d{4}-\d\d-\d\d)(?:[T ](?P<clock>\d\d:\d\d:\d\d)(?:\.(?P<fraction>\d{1,9}))?)?(?:Z|[+]00(?::?00)?)?$"
+)
+
+
+def _number_in_form(text: pa.Array, places: int) -> pa.Array:
+    read = pc.extract_regex(text, pattern=r"^(?P<sign>-?)0*(?P<whole>\d+)(?:\.(?P<fraction>\d*?)0*)?$")
+    sign, whole, fraction = (read.field(name) for name in ("sign", "whole", "fraction"))
+    longer = pc.greater(pc.utf8_length(fraction), places)
+    padded = pc.utf8_rpad(fraction, places, padding="0") if places else fraction
+    point = pc.if_else(pc.equal(padded, ""), "", ".")
+    number = pc.binary_join_element_wise(sign, whole, point, padded, "")
+    sound = pc.and_(pc.is_valid(read), pc.invert(pc.and_(longer, places > 0)))
+    return pc.if_else(sound, number, text)
 
 
 def why_not_key(source: pa.DataType) -> str | None:

@@ -16,6 +16,7 @@ from dinmo_dbt.cli import (
     looking,
     options,
     pauses,
+    rekeying,
     retrying,
     reverting,
     scheduling,
@@ -61,6 +62,7 @@ def app() -> typer.Typer:
     state.command("show")(options.of_project(states.show, choosing=False))
     state.command("reset")(options.of_project(states.reset))
     state.command("adopt")(options.of_project(trust.adopt, reading=True, choosing=False))
+    state.command("rekey")(options.of_project(rekeying.rekey, reading=True, choosing=False))
     state.command("accept")(options.of_project(accepting.accept, choosing=False))
     state.command("move")(options.of_project(states.move, choosing=False))
     state.command("unlock")(options.of_project(states.unlock, choosing=False))

@@ -327,7 +327,7 @@ def _plan(session: Session, ceilings: Ceilings, gating: Gating, *, show_values: 
                 samples = _samples(session, drawn) if show_values else None
                 jobs = [flying.job_id for flying in state.in_flight if flying.job_id]
                 notes = [*_org_note(state), *_parents_note(drawn)]
-                lines = render.plan_lines(drawn, samples or (), jobs=jobs, notes=notes)
+                lines = render.plan_lines(drawn, samples, jobs=jobs, notes=notes)
                 console.answer([part for line in lines for part in render.wrapped(line, console.width)] + [""])
                 documents.append(render.plan_json(drawn, samples, jobs=jobs, notes=notes))
                 sends = sends or drawn.has_changes

@@ -1,0 +1,66 @@
+"""state rekey: known rows under the keys that the model gives them now."""
+
+from __future__ import annotations
+
+import dataclasses
+from typing import Annotated
+
+import typer
+
+from dinmo_dbt.cli import options
+from dinmo_dbt.cli.console import Console
+from dinmo_dbt.cli.options import Flags
+from dinmo_dbt.cli.session import Session
+from dinmo_dbt.cli.syncing import scan_spool
+from dinmo_dbt.cli.trust import Limit, known_state, named
+from dinmo_dbt.errors import Refused
+
+
+def rekey(
+    flags: Flags,
+    name: Annotated[str, typer.Argument(metavar="ACTIVATION", help="The activation whose keys changed.")],
+    former: Annotated[
+        list[str] | None,
+        typer.Option(
+            "--from", metavar="COLUMN", help="The column that holds the key a row had; one for each key column."
+        ),
+    ] = None,
+    yes: Annotated[bool, typer.Option("--yes", help="Store it; without, the plan is all there is.")] = False,
+    limit: Limit = 20,
+    allow_target_mismatch: options.TargetMismatch = False,
+    as_json: options.Json = False,
+) -> None:
+    """Give known rows the keys that the model gives them now.
+
+    For a key that changed its type or its spelling: pairs each row with the known key that it had, one to one, by the
+    types of the last sync, by another spelling, or by a column of the model that holds it (--from). Nothing is written
+    to Salesforce, and nothing is sent of a row that is otherwise as it was acknowledged.
+
+    \b
+    Examples:
+      dinmo-dbt state rekey events_to_crm
+      dinmo-dbt state rekey events_to_crm --from old_event_id
+      dinmo-dbt state rekey events_to_crm --yes
+    """
+    from dinmo_dbt import adopt, render
+    from dinmo_dbt import rekey as rekeying
+
+    console = Console(as_json)
+    with Session(dataclasses.replace(flags, select=(name,)), console) as session:
+        activation = named(session, name)
+        session.say_notes()
+        session.start_orgs()
+        session.check_target(allow_mismatch=allow_target_mismatch)
+        destination, state = known_state(session, activation)
+        with scan_spool(session) as spool:
+            found = rekeying.draw(activation, session.source, destination, state, spool, former=former or ())
+        console.answer(render.rekeying_lines(activation, found, limit))
+        if yes:
+            if not len(found.pairs):
+                raise Refused("DB418", "no row is a known one under another key", where=activation.meta_path)
+            with session.state.locked(destination.org_id, activation) as locked:
+                adopt.store(found, locked)
+        said = f"stored: {render.count(len(found.pairs), 'row')}" if yes else "nothing is stored; --yes stores it"
+        console.answer([said])
+        where = {"activation": activation.name, "object": activation.object, "org_id": destination.org_id}
+        console.document(render.document("state rekey", stored=yes, **where, **render.rekeying_json(found)))
