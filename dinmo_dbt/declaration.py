@@ -98,9 +98,14 @@ def did_you_mean(word: str, words: Iterable[str]) -> str:
     return f"; did you mean {show(match[0])}?" if match else ""
 
 
+_URL_USER, _URL_QUERY = re.compile(r"://[^/?#\s]*@"), re.compile(r"(://[^?\s]*)\?\S+")
+
+
 def show(text: object) -> str:
-    """Text from outside in quotes, on one line, without control characters, at most 80 characters."""
-    plain = "".join(c if c.isprintable() else f"\\x{ord(c):02x}" for c in str(text)[:81])
+    """Text from outside in quotes, on one line, without control characters, at most 80 characters; a URL without its
+    user and its query, which may be secrets."""
+    bare = _URL_QUERY.sub(r"\1?‹…›", _URL_USER.sub("://‹…›@", str(text)))
+    plain = "".join(c if c.isprintable() else f"\\x{ord(c):02x}" for c in bare[:81])
     return f"'{plain[:77]}...'" if len(plain) > 80 else f"'{plain}'"
 
 

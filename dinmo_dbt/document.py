@@ -6,6 +6,7 @@ and what aliases expand to. Dates stay text. Everything the file can hold gives 
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -91,7 +92,7 @@ def parse(raw: bytes, name: str) -> Document:
 
 def _syntax(error: yaml.MarkedYAMLError, text: str, name: str) -> ConfigError:
     mark = error.problem_mark or error.context_mark
-    message = " ".join(part for part in (error.context, error.problem) if part) or "not YAML"
+    message = " ".join(_unquoted(part) for part in (error.context, error.problem) if part) or "not YAML"
     if mark is None:
         return ConfigError(SYNTAX, message, where=name)
     lines = text.splitlines()
@@ -101,13 +102,27 @@ def _syntax(error: yaml.MarkedYAMLError, text: str, name: str) -> ConfigError:
     return ConfigError(SYNTAX, message, where=f"{name}:{mark.line + 1}:{mark.column + 1}", hint=hint)
 
 
+def _unquoted(told: str) -> str:
+    """PyYAML's words without the text they quote, be it one sign or a name: it may be of a secret without quotes.
+
+    What it expected, and its names of tokens (`<stream end>`), are its own; what else it found, and the names of aliases
+    and anchors, are the file's.
+    """
+    if told.startswith("found character"):
+        return "found a sign that no value begins with: put the text in quotes"
+    ours = re.sub(r",? but (?:found|got) '(?!<[a-z -]+>'\Z).*", "", told, flags=re.DOTALL)
+    return ours if ours.startswith("expected ") else re.sub(r" '.*", "", ours, flags=re.DOTALL)
+
+
 def _check_events(text: str, name: str) -> None:
     """Tags and depth, before anything recursive sees the document."""
     depth = 0
     for event in yaml.parse(text, Loader=yaml.SafeLoader):
         line = event.start_mark.line + 1 if event.start_mark else 1
         if isinstance(event, yaml.NodeEvent) and getattr(event, "tag", None):
-            raise ConfigError(TAG, f"tags are not allowed: {show(event.tag)}", where=f"{name}:{line}")  # type: ignore[attr-defined]
+            raise ConfigError(
+                TAG, "tags are not allowed; put a text that begins with `!` in quotes", where=f"{name}:{line}"
+            )
         if isinstance(event, yaml.CollectionStartEvent):
             depth += 1
             if depth > DEPTH_MAX:

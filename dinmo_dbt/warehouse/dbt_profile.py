@@ -28,12 +28,15 @@ NO_ADAPTER = "DB706"
 # may change them.
 _process = threading.RLock()
 
-# In the order they are looked for in dbt's message; each is safe to show, the rest of the message may hold a value.
+# How dbt's messages begin, before they come to the point. A point that stands elsewhere stands in a value.
+_HEAD = r"\A(?:[A-Z][a-z]+ Error\n\s+|Credentials in profile \"[^\"\n]*\", target \"[^\"\n]*\" invalid: )*"
+_NO_ENV = re.compile(_HEAD + r"Env var required but not provided: '([^'\n]+)'\s*\Z")
+_NO_VAR = re.compile(_HEAD + r"Could not render [^\n]*: Required var '([^'\n]+)' not found in config:")
+_NO_ADAPTER = re.compile(_HEAD + r"Could not find adapter type ([\w-]+)!?\s*\Z")
+_UNRENDERED = re.compile(_HEAD + r"Could not render ")
 _SAFE_MESSAGES = (
-    re.compile(r"'[^']*' is a required property"),
-    re.compile(r"Additional properties are not allowed \([^()]*\)"),
-    re.compile(r"required field \"type\" not found"),
-    re.compile(r"Inconsistency detected between 'path' and 'database' fields in profile"),
+    re.compile(_HEAD + r"(required field \"type\" not found)"),
+    re.compile(_HEAD + r"(Inconsistency detected between 'path' and 'database' fields in profile)"),
 )
 
 
@@ -80,7 +83,7 @@ def credentials(project_dir: Path, chosen: Chosen, vars: Mapping[str, object], e
 def _refused(error: Exception, chosen: Chosen) -> ConfigError:
     text = str(error)
     where = f"{chosen.file}: {chosen.profile}.outputs.{chosen.target}"
-    if found := re.search(r"Env var required but not provided: '([^']+)'", text):
+    if found := _NO_ENV.match(text):
         name = found.group(1)
         return ConfigError(
             NOT_RENDERED,
@@ -88,10 +91,10 @@ def _refused(error: Exception, chosen: Chosen) -> ConfigError:
             where=where,
             hint=f"export {name}, or give env_var() a default",
         )
-    if found := re.search(r"Required var '([^']+)' not found", text):
+    if found := _NO_VAR.match(text):
         hint = "give it with --vars, or give var() a default"
         return ConfigError(NOT_RENDERED, f"dbt variable '{found.group(1)}' is not set", where=where, hint=hint)
-    if found := re.search(r"Could not find adapter type ([\w-]+)", text):
+    if found := _NO_ADAPTER.match(text):
         name = found.group(1)
         return ConfigError(
             NO_ADAPTER,
@@ -99,9 +102,9 @@ def _refused(error: Exception, chosen: Chosen) -> ConfigError:
             where=where,
             hint=f"pip install dbt-{name} (into the environment that runs dinmo-dbt)",
         )
-    if "Could not render" in text:
+    if _UNRENDERED.match(text):
         return ConfigError(NOT_RENDERED, "a value can't be rendered", where=where, hint="`dbt debug` shows which")
-    safe = next((found.group(0) for pattern in _SAFE_MESSAGES if (found := pattern.search(text))), None)
+    safe = next((found[1] for pattern in _SAFE_MESSAGES if (found := pattern.match(text))), None)
     safe = safe or _wrong_value(error)
     return ConfigError(BAD_CREDENTIALS, f"dbt refuses this target: {safe}", where=where, hint="`dbt debug` says more")
 
@@ -109,6 +112,13 @@ def _refused(error: Exception, chosen: Chosen) -> ConfigError:
 def _wrong_value(error: Exception) -> str:
     """Which key is wrong, without the value dbt's message quotes: it may be the password."""
     cause = error.__cause__
+    validator, instance = getattr(cause, "validator", None), getattr(cause, "instance", None)
+    if validator == "required" and isinstance(instance, dict):
+        missing = [name for name in getattr(cause, "validator_value", ()) if name not in instance]
+        return f"'{missing[0]}' is a required property" if missing else "a key is missing"
+    if validator == "additionalProperties" and isinstance(instance, dict):
+        known = getattr(cause, "schema", {}).get("properties", {})
+        return f"it has no use for {', '.join(repr(str(name)) for name in instance if name not in known)}"
     key = ".".join(str(part) for part in getattr(cause, "path", ()) or ())
     kind = getattr(cause, "validator_value", None)
     wanted = f", which should be of type {kind}" if isinstance(kind, str) else ""
@@ -118,10 +128,24 @@ def _wrong_value(error: Exception) -> str:
 def scrub(text: str, credentials: Any, env: Mapping[str, str]) -> str:
     """`text` with every value of the profile that dbt itself would not show replaced by ‹secret›."""
     shown = {str(value) for _, value in credentials.connection_info()}
-    own = [value for value in vars(credentials).values() if isinstance(value, str) and value not in shown]
+    own = [value for value in _texts(vars(credentials)) if value not in shown]
     secrets = own + [
         value for name, value in env.items() if name.startswith(("DBT_ENV_SECRET", "DBT_ENGINE_ENV_SECRET"))
     ]
     for secret in sorted((value for value in secrets if len(value) >= 4), key=len, reverse=True):
         text = text.replace(secret, "‹secret›")
     return text
+
+
+def _texts(value: object) -> Iterator[str]:
+    """All texts in it, however deep: settings, secrets and attached databases are mappings and lists."""
+    if isinstance(value, str):
+        yield value
+    elif isinstance(value, Mapping):
+        for each in value.values():
+            yield from _texts(each)
+    elif isinstance(value, list | tuple):
+        for each in value:
+            yield from _texts(each)
+    elif hasattr(value, "__dict__"):
+        yield from _texts(vars(value))

@@ -225,7 +225,7 @@ class DuckDB:
             try:
                 environment = environments.create(credentials)
                 environment.handle().close()
-            except (duckdb.Error, DbtBaseException, RuntimeError, OSError) as error:
+            except (duckdb.Error, DbtBaseException, RuntimeError, OSError, ImportError) as error:
                 if environment is not None:
                     environment.close()
                 raise _not_opened(error, [self.path, *_attached(credentials)]) from error
