@@ -105,8 +105,8 @@ def _syntax(error: yaml.MarkedYAMLError, text: str, name: str) -> ConfigError:
 def _unquoted(told: str) -> str:
     """PyYAML's words without the text they quote, be it one sign or a name: it may be of a secret without quotes.
 
-    What it expected, and its names of tokens (`<stream end>`), are its own; what else it found, and the names of aliases
-    and anchors, are the file's.
+    What it expected, and its names of tokens (`<stream end>`), are its own; what else it found, and the names of
+    aliases and anchors, are the file's.
     """
     if told.startswith("found character"):
         return "found a sign that no value begins with: put the text in quotes"
