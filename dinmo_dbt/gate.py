@@ -86,6 +86,7 @@ class RunResults:
     empty: bool
     sample: bool
     results: tuple[Result, ...]
+    written: float | None = None  # by its own word, in seconds since the epoch
 
     @property
     def built(self) -> Mapping[str, Result]:
@@ -151,11 +152,19 @@ def parse_run_results(document: object, where: str) -> RunResults:
         empty=args.get("empty") is True,
         sample=bool(args.get("sample")),
         results=parsed,
+        written=generated,
     )
 
 
-def gate(manifest: Manifest, run_results: RunResults | None) -> Gate:
-    """The verdict of the last dbt command on every model. Raises Refused for `--empty` and `--sample` builds."""
+def gate(manifest: Manifest, run_results: RunResults | None, earlier: Mapping[str, Verdict] | None = None) -> Gate:
+    """The verdict of the last dbt command on every model, and of `earlier` ones where it leaves a model fit. Raises
+    Refused for `--empty` and `--sample` builds."""
+    found = _of_last(manifest, run_results)
+    kept = {model: verdict for model, verdict in (earlier or {}).items() if not found.verdict(model).is_blocked}
+    return Gate({**found.verdicts, **kept}, found.otherwise, found.notes)
+
+
+def _of_last(manifest: Manifest, run_results: RunResults | None) -> Gate:
     if run_results is None:
         return Gate({}, Verdict(Standing.OK, "no run results"))
     which = run_results.which
@@ -171,7 +180,7 @@ def gate(manifest: Manifest, run_results: RunResults | None) -> Gate:
     verdicts: dict[str, Verdict] = {}
     notes: list[Problem] = []
     for unique_id, result in run_results.built.items():
-        verdicts[unique_id] = _built(result)
+        verdicts[unique_id] = of_built(result)
     if builds or which == "test":
         for result in run_results.results:
             if result.kind in TESTS and result.status in FAILED:
@@ -247,7 +256,8 @@ def moment_of(text: object) -> float | None:
         return None
 
 
-def _built(result: Result) -> Verdict:
+def of_built(result: Result) -> Verdict:
+    """What the result of a build says of its model."""
     if result.status in _OK:
         return Verdict(Standing.OK)
     match result.status:

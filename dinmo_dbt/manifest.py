@@ -61,6 +61,7 @@ class Node:
     primary_key: tuple[str, ...]
     contract_enforced: bool
     is_latest: bool
+    ran_as: str = ""  # where dbt writes what it runs, in target/run
     block: Any = None  # the raw `dinmo` value of its meta, as yet unchecked; None: none
 
     @property
@@ -75,6 +76,7 @@ class Test:
     unique_id: str
     name: str
     nodes: tuple[str, ...]
+    ran_as: str = ""
 
 
 @dataclass(frozen=True, slots=True)
@@ -284,8 +286,18 @@ def _node(unique_id: str, kind: str, raw: Mapping[str, Any]) -> Node:
         primary_key=_texts(raw.get("primary_key")),
         contract_enforced=contract.get("enforced") is True,
         is_latest=version is None or latest is None or str(version) == str(latest),
+        ran_as=_ran_as(raw),
         block=_block(raw),
     )
+
+
+def _ran_as(raw: Mapping[str, Any]) -> str:
+    """A node's file in target/run, as dbt-core places it (`get_target_write_path`); '' where it can't be told."""
+    package, file, path = (_text(raw, name) for name in ("package_name", "original_file_path", "path"))
+    if not (package and file and path) or ".." in f"{file}/{path}":
+        return ""
+    inside = file if file.rpartition("/")[2] == path.rpartition("/")[2] else f"{file}/{path}"
+    return f"{package}/{inside}".replace("\\", "/")
 
 
 def _block(raw: Mapping[str, Any]) -> Any:
@@ -304,7 +316,8 @@ def _columns_of(raw: Mapping[str, Any]) -> tuple[str, ...]:
 def _test(unique_id: str, raw: Mapping[str, Any]) -> Test:
     attached = _text(raw, "attached_node")
     depends_on = _texts(_mapping(raw.get("depends_on")).get("nodes"))
-    return Test(unique_id, _text(raw, "name") or unique_id, (attached,) if attached else depends_on)
+    judged = (attached,) if attached else depends_on
+    return Test(unique_id, _text(raw, "name") or unique_id, judged, _ran_as(raw))
 
 
 def _stray(unique_id: str, kind: str, raw: Mapping[str, Any]) -> list[Problem]:

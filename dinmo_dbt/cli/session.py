@@ -8,7 +8,7 @@ import sys
 import tempfile
 import time
 from collections.abc import Iterator, Sequence
-from contextlib import ExitStack
+from contextlib import ExitStack, suppress
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
@@ -243,7 +243,7 @@ class Session:
 
     def gate_by_now(self) -> tuple[Gate, RunResults | None]:
         """The gate and what it goes by, as dbt's artifacts are now, perhaps others than when the session began."""
-        from dinmo_dbt.gate import gate, load_run_results
+        from dinmo_dbt.gate import load_run_results
         from dinmo_dbt.manifest import load_manifest
 
         before = self.gate, self.run_results
@@ -252,13 +252,31 @@ class Session:
         if self._stamps() == self._artifacts:
             return before
         results = load_run_results(self.target_path / "run_results.json")
-        return gate(load_manifest(self.target_path / "manifest.json"), results), results
+        return self._gate(load_manifest(self.target_path / "manifest.json"), results), results
 
     @cached_property
     def gate(self) -> Gate:
+        return self._gate(self.manifest, self.run_results)
+
+    def _gate(self, manifest: Manifest, results: RunResults | None) -> Gate:
+        """What the last dbt command says, and earlier ones of what it does not speak of. A job of dbt Cloud is asked
+        for all of its runs."""
+        from dinmo_dbt import earlier
         from dinmo_dbt.gate import gate
 
-        return gate(self.manifest, self.run_results)
+        if self.following is not None:
+            return gate(manifest, results)
+        own = self.root / (self._of_dbt("target-path") or "target")
+        places = {place.resolve() for place in (own, *own.glob("dbt_cloud/job-*"))} - {self.target_path.resolve()}
+        return gate(manifest, results, earlier.verdicts(self.target_path, sorted(places), manifest, results))
+
+    def remember_answers(self) -> None:
+        """Keep what dbt's last command said beyond the next one. Where the folder refuses, it is missed as unknown."""
+        from dinmo_dbt import earlier
+
+        if self.following is None:
+            with suppress(OSError):
+                earlier.remember(self.target_path, self.manifest, self.run_results)
 
     @cached_property
     def warehouse(self) -> Warehouse:

@@ -235,6 +235,8 @@ def _skip_reason(session: Session, activation: Activation, gating: Gating) -> tu
         return "skipped", why
     if gating.ignore:
         return None
+    if gating.only_built and session.run_results and activation.model not in session.run_results.built:
+        return "skipped", "not built by this dbt command"
     verdict = session.gate.verdict(activation.model)
     if verdict.standing is Standing.UNDER_WAY:
         return "under way", verdict.reason
@@ -508,6 +510,7 @@ def sync_each(
     chosen = session.chosen
     session.say_notes()
     session.state.take_back()
+    session.remember_answers()
     for note in session.gate.notes if not gating.ignore else ():
         console.note(note)
     session.start_orgs()
@@ -660,8 +663,9 @@ def _judge_again(session: Session, activation: Activation) -> None:
     if verdict.standing is Standing.BLOCKED:
         raise Refused(BLOCKED, verdict.reason, where=activation.model, hint="mend the model, then run dbt build again")
     before, now = (each.built.get(activation.model) if each else None for each in (session.run_results, results))
-    if verdict.standing is Standing.UNDER_WAY or before != now:
-        why = verdict.reason or "dbt has built it again since its rows were read"
+    is_under_way = verdict.standing is Standing.UNDER_WAY
+    if is_under_way or (now is not None and now != before):
+        why = verdict.reason if is_under_way else "dbt has built it again since its rows were read"
         raise Refused(BUILT_MEANWHILE, why, where=activation.model, hint="run again when dbt has ended")
 
 

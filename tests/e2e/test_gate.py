@@ -5,8 +5,11 @@ from __future__ import annotations
 import json
 import shutil
 from pathlib import Path
+from typing import Any
 
 import pytest
+
+from dinmo_dbt.cli import syncing
 
 from .lab import DINMO, EVENTS, PEOPLE, Lab, Org, dbt
 
@@ -133,3 +136,54 @@ def test_a_disabled_activation_is_skipped(lab: Lab, org: Org) -> None:
     assert ran.code == 0
     assert ran.result("people_to_crm")["status"] == "skipped"
     assert EVENTS["name"] not in ran.out
+
+
+def while_it_is_read(lab: Lab, monkeypatch: pytest.MonkeyPatch, status: str, *, model: str = "people") -> None:
+    """Another dbt build of one model ends once its rows are read, before any is sent."""
+    draw = syncing._draw
+
+    def drawn(*arguments: Any, **more: Any) -> Any:
+        plan = draw(*arguments, **more)
+        path = lab.root / "target" / "run_results.json"
+        results = json.loads(path.read_text())
+        results["metadata"] |= {"invocation_id": "meanwhile", "generated_at": "2030-01-01T00:00:00Z"}
+        results["results"] = [each for each in results["results"] if model in each["unique_id"]]
+        for each in results["results"]:
+            each["timing"] = []
+            if each["unique_id"].startswith("test."):
+                each["status"] = status
+        path.write_text(json.dumps(results))
+        return plan
+
+    monkeypatch.setattr(syncing, "_draw", drawn)
+
+
+@pytest.mark.parametrize(
+    ("status", "model", "code", "told"),
+    [
+        ("fail", "people", 4, "DB450"),
+        ("pass", "people", 4, "DB458"),
+        ("pass", "companies", 0, ""),
+    ],
+)
+def test_rows_that_dbt_judged_anew_while_they_were_read_are_not_sent(
+    lab: Lab, org: Org, monkeypatch: pytest.MonkeyPatch, status: str, model: str, code: int, told: str
+) -> None:
+    while_it_is_read(lab, monkeypatch, status, model=model)
+    ran = lab.run("sync", "-s", "people")
+    assert ran.code == code and told in ran.all, ran.all
+    assert org.count("Person__c") == (0 if code else 30)
+    monkeypatch.undo()
+
+
+def test_what_is_due_and_was_built_again_while_it_was_read_stays_due(
+    lab: Lab, org: Org, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    lab.only("people", PEOPLE)
+    while_it_is_read(lab, monkeypatch, "pass")
+    put_off = lab.run("sync", "--due")
+    assert (put_off.code, org.count("Person__c")) == (0, 0), put_off.all
+    assert "built it again since its rows were read" in put_off.all
+    monkeypatch.undo()
+    assert lab.run("sync", "--due").code == 0
+    assert org.count("Person__c") == 30
