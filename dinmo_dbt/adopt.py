@@ -23,6 +23,7 @@ from dinmo_dbt.destination import Destination
 from dinmo_dbt.errors import StateError, UsageError
 from dinmo_dbt.mapping import Mapping, from_header
 from dinmo_dbt.plan import Source, StateView, repeated
+from dinmo_dbt.rowhash import DIGEST
 from dinmo_dbt.verify import ByRecord, Fact, Flags, Scan
 
 _CLAIM_ROWS = 1 << 20
@@ -256,7 +257,7 @@ def _moves(seen: Scan, rows: Positions, ids: pa.Array, flags: npt.NDArray[np.uin
     taken = _taken(seen, rows) if rows.size else None
     columns = {
         name: taken[name] if taken is not None else pa.array([], kind)
-        for name, kind in (("kh", pa.uint64()), ("ck", pa.uint64()), ("key", pa.utf8()))
+        for name, kind in (("kh", pa.uint64()), ("ck", DIGEST), ("key", pa.utf8()))
     }
     return pa.table(
         {**columns, "record_id": ids, "flags": pa.array(flags, pa.uint8()), "op": pa.repeat("put", len(rows))}

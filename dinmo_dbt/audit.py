@@ -24,6 +24,7 @@ from dinmo_dbt.destination import Destination
 from dinmo_dbt.errors import CountsError
 from dinmo_dbt.mapping import Column, Mapping
 from dinmo_dbt.plan import Plan
+from dinmo_dbt.rowhash import as_arrow
 from dinmo_dbt.sync import Audited, SyncRun
 from dinmo_dbt.verify import BY_ID_MAX, Fact, differences, facts, records
 
@@ -99,14 +100,14 @@ def _still_acknowledged(snapshot: Snapshot, watched: pa.Table) -> Positions:
     there = slot < len(snapshot.kh)
     slot = np.where(there, slot, 0)
     there &= snapshot.kh[slot] == kh
-    ck = _ck_text(pa.array(snapshot.ck[slot]))
+    ck = _ck_text(as_arrow(snapshot.ck[slot]))
     same = pc.equal(ck, watched["ck"].combine_chunks()).to_numpy(zero_copy_only=False)
     return np.where(there & same, slot, -1)
 
 
 def _ck_text(ck: pa.Array) -> pa.Array:
     """Check hashes as they are kept."""
-    return pa.array([number.to_bytes(8, "little").hex() for number in ck.to_pylist()], pa.utf8())
+    return pa.array([octets.hex() for octets in ck.to_pylist()], pa.utf8())
 
 
 def conclude(

@@ -1,9 +1,9 @@
 """Segment x snapshot -> ChangeSet: what changed since Salesforce last acknowledged it. Pure pyarrow and numpy.
 
 One pass over the segment in record batches. Each row is hashed under today's mapping, and under each older mapping
-that the snapshot still holds rows of; a row whose check hash agrees with an acknowledged one is unchanged. 64 bits of
-key hash choose the slot, but a slot is a row's own only if the check hash (which covers the key) agrees or the stored
-key is equal, so a collision of key hashes costs a comparison and never a wrong answer.
+that the snapshot still holds rows of; a row whose check hash of 128 bits agrees with an acknowledged one is unchanged.
+64 bits of key hash choose the slot, but a slot is a row's own only if the check hash (which covers the key) agrees or
+the stored key is equal, so a collision of key hashes costs a comparison and never a wrong answer.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ import pyarrow.compute as pc
 from dinmo_dbt import values
 from dinmo_dbt.destination import Field
 from dinmo_dbt.mapping import Column, Mapping
-from dinmo_dbt.rowhash import Hashes, hash_columns
+from dinmo_dbt.rowhash import NO_DIGESTS, Digests, Hashes, as_arrow, digest_columns, hash_columns, same_digests
 
 Positions = npt.NDArray[np.int64]
 
@@ -68,7 +68,7 @@ class Snapshot(Protocol):
     """What Salesforce last acknowledged, by key hash. Arrays are parallel and sorted by `kh`."""
 
     kh: Hashes
-    ck: Hashes
+    ck: Digests
     flags: npt.NDArray[np.uint8]
 
     def keys(self, positions: Positions) -> pa.Array:
@@ -93,7 +93,7 @@ class Pending:
     describe said of the mapped fields when it was refused (`Mapping.described`, '' where that is not known)."""
 
     kh: Hashes
-    ck: Hashes
+    ck: Digests
     due: npt.NDArray[np.bool_]
     codes: pa.Array
     described: pa.Array
@@ -101,7 +101,7 @@ class Pending:
     @classmethod
     def none(cls) -> Pending:
         empty = pa.array([], pa.utf8())
-        return cls(np.empty(0, np.uint64), np.empty(0, np.uint64), np.empty(0, np.bool_), empty, empty)
+        return cls(np.empty(0, np.uint64), NO_DIGESTS, np.empty(0, np.bool_), empty, empty)
 
     def released(self, described: str) -> Pending:
         """The same; what was refused under another description of the fields may be tried now."""
@@ -114,7 +114,7 @@ class Baseline:
     """Where acknowledged rows stand today: snapshot positions and the check hashes they are to have."""
 
     positions: Positions
-    ck: Hashes
+    ck: Digests
 
 
 @dataclass
@@ -228,7 +228,7 @@ def snapshot_rows(
     positions: Positions,
     op: str,
     flags: npt.NDArray[np.uint8] | None = None,
-    ck: Hashes | None = None,
+    ck: Digests | None = None,
 ) -> pa.Table:
     """Rows of the snapshot as a move of it: kh, ck and flags (theirs, unless given), key, record_id and op."""
     flags = snapshot.flags[positions] if flags is None else flags
@@ -236,7 +236,7 @@ def snapshot_rows(
     return pa.table(
         {
             "kh": pa.array(snapshot.kh[positions], pa.uint64()),
-            "ck": pa.array(ck, pa.uint64()),
+            "ck": as_arrow(ck),
             "key": snapshot.keys(positions),
             "record_id": snapshot.record_ids(positions),
             "flags": pa.array(flags, pa.uint8()),
@@ -286,22 +286,22 @@ class _Index:
         return same
 
     def agreeing(
-        self, slot: Positions, rows: npt.NDArray[np.bool_], kh: Hashes, ck: Hashes, stored: Hashes
+        self, slot: Positions, rows: npt.NDArray[np.bool_], kh: Hashes, ck: Digests, stored: Digests
     ) -> npt.NDArray[np.bool_]:
         """Of `rows`, those whose check hash a slot of their key hash holds; their `slot` moves to that one."""
         same = rows.copy()
         if len(self.kh) == 0:
             return same
-        same &= stored.take(slot, mode="clip") == ck
+        same &= same_digests(stored.take(slot, axis=0, mode="clip"), ck)
         open_rows = np.flatnonzero(rows & ~same)
         ahead = slot.take(open_rows) + 1
         while open_rows.size:  # bounded by the largest group of equal key hashes
             keep = self.same(ahead, kh.take(open_rows))
             open_rows, ahead = open_rows.compress(keep), ahead.compress(keep)
-            agree = stored.take(ahead, mode="clip") == ck.take(open_rows)
-            slot[open_rows[agree]] = ahead[agree]
-            same[open_rows[agree]] = True
-            open_rows, ahead = open_rows[~agree], ahead[~agree] + 1
+            here = same_digests(stored.take(ahead, axis=0, mode="clip"), ck.take(open_rows, axis=0))
+            slot[open_rows[here]] = ahead[here]
+            same[open_rows[here]] = True
+            open_rows, ahead = open_rows[~here], ahead[~here] + 1
         return same
 
 
@@ -340,18 +340,18 @@ class _Scan:
         self.positions: list[Positions] = []
         self.olders: list[npt.NDArray[np.int8]] = []
         self.khs: list[Hashes] = []
-        self.cks: list[Hashes] = []
+        self.cks: list[Digests] = []
         self.no_bulks: list[values.Reasons] = []
         self.constant_characters = sum(
             len(values.text(c.value, c.field)[0].as_py() or values.BULK_NULL) for c in mapping.constants
         )
         self.widths: list[npt.NDArray[np.uint32]] = []
         self.asides: list[pa.Table] = []
-        self.match_hashes: list[Hashes] = []  # 128 bits a row: enough to call two equal hashes one value
+        self.match_hashes: list[Digests] = []  # enough to call two equal hashes one value
         # Rows whose slot is known only by key hash: where they are, and their keys.
         self.candidates: list[_Candidates] = []
         self.baseline_positions: list[Positions] = []
-        self.baseline_ck: list[Hashes] = []
+        self.baseline_ck: list[Digests] = []
         self.watching: npt.NDArray[np.bool_] | None = None
         self.watched: list[pa.Table] = []
 
@@ -437,10 +437,10 @@ class _Scan:
                 reason[first], culprit[first] = bad[first], number
         return _Canonical(arrays, reason, culprit)
 
-    def check_hash(self, key: pa.Array, mapping: Mapping, arrays: dict[tuple[str, str, bool], pa.Array]) -> Hashes:
+    def check_hash(self, key: pa.Array, mapping: Mapping, arrays: dict[tuple[str, str, bool], pa.Array]) -> Digests:
         columns = ([mapping.match] if mapping.match else []) + list(mapping.columns)
         taken = [arrays[(column.source, column.header, column.keep_nulls)] for column in columns]
-        return hash_columns([key, *taken], seed=mapping.digest)
+        return digest_columns([key, *taken], seed=mapping.digest)
 
     def note_match(self, canonical: _Canonical) -> None:
         column = self.mapping.match
@@ -449,10 +449,7 @@ class _Scan:
         match = canonical.arrays[(column.source, column.header, column.keep_nulls)]
         folded = values.fold(match, column.field)
         self.blank_matches += int(pc.sum(pc.and_(pc.is_null(folded), pa.array(canonical.reason == 0))).as_py() or 0)
-        known = folded.drop_null()
-        self.match_hashes.append(
-            np.stack([hash_columns([known], seed=seed) for seed in (_MATCH_SEED, _MATCH_SEED + 1)], axis=1)
-        )
+        self.match_hashes.append(digest_columns([folded.drop_null()], seed=_MATCH_SEED))
 
     def flags_at(self, slot: Positions, rows: npt.NDArray[np.bool_]) -> npt.NDArray[np.uint8]:
         flags = np.zeros(len(slot), np.uint8)
@@ -463,7 +460,7 @@ class _Scan:
     def note_unchanged(
         self,
         slot: Positions,
-        ck: Hashes,
+        ck: Digests,
         unchanged: npt.NDArray[np.bool_],
         returned: npt.NDArray[np.bool_],
         again: npt.NDArray[np.bool_],
@@ -479,7 +476,7 @@ class _Scan:
         self,
         key: pa.Array,
         kh: Hashes,
-        ck: Hashes,
+        ck: Digests,
         slot: Positions,
         unchanged: npt.NDArray[np.bool_],
         canonical: _Canonical,
@@ -500,7 +497,7 @@ class _Scan:
         self.repeated[positions[again]] = True
         self.seen[positions] = True
 
-    def held(self, kh: Hashes, ck: Hashes, rows: npt.NDArray[np.bool_]) -> tuple[npt.NDArray[np.bool_], Positions]:
+    def held(self, kh: Hashes, ck: Digests, rows: npt.NDArray[np.bool_]) -> tuple[npt.NDArray[np.bool_], Positions]:
         """Rows that wait unchanged and may not be tried yet, and which pending row each is."""
         slot, found = self.waiting.first(kh)
         same = self.waiting.agreeing(slot, found & rows, kh, ck, self.pending.ck)
@@ -578,7 +575,7 @@ class _Scan:
         rows: npt.NDArray[np.int64],
         key: pa.Array,
         kh: Hashes,
-        ck: Hashes,
+        ck: Digests,
         canonical: _Canonical,
     ) -> None:
         columns = self.spool_columns(rows, key, kh, ck, canonical)
@@ -601,12 +598,12 @@ class _Scan:
         self.spool.write(pa.RecordBatch.from_arrays(list(columns.values()), names=list(columns)))
 
     def spool_columns(
-        self, rows: Positions, key: pa.Array, kh: Hashes, ck: Hashes, canonical: _Canonical
+        self, rows: Positions, key: pa.Array, kh: Hashes, ck: Digests, canonical: _Canonical
     ) -> dict[str, pa.Array]:
         """These rows of a batch, column by column as they are spooled."""
         taken, whole = pa.array(rows), len(rows) == len(key)
         match = (("match", self.mapping.match),) if self.mapping.match else ()
-        columns = {"key": key if whole else key.take(taken), "kh": pa.array(kh[rows]), "ck": pa.array(ck[rows])}
+        columns = {"key": key if whole else key.take(taken), "kh": pa.array(kh[rows]), "ck": as_arrow(ck[rows])}
         for name, column in (*match, *((column.header, column) for column in self.mapping.columns)):
             array = canonical.arrays[(column.source, column.header, column.keep_nulls)]
             columns[name] = array if whole else array.take(taken)
@@ -631,7 +628,7 @@ class _Scan:
         kind = _joined(self.kinds, np.uint8)
         position = _joined(self.positions, np.int64)
         older = _joined(self.olders, np.int8)
-        kh, ck = _joined(self.khs, np.uint64), _joined(self.cks, np.uint64)
+        kh, ck = _joined(self.khs, np.uint64), np.concatenate([NO_DIGESTS, *self.cks])
         known_aside = 0
         if self.candidates:
             candidates = _Candidates.all(self.candidates)
@@ -660,7 +657,9 @@ class _Scan:
             no_bulk=_joined(self.no_bulks, np.uint8),
             width=_joined(self.widths, np.uint32),
             aside=aside,
-            baseline=Baseline(_joined(self.baseline_positions, np.int64), _joined(self.baseline_ck, np.uint64)),
+            baseline=Baseline(
+                _joined(self.baseline_positions, np.int64), np.concatenate([NO_DIGESTS, *self.baseline_ck])
+            ),
             left=left,
             known_aside=known_aside,
             watched=pa.concat_tables(self.watched) if self.watched else None,
@@ -685,7 +684,7 @@ class _Scan:
         self,
         kind: npt.NDArray[np.uint8],
         position: Positions,
-        ck: Hashes,
+        ck: Digests,
         flags: npt.NDArray[np.uint8],
         older: npt.NDArray[np.int8],
     ) -> None:

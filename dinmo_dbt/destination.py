@@ -167,8 +167,8 @@ class PayloadColumn:
 class Batch:
     """One operation over a bounded number of rows; the unit journalled and sent.
 
-    `rows`: payload columns named by their headers in canonical types, after `key` (utf8), `kh` and `ck` (uint64) and
-    `flags` (uint8), which are the journal's and never travel.
+    `rows`: payload columns named by their headers in canonical types, after `key` (utf8), `kh` (uint64), `ck`
+    (16 bytes) and `flags` (uint8), which are the journal's and never travel.
     Update and delete carry `Id`. `match` is the header of the external id for an upsert. `record_id` (utf8, the
     journal's too; not in every batch) is the record each key was known to have before.
     `leavers`: the rows are keys that left the segment, and this is what `on_removed` does with their records.

@@ -11,6 +11,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from dinmo_dbt.changes import Flag, Pending, Positions, Snapshot
+from dinmo_dbt.rowhash import DIGEST, as_arrow
 
 RECORD_ID_UNKNOWN = "RECORD_ID_UNKNOWN"
 RECORD_SHARED = "RECORD_SHARED"
@@ -80,12 +81,13 @@ def sort_out(
 def _waiting(left: Positions, snapshot: Snapshot, pending: Pending) -> list[tuple[str, Positions]]:
     """Leavers that were refused and may not be tried yet, by the code that refused them."""
     slots = np.flatnonzero(~pending.due & np.isin(pending.kh, snapshot.kh[left]))
-    codes = dict(
-        zip(zip(pending.kh[slots], pending.ck[slots], strict=True), pending.codes.take(pa.array(slots)), strict=True)
-    )
+    told = zip(pending.kh[slots].tolist(), as_arrow(pending.ck[slots]).to_pylist(), strict=True)
+    codes = dict(zip(told, pending.codes.take(pa.array(slots)), strict=True))
     by_code: dict[str, list[int]] = {}
-    for position in left[np.isin(snapshot.kh[left], pending.kh[slots])].tolist():
-        code = codes.get((snapshot.kh[position], snapshot.ck[position]))
+    like = left[np.isin(snapshot.kh[left], pending.kh[slots])]
+    hashes = zip(snapshot.kh[like].tolist(), as_arrow(snapshot.ck[like]).to_pylist(), strict=True)
+    for position, hashed in zip(like.tolist(), hashes, strict=True):
+        code = codes.get(hashed)
         if code is not None:
             by_code.setdefault(code.as_py() or "", []).append(position)
     return [(code, np.array(positions, np.int64)) for code, positions in by_code.items()]
@@ -93,13 +95,13 @@ def _waiting(left: Positions, snapshot: Snapshot, pending: Pending) -> list[tupl
 
 def _rows_of(snapshot: Snapshot | None, positions: Positions) -> pa.Table:
     if snapshot is None:
-        texts, numbers = pa.array([], pa.utf8()), pa.array([], pa.uint64())
-        columns = [texts, numbers, numbers, pa.array([], pa.uint8()), texts]
+        texts = pa.array([], pa.utf8())
+        columns = [texts, pa.array([], pa.uint64()), pa.array([], DIGEST), pa.array([], pa.uint8()), texts]
     else:
         columns = [
             snapshot.keys(positions),
             pa.array(snapshot.kh[positions]),
-            pa.array(snapshot.ck[positions]),
+            as_arrow(snapshot.ck[positions]),
             pa.array(snapshot.flags[positions]),
             snapshot.record_ids(positions),
         ]

@@ -24,6 +24,7 @@ from dinmo_dbt.errors import Problem, Refused
 from dinmo_dbt.guards import deletes_max
 from dinmo_dbt.images import BEFORE, SENT, fingerprint
 from dinmo_dbt.plan import LEFT_OUT, Counts, cuts, goes_by_collections
+from dinmo_dbt.rowhash import as_arrow
 from dinmo_dbt.sync import Clock, Journal, Progress, SyncRun
 
 Rows = npt.NDArray[np.bool_]
@@ -273,7 +274,7 @@ class _Work:
         return {
             "key": self.image["key"].combine_chunks().take(taken),
             "kh": self.image["kh"].combine_chunks().take(taken),
-            "ck": pa.array(_at(self.snapshot.ck, slot), pa.uint64()),
+            "ck": as_arrow(_at(self.snapshot.ck, slot)),
             "flags": pa.array(_at(self.snapshot.flags, slot), pa.uint8()),
             "Id": self.record_ids.take(taken),
             "forget": pa.array(self.deleted[rows] & self.is_known[rows]),
@@ -288,7 +289,7 @@ def _bools(array: pa.Array | pa.ChunkedArray) -> Rows:
 
 def _at(array: npt.NDArray[Any], slot: Positions) -> npt.NDArray[Any]:
     """The values at these slots; 0 where a slot is -1."""
-    found = np.zeros(len(slot), array.dtype)
+    found = np.zeros((len(slot), *array.shape[1:]), array.dtype)
     known = np.flatnonzero(slot >= 0)
     found[known] = array[slot[known]]
     return found

@@ -23,7 +23,7 @@ from dinmo_dbt.destination import Destination, Field, ObjectSchema
 from dinmo_dbt.errors import ConfigError, Refused
 from dinmo_dbt.mapping import Column, Mapping, resolve
 from dinmo_dbt.plan import Source, StateView, find_records, ids_missing
-from dinmo_dbt.rowhash import Hashes, hash_columns
+from dinmo_dbt.rowhash import NO_DIGESTS, as_arrow, digest_columns, same_digests
 
 # Up to here records are read by id; above, every record of the object by one Bulk query.
 BY_ID_MAX = 2_000
@@ -160,18 +160,16 @@ class ByRecord:
     """Finds the rows that belong to a record: 128 bits of its id and a row number, sorted; no id is kept."""
 
     def __init__(self, rows: Positions, ids: Iterator[pa.Array]) -> None:
-        hashes = [_id_hashes(part) for part in ids]
-        first = np.concatenate([np.empty(0, np.uint64), *(pair[0] for pair in hashes)])
-        second = np.concatenate([np.empty(0, np.uint64), *(pair[1] for pair in hashes)])
-        assert len(first) == len(rows)
-        order = np.argsort(first, kind="stable")
-        self.first, self.second, self.rows = first[order], second[order], rows[order]
+        hashes = np.concatenate([NO_DIGESTS, *(digest_columns([part]) for part in ids)])
+        assert len(hashes) == len(rows)
+        order = np.argsort(hashes[:, 0], kind="stable")
+        self.hashes, self.rows = hashes[order], rows[order]
 
     def find(self, ids: pa.Array) -> tuple[Positions, Positions]:
         """Parallel: the rows of these records, ascending, and which of the records each belongs to."""
-        first, second = _id_hashes(ids)
-        at, slot = spread(np.searchsorted(self.first, first, "left"), np.searchsorted(self.first, first, "right"))
-        same = self.second[slot] == second[at]
+        wanted, held = digest_columns([ids]), np.ascontiguousarray(self.hashes[:, 0])
+        at, slot = spread(np.searchsorted(held, wanted[:, 0], "left"), np.searchsorted(held, wanted[:, 0], "right"))
+        same = same_digests(self.hashes[slot], wanted[at])
         slot, at = slot[same], at[same]
         order = np.argsort(self.rows[slot], kind="stable")
         return self.rows[slot[order]], at[order]
@@ -182,10 +180,6 @@ def spread(low: Positions, high: Positions) -> tuple[Positions, Positions]:
     counts = high - low
     at = np.repeat(np.arange(len(low)), counts)
     return at, np.arange(len(at)) - np.repeat(np.cumsum(counts) - counts, counts) + low[at]
-
-
-def _id_hashes(ids: pa.Array) -> tuple[Hashes, Hashes]:
-    return hash_columns([ids], seed=1), hash_columns([ids], seed=2)
 
 
 def records(
@@ -322,7 +316,7 @@ def _waiting(seen: Scan) -> Flags:
     rows = np.flatnonzero(np.isin(seen.found.kh, pending.kh))
     if rows.size:
         here = seen.spool.take(rows, ["kh", "ck"])
-        told = set(zip(pending.kh.tolist(), pending.ck.tolist(), strict=True))
+        told = set(zip(pending.kh.tolist(), as_arrow(pending.ck).to_pylist(), strict=True))
         pairs = zip(here["kh"].to_pylist(), here["ck"].to_pylist(), strict=True)
         waiting[rows] = [pair in told for pair in pairs]
     return waiting

@@ -12,7 +12,7 @@ from dinmo_dbt import changes
 from dinmo_dbt.changes import Aside, Flag, Kind, Pending
 from dinmo_dbt.destination import Field
 from dinmo_dbt.mapping import Column, Constant, Mapping, from_header
-from dinmo_dbt.rowhash import hash_columns
+from dinmo_dbt.rowhash import digest_columns
 from dinmo_dbt.values import Reason
 
 
@@ -37,7 +37,8 @@ class MemorySnapshot:
         order = np.argsort(kh, kind="stable")
         self.kh = kh[order]
         self._keys = [keys[i] for i in order]
-        self.ck = np.array([rows[k][0] for k in self._keys], np.uint64)
+        hashes = [rows[k][0] for k in self._keys]
+        self.ck = np.array([h if isinstance(h, list) else [h, 0] for h in hashes], np.uint64).reshape(-1, 2)
         self._ids = [rows[k][1] for k in self._keys]
         self.flags = np.array([rows[k][2] for k in self._keys], np.uint8)
 
@@ -62,7 +63,7 @@ def batch(rows, names=("id", "a", "b")):
 
 def check_hash(mapping, row):
     arrays = [pa.array([value or None], pa.utf8()) for value in row[1:]]
-    return int(hash_columns([pa.array([row[0]]), *arrays], seed=mapping.digest)[0])
+    return digest_columns([pa.array([row[0]]), *arrays], seed=mapping.digest)[0].tolist()
 
 
 def eight_bits(keys):

@@ -13,7 +13,7 @@ from dinmo_dbt import rowhash
 from dinmo_dbt.changes import key_hash
 from dinmo_dbt.destination import Field
 from dinmo_dbt.mapping import Column, Constant, Mapping
-from dinmo_dbt.rowhash import hash_columns
+from dinmo_dbt.rowhash import as_arrow, digest_columns, from_arrow, hash_columns, murmur3, same_digests
 from dinmo_dbt.values import DATETIME, DECIMAL, TIME
 
 VALUES = {
@@ -36,23 +36,23 @@ VALUES = {
     "time": (dt.time(23, 59, 59), TIME),
 }
 GOLDEN = {
-    "null": "0d943d1f57f72417",
-    "empty": "44810cba2364a555",
-    "letter": "f65f31fbf49f27f5",
-    "eight": "5b305faa3fb72c33",
-    "nine": "9a0ded07280e2dab",
-    "long": "971c390a1beb3e32",
-    "emoji": "b268ec64a7651148",
-    "false": "0774c03d3630e6f2",
-    "true": "7fe75a0c907d26a4",
-    "no bool": "0d943d1f57f72417",
-    "zero": "4d2152791f0f5f21",
-    "number": "99f4cc5778f2bce9",
-    "negative": "8341a5a8ae0ea87d",
-    "no number": "3db5cb94b2bed9a8",
-    "day": "69e56116fd389ec8",
-    "moment": "0226d2761f5fc8aa",
-    "time": "70df4cae5627940f",
+    "null": "a094728a76ce6ac538044f7e03903792",
+    "empty": "e382af944e01dc834ee9ca1d5f009af1",
+    "letter": "b20fec0f69e28686c8ab8781590b25ba",
+    "eight": "34a7bd3506dd503ece67f5bb9a32903d",
+    "nine": "b54134a7665b6710314fe3b07bb528ad",
+    "long": "c48e320088d699723cc44041b4dc8859",
+    "emoji": "99da23480767eb21c605c7e8c4cc6080",
+    "false": "ff81e098b71572e701c81d420ca91932",
+    "true": "3a2818ab80105a0e690813c3ed7b2ad3",
+    "no bool": "a094728a76ce6ac538044f7e03903792",
+    "zero": "763b1aa94095b0b29608283dc1d92568",
+    "number": "9eb4f8479988b35de3d1f75190b3ed47",
+    "negative": "cbc6b940c19140c1052dca4d6ff8dc54",
+    "no number": "a094728a76ce6ac538044f7e03903792",
+    "day": "cc488c1d7ec835456083e4f7e3d753f9",
+    "moment": "bba48d241e66d6c51661b120c90a7b6b",
+    "time": "d1fd56df4146ae5e8ff14babcb494d1e",
 }
 
 
@@ -61,15 +61,108 @@ def one(name):
     return pa.array([value], kind)
 
 
+def raw(rows):
+    """Rows of any bytes as text."""
+    offsets = np.cumsum([0, *map(len, rows)], dtype=np.int32)
+    return pa.StringArray.from_buffers(len(rows), pa.py_buffer(offsets), pa.py_buffer(b"".join(rows)))
+
+
+def published(key, seed):
+    """MurmurHash3_x64_128 as SMHasher's MurmurHash3.cpp has it, a byte string at a time."""
+    every, c1, c2 = 2**64 - 1, 0x87C37B91114253D5, 0x4CF5AD432745937F
+
+    def rotated(word, bits):
+        return (word << bits | word >> (64 - bits)) & every
+
+    def mixed(word, first, bits, second):
+        return rotated(word * first & every, bits) * second & every
+
+    def final(word):
+        word = (word ^ word >> 33) * 0xFF51AFD7ED558CCD & every
+        word = (word ^ word >> 33) * 0xC4CEB9FE1A85EC53 & every
+        return word ^ word >> 33
+
+    h1 = h2 = seed
+    body = len(key) // 16 * 16
+    for at in range(0, body, 16):
+        k1, k2 = (int.from_bytes(key[at + n : at + n + 8], "little") for n in (0, 8))
+        h1 = (rotated(h1 ^ mixed(k1, c1, 31, c2), 27) + h2) * 5 + 0x52DCE729 & every
+        h2 = (rotated(h2 ^ mixed(k2, c2, 33, c1), 31) + h1) * 5 + 0x38495AB5 & every
+    tail = key[body:]
+    h2 ^= mixed(int.from_bytes(tail[8:], "little"), c2, 33, c1)
+    h1 ^= mixed(int.from_bytes(tail[:8], "little"), c1, 31, c2)
+    h1, h2 = h1 ^ len(key), h2 ^ len(key)
+    h1 = h1 + h2 & every
+    h2 = h2 + h1 & every
+    h1, h2 = final(h1), final(h2)
+    h1 = h1 + h2 & every
+    return [h1, h2 + h1 & every]
+
+
+def test_it_is_the_published_function_by_its_verification_value():
+    """SMHasher's own check: keys of 0 to 255 bytes under seeds from 256 down, and the hash of all their hashes."""
+    hashes = b"".join(murmur3(raw([bytes(range(n))]), 256 - n).astype("<u8").tobytes() for n in range(256))
+    assert murmur3(raw([hashes]), 0).astype("<u8").tobytes()[:4] == (0x6384BA69).to_bytes(4, "little")
+
+
+@pytest.mark.parametrize(
+    ("text", "seed", "expected"),
+    [  # by mmh3 5.3.1
+        ("", 0, [0x0, 0x0]),
+        ("", 1, [0x4610ABE56EFF5CB5, 0x51622DAA78F83583]),
+        ("hello", 0, [0xCBD8A7B341BD9B02, 0x5B1E906A48AE1D19]),
+        ("hello, world", 0, [0x342FAC623A5EBC8E, 0x4CDCBC079642414D]),
+        ("The quick brown fox jumps over the lazy dog", 0, [0xE34BBC7BBC071B6C, 0x7A433CA9C49A9347]),
+    ],
+)
+def test_texts_hash_as_they_were_published(text, seed, expected):
+    assert murmur3(pa.array([text]), seed).tolist() == [expected] == [published(text.encode(), seed)]
+
+
+@settings(max_examples=100, deadline=None)
+@given(rows=st.lists(st.binary(max_size=70), min_size=1, max_size=20), seed=st.integers(0, 2**64 - 1))
+def test_any_bytes_under_a_seed_of_64_bits_hash_as_one_by_one(rows, seed):
+    assert murmur3(raw(rows), seed).tolist() == [published(row, seed) for row in rows]
+
+
+def seed_of(seed, position, tag):
+    """SplitMix64."""
+    every = 2**64 - 1
+    word = (seed ^ (position << 8 | tag)) + 0x9E3779B97F4A7C15 & every
+    word = (word ^ word >> 30) * 0xBF58476D1CE4E5B9 & every
+    word = (word ^ word >> 27) * 0x94D049BB133111EB & every
+    return word ^ word >> 31
+
+
+def test_a_row_hashes_to_the_sum_of_its_values_hashes():
+    """Of the bytes that the docstring tells, under seeds by mapping, position and type."""
+    row = [one(name) for name in VALUES]
+    moment = 1709251199999
+    told = [
+        (0, b""),
+        (1, b""),
+        *((1, str(VALUES[n][0]).encode()) for n in ("letter", "eight", "nine", "long", "emoji")),
+    ]
+    told += [(2, bytes(8)), (2, b"\1" + bytes(7)), (0, b""), (3, bytes(16))]
+    told += [
+        (3, (1999 * 10**16).to_bytes(16, "little")),
+        (3, (1 - 10**38).to_bytes(16, "little", signed=True)),
+        (0, b""),
+    ]
+    told += [(4, b"\xff" * 8), (5, moment.to_bytes(8, "little")), (6, (86_399_000).to_bytes(8, "little"))]
+    parts = [published(content, seed_of(7, n, tag)) for n, (tag, content) in enumerate(told)]
+    assert digest_columns(row, seed=7).tolist() == [[sum(lane) % 2**64 for lane in zip(*parts, strict=True)]]
+
+
 def test_the_hashes_of_known_values_stay_what_they_are():
-    assert rowhash.HASH_VERSION == 1
-    assert {name: f"{int(hash_columns([one(name)])[0]):016x}" for name in VALUES} == GOLDEN
+    assert rowhash.HASH_VERSION == 2
+    assert {name: as_arrow(digest_columns([one(name)]))[0].as_py().hex() for name in VALUES} == GOLDEN
 
 
 def test_the_hash_of_a_row_of_a_key_and_of_a_mapping_stay_what_they_are():
     row = [one(name) for name in VALUES]
-    assert f"{int(hash_columns(row, seed=7)[0]):016x}" == "c6dc9a985e81653f"
-    assert f"{int(key_hash(pa.array(['customer-1']))[0]):016x}" == "a491ebd73c498129"
+    assert as_arrow(digest_columns(row, seed=7))[0].as_py().hex() == "30dba56225fd5804a28ef6835818ebd9"
+    assert f"{int(key_hash(pa.array(['customer-1']))[0]):016x}" == "d7fdda8e87a95c6b"
     text, number = Field("A__c", "A", "string"), Field("N__c", "N", "currency")
     mapping = Mapping(
         ("id",),
@@ -77,7 +170,35 @@ def test_the_hash_of_a_row_of_a_key_and_of_a_mapping_stay_what_they_are():
         (Column("a", "A__c", text), Column("n", "N__c", number, keep_nulls=True)),
         (Constant("S__c", text, pa.array(["dbt"])),),
     )
-    assert f"{mapping.digest:016x}" == "f9e7b90b44a672fb"
+    assert f"{mapping.digest:016x}" == "08cdb217c9353e12"
+
+
+@pytest.mark.parametrize("rows", [0, 1, 8191, 8192, 8193, 20_000])
+def test_chunks_of_rows_hash_as_their_rows(rows):
+    """The values that stand where chunks meet, and those of every row."""
+    numbers = np.arange(rows)
+    array = pa.array([None if n % 5 == 0 else "x" * (n % 37) for n in numbers], pa.utf8())
+    days = pa.array(numbers.astype(np.int32)).cast(pa.date32())
+    found = digest_columns([array, days], seed=3)
+    assert found.shape == (rows, 2)
+    for n in {0, 1, 8190, 8191, 8192, rows - 1} & set(range(rows)):
+        assert found[n].tolist() == digest_columns([array.slice(n, 1), days.slice(n, 1)], seed=3)[0].tolist()
+    assert len(np.unique(found, axis=0)) == rows
+    assert (hash_columns([array, days], seed=3) == found[:, 0]).all()
+
+
+def test_digests_in_arrow_and_back():
+    digests = digest_columns([pa.array(["a", "b", "c", "d"])])
+    array = as_arrow(digests)
+    assert (array.type, array[0].as_py()) == (rowhash.DIGEST, digests[0].astype("<u8").tobytes())
+    chunked = pa.chunked_array([array.slice(1, 2), array.slice(0, 0), array.slice(3)])
+    assert from_arrow(chunked).tolist() == digests[1:].tolist()
+    assert from_arrow(array.slice(2)).tolist() == digests[2:].tolist()
+    assert from_arrow(pa.chunked_array([], rowhash.DIGEST)).shape == (0, 2)
+    other = digests.copy()
+    other[1, 0] += np.uint64(1)
+    other[2, 1] += np.uint64(1)
+    assert same_digests(digests, other).tolist() == [True, False, False, True]
 
 
 def test_values_that_look_alike_hash_apart():
@@ -137,17 +258,15 @@ def test_numbers_hash_by_their_value(values):
     assert len(set(hashes)) == len(set(values))
 
 
-def test_a_change_of_one_word_is_never_missed():
-    """The fold is a bijection of each 64-bit word: no two of these differ in one word and agree."""
+def test_values_of_up_to_sixteen_bytes_of_one_length_never_agree():
+    """Their hash is a bijection: none of these agrees with another."""
     random = np.random.default_rng(5)
     words = np.unique(np.concatenate([1 << np.arange(63), random.integers(-(2**62), 2**62, 200_000)]))
     moments = pa.array(words).cast(pa.timestamp("ms")).cast(DATETIME)
-    assert len(np.unique(hash_columns([one("long").take(pa.array(np.zeros(len(words), np.int64))), moments]))) == len(
-        words
-    )
+    assert len(np.unique(digest_columns([moments]), axis=0)) == len(words)
 
 
 def test_no_rows_and_no_buffers_are_fine():
     for kind in (pa.utf8(), pa.bool_(), DECIMAL, pa.date32(), DATETIME, TIME):
-        assert hash_columns([pa.array([], kind)]).tolist() == []
+        assert digest_columns([pa.array([], kind)]).shape == (0, 2)
         assert len(set(hash_columns([pa.nulls(3, kind)]).tolist())) == 1

@@ -31,6 +31,7 @@ from dinmo_dbt.destination import RESULTS, Api, Batch, Field, Operation, Payload
 from dinmo_dbt.errors import AuthError, CountsError, Interrupted, NotApplied, OutcomeUnknown, StateError
 from dinmo_dbt.guards import Ceilings
 from dinmo_dbt.plan import Counts
+from dinmo_dbt.rowhash import DIGEST
 from dinmo_dbt.sync import BatchState, Outcome, Status, SyncRun, check_transition, execute, settlement_of
 
 BEFORE = [
@@ -676,13 +677,16 @@ def allowed(before, after):
     return True
 
 
+CK = {n: bytes([n] * 16) for n in range(10)}
+
+
 def batch_of(operation, flags=(0, 0, 0, 0)):
     field = Field("A__c", "A", "string")
     rows = pa.table(
         {
             "key": ["a", "b", "c", "d"],
             "kh": pa.array([1, 2, 3, 4], pa.uint64()),
-            "ck": pa.array([5, 6, 7, 8], pa.uint64()),
+            "ck": pa.array([CK[n] for n in (5, 6, 7, 8)], DIGEST),
             "flags": pa.array(flags, pa.uint8()),
             "Id": ["i1", "i2", "i3", "i4"],
             "A__c": ["w", "x", "y", "z"],
@@ -716,9 +720,9 @@ def moves(settlement):
 def test_a_settlement_moves_acknowledged_rows_and_keeps_rejected_ones_waiting(operation):
     settlement = settled(operation)
     assert (settlement.succeeded, settlement.rejected, settlement.unknown, settlement.held) == (1, 1, 1, 1)
-    created = ("put", "a", "n1", int(Flag.CREATED), 5)
-    forgotten = ("forget", "b", None, 0, 6)
-    doubtful = ("put", "c", None, int(Flag.UNKNOWN), 7)
+    created = ("put", "a", "n1", int(Flag.CREATED), CK[5])
+    forgotten = ("forget", "b", None, 0, CK[6])
+    doubtful = ("put", "c", None, int(Flag.UNKNOWN), CK[7])
     assert (
         moves(settlement)
         == [created]
@@ -730,7 +734,7 @@ def test_a_settlement_moves_acknowledged_rows_and_keeps_rejected_ones_waiting(op
     )
     assert settlement.resolved.to_pylist() == [{"kh": 1, "key": "a"}]
     assert settlement.waiting.select(["key", "ck", "code", "transient"]).to_pylist() == [
-        {"key": "b", "ck": 6, "code": "ENTITY_IS_DELETED", "transient": False}
+        {"key": "b", "ck": CK[6], "code": "ENTITY_IS_DELETED", "transient": False}
     ]
     assert settlement.not_delivered["key"].to_pylist() == ["b", "c", "d"]
 

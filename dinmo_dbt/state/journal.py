@@ -27,6 +27,7 @@ from dinmo_dbt.errors import StateError
 from dinmo_dbt.guards import Day
 from dinmo_dbt.mapping import from_header
 from dinmo_dbt.plan import InFlight, Plan
+from dinmo_dbt.rowhash import DIGEST, from_arrow
 from dinmo_dbt.state import daily, imaging
 from dinmo_dbt.state.expendable import HistoryDamaged
 from dinmo_dbt.state.files import Stored, first_bent, stored_of
@@ -209,7 +210,7 @@ class ActivationState:
             ).fetchall()
         now = self.store.clock.now()
         kh = np.array([row["kh"] for row in rows], np.int64).view(np.uint64)
-        ck = np.array([row["ck"] for row in rows], np.int64).view(np.uint64)
+        ck = from_arrow(pa.array([bytes.fromhex(row["ck"]) for row in rows], DIGEST))
         passed = [
             row["next_try"] <= now or row["next_try"] > now + BACK_OFF_MAX_S for row in rows
         ]  # or by a wrong clock
@@ -570,7 +571,7 @@ class ActivationState:
         values = zip(
             _signed(rows["kh"]),
             rows["key"].to_pylist(),
-            _signed(rows["ck"]),
+            [ck.hex() for ck in rows["ck"].to_pylist()],
             *(rows[c].to_pylist() for c in columns),
             strict=True,
         )

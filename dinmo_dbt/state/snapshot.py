@@ -1,6 +1,6 @@
 """A snapshot on disk: one base file sorted by key hash, and deltas that apply to it in serial order.
 
-Columns of both: kh (uint64), ck (uint64), key, record_id (utf8), flags (uint8); a delta has `op` (put | leave |
+Columns of both: kh (uint64), ck (16 bytes), key, record_id (utf8), flags (uint8); a delta has `op` (put | leave |
 forget) too. A put or a leave stands for the whole row; a forget takes the row away.
 """
 
@@ -17,7 +17,7 @@ import pyarrow.parquet as pq
 
 from dinmo_dbt.changes import Positions
 from dinmo_dbt.errors import StateError
-from dinmo_dbt.rowhash import Hashes
+from dinmo_dbt.rowhash import DIGEST, Digests, Hashes, as_arrow, from_arrow
 from dinmo_dbt.state.files import write_whole
 
 FORMAT = 2
@@ -25,7 +25,7 @@ ROW_GROUP_ROWS = 131_072
 BASE = pa.schema(
     [
         pa.field("kh", pa.uint64()),
-        pa.field("ck", pa.uint64()),
+        pa.field("ck", DIGEST),
         pa.field("key", pa.utf8()),
         pa.field("record_id", pa.utf8()),
         pa.field("flags", pa.uint8()),
@@ -42,7 +42,7 @@ class FileSnapshot:
     """The merged view of a base and its deltas; keys and record ids stay on disk until they are asked for."""
 
     kh: Hashes
-    ck: Hashes
+    ck: Digests
     flags: npt.NDArray[np.uint8]
 
     def __init__(self, folder: Path, files: Sequence[str], ways_out: str = START_AGAIN) -> None:
@@ -62,16 +62,18 @@ class FileSnapshot:
     def table(self) -> pa.Table:
         """Every row, sorted by key hash: what a new base file holds."""
         positions = np.arange(len(self.kh))
-        columns = [pa.array(self.kh), pa.array(self.ck), self.keys(positions), self.record_ids(positions)]
+        columns = [pa.array(self.kh), as_arrow(self.ck), self.keys(positions), self.record_ids(positions)]
         return pa.table([*columns, pa.array(self.flags)], schema=BASE)
 
     def _merge(self, has_base: bool) -> None:
         numbers = [self._columns(0, _NUMBERS)] if has_base else []
         deltas = [self._columns(number, [*_NUMBERS, "op"]) for number in range(int(has_base), len(self._files))]
+        tables = [*numbers, *deltas]
         arrays = {
-            name: np.concatenate([np.empty(0, kind), *(table[name].to_numpy() for table in (*numbers, *deltas))])
-            for name, kind in (("kh", np.uint64), ("ck", np.uint64), ("flags", np.uint8))
+            name: np.concatenate([np.empty(0, kind), *(table[name].to_numpy() for table in tables)])
+            for name, kind in (("kh", np.uint64), ("flags", np.uint8))
         }
+        arrays["ck"] = from_arrow(pa.chunked_array([chunk for table in tables for chunk in table["ck"].chunks], DIGEST))
         base_rows = int(self._starts[1]) if has_base else 0
         last = self._last_words(arrays["kh"], base_rows)
         keep = np.ones(len(arrays["kh"]), np.bool_)

@@ -46,7 +46,7 @@ TABLES = {
   state TEXT NOT NULL, job_id TEXT, rows BIGINT NOT NULL, spool TEXT NOT NULL, sha256 TEXT NOT NULL,
   described TEXT NOT NULL""",
     "pending": f"""
-  {_ID}, kh BIGINT NOT NULL, key TEXT NOT NULL, ck BIGINT NOT NULL,
+  {_ID}, kh BIGINT NOT NULL, key TEXT NOT NULL, ck TEXT NOT NULL,
   class TEXT NOT NULL, code TEXT, message TEXT, fields TEXT,
   attempts BIGINT NOT NULL, next_run BIGINT NOT NULL, next_try DOUBLE PRECISION NOT NULL,
   described TEXT NOT NULL DEFAULT '', PRIMARY KEY (org_id, target, name, kh, key, ck)""",

@@ -9,6 +9,7 @@ from hypothesis import strategies as st
 
 from dinmo_dbt.changes import key_hash
 from dinmo_dbt.errors import StateError
+from dinmo_dbt.rowhash import DIGEST
 from dinmo_dbt.state import snapshot
 from dinmo_dbt.state.snapshot import BASE, DELTA, FileSnapshot, write_rows
 
@@ -22,13 +23,14 @@ def two_values(keys):
 
 
 def table(rows, hash_key, op=None):
-    """Rows (key, ck, record id, flags) or, of a delta, (key, ck, record id, flags, op)."""
+    """Rows (key, ck, record id, flags) or, of a delta, (key, ck, record id, flags, op); ck as a number."""
+    rows = [(row[0], row[1].to_bytes(16, "little"), *row[2:]) for row in rows]
     keys = pa.array([row[0] for row in rows], pa.utf8())
     columns = [
         pa.array(hash_key(keys)) if rows else pa.array([], pa.uint64()),
         *(
             pa.array([row[n] for row in rows], kind)
-            for n, kind in ((1, pa.uint64()), (0, pa.utf8()), (2, pa.utf8()), (3, pa.uint8()))
+            for n, kind in ((1, DIGEST), (0, pa.utf8()), (2, pa.utf8()), (3, pa.uint8()))
         ),
     ]
     made = pa.table(columns, schema=BASE)
@@ -41,11 +43,11 @@ def as_dictionary(found):
     rows = found.table().to_pylist()
     assert len({row["key"] for row in rows}) == len(rows)
     assert found.kh.tolist() == sorted(found.kh.tolist())
-    return {row["key"]: (row["ck"], row["record_id"], row["flags"]) for row in rows}
+    return {row["key"]: (int.from_bytes(row["ck"], "little"), row["record_id"], row["flags"]) for row in rows}
 
 
 keys = st.text("abcdef", min_size=1, max_size=2)
-words = st.tuples(st.integers(0, 2**64 - 1), st.sampled_from([None, "r1", "r2"]), st.integers(0, 31))
+words = st.tuples(st.integers(0, 2**128 - 1), st.sampled_from([None, "r1", "r2"]), st.integers(0, 31))
 bases = st.dictionaries(keys, words, max_size=20)
 deltas = st.lists(
     st.lists(st.tuples(keys, words, st.sampled_from(["put", "leave", "forget"])), max_size=12), max_size=5
