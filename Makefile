@@ -26,7 +26,8 @@ test: lint  ## Everything CI runs: lint, types, import contracts, generated docs
 	$(BIN)/python -m pytest tests/conformance  # one org sees the calls of all these clients
 	cd tests && ../$(BIN)/python -m simulation --seeds $(SEEDS)
 
-deep: $(VENV)/.dev  ## The emulator's laws and mutated inputs on 20 times as many examples, at random; an hour.
+deep: $(VENV)/.dev  ## 100 million crafted pairs for the hashes; laws and mutated inputs on 20 times as many examples; an hour.
+	cd tests && ../$(BIN)/python -m differential --pairs 100000000
 	DEEP=20 $(BIN)/python -m pytest tests/emulator/test_rules_properties.py tests/emulator/test_records_properties.py \
 	  tests/emulator/test_soql_properties.py tests/emulator/test_soql_answers.py \
 	  tests/e2e/test_mutated_inputs.py tests/salesforce/test_untrusted_replies.py tests/salesforce/test_memory.py tests/test_wire.py
