@@ -23,7 +23,7 @@ from dinmo_dbt.destination import Destination
 from dinmo_dbt.errors import Refused, UsageError
 from dinmo_dbt.mapping import Mapping, from_header
 from dinmo_dbt.plan import Source, StateView, repeated
-from dinmo_dbt.rowhash import hash_columns
+from dinmo_dbt.rowhash import digest_columns, same_digests
 from dinmo_dbt.verify import Scan
 
 
@@ -194,7 +194,7 @@ def _equal(activation: Activation, seen: Scan, rows: Positions, at: Positions, o
             continue
         now = [spooled[name].combine_chunks() for name, _ in columns]
         then = [values.in_form(a, c.form) if c.form else a for a, (_, c) in zip(now, columns, strict=True)]
-        same = seen.state.snapshot.ck[at] == hash_columns([old, *then], seed=stored.digest)
+        same = same_digests(seen.state.snapshot.ck[at], digest_columns([old, *then], seed=stored.digest))
         if activation.mode is not Mode.INSERT:
             for one, other in zip(now, then, strict=True):
                 alike = pc.or_(pc.fill_null(pc.equal(one, other), False), pc.is_null(one))
