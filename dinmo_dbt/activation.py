@@ -166,6 +166,7 @@ class Activation:
     mute_until: float | None = None  # seconds since the epoch
     api: str = "auto"  # auto | bulk | collections
     enabled: bool = True
+    shares_object_with: tuple[str, ...] = ()  # names of activations that write the same object, as is meant
     keep_before_images: bool = False
     audit: Ceiling = Ceiling(rows=200)  # how many rows are compared after a run, value by value
     documented_columns: tuple[str, ...] = ()

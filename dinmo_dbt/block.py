@@ -301,6 +301,11 @@ class ActivationSpec(Strict):
         default="auto", description="How rows travel: by volume, always by Bulk API 2.0, or always 200 a call."
     )
     enabled: bool = Field(default=True, description="false: checked, never synced.")
+    shares_object_with: list[str] = Field(
+        default_factory=list,
+        description="Other activations that write the same object, and are meant to: a record that one of them holds "
+        "is never deleted or set by this one.",
+    )
     keep_before_images: bool = Field(
         default=False,
         description="Keep Salesforce's values from just before each run overwrites them, for `dinmo-dbt revert`.",

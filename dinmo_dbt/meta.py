@@ -191,6 +191,7 @@ def _activation(spec: ActivationSpec, block: BlockSpec, source: Source, name: st
         mute_until=spec.mute_until.timestamp() if spec.mute_until else None,
         api=spec.api,
         enabled=spec.enabled,
+        shares_object_with=tuple(spec.shares_object_with),
         keep_before_images=spec.keep_before_images,
         audit=spec.audit,
         documented_columns=source.documented_columns,

@@ -68,6 +68,12 @@ class StateView(Protocol):
     def in_flight(self) -> Sequence[InFlight]: ...
     @property
     def day(self) -> Day: ...
+    @property
+    def other_orgs(self) -> Sequence[str]:
+        """The ids of the other orgs that it was synced to."""
+
+    def held_elsewhere(self, record_ids: pa.Array) -> npt.NDArray[np.bool_]:
+        """Which of these records a row has that another activation, or another dbt target, keeps in this org."""
 
 
 @dataclass(frozen=True)
@@ -446,10 +452,14 @@ def _guards(activation: Activation, state: StateView, destination: Destination, 
             f"nothing was synced to this org before, but {activation.object} already holds records: "
             "if this is not the first sync, every row would be doubled"
         )
+        if state.other_orgs:
+            message += (
+                f". The state has it for org {', '.join(state.other_orgs)}: was this org refreshed from that one?"
+            )
         mapped = activation.fields[0]
         hint = (
-            "first sync ever: add --first-sync. Lost state: restore the state folder, or take the records over:\n"
-            f"dinmo-dbt state adopt {activation.name} --match {mapped.column}={mapped.field}"
+            f"take the records over: dinmo-dbt state adopt {activation.name} --match {mapped.column}={mapped.field}. "
+            "Lost state: restore the state folder. If every row is to be a new record beside those: add --first-sync"
         )
         return Problem("DB401", message, where, hint)
     return None
@@ -545,6 +555,8 @@ class _Work:
         assert self.mapping.match is not None
         if self.mapping.match.header != "Id":
             self.match_records(rows, none_found=None, found=Operation.DELETE)
+            rows = rows[self.operation[rows] == _OPERATIONS.index(Operation.DELETE)]
+            self.leave_to_others(rows, self.record_ids.take(pa.array(rows)))
             return
         prefix = self.schema.key_prefix
         if prefix and rows.size:
@@ -555,6 +567,13 @@ class _Work:
             self.leave_out(rows[other], Fate.INVALID, "ID_OF_OTHER_OBJECT", message, "Id")
             rows = rows[~other]
         self.operation[rows] = _OPERATIONS.index(Operation.DELETE)
+        self.leave_to_others(rows, self.spool.take(rows, ["match"])["match"].combine_chunks())
+
+    def leave_to_others(self, rows: Positions, ids: pa.Array) -> None:
+        """Delete no record that another activation or target keeps."""
+        theirs = self.state.held_elsewhere(ids)
+        message = "another activation, or another dbt target, keeps this record: it is not deleted while they do"
+        self.leave_out(rows[theirs], Fate.HELD, leavers.RECORD_SHARED, message)
 
     def insert(self, rows: Positions) -> None:
         for column in self.mapping.columns:
@@ -744,7 +763,7 @@ class _Work:
         if not len(ids):
             return np.zeros(0, np.bool_)
         own = pc.is_in(ids, value_set=self.record_ids.drop_null()).to_numpy(zero_copy_only=False)
-        taken: npt.NDArray[np.bool_] = (self.holders(ids) > 0) | own
+        taken: npt.NDArray[np.bool_] = (self.holders(ids) > 0) | own | self.state.held_elsewhere(ids)
         match, open_ids = self.mapping.match, ids.filter(pa.array(~taken))
         if match is None or not 0 < len(open_ids) <= most:
             return taken
@@ -957,7 +976,8 @@ _ID = Field(name="Id", label="Record ID", type="id", length=18, nillable=False, 
 _WAITING = "waits since an earlier run; see its code"
 _LEAVERS_HELD = {
     leavers.RECORD_ID_UNKNOWN: "the row left the segment, and its record id is not known: its record stays as it is",
-    leavers.RECORD_SHARED: "the row left the segment, but another row has its record: that stays as it is",
+    leavers.RECORD_SHARED: "the row left the segment, but another row, activation or dbt target has its record: "
+    "that stays as it is",
 }
 
 

@@ -129,6 +129,9 @@ class Project:
     channels: tuple[Channel, ...] = ()
     silent_channels: tuple[str, ...] = ()  # their places: empty here, as their own default allows
     digest: Digest | None = None
+    shared_orgs: tuple[Problem, ...] = ()  # orgs of the chosen target that another target leads to, by mistake perhaps
+    may_share: frozenset[str] = frozenset()  # targets that may lead to an org of the chosen target's
+    places: Mapping[str, str] = field(default_factory=dict)  # dbt target: where its first org is declared
 
     def problem_with(self, destination: str, *, where: str = "") -> Problem | None:
         """Why an activation can't use that destination under this target; None if it can."""
@@ -165,6 +168,7 @@ NO_PATH = "DB122"
 SHARED_FILE = "DB124"
 ORGANIZATION_ID = "DB123"
 CHANNEL_URL = "DB125"
+SHARED_ORG = "DB127"
 TEMPLATE = "DB116"
 UNSET = "DB117"
 
@@ -306,6 +310,10 @@ class TargetSpec(Strict):
     login_url: _Text | None = Field(default=None, description="My Domain URL of the org; https only.")
     auth: AuthSpec | None = Field(default=None, description="How to log in.")
     organization_id: _Text | None = Field(default=None, description="Pin: any other org is refused.")
+    shares_org_with: list[_Text] = Field(
+        default_factory=list,
+        description="Other dbt targets that lead to the same org, and are meant to: their records are never removed.",
+    )
     api_share: _Text | None = Field(
         default=None,
         description="Share of the org's daily API calls that a run may use up.",
@@ -498,7 +506,78 @@ class _Reading:
             channels=channels,
             silent_channels=tuple(self.silent),
             digest=Digest(digest.at, digest.timezone) if digest else None,
+            shared_orgs=tuple(self.shared_orgs(spec)),
+            may_share=frozenset(other for other in self.declared_targets(spec) if self.may_share(spec, other)),
+            places=self.declared_targets(spec),
         )
+
+    def declared_targets(self, spec: FileSpec) -> dict[str, str]:
+        """Each dbt target, and where its first org is declared."""
+        found: dict[str, str] = {}
+        for name, destination in spec.destinations.items():
+            for target in destination.targets:
+                found.setdefault(target, self.read.where(("destinations", name, "targets", target)))
+        return found
+
+    def may_share(self, spec: FileSpec, other: str) -> bool:
+        """Whether the chosen target's entries, or the other's, name one another in `shares_org_with`."""
+        named = {(self.target, other), (other, self.target)}
+        return any(
+            (target, name) in named
+            for destination in spec.destinations.values()
+            for target, written in destination.targets.items()
+            for name in written.shares_org_with
+        )
+
+    def shared_orgs(self, spec: FileSpec) -> Iterator[Problem]:
+        """Entries of other targets that lead to an org of the chosen one, as far as it can be told from their texts:
+        what another target renders is not known here, so nothing is said of it."""
+        entries = [
+            (("destinations", name, "targets", target), target, written)
+            for name, destination in spec.destinations.items()
+            for target, written in destination.targets.items()
+        ]
+        told = set()
+        for path, target, written in entries:
+            for other_path, other, beside in entries:
+                if target != self.target or other == target or other in told or self.may_share(spec, other):
+                    continue
+                pin, other_pin = (
+                    self.organization_id(*each) for each in ((written, path, True), (beside, other_path, False))
+                )
+                if pin and other_pin and pin != other_pin:
+                    continue
+                if self.leads_to(written, path, chosen=True) & self.leads_to(beside, other_path, chosen=False):
+                    told.add(other)
+                    message = (
+                        f"dbt targets {show(target)} and {show(other)} lead to one org: each would send its rows over "
+                        f"the other's. {show(other)} is at {self.read.where(other_path)}"
+                    )
+                    hint = (
+                        f"give one of them an org of its own. If it is meant: shares_org_with: [{other}] here; a "
+                        "record that the other target holds is never removed then"
+                    )
+                    yield Problem(SHARED_ORG, message, self.read.where(path), hint)
+
+    def leads_to(self, spec: TargetSpec, path: KeyPath, *, chosen: bool) -> set[str]:
+        """What tells the org of an entry: nothing where that is not known. A login host that every org has tells no
+        org without a user, and of a proxy's host nothing is known."""
+        if spec.org:
+            return {spec.org}
+        pin = self.organization_id(spec, path, chosen)
+        found = {pin} if pin else set()
+        auth = spec.auth
+        username = self.final(auth.username, (*path, "auth", "username"), chosen) if auth and auth.username else None
+        instance = auth.instance_url if auth else None
+        for text, key in ((spec.login_url, ("login_url",)), (instance, ("auth", "instance_url"))):
+            url = self.final(text, (*path, *key), chosen) if text else None
+            parts = urlsplit(url or "")
+            host = parts.hostname or ""
+            if host.endswith(_HOST_SUFFIXES) or host in LOOPBACK:
+                found.add(parts.netloc.lower())
+            elif host in _LOGIN_HOSTS and username:
+                found.add(f"{username}@{host}")
+        return found
 
     def check_scalar(self, path: KeyPath, value: object) -> None:
         """What holds for any value of the file, rendered or not: no literal secret, no template but ours."""
@@ -552,7 +631,7 @@ class _Reading:
         """The org of one target; of another than the chosen one only the keys and the plain texts are checked."""
         chosen = target == self.target
         if spec.org:
-            others = sorted(spec.model_fields_set - {"org"})
+            others = sorted(spec.model_fields_set - {"org", "shares_org_with"})
             if others:
                 self.add(CONFLICT, f"`org: emulator` needs no other key: remove {declaration.listed(others)}", path)
             return Org(destination, target, None)

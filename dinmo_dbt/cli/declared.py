@@ -81,7 +81,7 @@ def validate(
       dinmo-dbt validate
       dinmo-dbt validate --online --target prod
     """
-    from dinmo_dbt import render
+    from dinmo_dbt import render, sharing
 
     console = Console(as_json, quiet)
     problems: list[Problem] = []
@@ -90,7 +90,14 @@ def validate(
         try:
             count = len(session.chosen)
             session.say_notes(of_the_manifest=True)
+            problems += session.project.shared_orgs
             if online:
+                _ = [session.destination(name) for name in {each.destination for each in session.chosen}]
+            problems += session.removals
+            for note in sharing.same_fields(session.declared.activations, session.org_of):
+                console.note(note)
+            if online:
+                problems += _shared(session)
                 for activation in session.chosen:
                     problems += _against_describe(session, activation)
                 problems += _channels(session)
@@ -117,6 +124,20 @@ def _against_describe(session: Session, activation: Activation) -> tuple[Problem
     except ConfigError as error:
         place = f"{activation.meta_path}.object"
         return tuple(Problem(p.code, p.message, place, p.hint) for p in error.problems)
+
+
+def _shared(session: Session) -> list[Problem]:
+    """Orgs that another dbt target's state is of, each target once."""
+    from dinmo_dbt.errors import StateError
+
+    found: dict[str, Problem] = {}
+    for activation in session.chosen:
+        org_id = session.destination(activation.destination).org_id
+        try:
+            session.state.view(org_id, activation).refuse_shared(session.project.may_share, session.project.places)
+        except StateError as error:
+            found.setdefault(str(error.problems[0]), error.problems[0])
+    return list(found.values())
 
 
 def _channels(session: Session) -> list[Problem]:

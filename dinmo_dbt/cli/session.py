@@ -18,7 +18,7 @@ from dinmo_dbt.cli.console import Console
 from dinmo_dbt.cli.options import Flags
 from dinmo_dbt.cli.scratch import scratch_folder
 from dinmo_dbt.cli.stopping import Stop
-from dinmo_dbt.errors import ConfigError, DinmoError, Refused, UsageError, unwritable
+from dinmo_dbt.errors import ConfigError, DinmoError, Problem, Refused, UsageError, unwritable
 
 if TYPE_CHECKING:
     import pyarrow as pa
@@ -32,7 +32,7 @@ if TYPE_CHECKING:
     from dinmo_dbt.notice import Notice
     from dinmo_dbt.project import Channel, Project
     from dinmo_dbt.salesforce import SalesforceDestination
-    from dinmo_dbt.state import Activity, Store
+    from dinmo_dbt.state import ActivationState, Activity, Store
     from dinmo_dbt.warehouse import Warehouse
 
 
@@ -381,6 +381,29 @@ class Session:
         from dinmo_dbt import channels
 
         return channels.send(channel, notice)
+
+    def refuse_sharing(self, activation: Activation, state: ActivationState) -> None:
+        """Before anything is drawn from a state: stop where another dbt target has this org, or where the activation
+        could delete what another one keeps."""
+        project = self.project
+        if project.shared_orgs:
+            raise ConfigError.of(list(project.shared_orgs))
+        state.refuse_shared(project.may_share, project.places)
+        problems = [each for each in self.removals if each.where == activation.meta_path]
+        if problems:
+            raise ConfigError.of(problems)
+
+    @cached_property
+    def removals(self) -> list[Problem]:
+        """Activations that could delete what others keep."""
+        from dinmo_dbt import sharing
+
+        return sharing.removals(self.declared.activations, self.org_of)
+
+    def org_of(self, destination: str) -> str:
+        """What tells the org of a destination under this target: its id once it has been asked for, else its name."""
+        known = self._destinations.get(destination)
+        return known.org_id if known is not None else destination
 
     def start_orgs(self) -> None:
         """Start the embedded org if an activation needs it; it comes up while the warehouse is connected."""

@@ -289,6 +289,7 @@ def _draw(
     from dinmo_dbt import fence
     from dinmo_dbt.plan import draw
 
+    session.refuse_sharing(activation, state)
     state.refuse_renamed([declared.name for declared in session.declared.activations])
     destination = session.destination(activation.destination)
     source = session.source

@@ -159,6 +159,7 @@ def known_state(session: Session, activation: Activation) -> tuple[SalesforceDes
     """The activation's org, and its state there, looked at without a lock."""
     destination = session.destination(activation.destination)
     state = session.state.view(destination.org_id, activation)
+    session.refuse_sharing(activation, state)
     state.refuse_renamed([declared.name for declared in session.declared.activations])
     return destination, state
 

@@ -15,6 +15,7 @@ from pathlib import PurePosixPath
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
+import numpy.typing as npt
 import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.parquet as pq
@@ -47,6 +48,7 @@ TRACE_S = 30 * 86_400.0  # Salesforce forgets a job 7 days after its end, and a 
 # A permanently rejected row is tried again after 1, 2, 4… runs, but at least once a day.
 BACK_OFF_MAX_S = 24 * 3600
 _HOLD_EVERY_S = 1.0
+_HELD_ROWS = 1 << 20  # of others' records, looked at at one time
 ENDED = (BatchState.SETTLED.value, BatchState.ABANDONED.value)
 
 
@@ -64,7 +66,8 @@ class ActivationState:
         self.files: list[Stored] = []
         self.previous: list[dict[str, Any]] = []
         self.in_flight: list[InFlight] = []
-        self.other_orgs = 0
+        self.other_orgs: list[str] = []
+        self.other_targets: dict[str, list[str]] = {}  # whose state is of this org too: their activations
         self.siblings: list[str] = []
         self.lineage = ""
         self._began = False  # a run has drawn a plan for it
@@ -116,7 +119,14 @@ class ActivationState:
                 "SELECT * FROM activation WHERE target = ? AND name = ?", (self.own.target, self.own.name)
             ).fetchall()
             self.lineage = self.store.lineage(connection)
-            self.other_orgs = sum(1 for row in rows if row["org_id"] != self.org_id and row["runs"])
+            self.other_orgs = sorted(row["org_id"] for row in rows if row["org_id"] != self.org_id and row["runs"])
+            beside_us = connection.execute(
+                "SELECT target, name FROM activation WHERE org_id = ? AND target <> ? AND runs > 0 "
+                "ORDER BY target, name",
+                self.own[:2],
+            ).fetchall()
+            for row in beside_us:
+                self.other_targets.setdefault(row["target"], []).append(row["name"])
             own = [row for row in rows if row["org_id"] == self.org_id]
             if own:
                 self._read_row(own[0])
@@ -200,6 +210,48 @@ class ActivationState:
                 hint=f"renamed? dinmo-dbt state move {orphans[0]} {self.activation.name}. "
                 f"A new one? dinmo-dbt state reset {orphans[0]}",
             )
+
+    def refuse_shared(self, may_share: Collection[str], places: Mapping[str, str]) -> None:
+        """StateError if another dbt target's state is of this org, and neither target says that this is meant.
+        `places`: where the targets that there are declared."""
+        target = self.own.target
+        for other, names in self.other_targets.items():
+            if other in may_share:
+                continue
+            declared = places.get(other)
+            moving = f"renamed? dinmo-dbt state move --from-target {other} --target {target}"
+            meant = f"two targets on purpose? shares_org_with: [{other}] under target {target} in dinmo.yml"
+            ways = [meant, moving] if declared else [moving, meant]
+            there = f"declared at {declared}" if declared else "which dinmo.yml does not have any more"
+            raise StateError(
+                "DB508",
+                f"org {self.org_id} is dbt target {other}'s too: the state has {len(names)} of its activations there, "
+                f"{names[0]} among them; {other} is {there}",
+                where=places.get(target, self.where),
+                hint=f"{'. '.join(ways)}. {other} not in use any more? dinmo-dbt state reset --all --of-target {other}",
+            )
+
+    def held_elsewhere(self, record_ids: pa.Array) -> npt.NDArray[np.bool_]:
+        """Which of these records a row has that another activation, or another dbt target, keeps in this org. A file of
+        theirs that can't be read is a StateError: nothing is known of their records then."""
+        found = np.zeros(len(record_ids), np.bool_)
+        if not len(record_ids) or not self.store.exists():
+            return found
+        with self.store.connection(writing=False) as connection:
+            rows = connection.execute(
+                "SELECT target, name, files FROM activation WHERE org_id = ? AND lower(object) = ? AND runs > 0 "
+                "AND NOT (target = ? AND name = ?)",
+                (self.org_id, self.activation.object.lower(), self.own.target, self.own.name),
+            ).fetchall()
+        for row in rows:
+            own = StateId(self.org_id, row["target"], row["name"])
+            names, place = [file["name"] for file in json.loads(row["files"])], snapshot_place(own)
+            theirs = FileSnapshot(self.store.files.fetch(place, names), names, f"look at {own}: dinmo-dbt state show")
+            present = np.flatnonzero(theirs.flags & Flag.LEFT == 0)
+            for start in range(0, len(present), _HELD_ROWS):
+                ids = theirs.record_ids(present[start : start + _HELD_ROWS])
+                found |= pc.is_in(record_ids, value_set=ids.drop_null()).to_numpy(zero_copy_only=False)
+        return found
 
     def _pending(self) -> Pending:
         if not self._began:

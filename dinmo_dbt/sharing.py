@@ -1,0 +1,88 @@
+"""Activations of one dbt target that write one object of one org: where one could spoil what another keeps. Pure."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Hashable, Iterable, Sequence
+from itertools import combinations
+
+from dinmo_dbt.activation import Activation, Mode
+from dinmo_dbt.errors import Problem
+
+REMOVES = "DB145"
+SAME_FIELDS = "DB146"
+
+
+def removals(activations: Iterable[Activation], org_of: Callable[[str], Hashable]) -> list[Problem]:
+    """Where an activation could delete records that another one keeps, and neither says that this is meant.
+
+    `org_of`: what tells the orgs of two destinations apart. A runner beside it looks at each record all the same: one
+    that another activation's state holds is never deleted or set.
+    """
+    found = []
+    for one, other in _pairs(activations, org_of):
+        for remover, keeper in ((one, other), (other, one)):
+            if _is_meant(one, other) or not _could_delete(remover, keeper):
+                continue
+            what = "deletes records" if remover.mode is Mode.DELETE else "on_removed: delete"
+            found.append(
+                Problem(
+                    REMOVES,
+                    f"{remover.name} ({what}) and {keeper.name} write one object, {remover.object}: a record that "
+                    f"{keeper.name} keeps could be deleted. {keeper.name} is at {keeper.meta_path}",
+                    remover.meta_path,
+                    f"if it is meant: shares_object_with: [{keeper.name}] on {remover.name}; a record that "
+                    f"{keeper.name} holds is left alone then. Else: on_removed: ignore, or another object",
+                )
+            )
+    return found
+
+
+def same_fields(activations: Iterable[Activation], org_of: Callable[[str], Hashable]) -> list[Problem]:
+    """Fields that two activations write, in records that both may match: notes, for whoever comes last wins."""
+    found = []
+    for one, other in _pairs(activations, org_of):
+        fields = sorted(_written(one) & _written(other))
+        if fields and not _is_meant(one, other) and not one.mode is other.mode is Mode.INSERT:
+            found.append(
+                Problem(
+                    SAME_FIELDS,
+                    f"{one.name} and {other.name} both write {', '.join(fields)} of {one.object}: of a record that "
+                    f"both have, the one that runs last decides. {other.name} is at {other.meta_path}",
+                    one.meta_path,
+                    f"if their rows are apart, or it is meant: shares_object_with: [{other.name}] on {one.name}",
+                )
+            )
+    return found
+
+
+def _pairs(
+    activations: Iterable[Activation], org_of: Callable[[str], Hashable]
+) -> Sequence[tuple[Activation, Activation]]:
+    enabled = [activation for activation in activations if activation.enabled]
+    return [
+        (one, other)
+        for one, other in combinations(enabled, 2)
+        if one.object.lower() == other.object.lower() and org_of(one.destination) == org_of(other.destination)
+    ]
+
+
+def _is_meant(one: Activation, other: Activation) -> bool:
+    return other.name in one.shares_object_with or one.name in other.shares_object_with
+
+
+def _could_delete(remover: Activation, keeper: Activation) -> bool:
+    """`mode: delete` goes by a match, whoever made the record. `on_removed` deletes what its own activation made or
+    adopted: another one has such a record only if it matches records, as an insert does not."""
+    if keeper.mode is Mode.DELETE:
+        return False
+    if remover.mode is Mode.DELETE:
+        return True
+    return remover.on_removed == "delete" and keeper.mode is not Mode.INSERT
+
+
+def _written(activation: Activation) -> set[str]:
+    if activation.mode is Mode.DELETE:
+        return set()
+    fields = {mapped.field.lower() for mapped in activation.fields}
+    fields |= {name.lower() for name, _ in (*activation.constants, *activation.on_removed_set)}
+    return fields
