@@ -214,6 +214,8 @@ def _pages(ids: pa.Array, compared: Sequence[Fact], object_name: str, destinatio
 def _watch(state: Watching, rows: pa.Table, dropped: pa.ChunkedArray | None) -> None:
     """Watch these rows as they are now, and of those watched before the others, as far as there is room; none of the
     `dropped`, or for None no others."""
+    # A known row that was sent again is here as called unchanged, and as just acknowledged.
+    rows = rows.take(pa.array(np.sort(np.unique(rows["kh"].to_numpy(), return_index=True)[1])))
     ck = _ck_text(rows["ck"].combine_chunks())
     fresh = pa.table([rows["kh"], ck, rows["record_id"], rows["now"]], schema=WATCHED).slice(0, WATCHED_MAX)
     others = WATCHED.empty_table()

@@ -51,6 +51,27 @@ def gathered(notices: Sequence[Notice]) -> list[Notice]:
     return [group[0] if len(group) == 1 else _one_of(group) for group in groups.values()]
 
 
+def caught_up(waiting: Sequence[tuple[str, Notice]], target: str, id: str) -> Notice:
+    """What a channel did not take while it was away, and what came since, as one notice, as loud as the loudest: of
+    each its time and its title, oldest first."""
+    notices = [notice for _, notice in waiting]
+    lines = [f"{at}  {_said(notice, target)}" for at, notice in waiting[-NAMES_MAX:]]
+    left_out = len(waiting) - len(lines)
+    lines = [*([f"and {left_out} before: dinmo-dbt history"] if left_out else []), *lines, "", "dinmo-dbt status"]
+    return Notice(
+        id,
+        min((notice.severity for notice in notices), key=list(Severity).index),
+        f"dinmo-dbt [{target}]: {len(notices)} notices since this channel was last reached",
+        "\n".join(lines),
+        any(notice.ends_critical for notice in notices),
+        of=tuple(notices),
+    )
+
+
+def _said(notice: Notice, target: str) -> str:
+    return f"{notice.severity.value}: {notice.title.removeprefix(f'dinmo-dbt [{target}]: ')}"
+
+
 def _one_of(group: Sequence[Notice]) -> Notice:
     first, number = group[0], len(group)
     head, _, tail = first.title.partition(f"{first.activation}: ")

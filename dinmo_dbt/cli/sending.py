@@ -15,7 +15,7 @@ from urllib.parse import quote
 from zoneinfo import ZoneInfo
 
 from dinmo_dbt.errors import ConfigError, DbtCloudError, DinmoError, Problem, StateError, UsageError
-from dinmo_dbt.notice import Notice, Severity, gathered
+from dinmo_dbt.notice import Notice, Severity, caught_up, gathered
 
 if TYPE_CHECKING:
     from dinmo_dbt.cli.session import Session
@@ -60,7 +60,7 @@ def _send(session: Session, waiting: list[Unsent]) -> None:
     pending = [
         (notice, channel)
         for channel in session.project.channels
-        for notice in gathered([each.notice for each in waiting if channel in open_to[each.notice.id]])
+        for notice in _as_sent([each for each in waiting if channel in open_to[each.notice.id]], activity.target)
     ]
     parts = {(notice.id, to.place): [each.id for each in notice.of or (notice,)] for notice, to in pending}
 
@@ -78,10 +78,21 @@ def _send(session: Session, waiting: list[Unsent]) -> None:
         number = sum(len(parts[each.notice_id, place]) for each in delivery.failed if each.place == place)
         kept = f"{number} {'notice waits' if number == 1 else 'notices wait'} for the next command"
         session.console.note(Problem(problem.code, f"{problem.message}; {kept}", problem.where, problem.hint))
+    activity.tried({part for failure in delivery.failed for part in parts[failure.notice_id, failure.place]})
     for notice in old:
         told = f"given up after {KEPT_S / 86400:.0f} days: {notice.title}"
         session.console.note(Problem(GIVEN_UP, told, "dinmo.yml: warnings.channels"))
     activity.forget([notice.id for notice in (*everywhere, *old)])
+
+
+def _as_sent(for_it: list[Unsent], target: str) -> list[Notice]:
+    """What one channel is to have now; where it had been away, and several messages wait for it, one."""
+    together = gathered([each.notice for each in for_it])
+    if len(together) < 2 or not any(each.tried for each in for_it):
+        return together
+    at = [datetime.fromtimestamp(each.made, UTC).strftime("%Y-%m-%d %H:%M UTC") for each in for_it]
+    told = list(zip(at, [each.notice for each in for_it], strict=True))
+    return [caught_up(told, target, f"{for_it[0].notice.id}+{len(for_it) - 1}")]
 
 
 def _open_channels(session: Session, unsent: Unsent) -> list[Channel]:

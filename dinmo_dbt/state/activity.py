@@ -39,7 +39,7 @@ TABLES = {
     "notice": """
   id TEXT PRIMARY KEY, target TEXT NOT NULL, made DOUBLE PRECISION NOT NULL, severity TEXT NOT NULL,
   critical BIGINT NOT NULL, title TEXT NOT NULL, body TEXT NOT NULL, sent TEXT NOT NULL,
-  name TEXT, cause TEXT""",
+  name TEXT, cause TEXT, tried BIGINT NOT NULL""",
 }
 
 
@@ -54,11 +54,12 @@ class Pause:
 
 @dataclass(frozen=True, slots=True)
 class Unsent:
-    """A notice, when it was made, and the places that took it already."""
+    """A notice, when it was made, and the places that took it already; `tried`: some place did not take it."""
 
     notice: Notice
     made: float
     sent: frozenset[str]
+    tried: bool = False
 
 
 class Activity:
@@ -211,6 +212,13 @@ class Activity:
                     connection.execute("UPDATE notice SET sent = ? WHERE id = ?", (json.dumps(sent), notice_id))
 
     @expendable
+    def tried(self, notice_ids: Iterable[str]) -> None:
+        """Some place has not taken these."""
+        if chosen := [(each,) for each in sorted(notice_ids)]:
+            with self._store.connection(writing=True, history=True) as connection:
+                connection.executemany("UPDATE notice SET tried = 1 WHERE id = ?", chosen)
+
+    @expendable
     def forget(self, notice_ids: Sequence[str]) -> None:
         """Every place has taken them, or they are not worth sending any more."""
         if notice_ids:
@@ -290,7 +298,7 @@ def keep_standing(connection: Connection, target: str, name: str, standing: Sequ
 
 def keep_notices(connection: Connection, target: str, notices: Sequence[Notice], now: float) -> None:
     connection.executemany(
-        "INSERT INTO notice VALUES (?, ?, ?, ?, ?, ?, ?, '[]', ?, ?) ON CONFLICT (id) DO NOTHING",
+        "INSERT INTO notice VALUES (?, ?, ?, ?, ?, ?, ?, '[]', ?, ?, 0) ON CONFLICT (id) DO NOTHING",
         [
             (n.id, target, now, n.severity.value, int(n.ends_critical), n.title, n.body, n.activation, n.cause)
             for n in notices
@@ -327,7 +335,7 @@ def _unsent(row: Any) -> Unsent:
         row["name"] or "",
         row["cause"] or "",
     )
-    return Unsent(notice, number(row["made"]), frozenset(map(text, json.loads(row["sent"]))))
+    return Unsent(notice, number(row["made"]), frozenset(map(text, json.loads(row["sent"]))), bool(row["tried"]))
 
 
 def _past(row: Any) -> Past:

@@ -383,6 +383,30 @@ def test_a_channel_that_is_down_fails_no_sync_and_gets_its_notices_later(
     assert len(receiver.asked) == 1
 
 
+def test_a_channel_that_was_down_for_long_gets_one_message_of_all_that_waits(
+    lab: Lab, org: Org, receiver: Receiver, hook: dict[str, str]
+) -> None:
+    lab.only("people", {**PEOPLE, "warnings": {"full": True}})
+    receiver.behaviour = 500
+    for _ in range(3):
+        ran = lab.run("sync", "--full", **hook)
+        assert ran.code == 0, ran.all
+    receiver.behaviour, receiver.asked[:] = 200, []
+    assert lab.run("sync", **hook).code == 0
+    (asked,) = receiver.asked
+    told = json.loads(asked[3])
+    number = int(
+        re.fullmatch(r"dinmo-dbt \[dev\]: (\d+) notices since this channel was last reached", told["title"])[1]
+    )
+    lines = told["message"].splitlines()
+    assert number >= 2
+    assert sum(" UTC  " in line for line in lines) == number
+    assert any(line.endswith("people_to_crm: full") for line in lines)
+    receiver.asked.clear()
+    assert lab.run("sync", **hook).code == 0
+    assert receiver.asked == []
+
+
 def test_no_channel_means_nothing_waits(lab: Lab, org: Org) -> None:
     lab.only("people", {**PEOPLE, "warnings": {"full": True}})
     assert lab.run("sync").code == 0
