@@ -63,6 +63,7 @@ class Remedy(StrEnum):
 
     AGAIN = "again"  # the same row, a little later
     SMALLER = "smaller"  # the same row among fewer
+    LET_GO = "let go"  # the same row, once the record that holds its value has let go of it
     STOP = "stop"  # nothing in this run: no other row would pass either
     CHANGE = "change"  # another value, another mapping, or a change in the org
 

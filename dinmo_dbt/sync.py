@@ -34,6 +34,8 @@ from dinmo_dbt.errors import (
 )
 from dinmo_dbt.guards import Counted, Day
 from dinmo_dbt.images import image_of
+from dinmo_dbt.passing import ROWS_MAX as PASSING_ROWS_MAX
+from dinmo_dbt.passing import LettingGo, letting_go, may_pass
 from dinmo_dbt.plan import LEFT_OUT, Counts, Plan, PlannedBatch, payload_batch
 from dinmo_dbt.redaction import without_values
 
@@ -414,7 +416,7 @@ def _parts(destination: Destination, planned: PlannedBatch | Batch, rows: pa.Tab
         yield rows.filter(pa.array(slots == slot))
 
 
-_IN_RUN = (Remedy.AGAIN, Remedy.SMALLER)
+_IN_RUN = (Remedy.AGAIN, Remedy.SMALLER, Remedy.LET_GO)
 
 
 @dataclass(frozen=True)
@@ -648,6 +650,10 @@ class _Delivery:
 
     # Rows that may pass when they are sent again
 
+    @property
+    def passing(self) -> int:
+        return sum(len(each.batch.rows) for each in self.aside if each.remedy is Remedy.LET_GO)
+
     def send_again(self) -> None:
         """Send what was set aside again: fewer rows at a time where there were too many, later where others were in
         the way. What does not pass within these bounds is rejected, and tried by the next run."""
@@ -658,6 +664,7 @@ class _Delivery:
         for number, pause in enumerate(AGAIN_PAUSES_S, 1):
             seconds = pause * draw.uniform(1 - AGAIN_JITTER, 1 + AGAIN_JITTER)
             self.send_later(seconds, parts=2**number, last=pause == AGAIN_PAUSES_S[-1])
+        self.send_passed()
         for left in self.aside:
             self.tell(left.batch, left.results)
         self.aside = []
@@ -686,6 +693,51 @@ class _Delivery:
             else:
                 self.send(batch, max(1, COLLECTIONS_CALL_ROWS // parts))
 
+    def send_passed(self) -> None:
+        """Send rows again whose unique values another of them held, once those are let go of.
+
+        A row whose record lets go counts as changed from before that call on: should this run end in between, the next
+        one sends it, whatever the model says by then. One that is refused after all gets its value back, or it is said
+        that its field is empty.
+        """
+        batches = self.taken(Remedy.LET_GO, last=True)
+        going: list[LettingGo] = []
+        if batches:
+            with suppress(DestinationError):  # then they are refused once more, and say so
+                going = letting_go(batches, self.destination)
+        for each in going:
+            for batch in batches:
+                mine = pc.is_in(_record_ids(batch), value_set=each.batch.rows["Id"].combine_chunks())
+                self.doubt(replace(batch, rows=batch.rows.filter(mine)))
+            self.write(each.batch)
+        told = len(self.not_delivered)
+        for batch in batches:
+            self.send(batch)
+        refused = {key for table in self.not_delivered[told:] for key in table["key"].to_pylist()}
+        rows = [(_record_ids(batch).to_pylist(), batch.rows["key"].to_pylist()) for batch in batches]
+        left = {record: key for ids, keys in rows for record, key in zip(ids, keys, strict=True) if key in refused}
+        for each in going:
+            ids = each.back.rows["Id"].combine_chunks()
+            back = replace(each.back, rows=each.back.rows.filter(pc.is_in(ids, value_set=pa.array(left, pa.utf8()))))
+            empty = set(back.rows["Id"].to_pylist()) - self.write(back)
+            keys = pa.array([left[record] for record in empty], pa.utf8())
+            words = f"; {each.name} of its record is without its value, which another row has now"
+            self.not_delivered[told:] = [_with_words(table, keys, words) for table in self.not_delivered[told:]]
+
+    def write(self, batch: Batch) -> set[str]:
+        """Calls that acknowledge nothing: what they write is on the way to what the rows are to hold. The ids of the
+        records that were written."""
+        done: set[str] = set()
+        try:
+            for start in range(0, len(batch.rows) if self.problem is None else 0, COLLECTIONS_CALL_ROWS):
+                self.clock.sleep(0)
+                call = replace(batch, rows=batch.rows.slice(start, COLLECTIONS_CALL_ROWS))
+                fate = self.destination.send(call, self.journal.hold)["fate"]
+                done.update(call.rows["Id"].filter(pc.equal(fate, Fate.SUCCEEDED.value)).to_pylist())
+        except (DestinationError, Interrupted) as failure:
+            self.stop(failure)
+        return done
+
     def send_parts(self, batch: Batch, rows_max: int) -> None:
         """Send a batch in jobs of so many rows, or in one go of calls of so many."""
         if batch.api is Api.COLLECTIONS:
@@ -711,10 +763,13 @@ class _Delivery:
     ) -> tuple[Batch, pa.Table, list[_SetAside]]:
         """The rows whose fate is settled, and those that this run sends again: as many as may be kept."""
         remedies = self.remedy_of(results, unprocessed)
+        if not may_pass(batch):
+            remedies[remedies == Remedy.LET_GO.value] = None
         room = AGAIN_ROWS_MAX - sum(len(each.batch.rows) for each in self.aside)
         kept, aside = np.ones(len(batch.rows), np.bool_), []
         for remedy in sorted(self.remedies):
-            rows = np.flatnonzero(remedies == remedy.value)[: max(0, room)]
+            most = room if remedy is not Remedy.LET_GO else min(room, PASSING_ROWS_MAX - self.passing)
+            rows = np.flatnonzero(remedies == remedy.value)[: max(0, most)]
             if rows.size:
                 taken = pa.array(rows)
                 aside.append(_SetAside(remedy, replace(batch, rows=batch.rows.take(taken)), results.take(taken)))
@@ -802,6 +857,21 @@ class _Delivery:
     def new_id(self) -> str:
         self.made += 1
         return f"{self.run.run_id}-{self.made:04d}"
+
+
+def _record_ids(batch: Batch) -> pa.Array:
+    """The record that each row is known to have."""
+    return batch.rows["Id" if batch.operation is Operation.UPDATE else "record_id"].combine_chunks()
+
+
+def _with_words(left_out: pa.Table, keys: pa.Array, words: str) -> pa.Table:
+    """The same rows; those of these keys say more."""
+    mine = pc.is_in(left_out["key"], value_set=keys)
+    for name in ("message", "shown"):
+        said = pc.coalesce(left_out[name], "")
+        more = pc.if_else(mine, pc.binary_join_element_wise(said, words, ""), left_out[name])
+        left_out = left_out.set_column(left_out.column_names.index(name), LEFT_OUT.field(name), more)
+    return left_out
 
 
 def _all(batch: Batch, fate: Fate, code: str, message: str) -> pa.Table:

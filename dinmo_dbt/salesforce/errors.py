@@ -164,7 +164,7 @@ def classify(code: str, message: str = "", fields: str = "") -> Verdict:
     The hint holds no row value, and is '' for codes that explain themselves.
     """
     found, advice = _CODES.get(code, (_DATA, ""))
-    remedy = _REMEDIES.get(found, Remedy.CHANGE)
+    remedy = Remedy.LET_GO if code == "DUPLICATE_VALUE" else _REMEDIES.get(found, Remedy.CHANGE)
     if remedy is not Remedy.STOP:
         text = message.lower()
         told = next((each for each in _TEXTS if each[0] in text), None)

@@ -219,3 +219,17 @@ def test_rows_of_long_texts_go_in_calls_of_a_bounded_size(
     )
     assert (run.outcome.succeeded, run.outcome.rejected) == (300, 0)
     assert max(passed) <= 2_000
+
+
+@pytest.mark.parametrize("api", ["bulk", "collections"])
+def test_rows_that_swap_their_match_values_are_delivered_in_one_run(
+    laboratory: Callable[[], Laboratory], api: str
+) -> None:
+    lab, act = laboratory(), activation("upsert", api=api)
+    lab.world.sync(act, Model.of(BEFORE))
+    order = [1, 0, 3, 4, 2, *range(6, 300), 5]  # a swap, a ring of three, and one of all others
+    after = [{**row, "ext": f"e{other}"} for row, other in zip(BEFORE, order, strict=True)]
+    run = lab.world.sync(act, Model.of(after))
+    assert (run.outcome.succeeded, fates(run), run.problem) == (300, {}, None)
+    assert lab.held() == sorted((row["ext"], row["a"], row["b"]) for row in after)
+    assert lab.world.plan(act, Model.of(after)).batches == ()
