@@ -57,7 +57,8 @@ def rekey(
         console.answer(render.rekeying_lines(activation, found, limit))
         if yes:
             if not len(found.pairs):
-                raise Refused("DB418", "no row is a known one under another key", where=activation.meta_path)
+                hint = "name the column that holds the key a row had: --from COLUMN"
+                raise Refused("DB418", "no row is a known one under another key", where=activation.meta_path, hint=hint)
             with session.state.locked(destination.org_id, activation) as locked:
                 adopt.store(found, locked)
         said = f"stored: {render.count(len(found.pairs), 'row')}" if yes else "nothing is stored; --yes stores it"

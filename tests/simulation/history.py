@@ -20,6 +20,7 @@ from types import SimpleNamespace
 from typing import Any
 
 import pyarrow as pa
+import pyarrow.compute as pc
 from memory_org import Killed, Match, activation
 
 from dinmo_dbt import adopt, emulator
@@ -119,6 +120,7 @@ class History:
 
     def __post_init__(self) -> None:
         self.random = random.Random(self.seed)
+        self.spelling = random.Random(f"spelling {self.seed}")
         self.kind = self.random.choice(KINDS)
         self.mode, self.api = re.split("[, ]", self.kind)[0], self.kind.rpartition(" ")[2]
         self.events = {e for e in EVENTS if self.random.random() < (0.6 if e in OFTEN else 0.25)}
@@ -308,6 +310,9 @@ class History:
             self._damaged()
         if self._on("copies", 0.6) and self.copied:
             self._another_copy()
+        if self._is_known() and self.spelling.random() < 0.3:
+            self.met["spelling"] += 1
+            self._refused("keys in another spelling", _respelled)
         self._arm()
         if self.on_removed != "ignore" and self._on("leavers", 0.3):
             self._guarded()
@@ -341,6 +346,12 @@ class History:
         calls = 3 if self.api == "bulk" else 1
         among, last, after = self.random.choice((("", self.seams, 0.5), (WRITES, calls, 0.7), ("commit", 12, 0.5)))
         return End(self.random.randint(0, last), self.random.random() < after, power, stops, among)
+
+    def _is_known(self) -> bool:
+        """Whether a run would find most of the keys that it knows in the model, and make records of others."""
+        here = self.audit.delivered.keys() & self.audit.rows.keys()
+        makes = self.mode in ("insert", "upsert")
+        return makes and self.settled and len(here) > max(2, len(self.audit.newest) / 2)
 
     def _refused(
         self, why: str, change: Callable[[pa.Table], pa.Table], *, dies_after: int | None = None,
@@ -652,6 +663,11 @@ class History:
         self.audit.all_there("I2: all runs are over", named)
         self.audit.snapshot(state.snapshot.table().to_pylist(), named)
         self.audit.contents(self.folder)
+
+
+def _respelled(table: pa.Table) -> pa.Table:
+    """The same rows, their keys in other letters."""
+    return table.set_column(0, "id", pc.utf8_upper(table["id"]))
 
 
 def _contents(folder: Path) -> dict[str, bytes]:
