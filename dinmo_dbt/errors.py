@@ -128,6 +128,10 @@ class TooLarge(NotApplied):
     """Refused for its size, by Salesforce or a proxy on the way: fewer rows at once may pass."""
 
 
+class StillRunning(DestinationError):
+    """A job that was sent is not done. It goes on without us, and is asked for later."""
+
+
 class OutcomeUnknown(DestinationError):
     """May have acted: ask before anything else. Never sent again on a guess."""
 

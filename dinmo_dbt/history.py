@@ -12,6 +12,7 @@ from typing import Any
 
 from dinmo_dbt.errors import Problem
 
+ON_ITS_WAY = "on_its_way"  # a job of it goes on at Salesforce, and its rows are not delivered yet
 DONE = ("success", "rejected", "unknown")  # how a run ends that did its work
 
 
@@ -39,10 +40,11 @@ class Trigger:
 class RunRecord:
     """One run of one activation, as it is in the history. Times are seconds since the epoch, UTC.
 
-    `status`: running, success, rejected, unknown, failed, refused, blocked (by the gate) or interrupted. `org_id` is ''
-    for a run that never reached an org. `counts` and `outcome` are those of `plan.Counts` and `sync.Outcome`; empty
-    when the run did not get so far. `refused_rows`: rows that stand rejected or invalid when it ended, those that wait
-    after an earlier rejection included; of `deliverable_rows`: they, and the rows that the run delivered.
+    `status`: running, success, rejected, unknown, failed, refused, blocked (by the gate), interrupted, or on_its_way (a
+    job of it goes on). `org_id` is '' for a run that never reached an org. `counts` and `outcome` are those of
+    `plan.Counts` and `sync.Outcome`; empty when the run did not get so far. `refused_rows`: rows that stand rejected or
+    invalid when it ended, those that wait after an earlier rejection included; of `deliverable_rows`: they, and the
+    rows that the run delivered.
     `waiting_since`: of the `waiting_rows`, which were held at its end, since when the oldest is. `resent`: why all
     known rows were sent; '' if they were not. `field_types`: type of each field that was written, as describe told;
     empty when it was not asked. `calls_used` of `calls_allowed`: the org's daily API calls, as its last reply told.
@@ -76,8 +78,9 @@ class RunRecord:
 
     @property
     def ended(self) -> bool:
-        """Whether it came to an end of its own: a run that was cut off or asked to stop has not done its work."""
-        return self.finished is not None and self.status != "interrupted"
+        """Whether it came to an end of its own: a run that was cut off or asked to stop, or whose job goes on, has not
+        done its work, and is still due."""
+        return self.finished is not None and self.status not in ("interrupted", ON_ITS_WAY)
 
     def document(self) -> dict[str, Any]:
         """The run as `history --json` prints it."""

@@ -384,6 +384,8 @@ def rekeying_json(found: Rekeying) -> dict[str, Any]:
 def run_status(run: SyncRun, seconds: float) -> str:
     """What stands in brackets on an activation's last line."""
     counts, outcome = run.plan_counts, run.outcome
+    if run.on_its_way and not counts.read:
+        return f"{count(sum(map(len, run.not_delivered)), 'row')} on their way in {seconds:.2f}s"
     parts = [f"{outcome.succeeded - outcome.removed:,} sent"]
     for number, name in (
         (outcome.removed, "removed"),

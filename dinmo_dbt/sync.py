@@ -30,6 +30,7 @@ from dinmo_dbt.errors import (
     OutcomeUnknown,
     Problem,
     Refused,
+    StillRunning,
     TooLarge,
 )
 from dinmo_dbt.guards import Counted, Day
@@ -210,6 +211,7 @@ class Status(StrEnum):
     FAILED = "failed"
     REFUSED = "refused"
     INTERRUPTED = "interrupted"  # by a signal; the next run goes on
+    ON_ITS_WAY = "on_its_way"  # a job goes on without us; the next run asks for it
 
 
 @dataclass(frozen=True)
@@ -270,6 +272,10 @@ class SyncRun:
     jobs: list[str] = field(default_factory=list)
     problem: Problem | None = None
     interrupted: bool = False
+    on_its_way: bool = False
+    # For how long a job is waited for that does not move; one that an earlier run left behind, for `settling_s`.
+    patience_s: float = POLL_MAX_S
+    settling_s: float = POLL_MAX_S
     not_delivered: list[pa.Table] = field(default_factory=list)  # each row once, with its last fate
     sampling: int = 0
     sample: pa.Table = field(default_factory=SAMPLE.empty_table)
@@ -279,6 +285,8 @@ class SyncRun:
     def status(self) -> Status:
         if self.interrupted:
             return Status.INTERRUPTED
+        if self.on_its_way:
+            return Status.ON_ITS_WAY
         if self.problem:
             return Status.FAILED
         if self.outcome.unknown or self.recovered.unknown:
@@ -365,6 +373,7 @@ def deliver(
 
 def recover(destination: Destination, journal: Journal, clock: Clock, *, run: SyncRun, progress: Progress) -> None:
     """Settle what a dead run left, before anything is read. A job that was never to be closed is aborted and let go.
+    Where a job still runs, the run is `on_its_way` and must end: its rows may not be on their way twice.
 
     A collections batch that may or may not have arrived is let go too: its rows are sent again, which does no harm for
     an upsert, update or delete, even those that are back at what was acknowledged before. Not so the removal of a row
@@ -388,7 +397,13 @@ def recover(destination: Destination, journal: Journal, clock: Clock, *, run: Sy
         job = destination.job(journalled.job_id)
         if job is not None and job.is_open:
             destination.abort(job.id)
-        job = delivery.poll(journalled.job_id, journalled.rows)
+        try:
+            job = delivery.poll(journalled.job_id, journalled.rows, run.settling_s)
+        except StillRunning as error:
+            delivery.stop(error)
+            run.problem = delivery.problem
+            run.not_delivered.append(_running(journal.batch(journalled), journalled.job_id))
+            continue
         delivery.settle_job(journal.batch(journalled), journalled.job_id, job)
         run.jobs.append(journalled.job_id)
         run.recovering += journalled.rows
@@ -396,6 +411,15 @@ def recover(destination: Destination, journal: Journal, clock: Clock, *, run: Sy
         # What was not processed is this run's to send; the rest is said here, unless this run has a later word on it.
         found = delivery.not_delivered[-1]
         run.not_delivered.append(found.filter(pc.not_equal(found["fate"], Fate.HELD.value)))
+
+
+def _running(batch: Batch, job_id: str) -> pa.Table:
+    """The rows of a job that is not done, as a run tells of them."""
+    return _left_out(batch, batch.rows, _all(batch, Fate.HELD, *_goes_on(job_id)))
+
+
+def _goes_on(job_id: str) -> tuple[str, str]:
+    return "JOB_RUNNING", f"job {job_id} was sent; the next run reads its results"
 
 
 def _untold(run: SyncRun, *keys: pa.ChunkedArray) -> list[pa.Table]:
@@ -470,6 +494,7 @@ class _Delivery:
         """No more is sent."""
         if isinstance(reason, DestinationError):
             self.problem = reason.problems[0]
+            self.run.on_its_way = self.run.on_its_way or isinstance(reason, StillRunning)
             return
         self.run.interrupted = True
         self.problem = Problem("DB690", "the run was asked to stop", hint="the next run continues where this one ended")
@@ -536,11 +561,11 @@ class _Delivery:
             self.close(job_id)
             self.journal.advance(batch.id, BatchState.CLOSED)
             self.progress.sent(len(batch.rows))
-            self.settle_job(batch, job_id, self.poll(job_id, len(batch.rows)))
+            self.settle_job(batch, job_id, self.poll(job_id, len(batch.rows), self.run.patience_s))
         except (DestinationError, Interrupted) as error:
             # The job is journalled and goes on without us: the next run reads what became of it.
             self.stop(error)
-            self.hold(batch, "JOB_RUNNING", f"job {job_id} was sent; the next run reads its results")
+            self.hold(batch, *_goes_on(job_id))
 
     def fence(self, job_id: str) -> None:
         """Abort a job that was never closed; if even that is not heard, an open job holds data nobody processes."""
@@ -561,18 +586,26 @@ class _Delivery:
         # Not closed after all: aborted, and its results will say what was processed.
         return self.destination.abort(job_id)
 
-    def poll(self, job_id: str, rows: int) -> Job | None:
-        pause, waited = POLL_FIRST_S, 0.0
-        while waited < POLL_MAX_S:
+    def poll(self, job_id: str, rows: int, patience_s: float) -> Job | None:
+        """The job once it is done; StillRunning when it has not moved for so long, or runs for a day."""
+        pause, waited, moved_at, before = POLL_FIRST_S, 0.0, 0.0, None
+        while True:
             self.journal.hold()
             job = self.destination.job(job_id)
             if job is None or job.is_terminal:
                 return job
             self.progress.processed(job, rows)
+            if job != before:
+                before, moved_at = job, waited
+            if waited - moved_at >= patience_s or waited >= POLL_MAX_S:
+                raise StillRunning(
+                    "DB622",
+                    f"job {job_id} is {job.state} at Salesforce, {job.processed:,} of {rows:,} rows processed",
+                    hint="the next run asks for it again; if it never ends, abort it in Setup, Bulk Data Load Jobs",
+                )
             self.clock.sleep(pause)
             waited += pause
             pause = min(pause * 1.5, max(POLL_SOON_S, waited * POLL_AGE_SHARE), POLL_LONGEST_S)
-        raise NotApplied("DB622", f"job {job_id} still runs after {POLL_MAX_S / 3600:.0f} hours")
 
     def settle_job(self, batch: Batch, job_id: str, job: Job | None) -> None:
         """Read a terminal job's results and settle them. A job that Salesforce no longer knows, or whose results it no

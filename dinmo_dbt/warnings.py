@@ -16,7 +16,7 @@ from typing import Any
 
 from dinmo_dbt.activation import Activation, Ceiling, WarningKind, Watch
 from dinmo_dbt.errors import Problem
-from dinmo_dbt.history import DONE, RunRecord
+from dinmo_dbt.history import DONE, ON_ITS_WAY, RunRecord
 from dinmo_dbt.notice import Notice, Severity
 from dinmo_dbt.usual import NEW_RUNS, RUNS, Band, Measure, usual_rows, usual_seconds
 
@@ -120,6 +120,9 @@ def notice(
     for kind in WarningKind:
         if kind not in activation.warnings:
             continue
+        if run.status == ON_ITS_WAY and kind is not WarningKind.HELD:  # of the others nothing is known yet
+            stay += [stood[kind]] if kind in stood else []
+            continue
         case = _Case(run, activation, activation.warnings[kind], runs, stood.get(kind))
         verdict = _JUDGES[kind](case)
         if isinstance(verdict, _Finding):
@@ -217,7 +220,7 @@ def _day(activation: Activation, runs: Sequence[RunRecord], standing: Sequence[S
 
 
 def _counts(run: RunRecord) -> bool:
-    return run.ended and not (run.problem and run.problem.code == HELD_BY_ANOTHER)
+    return (run.ended or run.status == ON_ITS_WAY) and not (run.problem and run.problem.code == HELD_BY_ANOTHER)
 
 
 def _is_muted(activation: Activation, at: float) -> bool:

@@ -10,7 +10,8 @@ import pytest
 
 from dinmo_dbt.cli import serving
 from dinmo_dbt.cli.console import Console
-from dinmo_dbt.cli.serving import STUCK_S, _Service
+from dinmo_dbt.cli.health import STUCK_S
+from dinmo_dbt.cli.serving import _Service
 
 
 class Clocks:

@@ -13,6 +13,7 @@ from dinmo_dbt.cli.options import Flags
 from dinmo_dbt.cli.scheduling import moment, paused_json, paused_line
 from dinmo_dbt.cli.session import Session
 from dinmo_dbt.errors import UsageError
+from dinmo_dbt.history import ON_ITS_WAY
 
 if TYPE_CHECKING:
     import pyarrow as pa
@@ -154,6 +155,8 @@ def _run_line(run: dict[str, Any], names_wide: int = 0) -> str:
         **{name: counts.get(name, 0) for name in ("invalid", "no_match", "ambiguous", "in_flight")},
     }
     parts += [f"{number:,} {name.replace('_', ' ')}" for name, number in told.items() if number]
+    if run["status"] == ON_ITS_WAY and not counts:
+        parts.append(f"{run.get('waiting_rows', 0):,} on their way")
     parts.append(f"{counts.get('unchanged', 0):,} unchanged")
     named = f"{run['activation']:{names_wide}}  {run['status']:{len('interrupted') if names_wide else 0}}"
     return f"{moment(run['started'])}  {run['run_id']}  {named}  {', '.join(parts)}"

@@ -7,6 +7,7 @@ import os
 import selectors
 import subprocess
 import sys
+import threading
 from pathlib import Path
 from typing import Any
 
@@ -26,16 +27,18 @@ class EmbeddedOrg:
     def __init__(self, config: EmulatorConfig) -> None:
         self._told = _standing(config.data)
         self._child = None if self._told else _start(config)
+        self._asking = threading.Lock()
 
     def address(self, org: Org) -> Org:
         """`org` with the emulator's address and token. DestinationError DB630 if it did not start."""
-        if self._told is None:
-            assert self._child is not None
-            try:
-                self._told = _announced(self._child)
-            except Interrupted:
-                self._child.kill()  # it looks at its stdin only when it serves
-                raise
+        with self._asking:
+            if self._told is None:
+                assert self._child is not None
+                try:
+                    self._told = _announced(self._child)
+                except Interrupted:
+                    self._child.kill()  # it looks at its stdin only when it serves
+                    raise
         credentials = Credentials(
             flow="access_token",
             instance_url=self._told["instance_url"],

@@ -16,7 +16,7 @@ from dinmo_dbt.cli.console import Console
 from dinmo_dbt.cli.options import Flags
 from dinmo_dbt.cli.session import Session
 from dinmo_dbt.errors import Problem, Refused
-from dinmo_dbt.history import Trigger
+from dinmo_dbt.history import ON_ITS_WAY, Trigger
 
 if TYPE_CHECKING:
     from dinmo_dbt.activation import Activation
@@ -24,6 +24,7 @@ if TYPE_CHECKING:
     from dinmo_dbt.state import Pause
 
 CLOCK_SET = "DB539"
+ASK_AGE_SHARE, ASK_MIN_S, ASK_MAX_S = 0.05, 20.0, 600.0  # between two questions after a job that goes on
 PROBE_PAUSE_S = 900.0  # what paused by itself and is due is looked at again after so long, or after another dbt build
 
 
@@ -141,6 +142,21 @@ def _owed(session: Session, pasts: Mapping[str, Past]) -> dict[str, str]:
         return {each.name: built[each] for each in new if not session.gate.verdict(each.model).is_blocked}
     except Refused:  # a build of no rows, or of some
         return {}
+
+
+def worth_running(session: Session, triggers: Mapping[str, Trigger]) -> dict[str, Trigger]:
+    """Of what is due, what there is reason to run now: a job that goes on is asked for again after a twentieth of the
+    time that it takes already."""
+    return {name: trigger for name, trigger in triggers.items() if not _asked_lately(session, name)}
+
+
+def _asked_lately(session: Session, name: str) -> bool:
+    last = next(iter(session.state.history.latest([name], 1)), None)
+    if last is None or last.status != ON_ITS_WAY or last.finished is None:
+        return False
+    takes = last.finished - (last.waiting_since or last.started)
+    pause = min(max(takes * ASK_AGE_SHARE, ASK_MIN_S), ASK_MAX_S)
+    return 0 <= session.clock.now() - last.finished < pause
 
 
 def is_due(session: Session, activation: Activation) -> bool:

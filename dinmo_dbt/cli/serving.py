@@ -22,9 +22,11 @@ import typer
 
 from dinmo_dbt.cli import cloud, options
 from dinmo_dbt.cli.console import Console
+from dinmo_dbt.cli.endpoint import listening
+from dinmo_dbt.cli.health import Health, undelivered
 from dinmo_dbt.cli.options import Flags
-from dinmo_dbt.cli.scheduling import CLOCK_SET, due_now, moment, next_due_at
-from dinmo_dbt.cli.sending import BUSY_DATABASE, deliver, telling_of_all
+from dinmo_dbt.cli.scheduling import CLOCK_SET, due_now, next_due_at, worth_running
+from dinmo_dbt.cli.sending import deliver, telling_of_all
 from dinmo_dbt.cli.session import Session, stamp
 from dinmo_dbt.cli.stopping import Stop
 from dinmo_dbt.cli.syncing import Gating, sync_chosen
@@ -38,40 +40,8 @@ WATCH_S = 2.0  # how often the artifacts' times are looked at
 LOOK_S = 60.0  # a look at least so often: activations may be resumed, or run by hand
 AGAIN_S = 30.0  # after a look that failed
 STEP_S = 10.0  # by so much, what is done to the clock is worth a word
-STUCK_S = 300.0  # without a look and without a run for so long, the service is not well
-
-
-@dataclass
-class Health:
-    """What the endpoint tells; written by the loop, read by the server's threads."""
-
-    target: str = ""
-    started: float = 0.0
-    looked: float = 0.0
-    alive: float = field(default_factory=lambda: time.monotonic())  # when it last looked, by the clock that nobody sets
-    running: bool = False
-    due_next: dict[str, float] = field(default_factory=dict)
-    problems: tuple[Problem, ...] = ()  # the first of each kind of work that failed
-    set_aside: dict[str, Problem] = field(default_factory=dict)  # by run of dbt Cloud, of the latest of no use
-
-    def told(self, _: float = 0.0) -> tuple[HTTPStatus, dict[str, Any]]:
-        from dinmo_dbt import __version__, render
-
-        stuck = not self.running and time.monotonic() - self.alive > STUCK_S
-        waits = all(problem.code == BUSY_DATABASE for problem in self.problems)  # for dbt, as each time that it runs
-        well = waits and not stuck
-        first = min(self.due_next.items(), key=lambda each: (each[1], each[0]), default=None)
-        return HTTPStatus.OK if well else HTTPStatus.SERVICE_UNAVAILABLE, {
-            "status": "ok" if well else "stuck" if stuck else "failing",
-            "dinmo_dbt": __version__,
-            "target": self.target,
-            "started": moment(self.started),
-            "looked": moment(self.looked) if self.looked else None,
-            "running": self.running,
-            "next": {"activation": first[0], "at": moment(first[1])} if first else None,
-            "problem": render.problem_json(self.problems[0]) if self.problems else None,
-            "set_aside": [{"run": run, **render.problem_json(each)} for run, each in self.set_aside.items()],
-        }
+BESIDE_S = 20.0  # a look that lasts for so long is not waited for: others begin beside it
+LANES = 4  # so many looks at once at most
 
 
 def serve(
@@ -105,7 +75,7 @@ def serve(
         service = _Service(flags, console, stop, cloud.following(job, None, wait=False))
         stack.enter_context(service.alone())
         app = service.app(dbt_cloud=dbt_cloud)
-        url = stack.enter_context(_listening(host, port, app))
+        url = stack.enter_context(listening(host, port, app))
         console.timed(f"serving dbt target {service.health.target} at {url}, health at {url}/health")
         with suppress(Interrupted):
             service.run()
@@ -130,6 +100,11 @@ class _Service:
     _look_at: float = 0.0  # when something is due, by the clock on the wall
     _look_by: float = 0.0  # at the latest, and when dbt Cloud is asked again: by the clock that nobody sets
     _ask_at: float = 0.0
+    _looking_since: float | None = None  # as they are
+    _goes_beside: bool = False  # whether looks may go on side by side
+    _sides: list[threading.Thread] = field(default_factory=list)
+    _defect: BaseException | None = None  # of a look beside
+    _telling: threading.Lock = field(default_factory=threading.Lock)
     _set: float | None = None  # how far the first clock is from the second
 
     @contextmanager
@@ -139,6 +114,8 @@ class _Service:
         and a DuckDB file with it."""
         with self._session() as session, ExitStack() as stack:
             self.health.target, self.health.started = session.target[1], time.time()
+            # A warehouse in which state is kept may let one connection write, as a DuckDB file does.
+            self._goes_beside = session.project.state_warehouse_schema is None
             self._files = _watched(session)
             if session.project.state_warehouse_schema is None:
                 told = f"another process serves dbt target {session.target[1]} from this state"
@@ -173,7 +150,21 @@ class _Service:
 
     def run(self) -> None:
         """Until Interrupted."""
+        over = threading.Event()
+        overseer = threading.Thread(target=self._oversee, args=(over,), daemon=True)
+        overseer.start()
+        try:
+            self._loop()
+        finally:
+            over.set()
+            overseer.join()
+            for side in self._sides:
+                side.join()
+
+    def _loop(self) -> None:
         while not self.stop.number:
+            if self._defect is not None:
+                raise self._defect
             self._notice_the_clock()
             asks = self.follower is not None and time.monotonic() >= self._ask_at
             if asks and not self._well("dbt Cloud", self._ask):
@@ -182,6 +173,49 @@ class _Service:
                 self._next_look(time.time() + AGAIN_S, AGAIN_S)
             changing = self._stamps != self._seen
             self.stop.sleep(WATCH_S if changing else min(WATCH_S, max(0.05, self._look_at - time.time())))
+
+    def _oversee(self, over: threading.Event) -> None:
+        """While one look lasts, others begin beside it: what is due does not wait for what takes long."""
+        again_at = 0.0
+        while not over.wait(min(WATCH_S, 1.0)):
+            self._sides = [side for side in self._sides if side.is_alive()]
+            since, now = self._looking_since, time.monotonic()
+            lasts = self._goes_beside and since is not None and now - since >= BESIDE_S
+            if lasts and now >= again_at and len(self._sides) < LANES - 1 and not self.stop.number:
+                again_at = now + AGAIN_S
+                self._sides.append(threading.Thread(target=self._beside, daemon=True))
+                self._sides[-1].start()
+
+    def _beside(self) -> None:
+        try:
+            self._well("look beside", self._look_beside)
+        except Interrupted:
+            pass
+        except BaseException as defect:  # noqa: BLE001 - the loop ends by it, and tells of it
+            self._defect = defect
+
+    def _look_beside(self) -> None:
+        """Run what is due and not being run; what is on another look's list, that one finds done."""
+        with suppress(ConfigError), self._session() as session, telling_of_all(session, unattended=True):
+            self._run_due(session)
+
+    def _run_due(self, session: Session) -> set[str] | None:
+        """Run what is due and may be run now; what is due at all, by name. None where a run of dbt Cloud began or ended
+        meanwhile: what is due is then asked again, by what it left."""
+        chosen, due = session.chosen, due_now(session)
+        if due and self.following and self.following.has_changed(session):
+            return None
+        self.health.is_due(set(due))
+        running = {each.activation.name for each in self.health.lanes.running()}
+        triggers = {name: each for name, each in worth_running(session, due).items() if name not in running}
+        if triggers:
+            session.chosen = tuple(activation for activation in chosen if activation.name in triggers)
+            self._sync(session, triggers)
+        else:
+            deliver(session)
+        session.chosen = chosen
+        self.health.undelivered = undelivered(session)
+        return set(due)
 
     def _next_look(self, at: float, within_s: float) -> None:
         """At that moment; whatever is done to the clock, before so long has passed."""
@@ -212,55 +246,55 @@ class _Service:
 
     def _well(self, name: str, work: Callable[[], None]) -> bool:
         """Do it. What fails is said once, and tried again."""
+        failed: DinmoError | None = None
         try:
             work()
         except DinmoError as error:
-            problem = error.problems[0]
-            if problem not in self._problems.values():
-                self.console.failure(error)
-            self._problems[name] = problem
-        else:
-            if self._problems.pop(name, None) and not self._problems:
+            failed = error
+        with self._telling:
+            if failed is not None:
+                problem = failed.problems[0]
+                if problem not in self._problems.values():
+                    self.console.failure(failed)
+                self._problems[name] = problem
+            elif self._problems.pop(name, None) and not self._problems:
                 self.console.timed("well again")
-        self.health.problems = tuple(self._problems.values())
-        self.health.looked, self.health.alive = time.time(), time.monotonic()
-        return name not in self._problems
+            self.health.problems = tuple(self._problems.values())
+            self.health.looked, self.health.alive = time.time(), time.monotonic()
+        return failed is None
 
     def _look(self) -> None:
         """Run what is due, tell what is to be told, and find when the next look is."""
         self._seen = self._artifacts()
+        self._looking_since = time.monotonic()
+        try:
+            self._look_now()
+        finally:
+            self._looking_since = None
+
+    def _look_now(self) -> None:
         with self._session() as session, telling_of_all(session, unattended=True):
             self._files = _watched(session)
             try:
-                chosen, triggers = session.chosen, due_now(session)
+                due = self._run_due(session)
             except ConfigError:
                 if self._artifacts() == self._seen:
                     raise
                 return  # dbt writes them right now: looked at again once they rest
-            if triggers and self.following and self.following.has_changed(session):
+            if due is None:
                 self._look_at = 0.0
-                return  # a run has begun or ended: what is due is asked again, by what it left
-            if triggers:
-                session.chosen = tuple(activation for activation in chosen if activation.name in triggers)
-                self._sync(session, triggers)
-            else:
-                deliver(session)
-            session.chosen = chosen
+                return
             due_next = next_due_at(session)
         now = time.time()
         self.health.due_next = due_next
         # What was due, and still is, another process runs, or the state keeps from running.
-        coming = (now + AGAIN_S if at <= now and name in triggers else at for name, at in due_next.items())
+        coming = (now + AGAIN_S if at <= now and name in due else at for name, at in due_next.items())
         self._next_look(min([now + LOOK_S, *coming]), LOOK_S)
 
     def _sync(self, session: Session, triggers: dict[str, Any]) -> None:
         from dinmo_dbt.guards import Ceilings
 
-        self.health.running = True
-        try:
-            sync_chosen(session, Ceilings(), Gating(), triggers=triggers)
-        finally:
-            self.health.running = False
+        sync_chosen(session, Ceilings(), Gating(), triggers=triggers)
 
     # dbt Cloud
 
@@ -274,7 +308,7 @@ class _Service:
             self._stamps, self._look_at = self._artifacts(), 0.0
 
     def _session(self) -> Session:
-        return Session(self.flags, self.console, stop=self.stop, following=self.following)
+        return Session(self.flags, self.console, stop=self.stop, following=self.following, lanes=self.health.lanes)
 
 
 def _watched(session: Session) -> tuple[Path, ...]:
@@ -286,23 +320,3 @@ def _reply(start_response: StartResponse, status: HTTPStatus, content: dict[str,
     headers = [("Content-Type", "application/json"), ("Content-Length", str(len(body))), ("Cache-Control", "no-store")]
     start_response(f"{status.value} {status.phrase}", headers)
     return [body]
-
-
-@contextmanager
-def _listening(host: str, port: int, app: WSGIApplication) -> Iterator[str]:
-    """The endpoint's URL while it is served, by threads of its own."""
-    from cheroot.wsgi import Server
-
-    server = Server((host, port), app, numthreads=4, max=8, timeout=10, shutdown_timeout=2)
-    try:
-        server.prepare()
-    except OSError as error:
-        told = f"port {port} of {host} can't be listened on: {error.strerror or error}"
-        raise UsageError("DB822", told, hint="choose another with --port") from error
-    thread = threading.Thread(target=server.serve, daemon=True)
-    thread.start()
-    try:
-        yield f"http://{host}:{server.bind_addr[1]}"
-    finally:
-        server.stop()
-        thread.join(timeout=5)

@@ -26,6 +26,7 @@ if TYPE_CHECKING:
     from dinmo_dbt.activation import Activation
     from dinmo_dbt.channels import Told
     from dinmo_dbt.cli.cloud import Following
+    from dinmo_dbt.cli.lanes import Lanes
     from dinmo_dbt.cli.org import EmbeddedOrg
     from dinmo_dbt.gate import Gate, RunResults
     from dinmo_dbt.manifest import Loaded, Manifest
@@ -41,6 +42,7 @@ class SystemClock:
 
     def __init__(self, stop: Stop) -> None:
         self._stop = stop
+        self.lived = time.monotonic()  # when last a sign of life was given
 
     @property
     def signal(self) -> int:
@@ -54,6 +56,7 @@ class SystemClock:
         return time.monotonic()
 
     def sleep(self, seconds: float) -> None:
+        self.lived = time.monotonic()
         self._stop.sleep(seconds)
 
 
@@ -87,6 +90,7 @@ class Session:
     offline: bool = False
     stop: Stop | None = None  # entered already, by who makes one session after the other
     following: Following | None = None  # the job of dbt Cloud that builds the models; without one dbt runs here
+    lanes: Lanes | None = None  # of the sessions that run side by side
 
     def __post_init__(self) -> None:
         self.stack = ExitStack()
@@ -372,6 +376,8 @@ class Session:
         """The embedded org, started when first asked for."""
         from dinmo_dbt.cli.org import EmbeddedOrg
 
+        if self.lanes is not None:
+            return self.stack.enter_context(self.lanes.org(lambda: EmbeddedOrg(self.project.emulator)))
         started = EmbeddedOrg(self.project.emulator)
         self.stack.callback(started.close)
         return started

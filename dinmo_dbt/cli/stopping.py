@@ -78,7 +78,8 @@ class Stop:
         """Raises Interrupted, at once, when asked to stop; of 0 seconds it only asks."""
         self._asked.wait(seconds)
         if self._asked.is_set():
-            self._answered = True
+            # Another thread's answer says nothing of the main one, which may wait for somebody else.
+            self._answered = self._answered or threading.current_thread() is threading.main_thread()
             raise Interrupted(self.number)
 
     def _hear(self, number: int, frame: FrameType | None) -> None:
@@ -119,7 +120,7 @@ class Stop:
                 return
             with self._lock:
                 if waited >= BREAK_OFF_S and not self._answered and not self._over.is_set():
-                    for each in self.breaks:
+                    for each in list(self.breaks):
                         each()
                     signal.pthread_kill(threading.main_thread().ident or 0, signal.SIGALRM)
         _end(self.number)

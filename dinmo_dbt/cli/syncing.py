@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import json
 import os
+import threading
 import time
 from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 from dataclasses import dataclass, field, replace
+from functools import partial
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
@@ -28,6 +30,7 @@ from dinmo_dbt.cli.sending import (
 )
 from dinmo_dbt.cli.session import Session
 from dinmo_dbt.errors import DbtCloudError, DestinationError, DinmoError, Interrupted, Problem, Refused, UsageError
+from dinmo_dbt.history import ON_ITS_WAY
 
 if TYPE_CHECKING:
     import pyarrow as pa
@@ -41,6 +44,7 @@ if TYPE_CHECKING:
     from dinmo_dbt.sync import SyncRun
 
 SAMPLE_ROWS = 20
+LEFT_S = 120.0  # a job that has not moved for so long is left to a later look, where there are others to run
 BLOCKED = "DB450"
 MEANWHILE = "it is not due any more: another process ran it meanwhile, or its quiet hours began"
 STATUS_EXIT = {
@@ -48,6 +52,7 @@ STATUS_EXIT = {
     "rejected": 3,
     "unknown": 6,
     "failed": 1,
+    "on_its_way": 1,
     "refused": 4,
     "skipped": 0,
     "blocked": 4,
@@ -250,20 +255,31 @@ def _skip_reason(session: Session, activation: Activation, gating: Gating) -> tu
 def _ordered(session: Session, activations: list[Activation]) -> list[Activation]:
     """Parents first, as the objects' lookups say."""
     from dinmo_dbt.manifest import cycles, order
-    from dinmo_dbt.mapping import referenced_objects
 
-    def references(activation: Activation) -> set[str]:
-        try:
-            schema = session.destination(activation.destination).describe(activation.object)
-        except DinmoError:
-            return set()  # its own turn reports it, and the others have theirs
-        return set(referenced_objects(schema, activation))
-
+    references = partial(_references, session)
     if len(activations) > 1:
         for note in cycles(activations, references):
             session.console.note(note)
         return list(order(activations, references))
     return activations
+
+
+def _references(session: Session, activation: Activation) -> set[str]:
+    """The objects it refers to, as Salesforce describes its own."""
+    from dinmo_dbt.mapping import referenced_objects
+
+    try:
+        schema = session.destination(activation.destination).describe(activation.object)
+    except DinmoError:
+        return set()  # its own turn reports it, and the others have theirs
+    return set(referenced_objects(schema, activation))
+
+
+def _turn(session: Session, activation: Activation) -> AbstractContextManager[str]:
+    """Why the activation may not run beside what is being run now; '' if it may, until the end."""
+    if session.lanes is None:
+        return nullcontext("")
+    return session.lanes.turn(activation, partial(_references, session), session.clock)
 
 
 @contextmanager
@@ -485,10 +501,10 @@ def sync_chosen(
 def sync_due(session: Session, ceilings: Ceilings, gating: Gating) -> int:
     """Sync what is due by its schedule; the exit code. With nothing due, no connection is made."""
     from dinmo_dbt import render
-    from dinmo_dbt.cli.scheduling import due_now, next_lines
+    from dinmo_dbt.cli.scheduling import due_now, next_lines, worth_running
 
     with telling_of_all(session, unattended=True):
-        triggers = due_now(session)
+        triggers = worth_running(session, due_now(session))
         if triggers:
             session.chosen = tuple(activation for activation in session.chosen if activation.name in triggers)
             return sync_chosen(session, ceilings, gating, triggers=triggers)
@@ -541,8 +557,12 @@ def sync_each(
             if skip[0] == "under way" and turn.trigger.by_schedule:
                 skip = "skipped", skip[1]  # it stays due
             _skip(session, turn, skip, report)
-        else:
-            _sync_one(session, turn, ceilings, gating, report)
+            continue
+        with _turn(session, activation) as in_the_way:
+            if in_the_way:
+                _skip(session, turn, ("skipped", in_the_way), report)
+            else:
+                _sync_one(session, turn, ceilings, gating, report)
     if any(result["status"] == "interrupted" for result in report.results):
         console.say("          stopped as asked: what was sent is journalled, and the next run continues")
     _write_results(session, report)
@@ -611,9 +631,13 @@ def _sync_one(session: Session, turn: Turn, ceilings: Ceilings, gating: Gating, 
         _skip(session, turn, ("skipped", MEANWHILE), report)
         return
     seconds = time.monotonic() - began
-    word = {"success": "OK", "rejected": "WARN", "unknown": "UNKNOWN", "failed": "ERROR"}.get(
-        run.status.value, "INTERRUPTED"
-    )
+    word = {
+        "success": "OK",
+        "rejected": "WARN",
+        "unknown": "UNKNOWN",
+        "failed": "ERROR",
+        "on_its_way": "ON ITS WAY",
+    }.get(run.status.value, "INTERRUPTED")
     status = render.run_status(run, seconds)
     console.timed(render.dotted(f"{place} {word} {activation.name}", status, width))
     for line in _after(run):
@@ -680,6 +704,9 @@ def _run_activation(
 
     run = new_run(session)
     detail = {"object": activation.object, "model": activation.model, "mode": activation.mode.value}
+    if session.lanes is not None:  # others look again
+        run.patience_s = LEFT_S
+        run.settling_s = 0.0 if _was_left(session, activation) else LEFT_S
     entry = Recorder(session, activation, run, trigger, detail)
     with entry.whole():
         destination = session.destination(activation.destination)
@@ -690,11 +717,13 @@ def _run_activation(
                 session.console.say(
                     f"          first sync to org {destination.org_id}; state of other orgs is not used"
                 )
-            bar = progress(activation.name, enabled=not session.console.quiet)
+            bar = progress(activation.name, enabled=not session.console.quiet and session.lanes is None)
             with entry.held(destination), bar as shown:
                 with entry.timed("recover"):
                     recover(destination, state, session.clock, run=run, progress=shown)
                     state.reload()
+                if run.on_its_way:
+                    return run
                 with entry.timed("plan"), state.kept():
                     chosen = _watched(activation, state, run)
                     drawn = _draw(session, activation, state, spool, ceilings, watched=chosen["position"].to_numpy())
@@ -710,6 +739,11 @@ def _run_activation(
                 with entry.timed("audit"):
                     _audit(session, drawn, chosen, run, state)
     return run
+
+
+def _was_left(session: Session, activation: Activation) -> bool:
+    """Whether the run before left a job that goes on: to ask for it is enough."""
+    return any(run.status == ON_ITS_WAY for run in session.state.history.latest([activation.name], 1))
 
 
 def _audit_size(activation: Activation, rows: int) -> int:
@@ -744,12 +778,13 @@ def _summary(report: Report) -> str:
         ("PASS", ("success",)),
         ("WARN", ("rejected", "unknown")),
         ("ERROR", ("failed",)),
+        ("ON ITS WAY", ("on_its_way",)),
         ("REFUSED", ("refused",)),
         ("INTERRUPTED", ("interrupted",)),
         ("SKIP", ("skipped", "blocked", "under way", "paused")),
     ]
     numbers = [(name, sum(r["status"] in statuses for r in report.results)) for name, statuses in groups]
-    counts = [f"{name}={number}" for name, number in numbers if number or name != "INTERRUPTED"]
+    counts = [f"{name}={number}" for name, number in numbers if number or name not in ("INTERRUPTED", "ON ITS WAY")]
     return f"Done. {' '.join(counts)} TOTAL={len(report.results)}"
 
 
@@ -773,10 +808,10 @@ def _write_results(session: Session, report: Report) -> None:
         "results": report.results,
     }
     path = session.target_path / "dinmo_run_results.json"
-    partial = path.with_suffix(f".{os.getpid()}.tmp")
+    half = path.with_suffix(f".{os.getpid()}.{threading.get_ident()}.tmp")
     try:
-        partial.write_text(json.dumps(content, indent=2), encoding="utf-8")
-        partial.replace(path)
+        half.write_text(json.dumps(content, indent=2), encoding="utf-8")
+        half.replace(path)
     except OSError as error:
-        partial.unlink(missing_ok=True)
+        half.unlink(missing_ok=True)
         session.console.note(Problem("DB802", f"can't be written: {error.strerror}; the history has it", str(path)))

@@ -1,0 +1,97 @@
+"""What runs side by side in one process: which activations are being run, and which may not start beside them."""
+
+from __future__ import annotations
+
+import threading
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from dinmo_dbt.activation import Activation
+    from dinmo_dbt.cli.org import EmbeddedOrg
+    from dinmo_dbt.cli.session import SystemClock
+
+
+@dataclass(frozen=True)
+class Running:
+    """An activation that is being run. `since` in seconds since the epoch; `began` by the clock that nobody sets."""
+
+    activation: Activation
+    refers_to: frozenset[str]  # objects, in lower case
+    since: float
+    began: float
+    clock: SystemClock
+
+    @property
+    def silent_s(self) -> float:
+        """For how long it has given no sign of life: no row was read, no call answered."""
+        return time.monotonic() - max(self.began, self.clock.lived)
+
+    def is_in_the_way_of(self, other: Activation, refers_to: frozenset[str]) -> bool:
+        """Records of one object, or of a parent and its children, lock each other's rows; and parents go first."""
+        own, its = self.activation.object.lower(), other.object.lower()
+        return self.activation.destination == other.destination and (
+            own == its or own in refers_to or its in self.refers_to
+        )
+
+
+class Lanes:
+    """Which activations are being run. Safe to use from several threads."""
+
+    def __init__(self) -> None:
+        self._lock = threading.Lock()
+        self._running: dict[str, Running] = {}
+        self._opening = threading.Lock()
+        self._org: EmbeddedOrg | None = None
+        self._users = 0
+
+    @contextmanager
+    def turn(
+        self, activation: Activation, references: Callable[[Activation], set[str]], clock: SystemClock
+    ) -> Iterator[str]:
+        """The activation's turn, until the end; or why it has none now. `references`: the objects it refers to."""
+        refers_to = frozenset(each.lower() for each in references(activation))
+        with self._lock:
+            why = self._why_not(activation, refers_to)
+            if not why:
+                now = time.monotonic()
+                self._running[activation.name] = Running(activation, refers_to, time.time(), now, clock)
+        try:
+            yield why
+        finally:
+            if not why:
+                with self._lock:
+                    del self._running[activation.name]
+
+    def _why_not(self, activation: Activation, refers_to: frozenset[str]) -> str:
+        if activation.name in self._running:
+            return "it is being run already"
+        others = (each for each in self._running.values() if each.is_in_the_way_of(activation, refers_to))
+        other = next(others, None)
+        if other is None:
+            return ""
+        return f"it goes once {other.activation.name}, whose records it shares or refers to, is through"
+
+    @contextmanager
+    def org(self, start: Callable[[], EmbeddedOrg]) -> Iterator[EmbeddedOrg]:
+        """The local org, which is one process's: whoever comes first starts it, whoever goes last ends it."""
+        with self._opening:
+            if self._org is None:
+                self._org = start()
+            self._users, org = self._users + 1, self._org
+        try:
+            yield org
+        finally:
+            with self._opening:
+                self._users -= 1
+                if not self._users:
+                    self._org = None
+                    org.close()
+
+    def running(self) -> list[Running]:
+        """Longest first."""
+        with self._lock:
+            return sorted(self._running.values(), key=lambda each: each.began)
