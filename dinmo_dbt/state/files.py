@@ -1,4 +1,4 @@
-"""The files of a state, each known by its name, size and checksum; and where a state may not lie."""
+"""The files of a state, each known by its name, size and checksum."""
 
 from __future__ import annotations
 
@@ -13,9 +13,7 @@ from typing import Any, Protocol
 import pyarrow as pa
 
 from dinmo_dbt.durable import discard, make_folder, sync_folder, whole_file
-from dinmo_dbt.errors import StateError, unwritable
-
-_NETWORK = ("nfs", "nfs4", "cifs", "smb3", "smbfs", "fuse.sshfs", "9p", "afs", "glusterfs", "ceph")
+from dinmo_dbt.errors import unwritable
 
 
 @dataclass(frozen=True, slots=True)
@@ -121,24 +119,3 @@ def write_whole(path: Path, write: Callable[[pa.NativeFile], None]) -> None:
     """Call `write` with a sink; the file is at `path` complete and synced, or not at all. StateError on a full disk."""
     with whole_file(path) as raw, pa.PythonFile(raw, mode="w") as sink:
         write(sink)
-
-
-def refuse_network(folder: Path) -> None:
-    """SQLite's locks do not hold on network file systems (sqlite.org/howtocorrupt.html): such a location is refused."""
-    mounts = Path("/proc/self/mounts")
-    if not mounts.exists():
-        return
-    best, kind = "", ""
-    target = str(folder.resolve())
-    for line in mounts.read_text(encoding="utf-8", errors="replace").splitlines():
-        _, point, system, *_ = line.split(" ")
-        point = point.replace("\\040", " ")
-        if (target == point or target.startswith(point.rstrip("/") + "/")) and len(point) >= len(best):
-            best, kind = point, system
-    if kind in _NETWORK:
-        raise StateError(
-            "DB511",
-            f"the state location is on a network file system ({kind}), where two runs could write at once",
-            where=target,
-            hint="set state.location in dinmo.yml to a folder on a local disk",
-        )

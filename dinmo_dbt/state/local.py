@@ -21,10 +21,11 @@ from dinmo_dbt.durable import make_folder, sync_folder
 from dinmo_dbt.errors import StateError, unwritable
 from dinmo_dbt.state import activity
 from dinmo_dbt.state.expendable import HistoryDamaged, salvaged
-from dinmo_dbt.state.files import LocalFiles, refuse_network, write_note
+from dinmo_dbt.state.files import LocalFiles, write_note
 from dinmo_dbt.state.journal import START_ANEW, bent, bent_history
 from dinmo_dbt.state.lease import LAPSED, held_error
 from dinmo_dbt.state.marks import Marks
+from dinmo_dbt.state.mounts import refuse_network
 from dinmo_dbt.state.snapshot import other_format
 from dinmo_dbt.state.sqlite import Database, change_of, serialized
 from dinmo_dbt.state.state_id import StateId
@@ -56,8 +57,8 @@ class LocalState(Store):
     def exclusive(self, own: StateId) -> Iterator[Lock]:
         """An OS lock, which goes with the process, however that ends. A process that is there and has not renewed its
         lease in time is paused or hangs: its lease may be taken, and then a new lock file takes the place of its."""
-        make_folder(self.location)
         refuse_network(self.location)
+        make_folder(self.location)
         make_folder(self.location / "locks")
         lock = _FileLock(self._lock_path(own))
         try:

@@ -15,7 +15,6 @@ from dinmo_dbt.durable import make_folder
 from dinmo_dbt.errors import StateError
 from dinmo_dbt.history import RunRecord
 from dinmo_dbt.state import LocalState, journal, runs
-from dinmo_dbt.state.files import refuse_network
 
 ROWS = [{"id": str(n), "ext": f"e{n}", "a": "x", "b": "y"} for n in range(4)]
 
@@ -314,15 +313,6 @@ def test_a_renamed_activation_is_asked_about(world):
     assert world.sync(activation(name="renamed"), Model.of(ROWS)).plan_counts.unchanged == 4
     with pytest.raises(StateError, match=r"DB516.*things has no state"):
         world.state().move(own("things"), own("another"))
-
-
-def test_a_network_file_system_is_refused(tmp_path, monkeypatch):
-    refuse_network(tmp_path)
-    monkeypatch.setattr(
-        "dinmo_dbt.state.files._NETWORK", ("ext4", "overlay", "tmpfs", "xfs", "btrfs", "zfs", "fuse.fuse-overlayfs")
-    )
-    with pytest.raises(StateError, match="DB511"):
-        refuse_network(tmp_path)
 
 
 # What is left behind, and who may read it
