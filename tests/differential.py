@@ -280,7 +280,7 @@ def moved(random: Random, rows: int) -> tuple[Columns, Columns]:
 
 def types(random: Random, rows: int) -> tuple[Columns, Columns]:
     """The same number as text, number, day, moment, yes or no."""
-    numbers = random.integers(0, 2 if random.integers(2) else 100_000, rows)
+    numbers = random.integers(0, 2 if random.integers(2) else 128, rows)
     made = [numbers_text(numbers), whole(numbers), decimals(numbers, np.zeros(rows)), days(numbers), moments(numbers)]
     made.append(pa.array(numbers.astype(np.int32)).cast(pa.time32("ms")))
     made.append(pa.array(numbers % 2 == 1))

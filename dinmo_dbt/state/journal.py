@@ -28,7 +28,7 @@ from dinmo_dbt.errors import StateError
 from dinmo_dbt.guards import Day
 from dinmo_dbt.mapping import from_header
 from dinmo_dbt.plan import InFlight, Plan
-from dinmo_dbt.rowhash import DIGEST, from_arrow
+from dinmo_dbt.rowhash import DIGEST, HASH_VERSION, from_arrow
 from dinmo_dbt.state import daily, imaging
 from dinmo_dbt.state.expendable import HistoryDamaged
 from dinmo_dbt.state.files import Stored, first_bent, stored_of
@@ -182,12 +182,26 @@ class ActivationState:
         self.exists = self.serial > self._born or self.finished_runs > 0
         self.mappings = self._pointer_mappings = json.loads(row["mappings"])
         for header in self.mappings:
+            self._refuse_other_hash(header["hash_version"])
             from_header(header)
         self.files = [stored_of(value) for value in json.loads(row["files"])]
         # Both are asked for later, where it would be too late to refuse a pointer without them.
         self.previous = [
             {**kept, "serial": kept["serial"], "files": kept["files"]} for kept in json.loads(row["previous"])
         ]
+
+    def _refuse_other_hash(self, version: int) -> None:
+        """Hashes of two versions can't be compared, so every row would look changed: only Salesforce can tell."""
+        if version != HASH_VERSION:
+            name = self.activation.name
+            raise StateError(
+                "DB523",
+                f"the rows were hashed by version {version} of the row hash; this dinmo-dbt has version "
+                f"{HASH_VERSION}, and can't tell which of them changed",
+                where=self.where,
+                hint=f"compare them with Salesforce, once: dinmo-dbt state reset {name}, then before any sync "
+                f"dinmo-dbt state adopt {name} --yes, which takes over what is equal and writes no record",
+            )
 
     def _find_siblings(self, connection: Connection) -> None:
         """State of the same model and object under other names: one of them may be this activation's old name."""

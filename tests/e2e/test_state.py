@@ -116,6 +116,33 @@ def test_a_state_of_an_older_format_is_left_by_a_reset_and_its_records_are_taken
     assert (org.count("Event__c"), org.count("Person__c")) == (calls[0] + 1, calls[1])
 
 
+def test_rows_that_another_version_hashed_are_compared_with_salesforce_and_never_sent_on_a_guess(
+    lab: Lab, org: Org
+) -> None:
+    lab.only("events", PLAIN_EVENTS)
+    lab.declare("people", {**PEOPLE, "fields": {"name": "Name"}})
+    assert lab.run("sync").code == 0
+    with closing(sqlite3.connect(lab.root / ".dinmo" / "state.db")) as connection, connection:
+        connection.execute(
+            "UPDATE activation SET mappings = replace(mappings, '\"hash_version\": 2', '\"hash_version\": 1')"
+        )
+    lab.sql("update people set name = 'other' where person_id = 'P1'")
+    for command in ("plan", "sync", "verify"):
+        refused = lab.run(command)
+        assert refused.code == 5 and refused.err.count("DB523") == 2, refused.all
+        assert "version 1 of the row hash; this dinmo-dbt has version 2" in refused.err
+    for name, more in (("events_to_crm", ("--match", "event_id=Ref__c")), ("people_to_crm", ())):
+        assert f"dinmo-dbt state reset {name}, then before any sync dinmo-dbt state adopt {name} --yes" in refused.err
+        assert lab.run("state", "reset", name).code == 0
+        adopted = lab.run("state", "adopt", name, *more, "--yes")
+        assert adopted.code == 0, adopted.all
+    ran = lab.run("sync", "--json")
+    assert ran.code == 0, ran.all
+    assert (org.count("Event__c"), org.count("Person__c")) == (20, 30)
+    assert ran.result("events_to_crm")["counts"]["unchanged"] == 20
+    assert ran.result("people_to_crm")["counts"]["unchanged"] == 29, "and the row that differs is sent"
+
+
 def older_state(lab: Lab) -> None:
     for name in ("state.db", "history.db"):
         with closing(sqlite3.connect(lab.root / ".dinmo" / name)) as connection, connection:
