@@ -59,14 +59,14 @@ def due(activation: Activation, past: Past, *, now: float, built_by: str = "") -
             asked_by = past.owed if past.follows(built_by) else built_by
             return Trigger("due", f"after dbt ({asked_by[:8]})", invocation=asked_by) if asked_by else None
         case ScheduleKind.EVERY if not past.ran:
-            return Trigger("due", f"{schedule}: first run", due=now)
+            return Trigger("due", f"{schedule}: first run", due=now, invocation=built_by)
     moments = _since(schedule, quiet, past.since, now)
     if not moments:
         return None
     passed = len(moments) - 1
     missed = f", and {passed:,} earlier" if passed else ""
     at = datetime.fromtimestamp(moments[0], UTC).strftime("%Y-%m-%d %H:%M")
-    return Trigger("due", f"{schedule}: due at {at}Z{missed}", due=moments[0], passed=passed)
+    return Trigger("due", f"{schedule}: due at {at}Z{missed}", due=moments[0], passed=passed, invocation=built_by)
 
 
 def next_due(activation: Activation, past: Past, *, now: float) -> float | None:

@@ -132,10 +132,16 @@ def _is_worth_a_look(past: Past, now: float) -> bool:
 
 def _owed(session: Session, pasts: Mapping[str, Past]) -> dict[str, str]:
     """The dbt command that built each model and that its activation has not followed, where that is not noted yet: the
-    next dbt command may build others, and its artifacts tell only of itself. Not of models that the gate blocks."""
+    next dbt command may build others, and its artifacts tell only of itself. Not of models that the gate blocks. By
+    whatever schedule, for one that paused by itself: what dbt built may mend it."""
     from dinmo_dbt.activation import ScheduleKind
 
-    due = [each for each in session.chosen if each.enabled and each.schedule.kind is ScheduleKind.AFTER_DBT]
+    resting = {name for name, pause in session.activity.pauses().items() if pause.by_itself}
+    due = [
+        each
+        for each in session.chosen
+        if each.enabled and (each.schedule.kind is ScheduleKind.AFTER_DBT or each.name in resting)
+    ]
     built = {each: built_by(session, each) for each in due}
     new = [each for each in due if not pasts[each.name].follows(built[each]) and pasts[each.name].owed != built[each]]
     try:

@@ -304,6 +304,25 @@ def test_what_paused_by_itself_is_looked_at_again_as_soon_as_dbt_has_built_its_m
     assert due(lab) == [("people_to_crm", "success")]
 
 
+@pytest.mark.parametrize("schedule", ["every 5 minutes", {"cron": "*/5 * * * *"}])
+def test_what_runs_by_the_clock_and_paused_by_itself_is_looked_at_after_the_build_that_mends_it(
+    lab: Lab, org: Org, schedule: object
+) -> None:
+    whole = {**PEOPLE, "auto_pause": 1, "schedule": schedule}
+    lab.only("people", {**whole, "fields": {**PEOPLE["fields"], "note": "Nowhere__c"}})
+    rebuilt(lab)
+    if not due(lab):  # a cron line counts from when it was first seen
+        moved(lab, 400)
+        assert due(lab) == [("people_to_crm", "failed")]
+    assert "paused by itself" in lab.run("status").out
+    moved(lab, 400)
+    assert due(lab) == [], "it failed 400 s ago, and nothing was built since"
+    lab.only("people", whole)
+    assert due(lab) == []
+    rebuilt(lab)
+    assert due(lab) == [("people_to_crm", "success")]
+
+
 def test_salesforce_that_is_away_pauses_nothing_and_is_told_once_for_all_and_once_when_it_is_back(
     lab: Lab, org: Org, receiver: Receiver, hook: dict[str, str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
