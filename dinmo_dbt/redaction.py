@@ -386,6 +386,33 @@ def without_values(message: str, sent: Iterable[str | None]) -> str:
     return re.sub("\x00+", VALUE, shown)
 
 
+# What Bulk API 2.0 says of a whole job, in Salesforce's own words; the exceptions are those of its guide.
+_JOB_EXCEPTIONS = """
+ClientInputError ExceededQuota FeatureNotEnabled InvalidBatch InvalidJob InvalidJobState InvalidOperation
+InvalidSessionId InvalidUrl InvalidUser InvalidXML MethodNotAllowed NotFound Timeout TooManyLockFailure Unknown
+"""
+_JOB_KIND = re.compile(rf"\A((?:(?:{'|'.join(_JOB_EXCEPTIONS.split())}) : )*)")
+_JOB_WORDS = re.compile(
+    r"(?P<words>Field name not found|Unable to find relationship|Duplicate column|Failed to parse CSV|"
+    r"Records not processed|LineEnding is invalid on user data|Exceeded max field size|Unable to create/update fields)"
+    r"(?:(?P<between> ?: )(?P<name>[\w.]+?)(?:\.(?: .*)?)?|(?P<more>.*))",
+    re.DOTALL,
+)
+
+
+def of_job(message: str, names: Sequence[str]) -> str:
+    """What Salesforce says of a whole job, which may quote any row of it: its exception, known words, and a field, an
+    object or a relationship of `names`; the rest is ‹text›."""
+    kind = _JOB_KIND.match(message)
+    rest = message[kind.end() :] if kind else message
+    found = _JOB_WORDS.fullmatch(rest)
+    if found is None:
+        return (kind[1] if kind else "") + TEXT
+    known = found["name"] if found["name"] in {part for name in names for part in (name, *name.split("."))} else TEXT
+    tail = f"{found['between']}{known}" if found["name"] else f": {TEXT}" if found["more"] else ""
+    return (kind[1] if kind else "") + found["words"] + tail
+
+
 def _plain(text: str) -> str:
     """Without the escapes of HTML and JSON, and without the sign that stands for a value here."""
     text = _JSON.sub(_unescaped, html.unescape(html.unescape(text))).replace("\x00", " ")

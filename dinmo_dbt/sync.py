@@ -38,7 +38,7 @@ from dinmo_dbt.images import image_of
 from dinmo_dbt.passing import ROWS_MAX as PASSING_ROWS_MAX
 from dinmo_dbt.passing import LettingGo, letting_go, may_pass
 from dinmo_dbt.plan import LEFT_OUT, Counts, Plan, PlannedBatch, payload_batch
-from dinmo_dbt.redaction import without_values
+from dinmo_dbt.redaction import of_job, without_values
 
 # A job still running after a day is not waited for: its id is journalled and the next run asks again.
 POLL_MAX_S = 24 * 3600.0
@@ -1121,6 +1121,10 @@ def _left_out(batch: Batch, rows: pa.Table, results: pa.Table) -> pa.Table:
         sent = [values.text(chosen[c.header].combine_chunks(), c.field).to_pylist() for c in batch.columns]
         for place, of_row in zip(quoting, zip(*sent, strict=True), strict=True):
             shown[place] = without_values(shown[place], of_row)
+    of_the_job = pc.fill_null(pc.equal(results["code"], "UNPROCESSED"), False).to_numpy()
+    names = [column.header for column in batch.columns]
+    said = {message: of_job(message, names) for message in set(shown[of_the_job]) if message}
+    shown[of_the_job] = [said.get(message) for message in shown[of_the_job]]
     return pa.table([*columns, pa.array(shown, pa.utf8())], schema=LEFT_OUT)
 
 

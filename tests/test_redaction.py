@@ -11,7 +11,7 @@ import pytest
 from hypothesis import assume, given
 from hypothesis import strategies as st
 
-from dinmo_dbt.redaction import SQLSTATES, Foreign, told, without_values
+from dinmo_dbt.redaction import SQLSTATES, TEXT, Foreign, of_job, told, without_values
 
 SQL = 'select "name", "A b" from "lab"."main"."people" where (\ncast(name as integer) > 1\nand plan = \'Free\'\n)'
 WHERE = "cast(name as integer) > 1\nand plan = 'Free'"
@@ -330,3 +330,33 @@ def test_a_mask_tells_no_length() -> None:
 def test_a_long_message_and_a_long_value_cost_little() -> None:
     shown = without_values("a1 " * 100_000, ("a1 " * 50_000, "a" * 131_072))
     assert len(shown) < 1_000
+
+
+@pytest.mark.parametrize(
+    ("message", "shown"),
+    [
+        ("InvalidBatch : Field name not found : Name", "InvalidBatch : Field name not found : Name"),
+        (
+            "InvalidBatch : InvalidBatch : Field name not found : Name. Batch will not be retried.",
+            "InvalidBatch : InvalidBatch : Field name not found : Name",
+        ),
+        ("InvalidBatch : Field name not found : secret", f"InvalidBatch : Field name not found : {TEXT}"),
+        ("InvalidBatch : Unable to find relationship: Owner", "InvalidBatch : Unable to find relationship: Owner"),
+        (
+            "InvalidBatch : Failed to parse CSV. Found unescaped quote",
+            f"InvalidBatch : Failed to parse CSV: {TEXT}",
+        ),
+        ("InvalidBatch : Records not processed", "InvalidBatch : Records not processed"),
+        ("InvalidBatch : secret", f"InvalidBatch : {TEXT}"),
+        ("secret", TEXT),
+        ("secret : InvalidBatch : Records not processed", TEXT),
+    ],
+)
+def test_what_is_said_of_a_whole_job_is_told_by_known_words(message: str, shown: str) -> None:
+    assert of_job(message, ["Name", "Owner.Email"]) == shown
+
+
+def test_no_value_comes_through_what_is_said_of_a_job() -> None:
+    for value in HARD:
+        for shape in ("InvalidBatch : {0}", "InvalidBatch : Failed to parse CSV. {0}", "Field name not found : {0}"):
+            assert CANARY.lower() not in of_job(shape.replace("{0}", value), ["Name"]).lower()
