@@ -14,6 +14,7 @@ from typing import Any
 
 import yaml
 
+from dinmo_dbt import whole_text
 from dinmo_dbt.declaration import Path as KeyPath
 from dinmo_dbt.declaration import dotted, show
 from dinmo_dbt.errors import ConfigError, Problem
@@ -87,7 +88,7 @@ def parse(raw: bytes, name: str) -> Document:
     value = reading.value(node, ())
     if reading.problems:
         raise ConfigError.of(reading.problems)
-    return Document(name, value, reading.lines)
+    return Document(name, whole_text.whole(value) if whole_text.is_odd(raw) else value, reading.lines)
 
 
 def _syntax(error: yaml.MarkedYAMLError, text: str, name: str) -> ConfigError:

@@ -15,7 +15,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from dinmo_dbt import declaration
+from dinmo_dbt import declaration, whole_text
 from dinmo_dbt.activation import Activation
 from dinmo_dbt.declaration import show
 from dinmo_dbt.errors import ConfigError, Problem
@@ -124,7 +124,8 @@ def read_json(path: Path) -> Any:
     except OSError as error:
         raise ConfigError(UNREADABLE, f"{path.name} can't be read: {error.strerror}", where=str(path.parent)) from error
     try:
-        return json.loads(raw)
+        found = json.loads(raw)
+        return whole_text.whole(found) if whole_text.is_odd(raw) else found
     except (ValueError, RecursionError) as error:
         hint = "is dbt still writing it? else delete it and run `dbt build` again"
         message = f"{path.name} is not whole JSON: {type(error).__name__}"

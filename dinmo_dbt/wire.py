@@ -25,12 +25,12 @@ import urllib3
 from urllib3.connection import HTTPConnection, HTTPSConnection
 from urllib3.exceptions import ConnectTimeoutError, NameResolutionError, NewConnectionError
 
+from dinmo_dbt import whole_text
+
 JSON_MEMORY_MAX = 192 << 20  # of a parsed reply, with its text
 _CHUNK_BYTES = 1 << 16
 _SMALL_BYTES = 1 << 20  # a JSON text that can't make much of itself
-_BYTES_A_TOKEN = (
-    100  # measured: a list of empty lists 32, of one-key objects 90, of distinct keys 105, of short texts 75
-)
+_BYTES_A_TOKEN = 100  # about the most: of an object with one key, or of a key that no other object has
 
 
 class Broken(Exception):
@@ -150,34 +150,21 @@ def text(response: requests.Response, bytes_max: int, attempt: Attempt) -> bytea
 def values(body: bytes | bytearray, *, exact_numbers: bool = False, memory_max: int = JSON_MEMORY_MAX) -> Any:
     """UTF-8 JSON as values; `exact_numbers`: numbers as their text.
 
-    Broken if it is none, is nested deeper than Python goes, or would take more than about `memory_max` bytes. Halves of
-    surrogate pairs and NUL, which no file and no database takes, become U+FFFD.
+    Broken if it is none, is nested deeper than Python goes, or would take more than about `memory_max` bytes. What no
+    file and no database takes is replaced (`whole_text`).
     """
     if len(body) > _SMALL_BYTES and _cost(body) > memory_max:
         raise Broken("a reply of more values than there is memory for", again=False)
-    odd = bool(_ODD.search(body))
+    odd = whole_text.is_odd(body)
     try:
         plain = body.decode("utf-8-sig", "surrogatepass")
         del body
         found = json.loads(plain, parse_float=str, parse_int=str) if exact_numbers else json.loads(plain)
-        return whole_text(found) if odd else found
+        return whole_text.whole(found) if odd else found
     except (ValueError, RecursionError):
         raise Broken("the reply is not JSON") from None
 
 
-def whole_text(value: Any) -> Any:
-    """JSON values without a half of a surrogate pair and without NUL: U+FFFD stands in their place."""
-    if isinstance(value, str):
-        return _TORN.sub("\ufffd", value)
-    if isinstance(value, list):
-        return [whole_text(each) for each in value]
-    if isinstance(value, dict):
-        return {whole_text(name): whole_text(each) for name, each in value.items()}
-    return value
-
-
-_TORN = re.compile("[\0\ud800-\udfff]")
-_ODD = re.compile(rb"\\u(?:0000|[dD][89a-fA-F])|\xed[\xa0-\xbf]")
 _WIDE, _WIDE_ESCAPE = re.compile(rb"[\xf0-\xff]"), re.compile(rb"\\u[dD][89abAB]")
 _ESCAPED = re.compile(rb"\\*.?", re.DOTALL)
 

@@ -22,7 +22,7 @@ from emulator.deep import examples
 from hypothesis import given
 from hypothesis import strategies as st
 
-from dinmo_dbt import wire
+from dinmo_dbt import whole_text, wire
 from dinmo_dbt.dbt_cloud import client as dbt_cloud
 from dinmo_dbt.emulator.web import tls
 from dinmo_dbt.errors import DbtCloudError, NotApplied, OutcomeUnknown
@@ -414,7 +414,7 @@ def test_values_are_those_of_the_text_but_for_what_no_file_takes(value: Any, asc
     found_text.encode()
     assert "\\u0000" not in found_text
     plain = json.loads(text)
-    if wire.whole_text(plain) == plain:
+    if whole_text.whole(plain) == plain:
         assert found == plain
     else:
         assert "\ufffd" in found_text

@@ -11,6 +11,7 @@ import typer
 
 from dinmo_dbt.cli.sending import CLOUD_RUN, DBT_CLOUD, tell_of, tell_that_ended, telling_of_all
 from dinmo_dbt.errors import DbtCloudError, Problem, UsageError
+from dinmo_dbt.whole_text import whole_environment
 
 if TYPE_CHECKING:
     from dinmo_dbt import dbt_cloud
@@ -101,7 +102,7 @@ class Following:
     def _client(self, session: Session) -> dbt_cloud.Client:
         from dinmo_dbt import dbt_cloud
 
-        client = dbt_cloud.Client(dbt_cloud.account_of(os.environ), session.clock)
+        client = dbt_cloud.Client(dbt_cloud.account_of(whole_environment(os.environ)), session.clock)
         session.stack.callback(client.close)
         return client
 

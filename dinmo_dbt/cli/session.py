@@ -19,6 +19,7 @@ from dinmo_dbt.cli.options import Flags
 from dinmo_dbt.cli.scratch import scratch_folder
 from dinmo_dbt.cli.stopping import Stop
 from dinmo_dbt.errors import ConfigError, DinmoError, Problem, Refused, UsageError, unwritable
+from dinmo_dbt.whole_text import whole_environment
 
 if TYPE_CHECKING:
     import pyarrow as pa
@@ -176,7 +177,9 @@ class Session:
     def project(self) -> Project:
         from dinmo_dbt.project import load_project
 
-        project = load_project(self.root, target=self.target[1], env=os.environ, vars=self.vars, offline=self.offline)
+        project = load_project(
+            self.root, target=self.target[1], env=whole_environment(os.environ), vars=self.vars, offline=self.offline
+        )
         for note in project.notes:
             self.console.note(note)
         return project

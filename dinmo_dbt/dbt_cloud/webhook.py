@@ -13,6 +13,7 @@ import re
 from collections.abc import Iterable
 from typing import TYPE_CHECKING, Any
 
+from dinmo_dbt import whole_text
 from dinmo_dbt.dbt_cloud.client import NOT_CONFIGURED, id_text
 from dinmo_dbt.dbt_cloud.inbox import Event, Inbox
 from dinmo_dbt.errors import StateError, UsageError
@@ -60,7 +61,7 @@ def _answer(environ: WSGIEnvironment, inbox: Inbox, secret: Secret, kept: frozen
     if not is_signed(body, environ.get("HTTP_AUTHORIZATION", ""), secret):
         return "401 Unauthorized", "the signature is not that of the body"
     try:
-        content = json.loads(body)
+        content = whole_text.whole(json.loads(body))
     except (ValueError, RecursionError):
         return "400 Bad Request", "not JSON"
     if not isinstance(content, dict) or not isinstance(content.get("eventType"), str):

@@ -13,6 +13,7 @@ from typing import Any
 
 import yaml
 
+from dinmo_dbt import whole_text
 from dinmo_dbt.errors import ConfigError
 
 NO_PROFILES = "DB701"
@@ -158,8 +159,9 @@ def _render(text: str, file: str, key: str, env: Mapping[str, str], vars: Mappin
 
 def _read_yaml(file: Path) -> Any:
     try:
-        with file.open(encoding="utf-8") as stream:
-            return yaml.safe_load(stream)
+        text = file.read_text(encoding="utf-8")
+        found = yaml.safe_load(text)
+        return whole_text.whole(found) if whole_text.is_odd(text.encode()) else found
     except yaml.MarkedYAMLError as error:
         # The text around the mark may be a password: only the line is told.
         line = f" (line {error.problem_mark.line + 1})" if error.problem_mark else ""
