@@ -373,13 +373,13 @@ def deliver(
 
 def recover(destination: Destination, journal: Journal, clock: Clock, *, run: SyncRun, progress: Progress) -> None:
     """Settle what a dead run left, before anything is read. A job that was never to be closed is aborted and let go.
-    Where a job still runs, the run is `on_its_way` and must end: its rows may not be on their way twice.
+    StillRunning in the end where a job is not done: nothing may be drawn, or its rows would be on their way twice.
 
     A collections batch that may or may not have arrived is let go too: its rows are sent again, which does no harm for
     an upsert, update or delete, even those that are back at what was acknowledged before. Not so the removal of a row
     that left the segment: what became of that is asked for.
     """
-    delivery = _Delivery(destination, journal, clock, run, progress)
+    delivery, running = _Delivery(destination, journal, clock, run, progress), None
     for journalled in journal.open_batches():
         if journalled.job_id is None or journalled.state is BatchState.OPENED:
             if journalled.job_id is not None:
@@ -401,7 +401,7 @@ def recover(destination: Destination, journal: Journal, clock: Clock, *, run: Sy
             job = delivery.poll(journalled.job_id, journalled.rows, run.settling_s)
         except StillRunning as error:
             delivery.stop(error)
-            run.problem = delivery.problem
+            run.problem, running = delivery.problem, error
             run.not_delivered.append(_running(journal.batch(journalled), journalled.job_id))
             continue
         delivery.settle_job(journal.batch(journalled), journalled.job_id, job)
@@ -411,6 +411,8 @@ def recover(destination: Destination, journal: Journal, clock: Clock, *, run: Sy
         # What was not processed is this run's to send; the rest is said here, unless this run has a later word on it.
         found = delivery.not_delivered[-1]
         run.not_delivered.append(found.filter(pc.not_equal(found["fate"], Fate.HELD.value)))
+    if running is not None:
+        raise running
 
 
 def _running(batch: Batch, job_id: str) -> pa.Table:

@@ -29,7 +29,16 @@ from dinmo_dbt.cli.sending import (
     telling_of_all,
 )
 from dinmo_dbt.cli.session import Session
-from dinmo_dbt.errors import DbtCloudError, DestinationError, DinmoError, Interrupted, Problem, Refused, UsageError
+from dinmo_dbt.errors import (
+    DbtCloudError,
+    DestinationError,
+    DinmoError,
+    Interrupted,
+    Problem,
+    Refused,
+    StillRunning,
+    UsageError,
+)
 from dinmo_dbt.history import ON_ITS_WAY
 
 if TYPE_CHECKING:
@@ -719,11 +728,12 @@ def _run_activation(
                 )
             bar = progress(activation.name, enabled=not session.console.quiet and session.lanes is None)
             with entry.held(destination), bar as shown:
-                with entry.timed("recover"):
-                    recover(destination, state, session.clock, run=run, progress=shown)
-                    state.reload()
-                if run.on_its_way:
-                    return run
+                try:
+                    with entry.timed("recover"):
+                        recover(destination, state, session.clock, run=run, progress=shown)
+                        state.reload()
+                except StillRunning:
+                    return run  # which tells of it
                 with entry.timed("plan"), state.kept():
                     chosen = _watched(activation, state, run)
                     drawn = _draw(session, activation, state, spool, ceilings, watched=chosen["position"].to_numpy())

@@ -7,19 +7,22 @@ from collections.abc import Callable, Iterator
 from contextlib import ExitStack, suppress
 from datetime import timedelta
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
 import requests
 import urllib3
-from memory_org import Model, World, activation, fates
+from memory_org import ManualClock, Model, NoProgress, World, activation, fates
 from mounted_org import START, URL, OneClock, connected, mounted
 from simulation.org import SCHEMA
 
-from dinmo_dbt import emulator
+from dinmo_dbt import emulator, sync
 from dinmo_dbt.activation import Activation
-from dinmo_dbt.errors import DinmoError
+from dinmo_dbt.destination import Job
+from dinmo_dbt.errors import DinmoError, StillRunning
 from dinmo_dbt.salesforce import collections
+from dinmo_dbt.sync import Status, SyncRun
 
 BEFORE = [{"id": str(i), "ext": f"e{i}", "a": f"x{i}", "b": "y"} for i in range(300)]
 AFTER = [{**row, "b": "z" if int(row["id"]) % 3 else "y"} for row in BEFORE[20:]] + [
@@ -150,6 +153,53 @@ def test_a_job_that_lasts_longer_than_a_run_waits_is_settled_by_the_next(
     again = lab.world.sync(act, Model.of(BEFORE))
     assert (again.recovered.succeeded, again.plan_counts.planned) == (300, 0)
     assert len(lab.held()) == 300
+
+
+@pytest.mark.parametrize("mode", ["insert", "upsert"])
+def test_while_a_job_goes_on_nothing_else_is_sent_and_nothing_counts_as_delivered(
+    laboratory: Callable[[], Laboratory], mode: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(sync, "POLL_MAX_S", 120.0)
+    lab, act = laboratory(), activation(mode, api="bulk")
+    lab.app.faults.arm_json({"kind": "job_stuck", "state": "InProgress", "seconds": 30 * 3600})
+    run = lab.world.sync(act, Model.of(BEFORE))
+    assert (run.status, run.outcome.held, run.outcome.succeeded) == (Status.ON_ITS_WAY, 300, 0)
+    for _ in range(3):
+        with pytest.raises(StillRunning, match="DB622"):
+            lab.world.sync(act, Model.of(AFTER))
+        [known] = lab.world.state().known()
+        assert (known.in_flight, known.rows) == (300, 0)
+        assert lab.held() == []
+    lab.world.clock.sleep(30 * 3600)
+    again = lab.world.sync(act, Model.of(BEFORE))
+    assert (again.recovered.succeeded, again.plan_counts.planned) == (300, 0)
+    assert len(lab.held()) == 300
+
+
+def test_a_job_that_moves_is_waited_for_and_one_that_does_not_is_left(
+    laboratory: Callable[[], Laboratory],
+) -> None:
+    class Moving:
+        """A job that takes an hour, a row each ten seconds or none."""
+
+        def __init__(self, rows_a_second: float) -> None:
+            self.rate = rows_a_second
+
+        def job(self, job_id: str) -> Job:
+            done = int(clock.now() * self.rate)
+            return Job(job_id, "JobComplete" if clock.now() >= 3600 else "InProgress", done)
+
+    for rate, ends in ((0.1, True), (0.0, False)):
+        clock = ManualClock(0.0)
+        journal = SimpleNamespace(hold=lambda: None)
+        watch = sync._Delivery(Moving(rate), journal, clock, SyncRun("r", 0.0), NoProgress())  # type: ignore[arg-type]
+        if ends:
+            job = watch.poll("750", 360, 120.0)
+            assert job is not None and job.is_terminal
+        else:
+            with pytest.raises(StillRunning):
+                watch.poll("750", 360, 120.0)
+            assert 120 <= clock.now() < 240
 
 
 @pytest.mark.parametrize("gone", ["results_expired", "job_deleted"])
