@@ -19,6 +19,7 @@ snapshots, journals or jobs. A row's values name its key and version, so a recor
 | I14 no delete unread | after every call: only what the rules allow is gone; a read that breaks off changes nothing |
 | I15 quiet | after every run: what was delivered and did not change is not sent; at the end nothing is |
 | I16 no secret, no value | in everything a run says, and at the end in everything that is kept |
+| I17 verify is true | at the end: it tells of all that others changed and of nothing else, and `--repair` mends it |
 """
 
 from __future__ import annotations

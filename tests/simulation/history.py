@@ -25,7 +25,7 @@ from memory_org import Killed, Match, activation
 
 from dinmo_dbt import adopt, emulator
 from dinmo_dbt.activation import Activation, Ceiling, FieldMapping, Guards
-from dinmo_dbt.cli import syncing
+from dinmo_dbt.cli import syncing, trust
 from dinmo_dbt.cli.syncing import Gating
 from dinmo_dbt.errors import CountsError, DinmoError, StateError, WarehouseError
 from dinmo_dbt.guards import Ceilings
@@ -662,7 +662,50 @@ class History:
         named = {row["key"] for row in pa.concat_tables(run.not_delivered).to_pylist()}
         self.audit.all_there("I2: all runs are over", named)
         self.audit.snapshot(state.snapshot.table().to_pylist(), named)
+        self._look_after({row["key"] for row in state.snapshot.table().to_pylist()} - named)
         self.audit.contents(self.folder)
+
+    # What people do to keep it in order
+
+    def _look_after(self, known: set[str]) -> None:
+        """`verify --repair` after others edited and deleted records: it finds all that they did and nothing else, and
+        the next run mends it."""
+        draw = random.Random(f"{self.seed} upkeep")
+        ours = [(id, key) for id, (key, *_) in self.audit.seen.items() if id not in self.audit.removed]
+        ours = [each for each in ours if each[1] in known and each[1] in self.audit.rows]
+        if self.mode not in ("upsert", "update") or self.quota_gone or not ours or draw.random() < 0.6:
+            return
+        touched = dict(draw.sample(ours, k=draw.randint(1, min(3, len(ours)))))
+        for record_id, key in touched.items():
+            if draw.random() < 0.6:
+                self.org.edit(record_id, **draw.choice(({"A__c": "theirs"}, {"A__c": None})))
+                self._tell(f"others: edit {key}")
+            else:
+                self.org.delete(record_id)
+                self.audit.removed.add(record_id)
+                self._tell(f"others: delete {key}")
+        checked = trust._Checked(self._activation())
+        found = self._process().run(lambda: checked._compare(self.session, show_values=False))
+        told = {*found.drifted["key"].to_pylist(), *found.gone["key"].to_pylist()}
+        self._tell(f"verify: {len(told)} drifted or gone")
+        self.met["verified"] += 1
+        if missed := set(touched.values()) - told - self.audit.excused.keys():
+            raise Broken(f"I17: others changed {min(missed)}, and verify does not tell")
+        if more := told - set(touched.values()) - self.audit.excused.keys():
+            raise Broken(f"I17: verify tells of {min(more)}, which nobody changed")
+        checked.found = found
+        self._process().run(lambda: checked.mark(self.session))
+        for key in told:
+            self.audit.excused.pop(key, None)
+            self.audit.delivered.pop(key, None)
+            self.audit.rebased.discard(key)
+        if told and self._run() is None:
+            raise Broken("I17: the run that repairs fails")
+        self.met["repaired"] += len(told)
+        again = self._process().run(lambda: checked._compare(self.session, show_values=False))
+        left = {*again.drifted["key"].to_pylist(), *again.gone["key"].to_pylist()} & told
+        if left and self.mode == "upsert":
+            raise Broken(f"I17: {min(left)} is repaired, and has drifted")
 
 
 def _respelled(table: pa.Table) -> pa.Table:
