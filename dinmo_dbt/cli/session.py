@@ -99,7 +99,7 @@ class Session:
         self.clock = SystemClock(self._stop)
         self._destinations: dict[str, SalesforceDestination] = {}
         self._unreachable: dict[str, DinmoError] = {}
-        self._artifacts: tuple[object, ...] = ()  # as they were when run_results was read
+        self._artifacts: tuple[object, ...] = ()  # as they were when the first of them was read
 
     def __enter__(self) -> Session:
         if self.stop is None:
@@ -189,6 +189,7 @@ class Session:
         from dinmo_dbt.declaration import show
         from dinmo_dbt.manifest import load_manifest
 
+        self._artifacts = self._artifacts or self._stamps()
         manifest = load_manifest(self.target_path / "manifest.json")
         name = self.project_name
         if name and manifest.project_name and name != manifest.project_name:
@@ -241,7 +242,7 @@ class Session:
     def run_results(self) -> RunResults | None:
         from dinmo_dbt.gate import load_run_results
 
-        self._artifacts = self._stamps()
+        self._artifacts = self._artifacts or self._stamps()
         return load_run_results(self.target_path / "run_results.json")
 
     def _stamps(self) -> tuple[object, ...]:

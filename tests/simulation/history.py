@@ -591,7 +591,7 @@ class History:
             raise Broken("I8: the run goes to another org")
         self.session = session = SimpleNamespace(
             destination=lambda _: destination, state=self._state(), clock=self.org.clock, source=model,
-            scratch=self.org.folder, declared=SimpleNamespace(activations=(act,)), target=("p", "dev"),
+            scratch=self.org.folder, declared=SimpleNamespace(activations=(act,)), target=("p", "dev"), lanes=None,
             refuse_sharing=lambda *_: None,
             manifest=SimpleNamespace(dbt_version="1.11", adapter_type="duckdb"),
             console=SimpleNamespace(quiet=True, say=self._tell, note=lambda problem: self._tell(str(problem))),
