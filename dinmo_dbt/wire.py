@@ -169,6 +169,14 @@ _WIDE, _WIDE_ESCAPE = re.compile(rb"[\xf0-\xff]"), re.compile(rb"\\u[dD][89abAB]
 _ESCAPED = re.compile(rb"\\*.?", re.DOTALL)
 
 
+def check_cost(file: BinaryIO, memory_max: int) -> None:
+    """Broken if the JSON in `file` would take more than about `memory_max` bytes once it is read."""
+    file.seek(0)
+    body = file.read()
+    if len(body) > _SMALL_BYTES and _cost(body) > memory_max:
+        raise Broken("a file of more values than there is memory for", again=False)
+
+
 def _cost(body: bytes | bytearray) -> int:
     """About the bytes that the text and its values take: 1, 2 or 4 a character, by the widest of its text."""
     wide = 1 if body.isascii() else 4 if _WIDE.search(body) else 2

@@ -267,6 +267,27 @@ def test_a_reply_past_its_bound_is_not_read(
     assert list(tmp_path.iterdir()) == [], "nothing half is left"
 
 
+def test_a_manifest_that_memory_could_not_hold_is_not_kept(
+    cloud: StandIn, api: dbt_cloud.Client, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    monkeypatch.setattr(client, "FILE_MEMORY_MAX", 50 << 20)
+    wide = {**MANIFEST, "docs": [[]] * 1_000_000}  # 4 MB of text
+    with pytest.raises(DbtCloudError, match="memory"):
+        fetched(api, cloud, tmp_path, step(results("build", a="success"), wide))
+    assert list(tmp_path.iterdir()) == [], "nothing half is left"
+    fetched(api, cloud, tmp_path, step(results("build", a="success"), {**MANIFEST, "docs": "[]," * 1_000_000}))
+
+
+def test_the_results_of_many_steps_are_bounded_together(
+    cloud: StandIn, api: dbt_cloud.Client, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    monkeypatch.setattr(artifacts, "STEPS_BYTES_MAX", 1_000)
+    steps = [step(results("build", f"i{n}", a="success", b="success", c="success")) for n in range(4)]
+    fetched(api, cloud, tmp_path, steps[0])
+    with pytest.raises(DbtCloudError, match="memory"):
+        fetched(api, cloud, tmp_path, *steps)
+
+
 def test_nobody_there_is_told(clock: Clock, cloud: StandIn) -> None:
     closed = dbt_cloud.Account("http://127.0.0.1:9", "1", Secret("x"))
     with pytest.raises(DbtCloudError, match=r"DB226 127.0.0.1:9: not reached"):

@@ -7,6 +7,7 @@ tested, and a later word on a node counts more than an earlier one. `merged` fol
 
 from __future__ import annotations
 
+import json
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
@@ -16,6 +17,7 @@ from dinmo_dbt.errors import ConfigError, DbtCloudError, Problem
 from dinmo_dbt.gate import BUILDS, BUILT, NOTHING_DONE, TESTS, Result, RunResults, parse_run_results
 
 NO_ARTIFACTS = "DB225"
+STEPS_BYTES_MAX = 50_000_000  # of the results of all steps of a run, as far as they are kept
 _UNTESTED = ("skipped", *NOTHING_DONE)  # of a test: it was not asked, and an earlier answer stands
 _KEPT = ("unique_id", "status", "timing", "relation_name")  # of a result, as dbt wrote it
 
@@ -93,6 +95,7 @@ def _steps(client: Client, run: Run) -> tuple[Step, ...]:
     """The run's steps that built or tested, in order. dbt's target folder is one for all steps, and one that writes no
     run results, such as `dbt source freshness`, still shows those of an earlier step: they are that one's."""
     found: list[Step] = []
+    size = 0
     for number in run.steps:
         document = client.json(run, number, "run_results.json")
         if document is None:
@@ -112,6 +115,10 @@ def _steps(client: Client, run: Run) -> tuple[Step, ...]:
         seen = step.read.invocation_id and any(step.read.invocation_id == each.read.invocation_id for each in found)
         if not seen and (step.builds or step.read.which == "test"):
             found.append(step)
+            size += len(json.dumps(kept))
+        if size > STEPS_BYTES_MAX:
+            told = f"dbt Cloud run {run.run_id} left more results than there is memory for"
+            raise DbtCloudError(UNUSABLE, told, hint="sync where dbt's target folder is")
     return tuple(found)
 
 

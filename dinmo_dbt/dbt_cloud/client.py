@@ -41,8 +41,10 @@ CONNECT_TIMEOUT_S = 10
 READ_TIMEOUT_S = 60  # of silence; bytes that come one by one never meet it, so one attempt as a whole is bounded too
 JSON_SECONDS_MAX = 120
 FILE_SECONDS_MAX = 1_800
-JSON_BYTES_MAX = 200_000_000  # run results, and a run whose steps carry their logs
-FILE_BYTES_MAX = 500_000_000
+# Memory is what counts, of the text and of all that it holds; past these sizes there is not enough of it for any.
+JSON_BYTES_MAX = 100_000_000  # run results, and a run whose steps carry their logs
+FILE_BYTES_MAX = 150_000_000
+FILE_MEMORY_MAX = 320 << 20  # of a manifest once it is read
 ATTEMPTS_MAX = 6
 BACKOFF_S = 1.0
 RETRY_AFTER_MAX_S = 300.0
@@ -257,6 +259,7 @@ class Client:
                     file.seek(0)
                     file.truncate()
                     wire.copy(response, file, FILE_BYTES_MAX, attempt)
+                    wire.check_cost(file, FILE_MEMORY_MAX)
                     return _Answer(response.status_code)
                 return _parsed(response.status_code, wire.text(response, JSON_BYTES_MAX, attempt))
         except wire.Broken as broken:
