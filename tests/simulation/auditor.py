@@ -41,7 +41,7 @@ from dinmo_dbt.sync import Status, SyncRun
 from .org import SimulatedOrg
 from .process import Process
 
-VALUE = re.compile(r"k\d+ v\d+")
+VALUE = re.compile(r"k\d+_+\S")
 RUN_MAX_S, CALLS_MAX = 3_600.0, 400
 CLOSED = "closed"  # what on_removed sets
 COMMITTING = {"ingest.close", "collections.create", "collections.update", "collections.upsert", "collections.delete"}
@@ -62,13 +62,27 @@ class Row:
     def values(self) -> dict[str, str | None]:
         long = " " + "x" * 90 if self.too_long else ""
         return {
-            "id": self.key, "ext": self.key, "code": self.key, "a": f"{self.key} v{self.version}{long}",
-            "b": b_of(self.version), "c": f"c{self.version % 2}",
+            "id": self.key, "ext": self.key, "code": self.key, "a": a_of(self.key, self.version) + long,
+            "b": b_of(self.version), "c": c_of(self.version),
         }  # fmt: skip
 
 
+def a_of(key: str, version: int) -> str:
+    """It names both. The first versions differ in the eighth byte alone, and in two bytes of `b_of`, as two dates do:
+    a hash that lets one value's difference be made up for by the next is found so."""
+    return f"{key:_<7}{chr(48 + 4 * version)}" if version < _SHORT_VERSIONS else f"{key}__v{version}"
+
+
 def b_of(version: int) -> str | None:
-    return "b" * (version % 3) or None
+    return None if version % 5 == 4 else f"202{4 * (version % 2)}012{4 * (version % 2)}"
+
+
+def c_of(version: int) -> str | None:
+    return "c" * (version % 3) or None
+
+
+_SHORT_VERSIONS = 19
+_NAMED = re.compile(r"(k\d+)_+(?:v(\d+)|(.))", re.DOTALL)
 
 
 @dataclass
@@ -186,10 +200,10 @@ class Auditor:
         self._last_epoch = process.epoch
 
     def _identity(self, record: dict[str, Any]) -> tuple[str, int] | None:
-        found = re.fullmatch(r"(k\d+) v(\d+)", record["A__c"] or "")
+        found = _NAMED.fullmatch(record["A__c"] or "")
         if not found:
             return None
-        key, version = found[1], int(found[2])
+        key, version = found[1], int(found[2]) if found[2] else (ord(found[3]) - 48) // 4
         if not self.mixed and key not in self.excused and record["B__c"] != b_of(version):
             raise Broken(f"I3: {key} is made of two versions")
         return key, version

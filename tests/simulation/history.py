@@ -36,7 +36,7 @@ from dinmo_dbt.state.journal import ActivationState
 from dinmo_dbt.state.marks import Marks
 from dinmo_dbt.sync import SyncRun
 
-from .auditor import CLOSED, Auditor, Broken, Row, may_be_there
+from .auditor import CLOSED, Auditor, Broken, Row, a_of, b_of, may_be_there
 from .org import SimulatedOrg
 from .process import BadDisk, End, Process, Stopped, current
 
@@ -275,8 +275,9 @@ class History:
 
     def _others_create(self, keys: list[str]) -> None:
         match = "Ext__c" if self.mode == "upsert" else "Code__c"
-        written = {"A__c": "{} v0"} if self.mode == "delete" else {}
-        records = [{"Name": "theirs", match: key, **{f: v.format(key) for f, v in written.items()}} for key in keys]
+        deleted = self.mode == "delete"
+        told = {key: {"A__c": a_of(key, 0), "B__c": b_of(0)} if deleted else {} for key in keys}
+        records = [{"Name": "theirs", match: key, **told[key]} for key in keys]
         self.audit.theirs |= set(self.org.create(records))
 
     def _others(self) -> None:
