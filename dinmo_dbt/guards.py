@@ -69,7 +69,8 @@ class Effect:
     `known`: keys that the state has; of them `present` were in the segment after the last sync. `created`: new keys.
     `changed`: key hashes of known rows with values that Salesforce did not acknowledge last. `remapped`: known rows
     that get fields which the mapping did not have. `removed`: records deleted, or set by `on_removed`. `gone`: keys
-    that left the segment. `respelled`: new keys that are a key that left, written in another way.
+    that left the segment. `respelled`: new keys that are a key that left, written in another way. `admitted`:
+    how many new rows an earlier run was let to send that are not known yet: it was cut off, or they were refused.
     """
 
     known: int
@@ -80,6 +81,7 @@ class Effect:
     removed: int = 0
     gone: int = 0
     respelled: int = 0
+    admitted: int = 0
 
     @property
     def replaced(self) -> int:
@@ -147,7 +149,7 @@ def _asked(activation: Activation, effect: Effect, day: Day, moved: Moved) -> li
     again = effect.replaced if activation.mode is Mode.UPDATE else 0
     replaced = [] if again else _replaced(activation, effect, moved)
     # What takes the place of keys that left is asked for as that, and not once more.
-    fresh = effect.created - (effect.replaced if replaced or again else 0)
+    fresh = max(0, effect.created - (effect.replaced if replaced or again else 0) - effect.admitted)
     return [
         *replaced,
         *_changed(activation, effect, day, again, moved),
@@ -216,7 +218,7 @@ def _remapped(guards: Guards, effect: Effect) -> list[_Asked]:
 
 
 def _created(guards: Guards, effect: Effect, fresh: int, day: Day) -> list[_Asked]:
-    """A first sync, and the day of it, are their own case: nothing is known that new rows could be too many for."""
+    """A first sync is its own case: nothing is known that new rows could be too many for."""
     ceiling, before = guards.max_created, effect.known - day.created
     least = 1 if ceiling.rows is not None else GUARDED_ROWS_MIN
 

@@ -69,6 +69,10 @@ class StateView(Protocol):
     @property
     def day(self) -> Day: ...
     @property
+    def admitted(self) -> int:
+        """The most keys that there would be, had each run delivered the new rows that it was let to send."""
+
+    @property
     def other_orgs(self) -> Sequence[str]:
         """The ids of the other orgs that it was synced to."""
 
@@ -163,7 +167,7 @@ class Plan:
     are still to be created by an earlier plan, so this one is for showing; a sync draws it again when they exist.
     `counted` runs parallel to the spool too: as what each row counts for the day (`guards.Counted`) once it is
     acknowledged; what `passed` a ceiling by a flag counts for nothing, and ends the day of its kind. `replacing`: keys
-    that left beside new ones, where it looks as if they were the same rows.
+    that left beside new ones, where it looks as if they were the same rows. `admitted`: `StateView.admitted` after it.
     """
 
     activation: Activation
@@ -192,6 +196,7 @@ class Plan:
     counted: npt.NDArray[np.uint8] = field(default_factory=lambda: np.empty(0, np.uint8))
     passed: frozenset[Counted] = frozenset()
     replacing: tuple[tuple[str, str], ...] = ()
+    admitted: int = 0
 
     @property
     def has_changes(self) -> bool:
@@ -319,7 +324,8 @@ def draw(
         work.resolve()
         work.see_off(ceilings)
     counts = work.counts()
-    verdict = guards.judge(activation, work.effect(), state.day, ceilings, moved)
+    effect = work.effect()
+    verdict = guards.judge(activation, effect, state.day, ceilings, moved)
     return Plan(
         activation=activation,
         org_id=destination.org_id,
@@ -347,6 +353,7 @@ def draw(
         counted=work.counted(verdict.passed),
         passed=verdict.passed,
         replacing=work.replacing,
+        admitted=max(state.admitted, len(state.snapshot.kh) + effect.created),
     )
 
 
@@ -827,6 +834,7 @@ class _Work:
             removed=int(np.count_nonzero(sent)) if deleting else len(self.leavers.removing),
             gone=len(found.left),
             respelled=again,
+            admitted=max(0, self.state.admitted - len(snapshot.kh)),
         )
 
     def rewritten(self) -> Positions:
@@ -847,6 +855,9 @@ class _Work:
         else:
             counted[self.found.kind == Kind.ADDED] = Counted.CREATED
             counted[self.rewritten()] = Counted.CHANGED
+        created = int(np.count_nonzero(counted == Counted.CREATED))
+        if not self.state.exists or created <= self.state.admitted - len(self.state.snapshot.kh):
+            passed |= {Counted.CREATED}  # of a first sync, or let through before
         counted[np.isin(counted, [int(each) for each in passed])] = Counted.NOT
         return counted
 

@@ -8,9 +8,10 @@ import pyarrow as pa
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
-from memory_org import Model, World, activation
+from memory_org import Killed, Model, Trip, World, activation
 
 from dinmo_dbt import guards
+from dinmo_dbt import plan as planning
 from dinmo_dbt.activation import Ceiling, Guards
 from dinmo_dbt.errors import Refused
 from dinmo_dbt.guards import Ceilings, Counted, Day, Effect, Moved
@@ -102,13 +103,13 @@ def test_what_a_refusal_asks_for_is_enough_and_one_less_is_not(effect, day, mode
         assert less.refusal is not None
 
 
-def test_a_first_sync_and_its_day_are_not_held_by_new_rows():
+def test_a_first_sync_is_not_held_by_new_rows():
     act = activation()
     assert guards.judge(act, Effect(0, 0, created=10**6), Day(), Ceilings()).refusal is None
-    grown = Effect(900, 900, created=900)
-    assert guards.judge(act, grown, Day(created=900), Ceilings()).refusal is None
-    twice = guards.judge(act, Effect(1_000, 1_000, created=1_000), Day(created=1_000), Ceilings())
-    assert twice.refusal.code == "DB408"
+    assert guards.judge(act, Effect(900, 900, created=900), Day(), Ceilings()).refusal is None
+    twice = Effect(1_000, 1_000, created=1_000)
+    assert guards.judge(act, twice, Day(), Ceilings()).refusal.code == "DB408"
+    assert guards.judge(act, dataclasses.replace(twice, admitted=250), Day(), Ceilings()).refusal is None
 
 
 def test_full_counts_only_what_is_not_as_it_was_acknowledged(tmp_path):
@@ -162,6 +163,34 @@ def test_new_rows_of_a_day_are_held_together(tmp_path):
     assert world.plan(act, rows(range(1_751))).refusal.hint == "if that is right: --allow-creates 751"
     world.clock.time += 2 * 86_400
     assert world.plan(act, rows(range(1_751))).refusal is None
+
+
+def test_a_first_sync_counts_for_no_day(tmp_path):
+    world, act = World(tmp_path / "state"), activation()
+    world.sync(act, rows(range(1_000)))
+    world.sync(act, rows(range(1_600)))
+    assert world.plan(act, rows(range(1_751))).refusal.hint == "if that is right: --allow-creates 751"
+
+
+def test_a_first_sync_that_was_cut_off_goes_on(tmp_path, monkeypatch):
+    """What a run was let to send and did not deliver is not held against the next one, and no more than that."""
+    monkeypatch.setattr(planning, "COLLECTIONS_ROWS_MAX", 4)
+    few = Guards(Ceiling(rows=1), Ceiling(rows=1), max_created=Ceiling(rows=1))
+    world, act = World(tmp_path / "state"), activation(api="collections", guards=few)
+    with pytest.raises(Killed):
+        world.sync(act, rows(range(12)), trip=Trip(second(tmp_path, act)))
+    assert len(world.snapshot(act)) == 4
+    assert world.plan(act, rows(range(14))).refusal.hint == "if that is right: --allow-creates 2"
+    world.sync(act, rows(range(13)))
+    assert len(world.snapshot(act)) == 13
+    assert world.plan(act, rows(range(15))).refusal.code == "DB408"
+
+
+def second(folder, act):
+    """The number of the second batch's note in the journal."""
+    trip = Trip()
+    World(folder / "tried" / "state").sync(act, rows(range(12)), trip=trip)
+    return [number for number, name in enumerate(trip.seen) if name == "planned"][1]
 
 
 SPELT = [

@@ -71,6 +71,7 @@ class ActivationState:
         self.siblings: list[str] = []
         self.lineage = ""
         self._began = False  # a run has drawn a plan for it
+        self.admitted = 0
         self._born = 0  # the serial at which it began, or was forgotten
         self._owner: str | None = None  # who holds the lease, as it is written there
         self._held_at = self._renewed_at = -LEASE_S  # by the clock that nobody sets
@@ -178,7 +179,7 @@ class ActivationState:
             )
         self.serial, self.epoch, self.finished_runs = row["serial"], row["epoch"], row["finished_runs"]
         self.run_number = row["runs"] + 1
-        self._born = row["born"]
+        self._born, self.admitted = row["born"], row["admitted"]
         self.exists = self.serial > self._born or self.finished_runs > 0
         self.mappings = self._pointer_mappings = json.loads(row["mappings"])
         for header in self.mappings:
@@ -473,6 +474,7 @@ class ActivationState:
             raise StateError("DB504", "the plan is stale: the state moved since it was drawn", hint="draw it again")
         rows = pa.concat_tables([self._rebased(plan), self._leaving(plan)])
         self.mappings = [plan.mapping.header(), *(older.header() for older in plan.older)]
+        self.admitted = plan.admitted
         delta = self._write_delta(rows)
         with self._transaction() as connection:
             self._update_row(connection)
@@ -586,13 +588,14 @@ class ActivationState:
 
     def _update_row(self, connection: Connection) -> None:
         connection.execute(
-            "UPDATE activation SET model = ?, object = ?, runs = ?, finished_runs = ?, identity = ?, mappings = ? "
-            f"WHERE {OWN}",
+            "UPDATE activation SET model = ?, object = ?, runs = ?, finished_runs = ?, admitted = ?, identity = ?, "
+            f"mappings = ? WHERE {OWN}",
             (
                 self.activation.model,
                 self.activation.object,
                 self.run_number,
                 self.finished_runs,
+                self.admitted,
                 json.dumps(identity_of(self.activation)),
                 json.dumps(self.mappings),
                 *self.own,

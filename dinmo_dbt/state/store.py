@@ -40,7 +40,8 @@ TABLES = {
   {_ID}, model TEXT NOT NULL, object TEXT NOT NULL,
   serial BIGINT NOT NULL, epoch BIGINT NOT NULL, lease_owner TEXT, lease_until DOUBLE PRECISION,
   runs BIGINT NOT NULL, finished_runs BIGINT NOT NULL, identity TEXT NOT NULL, mappings TEXT NOT NULL,
-  files TEXT NOT NULL, previous TEXT NOT NULL, born BIGINT NOT NULL DEFAULT 0, PRIMARY KEY (org_id, target, name)""",
+  files TEXT NOT NULL, previous TEXT NOT NULL, born BIGINT NOT NULL DEFAULT 0,
+  admitted BIGINT NOT NULL DEFAULT 0, PRIMARY KEY (org_id, target, name)""",
     "batch": f"""
   id TEXT PRIMARY KEY, {_ID}, run_id TEXT NOT NULL, epoch BIGINT NOT NULL,
   state TEXT NOT NULL, job_id TEXT, rows BIGINT NOT NULL, spool TEXT NOT NULL, sha256 TEXT NOT NULL,
@@ -377,8 +378,8 @@ class Store(ABC):
         with self._taking(own) as (connection, row):
             serial = self.newest(connection, own, row["serial"]) + 1
             connection.execute(
-                "UPDATE activation SET serial = ?, born = ?, runs = 0, finished_runs = 0, identity = '{}', "
-                f"mappings = '[]', files = '[]', previous = '[]' WHERE {OWN}",
+                "UPDATE activation SET serial = ?, born = ?, runs = 0, finished_runs = 0, admitted = 0, "
+                f"identity = '{{}}', mappings = '[]', files = '[]', previous = '[]' WHERE {OWN}",
                 (serial, serial, *own),
             )
             spools = connection.execute(f"SELECT spool FROM batch WHERE {OWN}", own).fetchall()
