@@ -457,6 +457,51 @@ def test_in_the_place_of_an_event_that_can_t_be_read_the_latest_run_is_synced(
     assert org.count("Person__c") == 30
 
 
+@pytest.mark.parametrize("what", ["an artifact cut short", "a mistake in a declaration"])
+def test_a_run_that_can_t_be_used_is_told_and_keeps_no_later_one_back(
+    away: Lab, org: Org, cloud: StandIn, what: str
+) -> None:
+    env = cloud.environment | {"DINMO_DBT_CLOUD_WEBHOOK_SECRET": SECRET}
+    good = cloud.runs[71].steps[1]
+    del cloud.runs[70]
+    bad = {**good.artifacts, "manifest.json": b"{"}
+    if what == "a mistake in a declaration":
+        bad["manifest.json"] = good.artifacts["manifest.json"].replace(b'"upsert"', b'"upsrt"')
+        assert bad["manifest.json"] != good.artifacts["manifest.json"]
+    cloud.runs[72] = Ran(1, [10], [cloned(), Step(good.name, bad)])
+    with serving(away, *JOB, **env) as service:
+        service.says("DB230" if what == "an artifact cut short" else "DB112")
+        assert webhook(service, 72) == 202
+        until(lambda: waiting(away) == 0)
+        told = service.health()[1]
+        assert told["set_aside"] or told["problem"]["code"] == "DB112"
+        cloud.runs[73] = Ran(1, [10], [cloned(), good])
+        assert webhook(service, 73) == 202
+        assert "PASS=1" in service.says("Done. ")
+        until(lambda: waiting(away) == 0 and service.health()[0] == 200)
+    assert org.count("Person__c") == 30
+
+
+def test_the_tests_of_the_latest_run_decide_whichever_event_is_looked_at_first(
+    away: Lab, org: Org, cloud: StandIn
+) -> None:
+    env = cloud.environment | {"DINMO_DBT_CLOUD_WEBHOOK_SECRET": SECRET}
+    good = cloud.runs[71].steps[1]
+    results = json.loads(good.artifacts["run_results.json"])
+    for each in results["results"]:
+        each["status"] = "fail" if each["unique_id"].startswith("test.") else each["status"]
+    bad = Step(good.name, {**good.artifacts, "run_results.json": json.dumps(results).encode()})
+    cloud.runs = {70: Ran(1, [3])}
+    with serving(away, *JOB, by=(HURRIED, "2", "60", "60"), **env) as service:
+        service.says("DB223")
+        cloud.runs |= {71: Ran(1, [10], [cloned(), good]), 72: Ran(1, [20], [cloned(), bad])}
+        assert [webhook(service, 71), webhook(service, 72)] == [202, 202]
+        until(lambda: waiting(away) == 0)
+        service.says("Done. ")
+        assert service.count(" START ") == 0
+    assert org.count("Person__c") == 0
+
+
 def test_an_event_is_for_the_target_whose_address_it_came_to(away: Lab, cloud: StandIn) -> None:
     env = cloud.environment | {"DINMO_DBT_CLOUD_WEBHOOK_SECRET": SECRET}
     two_targets(away)
