@@ -41,6 +41,13 @@ class Broken(Exception):
         self.again = again
 
 
+class TooLarge(Broken):
+    """The reply is more than is read; another attempt would bring the same, and asking for less may help."""
+
+    def __init__(self, reason: str) -> None:
+        super().__init__(reason, again=False)
+
+
 class Attempt:
     """One request and its reply: `with Attempt(seconds) as attempt`, and what a `session` of ours sends within is cut
     at the end of its time, whatever it waits for; only the system's own look-up of a name has its own bound.
@@ -132,7 +139,7 @@ def copy(response: requests.Response, file: BinaryIO, bytes_max: int, attempt: A
     for piece in _unpacked(response, bytes_max, attempt):
         size += len(piece)
         if size > bytes_max:
-            raise Broken(f"a reply of more than {bytes_max} bytes", again=False)
+            raise TooLarge(f"a reply of more than {bytes_max} bytes")
         file.write(piece)
     return size
 
@@ -142,7 +149,7 @@ def text(response: requests.Response, bytes_max: int, attempt: Attempt) -> bytea
     body = bytearray()
     for piece in _unpacked(response, bytes_max, attempt):
         if len(body) + len(piece) > bytes_max:
-            raise Broken(f"a reply of more than {bytes_max} bytes", again=False)
+            raise TooLarge(f"a reply of more than {bytes_max} bytes")
         body += piece
     return body
 
@@ -154,7 +161,7 @@ def values(body: bytes | bytearray, *, exact_numbers: bool = False, memory_max: 
     file and no database takes is replaced (`whole_text`).
     """
     if len(body) > _SMALL_BYTES and _cost(body) > memory_max:
-        raise Broken("a reply of more values than there is memory for", again=False)
+        raise TooLarge("a reply of more values than there is memory for")
     odd = whole_text.is_odd(body)
     try:
         plain = body.decode("utf-8-sig", "surrogatepass")
@@ -174,7 +181,7 @@ def check_cost(file: BinaryIO, memory_max: int) -> None:
     file.seek(0)
     body = file.read()
     if len(body) > _SMALL_BYTES and _cost(body) > memory_max:
-        raise Broken("a file of more values than there is memory for", again=False)
+        raise TooLarge("a file of more values than there is memory for")
 
 
 def _cost(body: bytes | bytearray) -> int:
@@ -222,7 +229,7 @@ def _pieces(response: requests.Response, bytes_max: int, attempt: Attempt) -> It
             attempt.check()
             size += len(piece)
             if size > bytes_max:
-                raise Broken(f"a reply of more than {bytes_max} bytes", again=False)
+                raise TooLarge(f"a reply of more than {bytes_max} bytes")
             yield piece
     except (requests.exceptions.RequestException, urllib3.exceptions.HTTPError, OSError, ValueError):
         attempt.check()

@@ -44,7 +44,7 @@ from dinmo_dbt.errors import (
     is_untrusted,
 )
 from dinmo_dbt.project import Secret
-from dinmo_dbt.salesforce.errors import SalesforceRefusal, classify, hint
+from dinmo_dbt.salesforce.errors import ReplyTooLarge, SalesforceRefusal, classify, hint
 
 if TYPE_CHECKING:
     from simple_salesforce import Salesforce
@@ -229,7 +229,8 @@ class Client:
                 self._pause(attempt, pause.after_s)
             except wire.Broken as lost:
                 doubt = str(lost)
-                error = NotApplied("DB607", f"{_name(request)}: {lost}, at attempt {attempt + 1}")
+                kind = ReplyTooLarge if isinstance(lost, wire.TooLarge) else NotApplied
+                error = kind("DB607", f"{_name(request)}: {lost}, at attempt {attempt + 1}")
                 if not request.effect.repeats or not lost.again:
                     break
                 self._pause(attempt, None)

@@ -14,7 +14,7 @@ from dinmo_dbt.destination import RESULTS, Batch, Fate, ObjectSchema, Operation
 from dinmo_dbt.errors import TooLarge
 from dinmo_dbt.salesforce import encode
 from dinmo_dbt.salesforce.client import Client, Effect, Request
-from dinmo_dbt.salesforce.errors import GONE, SalesforceRefusal
+from dinmo_dbt.salesforce.errors import GONE, ReplyTooLarge, SalesforceRefusal
 from dinmo_dbt.salesforce.hosts import checked_id
 
 ROWS_MAX = 200
@@ -62,7 +62,10 @@ def read(
     *,
     exact_numbers: bool = False,
 ) -> list[dict[str, object]]:
-    """At most 200 records by id; a missing record is left out. `exact_numbers`: numbers as their text."""
+    """At most 200 records by id; a missing record is left out. `exact_numbers`: numbers as their text.
+
+    Records of long texts come in several calls, where one reply would be more than is taken.
+    """
     assert len(record_ids) <= ROWS_MAX
     if not record_ids:
         return []
@@ -70,9 +73,15 @@ def read(
     body = json.dumps({"ids": list(record_ids), "fields": wanted}).encode()
     path = f"composite/sobjects/{quote(object_name, safe='')}"
     whole = _is_list_of(len(record_ids))
-    reply = client.call(
-        Request("POST", path, body=body, holds_values=True, exact_numbers=exact_numbers, is_whole=whole)
-    )
+    request = Request("POST", path, body=body, holds_values=True, exact_numbers=exact_numbers, is_whole=whole)
+    try:
+        reply = client.call(request)
+    except ReplyTooLarge:
+        if len(record_ids) == 1:
+            raise
+        middle = len(record_ids) // 2
+        halves = (record_ids[:middle], record_ids[middle:])
+        return [row for ids in halves for row in read(client, object_name, fields, ids, exact_numbers=exact_numbers)]
     return [{name: value for name, value in item.items() if name != "attributes"} for item in reply.json if item]
 
 

@@ -30,6 +30,10 @@ class SalesforceRefusal(NotApplied):
         self.salesforce_message = salesforce_message
 
 
+class ReplyTooLarge(NotApplied):
+    """A read whose reply is more than is taken: asking for less may help."""
+
+
 _TRANSIENT, _AUTOMATION, _REFERENCE = ErrorClass.TRANSIENT, ErrorClass.AUTOMATION, ErrorClass.REFERENCE
 _LIMIT, _AUTH, _MAINTENANCE, _DATA = ErrorClass.LIMIT, ErrorClass.AUTH, ErrorClass.MAINTENANCE, ErrorClass.DATA
 

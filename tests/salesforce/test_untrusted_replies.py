@@ -168,6 +168,22 @@ def test_a_long_error_text_is_cut_where_it_is_shown(server: Server, connected: C
     assert str(caught.value).isprintable()
 
 
+def test_records_of_long_texts_are_read_in_smaller_calls(
+    server: Server, connected: Connected, small_bounds: int
+) -> None:
+    ids = tuple(f"a00{n:012d}AAA" for n in range(4))
+
+    def reply(*which: int) -> Answer:
+        return Answer(200, [{"Id": ids[n], "Name": "x" * 300_000} for n in which])
+
+    server.on("POST", f"{COLLECTIONS}/Thing__c", reply(0, 1, 2, 3), reply(0, 1), reply(2, 3))
+    assert [row["Id"] for row in connected().read("Thing__c", ("Name",), ids)] == list(ids)
+    assert len(server.asked("POST", f"{COLLECTIONS}/Thing__c")) == 3
+    server.on("POST", f"{COLLECTIONS}/Thing__c", Answer(200, [{"Id": ids[0], "Name": "x" * 2_000_000}]))
+    with pytest.raises(DinmoError, match=r"DB607 .*more than"):
+        connected().read("Thing__c", ("Name",), ids[:1])
+
+
 # What does not end
 
 
