@@ -17,6 +17,7 @@ import yaml
 from dinmo_dbt import whole_text
 from dinmo_dbt.declaration import Path as KeyPath
 from dinmo_dbt.declaration import dotted, show
+from dinmo_dbt.durable import read_file
 from dinmo_dbt.errors import ConfigError, Problem
 
 UNREADABLE = "DB102"
@@ -53,8 +54,7 @@ class Document:
 def load(path: Path) -> Document:
     """The one document of that file. FileNotFoundError is the caller's; anything else wrong is a ConfigError."""
     try:
-        with path.open("rb") as file:
-            raw = file.read(BYTES_MAX + 1)
+        raw = read_file(path, BYTES_MAX + 1)
     except FileNotFoundError:
         raise
     except OSError as error:

@@ -1,15 +1,49 @@
-"""A file that must survive: written whole, synced, then put in place; readable by its owner alone."""
+"""A file that must survive: written whole, synced, then put in place; readable by its owner alone. And the one way to
+read a file that a user may have put anything in the place of."""
 
 from __future__ import annotations
 
+import errno
 import os
 import secrets
+import stat
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import BinaryIO
 
 from dinmo_dbt.errors import unwritable
+
+
+def read_file(path: Path, most: int = -1) -> bytes:
+    """Its content, or the first `most` bytes. What is no file is an OSError that says what it is instead, at once: to
+    open a fifo or a device as a file is opened can wait for ever."""
+    descriptor = open_file(path)
+    with os.fdopen(descriptor, "rb") as file:
+        return file.read(most)
+
+
+def open_file(path: Path) -> int:
+    """A descriptor to read from. OSError if there is no file, or something that is none."""
+    try:
+        descriptor = os.open(path, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC | os.O_NOCTTY)
+    except ValueError as error:  # a NUL in the name
+        raise OSError(errno.EINVAL, str(error), str(path)) from None
+    kind = os.fstat(descriptor).st_mode
+    if not stat.S_ISREG(kind):
+        os.close(descriptor)
+        found = next((word for is_kind, word in _KINDS if is_kind(kind)), "something else")
+        raise OSError(errno.EINVAL, f"it is {found}, not a file", str(path))
+    return descriptor
+
+
+_KINDS = (
+    (stat.S_ISDIR, "a folder"),
+    (stat.S_ISFIFO, "a fifo"),
+    (stat.S_ISSOCK, "a socket"),
+    (stat.S_ISCHR, "a device"),
+    (stat.S_ISBLK, "a device"),
+)
 
 
 @contextmanager

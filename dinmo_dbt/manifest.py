@@ -18,6 +18,7 @@ from typing import Any
 from dinmo_dbt import declaration, whole_text
 from dinmo_dbt.activation import Activation
 from dinmo_dbt.declaration import show
+from dinmo_dbt.durable import read_file
 from dinmo_dbt.errors import ConfigError, Problem
 from dinmo_dbt.meta import Source, checked_defaults, resolve
 
@@ -117,7 +118,7 @@ def load_manifest(path: Path, *, pause: Callable[[float], None] = time.sleep) ->
 def read_json(path: Path) -> Any:
     """A dbt artifact as JSON values. ConfigError DB201 when it is not there, DB202 when it is not whole."""
     try:
-        raw = path.read_bytes()
+        raw = read_file(path)
     except FileNotFoundError:
         hint = "run `dbt build` (or `dbt parse`) in the project first"
         raise ConfigError(ABSENT, f"{path.name} not found", where=str(path.parent), hint=hint) from None

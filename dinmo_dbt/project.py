@@ -20,6 +20,7 @@ from pydantic import Field, PlainValidator, StringConstraints, ValidationError, 
 from dinmo_dbt import declaration, document, template
 from dinmo_dbt.declaration import CONFLICT, MISPLACED, NOT_ALLOWED, REQUIRED, WRONG_TYPE, Strict, show
 from dinmo_dbt.declaration import Path as KeyPath
+from dinmo_dbt.durable import read_file
 from dinmo_dbt.errors import ConfigError, Problem
 from dinmo_dbt.notice import Notice, Severity
 from dinmo_dbt.when import SPAN_SCHEMA, ClockTime, TimeZone, span
@@ -710,8 +711,7 @@ class _Reading:
         if file is None or self.offline or not chosen:
             return Secret("")
         try:
-            with file.open("rb") as opened:
-                text = opened.read(SECRET_FILE_BYTES_MAX).decode().strip()
+            text = read_file(file, SECRET_FILE_BYTES_MAX).decode().strip()
         except (OSError, UnicodeDecodeError) as error:
             self.add(NO_PATH, f"the file can't be read: {type(error).__name__}", (*path, f"{key}_path"))
             return None

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import json
 import os
 import shutil
@@ -14,7 +15,7 @@ from dataclasses import dataclass
 from types import FrameType
 from typing import Any
 
-from dinmo_dbt.errors import DinmoError, Interrupted, Problem
+from dinmo_dbt.errors import DinmoError, Interrupted, Problem, UsageError
 
 INTERRUPTED, TERMINATED = 130, 143
 # Of several activations the first present of these decides (design: exit codes).
@@ -123,6 +124,9 @@ def guarded(command: Callable[[], Any]) -> int:
     """Run a command; its exit code. The one place where every kind of failure ends."""
     if threading.current_thread() is threading.main_thread():
         signal.signal(signal.SIGTERM, _terminate)
+    for stream in (sys.stdout, sys.stderr):
+        if isinstance(stream, io.TextIOWrapper):  # a path need not be text in any encoding
+            stream.reconfigure(errors="backslashreplace")
     try:
         command()
     except SystemExit as stop:
@@ -142,6 +146,12 @@ def guarded(command: Callable[[], Any]) -> int:
         return _terminated()
     except BrokenPipeError:
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return 1
+    except OSError as error:
+        if error.filename is None:  # of no file: nobody foresaw it
+            return _defect(error)
+        said = str(error.strerror or type(error).__name__)
+        Console().failure(UsageError("DB816", f"the system refused it: {said}", where=os.fsdecode(error.filename)))
         return 1
     except Exception as error:  # noqa: BLE001 - the last line of defence: a defect of ours, told without values
         return _defect(error)

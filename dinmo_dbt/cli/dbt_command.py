@@ -12,6 +12,7 @@ from pathlib import Path
 
 from dinmo_dbt.cli.options import Flags
 from dinmo_dbt.cli.stopping import Stop
+from dinmo_dbt.durable import read_file
 from dinmo_dbt.errors import Interrupted, UsageError
 
 POLL_S = 0.05
@@ -128,7 +129,7 @@ def _in_foreground() -> bool:
 
 def _invocation(target_path: Path) -> str | None:
     try:
-        results = json.loads((target_path / "run_results.json").read_bytes())
+        results = json.loads(read_file(target_path / "run_results.json"))
     except (OSError, ValueError):
         return None
     found = results.get("metadata", {}).get("invocation_id") if isinstance(results, dict) else None

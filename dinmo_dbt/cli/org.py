@@ -11,6 +11,7 @@ import threading
 from pathlib import Path
 from typing import Any
 
+from dinmo_dbt.durable import read_file
 from dinmo_dbt.errors import DestinationError, Interrupted
 from dinmo_dbt.project import Credentials, EmulatorConfig, Org, Secret
 
@@ -103,7 +104,7 @@ def _announced(child: subprocess.Popen[bytes]) -> dict[str, Any]:
 def _standing(data: Path) -> dict[str, Any] | None:
     """What a standing server of that folder wrote about itself, if it still lives."""
     try:
-        told: dict[str, Any] = json.loads((data / "server.json").read_bytes())
+        told: dict[str, Any] = json.loads(read_file(data / "server.json"))
         os.kill(told["pid"], 0)
         known = [told[key] for key in ("instance_url", "access_token", "organization_id")]
         standing = told["standing"] is True and all(isinstance(text, str) for text in known)

@@ -143,8 +143,10 @@ class Session:
         """A plain text of dbt_project.yml; '' where it has none, or one that dbt would render."""
         import yaml
 
+        from dinmo_dbt.durable import read_file
+
         try:
-            project = yaml.safe_load((self.root / "dbt_project.yml").read_text(encoding="utf-8"))
+            project = yaml.safe_load(read_file(self.root / "dbt_project.yml").decode("utf-8-sig"))
         except (OSError, ValueError, yaml.YAMLError):
             return ""
         declared = project.get(key) if isinstance(project, dict) else None

@@ -11,7 +11,7 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, NamedTuple
 
-from dinmo_dbt.durable import discard, make_folder, sync_folder, whole_file
+from dinmo_dbt.durable import discard, make_folder, read_file, sync_folder, whole_file
 from dinmo_dbt.errors import unwritable
 
 if TYPE_CHECKING:
@@ -124,7 +124,7 @@ class Inbox:
 def _read(path: Path) -> Event | None:
     """None where the content is damaged. That the system does not give it says nothing of it."""
     try:
-        content = path.read_bytes()
+        content = read_file(path)
     except OSError as error:
         raise unwritable(path, error) from error
     with suppress(ValueError, TypeError):

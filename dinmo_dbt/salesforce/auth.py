@@ -15,12 +15,14 @@ from collections.abc import Callable
 from typing import Any
 from urllib.parse import urlsplit
 
+from dinmo_dbt.durable import read_file
 from dinmo_dbt.errors import AuthError, DestinationError, WrongOrg
 from dinmo_dbt.project import Credentials, Org, Secret
 from dinmo_dbt.salesforce.client import API_VERSION, Client, Login, without_frames
 from dinmo_dbt.salesforce.hosts import checked_url
 
 # Salesforce refuses an assertion that expires more than three minutes ahead (Help, "OAuth 2.0 JWT Bearer Flow").
+_KEY_BYTES_MAX = 64 * 1024
 _JWT_LIFE_S = 180
 
 _CLOCK_HINT = "check the username, that the app is approved for the user, the key's certificate, and this clock"
@@ -187,7 +189,7 @@ def _assertion(credentials: Credentials, login_url: str, now: float) -> str:
         "exp": int(now) + _JWT_LIFE_S,
     }
     try:
-        return jwt.encode(claims, path.read_bytes(), algorithm="RS256")
+        return jwt.encode(claims, read_file(path, _KEY_BYTES_MAX), algorithm="RS256")
     except OSError as fault:
         raise AuthError("DB601", f"the private key can't be read: {fault.strerror}", where=str(path)) from None
     except (jwt.PyJWTError, ValueError, TypeError):

@@ -12,7 +12,7 @@ from typing import Any, Protocol
 
 import pyarrow as pa
 
-from dinmo_dbt.durable import discard, make_folder, sync_folder, whole_file
+from dinmo_dbt.durable import discard, make_folder, open_file, sync_folder, whole_file
 from dinmo_dbt.errors import unwritable
 
 
@@ -62,9 +62,11 @@ class LocalFiles:
 
     def names(self, folder: str) -> list[str]:
         try:
-            return sorted(entry.name for entry in os.scandir(self.root / folder) if entry.is_file())
+            return sorted(entry.name for entry in os.scandir(self.root / folder) if Path(entry.path).is_file())
         except FileNotFoundError:
             return []
+        except OSError as error:
+            raise unwritable(self.root / folder, error) from error
 
     def remove(self, folder: str, names: Iterable[str]) -> None:
         for name in names:
@@ -95,7 +97,7 @@ def write_note(path: Path, text: str) -> None:
 
 def stored(path: Path) -> Stored:
     """What the pointer keeps of a file that is on disk. OSError if it is not."""
-    with path.open("rb") as file:
+    with os.fdopen(open_file(path), "rb") as file:
         return Stored(path.name, hashlib.file_digest(file, "sha256").hexdigest(), path.stat().st_size)
 
 

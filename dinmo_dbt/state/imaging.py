@@ -10,6 +10,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from dinmo_dbt import images
+from dinmo_dbt.durable import read_file
 from dinmo_dbt.errors import StateError
 from dinmo_dbt.state.files import Files
 from dinmo_dbt.state.state_id import StateId
@@ -87,7 +88,7 @@ def _write(files: Files, place: str, run_id: str, rows: pa.Table) -> None:
 
 def _read(path: Path) -> pa.Table:
     try:
-        content = pa.py_buffer(path.read_bytes())
+        content = pa.py_buffer(read_file(path))
         if _digest(content) != path.stem.rpartition("-")[2]:
             raise _damaged(path, "are damaged")
         table = pq.read_table(pa.BufferReader(content))

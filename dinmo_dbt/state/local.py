@@ -17,7 +17,7 @@ from collections.abc import Callable, Iterator
 from contextlib import ExitStack, closing, contextmanager, suppress
 from pathlib import Path
 
-from dinmo_dbt.durable import make_folder, sync_folder
+from dinmo_dbt.durable import make_folder, read_file, sync_folder
 from dinmo_dbt.errors import StateError, unwritable
 from dinmo_dbt.state import activity
 from dinmo_dbt.state.expendable import HistoryDamaged, salvaged
@@ -124,7 +124,7 @@ class LocalState(Store):
 
     def _check_sum(self, connection: sqlite3.Connection) -> None:
         try:
-            note = json.loads(self._note.read_text())
+            note = json.loads(read_file(self._note))
             change, sha256 = note["change"], note["sha256"]
         except (OSError, ValueError, KeyError, TypeError):
             return  # none was written, or a power cut kept it from the disk

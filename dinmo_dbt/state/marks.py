@@ -12,6 +12,7 @@ from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 
+from dinmo_dbt.durable import read_file
 from dinmo_dbt.state.files import write_note
 from dinmo_dbt.state.state_id import StateId
 
@@ -27,7 +28,7 @@ class Marks:
         if self.folder is None:
             return 0
         try:
-            text = self._path(self.folder, lineage, own).read_text(encoding="ascii").strip()
+            text = read_file(self._path(self.folder, lineage, own)).decode("ascii").strip()
         except (OSError, ValueError):
             return 0
         return int(text) if text.isdecimal() else 0
@@ -43,7 +44,7 @@ class Marks:
     def told(self, place: str) -> str:
         """What was told of a state that can't be used, at that place; '' if nothing was, or it is over."""
         try:
-            return self._told(place).read_text(encoding="utf-8") if self.folder else ""
+            return read_file(self._told(place)).decode() if self.folder else ""
         except (OSError, ValueError):
             return ""
 

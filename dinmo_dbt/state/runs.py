@@ -5,6 +5,7 @@ A run's end, what it means for the activation's schedule, and what users are to 
 
 from __future__ import annotations
 
+import os
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
@@ -14,6 +15,7 @@ import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
 from dinmo_dbt.destination import Fate
+from dinmo_dbt.durable import open_file
 from dinmo_dbt.errors import StateError
 from dinmo_dbt.history import DONE, RunRecord, read
 from dinmo_dbt.notice import Notice
@@ -217,6 +219,7 @@ class Runs:
             return UNDELIVERED.empty_table()
         path = self._store.files.fetch("runs", [file]) / file
         try:
+            os.close(open_file(path))  # Arrow would wait for a fifo
             table = pq.read_table(path, page_checksum_verification=True)
         except (OSError, pa.ArrowException):
             table = None

@@ -6,6 +6,7 @@ forget) too. A put or a leave stands for the whole row; a forget takes the row a
 
 from __future__ import annotations
 
+import os
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
@@ -16,6 +17,7 @@ import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
 from dinmo_dbt.changes import Positions
+from dinmo_dbt.durable import open_file
 from dinmo_dbt.errors import StateError
 from dinmo_dbt.rowhash import DIGEST, Digests, Hashes, as_arrow, from_arrow
 from dinmo_dbt.state.files import write_whole
@@ -179,6 +181,7 @@ def writer(rows: pa.Table, schema: pa.Schema) -> Callable[[pa.NativeFile], None]
 
 def _open(path: Path, ways_out: str) -> pq.ParquetFile:
     try:
+        os.close(open_file(path))  # Arrow would wait for a fifo
         # From a disk, to fetch pages ahead is no quicker, and takes a thread for each read.
         file = pq.ParquetFile(path, page_checksum_verification=True, pre_buffer=False)
     except (OSError, pa.ArrowException) as error:

@@ -6,6 +6,7 @@ import json
 import os
 import secrets
 import sqlite3
+import stat
 import threading
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import closing, contextmanager, suppress
@@ -92,6 +93,7 @@ class Database:
         # A rollback journal, not a WAL: a reader of a WAL makes files of its own, and a plan must change nothing.
         # EXTRA also syncs the folder after the journal is gone, so that a commit can't be undone by a power cut.
         mode = "rw" if writing else "ro"
+        self._refuse_what_is_none()
         connection = sqlite3.connect(
             f"{self.path.absolute().as_uri()}?mode={mode}", uri=True, isolation_level=None, timeout=LOCK_WAIT_S
         )
@@ -100,6 +102,13 @@ class Database:
             connection.execute("PRAGMA synchronous = EXTRA")
             connection.execute("PRAGMA fullfsync = ON")
         return connection
+
+    def _refuse_what_is_none(self) -> None:
+        """SQLite would wait for a fifo. The file is not opened here: to close it would lose SQLite's own locks on it
+        (sqlite.org/howtocorrupt.html, 2.2)."""
+        with suppress(OSError):  # SQLite says it better
+            if not stat.S_ISREG(self.path.stat().st_mode):
+                raise self.bent(str(self.path))
 
     def _make(self) -> None:
         """Made whole under another name, then linked: no reader ever sees half of it, and of two makers one wins."""

@@ -14,6 +14,7 @@ from typing import Any
 import yaml
 
 from dinmo_dbt import whole_text
+from dinmo_dbt.durable import read_file
 from dinmo_dbt.errors import ConfigError
 
 NO_PROFILES = "DB701"
@@ -159,9 +160,9 @@ def _render(text: str, file: str, key: str, env: Mapping[str, str], vars: Mappin
 
 def _read_yaml(file: Path) -> Any:
     try:
-        text = file.read_text(encoding="utf-8")
-        found = yaml.safe_load(text)
-        return whole_text.whole(found) if whole_text.is_odd(text.encode()) else found
+        raw = read_file(file)
+        found = yaml.safe_load(raw.decode("utf-8"))
+        return whole_text.whole(found) if whole_text.is_odd(raw) else found
     except yaml.MarkedYAMLError as error:
         # The text around the mark may be a password: only the line is told.
         line = f" (line {error.problem_mark.line + 1})" if error.problem_mark else ""
