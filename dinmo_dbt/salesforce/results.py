@@ -110,12 +110,27 @@ def _csv_pieces(file: BinaryIO, header: Sequence[str], known: Sequence[str]) -> 
     reading = pacsv.ReadOptions(column_names=header, block_size=_BLOCK_BYTES, encoding="utf8", use_threads=False)
     parsing = pacsv.ParseOptions(newlines_in_values=True, ignore_empty_lines=len(header) > 1)
     try:
-        reader = pacsv.open_csv(file, reading, parsing, options)
+        reader = pacsv.open_csv(_native(file), reading, parsing, options)
     except pa.ArrowInvalid as fault:
         if "Empty CSV file" in str(fault):  # of lines that are ignored
             return
         raise
     yield from reader
+
+
+def _native(file: BinaryIO) -> pa.NativeFile:
+    """The rest of the file as Arrow reads it itself. Its readahead is a thread, which may hold what it reads a moment
+    longer than the reader lives: of Python's it must be nothing, or a process that ends just then aborts."""
+    try:
+        file.flush()
+        own = pa.OSFile(f"/dev/fd/{file.fileno()}")
+    except (OSError, io.UnsupportedOperation):  # in memory, or a system without /dev/fd
+        content = file.read()
+        buffer = pa.allocate_buffer(len(content))
+        memoryview(buffer).cast("B")[:] = content
+        return pa.BufferReader(buffer)
+    own.seek(file.tell())
+    return own
 
 
 def nothing_made() -> pa.Table:

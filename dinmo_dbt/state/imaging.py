@@ -91,7 +91,7 @@ def _read(path: Path) -> pa.Table:
         content = pa.py_buffer(read_file(path))
         if _digest(content) != path.stem.rpartition("-")[2]:
             raise _damaged(path, "are damaged")
-        table = pq.read_table(pa.BufferReader(content))
+        table = pq.read_table(pa.BufferReader(content), use_threads=False, pre_buffer=False)  # Python's memory
     except (OSError, pa.ArrowException) as error:
         raise _damaged(path, "are damaged") from error
     if (table.schema.metadata or {}).get(b"dinmo_dbt.format", b"") != str(FORMAT).encode():
