@@ -562,3 +562,21 @@ def test_runs_older_than_is_kept_go_and_the_latest_stay(any_world, monkeypatch):
         store.history.finish(run, LEFT_OUT.empty_table())
     assert [run.run_id for run in store.history.latest()] == ["r4", "r3"]
     assert [run.run_id for run in store.history.between("dev", started[3], started[4])] == ["r3"]
+
+
+def test_an_entry_of_the_history_that_nobody_wrote_ends_no_run_and_is_kept_apart(any_world):
+    act = activation()
+    any_world.sync(act, Model.of(ROWS))
+    any_world.state().activity("dev").pause("others", "by hand")
+    with any_world.state().connection(writing=True, history=True) as connection:
+        connection.execute("UPDATE run SET detail = 'x'")
+    told = []
+    store = any_world.state()
+    store.tell = told.append
+    assert store.history.latest() == []
+    assert set(store.activity("dev").pauses()) == {"others"}
+    store.activity("dev").see(["new"])
+    assert [problem.code for problem in told] == ["DB531"]
+    assert any_world.sync(act, Model.of(ROWS)).plan_counts.planned == 0
+    assert len(any_world.state().history.latest()) == 1
+    assert set(any_world.state().activity("dev").pauses()) == {"others"}
