@@ -39,6 +39,7 @@ def verify(
         bool, typer.Option("--show-values", help="For each field that drifted: the model's value and Salesforce's.")
     ] = False,
     limit: Limit = 20,
+    allow_changes: options.AllowChanges = 0,
     allow_target_mismatch: options.TargetMismatch = False,
     as_json: options.Json = False,
     quiet: options.Quiet = False,
@@ -47,7 +48,7 @@ def verify(
 
     Reads the model, and of every row that Salesforce acknowledged as it is now the record. Lists what others edited or
     deleted since; rows that a sync would send anyway are pending. Changes nothing without --repair, which lets a sync
-    send those rows again, past all its guards. Exit code 3: something drifted or is gone.
+    send those rows again, held by its guards. Exit code 3: something drifted or is gone.
 
     \b
     Examples:
@@ -68,7 +69,9 @@ def verify(
         results: list[dict[str, Any]] = []
         codes = [one.code for one in checked]
         if repair:
-            codes, results = _repair(session, checked, Gating(allow_target_mismatch=allow_target_mismatch))
+            codes, results = _repair(
+                session, checked, Gating(allow_target_mismatch=allow_target_mismatch), allow_changes
+            )
         code = worst([0, *codes])
         more = {"results": results} if repair else {}
         told = [one.document for one in checked]
@@ -164,7 +167,9 @@ def known_state(session: Session, activation: Activation) -> tuple[SalesforceDes
     return destination, state
 
 
-def _repair(session: Session, checked: list[_Checked], gating: Gating) -> tuple[list[int], list[dict[str, Any]]]:
+def _repair(
+    session: Session, checked: list[_Checked], gating: Gating, allow_changes: int
+) -> tuple[list[int], list[dict[str, Any]]]:
     """Mark what drifted, sync those activations as `sync` does, and say what became of it: exit codes and results."""
     from dinmo_dbt import render
     from dinmo_dbt.guards import Ceilings
@@ -188,7 +193,7 @@ def _repair(session: Session, checked: list[_Checked], gating: Gating) -> tuple[
     codes: list[int] = []
     if marked:
         session.chosen = tuple(one.activation for one, _ in marked)
-        report = sync_each(session, Ceilings(), gating)
+        report = sync_each(session, Ceilings(allow_changes=allow_changes), gating)
         codes, results = report.codes, report.results
     for one, moves in marked:
         done = one.repaired(session, moves)
