@@ -414,3 +414,12 @@ def test_reading_one_relation_while_another_is_open(project: Project, fill: Fill
 
 def test_a_warehouse_error_exits_with_1_and_configuration_with_2() -> None:
     assert (WarehouseError.exit_code, ConfigError.exit_code) == (1, 2)
+
+
+@pytest.mark.parametrize("value", [None, 5, ["a"], {"a": 1}, 1.5, True])
+@pytest.mark.parametrize("key", ["type", "path"])
+def test_a_value_of_another_kind_than_text_is_one_clear_message(project: Project, key: str, value: object) -> None:
+    project.profiles({"dev": {"type": "duckdb", "path": "warehouse.duckdb", key: value}})
+    with pytest.raises(ConfigError) as caught:
+        project.connect()
+    assert str(caught.value).startswith(("DB705", "DB706", "DB707"))
