@@ -212,6 +212,6 @@ class Follower:
         return True
 
     def _set_aside(self, session: Session, run_id: str, problem: Problem) -> None:
-        self._console.note(problem)
+        self._note(problem)
         tell_of(session, CLOUD_RUN, problem)
         self.set_aside = dict([*self.set_aside.items(), (run_id, problem)][-SET_ASIDE_TOLD:])
