@@ -579,7 +579,7 @@ class _Work:
     def leave_to_others(self, rows: Positions, ids: pa.Array) -> None:
         """Delete no record that another activation or target keeps."""
         theirs = self.state.held_elsewhere(ids)
-        message = "another activation, or another dbt target, keeps this record: it is not deleted while they do"
+        message = "another activation or dbt target keeps this record (dinmo-dbt state show): it stays while they do"
         self.leave_out(rows[theirs], Fate.HELD, leavers.RECORD_SHARED, message)
 
     def insert(self, rows: Positions) -> None:
