@@ -358,7 +358,10 @@ class _Real:
 def _open(path: Any, flags: int, mode: int = 0o777, *, dir_fd: int | None = None) -> int:
     process = current()
     if process is None or dir_fd is not None or not process.owns(path):
-        return _Real.open(path, flags, mode, dir_fd=dir_fd)
+        descriptor = _Real.open(path, flags, mode, dir_fd=dir_fd)
+        if process is not None:
+            process.close(descriptor)  # one that Arrow has closed may have had that number
+        return descriptor
     return process.open(path, flags, mode)
 
 
