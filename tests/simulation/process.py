@@ -381,6 +381,8 @@ def _close(descriptor: int) -> None:
 
 def _dup(descriptor: int) -> int:
     process, made = current(), _Real.dup(descriptor)
+    if process is not None:
+        process.close(made)  # what had that number was closed by Arrow
     if process is not None and descriptor in process._files:
         process._files[made] = process._files[descriptor]
     return made
