@@ -13,7 +13,7 @@ INSTALL = $(BIN)/python -m pip install --quiet --disable-pip-version-check -c co
 .DEFAULT_GOAL := help
 SEEDS := 1000
 
-.PHONY: help demo test simulate fortnight planted kill deep conformance-sf lint docs picture bench lock clean
+.PHONY: help demo test simulate fortnight planted mutants kill deep conformance-sf lint docs picture bench lock clean
 
 help:  ## This list.
 	@sed -n 's/^\([a-z-]*\):.*## \(.*\)/\1|\2/p' $(MAKEFILE_LIST) | awk -F '|' '{printf "  make %-14s %s\n", $$1, $$2}'
@@ -44,6 +44,9 @@ fortnight: $(VENV)/.dev  ## SEED=0: 14 days of 50 schedules on a simulated clock
 planted: $(VENV)/.dev  ## Faults of one line, planted in a copy of our code: the first of SEEDS=1000 seeds that finds each.
 	cd tests && ../$(BIN)/python -m simulation.planting --seeds $(SEEDS)
 	cd tests && ../$(BIN)/python -m fortnight.planting
+
+mutants: $(VENV)/.dev  ## Our hash and our values changed in one place at a time: whether their tests notice; hours.
+	cd tests && ../$(BIN)/python -m mutants
 
 kill: $(VENV)/.dev  ## A sync killed by SIGKILL before each of its system calls that change a file; needs strace, an hour.
 	EVERY=$(or $(EVERY),1) $(BIN)/python -m pytest --timeout 0 tests/e2e/test_kill_sweep.py
