@@ -167,7 +167,7 @@ class LocalState(Store):
     def salvage_history(self) -> int:
         with ExitStack() as stack:
             source = None
-            with suppress(sqlite3.Error):
+            with suppress(sqlite3.Error, StateError):
                 source = stack.enter_context(closing(self._past.raw()))
             self._remains, lost = salvaged(source, HISTORY, activity.CHECKS)
         self._tell_of_damage(lost)

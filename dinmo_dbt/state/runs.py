@@ -94,7 +94,7 @@ class Runs:
 
     @expendable
     def of(self, run_id: str) -> RunRecord | None:
-        if not self._store.exists(history=True):
+        if not run_id.isascii() or not self._store.exists(history=True):  # no other id is ever given
             return None
         with self._store.connection(writing=False, history=True) as connection:
             rows = connection.execute("SELECT * FROM run WHERE id = ?", (run_id,)).fetchall()

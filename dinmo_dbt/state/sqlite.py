@@ -30,7 +30,8 @@ class Database:
         self._own: _Own | None = None  # of the run that holds a lock
 
     def exists(self) -> bool:
-        return self.path.exists()
+        """Whether anything is there; a link counts wherever it leads, as its disk may not be mounted."""
+        return os.path.lexists(self.path)
 
     @property
     def was_cut_off(self) -> bool:
@@ -58,7 +59,7 @@ class Database:
     @property
     def is_unusable(self) -> bool:
         """Whether what is there can't be opened at all: no file, or one that is not ours to read and write."""
-        return self.path.exists() and not (self.path.is_file() and os.access(self.path, os.R_OK | os.W_OK))
+        return self.exists() and not (self.path.is_file() and os.access(self.path, os.R_OK | os.W_OK))
 
     def raw(self) -> sqlite3.Connection:
         """A reader of whatever is there; sqlite3.Error if it can't be opened."""
@@ -134,7 +135,8 @@ class Database:
         if "full" in text:
             return StateError("DB510", "the disk is full; what was there before is untouched", where=where)
         if not os.access(self.path, os.R_OK):
-            return StateError("DB510", "permission denied; the state is untouched", where=where)
+            why = "permission denied" if self.path.exists() else "it is a link to a place where nothing is"
+            return StateError("DB510", f"{why}; the state is untouched", where=where)
         if self.was_cut_off and "locked" not in text:
             return StateError(
                 "DB515",
@@ -146,7 +148,7 @@ class Database:
             return StateError("DB510", "the state is read-only; it is untouched", where=where)
         if "locked" in text or "busy" in text:
             return StateError("DB501", "the state is being written by another process", where=where, hint="try again")
-        if "no such table" in text:
+        if text.startswith(("no such table", "no such column")):
             return self.bent(where)
         return StateError("DB515", f"the state can't be used: {text}", where=where)
 

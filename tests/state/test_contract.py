@@ -564,6 +564,15 @@ def test_runs_older_than_is_kept_go_and_the_latest_stay(any_world, monkeypatch):
     assert [run.run_id for run in store.history.between("dev", started[3], started[4])] == ["r3"]
 
 
+@pytest.mark.parametrize("name", ["\ud800", "\udcff", "n" * 5000, "'", "été"])
+def test_a_run_id_that_no_run_can_have_is_none_and_says_nothing_of_the_history(any_world, name):
+    any_world.sync(activation(), Model.of(ROWS))
+    store, told = any_world.state(), []
+    store.tell = told.append
+    assert store.history.of(name) is None
+    assert not told
+
+
 def test_an_entry_of_the_history_that_nobody_wrote_ends_no_run_and_is_kept_apart(any_world):
     act = activation()
     any_world.sync(act, Model.of(ROWS))
