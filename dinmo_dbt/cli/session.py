@@ -333,7 +333,7 @@ class Session:
     @cached_property
     def state(self) -> Store:
         """Where dinmo.yml says; in the warehouse it is reached over the connection that models are read by."""
-        from dinmo_dbt.state import LocalState, Marks, WarehouseState
+        from dinmo_dbt.state import LocalState, Marks, WarehouseState, open_to_others
 
         marks, schema = Marks(_user_state_folder()), self.project.state_warehouse_schema
         if schema is None:
@@ -343,6 +343,9 @@ class Session:
             store = WarehouseState(tables, scratch, self.clock, marks, target=self.target[1])
         store.history_s = self.project.history_s
         store.tell = self.console.note
+        open_folder = open_to_others(self.project.state_location, self.project.root)
+        if open_folder is not None:
+            self.console.note(open_folder)
         return store
 
     @property

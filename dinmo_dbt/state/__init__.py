@@ -4,6 +4,7 @@ from dinmo_dbt.state.activity import Activity, Pause, Unsent
 from dinmo_dbt.state.journal import ActivationState
 from dinmo_dbt.state.local import LocalState
 from dinmo_dbt.state.marks import Marks
+from dinmo_dbt.state.mounts import open_to_others
 from dinmo_dbt.state.runs import Judged, Runs
 from dinmo_dbt.state.spool import ScanSpool
 from dinmo_dbt.state.store import Store
@@ -21,4 +22,5 @@ __all__ = [
     "Store",
     "Unsent",
     "WarehouseState",
+    "open_to_others",
 ]

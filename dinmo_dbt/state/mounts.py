@@ -1,16 +1,18 @@
-"""Where a state may not lie: file systems whose locks tell nothing of what other machines do."""
+"""Where a state may not lie: file systems whose locks tell nothing of what other machines do. And where it had better
+not: folders that others can change."""
 
 from __future__ import annotations
 
 import os
 import re
+import stat
 import subprocess
 import sys
 from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
 
-from dinmo_dbt.errors import StateError
+from dinmo_dbt.errors import Problem, StateError
 
 # Of these the kernel's own locks, if there are any, hold on one machine at most (sqlite.org/howtocorrupt.html, 2.1).
 _NETWORK = re.compile(
@@ -47,6 +49,24 @@ def refuse_network(folder: Path) -> None:
         hint="set state.location in dinmo.yml to a folder on a local disk, or keep the state in the warehouse: "
         "state: {warehouse: {schema: dinmo}}",
     )
+
+
+def open_to_others(folder: Path, project: Path) -> Problem | None:
+    """What is to be said of a state's folder that somebody else could change, and so what is sent. Nothing where it is
+    not there yet; whoever owns the project's folder can change more than that."""
+    try:
+        found, owners = folder.stat(), {os.geteuid(), 0, project.stat().st_uid}
+    except OSError:
+        return None
+    if found.st_mode & stat.S_IWOTH:
+        told = "every user of this machine can write to"
+        hint = "chmod 700, or set state.location to a folder in it"
+    elif found.st_uid not in owners:
+        told = f"another user (uid {found.st_uid}) owns"
+        hint = "chown it, or set state.location to a folder of your own"
+    else:
+        return None
+    return Problem("DB532", f"{told} the state's folder, and could change what is sent", str(folder), hint)
 
 
 def mount_of(path: str, mounts: Iterable[Mount]) -> Mount | None:

@@ -1,6 +1,7 @@
 """File systems whose locks do not hold between machines, by what Linux and macOS tell of their mounts."""
 
 import os
+from pathlib import Path
 
 import pytest
 from hypothesis import given
@@ -9,7 +10,7 @@ from memory_org import Model, World, activation
 
 from dinmo_dbt.errors import StateError
 from dinmo_dbt.state import mounts
-from dinmo_dbt.state.mounts import Mount, linux_mounts, macos_mounts, mount_of, refuse_network
+from dinmo_dbt.state.mounts import Mount, linux_mounts, macos_mounts, mount_of, open_to_others, refuse_network
 
 MOUNTINFO = r"""22 27 0:21 / /proc rw,relatime - proc proc rw
 27 1 8:1 / / rw,relatime shared:1 master:2 - ext4 /dev/root rw
@@ -98,3 +99,28 @@ def test_a_state_is_refused_before_anything_is_made(tmp_path, monkeypatch):
             activation(), Model.of([{"id": "1", "ext": "e", "a": "x", "b": "y"}])
         )
     assert list(cloud.iterdir()) == []
+
+
+@pytest.mark.parametrize("mode", [0o700, 0o750, 0o755, 0o775, 0o777, 0o1777, 0o702])
+def test_a_folder_that_everybody_can_write_to_is_named(tmp_path, mode):
+    folder = tmp_path / ".dinmo"
+    assert open_to_others(folder, tmp_path) is None, "it is not there yet"
+    folder.mkdir()
+    folder.chmod(mode)
+    told = open_to_others(folder, tmp_path)
+    assert (told is not None) == bool(mode & 0o002)
+    assert told is None or (told.code, told.where) == ("DB532", str(folder))
+
+
+def test_a_folder_of_somebody_else_is_named_unless_the_project_is_theirs_too(tmp_path, monkeypatch):
+    project = tmp_path / "project"
+    folder = project / ".dinmo"
+    folder.mkdir(parents=True)
+    if os.geteuid() == 0:
+        os.chown(project, 65534, 65534)
+        os.chown(folder, 65534, 65534)
+    else:
+        monkeypatch.setattr(os, "geteuid", lambda: folder.stat().st_uid + 1)
+    assert open_to_others(folder, project) is None
+    told = open_to_others(folder, Path("/"))
+    assert told is not None and "another user" in told.message
