@@ -1,8 +1,9 @@
 """Take over records that Salesforce holds already: which row is which record. Nothing is written to Salesforce.
 
 A row is matched if exactly one record agrees with it in every matching field, no other row has that record, and no
-known row does. Several are ambiguous, never a pick: an insert of such a row may make one more record of it, so it is
-kept like one whose outcome is unknown.
+known row does. A known row that changed, of which an insert would make one more record, is matched as well by a record
+that holds every value of it: another copy of the state made that. Several are ambiguous, never a pick: an insert of
+such a row may make one more record of it, so it is kept like one whose outcome is unknown.
 """
 
 from __future__ import annotations
@@ -18,7 +19,7 @@ import pyarrow.compute as pc
 
 from dinmo_dbt import values, verify
 from dinmo_dbt.activation import Activation, Mode
-from dinmo_dbt.changes import Flag, Positions, Spool
+from dinmo_dbt.changes import Flag, Kind, Positions, Spool
 from dinmo_dbt.destination import Destination
 from dinmo_dbt.errors import StateError, UsageError
 from dinmo_dbt.mapping import Mapping, from_header
@@ -69,21 +70,24 @@ def draw(
     *,
     matches: Sequence[tuple[str, str]] = (),
 ) -> Adoption:
-    """Find the record of every row that has none. `matches` are columns and the fields they are mapped to, all of
-    which must agree; for an insert, which has no match of its own. UsageError DB813 if they can't be used."""
+    """Find the record of every row that has none, or of whose change an insert would make one. `matches` are columns
+    and the fields they are mapped to, all of which must agree; for an insert, which has no match of its own.
+    UsageError DB813 if they can't be used."""
     seen = verify.scan(activation, source, destination, state, spool)
     by = _matching(activation, seen.mapping, matches)
     compared, left_out = verify.facts(activation, seen.mapping)
     size = len(seen.found.kind)
     doubtful = seen.flags_of(np.arange(size)) & Flag.UNKNOWN != 0
-    wanted = np.flatnonzero(((seen.found.position < 0) | doubtful) & ~seen.flying)
-    pairs = _agreeing(seen, destination, by, compared, wanted)
+    changed = _inserted_anew(activation, seen) & ~doubtful
+    wanted = np.flatnonzero(((seen.found.position < 0) | doubtful | changed) & ~seen.flying)
+    pairs = _only_whole(seen, _agreeing(seen, destination, by, compared, wanted), changed)
     reason = _ambiguous(seen, pairs, size)
     matched = reason[pairs.rows] == 0
     rows, ids, equal = pairs.rows[matched], pairs.ids.filter(pa.array(matched)), pairs.equal[matched] & (not left_out)
     doubts = np.flatnonzero((reason > 0) & ~doubtful & (activation.mode is Mode.INSERT))
     found = np.zeros(size, np.bool_)
     found[pairs.rows] = True
+    wanted = wanted[found[wanted] | ~changed[wanted]]  # a known row without another record stays one
     flying = int(seen.flying.sum())
     return Adoption(
         mapping=seen.mapping,
@@ -175,6 +179,26 @@ def _agreeing(
         pa.concat_arrays([part.ids for part in parts]),
         np.concatenate([part.equal for part in parts]),
     )
+
+
+def _inserted_anew(activation: Activation, seen: Scan) -> Flags:
+    """Known rows that changed, of which an insert makes one more record each."""
+    found = seen.found
+    if activation.mode is not Mode.INSERT or activation.on_change == "ignore":
+        return np.zeros(len(found.kind), np.bool_)
+    stale = seen.flags_of(np.arange(len(found.kind))) & Flag.STALE != 0
+    anew: Flags = (found.position >= 0) & np.isin(found.kind, (Kind.CHANGED, Kind.RETURNED)) & ~stale
+    return anew
+
+
+def _only_whole(seen: Scan, pairs: _Pairs, changed: Flags) -> _Pairs:
+    """Without the pairs of changed rows that another copy of the state did not make of them: the record is the one
+    that the row has already, or holds what the row was before."""
+    kept = ~changed[pairs.rows] | pairs.equal
+    at = np.flatnonzero(changed[pairs.rows] & kept)
+    own = seen.state.snapshot.record_ids(seen.found.position[pairs.rows[at]])
+    kept[at] = ~pc.fill_null(pc.equal(own, pairs.ids.take(pa.array(at))), False).to_numpy(zero_copy_only=False)
+    return _Pairs(pairs.rows[kept], pairs.ids.filter(pa.array(kept)), pairs.equal[kept])
 
 
 def _candidates(seen: Scan, destination: Destination, fact: Fact, wanted: Positions) -> tuple[Positions, pa.Array]:

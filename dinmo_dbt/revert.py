@@ -9,16 +9,16 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Protocol
 
 import numpy as np
 import numpy.typing as npt
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from dinmo_dbt import sync, values
+from dinmo_dbt import leavers, sync, values
 from dinmo_dbt.activation import Activation
-from dinmo_dbt.changes import Positions, Snapshot, present, slots, snapshot_rows, stale_rows
+from dinmo_dbt.changes import Flag, Positions, Snapshot, present, slots, snapshot_rows, stale_rows
 from dinmo_dbt.destination import Api, Batch, Destination, Fate, Field, ObjectSchema, Operation, PayloadColumn
 from dinmo_dbt.errors import Problem, Refused
 from dinmo_dbt.guards import deletes_max
@@ -28,14 +28,20 @@ from dinmo_dbt.rowhash import as_arrow
 from dinmo_dbt.sync import Clock, Journal, Progress, SyncRun
 
 Rows = npt.NDArray[np.bool_]
+_HELD_ROWS = 1 << 20
 
 # Why a row of the run is left alone: its fate and what is said of it.
 CONFLICT, DELETED, GONE, UNNAMED = "CONFLICT", "DELETED", "RECORD_GONE", "RECORD_UNKNOWN"
+SHARED = leavers.RECORD_SHARED
 _WHY = {
     CONFLICT: (Fate.HELD, "Salesforce no longer holds what the run wrote: somebody wrote since"),
     DELETED: (Fate.HELD, "the run deleted the record; only the Recycle Bin can bring it back"),
     GONE: (Fate.NO_MATCH, "the record is gone"),
     UNNAMED: (Fate.HELD, "Salesforce has not told which record this row made, if it made one"),
+    SHARED: (
+        Fate.HELD,
+        "the run created the record, and another row, activation or dbt target has it: it stays while they do",
+    ),
 }
 
 
@@ -64,13 +70,13 @@ def draw(
     run_id: str,
     activation: Activation,
     destination: Destination,
-    snapshot: Snapshot,
+    state: State,
     *,
     undelivered: pa.Table,
     allow_deletes: int = 0,
 ) -> Reversal:
     """How to undo a run, from its before-images and the rows it did not deliver (`LEFT_OUT`)."""
-    return _Work(image, run_id, activation, destination, snapshot, undelivered).reversal(allow_deletes)
+    return _Work(image, run_id, activation, destination, state, undelivered).reversal(allow_deletes)
 
 
 def execute(
@@ -102,6 +108,16 @@ class _Written:
     is_sent: Rows
 
 
+class State(Protocol):
+    """What a state knows of the activation's records, and of others' in the org."""
+
+    @property
+    def snapshot(self) -> Snapshot: ...
+
+    def held_elsewhere(self, record_ids: pa.Array) -> npt.NDArray[np.bool_]:
+        """Which of these records a row has that another activation, or another dbt target, keeps in this org."""
+
+
 class _Work:
     def __init__(
         self,
@@ -109,10 +125,10 @@ class _Work:
         run_id: str,
         activation: Activation,
         destination: Destination,
-        snapshot: Snapshot,
+        state: State,
         undelivered: pa.Table,
     ) -> None:
-        self.image, self.run_id, self.activation, self.snapshot = image, run_id, activation, snapshot
+        self.image, self.run_id, self.activation, self.snapshot = image, run_id, activation, state.snapshot
         self.schema = destination.describe(activation.object)
         self.size = len(image)
         self.record_ids = image["record_id"].combine_chunks()
@@ -127,9 +143,11 @@ class _Work:
         written = [self.written(field, held[field.name].combine_chunks().take(place)) for field in readable]
         self.fields = [one for one in written if one.field.updateable]
         self.fixed = tuple(n for n in names if n not in [one.field.name for one in self.fields])
-        self.sort_out(named, undelivered)
-        self.slot = slots(snapshot, image["kh"].to_numpy(), image["key"].combine_chunks())
+        self.slot = slots(self.snapshot, image["kh"].to_numpy(), image["key"].combine_chunks())
         self.is_known = self.known()
+        self.holders = self.held_by()
+        self.sort_out(named, undelivered)
+        self.leave_to_others(state)
 
     def written(self, field: Field, now: pa.Array) -> _Written:
         before = _canonical(self.image[BEFORE + field.name].combine_chunks(), field)
@@ -162,6 +180,29 @@ class _Work:
             UNNAMED: ~existed & making & ~named & ~_bools(never),
         }
         self.removed_since = ~existed & making & named & ~self.there
+
+    def leave_to_others(self, state: State) -> None:
+        """Delete no record that a row of another key, activation or target has."""
+        at = np.flatnonzero(self.deleted)
+        place, slot = self.holders
+        present = np.asarray(self.snapshot.flags)[slot] & Flag.LEFT == 0
+        theirs = np.zeros(self.size, np.bool_)
+        theirs[place[present & (slot != self.slot[place])]] = True
+        theirs[at] |= state.held_elsewhere(self.record_ids.take(pa.array(at)))
+        self.left_alone[SHARED] = self.deleted & theirs
+        self.deleted &= ~theirs
+
+    def held_by(self) -> tuple[Positions, Positions]:
+        """Image rows and snapshot slots that have one record: parallel. A row's key may be another one since."""
+        found = [np.empty((2, 0), np.int64)]
+        rows = np.flatnonzero(self.there)
+        wanted = self.record_ids.take(pa.array(rows))
+        for start in range(0, len(self.snapshot.kh) if rows.size else 0, _HELD_ROWS):
+            slot = np.arange(start, min(start + _HELD_ROWS, len(self.snapshot.kh)))
+            place = pc.fill_null(pc.index_in(self.snapshot.record_ids(slot), value_set=wanted), -1).to_numpy()
+            found.append(np.stack([rows[place[place >= 0]], slot[place >= 0]]))
+        at, slots_held = np.concatenate(found, axis=1)
+        return at, slots_held
 
     def did(self, *operations: Operation) -> Rows:
         return _bools(pc.is_in(self.image["operation"], value_set=pa.array([str(one) for one in operations])))
@@ -217,7 +258,8 @@ class _Work:
 
     def moves(self) -> pa.Table:
         """Keys that are sent again by the next sync, and keys whose record was deleted by somebody since."""
-        stale = self.slot[(self.restored | self.deleted) & self.is_known]
+        touched, (place, slot) = self.restored | self.deleted, self.holders
+        stale = np.union1d(self.slot[touched & self.is_known], slot[touched[place]])
         gone = self.slot[self.removed_since & self.is_known]
         return pa.concat_tables([stale_rows(self.snapshot, stale), snapshot_rows(self.snapshot, gone, "forget")])
 

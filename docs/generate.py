@@ -120,7 +120,7 @@ if the job failed on locks, otherwise by the next.
 | `PARENT_AMBIGUOUS` | `ambiguous` | several records hold the parent's external id |
 | `MATCH_CHANGED` | `held` | a known key has a new match value, and its record's id is not known |
 | `RECORD_ID_UNKNOWN` | `held` | the row left the segment, and which record is its own is not known |
-| `RECORD_SHARED` | `held` | the row left the segment, and another row has its record |
+| `RECORD_SHARED` | `held` | the row left the segment, or revert: another row, activation or target has the record |
 | `REMOVAL_DOUBTFUL` | `held` | no reply says whether the record of a row that left was deleted or set |
 | `CONFLICT` | `held` | revert: Salesforce no longer holds what the run wrote: a person or a later run wrote since |
 | `DELETED` | `held` | revert: the run deleted the record; it is in Salesforce's Recycle Bin |

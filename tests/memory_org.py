@@ -571,7 +571,7 @@ class World:
         with self._running(act, trip, *JOURNAL, "amend") as (run, org, journal, state, store):
             image, undelivered = state.image(run_id), store.history.not_delivered(store.history.of(run_id))
             assert image is not None
-            drawn = revert.draw(image, run_id, act, org, state.snapshot, undelivered=undelivered, **more)
+            drawn = revert.draw(image, run_id, act, org, state, undelivered=undelivered, **more)
             revert.execute(drawn, org, journal, self.clock, run=run, progress=NoProgress())
         return run
 

@@ -71,6 +71,28 @@ def test_what_differs_is_sent_again_and_what_is_equal_is_not(act, tmp_path):
     assert world.plan(act, Model.of(ROWS[:2])).counts.unchanged == 2
 
 
+def test_what_another_copy_inserted_of_known_keys_that_changed_is_taken_over(tmp_path):
+    world = World(tmp_path / "s")
+    world.sync(INSERT, Model.of(ROWS))
+    changed = [{**row, "a": "new"} if row["id"] in "012" else row for row in ROWS]
+    made = {row["id"]: world.org.add(Code__c=row["ext"], A__c="new") for row in changed[:2]}
+    found = adopt(world, INSERT, Model.of(changed), BY_CODE)
+    assert (len(found.rows), found.equal, found.known, len(found.unmatched)) == (2, 2, 4, 0)
+    assert {key: world.snapshot(INSERT)[key][0] for key in made} == made
+    run = world.sync(INSERT, Model.of(changed))
+    assert (run.plan_counts.changed, run.outcome.created) == (1, 1), "only what no copy made of the third"
+
+
+def test_two_records_of_a_known_key_that_changed_are_ambiguous(tmp_path):
+    world = World(tmp_path / "s")
+    world.sync(INSERT, Model.of(ROWS))
+    changed = [{**ROWS[0], "a": "new"}, *ROWS[1:]]
+    for _ in range(2):
+        world.org.add(Code__c="e0", A__c="new")
+    assert reasons(adopt(world, INSERT, Model.of(changed), BY_CODE)) == {"0": adopting.SEVERAL}
+    assert world.sync(INSERT, Model.of(changed)).outcome.created == 0
+
+
 def test_several_records_or_rows_are_ambiguous_never_a_pick(tmp_path):
     world = World(tmp_path / "s")
     rows = [*ROWS, {"id": "twin", "ext": "e1", "a": "x", "b": "y"}]

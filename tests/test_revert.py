@@ -161,6 +161,36 @@ def test_a_later_record_of_the_same_key_is_not_forgotten_with_an_earlier_one(tmp
     assert (run.plan_counts.unchanged, run.outcome.succeeded) == (1, 3)
 
 
+@pytest.mark.parametrize("name", ["upsert by bulk", "upsert by collections"])
+def test_a_record_that_another_activation_or_key_has_is_not_deleted(name, tmp_path):
+    act, other = KEEPING[name], activation("update", name="others", fields=(FieldMapping("c", "Code__c"),))
+    world = World(tmp_path / "s")
+    first = world.sync(act, Model.of(BEFORE))
+    world.sync(other, Model.of([{"id": "x", "ext": BEFORE[0]["ext"], "c": "theirs"}]))
+    respelled = [*BEFORE[:1], {**BEFORE[1], "id": "new spelling"}, *BEFORE[2:]]
+    world.sync(act, Model.of(respelled))
+    undone = world.revert(act, first.run_id)
+    kept = {BEFORE[0]["ext"], BEFORE[1]["ext"]}
+    assert {ext for (ext,) in world.org.held("Ext__c")} == kept
+    assert {code for _, code in fates(undone).values()} == {"RECORD_SHARED"}
+    world.sync(act, Model.of(respelled))
+    assert {ext for (ext,) in world.org.held("Ext__c")} == {row["ext"] for row in BEFORE}
+
+
+def test_values_put_back_are_sent_again_under_the_key_that_the_row_has_by_then(tmp_path):
+    act = KEEPING["upsert by bulk"]
+    world = World(tmp_path / "s")
+    world.sync(act, Model.of(BEFORE))
+    changed = [{**BEFORE[0], "a": "bad"}, *BEFORE[1:]]
+    run = world.sync(act, Model.of(changed))
+    respelled = [{**changed[0], "id": "new spelling"}, *changed[1:]]
+    world.sync(act, Model.of(respelled))
+    world.revert(act, run.run_id)
+    assert ("bad",) not in world.org.held("A__c")
+    world.sync(act, Model.of(respelled))
+    assert ("bad",) in world.org.held("A__c")
+
+
 def test_deletes_of_a_revert_pass_a_guard_only_by_a_number(tmp_path):
     act = KEEPING["upsert by collections"]
     world = World(tmp_path / "s")

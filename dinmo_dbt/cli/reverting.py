@@ -38,7 +38,8 @@ def revert(
 
     From the run's before-images (keep_before_images in meta). A record goes back where Salesforce still holds what the
     run wrote; one that a person or a later run wrote to since is left alone and named. Records that the run created
-    are deleted; records that it deleted are in the Recycle Bin, where no API can take them out.
+    are deleted, but for those that another row, activation or dbt target has by now; records that it deleted are in the
+    Recycle Bin, where no API can take them out.
 
     The next sync sends the model's values again: mend the model first.
 
@@ -112,7 +113,7 @@ def _draw(
         past.run_id,
         activation,
         session.destination(activation.destination),
-        state.snapshot,
+        state,
         undelivered=session.state.history.not_delivered(past),
         allow_deletes=allow_deletes,
     )
