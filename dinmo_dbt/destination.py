@@ -240,6 +240,15 @@ class ListedJob:
 
 
 @dataclass(frozen=True, slots=True)
+class StateRecord:
+    """What the org keeps of one state, where it has an object for that: a serial, whose it is, and who wrote it."""
+
+    serial: int
+    lineage: str
+    run: str
+
+
+@dataclass(frozen=True, slots=True)
 class ApiUsage:
     """The org's daily API calls: used and allowed, as the last reply said (0 of 0 before any)."""
 
@@ -325,6 +334,17 @@ class Destination(Protocol):
         """The rows that a terminal job, of whoever, wrote: `sf__Id` and those columns of `names` that it had, all utf8,
         in no order; none of a job that is larger than ours are. None if the org has the results no longer, or does not
         show them to this user."""
+
+    def state_record(self, key: str) -> StateRecord | None:
+        """What the org keeps of the state of that key (letters and digits); None if nothing, or nowhere to keep it.
+
+        Whether there is such an object is found out by the first call. After any call of these two that failed, the
+        session takes the org for one that has none.
+        """
+
+    def keep_state_record(self, key: str, name: str, record: StateRecord) -> None:
+        """Put it in the place of what was kept of that key; does nothing where there is nowhere to keep it. `name` is
+        for people."""
 
     def results(self, job_id: str, batch: Batch) -> pa.Table | None:
         """`RESULTS` for each batch row in batch order, joined by content, never by position. Terminal jobs only.

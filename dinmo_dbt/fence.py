@@ -21,7 +21,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from dinmo_dbt import values
-from dinmo_dbt.activation import Mode
+from dinmo_dbt.activation import Activation, Mode
 from dinmo_dbt.destination import Destination, ListedJob, ObjectSchema, Operation
 from dinmo_dbt.errors import StateError
 from dinmo_dbt.plan import Plan, PlannedBatch
@@ -181,15 +181,21 @@ def _ended(fence: _Fence, suspects: list[ListedJob], known: Collection[str]) -> 
 
 
 def _doubled(fence: _Fence, job: ListedJob, again: int, planned: int) -> StateError:
-    activation = fence.plan.activation
-    mapped = activation.fields[0] if activation.fields else None
-    by = f" --match {mapped.column}={mapped.field}" if mapped else ""
     return fence.refusal(
         f"the org knows more than this state: job {job.id} ({job.said}), which the state does not know, made {again:,} "
         f"of the {planned:,} rows that this run would insert",
+        ways_out(fence.plan.activation),
+    )
+
+
+def ways_out(activation: Activation) -> str:
+    """What to do with a state that the org knows more than."""
+    mapped = activation.fields[0] if activation.fields else None
+    by = f" --match {mapped.column}={mapped.field}" if mapped else ""
+    return (
         "this looks like an older copy of the state, or another one. Put the newer state back, or take over what "
         f"Salesforce holds: dinmo-dbt state adopt {activation.name}{by}\n"
-        f"To insert them again all the same: dinmo-dbt state accept {activation.name}",
+        f"To insert them again all the same: dinmo-dbt state accept {activation.name}"
     )
 
 

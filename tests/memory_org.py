@@ -24,7 +24,18 @@ import pyarrow as pa
 from dinmo_dbt import fence, revert, values
 from dinmo_dbt.activation import Activation, Ceiling, FieldMapping, Guards, Match, Mode
 from dinmo_dbt.changes import Flag
-from dinmo_dbt.destination import RESULTS, Batch, Field, Job, ListedJob, ObjectSchema, Operation, PayloadColumn, Verdict
+from dinmo_dbt.destination import (
+    RESULTS,
+    Batch,
+    Field,
+    Job,
+    ListedJob,
+    ObjectSchema,
+    Operation,
+    PayloadColumn,
+    StateRecord,
+    Verdict,
+)
 from dinmo_dbt.guards import Ceilings
 from dinmo_dbt.history import RunRecord
 from dinmo_dbt.plan import Plan, draw
@@ -119,6 +130,7 @@ class MemoryOrg:
         self.jobs: dict[str, MemoryJob] = {}
         self.refuse: Callable[[dict[str, str | None]], str | None] = lambda row: None
         self.writes: Counter[str] = Counter()  # rows written by operation
+        self.states: dict[str, StateRecord] = {}
         self.random = random.Random(7)
 
     # Reads
@@ -173,6 +185,12 @@ class MemoryOrg:
 
     def job_slots(self, rows: pa.Table, columns: tuple[PayloadColumn, ...]) -> object:
         return result_files.job_slots(rows, columns)
+
+    def state_record(self, key: str) -> StateRecord | None:
+        return self.states.get(key)
+
+    def keep_state_record(self, key: str, name: str, record: StateRecord) -> None:
+        self.states[key] = record
 
     # Jobs
 

@@ -1,4 +1,4 @@
-"""state accept: jobs in the org that the state does not know count as known from now on, because the user says so."""
+"""state accept: what the org has and the state does not know counts as known from now on, because the user says so."""
 
 from __future__ import annotations
 
@@ -19,12 +19,12 @@ def accept(
     yes: Annotated[bool, typer.Option("--yes", help="Accept them; without, they are only shown.")] = False,
     as_json: options.Json = False,
 ) -> None:
-    """Accept insert jobs that the org has and the state does not know.
+    """Accept what the org has and the state does not know: insert jobs, and a record of the state that is ahead.
 
-    An insert stops (DB522) where such a job made rows that it would make again. Where that is right, because the rows
-    are to be there twice or another program made them, this shows the jobs, and with --yes the next sync passes them
-    over: their rows are inserted again. To keep the records as they are, use state adopt. Nothing is written to
-    Salesforce.
+    An insert stops where such a job made rows that it would make again (DB522), or where the org's record of the state
+    is not this one's (DB524). Where that is right, because the rows are to be there twice or another program made them,
+    this shows them, and with --yes the next sync passes them over: the rows are inserted again. To keep the records
+    as they are, use state adopt. Nothing is written to Salesforce.
 
     \b
     Examples:
@@ -32,6 +32,7 @@ def accept(
       dinmo-dbt state accept events_to_crm --yes
     """
     from dinmo_dbt import fence, render
+    from dinmo_dbt.cli.syncing import record_of
     from dinmo_dbt.cli.trust import known_state, named
 
     console = Console(as_json)
@@ -41,14 +42,22 @@ def accept(
         destination, state = known_state(session, activation)
         listed = destination.listed_jobs() or ()
         found = fence.unknown_inserts(destination.describe(activation.object).name, listed, state.known_jobs())
-        if yes and found:
+        ahead, notes = record_of(session, activation, state).unknown()
+        for note in notes:
+            console.say(f"note: {note}")
+        if yes and (found or ahead):
             with session.state.locked(destination.org_id, activation) as held:
                 held.know([job.id for job in found])
-        console.answer(
-            [f"{job.id}  {job.said}, {job.state}" for job in found] or ["no job that the state does not know"]
+                record_of(session, activation, held).accept()
+        lines = [f"{job.id}  {job.said}, {job.state}" for job in found] or ["no job that the state does not know"]
+        if ahead:
+            lines.append(record_of(session, activation, state).difference(ahead))
+        console.answer(lines)
+        if found or ahead:
+            counted = [render.count(len(found), "job")] * bool(found) + ["1 record of the state"] * bool(ahead)
+            told = " and ".join(counted)
+            console.answer([f"accepted: {told}" if yes else f"{told}; --yes accepts {'it' if not found else 'them'}"])
+        jobs, record = [dataclasses.asdict(job) for job in found], dataclasses.asdict(ahead) if ahead else None
+        console.document(
+            render.document("state accept", accepted=yes, activation=activation.name, jobs=jobs, record=record)
         )
-        if found:
-            jobs = render.count(len(found), "job")
-            console.answer([f"accepted: {jobs}" if yes else f"{jobs}; --yes accepts them"])
-        told = [dataclasses.asdict(job) for job in found]
-        console.document(render.document("state accept", accepted=yes, activation=activation.name, jobs=told))

@@ -50,6 +50,7 @@ if TYPE_CHECKING:
     from dinmo_dbt.history import Trigger
     from dinmo_dbt.plan import Arriving, Plan
     from dinmo_dbt.state import ActivationState, ScanSpool
+    from dinmo_dbt.state_record import RecordOf
     from dinmo_dbt.sync import SyncRun
 
 SAMPLE_ROWS = 20
@@ -320,7 +321,16 @@ def _draw(
     source = session.source
     drawn = draw(activation, source, destination, state, spool, ceilings=ceilings, arriving=arriving, watched=watched)
     notes = fence.check(drawn, destination, state, sleep=session.clock.sleep if state.writing else None)
-    return replace(drawn, notes=(*drawn.notes, *notes))
+    told = record_of(session, activation, state).check(drawn)
+    return replace(drawn, notes=(*drawn.notes, *notes, *told))
+
+
+def record_of(session: Session, activation: Activation, state: ActivationState) -> RecordOf:
+    """The org's own record of the activation's state."""
+    from dinmo_dbt.state_record import RecordOf
+
+    destination, project = session.destination(activation.destination), session.manifest.project_name
+    return RecordOf(destination, state, project, state.own.target, activation.name)
 
 
 # plan
@@ -739,16 +749,21 @@ def _run_activation(
                     drawn = _draw(session, activation, state, spool, ceilings, watched=chosen["position"].to_numpy())
                 entry.drawn(drawn, ceilings)
                 for note in drawn.notes:
-                    session.console.say(f"          note: {note}")
+                    _note(session, note)
                 shown.planned(drawn.counts.sending)
                 if drawn.has_changes and not gating.ignore:
                     _judge_again(session, activation)
-                with entry.timed("send"):
+                record = record_of(session, activation, state)
+                with entry.timed("send"), record.kept(drawn, run.run_id, partial(_note, session)):
                     run.sampling = _audit_size(activation, max(len(state.snapshot.kh), drawn.counts.sending))
                     execute(drawn, destination, state, session.clock, run=run, progress=shown)
                 with entry.timed("audit"):
                     _audit(session, drawn, chosen, run, state)
     return run
+
+
+def _note(session: Session, note: str) -> None:
+    session.console.say(f"          note: {note}")
 
 
 def _was_left(session: Session, activation: Activation) -> bool:

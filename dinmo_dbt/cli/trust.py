@@ -13,7 +13,7 @@ from dinmo_dbt.cli.console import Console, worst
 from dinmo_dbt.cli.options import Flags
 from dinmo_dbt.cli.sending import deliver
 from dinmo_dbt.cli.session import Session
-from dinmo_dbt.cli.syncing import Gating, scan_spool, sync_each
+from dinmo_dbt.cli.syncing import Gating, record_of, scan_spool, sync_each
 from dinmo_dbt.errors import DinmoError, Refused, StateError, UsageError
 
 if TYPE_CHECKING:
@@ -261,6 +261,8 @@ def _store(session: Session, activation: Activation, found: Adoption) -> None:
         )
     with session.state.locked(session.destination(activation.destination).org_id, activation) as state:
         adopting.store(found, state)
+        for note in record_of(session, activation, state).accept():
+            session.console.say(f"note: {note}")
 
 
 def _pair(text: str) -> tuple[str, str]:

@@ -6,6 +6,7 @@ Importing this package is cheap; `connect` loads requests and logs in, a batch l
 from __future__ import annotations
 
 from collections.abc import Callable, Collection, Iterator, Sequence
+from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -25,10 +26,12 @@ if TYPE_CHECKING:
         ListedJob,
         ObjectSchema,
         PayloadColumn,
+        StateRecord,
         Verdict,
     )
     from dinmo_dbt.project import Org
     from dinmo_dbt.salesforce.client import Client
+    from dinmo_dbt.salesforce.state_records import StateRecords
 
 
 def connect(
@@ -174,6 +177,18 @@ class SalesforceDestination:
         from dinmo_dbt.salesforce.bulk import made_by
 
         return made_by(self._client, job_id, names, scratch=self._scratch, sleep=self._sleep)
+
+    @cached_property
+    def _state_records(self) -> StateRecords:
+        from dinmo_dbt.salesforce.state_records import StateRecords
+
+        return StateRecords(self._client)
+
+    def state_record(self, key: str) -> StateRecord | None:
+        return self._state_records.read(key)
+
+    def keep_state_record(self, key: str, name: str, record: StateRecord) -> None:
+        self._state_records.write(key, name, record)
 
     def results(self, job_id: str, batch: Batch) -> pa.Table | None:
         from dinmo_dbt.salesforce.bulk import read_results

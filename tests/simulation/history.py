@@ -594,7 +594,7 @@ class History:
             destination=lambda _: destination, state=self._state(), clock=self.org.clock, source=model,
             scratch=self.org.folder, declared=SimpleNamespace(activations=(act,)), target=("p", "dev"), lanes=None,
             refuse_sharing=lambda *_: None,
-            manifest=SimpleNamespace(dbt_version="1.11", adapter_type="duckdb"),
+            manifest=SimpleNamespace(dbt_version="1.11", adapter_type="duckdb", project_name="simulated"),
             console=SimpleNamespace(quiet=True, say=self._tell, note=lambda problem: self._tell(str(problem))),
         )  # fmt: skip
         ceilings = Ceilings(allow_deletes=allow_deletes)
