@@ -902,8 +902,6 @@ class _Work:
     def removals(self, total: int) -> Iterator[PlannedBatch]:
         """What `on_removed` does, after everything else: rows that pointed to such a record have let go of it by then
         (a detail would be deleted with its master), and nothing is deleted in a run that could not deliver the rest.
-        The price: a unique value that passes from a leaver's record to another one is refused once, and is delivered
-        by the next run.
         """
         columns = (PayloadColumn("Id", _ID), *(constant.payload() for constant in self.mapping.removed))
         operation = Operation.UPDATE if self.mapping.removed else Operation.DELETE

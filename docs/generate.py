@@ -40,8 +40,8 @@ Salesforce's recycle bin, and with a master go its details; nothing is ever dele
 - A row that comes back after `delete` is a new row; after `set` it is sent again, as far as its mapping goes.
 - The state changes with Salesforce's answer only: what was refused or not sent is tried again by later runs.
 - A record that another row of the segment has, by its id or match value, is `held` (`RECORD_SHARED`), not touched.
-- It comes after everything else that the activation sends, so a unique value that passes on from a deleted record is
-  refused once and delivered by the next run. Other activations have their own turn, parents before children:
+- It comes after everything else that the activation sends; a unique value that passes on from such a record to another
+  row is let go of first, in the same run. Other activations have their own turn, parents before children:
   Salesforce deletes details with their master, also those that a later activation was about to move to another one.
 - An empty segment, or one that can't be read to its end, removes nothing.
 

@@ -220,6 +220,14 @@ def valid(world: World, written: Document) -> str:
     return code(world.run("validate"))
 
 
+def beside_another(world: World, written: Document) -> Any:
+    """How many rows a plan sends where another activation writes records of the same object."""
+    other = {**PEOPLE, "name": "other", "fields": {"name": "Name"}}
+    world.block({"key": "person_id", "activations": [written, other]})
+    ran = world.run("plan", "-s", written["name"], "--json")
+    return ran.json["activations"][0]["counts"]["planned"] if ran.code == 0 else code(ran)
+
+
 def with_few_calls(world: World, written: Document) -> str:
     world.dinmo_yml(written)
     world.control("limits", DailyApiRequests=100)

@@ -27,6 +27,7 @@ from .seen import (
     api,
     around,
     audited,
+    beside_another,
     deleted,
     digest_time,
     due_now,
@@ -213,6 +214,7 @@ ACTIVATION = [
     Proof("enabled", True, due_now, [], ["success"], people(enabled=False)),
     Proof("keep_before_images", True, images, False, True, PEOPLE),
     Proof("keep_before_images", False, images, True, False, people(keep_before_images=True)),
+    Proof("shares_object_with", ["other"], beside_another, "DB145", 30, people(on_removed="delete")),
     Proof("audit", "5 rows", audited, 30, 5, PEOPLE),
     Proof("audit", "50%", audited, 5, 15, people(audit="5 rows")),
     Proof("audit", "off", audited, 30, None, PEOPLE),
@@ -254,8 +256,10 @@ BY_KEY = {
     "login_url": "@URL",
     "auth": {"flow": "jwt", "client_id": "@CLIENT", "username": "@USER", "private_key_path": "key.pem"},
 }
-ELSEWHERE = {"destinations": {"crm": {"targets": {"prod": {"org": "emulator"}}}}}
+PROD = {"login_url": "https://acme.my.salesforce.com", "auth": BY_SECRET["auth"]}
+ELSEWHERE = {"destinations": {"crm": {"targets": {"prod": PROD}}}}
 AWAY = {"login_url": "https://proxy.example", "auth": BY_SECRET["auth"]}
+TWO_TARGETS = {"destinations": {"crm": {"targets": {"dev": {"org": "emulator"}, "ci": {"org": "emulator"}}}}}
 STANDING = beside(emulator={"data": ".dinmo/emulator"})
 OWN = beside(emulator={"data": "own"})
 DIGEST_AT = synced(digest_time)
@@ -277,6 +281,7 @@ DINMO_YML = [
     Proof(f"{AUTH}.access_token", TOKEN, signed_in, "DB604", "token", to(BY_TOKEN, access_token=WRONG)),
     Proof(f"{AUTH}.access_token_path", "token.txt", signed_in, "DB113", "token", to(BY_TOKEN, "access_token")),
     Proof(f"{DEV}.organization_id", OTHER_ORG, signed_in, "token", "DB602", to(BY_TOKEN)),
+    Proof(f"{DEV}.shares_org_with", ["ci"], reached, "DB127", 30, TWO_TARGETS),
     Proof(f"{DEV}.api_share", "1%", with_few_calls, "ok", "DB609", to(BY_TOKEN)),
     Proof(f"{DEV}.allowed_hosts", ["proxy.example"], valid, "DB118", "ok", to(AWAY)),
     Proof("defaults.object", "Person__c", with_defaults, "DB113", 30, beside()),
