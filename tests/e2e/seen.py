@@ -267,7 +267,7 @@ def runs_kept(world: World) -> int:
         row = dict(zip(*_first(connection, "SELECT * FROM run"), strict=True))
         for number in range(60):
             times = {time: row[time] - 864_000 - number for time in ("started", "finished")}
-            old = {**row, **times, "id": f"{number}"}
+            old = {**row, **times, "id": f"{number}", "number": row["number"] - 1 - number}
             marks = ", ".join("?" * len(old))
             connection.execute(f"INSERT INTO run ({', '.join(old)}) VALUES ({marks})", list(old.values()))
     assert world.run("sync").code == 0
