@@ -15,7 +15,7 @@ import numpy.typing as npt
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from dinmo_dbt.activation import Activation, Guards, Mode
+from dinmo_dbt.activation import Activation, Ceiling, Guards, Mode
 from dinmo_dbt.errors import Problem
 
 # A share of the known rows means nothing for a handful of them.
@@ -199,7 +199,7 @@ def _changed(activation: Activation, effect: Effect, day: Day, again: int, moved
         message = f"{moved.text}: {of_run:,} rows are not what they were before, and would be inserted again"
         hint = "to take them as they are, without a send: on_change: ignore for one sync"
         return asked(message, of_run, "DB413", hint)
-    if effect.known < GUARDED_ROWS_MIN or of_day <= (limit := ceiling.limit(effect.known)):
+    if effect.known < _least(ceiling) or of_day <= (limit := ceiling.limit(effect.known)):
         return []
     told = f"guards.max_change is {ceiling}"
     if of_run > limit:
@@ -209,9 +209,14 @@ def _changed(activation: Activation, effect: Effect, day: Day, again: int, moved
     )
 
 
+def _least(ceiling: Ceiling) -> int:
+    """From how many known rows up a ceiling holds: a share means nothing for a handful of rows, a number does."""
+    return 1 if ceiling.rows is not None else GUARDED_ROWS_MIN
+
+
 def _remapped(guards: Guards, effect: Effect) -> list[_Asked]:
     rows = effect.remapped
-    if effect.known < GUARDED_ROWS_MIN or rows <= guards.max_change.limit(effect.known):
+    if effect.known < _least(guards.max_change) or rows <= guards.max_change.limit(effect.known):
         return []
     message = f"the mapping changed: {rows:,} of {effect.known:,} known rows would be sent their new fields"
     return [_Asked("DB404", message, "--allow-remap", rows, Counted.NOT)]
@@ -220,10 +225,9 @@ def _remapped(guards: Guards, effect: Effect) -> list[_Asked]:
 def _created(guards: Guards, effect: Effect, fresh: int, day: Day) -> list[_Asked]:
     """A first sync is its own case: nothing is known that new rows could be too many for."""
     ceiling, before = guards.max_created, effect.known - day.created
-    least = 1 if ceiling.rows is not None else GUARDED_ROWS_MIN
 
     def over(rows: int, known: int) -> bool:
-        return known >= least and rows > ceiling.limit(known)
+        return known >= _least(ceiling) and rows > ceiling.limit(known)
 
     told = f"guards.max_created is {ceiling}"
     if over(fresh, effect.known):

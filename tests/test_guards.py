@@ -45,13 +45,14 @@ def limits(mode, effect, day, act, moved):
         yield "removed", effect.removed + day.removed, g.max_delete.limit(effect.present + day.removed)
     if mode == "delete":
         return
-    if known >= 1_000 and len(effect.changed):
+    held = known >= (1 if g.max_change.rows is not None else 1_000)  # a number means what it says for a few rows, too
+    if held and len(effect.changed):
         yield "changed", union, g.max_change.limit(known)
-    if mode == "update" and known >= 1_000 and len(effect.changed) + replaced:
+    if mode == "update" and held and len(effect.changed) + replaced:
         yield "changed", union + replaced, g.max_change.limit(known)
     if mode == "insert" and moved.text:
         yield "changed", len(effect.changed), 0
-    if known >= 1_000:
+    if held:
         yield "remapped", effect.remapped, g.max_change.limit(known)
     if mode in ("insert", "upsert"):
         yield "replaced", replaced, 0 if moved.key else g.max_replaced.limit(effect.present)
@@ -261,3 +262,18 @@ def test_what_passed_by_a_flag_is_named():
     effect = Effect(2_000, 2_000, changed=np.arange(1_500, dtype=np.uint64), removed=30, gone=30)
     verdict = guards.judge(act, effect, Day(), Ceilings(allow_changes=1_500, allow_deletes=30))
     assert (verdict.refusal, verdict.passed) == (None, {Counted.CHANGED, Counted.REMOVED})
+
+
+@pytest.mark.parametrize(("changed", "passes"), [(10, True), (11, False)])
+def test_a_number_holds_for_a_handful_of_rows(changed, passes, tmp_path):
+    ceiling = Ceiling(rows=10)
+    act = dataclasses.replace(activation("upsert"), guards=dataclasses.replace(activation().guards, max_change=ceiling))
+    world = World(tmp_path / "s")
+    rows = [{"id": str(n), "ext": f"e{n}", "a": "x", "b": "y"} for n in range(30)]
+    world.sync(act, Model.of(rows))
+    new = [{**row, "a": "new"} if n < changed else row for n, row in enumerate(rows)]
+    if passes:
+        assert world.sync(act, Model.of(new)).outcome.succeeded == changed
+    else:
+        with pytest.raises(Refused, match=r"DB403.*\n.*--allow-changes 11"):
+            world.sync(act, Model.of(new))
