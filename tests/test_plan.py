@@ -410,7 +410,8 @@ def grown(count, changed=0, **columns):
         (1_000, Ceiling(rows=3), 0, 4, True),
         (1_000, Ceiling(percent=0), 0, 10, False),  # a percentage has a floor of ten rows
         (1_000, Ceiling(percent=0), 0, 11, True),
-        (999, Ceiling(rows=3), 0, 999, False),
+        (999, Ceiling(rows=3), 0, 4, True),  # a number holds for any number of rows
+        (999, Ceiling(percent=10), 0, 999, False),
     ],
 )
 def test_max_change_holds_at_its_exact_limit(tmp_path_factory, known, ceiling, allow, changed, refused):
