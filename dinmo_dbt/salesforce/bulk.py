@@ -268,17 +268,24 @@ def _read_files(client: Client, job_id: str, batch: Batch, scratch: Path) -> res
     bytes_max = min(FILE_BYTES_MAX, 4 * batch.rows.nbytes + rows_max * _ROW_BYTES)
     names, tables = results.result_columns(batch), []
     for name in ("successfulResults", "failedResults", "unprocessedrecords"):
-        tables.append(_read_file(client, job_id, name, scratch, bytes_max, rows_max, names))
+        tables.append(_read_file(client, job_id, name, scratch, bytes_max, rows_max, names, len(batch.columns)))
     return results.ResultFiles(*tables)
 
 
 def _read_file(
-    client: Client, job_id: str, name: str, scratch: Path, bytes_max: int, rows_max: int, names: Collection[str]
+    client: Client,
+    job_id: str,
+    name: str,
+    scratch: Path,
+    bytes_max: int,
+    rows_max: int,
+    names: Collection[str],
+    sent: int = 0,
 ) -> pa.Table:
     with scratch_file(scratch) as file:
         path = f"jobs/ingest/{checked_id(job_id)}/{name}"
         client.call(Request("GET", path, file=file, file_bytes_max=bytes_max, accept="text/csv"))
-        return results.read_file(file, rows_max=rows_max, names=names)
+        return results.read_file(file, rows_max=rows_max, names=names, sent=sent)
 
 
 def _shortfall(found: Job, files: results.ResultFiles) -> str:

@@ -65,15 +65,15 @@ class UnreadableFile(ValueError):
     """A result file that is not whole CSV."""
 
 
-def read_file(file: BinaryIO, *, rows_max: int, names: Collection[str]) -> pa.Table:
+def read_file(file: BinaryIO, *, rows_max: int, names: Collection[str], sent: int = 0) -> pa.Table:
     """One file as utf8 columns, those of `names` that it has; an empty body has no columns. UnreadableFile as in
     `read_pieces`."""
-    return pa.concat_tables(read_pieces(file, rows_max=rows_max, names=names))
+    return pa.concat_tables(read_pieces(file, rows_max=rows_max, names=names, sent=sent))
 
 
-def read_pieces(file: BinaryIO, *, rows_max: int, names: Collection[str]) -> Iterator[pa.Table]:
+def read_pieces(file: BinaryIO, *, rows_max: int, names: Collection[str], sent: int = 0) -> Iterator[pa.Table]:
     """One file in pieces that take little memory, at least one. UnreadableFile if it is no whole CSV, has more rows
-    than `rows_max`, or far more columns than `names`."""
+    than `rows_max`, or far more columns than `names`, or than were `sent` and come back beside what is read."""
     file.seek(0)
     first = file.readline(_HEADER_BYTES_MAX)
     if not first.strip():
@@ -83,7 +83,7 @@ def read_pieces(file: BinaryIO, *, rows_max: int, names: Collection[str]) -> Ite
         header = next(csv.reader(io.StringIO(first.decode("utf-8-sig"), newline="")), [])
         if len(set(header)) != len(header):
             raise UnreadableFile("a column name occurs twice")
-        if len(header) > len(names) + _MORE_COLUMNS_MAX:
+        if len(header) > len(names) + sent + _MORE_COLUMNS_MAX:
             raise UnreadableFile("more columns than were sent or asked for")
         known = [name for name in header if name in names] or header[:1]  # one, for the count of its rows
         yield pa.table({name: pa.array([], pa.utf8()) for name in known})

@@ -334,3 +334,11 @@ def test_a_large_batch_in_another_order_joins():
     succeeded = pa.table({"sf__Id": ids, "sf__Created": pa.array(["true"] * count), **echo})
     joined = results.join(batch, ResultFiles(succeeded, _table([]), _table([])), touched=True)
     assert joined.column("record_id").to_pylist() == [sf_id(i) for i in range(count)]
+
+
+def test_a_file_may_have_every_column_that_was_sent_beside_those_that_are_read() -> None:
+    header = [*KNOWN, *(f"C{number}__c" for number in range(60))]
+    content = (",".join(header) + "\n" + ",".join("x" for _ in header) + "\n").encode()
+    assert results.read_file(io.BytesIO(content), rows_max=1, names=KNOWN, sent=60).num_rows == 1
+    with pytest.raises(results.UnreadableFile, match="more columns"):
+        results.read_file(io.BytesIO(content), rows_max=1, names=KNOWN)
