@@ -573,6 +573,8 @@ class _Work:
             message = f"not the id of a {self.schema.name} record, which begin with {prefix}"
             self.leave_out(rows[other], Fate.INVALID, "ID_OF_OTHER_OBJECT", message, "Id")
             rows = rows[~other]
+        if not rows.size:
+            return
         self.operation[rows] = _OPERATIONS.index(Operation.DELETE)
         self.leave_to_others(rows, self.spool.take(rows, ["match"])["match"].combine_chunks())
 

@@ -743,7 +743,10 @@ def test_an_acknowledged_row_keeps_who_made_its_record_and_loses_its_doubts():
     everything = int(Flag.ADOPTED | Flag.LEFT | Flag.STALE | Flag.UNKNOWN)
     ok = results_of(*[("succeeded", None, False, None, None, None)] * 4)
     settlement = settled(Operation.UPDATE, ok, flags=(everything, int(Flag.CREATED), 0, 0))
-    assert moves(settlement)[:2] == [("put", "a", "i1", int(Flag.ADOPTED), 5), ("put", "b", "i2", int(Flag.CREATED), 6)]
+    assert moves(settlement)[:2] == [
+        ("put", "a", "i1", int(Flag.ADOPTED), CK[5]),
+        ("put", "b", "i2", int(Flag.CREATED), CK[6]),
+    ]
 
 
 def test_results_that_are_too_few_or_too_many_are_a_defect_and_never_settled():
