@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 
 from dinmo_dbt import changes
-from dinmo_dbt.rowhash import hash_columns
+from dinmo_dbt.rowhash import digest_columns
 
 from .lab import EVENTS, PEOPLE, Lab
 
@@ -28,7 +28,7 @@ def blind(monkeypatch: pytest.MonkeyPatch) -> None:
     """A row hash that sees the key alone."""
 
     def of_the_key(_scan: Any, key: Any, mapping: Any, _arrays: Any) -> Any:
-        return hash_columns([key], seed=mapping.digest)
+        return digest_columns([key], seed=mapping.digest)
 
     monkeypatch.setattr(changes._Scan, "check_hash", of_the_key)
 

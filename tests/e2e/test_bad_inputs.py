@@ -24,7 +24,7 @@ from .lab import DINMO, EVENTS, PEOPLE, Lab, Org
 from .test_reach import CLIENT, free_port, url_of
 
 GOLDEN = Path(__file__).parent.parent / "golden" / "bad_inputs"
-NOTED = ("state.db", "history.db", "dinmo_run_results.json")  # how a run ended
+NOTED = ("dinmo_answers.json", "state.db", "history.db", "dinmo_run_results.json")  # how a run ended
 Change = Callable[[Lab], None]
 
 
