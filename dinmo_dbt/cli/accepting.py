@@ -19,7 +19,7 @@ def accept(
     yes: Annotated[bool, typer.Option("--yes", help="Accept them; without, they are only shown.")] = False,
     as_json: options.Json = False,
 ) -> None:
-    """Accept what the org has and the state does not know: insert jobs, and a record of the state that is ahead.
+    """Accept what the org has and the state does not know.
 
     An insert stops where such a job made rows that it would make again (DB522), or where the org's record of the state
     is not this one's (DB524). Where that is right, because the rows are to be there twice or another program made them,

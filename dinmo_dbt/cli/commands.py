@@ -58,7 +58,7 @@ def app() -> typer.Typer:
     root.command("revert")(options.of_project(reverting.revert, reading=True, choosing=False))
     root.command("demo")(demonstration.demo)
 
-    state = _group("Show, adopt, accept, forget, move or unlock what was acknowledged.")
+    state = _group("Show, adopt, forget, move or unlock a state.")
     state.command("show")(options.of_project(states.show, choosing=False))
     state.command("reset")(options.of_project(states.reset))
     state.command("adopt")(options.of_project(trust.adopt, reading=True, choosing=False))

@@ -87,7 +87,7 @@ def reset(
     ] = None,
     as_json: options.Json = False,
 ) -> None:
-    """Forget what was acknowledged, for a new first sync, or go back to an earlier state of it.
+    """Forget a state for a new first sync, or go back to an earlier one.
 
     Nothing changes in Salesforce. What was acknowledged since a serial that is gone back to is sent again; an insert
     activation can't go back, because its rows would be inserted again. A state that an older dinmo-dbt wrote in another
@@ -148,7 +148,7 @@ def move(
     ] = None,
     as_json: options.Json = False,
 ) -> None:
-    """Give a renamed activation, or a renamed dbt target, its old state, in every org.
+    """Give a renamed activation or dbt target its old state.
 
     With --from-target alone every activation's state of that dbt target becomes the chosen target's.
 
@@ -186,7 +186,7 @@ def unlock(
     of_target: OfTarget = None,
     as_json: options.Json = False,
 ) -> None:
-    """Show who holds an activation's state, and with --yes take it from them.
+    """Show who holds a state, and with --yes take it from them.
 
     A run that ends, however it ends, gives its state back by itself. This is for one that hangs, is paused, or was
     lost with its machine. It can't write any more from then on. What it was sending is settled by the next run: jobs

@@ -267,9 +267,10 @@ def runs_kept(world: World) -> int:
         row = dict(zip(*_first(connection, "SELECT * FROM run"), strict=True))
         for number in range(60):
             times = {time: row[time] - 864_000 - number for time in ("started", "finished")}
-            old = {**row, **times, "id": f"{number}", "number": row["number"] - 1 - number}
+            old = {**row, **times, "id": f"{number}", "number": 60 - number}
             marks = ", ".join("?" * len(old))
             connection.execute(f"INSERT INTO run ({', '.join(old)}) VALUES ({marks})", list(old.values()))
+        connection.execute("UPDATE run SET number = 61 WHERE id = ?", (row["id"],))
     assert world.run("sync").code == 0
     return len(world.run("history", "--json", "--limit", "100").json["runs"])
 

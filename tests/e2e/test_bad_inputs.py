@@ -387,7 +387,8 @@ def test_it_is_said_before_anything_is_written(sound: tuple[Lab, Org], name: str
         for path in set(files(lab)) - set(first):
             path.unlink()
         for path, raw in first.items():
-            path.write_bytes(raw)
+            if not path.exists() or path.read_bytes() != raw:  # the times of the others tell when dbt ran
+                path.write_bytes(raw)
     message = steady(lab, ran.err or ran.out)
     golden = GOLDEN / f"{name}.txt"
     if os.environ.get("DINMO_UPDATE_GOLDEN"):
