@@ -510,8 +510,9 @@ def test_an_event_is_for_the_target_whose_address_it_came_to(away: Lab, cloud: S
     other = ("--target", "prod", "--dbt-cloud", "--dbt-cloud-job", "2")
     with serving(away, *JOB, **env) as dev, serving(away, *other, by=(HURRIED, "4", "60", "60"), **env) as prod:
         prod.says("DB225")
-        assert webhook(prod, 80, job=2) == 202
-        prod.says("DB225", 2)
+        cloud.runs[81] = Ran(2, [30], [cloned()])
+        assert webhook(prod, 81, job=2) == 202
+        prod.says("run 81")
         assert dev.count("another job") == 0
 
 
