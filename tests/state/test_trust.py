@@ -86,7 +86,7 @@ def test_an_older_copy_can_be_gone_on_from(world, tmp_path):
     assert world.sync(activation(), changed(3)).plan_counts.planned == 0
 
 
-def test_an_insert_can_not_go_back_but_starts_again(world, tmp_path):
+def test_an_insert_can_not_go_back_and_starts_again_only_with_rows_that_no_job_has_made(world, tmp_path):
     act = activation("insert")
     world.sync(act, changed(0))
     shutil.copytree(world.folder, tmp_path / "copy")
@@ -97,8 +97,10 @@ def test_an_insert_can_not_go_back_but_starts_again(world, tmp_path):
     with pytest.raises(StateError, match=r"(?s)DB519.*inserted again.*state adopt things"):
         world.state().go_back(OWN, world.state().known()[0].serial)
     assert world.state().reset(OWN)
-    assert world.plan(act, changed(1)).is_first
-    assert world.sync(act, changed(1), Ceilings(first_sync=True)).outcome.succeeded == 4
+    assert world.plan(act, changed(0)).is_first
+    with pytest.raises(StateError, match=r"(?s)DB522.*state adopt things.*state accept things"):
+        world.sync(act, changed(1), Ceilings(first_sync=True))
+    assert world.sync(act, changed(2), Ceilings(first_sync=True)).outcome.succeeded == 4
 
 
 def test_a_state_that_is_forgotten_is_first_again_and_its_serials_go_on(world):
