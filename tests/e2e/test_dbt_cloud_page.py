@@ -49,7 +49,7 @@ def home(lab: Lab, org: Org) -> Path:
         tool.chmod(0o755)
     profiles = lab.root / "profiles.yml"
     profiles.write_text(profiles.read_text() + "    prod: {type: duckdb, path: lab.duckdb, threads: 1}\n")
-    (lab.root / "dinmo.yml").write_text(DINMO + "      prod: {org: emulator}\n")
+    (lab.root / "dinmo.yml").write_text(DINMO + "      prod: {org: emulator, shares_org_with: [dev]}\n")
     return home
 
 
