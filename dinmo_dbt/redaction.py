@@ -341,7 +341,7 @@ def _span(foreign: Foreign) -> tuple[int, int] | None:
         found = lines[line].find(quoted.strip(".")) if line < len(lines) and marked else -1
         if found >= 0:
             begins = sum(len(each) + 1 for each in lines[:line]) + lines[line].find(marked, max(0, found))
-            return begins, begins + len(marked)
+            return _whole(sql, begins, begins + len(marked))
         return None
     for pattern in _LINES:
         if (named := pattern.search(foreign.text)) and 0 < int(named["line"]) <= len(lines):
@@ -349,6 +349,12 @@ def _span(foreign: Foreign) -> tuple[int, int] | None:
             column = min(int(named["column"]), len(lines[line]))
             return _token(sql, sum(len(each) + 1 for each in lines[:line]) + column)
     return None
+
+
+def _whole(sql: str, start: int, end: int) -> tuple[int, int]:
+    """The span with the tokens that it cuts: a part of a name is no word of ours."""
+    met = [found.span() for found in _TOKENS.finditer(sql) if found.start() < end and start < found.end()]
+    return min([start, *(first for first, _ in met)]), max([end, *(last for _, last in met)])
 
 
 def _token(sql: str, position: int) -> tuple[int, int] | None:

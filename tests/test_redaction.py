@@ -8,7 +8,7 @@ import re
 from typing import Any
 
 import pytest
-from hypothesis import assume, given
+from hypothesis import assume, example, given
 from hypothesis import strategies as st
 
 from dinmo_dbt.redaction import SQLSTATES, TEXT, Foreign, of_job, told, without_values
@@ -206,10 +206,14 @@ def test_no_value_comes_through_any_shape(shape: str, link: bool) -> None:
         assert CANARY not in repr(foreign)
 
 
+PARTS = sorted({SQL[start : start + size] for start in range(len(SQL)) for size in (1, 3, 9)})
 OURS = re.compile(r"[\w']+")
 
 
-@given(st.text(), st.text(), st.sampled_from([*SHAPES, "{0}\n\nLINE 2: {1}\n{0}^"]), st.booleans())
+@example("r", "", "x\n\nLINE 2: {0}\n        ^^^^^", False)
+@given(
+    st.text() | st.sampled_from(PARTS), st.text(), st.sampled_from([*SHAPES, "{0}\n\nLINE 2: {1}\n{0}^"]), st.booleans()
+)
 def test_every_word_that_is_told_is_one_of_ours(first: str, second: str, shape: str, link: bool) -> None:
     """The vocabulary of an answer is that of our statement, of the columns, and of the module's own lists."""
     empty = {w for s in SHAPES for w in OURS.findall(told(Foreign(s, "x", sql=SQL, link=link), columns=COLUMNS))}

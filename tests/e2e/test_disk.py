@@ -33,7 +33,8 @@ def disk(lab: Lab, org: Org, tmp_path: Path) -> Iterator[Path]:
     settings = {"destinations": {"crm": crm}, "state": {"location": str(folder / "state")}}
     (lab.root / "dinmo.yml").write_text(json.dumps(settings))
     yield folder
-    subprocess.run(["umount", str(folder)], check=True)
+    # Lazily: the kernel may let go of a process's files a moment after the process has ended.
+    subprocess.run(["umount", "--lazy", str(folder)], check=True)
 
 
 def sync(lab: Lab, org: Org, *arguments: str) -> Ran:
