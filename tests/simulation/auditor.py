@@ -148,6 +148,11 @@ class Auditor:
         """Others changed its record: that is for verify to see, until the row has values it never had."""
         self.excused[key] = self.newest[key]
 
+    def others_alone(self) -> set[str]:
+        """Keys that only records of others name."""
+        ours = {self.seen[record["Id"]][0] for record in self.held if record["Id"] in self.seen}
+        return {record["Code__c"] for record in self.held if record["Id"] in self.theirs} - ours
+
     # At every call
 
     def look(self, process: Process) -> None:
