@@ -187,7 +187,7 @@ MatchSpec = Annotated[
 
 class GuardsSpec(Strict):
     """A percentage of the rows synced before (at least 10 rows), or an absolute number of rows. Each holds for one run,
-    and for a day; `max_replaced` for one run alone."""
+    and for a day."""
 
     max_delete: Limit = Field(
         default=Ceiling(percent=Decimal(1)),

@@ -126,7 +126,8 @@ class ChangeSet:
     none), `kh`, `no_bulk` (the `values.Reason` why the row can't travel by Bulk API 2.0, 0 for none: a text equal to
     #N/A, or too many characters) and `width` (CSV bytes, never too few) run parallel to the spool. `aside` has columns
     key, kh, why (`Aside`), reason (`values.Reason`), column (its header), code and mh (`match_hash`).
-    `unchanged` includes the re-baselined rows.
+    `unchanged` includes the re-baselined rows. `left` are positions of the keys that leave the segment, `away` of those
+    that had left before and are not back.
     `known_aside` are the rows of `aside` that the snapshot has, hashed perhaps under an older mapping. `watched`, if
     rows were to be watched: those of them that are unchanged, with the columns of the spool and `position`.
     """
@@ -142,6 +143,7 @@ class ChangeSet:
     aside: pa.Table
     baseline: Baseline
     left: Positions
+    away: Positions
     known_aside: int = 0
     refusals: list[str] = field(default_factory=list)
     watched: pa.Table | None = None
@@ -645,7 +647,7 @@ class _Scan:
         if self.inserting:
             self.set_doubtful_aside(kind, position)
         aside = pa.concat_tables([ASIDE.empty_table(), *self.asides])
-        left = np.flatnonzero(~self.seen & (np.asarray(self.snapshot.flags) & Flag.LEFT == 0))
+        had_left = np.asarray(self.snapshot.flags) & Flag.LEFT != 0
         dropped = int(np.count_nonzero(kind == Kind.DROPPED))
         changes = ChangeSet(
             read=self.read,
@@ -660,7 +662,8 @@ class _Scan:
             baseline=Baseline(
                 _joined(self.baseline_positions, np.int64), np.concatenate([NO_DIGESTS, *self.baseline_ck])
             ),
-            left=left,
+            left=np.flatnonzero(~self.seen & ~had_left),
+            away=np.flatnonzero(~self.seen & had_left),
             known_aside=known_aside,
             watched=pa.concat_tables(self.watched) if self.watched else None,
         )

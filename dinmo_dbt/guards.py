@@ -34,6 +34,7 @@ class Counted(IntEnum):
     CREATED = 1
     CHANGED = 2
     REMOVED = 3
+    RESPELLED = 4  # created, under a key that another spelling of left
 
 
 @dataclass(frozen=True, slots=True)
@@ -55,11 +56,14 @@ class Ceilings:
 @dataclass(frozen=True)
 class Day:
     """What was acknowledged within the last day and is held against the next run: how many rows were new, the key
-    hashes of known rows that were written (each once), and how many records were removed."""
+    hashes of known rows that were written (each once), and how many records were removed; how many of the new rows have
+    a key that left in another spelling; and the hashes of the keys that left, whatever became of their records."""
 
     created: int = 0
     changed: KeyHashes = field(default_factory=lambda: np.empty(0, np.uint64))
     removed: int = 0
+    respelled: int = 0
+    left: KeyHashes = field(default_factory=lambda: np.empty(0, np.uint64))
 
 
 @dataclass(frozen=True)
@@ -68,9 +72,10 @@ class Effect:
 
     `known`: keys that the state has; of them `present` were in the segment after the last sync. `created`: new keys.
     `changed`: key hashes of known rows with values that Salesforce did not acknowledge last. `remapped`: known rows
-    that get fields which the mapping did not have. `removed`: records deleted, or set by `on_removed`. `gone`: keys
-    that left the segment. `respelled`: new keys that are a key that left, written in another way. `admitted`:
-    how many new rows an earlier run was let to send that are not known yet: it was cut off, or they were refused.
+    that get fields which the mapping did not have. `removed`: records deleted, or set by `on_removed`. `left`: hashes
+    of keys that leave the segment; `away`: of those that had left before and are not back. `respelled`: new keys that
+    are a key of these, written in another way. `admitted`: how many new rows an earlier run was let to send that are
+    not known yet: it was cut off, or they were refused.
     """
 
     known: int
@@ -79,14 +84,44 @@ class Effect:
     changed: KeyHashes = field(default_factory=lambda: np.empty(0, np.uint64))
     remapped: int = 0
     removed: int = 0
-    gone: int = 0
+    left: KeyHashes = field(default_factory=lambda: np.empty(0, np.uint64))
+    away: KeyHashes = field(default_factory=lambda: np.empty(0, np.uint64))
     respelled: int = 0
     admitted: int = 0
+
+    @property
+    def gone(self) -> int:
+        return len(self.left)
 
     @property
     def replaced(self) -> int:
         """How many keys left while as many new ones came."""
         return min(self.gone, self.created)
+
+
+@dataclass(frozen=True)
+class _Replaced:
+    """Keys that new ones took the place of: left and came in this `run`, or within a `day`, in one run or in several;
+    `here`: of the new keys of the run. `respelled`: of the day too, if the run has any. `base`: how many keys the
+    segment had a day before."""
+
+    run: int
+    day: int
+    here: int
+    respelled: int
+    base: int
+
+    @classmethod
+    def of(cls, effect: Effect, day: Day) -> _Replaced:
+        before = len(np.setdiff1d(np.intersect1d(day.left, effect.away), effect.left))
+        replaced = min(before + effect.gone, effect.created + day.created)
+        here = max(effect.replaced, replaced - day.created)
+        respelled = effect.respelled + day.respelled if effect.respelled else 0
+        return cls(effect.replaced, replaced, here, respelled, max(0, effect.present + before - day.created))
+
+    @property
+    def rows(self) -> int:
+        return max(self.day, self.respelled)
 
 
 @dataclass(frozen=True)
@@ -115,7 +150,7 @@ class _Asked:
     message: str
     flag: str
     rows: int
-    counted: Counted
+    counted: tuple[Counted, ...]
     hint: str = ""
 
 
@@ -130,7 +165,7 @@ def judge(activation: Activation, effect: Effect, day: Day, ceilings: Ceilings, 
         "--allow-deletes": ceilings.allow_deletes,
     }
     tripped = [each for each in asked if each.rows > allowed[each.flag]]
-    passed = frozenset(each.counted for each in asked if each not in tripped)
+    passed = frozenset(kind for each in asked if each not in tripped for kind in each.counted)
     if not tripped:
         return Verdict(None, passed)
     ways = [each.hint for each in tripped if each.hint]
@@ -146,31 +181,47 @@ def _asked(activation: Activation, effect: Effect, day: Day, moved: Moved) -> li
     if activation.mode is Mode.DELETE:
         return [*_removed(activation, effect, day)]
     # No update makes a record: a new key in the place of one that left writes to a record as a changed row does.
-    again = effect.replaced if activation.mode is Mode.UPDATE else 0
-    replaced = [] if again else _replaced(activation, effect, moved)
+    replaced, makes = _Replaced.of(effect, day), activation.mode is not Mode.UPDATE
+    asked = _replaced(activation, effect, replaced, moved) if makes else []
     # What takes the place of keys that left is asked for as that, and not once more.
-    fresh = max(0, effect.created - (effect.replaced if replaced or again else 0) - effect.admitted)
+    fresh = max(0, effect.created - (replaced.here if asked or not makes else 0) - effect.admitted)
     return [
-        *replaced,
-        *_changed(activation, effect, day, again, moved),
+        *asked,
+        *_changed(activation, effect, day, None if makes else replaced, moved),
         *_remapped(guards, effect),
         *_created(guards, effect, fresh, day),
         *_removed(activation, effect, day),
     ]
 
 
-def _replaced(activation: Activation, effect: Effect, moved: Moved) -> list[_Asked]:
-    rows, limit = effect.replaced, activation.guards.max_replaced.limit(effect.present)
+def replaced_note(activation: Activation, effect: Effect, day: Day) -> str:
+    """What is told of a run that passes: how many keys new ones take the place of; '' for none."""
+    replaced = _Replaced.of(effect, day)
+    if activation.mode not in (Mode.INSERT, Mode.UPSERT) or not max(replaced.here, effect.respelled):
+        return ""
+    return f"{_turned_over(effect, replaced)}; guards.max_replaced is {activation.guards.max_replaced}"
+
+
+def _turned_over(effect: Effect, replaced: _Replaced) -> str:
     told = f"{effect.gone:,} of {effect.present:,} known keys left the segment while {effect.created:,} new ones came"
+    if replaced.day > replaced.run:
+        told += f", and within a day {replaced.day:,} of {replaced.base:,} have new ones in their place"
+    if replaced.respelled:
+        told += f", {replaced.respelled:,} of them a key that left in another spelling"
+    return told
+
+
+def _replaced(activation: Activation, effect: Effect, replaced: _Replaced, moved: Moved) -> list[_Asked]:
+    ceiling = activation.guards.max_replaced
+    over = replaced.run > ceiling.limit(effect.present) or replaced.day > ceiling.limit(replaced.base)
+    told = _turned_over(effect, replaced)
     told = f"{moved.key}: {told}" if moved.key else told
-    if effect.respelled > RESPELLED_MAX or 1 < effect.respelled > effect.present / 2:
-        told += f", {effect.respelled:,} of them a key that left in another spelling"
-    elif not moved.key and rows > limit:
+    if not max(replaced.here, effect.respelled):
+        return []
+    if not (replaced.respelled > RESPELLED_MAX or 1 < replaced.respelled > replaced.base / 2 or moved.key):
+        if not over:
+            return []
         told += ": did the key change its spelling, or is it not the same twice? Or did the segment change?"
-    elif not moved.key:
-        return []
-    if not rows:
-        return []
     makes = "would make a record of each" if activation.mode is Mode.INSERT else "would make a record where it can"
     name = activation.name
     match = (
@@ -182,18 +233,19 @@ def _replaced(activation: Activation, effect: Effect, moved: Moved) -> list[_Ask
         f"or take over what Salesforce holds: dinmo-dbt state adopt {name}{match}\n"
         f"or forget what is known: dinmo-dbt state reset {name}"
     )
-    return [_Asked("DB409", f"{told}. A sync {makes}", "--allow-replaced", rows, Counted.CREATED, hint)]
+    passes = (Counted.CREATED, Counted.RESPELLED)
+    return [_Asked("DB409", f"{told}. A sync {makes}", "--allow-replaced", replaced.rows, passes, hint)]
 
 
-def _changed(activation: Activation, effect: Effect, day: Day, again: int, moved: Moved) -> list[_Asked]:
+def _changed(activation: Activation, effect: Effect, day: Day, again: _Replaced | None, moved: Moved) -> list[_Asked]:
     ceiling = activation.guards.max_change
-    of_run = len(np.unique(effect.changed)) + again
-    of_day = len(np.union1d(effect.changed, day.changed)) + again
+    of_run = len(np.unique(effect.changed)) + (again.here if again else 0)
+    of_day = len(np.union1d(effect.changed, day.changed)) + (again.day if again else 0)
     if not of_run:
         return []
 
     def asked(message: str, rows: int, code: str = "DB403", hint: str = "") -> list[_Asked]:
-        return [_Asked(code, message, "--allow-changes", rows, Counted.CHANGED, hint)]
+        return [_Asked(code, message, "--allow-changes", rows, (Counted.CHANGED,), hint)]
 
     if moved.text and activation.mode is Mode.INSERT:
         message = f"{moved.text}: {of_run:,} rows are not what they were before, and would be inserted again"
@@ -219,7 +271,7 @@ def _remapped(guards: Guards, effect: Effect) -> list[_Asked]:
     if effect.known < _least(guards.max_change) or rows <= guards.max_change.limit(effect.known):
         return []
     message = f"the mapping changed: {rows:,} of {effect.known:,} known rows would be sent their new fields"
-    return [_Asked("DB404", message, "--allow-remap", rows, Counted.NOT)]
+    return [_Asked("DB404", message, "--allow-remap", rows, ())]
 
 
 def _created(guards: Guards, effect: Effect, fresh: int, day: Day) -> list[_Asked]:
@@ -237,7 +289,7 @@ def _created(guards: Guards, effect: Effect, fresh: int, day: Day) -> list[_Aske
     else:
         return []
     rows = fresh + day.created if over(fresh + day.created, before) else fresh
-    return [_Asked("DB408", message, "--allow-creates", rows, Counted.CREATED)]
+    return [_Asked("DB408", message, "--allow-creates", rows, (Counted.CREATED,))]
 
 
 def _removed(activation: Activation, effect: Effect, day: Day) -> list[_Asked]:
@@ -252,7 +304,7 @@ def _removed(activation: Activation, effect: Effect, day: Day) -> list[_Asked]:
         what = f"{effect.gone:,} rows left the segment, and {rows:,} records would be {done}"
     if day.removed:
         what += f", after {day.removed:,} within a day"
-    return [_Asked("DB407", f"{what}; guards.max_delete is {ceiling}", "--allow-deletes", of_day, Counted.REMOVED)]
+    return [_Asked("DB407", f"{what}; guards.max_delete is {ceiling}", "--allow-deletes", of_day, (Counted.REMOVED,))]
 
 
 def deletes_max(guards: Guards, present: int, allowed: int) -> int:
@@ -263,16 +315,20 @@ def deletes_max(guards: Guards, present: int, allowed: int) -> int:
 # Keys in another spelling
 
 
-def respelled(left: pa.Array, came: pa.Array) -> tuple[int, list[tuple[str, str]]]:
-    """How many keys that came are one that left, written in another way (case, blanks, Unicode form, zeros before a
-    number or after its point, a date as its midnight), and the first few such pairs."""
+def respelled(left: pa.Array, came: pa.Array) -> tuple[npt.NDArray[np.bool_], list[tuple[str, str]]]:
+    """Which keys that came are one that left, written in another way (case, blanks, Unicode form, zeros before a
+    number or after its point, a date as its midnight), and the first few such pairs. Of keys that came as several
+    spellings of one, the first."""
     before, after = spelling(left), spelling(came)
     at = pc.index_in(after, value_set=before)
     known = pc.is_valid(at)
     pairs = zip(
         left.take(at.filter(known))[:_EXAMPLES].to_pylist(), came.filter(known)[:_EXAMPLES].to_pylist(), strict=True
     )
-    return len(pc.unique(at.drop_null())), list(pairs)
+    first = np.zeros(len(came), np.bool_)
+    rows = np.flatnonzero(known)
+    first[rows[np.unique(at.drop_null().to_numpy(), return_index=True)[1]]] = True
+    return first, list(pairs)
 
 
 _EXAMPLES = 5

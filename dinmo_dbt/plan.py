@@ -326,6 +326,8 @@ def draw(
     counts = work.counts()
     effect = work.effect()
     verdict = guards.judge(activation, effect, state.day, ceilings, moved)
+    if verdict.refusal is None and (turned_over := guards.replaced_note(activation, effect, state.day)):
+        notes.append(turned_over)
     return Plan(
         activation=activation,
         org_id=destination.org_id,
@@ -492,6 +494,7 @@ class _Work:
     leavers: Leavers = field(default_factory=Leavers)
     asides: list[pa.Table] = field(default_factory=list)
     replacing: tuple[tuple[str, str], ...] = ()
+    respelled: Positions = field(default_factory=lambda: np.empty(0, np.int64))
     match_moved: bool = False
 
     def __post_init__(self) -> None:
@@ -821,12 +824,8 @@ class _Work:
         snapshot, found, sent = self.state.snapshot, self.found, self.operation != 0
         deleting = self.activation.mode is Mode.DELETE
         came = np.flatnonzero(sent & (found.kind == Kind.ADDED))
-        again = 0
-        if not deleting and came.size and len(found.left):
-            keys = self.spool.take(came, ["key"])["key"].combine_chunks()
-            left = snapshot.keys(found.left)
-            again, pairs = guards.respelled(left, keys)
-            self.replacing = tuple(pairs or zip(left[:5].to_pylist(), keys[:5].to_pylist(), strict=False))
+        if not deleting and came.size:
+            self.find_respelled(came)
         return Effect(
             known=len(snapshot.kh),
             present=changes.present(snapshot),
@@ -834,10 +833,21 @@ class _Work:
             changed=found.kh[self.rewritten()],
             remapped=int(np.count_nonzero(sent & (found.kind == Kind.REMAPPED))),
             removed=int(np.count_nonzero(sent)) if deleting else len(self.leavers.removing),
-            gone=len(found.left),
-            respelled=again,
+            left=snapshot.kh[found.left],
+            away=snapshot.kh[found.away],
+            respelled=len(self.respelled),
             admitted=max(0, self.state.admitted - len(snapshot.kh)),
         )
+
+    def find_respelled(self, came: Positions) -> None:
+        """New keys that are another spelling of one that left, now or at any time before."""
+        gone = np.concatenate([self.found.left, self.found.away])
+        if not gone.size:
+            return
+        keys, left = self.spool.take(came, ["key"])["key"].combine_chunks(), self.state.snapshot.keys(gone)
+        again, pairs = guards.respelled(left, keys)
+        self.respelled = came[again]
+        self.replacing = tuple(pairs or zip(left[:5].to_pylist(), keys[:5].to_pylist(), strict=False))
 
     def rewritten(self) -> Positions:
         """Known rows that are sent with values that Salesforce did not acknowledge last. Of those that are the same, as
@@ -856,8 +866,9 @@ class _Work:
             counted[:] = Counted.REMOVED
         else:
             counted[self.found.kind == Kind.ADDED] = Counted.CREATED
+            counted[self.respelled] = Counted.RESPELLED
             counted[self.rewritten()] = Counted.CHANGED
-        created = int(np.count_nonzero(counted == Counted.CREATED))
+        created = int(np.count_nonzero(np.isin(counted, (Counted.CREATED, Counted.RESPELLED))))
         if not self.state.exists or created <= self.state.admitted - len(self.state.snapshot.kh):
             passed |= {Counted.CREATED}  # of a first sync, or let through before
         counted[np.isin(counted, [int(each) for each in passed])] = Counted.NOT

@@ -978,8 +978,10 @@ def _of_day(written: pa.Table) -> Day:
         return Day()
     counted = written["counted"].to_numpy()
     changed = np.unique(written["kh"].to_numpy()[counted == Counted.CHANGED])
-    created, removed = (int(np.count_nonzero(counted == each)) for each in (Counted.CREATED, Counted.REMOVED))
-    return Day(created, changed, removed)
+    created, removed, respelled = (
+        int(np.count_nonzero(counted == each)) for each in (Counted.CREATED, Counted.REMOVED, Counted.RESPELLED)
+    )
+    return Day(created + respelled, changed, removed, respelled)
 
 
 def _created(batch: Batch, results: pa.Table) -> pa.Table:

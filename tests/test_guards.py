@@ -22,7 +22,8 @@ LIMITS = st.one_of(
     st.integers(0, 100).map(lambda share: Ceiling(percent=Decimal(share))),
 )
 ALLOWED = st.one_of(st.just(0), ROWS)
-DAYS = st.builds(Day, ROWS, st.integers(0, 2_000).map(lambda n: np.arange(n, dtype=np.uint64)), ROWS)
+FEW = st.integers(0, 2_000).map(lambda n: np.arange(n, dtype=np.uint64))
+DAYS = st.builds(Day, ROWS, FEW, ROWS, st.integers(0, 20), FEW)
 
 
 @st.composite
@@ -31,15 +32,25 @@ def effects(draw):
     start = draw(st.integers(0, 3_000))
     changed = np.arange(start, start + draw(st.integers(0, known)), dtype=np.uint64)
     present, gone, created = draw(st.integers(0, known)), draw(st.integers(0, known)), draw(ROWS)
-    respelled = draw(st.integers(0, min(gone, created)))
-    return Effect(known, present, created, changed, draw(ROWS), draw(ROWS), gone, respelled)
+    left, away = np.arange(gone, dtype=np.uint64), np.arange(gone, gone + draw(ROWS), dtype=np.uint64)
+    respelled = draw(st.integers(0, min(len(left) + len(away), created)))
+    return Effect(known, present, created, changed, draw(ROWS), draw(ROWS), left, away, respelled)
+
+
+def turned_over(effect, day):
+    """Keys with new ones in their place: of the run, of the day, and of the run's new ones how many do that at least;
+    and how many keys there were a day before."""
+    before = set(day.left.tolist()) & set(effect.away.tolist())
+    run = min(len(effect.left), effect.created)
+    of_day = min(len(effect.left) + len(before), effect.created + day.created)
+    return run, of_day, max(run, of_day - day.created), max(0, effect.present + len(before) - day.created)
 
 
 def limits(mode, effect, day, act, moved):
     """What passes without a flag, written out once more: rows that the run and the day would do, and how many may."""
     g, known = act.guards, effect.known
     union = len(set(effect.changed.tolist()) | set(day.changed.tolist()))
-    replaced = min(effect.gone, effect.created)
+    replaced, of_day, here, base = turned_over(effect, day)
     yield "removed", effect.removed, g.max_delete.limit(effect.present)
     if effect.removed:
         yield "removed", effect.removed + day.removed, g.max_delete.limit(effect.present + day.removed)
@@ -48,16 +59,19 @@ def limits(mode, effect, day, act, moved):
     held = known >= (1 if g.max_change.rows is not None else 1_000)  # a number means what it says for a few rows, too
     if held and len(effect.changed):
         yield "changed", union, g.max_change.limit(known)
-    if mode == "update" and held and len(effect.changed) + replaced:
-        yield "changed", union + replaced, g.max_change.limit(known)
+    if mode == "update" and held and len(effect.changed) + here:
+        yield "changed", union + of_day, g.max_change.limit(known)
     if mode == "insert" and moved.text:
         yield "changed", len(effect.changed), 0
     if held:
         yield "remapped", effect.remapped, g.max_change.limit(known)
     if mode in ("insert", "upsert"):
         yield "replaced", replaced, 0 if moved.key else g.max_replaced.limit(effect.present)
-        if effect.respelled > 10 or (effect.respelled > 1 and 2 * effect.respelled > effect.present):
-            yield "replaced", replaced, 0
+        if here:
+            yield "replaced", of_day, g.max_replaced.limit(base)
+        respelled = effect.respelled + day.respelled
+        if effect.respelled and (respelled > 10 or (respelled > 1 and 2 * respelled > base)):
+            yield "replaced", max(of_day, respelled), 0
 
 
 @given(
@@ -80,7 +94,7 @@ def test_no_flags_let_more_rows_pass_than_their_ceiling(mode, effect, day, held,
     over = [kind for kind, rows, limit in limits(mode, effect, day, act, moved) if rows > max(limit, allowed[kind])]
     if over:
         assert verdict.refusal, over
-    new = effect.created - (min(effect.gone, effect.created) if mode == "update" else 0)
+    new = effect.created - (turned_over(effect, day)[2] if mode == "update" else 0)
     if mode != "delete" and effect.known >= 1_000 and not verdict.refusal:
         passes = held.max_created.limit(effect.known)
         assert new <= max(passes, ceilings.allow_creates) + ceilings.allow_replaced
@@ -207,14 +221,22 @@ SPELT = [
 @pytest.mark.parametrize(("old", "new"), SPELT)
 def test_a_key_in_another_spelling_is_known(old, new):
     left, came = pa.array(["a", old, "b"]), pa.array([new, "c"])
-    assert guards.respelled(left, came) == (1, [(old, new)])
-    assert guards.respelled(came, left) == (1, [(new, old)])
+    assert told(guards.respelled(left, came)) == ([True, False], [(old, new)])
+    assert told(guards.respelled(came, left)) == ([False, True, False], [(new, old)])
+
+
+def told(found):
+    return found[0].tolist(), found[1]
 
 
 def test_keys_of_their_own_are_no_spelling_of_another():
     left = pa.array(["a1", "1a", "0", "10", "2024-01-07", "-7", ""])
     came = pa.array(["a01", "01b", "00x", "100", "2024-01-07T01:00:00.000Z", "7"])
-    assert guards.respelled(left, came) == (0, [])
+    assert told(guards.respelled(left, came)) == ([False] * 6, [])
+
+
+def test_of_two_spellings_of_a_key_that_left_one_takes_its_place():
+    assert told(guards.respelled(pa.array(["a"]), pa.array(["A", "A "]))) == ([True, False], [("a", "A"), ("a", "A ")])
 
 
 def other(numbers, key):
@@ -249,6 +271,73 @@ def test_rows_that_take_turns_are_ordinary(tmp_path):
     assert world.plan(daily, other(range(30, 60), "k{}".format)).refusal is None
 
 
+def spelt(start, numbers):
+    """Of 100 rows those up to `start` have keys of today, which tell nothing of the keys they had."""
+    return other(numbers, lambda n: f"{'new' if n < start else 'old'}-{n}")
+
+
+@pytest.mark.parametrize("mode", ["insert", "upsert"])
+def test_keys_that_change_little_by_little_are_held_together(tmp_path, mode):
+    """40 % a run is no more than a run may; two such runs of a day are. A day later the count begins again."""
+    world, act = World(tmp_path / "state"), activation(mode)
+    world.sync(act, spelt(0, range(100)))
+    assert world.plan(act, spelt(40, range(100))).notes == (
+        "40 of 100 known keys left the segment while 40 new ones came; guards.max_replaced is 50%",
+    )
+    world.sync(act, spelt(40, range(100)))
+    assert world.plan(act, spelt(50, range(100))).refusal is None
+    refusal = world.plan(act, spelt(51, range(100))).refusal
+    assert (refusal.code, refusal.hint.splitlines()[-1]) == ("DB409", "if that is right: --allow-replaced 51")
+    assert "within a day 51 of 100 have new ones in their place" in refusal.message
+    with pytest.raises(Refused):
+        world.sync(act, spelt(80, range(100)), Ceilings(allow_replaced=79, allow_creates=100))
+    world.clock.time += 2 * 86_400
+    assert world.plan(act, spelt(80, range(100))).refusal is None
+
+
+def test_keys_that_leave_in_one_run_and_come_in_the_next_are_replaced_too(tmp_path):
+    world, act = World(tmp_path / "state"), activation("insert")
+    world.sync(act, spelt(0, range(100)))
+    world.sync(act, spelt(0, range(40, 100)))
+    world.sync(act, spelt(40, range(100)))
+    assert not world.plan(act, spelt(40, range(100))).has_changes
+    world.sync(act, spelt(40, [*range(40), *range(80, 100)]))
+    assert world.plan(act, spelt(80, range(100))).refusal.code == "DB409"
+    back = world.plan(act, spelt(40, range(100)))
+    assert (back.refusal, back.has_changes) == (None, False), "they came back as they were"
+    world.sync(act, spelt(80, range(100)), Ceilings(allow_replaced=80))
+    assert world.plan(act, spelt(100, range(100))).refusal is None, "what a flag let pass is not held"
+
+
+@pytest.mark.parametrize("days", [0, 9])
+def test_keys_that_left_before_are_known_in_another_spelling(tmp_path, days):
+    """The segment is half of what it was, and then the others are back, in capitals."""
+    world, act = World(tmp_path / "state"), activation("insert")
+    world.sync(act, other(range(60), "k{}".format))
+    world.sync(act, other(range(30), "k{}".format))
+    world.clock.time += days * 86_400
+    plan = world.plan(act, other(range(60), lambda n: f"{'k' if n < 30 else 'K'}{n}"))
+    assert (plan.refusal.code, plan.refusal.hint.splitlines()[-1]) == ("DB409", "if that is right: --allow-replaced 30")
+
+
+def test_a_few_keys_a_run_in_another_spelling_are_held_together(tmp_path):
+    world, act = World(tmp_path / "state"), activation("insert")
+    world.sync(act, other(range(60), "k{}".format))
+    world.sync(act, other(range(60), lambda n: f"{'K' if n < 6 else 'k'}{n}"))
+    plan = world.plan(act, other(range(60), lambda n: f"{'K' if n < 12 else 'k'}{n}"))
+    assert plan.refusal.code == "DB409"
+    assert "12 of them a key that left in another spelling" in plan.refusal.message
+
+
+def test_an_update_under_keys_that_change_little_by_little_is_a_mass_change(tmp_path):
+    world, act = World(tmp_path / "state"), activation("update")
+    world.sync(activation(name="makes"), spelt(0, range(1_000)))
+    world.sync(act, spelt(0, range(1_000)))
+    world.sync(act, spelt(400, range(1_000)))
+    refusal = world.plan(act, spelt(800, range(1_000))).refusal
+    assert (refusal.code, refusal.hint) == ("DB403", "if that is right: --allow-changes 800")
+
+
 def test_an_update_under_other_keys_writes_again_and_makes_nothing(tmp_path):
     world, act = World(tmp_path / "state"), activation("update")
     world.sync(activation(name="makes"), other(range(1_000), "m{}".format))
@@ -259,7 +348,8 @@ def test_an_update_under_other_keys_writes_again_and_makes_nothing(tmp_path):
 
 def test_what_passed_by_a_flag_is_named():
     act = activation()
-    effect = Effect(2_000, 2_000, changed=np.arange(1_500, dtype=np.uint64), removed=30, gone=30)
+    left = np.arange(30, dtype=np.uint64)
+    effect = Effect(2_000, 2_000, changed=np.arange(1_500, dtype=np.uint64), removed=30, left=left)
     verdict = guards.judge(act, effect, Day(), Ceilings(allow_changes=1_500, allow_deletes=30))
     assert (verdict.refusal, verdict.passed) == (None, {Counted.CHANGED, Counted.REMOVED})
 

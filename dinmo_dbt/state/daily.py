@@ -20,37 +20,42 @@ if TYPE_CHECKING:
     from dinmo_dbt.state.store import Connection
 
 TABLE = """
-  batch_id TEXT PRIMARY KEY, org_id TEXT NOT NULL, target TEXT NOT NULL, name TEXT NOT NULL,
-  moment DOUBLE PRECISION NOT NULL, created BIGINT NOT NULL, changed TEXT NOT NULL, removed BIGINT NOT NULL"""
+  id TEXT PRIMARY KEY, org_id TEXT NOT NULL, target TEXT NOT NULL, name TEXT NOT NULL,
+  moment DOUBLE PRECISION NOT NULL, created BIGINT NOT NULL, changed TEXT NOT NULL, removed BIGINT NOT NULL,
+  respelled BIGINT NOT NULL, gone TEXT NOT NULL"""
 
 
 def total(connection: Connection, own: StateId, now: float) -> Day:
     """Of the day up to now."""
     rows = connection.execute(
-        f"SELECT created, changed, removed FROM daily WHERE {OWN} AND moment > ?", (*own, now - DAY_S)
+        f"SELECT created, changed, removed, respelled, gone FROM daily WHERE {OWN} AND moment > ?",
+        (*own, now - DAY_S),
     ).fetchall()
-    changed = [_hashes(row["changed"]) for row in rows if row["changed"]]
-    return Day(
-        sum(row["created"] for row in rows),
-        np.unique(np.concatenate(changed)) if changed else np.empty(0, np.uint64),
-        sum(row["removed"] for row in rows),
-    )
+
+    def each_once(column: str) -> KeyHashes:
+        return np.unique(np.concatenate([_hashes(row[column]) for row in rows] or [_hashes("")]))
+
+    created, removed, respelled = (sum(row[c] for row in rows) for c in ("created", "removed", "respelled"))
+    return Day(created, each_once("changed"), removed, respelled, each_once("gone"))
 
 
-def add(connection: Connection, own: StateId, batch_id: str, now: float, day: Day) -> None:
-    """Note what was acknowledged of a batch now; what is a day old goes."""
+def add(connection: Connection, own: StateId, of: str, now: float, day: Day) -> None:
+    """Note what was acknowledged `of` a batch, or left in a run, now; what is a day old goes."""
     connection.execute(f"UPDATE daily SET moment = ? WHERE {OWN} AND moment > ?", (now, *own, now))
     connection.execute(f"DELETE FROM daily WHERE {OWN} AND moment <= ?", (*own, now - DAY_S))
-    if day.created or len(day.changed) or day.removed:
-        connection.execute(
-            "INSERT INTO daily VALUES (?, ?, ?, ?, ?, ?, ?, ?)",
-            (batch_id, *own, now, day.created, _text(day.changed), day.removed),
-        )
+    if day.created or len(day.changed) or day.removed or len(day.left):
+        told = (day.created, _text(day.changed), day.removed, day.respelled, _text(day.left))
+        connection.execute("INSERT INTO daily VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?)", (of, *own, now, *told))
 
 
 def forgive(connection: Connection, own: StateId, kinds: Iterable[Counted]) -> None:
     """A ceiling was raised by hand for all of that kind: what was before it is not held against the next run."""
-    nothing = {Counted.CREATED: "created = 0", Counted.CHANGED: "changed = ''", Counted.REMOVED: "removed = 0"}
+    nothing = {
+        Counted.CREATED: "created = 0",
+        Counted.CHANGED: "changed = ''",
+        Counted.REMOVED: "removed = 0",
+        Counted.RESPELLED: "respelled = 0, gone = ''",
+    }
     for kind in kinds:
         if kind in nothing:
             connection.execute(f"UPDATE daily SET {nothing[kind]} WHERE {OWN}", own)
@@ -62,6 +67,8 @@ def _text(hashes: KeyHashes) -> str:
 
 def _hashes(text: str) -> KeyHashes:
     """ValueError for what is no such text."""
+    if not text:
+        return np.empty(0, np.uint64)
     try:
         return np.frombuffer(zlib.decompress(base64.b85decode(text)), "<u8").astype(np.uint64)
     except zlib.error as error:

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import json
 import re
+import secrets
 import threading
 from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
@@ -25,7 +26,7 @@ from dinmo_dbt.audit import WATCHED
 from dinmo_dbt.changes import Flag, Pending, snapshot_rows
 from dinmo_dbt.destination import Api, Batch, Operation
 from dinmo_dbt.errors import StateError
-from dinmo_dbt.guards import Day
+from dinmo_dbt.guards import Counted, Day
 from dinmo_dbt.mapping import from_header
 from dinmo_dbt.plan import InFlight, Plan
 from dinmo_dbt.rowhash import DIGEST, HASH_VERSION, from_arrow
@@ -479,6 +480,9 @@ class ActivationState:
         with self._transaction() as connection:
             self._update_row(connection)
             daily.forgive(connection, self.own, plan.passed)
+            if Counted.RESPELLED not in plan.passed:
+                gone = np.setdiff1d(self.snapshot.kh[plan.changes.left], self.day.left)
+                daily.add(connection, self.own, secrets.token_hex(8), self.store.clock.now(), Day(left=gone))
             if delta:
                 self._move_pointer(connection, [*self.files, delta])
 
