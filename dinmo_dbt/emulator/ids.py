@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
+from functools import lru_cache
 
 import numpy as np
 import numpy.typing as npt
@@ -31,6 +32,7 @@ _POWERS = 62 ** np.arange(8, -1, -1, dtype=np.int64)
 _BITS = np.array([1, 2, 4, 8, 16], np.int64)
 
 
+@lru_cache(100_000)
 def checksum(id15: str) -> str:
     """The three characters that make a 15-character id safe where case is lost."""
     groups = (id15[0:5], id15[5:10], id15[10:15])

@@ -19,7 +19,6 @@ import re
 import threading
 import time
 from collections.abc import Callable, Iterator, Mapping
-from contextlib import suppress
 from dataclasses import dataclass
 from decimal import Decimal
 from email.utils import parsedate_to_datetime
@@ -182,7 +181,7 @@ class Client:
         self._foreign: WrongOrg | None = None
         self.calls = 0
         self.usage = ApiUsage(0, 0)
-        self._told_time: tuple[float, float] | None = None  # by the org's clock and by ours that nobody sets
+        self._told_time: tuple[str, float] | None = None  # by the org's clock and by ours that nobody sets
         self.login = log_in(self)
 
     def close(self) -> None:
@@ -345,8 +344,8 @@ class Client:
         return response
 
     def _note_time(self, header: str) -> None:
-        with suppress(ValueError, TypeError, OverflowError):
-            self._told_time = parsedate_to_datetime(header).timestamp(), time.monotonic()
+        if header:
+            self._told_time = header, time.monotonic()
 
     @property
     def org_time(self) -> float | None:
@@ -354,7 +353,10 @@ class Client:
         if self._told_time is None:
             return None
         told, at = self._told_time
-        return told + time.monotonic() - at
+        try:
+            return parsedate_to_datetime(told).timestamp() + time.monotonic() - at
+        except (ValueError, TypeError, OverflowError):
+            return None
 
     def _note_usage(self, header: str) -> None:
         found = re.search(r"(?<!-)api-usage=(\d{1,12})/(\d{1,12})", header)

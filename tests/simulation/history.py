@@ -122,6 +122,7 @@ class History:
     def __post_init__(self) -> None:
         self.random = random.Random(self.seed)
         self.spelling = random.Random(f"spelling {self.seed}")
+        self.audits = random.Random(f"audit {self.seed}").random() < 0.75
         self.kind = self.random.choice(KINDS)
         self.mode, self.api = re.split("[, ]", self.kind)[0], self.kind.rpartition(" ")[2]
         self.events = {e for e in EVENTS if self.random.random() < (0.6 if e in OFTEN else 0.25)}
@@ -637,6 +638,8 @@ class History:
     def _activation(self) -> Activation:
         fields = tuple(FieldMapping(column, f"{column.upper()}__c") for column in self.audit.columns)
         more: dict[str, Any] = {"api": self.api, "guards": Guards(Ceiling(rows=0), Ceiling(percent=Decimal(50)))}
+        if not self.audits:
+            more["audit"] = Ceiling(rows=0)
         if self.on_removed != "ignore":
             more["on_removed"] = self.on_removed
         if self.on_removed == "set":
@@ -682,7 +685,7 @@ class History:
         draw = random.Random(f"{self.seed} upkeep")
         ours = [(id, key) for id, (key, *_) in self.audit.seen.items() if id not in self.audit.removed]
         ours = [each for each in ours if each[1] in known and each[1] in self.audit.rows]
-        if self.mode not in ("upsert", "update") or self.quota_gone or not ours or draw.random() < 0.6:
+        if self.mode not in ("upsert", "update") or self.quota_gone or not ours or draw.random() < 0.75:
             return
         touched = dict(draw.sample(ours, k=draw.randint(1, min(3, len(ours)))))
         for record_id, key in touched.items():

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import re
 from dataclasses import dataclass
-from functools import cache
+from functools import cache, lru_cache
 from pathlib import Path
 from typing import Any
 
@@ -56,12 +56,17 @@ def _parser() -> Lark:
     return Lark(grammar, start="query", parser="lalr", maybe_placeholders=True, propagate_positions=True)
 
 
+@lru_cache(256)
+def _tree(text: str) -> Node:
+    return _parser().parse(text)
+
+
 def parse(text: str) -> Statement:
     """The statement's tree, or Salesforce's MALFORMED_QUERY."""
     if len(text) > _LENGTH_MAX:
         raise malformed(f"SOQL statements can not be longer than {_LENGTH_MAX} characters")
     try:
-        return Statement(text, _parser().parse(text))
+        return Statement(text, _tree(text))
     except (UnexpectedToken, UnexpectedEOF) as error:
         token = getattr(error, "token", None)
         shown = "'<EOF>'" if token is None or token.type == "$END" else str(token)
