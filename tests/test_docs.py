@@ -178,6 +178,27 @@ def test_the_state_page_knows_every_table_and_column() -> None:
     assert f"more than {journal.DELTAS_MAX} of them" in page
 
 
+def test_each_promise_is_held_by_laws_planted_faults_and_tests_that_exist() -> None:
+    page = (ROOT / "docs/reliability.md").read_text(encoding="utf-8")
+    promises = re.findall(r"^(\d)\. ", page.partition("## What is promised")[2].partition("\n## ")[0], re.MULTILINE)
+    table = page.partition("## What holds each promise")[2].partition("\n## ")[0]
+    rows = [[cell.strip() for cell in line.split("|")[1:-1]] for line in table.splitlines() if re.match(r"\| \d", line)]
+    assert [promise for promise, *_ in rows] == promises == re.findall(r"^(\d)\. \S", _relied_on(), re.MULTILINE)
+    for _, laws, planted, whole in rows:
+        assert re.findall(r"\bI\d+\b", laws)
+        assert set(re.findall(r"\bI\d+\b", laws)) <= set(re.findall(r"^\| (I\d+) ", page, re.MULTILINE))
+        for name in re.findall(r"`(\w+)`", planted):
+            assert (ROOT / "tests/simulation/planted" / f"{name}.yml").exists(), name
+        assert "::" in whole
+        for file, test in re.findall(r"`([\w/.]+)::(\w+)`", laws + whole):
+            tree = ast.parse((ROOT / "tests" / file).read_text(encoding="utf-8"))
+            assert test in {node.name for node in tree.body if isinstance(node, ast.FunctionDef)}, f"{file}::{test}"
+
+
+def _relied_on() -> str:
+    return README.partition("## What you can rely on")[2].partition("\n## ")[0]
+
+
 def test_the_picture_is_shortened_and_the_same_every_time() -> None:
     picture = load("picture")
     told = (
