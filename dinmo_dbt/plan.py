@@ -300,8 +300,8 @@ def draw(
         raise ConfigError.of(problems)
     described = mapping.described(schema)
     older, notes = _stored_mappings(activation, mapping, state, relation)
-    moved = _moved(mapping, state)
-    notes += _retyped(mapping, state)
+    moved = _moved(mapping, state, relation)
+    notes += _retyped(mapping, state, relation)
     inserting = activation.mode is Mode.INSERT
     sources = tuple(dict.fromkeys(name for m in (mapping, *older) for name in m.sources))
     found = changes.between(
@@ -396,10 +396,10 @@ def _stored_mappings(
     return tuple(older), notes
 
 
-def _retyped(mapping: Mapping, state: StateView) -> list[str]:
+def _retyped(mapping: Mapping, state: StateView, relation: pa.Schema) -> list[str]:
     """What is said of each column whose type is not the one it had at the last sync."""
     stored = from_header(state.mappings[0]) if state.mappings else mapping
-    moved = {name for name, _ in _key_moves(mapping, stored)}, {name for name, _ in _text_moves(mapping, stored)}
+    moved = {name for name, _ in _key_moves(mapping, stored)}, {name for name, _ in _text_moves(stored, relation)}
     notes = []
     for name, before, now in mapping.retyped_since(stored):
         means = [": the key's text changes with it"] if name in moved[0] else []
@@ -408,11 +408,11 @@ def _retyped(mapping: Mapping, state: StateView) -> list[str]:
     return notes
 
 
-def _moved(mapping: Mapping, state: StateView) -> Moved:
+def _moved(mapping: Mapping, state: StateView, relation: pa.Schema) -> Moved:
     """Where a type changed since the last sync so that equal values are other texts."""
     stored = from_header(state.mappings[0]) if state.mappings else mapping
     key = ", ".join(f"key column {name} {how}" for name, how in _key_moves(mapping, stored))
-    text = ", ".join(f"column {name} {how}" for name, how in _text_moves(mapping, stored))
+    text = ", ".join(f"column {name} {how}" for name, how in _text_moves(stored, relation))
     return Moved(key, text)
 
 
@@ -423,13 +423,16 @@ def _key_moves(mapping: Mapping, stored: Mapping) -> list[tuple[str, str]]:
     return [(name, _was(name, mapping, stored)) for name, before, now in forms if before != now]
 
 
-def _text_moves(mapping: Mapping, stored: Mapping) -> list[tuple[str, str]]:
-    before = {(column.source, column.header): column.form for column in stored.columns}
-    return [
-        (column.source, _was(column.source, mapping, stored))
-        for column in mapping.columns
-        if column.form and before.get((column.source, column.header), column.form) not in ("", column.form)
-    ]
+def _text_moves(stored: Mapping, relation: pa.Schema) -> list[tuple[str, str]]:
+    """Of what was synced last, whether the mapping of today still has it or not: the rows are compared by it."""
+    moved = []
+    for column in stored.columns:
+        if column.form and column.source in relation.names:
+            kind = relation.field(column.source).type
+            if values.text_form(kind, column.field) != column.form:
+                before = dict(stored.types).get(column.source, "of another type")
+                moved.append((column.source, f"was {before}, is {values.type_name(kind)}"))
+    return moved
 
 
 def _was(name: str, mapping: Mapping, stored: Mapping) -> str:

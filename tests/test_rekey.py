@@ -147,6 +147,18 @@ def test_rows_of_an_insert_that_are_not_the_same_values_stop_it(world):
     assert world.plan(act, model(key, moments), Ceilings(allow_changes=12)).refusal is None
 
 
+def test_a_column_that_leaves_the_mapping_as_its_type_changes_stops_an_insert_too(world):
+    key, text = pa.array(range(12)), pa.array([str(n) for n in range(12)])
+    a, b = FieldMapping("a", "A__c"), FieldMapping("b", "B__c")
+    world.sync(activation("insert", fields=(a, b)), model(key, text))
+    less, scaled = activation("insert", fields=(b,)), model(key, NUMBERS.cast(pa.decimal128(12, 2)))
+    plan = world.plan(less, scaled)
+    assert (plan.refusal.code, plan.counts.changed) == ("DB413", 12)
+    assert "a was text, is decimal(2)" in plan.refusal.message
+    assert world.plan(activation("insert", fields=(b,), on_change="ignore"), scaled).refusal is None
+    assert world.plan(less, model(key, text)).counts.unchanged == 12
+
+
 def test_a_match_of_another_text_never_makes_a_second_record(world):
     """Known rows go by their record id and take the new match value along; nothing is upserted by it."""
     act = activation(key=("ext",))

@@ -13,17 +13,16 @@ import sqlite3
 from collections import Counter
 from collections.abc import Callable, Iterator
 from contextlib import closing, contextmanager, nullcontext, suppress
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from decimal import Decimal
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
 import pyarrow as pa
-import pyarrow.compute as pc
 from memory_org import Killed, Match, activation
 
-from dinmo_dbt import adopt, emulator
+from dinmo_dbt import adopt, emulator, rekey
 from dinmo_dbt.activation import Activation, Ceiling, FieldMapping, Guards
 from dinmo_dbt.cli import syncing, trust
 from dinmo_dbt.cli.syncing import Gating
@@ -39,6 +38,7 @@ from dinmo_dbt.sync import SyncRun
 from .auditor import CLOSED, Auditor, Broken, Row, a_of, b_of, may_be_there
 from .org import SimulatedOrg
 from .process import BadDisk, End, Process, Stopped, current
+from .shape import Shape, key_of
 
 CALL_FAULTS = (
     "request_lost", "reply_lost", "request_repeated", "slow", "hang", "truncated", "content_length", "bad_gzip",
@@ -121,7 +121,7 @@ class History:
 
     def __post_init__(self) -> None:
         self.random = random.Random(self.seed)
-        self.spelling = random.Random(f"spelling {self.seed}")
+        self.shape = Shape(self.seed)
         self.audits = random.Random(f"audit {self.seed}").random() < 0.75
         self.kind = self.random.choice(KINDS)
         self.mode, self.api = re.split("[, ]", self.kind)[0], self.kind.rpartition(" ")[2]
@@ -130,12 +130,13 @@ class History:
         self.on_removed = then[1] if then else "ignore"
         if then or self.mode == "delete":
             self.events |= {"leavers"}
-        self.audit = Auditor(self.org, self.mode, ignores="once" in self.kind, on_removed=self.on_removed)
+        ignores = "once" in self.kind
+        self.audit = Auditor(self.org, self.mode, self.shape.sent, ignores=ignores, on_removed=self.on_removed)
         self.home = self.org.folder / str(self.seed)
         self.folder, self.marks = self.home / "state", self.home / "marks"
         self.runs, self.seams = 0, 40
         self.settled = True  # nothing is in flight
-        self.quota_gone = False
+        self.quota_gone = self.ignores_once = False
         self.jobs_gone = False  # Salesforce may have forgotten one of ours
         self.copied: dict[Path, float] = {}  # copies of the state, and when they were made
         self.error: DinmoError | None = None  # of the run before
@@ -233,9 +234,7 @@ class History:
         self._tell(f"model: {len(audit.rows)} rows, newest version {max(audit.newest.values(), default=0)}")
 
     def _model(self) -> pa.Table:
-        rows = [row.values() for row in self.audit.rows.values()]
-        names = ("id", "ext", "code", "a", "b", "c")
-        return pa.table({name: pa.array([row[name] for row in rows], pa.utf8()) for name in names})
+        return self.shape.table([row.values() for row in self.audit.rows.values()])
 
     # The org, and others in it
 
@@ -313,9 +312,8 @@ class History:
             self._damaged()
         if self._on("copies", 0.6) and self.copied:
             self._another_copy()
-        if self._is_known() and self.spelling.random() < 0.3:
-            self.met["spelling"] += 1
-            self._refused("keys in another spelling", _respelled)
+        if not self.copied and self.shape.random.random() < 0.3:
+            self._reshape()
         self._arm()
         if self.on_removed != "ignore" and self._on("leavers", 0.3):
             self._guarded()
@@ -349,6 +347,87 @@ class History:
         calls = 3 if self.api == "bulk" else 1
         among, last, after = self.random.choice((("", self.seams, 0.5), (WRITES, calls, 0.7), ("commit", 12, 0.5)))
         return End(self.random.randint(0, last), self.random.random() < after, power, stops, among)
+
+    def _reshape(self) -> None:
+        """The model writes its keys in another way, or a column has another type."""
+        shutil.rmtree(self.folder.with_suffix(".older"), ignore_errors=True)  # of another model
+        if self.shape.random.random() < 0.3:
+            self._retype()
+        elif self.mode in ("update", "delete"):  # they make no record: such rows are matched once more
+            self.shape.keys = self.shape.other_keys()
+            self._tell(f"model: keys are {self.shape.keys.said}")
+            self.met["keys changed"] += 1
+            self.audit.delivered.clear()
+        elif self._is_known():
+            self._respell()
+
+    def _retype(self) -> None:
+        """Column b: what is the same is not sent again; an insert stops beside rows that are not."""
+        said, is_quiet, can_tell = self.shape.change_digits()
+        self._tell(f"model: column b is {said}")
+        self.met["type changed"] += 1
+        if not is_quiet and self.mode != "insert":
+            self.audit.delivered.clear()
+        self._run()
+        if self._is_refused("DB413"):
+            self._tell("they are taken as they are: on_change: ignore")
+            if not self.audit.excuse_known() and can_tell:
+                raise Broken("I15: an insert stops for rows that only the type of a column has changed")
+            self.ignores_once = True
+            self._run()
+            self.ignores_once = False
+
+    def _respell(self) -> None:
+        """Keys in another type or spelling: all is as before, or the run is refused and a person says what to do."""
+        was, self.shape.keys = self.shape.keys, self.shape.other_keys()
+        self.met["keys changed"] += 1
+        if self.shape.keys.text == was.text:
+            self._tell(f"model: keys are {self.shape.keys.said}")
+            self._run()
+            if self._is_refused("DB409"):  # as the type has changed, keys that left beside new ones are asked about
+                self._run(ceilings=replace(ANY_DELETES, allow_replaced=1000))
+            return
+        self._refused(f"keys are {self.shape.keys.said}", lambda table: table)
+        way = self.shape.random.choice(("back", "rekey", "rekey", "adopt", "allow"))
+        if not self._is_refused("DB409"):
+            way = "back"
+        if way == "rekey":
+            self._rekey()
+        elif way == "allow" and self.mode == "upsert":
+            self.audit.delivered.clear()
+            self._tell("they are other rows, it is said")
+            self._run(ceilings=replace(ANY_DELETES, allow_replaced=1000))
+        elif way == "adopt" and self.mode == "insert" and not self.audit.ignores and not self.audit.doubtful:
+            self.audit.delivered.clear()
+            self._adopt([("a", "A__c")])
+            self._run(ceilings=replace(ANY_DELETES, allow_replaced=1000))
+        else:
+            self.shape.keys = was
+            self._tell(f"model: keys are {was.said} again")
+
+    def _is_refused(self, code: str) -> bool:
+        return self.error is not None and self.error.problems[0].code == code
+
+    def _rekey(self) -> None:
+        """`state rekey`. An insert takes what has changed meanwhile as it is."""
+
+        def work() -> list[str]:
+            act, session = self._activation(), self.session
+            with syncing.scan_spool(session) as spool:
+                state = session.state.view(self.org.org_id, act)
+                found = rekey.draw(act, session.source, session.destination(""), state, spool)
+            with session.state.locked(self.org.org_id, act) as held:
+                adopt.store(found, held)
+            return [key_of(text) for text in found.pairs["new"].to_pylist()]
+
+        paired = self._process().run(work)
+        self.met["rekeyed"] += len(paired)
+        self._tell(f"state rekey: {len(paired)} rows")
+        if missed := self.audit.delivered.keys() & self.audit.rows.keys() - set(paired):
+            raise Broken(f"I15: {min(missed)} was delivered, and rekey does not find it")
+        if self.mode == "insert":
+            for key in set(paired) - self.audit.delivered.keys():
+                self.audit.excuse(key)
 
     def _is_known(self) -> bool:
         """Whether a run would find most of the keys that it knows in the model, and make records of others."""
@@ -461,16 +540,26 @@ class History:
 
     def _is_fenced(self) -> bool:
         """An insert stops: the org knows more than its state, or the state knows nothing beside records."""
-        return self.error is not None and self.error.problems[0].code in ("DB522", "DB401")
+        return self._is_refused("DB522") or self._is_refused("DB401")
 
     def _take_over(self) -> None:
         """`state adopt`, by what names a row's version, or the row where no change makes a record. Of a record that
         others edited only the user can tell, and of one that they made."""
 
+        lost = self._is_refused("DB401")
+        taken = self._adopt([("id", "Code__c"), ("a", "A__c")][: 1 if self.audit.ignores else 2])
+        if self.audit.ignores:
+            for key in self.audit.others_alone():
+                self.audit.excuse(key)
+        if lost and not taken:
+            self._run(ceilings=Ceilings(first_sync=True))
+
+    def _adopt(self, matches: list[tuple[str, str]]) -> int:
+        """How many rows are taken over."""
+
         def work() -> int:
             act, session = self._activation(), self.session
             destination = session.destination("")
-            matches = [("id", "Code__c"), ("a", "A__c")][: 1 if self.audit.ignores else 2]
             with syncing.scan_spool(session) as spool:
                 state = session.state.view(self.org.org_id, act)
                 found = adopt.draw(act, session.source, destination, state, spool, matches=matches)
@@ -480,15 +569,10 @@ class History:
                     held.know([job.id for job in destination.listed_jobs()])
             return len(found.rows)
 
-        lost = self.error is not None and self.error.problems[0].code == "DB401"
-        taken = self._process().run(work)
+        taken: int = self._process().run(work)
         self.met["taken over"] += taken
         self._tell(f"state adopt: {taken} rows")
-        if self.audit.ignores:
-            for key in self.audit.others_alone():
-                self.audit.excuse(key)
-        if lost and not taken:
-            self._run(ceilings=Ceilings(first_sync=True))
+        return taken
 
     def _guarded(self) -> None:
         """A run that may remove so many records at most."""
@@ -646,7 +730,7 @@ class History:
             more["on_removed_set"] = (("C__c", CLOSED),)
         match self.mode:
             case "insert":
-                more["on_change"] = "ignore" if self.audit.ignores else "insert"
+                more["on_change"] = "ignore" if self.audit.ignores or self.ignores_once else "insert"
                 return activation("insert", fields=(FieldMapping("id", "Code__c"), *fields), **more)
             case "update":
                 return activation("update", match=Match("code", "Code__c"), fields=fields, **more)
@@ -671,10 +755,11 @@ class History:
                 break
         else:
             raise Broken("I15: with nothing changed there are rows to send")
-        named = {row["key"] for row in pa.concat_tables(run.not_delivered).to_pylist()}
+        named = {key_of(row["key"]) for row in pa.concat_tables(run.not_delivered).to_pylist()}
         self.audit.all_there("I2: all runs are over", named)
-        self.audit.snapshot(state.snapshot.table().to_pylist(), named)
-        self._look_after({row["key"] for row in state.snapshot.table().to_pylist()} - named)
+        known = [{**row, "key": key_of(row["key"])} for row in state.snapshot.table().to_pylist()]
+        self.audit.snapshot(known, named)
+        self._look_after({row["key"] for row in known} - named)
         self.audit.contents(self.folder)
 
     # What people do to keep it in order
@@ -698,7 +783,7 @@ class History:
                 self._tell(f"others: delete {key}")
         checked = trust._Checked(self._activation())
         found = self._process().run(lambda: checked._compare(self.session, show_values=False))
-        told = {*found.drifted["key"].to_pylist(), *found.gone["key"].to_pylist()}
+        told = set(map(key_of, (*found.drifted["key"].to_pylist(), *found.gone["key"].to_pylist())))
         self._tell(f"verify: {len(told)} drifted or gone")
         self.met["verified"] += 1
         if missed := set(touched.values()) - told - self.audit.excused.keys():
@@ -715,14 +800,9 @@ class History:
             raise Broken("I17: the run that repairs fails")
         self.met["repaired"] += len(told)
         again = self._process().run(lambda: checked._compare(self.session, show_values=False))
-        left = {*again.drifted["key"].to_pylist(), *again.gone["key"].to_pylist()} & told
+        left = set(map(key_of, (*again.drifted["key"].to_pylist(), *again.gone["key"].to_pylist()))) & told
         if left and self.mode == "upsert":
             raise Broken(f"I17: {min(left)} is repaired, and has drifted")
-
-
-def _respelled(table: pa.Table) -> pa.Table:
-    """The same rows, their keys in other letters."""
-    return table.set_column(0, "id", pc.utf8_upper(table["id"]))
 
 
 def _contents(folder: Path) -> dict[str, bytes]:
