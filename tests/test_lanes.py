@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import random
 import threading
+import time
 from types import SimpleNamespace
 
 import pytest
@@ -36,8 +37,9 @@ def test_no_two_run_at_once_whose_rows_could_lock_each_other_and_each_gets_its_t
         draw = random.Random(seed * 100 + number)
         for _ in range(200):
             mine = draw.choice(every)
-            with lanes.turn(mine, lambda each: REFERS[each.object], CLOCK) as why:  # type: ignore[arg-type]
-                if why:
+            now = time.monotonic()
+            with lanes.turn(mine, lambda each: REFERS[each.object], CLOCK, now) as why:  # type: ignore[arg-type]
+                if why != "":
                     continue
                 with lock:
                     broken.extend(
@@ -57,9 +59,28 @@ def test_no_two_run_at_once_whose_rows_could_lock_each_other_and_each_gets_its_t
     assert broken == [] and all(runs.values()) and lanes.running() == []
 
 
+def test_what_was_begun_since_a_look_drew_its_list_is_left_to_whoever_began_it() -> None:
+    lanes, mine, other = Lanes(), activation(name="mine"), activation(name="other", object="Lead")
+
+    def turn(which, since):
+        return lanes.turn(which, lambda _: set(), CLOCK, since)  # type: ignore[arg-type]
+
+    first = time.monotonic()
+    assert not lanes.has_begun(mine, first)
+    with turn(mine, first) as why:
+        assert why == "" and lanes.has_begun(mine, time.monotonic()) and not lanes.has_begun(other, first)
+        with turn(mine, time.monotonic()) as again, turn(other, first) as beside:
+            assert (again, beside) == (None, "")
+    later = time.monotonic()
+    with turn(mine, first) as why:
+        assert why is None and lanes.running() == []
+    with turn(mine, later) as why:
+        assert why == ""
+
+
 def test_what_ends_in_an_error_is_running_no_more() -> None:
     lanes, mine = Lanes(), activation()
-    with pytest.raises(ValueError, match="x"), lanes.turn(mine, lambda _: set(), CLOCK):  # type: ignore[arg-type]
+    with pytest.raises(ValueError, match="x"), lanes.turn(mine, lambda _: set(), CLOCK, 0.0):  # type: ignore[arg-type]
         assert [each.activation for each in lanes.running()] == [mine]
         raise ValueError("x")
     assert lanes.running() == []

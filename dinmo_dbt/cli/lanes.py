@@ -44,31 +44,39 @@ class Lanes:
     def __init__(self) -> None:
         self._lock = threading.Lock()
         self._running: dict[str, Running] = {}
+        self._begun: dict[str, float] = {}  # when each began last, by the clock that nobody sets
         self._opening = threading.Lock()
         self._org: EmbeddedOrg | None = None
         self._users = 0
 
+    def has_begun(self, activation: Activation, since: float) -> bool:
+        """Whether it is being run, or has been since that moment: who finds it on a list of before leaves it."""
+        with self._lock:
+            return self._has_begun(activation, since)
+
+    def _has_begun(self, activation: Activation, since: float) -> bool:
+        return activation.name in self._running or self._begun.get(activation.name, -1.0) >= since
+
     @contextmanager
     def turn(
-        self, activation: Activation, references: Callable[[Activation], set[str]], clock: SystemClock
-    ) -> Iterator[str]:
-        """The activation's turn, until the end; or why it has none now. `references`: the objects it refers to."""
+        self, activation: Activation, references: Callable[[Activation], set[str]], clock: SystemClock, since: float
+    ) -> Iterator[str | None]:
+        """The activation's turn, until the end; or why it has none now, None where it `has_begun`. `references`: the
+        objects it refers to."""
         refers_to = frozenset(each.lower() for each in references(activation))
         with self._lock:
-            why = self._why_not(activation, refers_to)
-            if not why:
-                now = time.monotonic()
+            why = None if self._has_begun(activation, since) else self._why_not(activation, refers_to)
+            if why == "":
+                now = self._begun[activation.name] = time.monotonic()
                 self._running[activation.name] = Running(activation, refers_to, time.time(), now, clock)
         try:
             yield why
         finally:
-            if not why:
+            if why == "":
                 with self._lock:
                     del self._running[activation.name]
 
     def _why_not(self, activation: Activation, refers_to: frozenset[str]) -> str:
-        if activation.name in self._running:
-            return "it is being run already"
         others = (each for each in self._running.values() if each.is_in_the_way_of(activation, refers_to))
         other = next(others, None)
         if other is None:

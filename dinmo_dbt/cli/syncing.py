@@ -285,11 +285,12 @@ def _references(session: Session, activation: Activation) -> set[str]:
     return set(referenced_objects(schema, activation))
 
 
-def _turn(session: Session, activation: Activation) -> AbstractContextManager[str]:
-    """Why the activation may not run beside what is being run now; '' if it may, until the end."""
+def _turn(session: Session, activation: Activation, since: float) -> AbstractContextManager[str | None]:
+    """Why the activation may not run beside what is being run now; '' if it may, until the end; None where it was begun
+    since that moment."""
     if session.lanes is None:
         return nullcontext("")
-    return session.lanes.turn(activation, partial(_references, session), session.clock)
+    return session.lanes.turn(activation, partial(_references, session), session.clock, since)
 
 
 @contextmanager
@@ -563,6 +564,8 @@ def sync_each(
             told = "the run was asked to stop before its turn"
             report.add(activation, "interrupted", 0.0, told, exit_code=128 + session.clock.signal)
             continue
+        if session.lanes is not None and session.lanes.has_begun(activation, report.started):
+            continue  # whoever began it tells of it
         trigger = triggers[activation.name] if triggers else by_hand(session, activation)
         turn = Turn(activation, f"{number} of {len(chosen)}", trigger)
         skip = skips[activation.name]
@@ -577,10 +580,10 @@ def sync_each(
                 skip = "skipped", skip[1]  # it stays due
             _skip(session, turn, skip, report)
             continue
-        with _turn(session, activation) as in_the_way:
+        with _turn(session, activation, report.started) as in_the_way:
             if in_the_way:
                 _skip(session, turn, ("skipped", in_the_way), report)
-            else:
+            elif in_the_way is not None:
                 _sync_one(session, turn, ceilings, gating, report)
     if any(result["status"] == "interrupted" for result in report.results):
         console.say("          stopped as asked: what was sent is journalled, and the next run continues")

@@ -425,7 +425,7 @@ def using(folder: Path) -> list[int]:
     return found
 
 
-def until(condition: Any, *, seconds: float = 30.0) -> Any:
+def until(condition: Any, *, seconds: float = 120.0) -> Any:
     """Wait for something to become true; its value."""
     deadline = time.monotonic() + seconds
     while time.monotonic() < deadline:
