@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import ast
 import importlib.metadata
 import os
 import re
@@ -177,6 +178,27 @@ def test_the_makefile_lists_its_targets_and_refuses_an_unfit_python(tmp_path: Pa
     assert refused.returncode != 0
     assert "needs Python 3.11, 3.12 or 3.13" in refused.stderr
     assert not (tmp_path / ".venv").exists()
+
+
+def test_no_test_judges_how_quick_something_is_by_a_clock_on_the_wall() -> None:
+    """The machine may be busy. A test counts calls, rounds or the processor's time, or waits so long that only what
+    hangs is caught. That something took at least so long may be asked of any clock."""
+    clock = re.compile(r"^time\.(monotonic|perf_counter|time)(_ns)?\(\)$")
+    found = []
+    for name in tracked():
+        if not re.fullmatch(r"tests/(.*/)?(test_\w+|conftest|lab|service)\.py", name):
+            continue
+        tree = ast.parse((ROOT / name).read_text(encoding="utf-8"))
+        at_least = {
+            id(node.left) for node in ast.walk(tree)
+            if isinstance(node, ast.Compare) and isinstance(node.ops[0], ast.Gt | ast.GtE)
+        }  # fmt: skip
+        found += [
+            f"{name}:{node.lineno}" for node in ast.walk(tree)
+            if isinstance(node, ast.BinOp) and isinstance(node.op, ast.Sub)
+            and clock.match(ast.unparse(node.left)) and id(node) not in at_least
+        ]  # fmt: skip
+    assert found == []
 
 
 def test_no_file_names_a_machine_or_a_package_registry() -> None:

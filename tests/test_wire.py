@@ -446,11 +446,12 @@ def test_json_takes_no_more_memory_than_its_bound(kind: str, tmp_path: Path) -> 
 
     (tmp_path / "body").write_bytes(HOSTILE[kind](24 << 20))
     code = (
-        "import resource, sys\nfrom pathlib import Path\nfrom dinmo_dbt import wire\n"
-        "def peak(): return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss >> 10\n"
-        "body = bytearray(Path(sys.argv[1]).read_bytes()); before = peak()\n"
+        "import sys\nfrom pathlib import Path\nsys.path.append(sys.argv[2])\n"
+        "from peak import peak_bytes\nfrom dinmo_dbt import wire\n"
+        "body = bytearray(Path(sys.argv[1]).read_bytes()); before = peak_bytes()\n"
         "try: wire.values(body)\nexcept wire.Broken: pass\n"
-        "print(peak() - before)"
+        "print((peak_bytes() - before) >> 20)"
     )
-    done = subprocess.run([sys.executable, "-c", code, tmp_path / "body"], capture_output=True, text=True, check=True)
+    command = [sys.executable, "-c", code, tmp_path / "body", Path(__file__).parent]
+    done = subprocess.run(command, capture_output=True, text=True, check=True)
     assert int(done.stdout) <= (wire.JSON_MEMORY_MAX >> 20) + 48, done.stdout

@@ -143,7 +143,7 @@ def test_a_killed_command_takes_its_embedded_org_with_it(lab: Lab) -> None:
     pid = until(lambda: (lab.data / "server.json").exists() and (lab.data / "server.lock").read_text())
     child.kill()
     child.communicate()
-    until(lambda: not alive(int(pid)), seconds=15)
+    until(lambda: not alive(int(pid)))
     assert lab.process("sync").code == 0
 
 

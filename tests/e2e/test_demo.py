@@ -53,5 +53,5 @@ def test_a_ctrl_c_leaves_nothing_running(tmp_path: Path, moment: str) -> None:
     assert child.returncode == 130
     assert "Traceback" not in err
     assert err.count("interrupted") == 1
-    until(lambda: not using(tmp_path), seconds=10)
+    until(lambda: not using(tmp_path))
     assert list(tmp_path.iterdir()) == []

@@ -178,7 +178,7 @@ class Org:
     def stop(self) -> None:
         if self.process.poll() is None and self.process.stdin is not None:
             self.process.stdin.close()
-        self.process.wait(timeout=20)
+        self.process.wait(timeout=60)
         if self.process.stdout is not None:
             self.process.stdout.close()
         self.http.close()

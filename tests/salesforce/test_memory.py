@@ -28,6 +28,7 @@ import random, resource, sys
 from pathlib import Path
 import dinmo_dbt.cli.commands, dinmo_dbt.sync, dinmo_dbt.warehouse.duckdb
 sys.path[:0] = {[str(Path(__file__).parent.parent)]!r}
+from peak import peak_bytes
 from salesforce.test_untrusted_replies import CALLS
 from salesforce.test_client_faults import JOB, batch_of
 from dinmo_dbt.destination import Operation
@@ -44,11 +45,7 @@ try:
     print("read")
 except DinmoError as error:
     print(error.problems[0].code)
-try:  # its own: what getrusage tells begins with the parent's peak
-    peak = next(int(line.split()[1]) for line in open("/proc/self/status") if line.startswith("VmHWM:"))
-except FileNotFoundError:
-    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss >> 10
-print(peak << 10)
+print(peak_bytes())
 """
 
 

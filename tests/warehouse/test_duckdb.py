@@ -6,7 +6,6 @@ import datetime as dt
 import os
 import subprocess
 import sys
-import time
 from collections.abc import Callable
 from decimal import Decimal
 from pathlib import Path
@@ -267,7 +266,8 @@ def test_two_processes_read_at_once(project: Project, fill: Fill) -> None:
         assert other.communicate("\n")[0] == "1\n"
 
 
-def test_a_lock_is_waited_for(project: Project, fill: Fill) -> None:
+def test_a_lock_is_waited_for(project: Project, fill: Fill, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(reader, "LOCK_WAIT_S", 120)
     fill("create table t as select 1 as a")
     holder = hold(project, 3)
     with project.connect() as warehouse:
@@ -278,11 +278,9 @@ def test_a_lock_is_waited_for(project: Project, fill: Fill) -> None:
 def test_a_lock_that_stays_names_its_process(project: Project, fill: Fill, monkeypatch: pytest.MonkeyPatch) -> None:
     fill("create table t as select 1 as a")
     monkeypatch.setattr(reader, "LOCK_WAIT_S", 0.5)
-    holder = hold(project, 60)
+    holder = hold(project, 600)  # longer than a test may take
     try:
-        before = time.monotonic()
         said = refusal(project.connect)
-        assert time.monotonic() - before < 8
         assert said.startswith("DB708")
         assert f"process {holder.pid}" in said
     finally:
@@ -384,18 +382,20 @@ def test_three_million_rows_pass_through_a_bounded_memory(project: Project, fill
         "i * 1.5 as d from range(3000000) r(i)"
     )
     script = (
-        "import resource, sys, pathlib; from dinmo_dbt.warehouse import connect\n"
+        "import sys, pathlib; from dinmo_dbt.warehouse import connect\n"
+        "sys.path.append(sys.argv[2]); from peak import peak_bytes\n"
         "with connect(pathlib.Path(sys.argv[1]), profiles_dir=None, profile=None, target=None, vars={}, env={}) as w:\n"
         "    next(iter(w.read('t', ['a', 'b', 'c', 'd'], 'a < 100000')))\n"
-        "    before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss\n"
+        "    before = peak_bytes()\n"
         "    rows = total = 0\n"
         "    for batch in w.read('t', ['a', 'b', 'c', 'd'], None):\n"
         "        rows += batch.num_rows; total += batch.nbytes\n"
-        "    print(rows, total >> 20, (resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before) >> 10)\n"
+        "    print(rows, total >> 20, (peak_bytes() - before) >> 20)\n"
     )
     output = {"type": "duckdb", "path": "warehouse.duckdb", "settings": {"memory_limit": "256MB"}}
     project.profiles({"dev": output})
-    done = subprocess.run([sys.executable, "-c", script, str(project.folder)], capture_output=True, text=True)
+    command = [sys.executable, "-c", script, str(project.folder), str(Path(__file__).parent.parent)]
+    done = subprocess.run(command, capture_output=True, text=True)
     assert done.returncode == 0, done.stderr
     rows, megabytes, grown = map(int, done.stdout.split())
     assert rows == 3_000_000

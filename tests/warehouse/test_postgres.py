@@ -8,6 +8,7 @@ import sys
 import threading
 from collections.abc import Callable, Iterator
 from decimal import Decimal
+from pathlib import Path
 
 import pyarrow as pa
 import pytest
@@ -322,15 +323,17 @@ def test_700_000_rows_of_half_a_kilobyte_pass_through_a_bounded_memory(
 ) -> None:
     postgres.run("create unlogged table t as select i as a, repeat('x', 500) as b from generate_series(1, 700000) i")
     script = (
-        "import resource, sys, pathlib; from dinmo_dbt.warehouse import connect\n"
+        "import sys, pathlib; from dinmo_dbt.warehouse import connect\n"
+        "sys.path.append(sys.argv[2]); from peak import peak_bytes\n"
         "with connect(pathlib.Path(sys.argv[1]), profiles_dir=None, profile=None, target=None, vars={}, env={}) as w:\n"
-        "    before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss\n"
+        "    before = peak_bytes()\n"
         "    rows = total = 0\n"
         "    for batch in w.read('t', ['a', 'b'], None):\n"
         "        rows += batch.num_rows; total += batch.get_total_buffer_size()\n"
-        "    print(rows, total >> 20, (resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before) >> 10)\n"
+        "    print(rows, total >> 20, (peak_bytes() - before) >> 20)\n"
     )
-    done = subprocess.run([sys.executable, "-c", script, str(project.folder)], capture_output=True, text=True)
+    command = [sys.executable, "-c", script, str(project.folder), str(Path(__file__).parent.parent)]
+    done = subprocess.run(command, capture_output=True, text=True)
     assert done.returncode == 0, done.stderr
     rows, megabytes, grown = map(int, done.stdout.split())
     assert rows == 700_000
