@@ -84,6 +84,16 @@ def _readable(source: Any, table: str) -> list[Any]:
     return rows
 
 
+def out_of_reach(where: str) -> Problem:
+    """What is said, once, where a damaged one can't be put aside."""
+    return Problem(
+        "DB531",
+        "the damaged history can't be put aside: what this command would note in it is lost",
+        where,
+        "give the state's folder, and all in it, to the user who runs dinmo-dbt",
+    )
+
+
 def damage(where: str, found: str) -> Problem:
     """What is said of it, once."""
     return Problem(

@@ -27,7 +27,7 @@ from dinmo_dbt.state.lease import LAPSED, held_error
 from dinmo_dbt.state.marks import Marks
 from dinmo_dbt.state.mounts import refuse_network
 from dinmo_dbt.state.snapshot import other_format
-from dinmo_dbt.state.sqlite import Database, change_of, serialized
+from dinmo_dbt.state.sqlite import Database, ForNow, change_of, serialized
 from dinmo_dbt.state.state_id import StateId
 from dinmo_dbt.state.store import FORMAT, HISTORY, HISTORY_INDEXES, TABLES, Connection, Lock, Store
 from dinmo_dbt.sync import Clock
@@ -88,10 +88,12 @@ class LocalState(Store):
     # Whole, or refused
 
     def take_back(self) -> None:
-        for database in (self._journal, self._past):
-            if database.was_cut_off:
-                with suppress(HistoryDamaged), database.connection(writing=True):
-                    pass
+        if self._journal.was_cut_off:
+            with self._journal.connection(writing=True):
+                pass
+        if self._past.was_cut_off:
+            with suppress(StateError), self._past.connection(writing=True):  # if it can't be, its readers find out
+                pass
 
     def mend(self) -> None:
         """Let SQLite take back a commit that was cut off, which a reader may not; refuse a journal that is bent."""
@@ -140,23 +142,36 @@ class LocalState(Store):
             with self._connection(writing=writing) as connection:
                 yield connection
             return
-        if self._remains is not None and not writing:
+        if self._remains is not None and writing:
+            self._put_aside()
+        if self._remains is not None:
             yield self._remains
             return
-        if self._remains is not None:
-            self._put_aside()
+        with self._of_history(writing=writing) as connection:
+            yield connection
+
+    @contextmanager
+    def _of_history(self, *, writing: bool) -> Iterator[sqlite3.Connection]:
+        """HistoryDamaged whatever keeps the file from being used, but for what goes by: a full disk, another writer."""
         try:
-            with self._past.connection(writing=writing) as connection:
+            with ExitStack() as stack:
+                before = None if writing else self._past.before_commit()
+                if before is not None:
+                    connection = stack.enter_context(closing(before))
+                else:
+                    connection = stack.enter_context(self._past.connection(writing=writing))
                 if self._format(self._past, connection) != FORMAT:
                     if self._journal.exists():
                         with self._connection(writing=False):  # first of all, where both are of that format
                             pass
                     raise bent_history(self.history_place)
                 yield connection
-        except HistoryDamaged:
+        except (sqlite3.Error, OSError) as error:
+            raise bent_history(self.history_place) from error
+        except (HistoryDamaged, ForNow):
             raise
         except StateError as error:
-            if error.problems[0].where == self.history_place and self._past.is_unusable:
+            if error.problems[0].where in map(str, (self._past.path, *self._past.beside)):
                 raise bent_history(self.history_place) from error
             raise
 
@@ -174,24 +189,23 @@ class LocalState(Store):
         return lost
 
     def _put_aside(self) -> None:
-        """The damaged file gets another name, and what is left of it goes on under its own."""
-        path, remains = self._past.path, self._remains
-        aside = path.with_name(f"{path.name}.damaged-{secrets.token_hex(4)}")
-        with suppress(FileNotFoundError):
-            path.with_name(f"{path.name}-journal").rename(aside.with_name(f"{aside.name}-journal"))
+        """The damaged file gets another name, with what is beside it, and what is left of it goes on under its own.
+        Where that can't be done, what is left goes on in memory, to the end of the command."""
+        path, aside = self._past.path, f".damaged-{secrets.token_hex(4)}"
         try:
-            path.rename(aside)
+            for each in (path, *self._past.beside):
+                with suppress(FileNotFoundError):  # none is there, or somebody has moved it away
+                    each.rename(each.with_name(each.name.replace(path.name, f"{path.name}{aside}", 1)))
             sync_folder(path.parent)
-        except FileNotFoundError:  # somebody has moved it away
-            pass
-        except OSError as error:
-            raise unwritable(path, error) from error
+            with self._past.connection(writing=True) as connection:
+                for name in HISTORY:
+                    for row in self._remains.execute(f"SELECT * FROM {name}"):
+                        places = ", ".join("?" * len(row))
+                        connection.execute(f"INSERT OR IGNORE INTO {name} VALUES ({places})", tuple(row))
+        except (OSError, StateError):
+            self._tell_of_loss()
+            return
         self._remains = None
-        with self._past.connection(writing=True) as connection:
-            for name in HISTORY:
-                for row in remains.execute(f"SELECT * FROM {name}"):
-                    places = ", ".join("?" * len(row))
-                    connection.execute(f"INSERT OR IGNORE INTO {name} VALUES ({places})", tuple(row))
 
     @contextmanager
     def _connection(self, *, writing: bool, checked: bool = False) -> Iterator[sqlite3.Connection]:

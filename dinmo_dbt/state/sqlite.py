@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import json
 import os
 import secrets
@@ -11,11 +12,23 @@ import threading
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import closing, contextmanager, suppress
 from pathlib import Path
+from tempfile import TemporaryDirectory
 
-from dinmo_dbt.durable import discard, make_folder, sync_folder
+from dinmo_dbt.durable import discard, make_folder, read_file, sync_folder
 from dinmo_dbt.errors import StateError, unwritable
 
 LOCK_WAIT_S = 10.0
+# What SQLite may keep beside a file. We ask for no write-ahead log, but it looks for one.
+_BESIDE = ("-journal", "-wal", "-shm")
+
+
+class ForNow(StateError):
+    """Of the moment: the disk is full, or another process writes. What is there is what it was."""
+
+    @classmethod
+    def of(cls, error: StateError) -> ForNow:
+        first = error.problems[0]
+        return cls(first.code, first.message, where=first.where, hint=first.hint)
 
 
 class Database:
@@ -36,7 +49,30 @@ class Database:
     @property
     def was_cut_off(self) -> bool:
         """Whether SQLite's own journal is beside the file: a commit is under way, or was cut off."""
-        return self.path.with_name(f"{self.path.name}-journal").exists()
+        return self.beside[0].is_file()
+
+    @property
+    def beside(self) -> tuple[Path, ...]:
+        """Where SQLite keeps files of its own beside the file: its journal first."""
+        return tuple(self.path.with_name(f"{self.path.name}{suffix}") for suffix in _BESIDE)
+
+    def before_commit(self) -> sqlite3.Connection | None:
+        """What the file held before a commit that was cut off, in memory: taken back in a copy, as a reader may take
+        nothing back in the file. None where none was cut off. sqlite3.Error or OSError if it can't be had."""
+        if not self.was_cut_off:
+            return None
+        with closing(self._connect(writing=False)) as connection, suppress(sqlite3.DatabaseError):
+            connection.execute("SELECT count(*) FROM sqlite_master").fetchone()
+            return None
+        with TemporaryDirectory(prefix="dinmo-") as folder:
+            copy = Path(folder) / self.path.name
+            for path in (self.path, self.beside[0]):
+                (Path(folder) / path.name).write_bytes(read_file(path))
+            before = sqlite3.connect(":memory:", isolation_level=None)
+            before.row_factory = sqlite3.Row
+            with closing(sqlite3.connect(copy)) as connection:
+                connection.backup(before)
+            return before
 
     @contextmanager
     def connection(self, *, writing: bool) -> Iterator[sqlite3.Connection]:
@@ -56,14 +92,10 @@ class Database:
         except (sqlite3.DatabaseError, json.JSONDecodeError, UnicodeDecodeError) as error:
             raise self.bent(str(self.path)) from error
 
-    @property
-    def is_unusable(self) -> bool:
-        """Whether what is there can't be opened at all: no file, or one that is not ours to read and write."""
-        return self.exists() and not (self.path.is_file() and os.access(self.path, os.R_OK | os.W_OK))
-
     def raw(self) -> sqlite3.Connection:
-        """A reader of whatever is there; sqlite3.Error if it can't be opened."""
-        return self._connect(writing=False)
+        """A reader of whatever is in the file, without a look at what is beside it; sqlite3.Error if it can't be
+        opened."""
+        return self._connect(writing=False, alone=True)
 
     @contextmanager
     def held_open(self) -> Iterator[None]:
@@ -90,13 +122,18 @@ class Database:
             own.close()
             raise
 
-    def _connect(self, *, writing: bool) -> sqlite3.Connection:
+    def _connect(self, *, writing: bool, alone: bool = False) -> sqlite3.Connection:
         # A rollback journal, not a WAL: a reader of a WAL makes files of its own, and a plan must change nothing.
         # EXTRA also syncs the folder after the journal is gone, so that a commit can't be undone by a power cut.
         mode = "rw" if writing else "ro"
         self._refuse_what_is_none()
+        if not alone:
+            self._refuse_what_is_in_the_way()
         connection = sqlite3.connect(
-            f"{self.path.absolute().as_uri()}?mode={mode}", uri=True, isolation_level=None, timeout=LOCK_WAIT_S
+            f"{self.path.absolute().as_uri()}?mode={mode}{'&immutable=1' if alone else ''}",
+            uri=True,
+            isolation_level=None,
+            timeout=LOCK_WAIT_S,
         )
         connection.row_factory = sqlite3.Row
         if writing:
@@ -111,6 +148,12 @@ class Database:
             if not stat.S_ISREG(self.path.stat().st_mode):
                 raise self.bent(str(self.path))
 
+    def _refuse_what_is_in_the_way(self) -> None:
+        """What is in the place of a file of SQLite's own, and no file: it would wait for a fifo there, too."""
+        for path in self.beside:
+            if os.path.lexists(path) and not path.is_file():
+                raise _not_ours_beside(path)
+
     def _make(self) -> None:
         """Made whole under another name, then linked: no reader ever sees half of it, and of two makers one wins."""
         folder = make_folder(self.path.parent)
@@ -124,7 +167,8 @@ class Database:
                 os.link(temporary, self.path)
             sync_folder(folder)
         except OSError as error:
-            raise unwritable(self.path, error) from error
+            refused = unwritable(self.path, error)
+            raise (ForNow.of(refused) if error.errno in (errno.ENOSPC, errno.EDQUOT) else refused) from error
         except sqlite3.OperationalError as error:
             raise self._operational(error) from error
         finally:
@@ -133,10 +177,13 @@ class Database:
     def _operational(self, error: sqlite3.OperationalError) -> StateError:
         text, where = str(error), str(self.path)
         if "full" in text:
-            return StateError("DB510", "the disk is full; what was there before is untouched", where=where)
+            return ForNow("DB510", "the disk is full; what was there before is untouched", where=where)
         if not os.access(self.path, os.R_OK):
             why = "permission denied" if self.path.exists() else "it is a link to a place where nothing is"
             return StateError("DB510", f"{why}; the state is untouched", where=where)
+        theirs = next(filter(_is_not_ours, self.beside), None)
+        if theirs is not None and "locked" not in text:
+            return _not_ours_beside(theirs)
         if self.was_cut_off and "locked" not in text:
             return StateError(
                 "DB515",
@@ -147,10 +194,27 @@ class Database:
         if "readonly" in text:
             return StateError("DB510", "the state is read-only; it is untouched", where=where)
         if "locked" in text or "busy" in text:
-            return StateError("DB501", "the state is being written by another process", where=where, hint="try again")
+            return ForNow("DB501", "the state is being written by another process", where=where, hint="try again")
         if text.startswith(("no such table", "no such column")):
             return self.bent(where)
-        return StateError("DB515", f"the state can't be used: {text}", where=where)
+        told = f"the state can't be used: SQLite's error {getattr(error, 'sqlite_errorname', 'SQLITE_ERROR')}"
+        return StateError("DB515", told, where=where, hint="what it means: sqlite.org/rescode.html")
+
+
+def _is_not_ours(path: Path) -> bool:
+    return path.is_file() and not os.access(path, os.R_OK | os.W_OK, effective_ids=True)
+
+
+def _not_ours_beside(path: Path) -> StateError:
+    is_file = path.is_file()
+    what = "is not ours to read and write" if is_file else "is no file"
+    way = "give it to the user who owns the state" if is_file else "move it away"
+    return StateError(
+        "DB515",
+        f"SQLite keeps a file of that name beside the state, and what is there {what}; the state is untouched",
+        where=str(path),
+        hint=way,
+    )
 
 
 def create(name: str, columns: str) -> str:

@@ -20,7 +20,7 @@ from dinmo_dbt.activation import Activation
 from dinmo_dbt.changes import Flag
 from dinmo_dbt.errors import Problem, StateError
 from dinmo_dbt.state import activity, daily
-from dinmo_dbt.state.expendable import damage
+from dinmo_dbt.state.expendable import damage, out_of_reach
 from dinmo_dbt.state.files import Files, first_bent, stored_of
 from dinmo_dbt.state.imaging import image_place
 from dinmo_dbt.state.journal import ENDED, ActivationState, file_serial, snapshot_place, spool_place
@@ -136,7 +136,7 @@ class Store(ABC):
     history_s: float = KEPT_S  # how long runs are kept
     tell: Callable[[Problem], None] = staticmethod(lambda _: None)  # of a damaged history, once
     _remains: Any = None  # of a damaged history, in memory: what readers have until somebody writes
-    _told = False
+    _told = _told_of_loss = False
 
     @abstractmethod
     def exists(self, *, history: bool = False) -> bool:
@@ -163,6 +163,11 @@ class Store(ABC):
             self._told = True
             entries = "" if not lost else ": 1 entry can't be read" if lost == 1 else f": {lost} entries can't be read"
             self.tell(damage(self.history_place, entries))
+
+    def _tell_of_loss(self) -> None:
+        if not self._told_of_loss:
+            self._told_of_loss = True
+            self.tell(out_of_reach(self.history_place))
 
     @abstractmethod
     def exclusive(self, own: StateId) -> AbstractContextManager[Lock]:

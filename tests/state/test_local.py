@@ -1,12 +1,13 @@
 """The state folder: one writer, one transaction, nothing left behind, and nothing guessed."""
 
+import ctypes
 import os
 import sqlite3
 import stat
 import subprocess
 import sys
 import threading
-from contextlib import closing
+from contextlib import closing, contextmanager
 from pathlib import Path
 
 import pytest
@@ -254,6 +255,100 @@ def test_a_damaged_history_ends_no_run_and_is_put_aside_with_what_it_still_has_k
     assert len(list(world.folder.glob("history.db.damaged-*"))) == 1
 
 
+BESIDE = {
+    "empty": Path.touch,
+    "text": lambda path: path.write_text("hello" * 1000),
+    "a folder": Path.mkdir,
+    "a fifo": os.mkfifo,
+    "a link to nowhere": lambda path: path.symlink_to("nowhere"),
+    "another's": lambda path: (path.write_text("hello" * 1000), os.chown(path, 65534, 65534), path.chmod(0)),
+}
+
+
+@contextmanager
+def as_a_plain_user():
+    """In this thread: root without its right to every file, as commands usually are."""
+    libc, header, data = ctypes.CDLL(None), (ctypes.c_uint32 * 2)(0x20080522, 0), (ctypes.c_uint32 * 6)()
+    assert libc.capget(header, data) == 0
+    before = data[0]
+    data[0] &= ~0b110  # CAP_DAC_OVERRIDE, CAP_DAC_READ_SEARCH (capability.h)
+    assert libc.capset(header, data) == 0
+    try:
+        yield
+    finally:
+        data[0] = before
+        assert libc.capset(header, data) == 0
+
+
+@pytest.mark.skipif(os.getuid() != 0, reason="root alone can give files away")
+@pytest.mark.parametrize("suffix", ["", "-journal", "-wal", "-shm"])
+@pytest.mark.parametrize("kind", BESIDE)
+def test_whatever_is_beside_the_history_ends_no_command(world, kind, suffix):
+    act, new = activation(), Model.of([{**row, "a": "new"} for row in ROWS])
+    world.sync(act, Model.of(ROWS))
+    path = world.folder / f"history.db{suffix}"
+    path.unlink(missing_ok=True)
+    BESIDE[kind](path)
+    with as_a_plain_user():
+        looking, told = world.state(), []
+        looking.tell = told.append
+        known = [run.run_id for run in looking.history.latest()]
+        assert known == ([] if suffix == "" else ["run0001"]), "what the file itself holds is not lost"
+        looking.activity("dev").pauses()
+        assert world.sync(act, new).outcome.succeeded == len(ROWS)
+        assert "run0002" in [run.run_id for run in world.state().history.latest()]
+
+
+@pytest.mark.skipif(os.getuid() != 0, reason="root alone can give files away")
+@pytest.mark.parametrize("suffix", ["-journal", "-wal"])
+@pytest.mark.parametrize("kind", ["a folder", "a fifo", "another's"])
+def test_what_is_beside_the_journal_is_named_and_said_in_our_words(world, kind, suffix):
+    act, new = activation(), Model.of([{**row, "a": "new"} for row in ROWS])
+    world.sync(act, Model.of(ROWS))
+    path = world.folder / f"state.db{suffix}"
+    BESIDE[kind](path)
+    before = (world.folder / "state.db").read_bytes()
+    for command in (world.plan, world.sync):
+        with as_a_plain_user(), pytest.raises(StateError, match="DB515") as error:
+            command(act, new)
+        assert error.value.problems[0].where == str(path)
+        assert "unable to open" not in str(error.value), "SQLite's own words"
+    assert (world.folder / "state.db").read_bytes() == before
+
+
+def test_a_history_that_can_not_be_put_aside_ends_no_command(world, monkeypatch):
+    world.sync(activation(), Model.of(ROWS))
+    (world.folder / "history.db").write_bytes(b"no database" * 500)
+    rename = Path.rename
+
+    def refused(path, target):
+        if path.name.startswith("history"):
+            raise PermissionError(1, "Operation not permitted")
+        return rename(path, target)
+
+    monkeypatch.setattr(Path, "rename", refused)
+    state, told = world.state(), []
+    state.tell = told.append
+    state.activity("dev").pause("things", "by hand")
+    assert set(state.activity("dev").pauses()) == {"things"}, "to the end of the command"
+    assert [problem.code for problem in told] == ["DB531", "DB531"]
+    assert "lost" in told[1].message
+    assert world.sync(activation(), Model.of([{**ROWS[0], "a": "new"}, *ROWS[1:]])).outcome.succeeded == 1
+
+
+def test_a_commit_cut_off_in_the_history_hides_nothing_from_a_reader(world):
+    world.sync(activation(), Model.of(ROWS))
+    cut_off(world.folder / "history.db")
+    before = everything(world.folder)
+    looking, told = world.state(), []
+    looking.tell = told.append
+    assert [run.run_id for run in looking.history.latest()] == ["run0001"]
+    assert (everything(world.folder), told) == (before, []), "a reader takes nothing back, and nothing is damaged"
+    world.state().take_back()
+    assert not (world.folder / "history.db-journal").exists()
+    assert [run.run_id for run in world.state().history.latest()] == ["run0001"]
+
+
 def test_a_database_of_somebody_else_is_refused(world):
     world.folder.mkdir()
     with sqlite3.connect(world.folder / "state.db") as connection:
@@ -421,21 +516,27 @@ def test_deltas_are_compacted_by_number_and_by_share(world, monkeypatch):
     assert world.plan(act, Model.of(many)).counts.unchanged == 500
 
 
-def test_a_commit_cut_off_in_sqlite_itself_is_told_and_mended_by_the_next_run(world):
-    act = activation()
-    world.sync(act, Model.of(ROWS))
-    path = world.folder / "state.db"
+def cut_off(path):
+    """A commit of somebody's that was cut off halfway; what is in the file now."""
     connection = sqlite3.connect(path, isolation_level=None)
     connection.execute("PRAGMA cache_size = 1")
     connection.execute("PRAGMA synchronous = FULL")
     connection.execute("BEGIN IMMEDIATE")
     connection.execute("CREATE TABLE filler (x)")
     connection.executemany("INSERT INTO filler VALUES (?)", [("x" * 3000,) for _ in range(200)])
-    half, journal = path.read_bytes(), path.with_name("state.db-journal").read_bytes()
+    half, journal = path.read_bytes(), path.with_name(f"{path.name}-journal").read_bytes()
     connection.execute("ROLLBACK")
     connection.close()
     path.write_bytes(half)
-    path.with_name("state.db-journal").write_bytes(journal)
+    path.with_name(f"{path.name}-journal").write_bytes(journal)
+    return half
+
+
+def test_a_commit_cut_off_in_sqlite_itself_is_told_and_mended_by_the_next_run(world):
+    act = activation()
+    world.sync(act, Model.of(ROWS))
+    path = world.folder / "state.db"
+    half = cut_off(path)
     with pytest.raises(StateError, match=r"DB515.*cut off"):
         world.plan(act, Model.of(ROWS))
     assert path.read_bytes() == half
