@@ -207,7 +207,7 @@ _SHAPES: tuple[tuple[re.Pattern[str], str], ...] = tuple(
         (r"Could not decode string .* as base64.*", "a text is not base64"),
         (r"extract specifier .* not recognized", "a part of a date is asked for that there is not"),
         (r"Overflow in (?:\w+) of .*", "a number overflows"),
-        (r"Out of Range Error.*|Value out of range", "a number is out of range"),
+        (r"Value out of range", "a number is out of range"),
         (r"More than one row returned by a subquery.*", "a subquery gives more than one row"),
         (r'Referenced column "(?P<missing>.*?)" (?:was )?not found.*', "there is no column {missing}"),
         (r'Table ".*?" does not have a column named "(?P<missing>.*?)".*', "there is no column {missing}"),
@@ -215,7 +215,7 @@ _SHAPES: tuple[tuple[re.Pattern[str], str], ...] = tuple(
         (r"Type with name (?P<name>.*?) does not exist!.*", "there is no type {name}"),
         (r"(?:Table|View) with name (?P<name>.*?) does not exist!.*", "there is no relation {name}"),
         (r"No function matches the given name and argument types.*", "no function takes these types"),
-        (r"Out of Memory.*|failed to (?:pin|allocate) .*|could not allocate .*", "out of memory"),
+        (r"failed to (?:pin|allocate) .*|could not allocate .*", "out of memory"),
         (r'invalid input syntax for (?:type )?(?P<type>[\w ]+)(?:: ".*)?', _UNFIT),
         (r'value ".*" is out of range for type (?P<type>[\w ]+)', _UNFIT),
         (r"(?P<type>[\w ]+) out of range", "a number is out of the range of {type}"),
@@ -284,7 +284,7 @@ _LINK: tuple[tuple[re.Pattern[str], str], ...] = tuple(
         (r"starting up", "the server is starting up"),
         (r"shutting down|administrator command", "the server is shutting down"),
         (r"connection refused", "Connection refused"),
-        (r"timed? ?out|timeout expired", "no answer in time"),
+        (r"timed? ?out", "no answer in time"),
         (r"could not translate host name|name or service not known|name resolution|getaddrinfo", "unknown host name"),
         (r"no route to host|network is unreachable", "there is no way to its network"),
         (r"no such file or directory", "there is no such file or socket"),
@@ -339,8 +339,9 @@ def _span(foreign: Foreign) -> tuple[int, int] | None:
         marked = quoted[at : at + len(carets)] if at >= 0 else ""
         line = int(number) - 1
         found = lines[line].find(quoted.strip(".")) if line < len(lines) and marked else -1
-        if found >= 0:
-            begins = sum(len(each) + 1 for each in lines[:line]) + lines[line].find(marked, max(0, found))
+        place = found + at - (len(quoted) - len(quoted.lstrip(".")))
+        if found >= 0 <= place and lines[line].startswith(marked, place):
+            begins = sum(len(each) + 1 for each in lines[:line]) + place
             return _whole(sql, begins, begins + len(marked))
         return None
     for pattern in _LINES:
