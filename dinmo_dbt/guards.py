@@ -234,7 +234,8 @@ def _replaced(activation: Activation, effect: Effect, replaced: _Replaced, moved
         f"or forget what is known: dinmo-dbt state reset {name}"
     )
     passes = (Counted.CREATED, Counted.RESPELLED)
-    return [_Asked("DB409", f"{told}. A sync {makes}", "--allow-replaced", replaced.rows, passes, hint)]
+    told += "" if told.endswith("?") else "."
+    return [_Asked("DB409", f"{told} A sync {makes}", "--allow-replaced", replaced.rows, passes, hint)]
 
 
 def _changed(activation: Activation, effect: Effect, day: Day, again: _Replaced | None, moved: Moved) -> list[_Asked]:
@@ -247,11 +248,13 @@ def _changed(activation: Activation, effect: Effect, day: Day, again: _Replaced 
     def asked(message: str, rows: int, code: str = "DB403", hint: str = "") -> list[_Asked]:
         return [_Asked(code, message, "--allow-changes", rows, (Counted.CHANGED,), hint)]
 
+    limit = ceiling.limit(effect.known)
+    over = effect.known >= _least(ceiling) and of_day > limit
     if moved.text and activation.mode is Mode.INSERT:
         message = f"{moved.text}: {of_run:,} rows are not what they were before, and would be inserted again"
         hint = "to take them as they are, without a send: on_change: ignore for one sync"
-        return asked(message, of_run, "DB413", hint)
-    if effect.known < _least(ceiling) or of_day <= (limit := ceiling.limit(effect.known)):
+        return asked(message, of_day if over else of_run, "DB413", hint)
+    if not over:
         return []
     told = f"guards.max_change is {ceiling}"
     if of_run > limit:

@@ -6,7 +6,7 @@ from decimal import Decimal
 import numpy as np
 import pyarrow as pa
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 from memory_org import Killed, Model, Trip, World, activation
 
@@ -74,6 +74,7 @@ def limits(mode, effect, day, act, moved):
             yield "replaced", max(of_day, respelled), 0
 
 
+@settings(deadline=None)
 @given(
     st.sampled_from(["insert", "upsert", "update", "delete"]),
     effects(),
@@ -102,6 +103,7 @@ def test_no_flags_let_more_rows_pass_than_their_ceiling(mode, effect, day, held,
         assert not verdict.passed, "only a flag lets anything pass"
 
 
+@settings(deadline=None)
 @given(
     effects(), DAYS, st.sampled_from(["insert", "upsert", "update"]), st.builds(Guards, LIMITS, LIMITS, LIMITS, LIMITS)
 )
@@ -367,3 +369,357 @@ def test_a_number_holds_for_a_handful_of_rows(changed, passes, tmp_path):
     else:
         with pytest.raises(Refused, match=r"DB403.*\n.*--allow-changes 11"):
             world.sync(act, Model.of(new))
+
+
+HALF = Guards(Ceiling(percent=Decimal(1)), Ceiling(percent=Decimal(50)))
+NUMBERS = Guards(Ceiling(rows=20), Ceiling(rows=20), max_created=Ceiling(rows=20), max_replaced=Ceiling(rows=20))
+CHANGED = np.arange(4_000, dtype=np.uint64)
+
+
+def does(known, present, created=0, changed=CHANGED[:0], gone=0, away=0, **more):
+    """`away` keys that left before come after the `gone` ones that leave now."""
+    return Effect(known, present, created, changed, left=CHANGED[:gone], away=CHANGED[gone:][:away], **more)
+
+
+WAYS = (
+    "to see keys: dinmo-dbt plan -s things --show-values\n"
+    "the same rows under other keys: dinmo-dbt state rekey things\n"
+    "or take over what Salesforce holds: dinmo-dbt state adopt things{0}\n"
+    "or forget what is known: dinmo-dbt state reset things\n"
+    "if that is right: --allow-replaced {1}"
+)
+
+
+@pytest.mark.parametrize(
+    ("mode", "effect", "day", "code", "message", "hint"),
+    [
+        (
+            "upsert",
+            does(2_000, 2_000, changed=CHANGED[:1_001]),
+            Day(),
+            "DB403",
+            "1,001 of 2,000 known rows changed; guards.max_change is 50%",
+            "if that is right: --allow-changes 1001",
+        ),
+        (
+            "upsert",
+            does(2_000, 2_000, changed=CHANGED[:1_000]),
+            Day(changed=CHANGED[999:1_100]),
+            "DB403",
+            "with 1,000 more, 1,100 of 2,000 known rows changed within a day; guards.max_change is 50%",
+            "if that is right: --allow-changes 1100",
+        ),
+        (
+            "update",
+            does(2_000, 2_000, 500, CHANGED[:600], gone=500),
+            Day(),
+            "DB403",
+            "1,100 of 2,000 known rows changed; guards.max_change is 50%",
+            "if that is right: --allow-changes 1100",
+        ),
+        (
+            "update",
+            does(2_000, 2_000, 500, CHANGED[:400], gone=500),
+            Day(changed=CHANGED[400:600]),
+            "DB403",
+            "with 900 more, 1,100 of 2,000 known rows changed within a day; guards.max_change is 50%",
+            "if that is right: --allow-changes 1100",
+        ),
+        (
+            "insert",
+            does(2_000, 2_000, remapped=1_001),
+            Day(),
+            "DB404",
+            "the mapping changed: 1,001 of 2,000 known rows would be sent their new fields",
+            "if that is right: --allow-remap 1001",
+        ),
+        (
+            "insert",
+            does(2_000, 2_000, 1_501),
+            Day(),
+            "DB408",
+            "1,501 new rows beside 2,000 known ones; guards.max_created is 75%",
+            "if that is right: --allow-creates 1501",
+        ),
+        (
+            "insert",
+            does(2_100, 2_100, 1_600),
+            Day(created=100),
+            "DB408",
+            "1,600 new rows beside 2,100 known ones; guards.max_created is 75%",
+            "if that is right: --allow-creates 1700",
+        ),
+        (
+            "insert",
+            does(2_100, 2_100, 1_600),
+            Day(created=1_101),
+            "DB408",
+            "1,600 new rows beside 2,100 known ones; guards.max_created is 75%",
+            "if that is right: --allow-creates 1600",
+        ),
+        (
+            "insert",
+            does(2_100, 2_100, 1_401),
+            Day(created=100),
+            "DB408",
+            "with 1,401 more, 1,501 new rows came within a day to 2,000; guards.max_created is 75%",
+            "if that is right: --allow-creates 1501",
+        ),
+        (
+            "upsert",
+            does(2_000, 2_000, removed=21, gone=22),
+            Day(),
+            "DB407",
+            "22 rows left the segment, and 21 records would be set as on_removed says; guards.max_delete is 1%",
+            "if that is right: --allow-deletes 21",
+        ),
+        (
+            "upsert",
+            does(2_000, 2_000, removed=15, gone=15),
+            Day(removed=6),
+            "DB407",
+            "15 rows left the segment, and 15 records would be set as on_removed says, after 6 within a day; "
+            "guards.max_delete is 1%",
+            "if that is right: --allow-deletes 21",
+        ),
+        (
+            "delete",
+            does(2_000, 2_000, removed=21),
+            Day(),
+            "DB407",
+            "21 records would be deleted; guards.max_delete is 1%",
+            "if that is right: --allow-deletes 21",
+        ),
+        (
+            "insert",
+            does(2_000, 2_000, 1_001, gone=1_002),
+            Day(),
+            "DB409",
+            "1,002 of 2,000 known keys left the segment while 1,001 new ones came: did the key change its spelling, "
+            "or is it not the same twice? Or did the segment change? A sync would make a record of each",
+            WAYS.format(" --match a=A__c", 1_001),
+        ),
+        (
+            "upsert",
+            does(2_000, 2_000, 1_001, gone=1_001, respelled=11),
+            Day(),
+            "DB409",
+            "1,001 of 2,000 known keys left the segment while 1,001 new ones came, 11 of them a key that left in "
+            "another spelling. A sync would make a record where it can",
+            WAYS.format("", 1_001),
+        ),
+        (
+            "insert",
+            does(2_000, 2_000, 401, gone=401, away=700),
+            Day(created=600, left=CHANGED[401:1_001]),
+            "DB409",
+            "401 of 2,000 known keys left the segment while 401 new ones came, and within a day 1,001 of 2,000 have "
+            "new ones in their place: did the key change its spelling, or is it not the same twice? Or did the segment "
+            "change? A sync would make a record of each",
+            WAYS.format(" --match a=A__c", 1_001),
+        ),
+        (
+            "upsert",
+            does(2_000, 999, 1_001, away=1_001),
+            Day(left=CHANGED[:1_001]),
+            "DB409",
+            "0 of 999 known keys left the segment while 1,001 new ones came, and within a day 1,001 of 2,000 have new "
+            "ones in their place: did the key change its spelling, or is it not the same twice? Or did the segment "
+            "change? A sync would make a record where it can",
+            WAYS.format("", 1_001),
+        ),
+        (
+            "upsert",
+            does(2_000, 2_000, 1, gone=1, respelled=1),
+            Day(respelled=10),
+            "DB409",
+            "1 of 2,000 known keys left the segment while 1 new ones came, 11 of them a key that left in another "
+            "spelling. A sync would make a record where it can",
+            WAYS.format("", 11),
+        ),
+        (
+            "update",
+            does(2_000, 2_000, 300, CHANGED[:200], gone=300, away=600),
+            Day(created=600, left=CHANGED[300:900]),
+            "DB403",
+            "with 500 more, 1,100 of 2,000 known rows changed within a day; guards.max_change is 50%",
+            "if that is right: --allow-changes 1100",
+        ),
+        (
+            "upsert",
+            does(2_000, 2_000, 30, CHANGED[:1_500], gone=30, respelled=11, removed=30),
+            Day(),
+            "DB409",
+            "30 of 2,000 known keys left the segment while 30 new ones came, 11 of them a key that left in "
+            "another spelling. A sync would make a record where it can; 1,500 of 2,000 known rows changed; "
+            "guards.max_change is 50%; 30 rows left the segment, "
+            "and 30 records would be set as on_removed says; guards.max_delete is 1%",
+            WAYS.format("", 30) + " --allow-changes 1500 --allow-deletes 30",
+        ),
+    ],
+)
+def test_a_refusal_says_what_the_run_would_do_and_what_allows_it(mode, effect, day, code, message, hint):
+    act = activation(mode, guards=HALF)
+    refusal = guards.judge(act, effect, day, Ceilings()).refusal
+    assert (refusal.code, refusal.message, refusal.hint) == (code, message, hint)
+    assert refusal.where == act.meta_path
+
+
+def test_a_refusal_says_that_records_would_be_deleted():
+    act = activation("upsert", guards=HALF, on_removed="delete")
+    refusal = guards.judge(act, does(2_000, 2_000, removed=21, gone=21), Day(), Ceilings()).refusal
+    assert refusal.message == "21 rows left the segment, and 21 records would be deleted; guards.max_delete is 1%"
+
+
+def test_a_refusal_says_how_the_types_moved():
+    moved = Moved("k was a date", "a was a date")
+    effect = does(2_000, 2_000, 5, CHANGED[:7], gone=5)
+    refusal = guards.judge(activation("insert", guards=HALF), effect, Day(), Ceilings(), moved).refusal
+    assert (refusal.code, refusal.message) == (
+        "DB409",
+        "k was a date: 5 of 2,000 known keys left the segment while 5 new ones came. A sync would make a record of "
+        "each; a was a date: 7 rows are not what they were before, and would be inserted again",
+    )
+    assert refusal.hint == (
+        WAYS.format(" --match a=A__c", 5).replace("\nif", "\nto take them as they are, without a send: {}\nif")
+        + " --allow-changes 7"
+    ).format("on_change: ignore for one sync")
+    many = dataclasses.replace(effect, created=1_100, left=CHANGED[:1_100])
+    refusal = guards.judge(activation("insert", guards=HALF), many, Day(), Ceilings(), Moved("k was a date")).refusal
+    assert "did the key change" not in refusal.message, "it is known how"
+    still = dataclasses.replace(effect, created=0, left=CHANGED[:0])
+    assert guards.judge(activation("upsert", guards=HALF), still, Day(), Ceilings(), moved).refusal is None
+    alone = guards.judge(activation("insert", guards=HALF), still, Day(), Ceilings(), moved).refusal
+    assert (alone.code, alone.hint[-17:]) == ("DB413", "--allow-changes 7")
+    day = Day(changed=CHANGED[:1_001])
+    more = guards.judge(activation("insert", guards=HALF), still, day, Ceilings(), moved).refusal
+    assert (more.code, more.hint[-20:]) == ("DB413", "--allow-changes 1001"), "the day holds there, too"
+
+
+@pytest.mark.parametrize(
+    ("mode", "effect", "day"),
+    [
+        ("upsert", does(2_000, 2_000, changed=CHANGED[:1_000]), Day()),
+        ("upsert", does(2_000, 2_000, changed=np.repeat(CHANGED[:1_000], 2)), Day(changed=CHANGED[500:1_000])),
+        ("upsert", does(999, 999, changed=CHANGED[:999]), Day()),
+        ("upsert", does(2_000, 2_000), Day(changed=CHANGED)),
+        ("insert", does(2_000, 2_000, remapped=1_000), Day()),
+        ("insert", does(999, 999, remapped=999), Day()),
+        ("insert", does(2_000, 2_000, 1_500), Day()),
+        ("insert", does(2_000, 2_000, 2_000, admitted=500), Day()),
+        ("insert", does(2_000, 2_000, 1_500, admitted=1_600), Day(created=1_000)),
+        ("insert", does(2_100, 2_100, 1_400), Day(created=100)),
+        ("insert", does(2_000, 2_000), Day(created=2_000)),
+        ("insert", does(1_998, 1_998, 1_000), Day(created=999)),
+        ("upsert", does(2_000, 2_000, removed=20, gone=20), Day()),
+        ("upsert", does(1_994, 1_994, removed=14, gone=14), Day(removed=6)),
+        ("upsert", does(2_000, 2_000), Day(removed=50)),
+        ("insert", does(2_000, 2_000, 1_000, gone=1_000, respelled=10), Day()),
+        ("insert", does(3, 3, 3, gone=3, respelled=1), Day()),
+        ("insert", does(1, 1, 1, gone=1, respelled=1), Day()),
+        ("insert", does(4, 4, 2, gone=2, respelled=2), Day()),
+        ("insert", does(2_000, 2_000, 1, gone=1, respelled=0), Day(respelled=20)),
+        ("insert", does(2_000, 2_000, 1, gone=1, respelled=1), Day(respelled=9)),
+        ("insert", does(2_000, 2_000, 400, gone=400, away=700), Day(created=600, left=CHANGED[400:1_000])),
+        ("insert", does(2_000, 2_000, 400, gone=400, away=600), Day(created=600, left=CHANGED[:4_000])),
+        ("insert", does(2_000, 2_000, 400, gone=400), Day(created=500, left=CHANGED[:1_100])),
+        ("insert", does(2_000, 1_000, 1_000, away=1_000), Day(left=CHANGED)),
+        ("insert", does(2_000, 900, 0, away=1_100), Day(created=1_100, left=CHANGED)),
+        ("update", does(2_000, 2_000, 1_000, gone=1_000), Day()),
+        ("update", does(2_000, 2_000, 2_500, gone=1_000), Day()),
+    ],
+)
+def test_what_is_at_its_ceiling_passes(mode, effect, day):
+    verdict = guards.judge(activation(mode, guards=HALF), effect, day, Ceilings())
+    assert (verdict.refusal, verdict.passed) == (None, frozenset()), "and needs no flag"
+
+
+def test_two_keys_in_another_spelling_are_enough_where_they_are_most():
+    effect = does(3, 3, 2, gone=2, respelled=2)
+    assert guards.judge(activation("insert", guards=HALF), effect, Day(), Ceilings()).refusal.code == "DB409"
+
+
+def test_new_rows_in_the_place_of_others_are_asked_for_once():
+    """Where they are refused as replaced, those beyond them may still be too many."""
+    effect = does(2_000, 2_000, 2_600, gone=1_050, respelled=11)
+    refusal = guards.judge(activation("insert", guards=HALF), effect, Day(), Ceilings()).refusal
+    assert refusal.hint.endswith("\nif that is right: --allow-replaced 1050 --allow-creates 1550")
+    known = dataclasses.replace(effect, admitted=50)
+    refusal = guards.judge(activation("insert", guards=HALF), known, Day(), Ceilings()).refusal
+    assert refusal.hint.endswith("\nif that is right: --allow-replaced 1050")
+
+
+def test_a_number_holds_from_the_first_known_row_on():
+    for effect in (does(1, 1, 21), does(1, 1, changed=CHANGED[:21]), does(1, 1, remapped=21)):
+        assert guards.judge(activation("insert", guards=NUMBERS), effect, Day(), Ceilings()).refusal
+    assert guards.judge(activation("insert", guards=NUMBERS), does(0, 0, 21), Day(), Ceilings()).refusal is None
+
+
+def test_what_stands_for_nothing_is_nothing():
+    assert [*dataclasses.asdict(Ceilings()).values()] == [0, 0, 0, 0, 0, False, False]
+    for made in (Effect(0, 0), Day()):
+        held = [getattr(made, each.name) for each in dataclasses.fields(made)]
+        assert [each if isinstance(each, int) else len(each) for each in held] == [0] * len(held)
+    assert guards.DAY_S == 86_400.0
+
+
+def test_what_a_row_counts_as_is_kept_as_the_same_number():
+    """The state holds them."""
+    assert {each.name: int(each) for each in Counted} == {
+        "NOT": 0, "CREATED": 1, "CHANGED": 2, "REMOVED": 3, "RESPELLED": 4,
+    }  # fmt: skip
+
+
+def test_how_many_records_may_be_deleted_is_the_guard_s_number_or_the_flag_s():
+    assert [guards.deletes_max(HALF, 2_000, allowed) for allowed in (0, 20, 21)] == [20, 20, 21]
+
+
+SAME_MOMENT = [
+    "2024-01-07",
+    "2024-01-07 00:00",
+    "2024-01-07T00:00:00",
+    "2024-01-07t00:00:00.000z",
+    "2024-01-07 00:00:00+00",
+    "2024-01-07 00:00+0000",
+    "2024-01-07T00:00:00.0+00:00",
+]
+
+
+def test_spellings_of_one_key_and_of_others():
+    assert set(guards.spelling(pa.array(SAME_MOMENT)).to_pylist()) == {"2024-01-07"}
+    assert set(guards.spelling(pa.array(["7", "7.0", "7.00", "007", "0007.0", " 7\n"])).to_pylist()) == {"7"}
+    assert guards.spelling(pa.array(["-07", "+07.0", "-7", "0", "00", "000.0", "٠٧"])).to_pylist() == [
+        "-7", "+7", "-7", "0", "0", "0", "٠٧",
+    ]  # fmt: skip
+    apart = ["7.5", "70", "7.", "7.0a", "a7.0", "0x7", "2024-01-07 00:01", "2024-01-07 00:00:01",
+             "2024-01-07 00:00+01:00", "2024-01-07 00:00:00.001", "x2024-01-07 00:00", "2024-01-07 00:00x",
+             "0a7"]  # fmt: skip
+    assert guards.spelling(pa.array(apart)).to_pylist() == apart
+
+
+def test_the_first_few_respelled_keys_are_told():
+    first, pairs = guards.respelled(pa.array(list("abcdefg")), pa.array(list("GFEDCBAX")))
+    assert (first.tolist(), pairs) == (
+        [True] * 7 + [False],
+        [("g", "G"), ("f", "F"), ("e", "E"), ("d", "D"), ("c", "C")],
+    )
+
+
+def test_what_passes_in_the_place_of_others_is_noted():
+    def noted(effect, mode="insert", day=None):
+        return guards.replaced_note(activation(mode, guards=HALF), effect, day or Day())
+
+    told = "5 of 2,000 known keys left the segment while 7 new ones came"
+    assert noted(does(2_000, 2_000, 7, gone=5)) == noted(does(2_000, 2_000, 7, gone=5), "upsert")
+    assert noted(does(2_000, 2_000, 7, gone=5)) == f"{told}; guards.max_replaced is 50%"
+    spelt = does(2_000, 2_000, 7, gone=5, respelled=2)
+    assert noted(spelt, day=Day(respelled=3)) == (
+        f"{told}, 5 of them a key that left in another spelling; guards.max_replaced is 50%"
+    )
+    assert noted(does(2_000, 2_000, 1, respelled=1)).startswith("0 of 2,000 known keys left")
+    assert noted(does(2_000, 1_995, 7, away=5), day=Day(left=CHANGED[:5])) == (
+        "0 of 1,995 known keys left the segment while 7 new ones came, and within a day 5 of 2,000 have new ones in "
+        "their place; guards.max_replaced is 50%"
+    )
+    assert not noted(does(2_000, 2_000, 7)) and not noted(does(2_000, 2_000, gone=7))
+    assert not noted(does(2_000, 2_000, 7, gone=5), "update") and not noted(does(2_000, 2_000, 7, gone=5), "delete")
