@@ -20,6 +20,7 @@ snapshots, journals or jobs. A row's values name its key and version, so a recor
 | I15 quiet | after every run: what was delivered and did not change is not sent; at the end nothing is |
 | I16 no secret, no value | in everything a run says, and at the end in everything that is kept |
 | I17 verify is true | at the end: it tells of all that others changed and of nothing else, and `--repair` mends it |
+| I18 what another keeps stays | after every call: no record that another activation or target has is deleted or set |
 """
 
 from __future__ import annotations
@@ -114,12 +115,15 @@ class Auditor:
         self.removed: set[str] = set()  # records that others deleted
         self.may_go: set[str] = set()  # keys that a run may have read as left, or as listed
         self.rebased: set[str] = set()
+        self.acknowledged: set[str] = set()  # keys that a run that ended had delivered, and which left no run since
+        self.kept: dict[str, bool] = {}  # keys that another activation or target has: whether the record was set before
         self.deletes = 0
         self.doubtful: dict[tuple[str, int], bool] = {}  # inserts told unknown: whether they are there
         self.delivered: dict[str, Row] = {}  # told so by a run that ended, and unchanged since
         self.mixed = False  # the mapping changed: a record's fields may be of several versions
         self._count = 0
-        self._at, self._last_epoch, self._last_call = -1, 0, self.org.last_call()
+        self._at, self._last_call = -1, self.org.last_call()
+        self._last_epochs: dict[str, int] = {}  # by whose state it is
         self.held: list[dict[str, Any]] = []
 
     # What happens around the org
@@ -150,7 +154,7 @@ class Auditor:
     def forget(self) -> None:
         """The state is as it was before the first sync, and so is what follows from it."""
         self.delivered.clear()
-        self._last_epoch = 0
+        self._last_epochs.clear()
 
     def excuse(self, key: str) -> None:
         """Others changed its record: that is for verify to see, until the row has values it never had."""
@@ -163,6 +167,10 @@ class Auditor:
         for key in changed:
             self.excuse(key)
         return changed
+
+    def is_closed(self, key: str) -> bool:
+        """Whether a record of it is set as `on_removed` says."""
+        return any(r["C__c"] == CLOSED and self.seen.get(r["Id"], ("",))[0] == key for r in self.held)
 
     def others_alone(self) -> set[str]:
         """Keys that only records of others name."""
@@ -202,6 +210,9 @@ class Auditor:
         there = {record["Id"] for record in self.held}
         for record_id in self.seen.keys() - there - self.removed:
             self._deleted(record_id)
+        for key, was_set in self.kept.items():
+            if not was_set and self.is_closed(key):
+                raise Broken(f"I18: another one keeps the record of {key}, and it is set")
         for row, is_there in self.doubtful.items():
             if copies[row] and not is_there:
                 raise Broken(f"I13: {row[0]} v{row[1]} was told unknown, and was sent again")
@@ -216,9 +227,10 @@ class Auditor:
             return
         if process.misled:
             raise Broken("I8: it writes after another org answered its login")
-        if process.epoch < self._last_epoch:
-            raise Broken(f"I7: epoch {process.epoch} writes after epoch {self._last_epoch}")
-        self._last_epoch = process.epoch
+        last_epoch = self._last_epochs.get(process.own, 0)
+        if process.epoch < last_epoch:
+            raise Broken(f"I7: epoch {process.epoch} writes after epoch {last_epoch}")
+        self._last_epochs[process.own] = process.epoch
 
     def _identity(self, record: dict[str, Any]) -> tuple[str, int] | None:
         found = _NAMED.fullmatch(record["A__c"] or "")
@@ -238,6 +250,8 @@ class Auditor:
 
     def _deleted(self, record_id: str) -> None:
         key, *_ = self.seen.pop(record_id)
+        if key in self.kept:
+            raise Broken(f"I18: another one keeps the record of {key}, and it is gone")
         if key not in self.may_go or (record_id in self.theirs and self.mode != "delete"):
             raise Broken(f"I14: a record of {key} is gone")
         self.deletes += 1
@@ -268,6 +282,7 @@ class Auditor:
             raise Broken(f"I15: {kept} rows were delivered before, only {counts.unchanged} are unchanged")
         self.all_there("I6: the run does not name them", left_out)
         self.delivered = {key: row for key, row in self.rows.items() if key not in left_out}
+        self.acknowledged = (self.acknowledged & self.rows.keys()) | self.delivered.keys()
         self.rebased -= self.delivered.keys()
         if self.mode != "delete":
             self.may_go -= self.delivered.keys()

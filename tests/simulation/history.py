@@ -15,6 +15,7 @@ from collections.abc import Callable, Iterator
 from contextlib import closing, contextmanager, nullcontext, suppress
 from dataclasses import dataclass, field, replace
 from decimal import Decimal
+from functools import partial
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -22,9 +23,10 @@ from typing import Any
 import pyarrow as pa
 from memory_org import Killed, Match, activation
 
-from dinmo_dbt import adopt, emulator, rekey
+from dinmo_dbt import adopt, emulator, rekey, sharing
 from dinmo_dbt.activation import Activation, Ceiling, FieldMapping, Guards
 from dinmo_dbt.cli import syncing, trust
+from dinmo_dbt.cli.session import Session
 from dinmo_dbt.cli.syncing import Gating
 from dinmo_dbt.errors import CountsError, DinmoError, StateError, WarehouseError
 from dinmo_dbt.guards import Ceilings
@@ -36,6 +38,7 @@ from dinmo_dbt.state.marks import Marks
 from dinmo_dbt.sync import SyncRun
 
 from .auditor import CLOSED, Auditor, Broken, Row, a_of, b_of, may_be_there
+from .beside import TARGET, Beside
 from .org import SimulatedOrg
 from .process import BadDisk, End, Process, Stopped, current
 from .shape import Shape, key_of
@@ -132,6 +135,9 @@ class History:
             self.events |= {"leavers"}
         ignores = "once" in self.kind
         self.audit = Auditor(self.org, self.mode, self.shape.sent, ignores=ignores, on_removed=self.on_removed)
+        self.beside = Beside(self.seed, self.mode, self.audit, self._activation)
+        if self.events & {"copies", "damage", "mapping"}:  # an older state knows nothing of others
+            self.beside.is_there = False
         self.home = self.org.folder / str(self.seed)
         self.folder, self.marks = self.home / "state", self.home / "marks"
         self.runs, self.seams = 0, 40
@@ -306,13 +312,15 @@ class History:
 
     def _meanwhile(self) -> None:
         """One run, or what a run can meet."""
+        if self.beside.is_there and self.settled and self.folder.exists() and self.beside.random.random() < 0.7:
+            self._run_beside()
         if self._on("others", 0.6):
             self._others()
         if self._on("damage", 0.5) and self.settled and self.folder.exists():
             self._damaged()
         if self._on("copies", 0.6) and self.copied:
             self._another_copy()
-        if not self.copied and self.shape.random.random() < 0.3:
+        if not self.copied and not self.beside.is_there and self.shape.random.random() < 0.3:
             self._reshape()
         self._arm()
         if self.on_removed != "ignore" and self._on("leavers", 0.3):
@@ -342,11 +350,11 @@ class History:
             self.met[f"disk {kind}"] += 1
         self._run(end=end, bad=bad)
 
-    def _end_of_process(self, *, power: bool = False, stops: bool = False) -> End:
+    def _end_of_process(self, *, power: bool = False, stops: bool = False, random: random.Random | None = None) -> End:
         """At any of its seams; or at a call that writes or a commit, of which there are few and much hangs."""
-        calls = 3 if self.api == "bulk" else 1
-        among, last, after = self.random.choice((("", self.seams, 0.5), (WRITES, calls, 0.7), ("commit", 12, 0.5)))
-        return End(self.random.randint(0, last), self.random.random() < after, power, stops, among)
+        calls, draw = 3 if self.api == "bulk" else 1, random or self.random
+        among, last, after = draw.choice((("", self.seams, 0.5), (WRITES, calls, 0.7), ("commit", 12, 0.5)))
+        return End(draw.randint(0, last), draw.random() < after, power, stops, among)
 
     def _reshape(self) -> None:
         """The model writes its keys in another way, or a column has another type."""
@@ -624,8 +632,51 @@ class History:
         if self.random.random() < 0.5:
             self._edit()
 
-    def _process(self, end: End | None = None, bad: BadDisk | None = None) -> Process:
-        process = Process(self.folder, end, bad, seed=self.seed)
+    def _run_beside(self) -> None:
+        """Another activation of the object, or another target of the org, runs: refused, or what could delete its
+        records is, as long as nobody says that it is meant; and perhaps killed and run again."""
+        other = self.beside
+        other.change()
+        if not other.rows:
+            return
+        first = not other.is_meant
+        if first and (code := other.refused_as) and other.random.random() < 0.5:
+            before = self.org.held()
+            self._attempt_beside() if other.is_target else self._run()
+            self.settled = True
+            if not self._is_refused(code) or self.org.held() != before:
+                raise Broken(f"I18: {code} is owed to {other.said}, and is not told")
+        other.is_meant = True
+        if other.random.random() < 0.3:
+            self._attempt_beside(self._end_of_process(random=other.random))
+        run = self._attempt_beside()
+        if run is None:
+            if not self.quota_gone:
+                raise Broken(f"I2: a run of {other.said} without faults fails")
+            return
+        self.met["beside"] += 1
+        other.ended({key_of(row["key"]) for row in pa.concat_tables(run.not_delivered).to_pylist()})
+        self.audit.look(self._process())
+
+    def _attempt_beside(self, end: End | None = None) -> SyncRun | None:
+        other = self.beside
+        source = _Warehouse(lambda: self.shape.table([row.values() for row in other.rows.values()]))
+        process = self._process(end, own=other.said)
+        self.error, run = None, None
+        self._tell(f"{other.said}: {len(other.rows)} rows")
+        try:
+            run = process.run(lambda: self._sync(self._session(source, other.target), other.activation(), ANY_DELETES))
+            self._tell(f"run: {run.status}, {run.plan_counts.planned} planned, {run.outcome.succeeded} succeeded")
+        except Killed as killed:
+            self._tell(f"killed {killed}")
+        except DinmoError as error:
+            self.error = error
+            self._tell(f"run: {error}")
+        self.audit.look(process)
+        return None if run is None or run.problem else run
+
+    def _process(self, end: End | None = None, bad: BadDisk | None = None, own: str = "things") -> Process:
+        process = Process(self.folder, end, bad, seed=self.seed, own=own)
         process.after_call = lambda: self.audit.look(process)
         return process
 
@@ -680,18 +731,29 @@ class History:
 
     def _work(self, model: _Warehouse, ceilings: Ceilings = ANY_DELETES) -> SyncRun:
         """One process of `dinmo-dbt sync`, from its login on."""
+        self.session = self._session(model)
+        return self._sync(self.session, self._activation(), ceilings)
+
+    def _session(self, source: _Warehouse, target: str = "dev") -> Any:
+        """What a command has of the world, from its login on."""
         destination = self.org.connect(self.org.folder, pinned=self.pinned)
-        act = self._activation()
         if destination.org_id != self.org.org_id:
             raise Broken("I8: the run goes to another org")
-        self.session = session = SimpleNamespace(
-            destination=lambda _: destination, state=self._state(), clock=self.org.clock, source=model,
-            scratch=self.org.folder, declared=SimpleNamespace(activations=(act,)), target=("p", "dev"), lanes=None,
-            refuse_sharing=lambda *_: None,
+        declared = self.beside.declared(target)
+        shared = frozenset({"dev", TARGET} if self.beside.is_meant else ())
+        session = SimpleNamespace(
+            destination=lambda _: destination, state=self._state(target), clock=self.org.clock, source=source,
+            scratch=self.org.folder, declared=SimpleNamespace(activations=declared), target=("p", target), lanes=None,
+            project=SimpleNamespace(shared_orgs=(), may_share=shared, places={}),
+            removals=sharing.removals(declared, lambda name: name),
             manifest=SimpleNamespace(dbt_version="1.11", adapter_type="duckdb", project_name="simulated"),
             console=SimpleNamespace(quiet=True, say=self._tell, note=lambda problem: self._tell(str(problem))),
         )  # fmt: skip
-        run = syncing._run_activation(session, act, ceilings, Trigger(), Gating(ignore=True))  # type: ignore[arg-type]
+        session.refuse_sharing = partial(Session.refuse_sharing, session)  # type: ignore[arg-type]
+        return session
+
+    def _sync(self, session: Any, act: Activation, ceilings: Ceilings) -> SyncRun:
+        run = syncing._run_activation(session, act, ceilings, Trigger(), Gating(ignore=True))
         assert run is not None
         return run
 
@@ -716,8 +778,8 @@ class History:
             rows = database.execute("SELECT spool FROM batch WHERE state NOT IN ('settled', 'abandoned')").fetchall()
         return {spool.rpartition("/")[2] for (spool,) in rows}
 
-    def _state(self) -> LocalState:
-        return _State(self.folder, self.org.clock, Marks(self.marks), target="dev")
+    def _state(self, target: str = "dev") -> LocalState:
+        return _State(self.folder, self.org.clock, Marks(self.marks), target=target)
 
     def _activation(self) -> Activation:
         fields = tuple(FieldMapping(column, f"{column.upper()}__c") for column in self.audit.columns)

@@ -76,6 +76,7 @@ class Process:
     dead: str = ""
     calls: int = 0
     hurt: bool = False  # its disk failed it
+    own: str = "things"  # whose state it works on
     epoch: int = 0  # of its lease, once it has one
     misled: bool = False  # another org answered its login
     leaving: bool = False  # it gives the lease back; a disk that fails then does no harm
