@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import signal
 import threading
+import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -54,17 +55,19 @@ class Service:
         answer = requests.get(f"{self.url}/health", timeout=30)
         return answer.status_code, answer.json()
 
-    def end(self, number: int) -> int:
-        """Its exit code after the signal."""
+    def end(self, number: int) -> tuple[int, float]:
+        """Exit code, and the seconds it took to end after the signal: worth telling, and no measure of anything."""
+        began = time.monotonic()
         os.kill(self.child.pid, number)
         code = self.child.wait(timeout=30)
+        took = time.monotonic() - began
         for reader in self._readers:
             reader.join()
         for pipe in (self.child.stdout, self.child.stderr):
             assert pipe is not None
             pipe.close()
         assert "Traceback" not in self.all and "DB900" not in self.all, self.all
-        return code
+        return code, took
 
 
 @contextmanager
@@ -79,4 +82,4 @@ def serving(lab: Lab, *arguments: str, by: tuple[str, ...] = QUICK, **variables:
             service.end(signal.SIGKILL)
         raise
     if service.child.poll() is None:
-        assert service.end(signal.SIGTERM) == 0, service.all
+        assert service.end(signal.SIGTERM)[0] == 0, service.all

@@ -56,7 +56,7 @@ def test_asked_to_stop_in_the_middle_of_a_sync_it_ends_within_seconds_and_the_ne
     with lab.emulator("--batch-delay", "3") as (org, _):
         with serving(lab) as service:
             until(lambda: [job for job in org.jobs() if job["state"] == "InProgress"])
-            assert service.end(number) == code, service.all  # a process that has to be killed has another one
+            assert service.end(number)[0] == code, service.all  # a process that has to be killed has another one
         assert "what was sent is journalled" in service.all
         with serving(lab) as service:
             assert "PASS=1" in service.says("Done. ")
@@ -70,7 +70,7 @@ def test_asked_to_stop_while_it_waits_it_ends_at_once(lab: Lab, number: int, cod
     lab.only("people", {**PEOPLE, "schedule": "manual"})
     with serving(lab, by=("-m", "dinmo_dbt")) as service:
         until(lambda: service.health()[1]["looked"])
-        assert service.end(number) == code, service.all
+        assert service.end(number)[0] == code, service.all
     assert any(line.endswith("stopped as asked") for line in service.lines)
 
 
@@ -86,7 +86,7 @@ def test_asked_to_stop_while_the_warehouse_is_read_it_ends_within_seconds(lab: L
     with serving(lab) as service:
         service.says(" START ")
         time.sleep(0.5)
-        assert service.end(signal.SIGTERM) == 0, service.all
+        assert service.end(signal.SIGTERM)[0] == 0, service.all
     lab.sql("drop view people", "alter table people_now rename to people")
     with serving(lab) as service:
         assert "PASS=1" in service.says("Done. ")
