@@ -30,6 +30,7 @@ KEY_NOT_TEXT = "DB107"
 BYTES_MAX = 1_000_000
 DEPTH_MAX = 50
 NODES_MAX = 10_000  # after aliases are expanded
+OF_DBT_NODES_MAX = 20 * NODES_MAX
 
 _MERGE = "tag:yaml.org,2002:merge"
 _TEXT = "tag:yaml.org,2002:str"
@@ -60,6 +61,46 @@ def load(path: Path) -> Document:
     except OSError as error:
         raise ConfigError(UNREADABLE, f"can't be read: {error.strerror}", where=path.name) from error
     return parse(raw, path.name)
+
+
+def of_dbt(raw: bytes) -> Any:
+    """The values of YAML that dbt reads too, by its own rules, so with tags, dates and keys of any kind, and with the
+    bounds of this module but for twenty times as many values. yaml.YAMLError or ValueError for what is none."""
+    loader = yaml.SafeLoader(raw.decode("utf-8-sig"))
+    try:
+        if len(raw) > BYTES_MAX:
+            raise ValueError(f"larger than {BYTES_MAX:,} bytes")
+        node = loader.get_single_node()
+        if node is None:
+            return None
+        _check_values(node)
+        found = loader.construct_document(node)
+        return whole_text.whole(found) if whole_text.is_odd(raw) else found
+    except (ArithmeticError, AttributeError, LookupError, RecursionError, TypeError) as odd:
+        # A constructor of PyYAML's takes a scalar for what its tag says: `!!bool x` is a KeyError, `!!int ""` another.
+        raise ValueError(f"a value can't be read: {type(odd).__name__}") from None
+    finally:
+        loader.dispose()
+
+
+def _check_values(root: yaml.Node) -> None:
+    """ValueError for a loop of aliases, or for more values than the bound once they are expanded."""
+    expanded: dict[int, int] = {}
+    under_way: set[int] = set()
+
+    def count(node: yaml.Node) -> int:
+        if id(node) in under_way:
+            raise ValueError("an alias stands within what it means")
+        if id(node) not in expanded:
+            under_way.add(id(node))
+            pairs = isinstance(node, yaml.MappingNode)
+            within = () if isinstance(node, yaml.ScalarNode) else node.value
+            expanded[id(node)] = 1 + sum(count(part) for each in within for part in (each if pairs else (each,)))
+            under_way.discard(id(node))
+        return expanded[id(node)]
+
+    if count(root) > OF_DBT_NODES_MAX:
+        raise ValueError(f"more than {OF_DBT_NODES_MAX:,} values")
 
 
 def parse(raw: bytes, name: str) -> Document:

@@ -14,12 +14,16 @@ from typing import BinaryIO
 
 from dinmo_dbt.errors import unwritable
 
+BYTES_MAX = 1 << 30
+
 
 def read_file(path: Path, most: int = -1) -> bytes:
     """Its content, or the first `most` bytes. What is no file is an OSError that says what it is instead, at once: to
-    open a fifo or a device as a file is opened can wait for ever."""
+    open a fifo or a device as a file is opened can wait for ever. So is one larger than any of ours, or of dbt's."""
     descriptor = open_file(path)
     with os.fdopen(descriptor, "rb") as file:
+        if most < 0 and os.fstat(descriptor).st_size > BYTES_MAX:
+            raise OSError(errno.EFBIG, f"it is larger than {BYTES_MAX:,} bytes", str(path))
         return file.read(most)
 
 

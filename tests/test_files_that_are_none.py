@@ -33,6 +33,7 @@ KINDS: dict[str, Callable[[Path], object]] = {
     "dangling": lambda path: path.symlink_to("nowhere"),
     "circle": lambda path: path.symlink_to(path.name),
     "fifo behind a link": lambda path: (os.mkfifo(path.with_name("pipe")), path.symlink_to("pipe")),
+    "larger than any": lambda path: (path.touch(), os.truncate(path, durable.BYTES_MAX + 1)),
 }
 
 
@@ -138,3 +139,11 @@ def test_marks_that_are_none_say_nothing(tmp_path, kind):
     KINDS[kind](path)
     with not_waited_for():
         assert marks.get(lineage, own) == 0
+
+
+def test_a_file_larger_than_any_of_ours_is_refused_unread(tmp_path):
+    (tmp_path / "large").touch()
+    os.truncate(tmp_path / "large", durable.BYTES_MAX + 1)
+    with pytest.raises(OSError, match="larger than"):
+        durable.read_file(tmp_path / "large")
+    assert durable.read_file(tmp_path / "large", 10) == b"\0" * 10

@@ -130,7 +130,7 @@ def _in_foreground() -> bool:
 def _invocation(target_path: Path) -> str | None:
     try:
         results = json.loads(read_file(target_path / "run_results.json"))
-    except (OSError, ValueError):
+    except (OSError, ValueError, RecursionError):
         return None
     found = results.get("metadata", {}).get("invocation_id") if isinstance(results, dict) else None
     return found if isinstance(found, str) else None

@@ -143,10 +143,11 @@ class Session:
         """A plain text of dbt_project.yml; '' where it has none, or one that dbt would render."""
         import yaml
 
+        from dinmo_dbt import document
         from dinmo_dbt.durable import read_file
 
         try:
-            project = yaml.safe_load(read_file(self.root / "dbt_project.yml").decode("utf-8-sig"))
+            project = document.of_dbt(read_file(self.root / "dbt_project.yml"))
         except (OSError, ValueError, yaml.YAMLError):
             return ""
         declared = project.get(key) if isinstance(project, dict) else None
@@ -156,11 +157,13 @@ class Session:
     def vars(self) -> dict[str, Any]:
         import yaml
 
+        from dinmo_dbt import document
+
         if not self.flags.vars:
             return {}
         try:
-            parsed = yaml.safe_load(self.flags.vars)
-        except yaml.YAMLError as error:
+            parsed = document.of_dbt(self.flags.vars.encode("utf-8", "surrogatepass"))
+        except (yaml.YAMLError, ValueError) as error:
             raise UsageError("DB801", "--vars is not YAML", hint="write --vars '{day: 2}'") from error
         if not isinstance(parsed, dict):
             raise UsageError("DB801", "--vars is not a mapping", hint="write --vars '{day: 2}'")

@@ -13,7 +13,7 @@ from typing import Any
 
 import yaml
 
-from dinmo_dbt import whole_text
+from dinmo_dbt import document
 from dinmo_dbt.durable import read_file
 from dinmo_dbt.errors import ConfigError
 
@@ -160,15 +160,19 @@ def _render(text: str, file: str, key: str, env: Mapping[str, str], vars: Mappin
 
 def _read_yaml(file: Path) -> Any:
     try:
-        raw = read_file(file)
-        found = yaml.safe_load(raw.decode("utf-8"))
-        return whole_text.whole(found) if whole_text.is_odd(raw) else found
+        return document.of_dbt(read_file(file))
     except yaml.MarkedYAMLError as error:
         # The text around the mark may be a password: only the line is told.
         line = f" (line {error.problem_mark.line + 1})" if error.problem_mark else ""
         raise ConfigError(NO_PROFILES, f"not valid YAML{line}", where=str(file)) from None
-    except (yaml.YAMLError, UnicodeDecodeError):
+    except UnicodeDecodeError:
         raise ConfigError(NO_PROFILES, "not a YAML file in UTF-8", where=str(file)) from None
+    except (yaml.YAMLError, ValueError):  # whose text may quote a value
+        raise ConfigError(
+            NO_PROFILES,
+            "not YAML that can be read: a value is not what it looks like, or it holds too much",
+            where=str(file),
+        ) from None
     except OSError as error:
         raise ConfigError(NO_PROFILES, f"can't be read: {error.strerror}", where=str(file)) from error
 

@@ -308,6 +308,7 @@ CASES: dict[str, Case] = {
     ),
     "vars_no_yaml": Case("DB801", dinmo(DINMO), argv=("sync", "--vars", "{a: [")),
     "vars_no_mapping": Case("DB801", dinmo(DINMO), argv=("sync", "--vars", "a")),
+    "vars_no_date": Case("DB801", dinmo(DINMO), argv=("sync", "--vars", "{a: 2026-13-45}")),
     "nothing_left_to_select": Case("DB853", dinmo(DINMO), argv=("sync", "--exclude", "*")),
     "graph_operator": Case("DB852", dinmo(DINMO), argv=("sync", "-s", "+people")),
     "selection_method": Case("DB851", dinmo(DINMO), argv=("sync", "-s", "state:modified")),

@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import subprocess
 import sys
+from itertools import pairwise
 from pathlib import Path
 
 import pytest
 
-from dinmo_dbt.errors import ConfigError
+from dinmo_dbt.errors import ConfigError, DinmoError
 from dinmo_dbt.warehouse import target_of
 
 from .conftest import Project
@@ -139,3 +140,44 @@ def test_the_module_and_target_of_import_neither_dbt_nor_arrow(project: Project)
     done = subprocess.run([sys.executable, "-c", script, str(project.folder)], capture_output=True, text=True)
     assert done.returncode == 0, done.stderr
     assert done.stdout == "('shop', 'dev')\n"
+
+
+ODD = {
+    "a date that is none": "2026-13-45",
+    "a time that is none": "2026-01-01 25:00:00",
+    "a number of no end": "9" * 5_000,
+    "a tag that does not fit": "!!bool x",
+    "an empty number": "!!int ''",
+    "a moment that is none": "!!timestamp x",
+    "nested deeply": "[" * 20_000 + "]" * 20_000,
+    "an alias of itself": "&a [*a]",
+    "aliases that expand": "[&a [1], "
+    + ", ".join(f"&{b} [*{a}, *{a}, *{a}]" for a, b in pairwise("abcdefghijklmnopq"))
+    + "]",
+    "more than is read": "x" * 1_100_000,
+    "a class": "!!python/object/apply:os.system ['true']",
+    "bytes": "!!binary aGVsbG8=",
+    "a set": "!!set {a, b}",
+    "a date": "2026-01-01",
+    "not a number": ".nan",
+    "half a character": '"\\ud83d"',
+    "a mapping of lists": "{? [a] : 1}",
+}
+
+
+@pytest.mark.parametrize("kind", ODD)
+@pytest.mark.parametrize("place", ["output", "target", "profile", "project"])
+def test_whatever_yaml_holds_is_read_or_refused_in_one_line(project: Project, kind: str, place: str) -> None:
+    texts = {
+        "output": f"shop: {{target: dev, outputs: {{dev: {{type: duckdb, path: x.duckdb, threads: {ODD[kind]}}}}}}}\n",
+        "target": f"shop: {{target: {ODD[kind]}, outputs: {{dev: {{type: duckdb}}}}}}\n",
+        "profile": f"shop: {ODD[kind]}\n",
+        "project": f"name: shop\nprofile: shop\nvars: {ODD[kind]}\n",
+    }
+    (project.folder / ("dbt_project.yml" if place == "project" else "profiles.yml")).write_text(texts[place])
+    try:
+        assert named(project) == ("shop", "dev")
+        with project.connect():
+            pass
+    except DinmoError as error:
+        assert str(error)[:4] == "DB70" and len(str(error)) < 1_000, str(error)[:300]
