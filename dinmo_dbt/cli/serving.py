@@ -101,7 +101,6 @@ class _Service:
     _look_by: float = 0.0  # at the latest, and when dbt Cloud is asked again: by the clock that nobody sets
     _ask_at: float = 0.0
     _looking_since: float | None = None  # as they are
-    _goes_beside: bool = False  # whether looks may go on side by side
     _sides: list[threading.Thread] = field(default_factory=list)
     _defect: BaseException | None = None  # of a look beside
     _telling: threading.Lock = field(default_factory=threading.Lock)
@@ -114,8 +113,6 @@ class _Service:
         and a DuckDB file with it."""
         with self._session() as session, ExitStack() as stack:
             self.health.target, self.health.started = session.target[1], time.time()
-            # A warehouse in which state is kept may let one connection write, as a DuckDB file does.
-            self._goes_beside = session.project.state_warehouse_schema is None
             self._files = _watched(session)
             if session.project.state_warehouse_schema is None:
                 told = f"another process serves dbt target {session.target[1]} from this state"
@@ -180,7 +177,7 @@ class _Service:
         while not over.wait(min(WATCH_S, 1.0)):
             self._sides = [side for side in self._sides if side.is_alive()]
             since, now = self._looking_since, time.monotonic()
-            lasts = self._goes_beside and since is not None and now - since >= BESIDE_S
+            lasts = since is not None and now - since >= BESIDE_S
             if lasts and now >= again_at and len(self._sides) < LANES - 1 and not self.stop.number:
                 again_at = now + AGAIN_S
                 self._sides.append(threading.Thread(target=self._beside, daemon=True))

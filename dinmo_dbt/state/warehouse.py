@@ -22,7 +22,7 @@ from dinmo_dbt.state import activity
 from dinmo_dbt.state.expendable import salvaged
 from dinmo_dbt.state.files import Stored, stored, write_whole
 from dinmo_dbt.state.journal import START_ANEW, bent
-from dinmo_dbt.state.lease import LAPSED, held_error, this_process
+from dinmo_dbt.state.lease import LAPSED, Holder, held_error, holder_of, this_process
 from dinmo_dbt.state.marks import Marks
 from dinmo_dbt.state.snapshot import other_format
 from dinmo_dbt.state.state_id import OWN, StateId
@@ -41,7 +41,7 @@ class Tables(Protocol):
     """A schema of the warehouse, as `dinmo_dbt.warehouse` gives it. Every method may raise StateError."""
 
     place: str
-    sole: bool  # no other process can be at this database as long as we are
+    here: bool  # it is a file of this machine, and so are all processes that can be at it
 
     def transaction(self) -> AbstractContextManager[Any]:
         """A `Connection`; a transaction within a transaction is part of it."""
@@ -98,10 +98,12 @@ class WarehouseState(Store):
             if found > FORMAT:
                 raise other_format("the state", found, FORMAT, self.tables.place, START_ANEW)
             held = connection.execute(
-                "SELECT name FROM activation WHERE lease_owner IS NOT NULL AND lease_until >= ?", (self.tables.now(),)
-            ).fetchone()
-            if held and not self.tables.sole:
-                raise held_error(held["name"], None)
+                "SELECT name, lease_owner FROM activation WHERE lease_owner IS NOT NULL AND lease_until >= ?",
+                (self.tables.now(),),
+            ).fetchall()
+            for row in held:
+                if not self._is_gone(holder_of(row["lease_owner"])):
+                    raise held_error(row["name"], None)
             for name in (*TABLES, *HISTORY, "file"):
                 connection.execute(f"DROP TABLE IF EXISTS {name}")
         self._there = False
@@ -109,16 +111,14 @@ class WarehouseState(Store):
 
     @contextmanager
     def exclusive(self, own: StateId) -> Iterator[Lock]:
-        """Nothing is held here: who takes the lease is the writer. Where a database is one process's at a time, as a
-        DuckDB file is, another process that has a lease is gone."""
+        """Nothing is held here: who takes the lease is the writer. A process of this machine that is gone has none."""
         if self.exists():
             self.mend()
-        if self.tables.sole:
-            held = [held for held in self.held(own.name) if held.id == own]
-            if held and not held[0].holder.is_us:
-                yield Lock("")
-                return
-        yield Lock(_FREE)
+        held = next((held for held in self.held(own.name) if held.id == own), None) if self.tables.here else None
+        yield Lock("" if held is not None and self._is_gone(held.holder) else _FREE)
+
+    def _is_gone(self, holder: Holder) -> bool:
+        return self.tables.here and holder.lives is False
 
     @contextmanager
     def _alone(self, what: str) -> Iterator[None]:

@@ -7,6 +7,7 @@ warehouses don't close each other, and it dies with us.
 from __future__ import annotations
 
 import re
+import threading
 import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import suppress
@@ -81,6 +82,7 @@ class DuckDB:
         self._project_dir = project_dir
         self._credentials = credentials
         self._handles: list[Any] = []
+        self._taking = threading.RLock()  # what follows, by the threads of a run: its reader's, its lease's
         self._running: dict[int, Any] = {}  # the cursor that a handle's read runs on
         self._readers: list[pa.RecordBatchReader] = []
         self._environment: Any = self._open(credentials)
@@ -136,7 +138,7 @@ class DuckDB:
         """Our own tables in that schema of the database, over this process's one connection to it."""
         if not self.read_write_because:
             raise QueryRefused(Cause.OTHER, "it is open read-only")
-        return DuckDBTables(schema, self._place, self._handle, sole=not _is_shared(self.path))
+        return DuckDBTables(schema, self._place, self._handle, self._done, here=not _is_shared(self.path))
 
     def interrupt(self) -> None:
         for cursor in tuple(self._running.values()):
@@ -162,10 +164,11 @@ class DuckDB:
 
     def _handle(self) -> Any:
         """One for each statement, with the profile's settings: an unread result blocks its cursor."""
-        if self._environment is None:
-            self._environment = self._open(self._credentials)
-        handle = self._environment.handle()
-        self._handles.append(handle)
+        with self._taking:
+            if self._environment is None:
+                self._environment = self._open(self._credentials)
+            handle = self._environment.handle()
+            self._handles.append(handle)
         cursor = handle.cursor()
         # A view over `read_parquet('data/x.parquet')` means the project's folder, as it does to dbt.
         if not cursor.sql("select current_setting('file_search_path')").fetchall()[0][0]:
@@ -176,11 +179,12 @@ class DuckDB:
         return handle
 
     def _done(self, handle: Any) -> None:
-        if handle in self._handles:
-            self._handles.remove(handle)
-            self._running.pop(id(handle), None)
-            handle.close()
-            self._let_go()
+        with self._taking:
+            if handle in self._handles:
+                self._handles.remove(handle)
+                self._running.pop(id(handle), None)
+                handle.close()
+                self._let_go()
 
     def _run(self, handle: Any, sql: str) -> pa.RecordBatchReader:
         cursor = self._running[id(handle)] = handle.cursor()
@@ -232,8 +236,11 @@ class DuckDB:
             return environment
 
 
+_LOCKS: dict[str, threading.RLock] = {}  # by the file
+
+
 class DuckDBTables(Tables):
-    """`Tables` on a cursor of its own. `sole`: it is a file, which one process has at a time."""
+    """`Tables` of a file that is ours for as long as a transaction lasts. `here`: it is a file of this machine."""
 
     _EXISTS = (
         "SELECT 1 AS found FROM information_schema.tables WHERE table_schema = ? AND table_name = 'meta' "
@@ -241,17 +248,26 @@ class DuckDBTables(Tables):
     )
     _NOW = "SELECT epoch(get_current_timestamp()) AS now"
 
-    def __init__(self, schema: str, database: str, handle: Callable[[], Any], *, sole: bool) -> None:
+    def __init__(
+        self, schema: str, database: str, take: Callable[[], Any], give: Callable[[Any], None], *, here: bool
+    ) -> None:
         super().__init__(schema, database)
-        self.sole = sole
-        self._handle = handle()
-        self._catalog = self._run(self._handle.cursor(), "SELECT current_database() AS name", []).found[0]["name"]
+        self.here, self._take, self._give, self._catalog = here, take, give, ""
+        # Two writers of one file wait for one another where they are processes, so they do where they are threads.
+        self._lock = _LOCKS.setdefault(database, self._lock)
 
     def _begin(self) -> Any:
-        cursor = self._handle.cursor()
-        self._run(cursor, "BEGIN TRANSACTION", [])
-        if self._open_schema(cursor):
-            self._run(cursor, self._use_statement, [])
+        handle = self._take()
+        try:
+            cursor = handle.cursor()
+            self._catalog = self._run(cursor, "SELECT current_database() AS name", []).found[0]["name"]
+            self._run(cursor, "BEGIN TRANSACTION", [])
+            if self._open_schema(cursor):
+                self._run(cursor, self._use_statement, [])
+        except BaseException:
+            self._give(handle)
+            raise
+        self._handle = handle
         return cursor
 
     def _end(self, cursor: Any, *, commit: bool) -> None:
@@ -260,6 +276,7 @@ class DuckDBTables(Tables):
         else:
             with suppress(QueryRefused):  # a failed statement has rolled it back already
                 self._run(cursor, "ROLLBACK", [])
+        self._give(self._handle)
 
     def _run(self, cursor: Any, statement: str, parameters: list[Any]) -> Rows:
         try:

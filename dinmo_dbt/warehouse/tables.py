@@ -106,7 +106,7 @@ class Tables(ABC):
             error.whole = self.quoted(refused.whole)
             raise error from None
 
-    sole = False  # whether no other process can be at this database as long as we are
+    here = False  # whether it is a file of this machine, and so are all processes that can be at it
 
     _EXISTS = ""
     _NOW = ""
@@ -158,7 +158,8 @@ def _state_error(refused: QueryRefused, tables: Tables) -> StateError:
                 "to the user of this target",
             )
         case Cause.LOCKED:
-            return StateError("DB501", "the state is being written by another process", where=where, hint="try again")
+            told = refused.said() or "another process writes it"
+            return StateError("DB501", f"the state can't be reached: {told}", where=where, hint="try again")
         case Cause.LOST:
             return StateError(
                 "DB520",

@@ -13,7 +13,7 @@ import pytest
 from dinmo_dbt.warehouse import duckdb as engine
 from dinmo_dbt.warehouse.duckdb import DuckDB
 
-from .lab import PEOPLE, Lab, Org
+from .lab import DINMO, PEOPLE, Lab, Org
 
 WRITES = "import duckdb, sys; duckdb.connect(sys.argv[1]).execute('create or replace table written as select 1')"
 
@@ -41,7 +41,10 @@ class Asked(list[Any]):
 
 
 @pytest.mark.parametrize("api", ["bulk", "collections"])
-def test_the_file_is_free_while_rows_are_sent(api: str, lab: Lab, org: Org) -> None:
+@pytest.mark.parametrize("state", ["", "state: {warehouse: {schema: kept}}\n"])
+def test_the_file_is_free_while_rows_are_sent(api: str, state: str, lab: Lab, org: Org) -> None:
+    """Also where the state is kept in it: a job that is stuck for hours keeps no dbt out."""
+    (lab.root / "dinmo.yml").write_text(DINMO + state)
     lab.only("people", {**PEOPLE, "api": api})
     asked = lab.requests = Asked(lab)
     ran = lab.run("sync")

@@ -5,6 +5,7 @@ import os
 import signal
 import subprocess
 import sys
+import threading
 from contextlib import ExitStack
 
 import pytest
@@ -253,7 +254,8 @@ def test_a_duckdb_file_that_another_process_has_is_told(tmp_path):
 
 
 def test_a_killed_process_keeps_nobody_out_of_a_duckdb_file(tmp_path, monkeypatch):
-    """Who has the file is alone with it, so another process's lease is a dead one's."""
+    """A DuckDB file is one machine's, which knows what processes there are: a lease of one that is gone is nobody's, of
+    one that lives it is kept, although the file is free between two transactions."""
     folder = tmp_path / "project"
     folder.mkdir()
     (folder / "dbt_project.yml").write_text("name: shop\nprofile: shop\n", encoding="utf-8")
@@ -263,10 +265,46 @@ def test_a_killed_process_keeps_nobody_out_of_a_duckdb_file(tmp_path, monkeypatc
         world = WarehouseWorld(tmp_path / "world", lambda: warehouse, "dinmo")
         world.sync(activation(), Model.of(ROWS))
         with world.state().locked(ORG, activation()) as state:
-            dead = state._owner.replace(f'"pid": {os.getpid()}', '"pid": 999999')
+            other = subprocess.Popen([sys.executable, "-c", "input()"], stdin=-1)
+            owner = state._owner.replace(f'"pid": {os.getpid()}', f'"pid": {other.pid}')
             with world.state().connection(writing=True) as connection:
-                connection.execute("UPDATE activation SET lease_owner = ?", (dead,))
+                connection.execute("UPDATE activation SET lease_owner = ?", (owner,))
+            with pytest.raises(StateError, match=f"DB501.*process {other.pid}"):
+                world.sync(activation(), Model.of(ROWS))
+            other.communicate(b"\n")
             assert world.sync(activation(), Model.of(ROWS)).plan_counts.unchanged == 4
+
+
+def test_two_runs_of_one_process_share_a_duckdb_file(tmp_path):
+    """As the looks of one service do, side by side: each has a connection, and they wait for one another."""
+    folder = tmp_path / "project"
+    folder.mkdir()
+    (folder / "dbt_project.yml").write_text("name: shop\nprofile: shop\n", encoding="utf-8")
+    project = Project(folder, {"HOME": str(tmp_path)})
+    project.profiles({"dev": {"type": "duckdb", "path": "shop.duckdb"}})
+    failed = []
+
+    def run(number):
+        name = f"things{number}"
+        try:
+            with opened(project) as warehouse:
+                world = WarehouseWorld(tmp_path / name, lambda: warehouse, "dinmo")
+                world.runs = 100 * number
+                for a in "xyz":
+                    world.sync(activation(name=name), Model.of([{**row, "a": a} for row in ROWS]))
+        except BaseException as error:  # noqa: BLE001 - asserted below
+            failed.append(error)
+
+    threads = [threading.Thread(target=run, args=(number,)) for number in range(3)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert not failed
+    with opened(project) as warehouse:
+        state = WarehouseWorld(tmp_path / "after", lambda: warehouse, "dinmo").state()
+        assert {known.name: known.rows for known in state.known()} == {f"things{number}": 4 for number in range(3)}
+        assert len(state.history.latest(limit=100)) == 9
 
 
 def test_other_warehouses_are_a_configuration_error(project):
