@@ -46,6 +46,7 @@ DELTAS_MAX = 16
 DELTA_SHARE_MAX = 0.10
 SERIALS_KEPT = 3
 TRACE_S = 30 * 86_400.0  # Salesforce forgets a job 7 days after its end, and a job may last
+TRACE_MIN = 2_000  # whatever the clock says: it may have run ahead
 # A permanently rejected row is tried again after 1, 2, 4… runs, but at least once a day.
 BACK_OFF_MAX_S = 24 * 3600
 _HOLD_EVERY_S = 1.0
@@ -367,7 +368,9 @@ class ActivationState:
                 )
             connection.execute(f"DELETE FROM batch WHERE {OWN} AND state IN (?, ?)", (*self.own, *ENDED))
             connection.execute(
-                "DELETE FROM trace WHERE org_id = ? AND noted < ?", (self.org_id, self.store.clock.now() - TRACE_S)
+                "DELETE FROM trace WHERE org_id = ? AND noted < ? AND mark NOT IN "
+                "(SELECT mark FROM trace WHERE org_id = ? ORDER BY noted DESC LIMIT ?)",
+                (self.org_id, self.store.clock.now() - TRACE_S, self.org_id, TRACE_MIN),
             )
             open_spools = [spool_place(row["spool"])[1] for row in self._open(connection)]
             # What is listed while no later writer can be there is ours to remove, whenever we come to it.

@@ -42,6 +42,7 @@ from .beside import TARGET, Beside
 from .org import SimulatedOrg
 from .process import BadDisk, End, Process, Stopped, current
 from .shape import Shape, key_of
+from .wall import Wall
 
 CALL_FAULTS = (
     "request_lost", "reply_lost", "request_repeated", "slow", "hang", "truncated", "content_length", "bad_gzip",
@@ -125,6 +126,7 @@ class History:
     def __post_init__(self) -> None:
         self.random = random.Random(self.seed)
         self.shape = Shape(self.seed)
+        self.wall = Wall(self.org.clock, self.seed, self._tell)
         self.audits = random.Random(f"audit {self.seed}").random() < 0.75
         self.kind = self.random.choice(KINDS)
         self.mode, self.api = re.split("[, ]", self.kind)[0], self.kind.rpartition(" ")[2]
@@ -199,7 +201,7 @@ class History:
     def _new_run(self, _: Any) -> SyncRun:
         """As the command line's, with an id that a seed repeats."""
         self.runs += 1
-        return SyncRun(f"{self.org.clock.now():.0f}-{self.runs:04d}", self.org.clock.now(), self.org.clock.monotonic())
+        return SyncRun(f"{self.wall.now():.0f}-{self.runs:04d}", self.wall.now(), self.wall.monotonic())
 
     def _on(self, event: str, chance: float = 0.5) -> bool:
         on = event in self.events and self.random.random() < chance
@@ -312,6 +314,7 @@ class History:
 
     def _meanwhile(self) -> None:
         """One run, or what a run can meet."""
+        self.met["clock set"] += self.wall.draw()
         if self.beside.is_there and self.settled and self.folder.exists() and self.beside.random.random() < 0.7:
             self._run_beside()
         if self._on("others", 0.6):
@@ -609,9 +612,10 @@ class History:
         with stopped:
             if not self.pinned:
                 self.org.app.faults.clear()  # the other one's first login must be in the state's org
-            if takes_over:
-                self._lose_the_lock()
+            lapsed = takes_over and self._lose_the_lock()
             run = self._run(alone=not stopped.is_waiting)
+            if lapsed and first.epoch and not first.leaving and self._is_refused("DB501"):
+                raise Broken("I7: the lease of a run that stopped is over, and keeps others out")
             locked = any(seam.endswith(".lock") for seam in first.seen[:-1])
             if not takes_over and stopped.is_waiting and locked and run is not None:
                 raise Broken("I7: two runs at once, and both have the lock")
@@ -619,18 +623,21 @@ class History:
             if self.audit.columns != mapping:  # it had read the old one: the next run sends all once more
                 self.audit.delivered.clear()
 
-    def _lose_the_lock(self) -> None:
-        """The lease of a run that stopped ends, or somebody unlocks it."""
-        if self.random.random() < 0.3:
+    def _lose_the_lock(self) -> bool:
+        """The lease of a run that stopped ends, or somebody unlocks it; whether it ended."""
+        unlocks = self.random.random() < 0.3
+        if unlocks:
             with suppress(StateError):  # it is in the middle of a commit
                 for held in self._state().held("things"):
                     self._state().unlock(held)
                     self._tell("somebody unlocks it")
             self.org.clock.sleep(2.0)
         else:
+            self.wall.draw(at_once=True)
             self.org.clock.sleep(LEASE_S)
         if self.random.random() < 0.5:
             self._edit()
+        return not unlocks
 
     def _run_beside(self) -> None:
         """Another activation of the object, or another target of the org, runs: refused, or what could delete its
@@ -677,7 +684,12 @@ class History:
 
     def _process(self, end: End | None = None, bad: BadDisk | None = None, own: str = "things") -> Process:
         process = Process(self.folder, end, bad, seed=self.seed, own=own)
-        process.after_call = lambda: self.audit.look(process)
+
+        def after_call() -> None:
+            self.audit.look(process)
+            self.wall.after_call()
+
+        process.after_call = after_call
         return process
 
     def _run(
@@ -736,13 +748,13 @@ class History:
 
     def _session(self, source: _Warehouse, target: str = "dev") -> Any:
         """What a command has of the world, from its login on."""
-        destination = self.org.connect(self.org.folder, pinned=self.pinned)
+        destination = self.org.connect(self.org.folder, self.wall, pinned=self.pinned)
         if destination.org_id != self.org.org_id:
             raise Broken("I8: the run goes to another org")
         declared = self.beside.declared(target)
         shared = frozenset({"dev", TARGET} if self.beside.is_meant else ())
         session = SimpleNamespace(
-            destination=lambda _: destination, state=self._state(target), clock=self.org.clock, source=source,
+            destination=lambda _: destination, state=self._state(target), clock=self.wall, source=source,
             scratch=self.org.folder, declared=SimpleNamespace(activations=declared), target=("p", target), lanes=None,
             project=SimpleNamespace(shared_orgs=(), may_share=shared, places={}),
             removals=sharing.removals(declared, lambda name: name),
@@ -779,7 +791,7 @@ class History:
         return {spool.rpartition("/")[2] for (spool,) in rows}
 
     def _state(self, target: str = "dev") -> LocalState:
-        return _State(self.folder, self.org.clock, Marks(self.marks), target=target)
+        return _State(self.folder, self.wall, Marks(self.marks), target=target)
 
     def _activation(self) -> Activation:
         fields = tuple(FieldMapping(column, f"{column.upper()}__c") for column in self.audit.columns)

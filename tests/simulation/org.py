@@ -145,9 +145,9 @@ class SimulatedOrg:
         self._open.close()
         self.app.close()
 
-    def connect(self, scratch: Path, *, pinned: bool) -> SalesforceDestination:
-        """A new process's own client; it logs in. `pinned`: it knows which org it must be."""
-        return connected(self.app, self.clock, scratch, pinned=pinned)
+    def connect(self, scratch: Path, clock: OneClock, *, pinned: bool) -> SalesforceDestination:
+        """A new process's own client, on that process's clock; it logs in. `pinned`: it knows which org it must be."""
+        return connected(self.app, clock, scratch, pinned=pinned)
 
     @property
     def secrets(self) -> tuple[str, ...]:

@@ -11,7 +11,7 @@ from dinmo_dbt.destination import RESULTS
 from dinmo_dbt.errors import StateError
 from dinmo_dbt.history import RunRecord
 from dinmo_dbt.plan import LEFT_OUT
-from dinmo_dbt.state import imaging, runs
+from dinmo_dbt.state import imaging, journal, runs
 
 DAY, YEAR = 86_400.0, 365 * 86_400.0
 ORG = "00D000000000001EAA"
@@ -75,6 +75,25 @@ def test_a_lease_that_a_clock_ahead_wrote_keeps_nobody_out(tmp_path: Path, ahead
             pass
         with pytest.raises(StateError, match="DB503"):
             hung.hold()
+
+
+def test_what_the_state_knows_of_its_own_jobs_does_not_expire_by_a_clock_that_ran_ahead_or_back(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    world, act = World(tmp_path / "s"), activation(api="bulk")
+
+    def run(version: str, step: float) -> frozenset[str]:
+        world.clock.ahead += step
+        world.sync(act, Model.of([{**row, "a": version} for row in ROWS]))
+        return world.state().view(ORG, act).known_jobs()
+
+    assert [len(run(version, step)) for version, step in (("1", 0), ("2", YEAR), ("3", -2 * YEAR), ("4", YEAR))] == [
+        1, 2, 3, 4,
+    ]  # fmt: skip
+    monkeypatch.setattr(journal, "TRACE_MIN", 1)
+    world.clock.ahead += YEAR
+    with world.state().locked(ORG, act) as state:
+        assert len(state.known_jobs()) == 1
 
 
 def test_a_run_that_lives_renews_its_lease_as_soon_as_the_clock_is_set(tmp_path: Path) -> None:
