@@ -173,6 +173,17 @@ class Activation:
     contract_enforced: bool = False
 
     @property
+    def adopting(self) -> str:
+        """The command that takes over the records that its rows have, as a hint gives it. An insert's are found by what
+        its key is mapped to; where it is not mapped, only the user knows which fields tell a record."""
+        command = f"dinmo-dbt state adopt {self.name}"
+        if self.mode is not Mode.INSERT:
+            return command
+        by = {mapped.column.lower(): f" --match {mapped.column}={mapped.field}" for mapped in self.fields}
+        keys = [by.get(column.lower()) for column in self.key]
+        return command + ("".join(each for each in keys if each) if all(keys) else " --match COLUMN=FIELD")
+
+    @property
     def digest(self) -> str:
         """SHA-256 over everything that decides which rows are sent, and as what; the same on every machine."""
         sent = {

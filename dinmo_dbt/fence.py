@@ -190,11 +190,9 @@ def _doubled(fence: _Fence, job: ListedJob, again: int, planned: int) -> StateEr
 
 def ways_out(activation: Activation) -> str:
     """What to do with a state that the org knows more than."""
-    mapped = activation.fields[0] if activation.fields else None
-    by = f" --match {mapped.column}={mapped.field}" if mapped else ""
     return (
         "this looks like an older copy of the state, or another one. Put the newer state back, or take over what "
-        f"Salesforce holds: dinmo-dbt state adopt {activation.name}{by}\n"
+        f"Salesforce holds: {activation.adopting}\n"
         f"To insert them again all the same: dinmo-dbt state accept {activation.name}"
     )
 

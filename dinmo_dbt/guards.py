@@ -224,13 +224,10 @@ def _replaced(activation: Activation, effect: Effect, replaced: _Replaced, moved
         told += ": did the key change its spelling, or is it not the same twice? Or did the segment change?"
     makes = "would make a record of each" if activation.mode is Mode.INSERT else "would make a record where it can"
     name = activation.name
-    match = (
-        f" --match {activation.fields[0].column}={activation.fields[0].field}" if activation.mode is Mode.INSERT else ""
-    )
     hint = (
         f"to see keys: dinmo-dbt plan -s {name} --show-values\n"
         f"the same rows under other keys: dinmo-dbt state rekey {name}\n"
-        f"or take over what Salesforce holds: dinmo-dbt state adopt {name}{match}\n"
+        f"or take over what Salesforce holds: {activation.adopting}\n"
         f"or forget what is known: dinmo-dbt state reset {name}"
     )
     passes = (Counted.CREATED, Counted.RESPELLED)

@@ -468,9 +468,8 @@ def _guards(activation: Activation, state: StateView, destination: Destination, 
             message += (
                 f". The state has it for org {', '.join(state.other_orgs)}: was this org refreshed from that one?"
             )
-        mapped = activation.fields[0]
         hint = (
-            f"take the records over: dinmo-dbt state adopt {activation.name} --match {mapped.column}={mapped.field}. "
+            f"take the records over: {activation.adopting}. "
             "Lost state: restore the state folder. If every row is to be a new record beside those: add --first-sync"
         )
         return Problem("DB401", message, where, hint)

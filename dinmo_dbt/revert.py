@@ -7,7 +7,7 @@ drawn, by the delivery of a sync.
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator
 from dataclasses import dataclass
 from typing import Any, Protocol
 
@@ -32,7 +32,7 @@ _HELD_ROWS = 1 << 20
 
 # Why a row of the run is left alone: its fate and what is said of it.
 CONFLICT, DELETED, GONE, UNNAMED = "CONFLICT", "DELETED", "RECORD_GONE", "RECORD_UNKNOWN"
-SHARED = leavers.RECORD_SHARED
+SHARED, FIELDS_SHARED = leavers.RECORD_SHARED, "FIELDS_SHARED"
 _WHY = {
     CONFLICT: (Fate.HELD, "Salesforce no longer holds what the run wrote: somebody wrote since"),
     DELETED: (Fate.HELD, "the run deleted the record; only the Recycle Bin can bring it back"),
@@ -41,6 +41,10 @@ _WHY = {
     SHARED: (
         Fate.HELD,
         "the run created the record, and another row, activation or dbt target has it: it stays while they do",
+    ),
+    FIELDS_SHARED: (
+        Fate.HELD,
+        "another activation or dbt target keeps the record and writes fields of the run to it: they stay while it does",
     ),
 }
 
@@ -114,8 +118,9 @@ class State(Protocol):
     @property
     def snapshot(self) -> Snapshot: ...
 
-    def held_elsewhere(self, record_ids: pa.Array) -> npt.NDArray[np.bool_]:
-        """Which of these records a row has that another activation, or another dbt target, keeps in this org."""
+    def held_elsewhere(self, record_ids: pa.Array, fields: Collection[str] | None = None) -> npt.NDArray[np.bool_]:
+        """Which of these records a row has that another activation, or another dbt target, keeps in this org; with
+        `fields`, one that writes any of them."""
 
 
 class _Work:
@@ -182,7 +187,8 @@ class _Work:
         self.removed_since = ~existed & making & named & ~self.there
 
     def leave_to_others(self, state: State) -> None:
-        """Delete no record that a row of another key, activation or target has."""
+        """Delete no record that a row of another key, activation or target has, and put no field back that another
+        activation or target writes to it: that one counts its own value as delivered."""
         at = np.flatnonzero(self.deleted)
         place, slot = self.holders
         present = np.asarray(self.snapshot.flags)[slot] & Flag.LEFT == 0
@@ -191,6 +197,12 @@ class _Work:
         theirs[at] |= state.held_elsewhere(self.record_ids.take(pa.array(at)))
         self.left_alone[SHARED] = self.deleted & theirs
         self.deleted &= ~theirs
+        at = np.flatnonzero(self.restored)
+        fields = [one.field.name for one in self.fields]
+        written = np.zeros(self.size, np.bool_)
+        written[at] = state.held_elsewhere(self.record_ids.take(pa.array(at)), fields)
+        self.left_alone[FIELDS_SHARED] = written
+        self.restored &= ~written
 
     def held_by(self) -> tuple[Positions, Positions]:
         """Image rows and snapshot slots that have one record: parallel. A row's key may be another one since."""

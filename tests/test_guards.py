@@ -8,9 +8,9 @@ import pyarrow as pa
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from memory_org import Killed, Model, Trip, World, activation
+from memory_org import FieldMapping, Killed, Model, Trip, World, activation
 
-from dinmo_dbt import guards
+from dinmo_dbt import fence, guards
 from dinmo_dbt import plan as planning
 from dinmo_dbt.activation import Ceiling, Guards
 from dinmo_dbt.errors import Refused
@@ -497,7 +497,7 @@ WAYS = (
             "DB409",
             "1,002 of 2,000 known keys left the segment while 1,001 new ones came: did the key change its spelling, "
             "or is it not the same twice? Or did the segment change? A sync would make a record of each",
-            WAYS.format(" --match a=A__c", 1_001),
+            WAYS.format(" --match COLUMN=FIELD", 1_001),
         ),
         (
             "upsert",
@@ -516,7 +516,7 @@ WAYS = (
             "401 of 2,000 known keys left the segment while 401 new ones came, and within a day 1,001 of 2,000 have "
             "new ones in their place: did the key change its spelling, or is it not the same twice? Or did the segment "
             "change? A sync would make a record of each",
-            WAYS.format(" --match a=A__c", 1_001),
+            WAYS.format(" --match COLUMN=FIELD", 1_001),
         ),
         (
             "upsert",
@@ -581,7 +581,7 @@ def test_a_refusal_says_how_the_types_moved():
         "each; a was a date: 7 rows are not what they were before, and would be inserted again",
     )
     assert refusal.hint == (
-        WAYS.format(" --match a=A__c", 5).replace("\nif", "\nto take them as they are, without a send: {}\nif")
+        WAYS.format(" --match COLUMN=FIELD", 5).replace("\nif", "\nto take them as they are, without a send: {}\nif")
         + " --allow-changes 7"
     ).format("on_change: ignore for one sync")
     many = dataclasses.replace(effect, created=1_100, left=CHANGED[:1_100])
@@ -723,3 +723,15 @@ def test_what_passes_in_the_place_of_others_is_noted():
     )
     assert not noted(does(2_000, 2_000, 7)) and not noted(does(2_000, 2_000, gone=7))
     assert not noted(does(2_000, 2_000, 7, gone=5), "update") and not noted(does(2_000, 2_000, 7, gone=5), "delete")
+
+
+def test_a_hint_matches_by_the_key_or_leaves_it_to_the_user():
+    by_key = (FieldMapping("a", "A__c"), FieldMapping("id", "Ext__c"))
+    for mode, fields, said in (
+        ("insert", by_key, "dinmo-dbt state adopt things --match id=Ext__c"),
+        ("insert", by_key[:1], "dinmo-dbt state adopt things --match COLUMN=FIELD"),
+        ("upsert", by_key, "dinmo-dbt state adopt things"),
+    ):
+        act = activation(mode, fields=fields)
+        assert act.adopting == said
+        assert f"{said}\n" in fence.ways_out(act)

@@ -177,6 +177,24 @@ def test_a_record_that_another_activation_or_key_has_is_not_deleted(name, tmp_pa
     assert {ext for (ext,) in world.org.held("Ext__c")} == {row["ext"] for row in BEFORE}
 
 
+@pytest.mark.parametrize("name", ["upsert by bulk", "upsert by collections"])
+@pytest.mark.parametrize("target", ["dev", "ci"])
+@pytest.mark.parametrize(("field", "stays"), [("A__c", True), ("Code__c", False)])
+def test_a_value_that_another_activation_or_target_writes_too_is_not_put_back(name, target, field, stays, tmp_path):
+    """Both say the same of it, so it holds what the run wrote; what the other has noted as delivered would be gone."""
+    act, other = KEEPING[name], activation("update", name="others", fields=(FieldMapping("a", field),))
+    world = World(tmp_path / "s")
+    world.sync(act, Model.of(BEFORE))
+    new = [{**BEFORE[0], "a": "new"}, *BEFORE[1:]]
+    run = world.sync(act, Model.of(new))
+    world.target = target
+    world.sync(other, Model.of([{"id": "x", "ext": BEFORE[0]["ext"], "a": "new"}]))
+    world.target = "dev"
+    undone = world.revert(act, run.run_id)
+    assert (("new",) in world.org.held("A__c")) is stays
+    assert [code for _, code in fates(undone).values()] == ["FIELDS_SHARED"] * stays
+
+
 def test_values_put_back_are_sent_again_under_the_key_that_the_row_has_by_then(tmp_path):
     act = KEEPING["upsert by bulk"]
     world = World(tmp_path / "s")

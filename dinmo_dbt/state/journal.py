@@ -203,7 +203,7 @@ class ActivationState:
                 f"{HASH_VERSION}, and can't tell which of them changed",
                 where=self.where,
                 hint=f"compare them with Salesforce, once: dinmo-dbt state reset {name}, then before any sync "
-                f"dinmo-dbt state adopt {name} --yes, which takes over what is equal and writes no record",
+                f"{self.activation.adopting} --yes, which takes over what is equal and writes no record",
             )
 
     def _find_siblings(self, connection: Connection) -> None:
@@ -248,19 +248,23 @@ class ActivationState:
                 hint=f"{'. '.join(ways)}. {other} not in use any more? dinmo-dbt state reset --all --of-target {other}",
             )
 
-    def held_elsewhere(self, record_ids: pa.Array) -> npt.NDArray[np.bool_]:
-        """Which of these records a row has that another activation, or another dbt target, keeps in this org. A file of
-        theirs that can't be read is a StateError: nothing is known of their records then."""
+    def held_elsewhere(self, record_ids: pa.Array, fields: Collection[str] | None = None) -> npt.NDArray[np.bool_]:
+        """Which of these records a row has that another activation, or another dbt target, keeps in this org; with
+        `fields`, one that writes any of them. A file of theirs that can't be read is a StateError: nothing is known of
+        their records then."""
         found = np.zeros(len(record_ids), np.bool_)
         if not len(record_ids) or not self.store.exists():
             return found
         with self.store.connection(writing=False) as connection:
             rows = connection.execute(
-                "SELECT target, name, files FROM activation WHERE org_id = ? AND lower(object) = ? AND runs > 0 "
+                "SELECT target, name, files, mappings FROM activation "
+                "WHERE org_id = ? AND lower(object) = ? AND runs > 0 "
                 "AND NOT (target = ? AND name = ?)",
                 (self.org_id, self.activation.object.lower(), self.own.target, self.own.name),
             ).fetchall()
         for row in rows:
+            if fields is not None and not _written_fields(row["mappings"]) & {name.lower() for name in fields}:
+                continue
             own = StateId(self.org_id, row["target"], row["name"])
             names, place = [file["name"] for file in json.loads(row["files"])], snapshot_place(own)
             theirs = FileSnapshot(self.store.files.fetch(place, names), names, f"look at {own}: dinmo-dbt state show")
@@ -754,6 +758,19 @@ def spool_place(stored: str) -> tuple[str, str]:
     return str(path.parent), path.name
 
 
+def _written_fields(mappings: str) -> set[str]:
+    """The fields, in lower case, that an activation writes, as the headers of its mappings tell; of a parent's path its
+    lookup."""
+    written = set()
+    for mapping in map(from_header, json.loads(mappings)):
+        for header in (*(column.header for column in mapping.columns), *(each.header for each in mapping.constants)):
+            lookup, is_path, _ = header.rpartition(":")[2].lower().partition(".")
+            written.add(header.lower())
+            if is_path:
+                written.add(f"{lookup[:-3]}__c" if lookup.endswith("__r") else f"{lookup}id")
+    return written
+
+
 def file_serial(name: str) -> int:
     """The serial a snapshot file was written for; 0 for other files."""
     found = re.match(r"(?:base|delta)-(\d+)\.", name)
@@ -785,7 +802,7 @@ def bent_history(where: str) -> HistoryDamaged:
 def _ways_out(name: str, activation: Activation, *serials: int) -> str:
     """Commands after which a refused state can be written again."""
     if activation.mode is Mode.INSERT:
-        return f"take over what Salesforce holds: dinmo-dbt state reset {name}, then dinmo-dbt state adopt {name}"
+        return f"take over what Salesforce holds: dinmo-dbt state reset {name}, then {activation.adopting}"
     back = f"dinmo-dbt state reset {name} --to-serial {serials[0]}, or " if serials else ""
     return f"{back}start again: dinmo-dbt state reset {name}"
 

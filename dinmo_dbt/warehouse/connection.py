@@ -145,6 +145,13 @@ class Warehouse:
         if refusal:
             raise QueryRefused(Cause.OTHER, refusal)
 
+    def _is_there(self, relation_name: str) -> bool:
+        try:
+            self._engine.schema(relation_name)
+        except QueryRefused:
+            return False
+        return True
+
     @contextmanager
     def _said_plainly(self, relation_name: str, where: str | None) -> Iterator[None]:
         try:
@@ -152,7 +159,10 @@ class Warehouse:
         except QueryRefused as refused:
             # The driver's own exception may quote a row's value: it must not follow ours into a log.
             said, target = refused.said(self._columns.get(relation_name, ()), where), self.connected.target
-            error = _warehouse_error(refused.cause, said, relation_name, where, target)
+            if refused.cause is Cause.MISSING and where and self._is_there(relation_name):
+                error = _missing_in_condition(said, relation_name, where, target)
+            else:
+                error = _warehouse_error(refused.cause, said, relation_name, where, target)
             error.whole = self._quoted(refused.whole)
             if refused.whole and not error.whole:
                 error.add_hint("--show-values shows the database's own words, row values included")
@@ -232,6 +242,15 @@ _CONNECT_HINTS = {
     Cause.NO_DATABASE: "build the models in this target first (dbt build), or choose another with --target",
     Cause.LOCKED: "let that process end (a running dbt, a notebook, a database browser), then run again",
 }
+
+
+def _missing_in_condition(said: str, relation_name: str, where: str, target: str) -> WarehouseError:
+    """The relation itself is there, so it is another one that is not."""
+    return WarehouseError(
+        "DB702",
+        f"a relation that the condition on {relation_name} names can't be found: {said}",
+        hint=f"check the condition: {' '.join(where.split())}. Was all that it names built in target '{target}'?",
+    )
 
 
 def _warehouse_error(cause: Cause, said: str, relation_name: str, where: str | None, target: str) -> WarehouseError:

@@ -189,6 +189,17 @@ def test_a_missing_relation_says_so(project: Project, fill: Fill) -> None:
             assert "was it built in target 'dev'?" in said
 
 
+def test_a_relation_that_is_missing_in_the_condition_is_not_taken_for_the_model(project: Project, fill: Fill) -> None:
+    fill("create table t as select 1 as a")
+    where = "a in (select a from gone)"
+    with project.connect() as warehouse:
+        for ask in (lambda: list(warehouse.read("t", ["a"], where)), lambda: warehouse.count("t", where)):
+            said = refusal(ask)
+            assert said.startswith("DB702 a relation that the condition on t names can't be found")
+            assert where in said
+        assert refusal(lambda: warehouse.count("nope", "a = 1")).startswith("DB702 nope can't be found")
+
+
 def test_a_python_variable_is_not_a_relation(project: Project, fill: Fill) -> None:
     fill("create table t as select 1 as a")
     frame = pa.table({"a": [1]})

@@ -223,6 +223,11 @@ def test_a_missing_relation_says_so(warehouse: Warehouse) -> None:
     assert refusal(lambda: warehouse.read("nope", ["a"], None)).startswith("DB702")
 
 
+def test_a_relation_that_is_missing_in_the_condition_is_not_taken_for_the_model(warehouse: Warehouse) -> None:
+    said = refusal(lambda: warehouse.count("pg_catalog.pg_class", "oid in (select oid from gone)"))
+    assert said.startswith("DB702 a relation that the condition on pg_catalog.pg_class names can't be found")
+
+
 def test_a_role_that_may_not_read_is_told(warehouse: Warehouse, postgres: Postgres, project: Project) -> None:
     postgres.run("create table t as select 1 as a", "drop role if exists guest", "create role guest login password 'x'")
     postgres.run("grant usage on schema public to guest")
