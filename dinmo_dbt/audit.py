@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Iterator, Sequence
+from dataclasses import replace
 from typing import Protocol
 
 import numpy as np
@@ -18,10 +19,10 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from dinmo_dbt import values
-from dinmo_dbt.activation import Mode
+from dinmo_dbt.activation import Activation, Mode
 from dinmo_dbt.changes import Flag, Positions, Snapshot, stale_rows
 from dinmo_dbt.destination import Destination
-from dinmo_dbt.errors import CountsError
+from dinmo_dbt.errors import CountsError, DestinationError, Interrupted
 from dinmo_dbt.mapping import Column, Mapping
 from dinmo_dbt.plan import Plan
 from dinmo_dbt.rowhash import as_arrow
@@ -110,13 +111,51 @@ def _ck_text(ck: pa.Array) -> pa.Array:
     return pa.array([octets.hex() for octets in ck.to_pylist()], pa.utf8())
 
 
+class Audit:
+    """The audit of one run of an activation: what it compares is chosen before the plan is drawn."""
+
+    def __init__(self, activation: Activation, state: Watching, run: SyncRun) -> None:
+        self._activation, self._state, self._run = activation, state, run
+        self._known = len(state.snapshot.kh)
+        self._chosen = choose(state.snapshot, state.watched(), self._size(self._known), run.run_id)
+
+    @property
+    def positions(self) -> Positions:
+        """In the snapshot: rows to be kept, if they are unchanged, when the plan is drawn."""
+        positions: Positions = self._chosen["position"].to_numpy()
+        return positions
+
+    def size(self, sending: int) -> int:
+        """How many rows it compares, in a run that sends so many."""
+        return self._size(max(self._known, sending))
+
+    def _size(self, rows: int) -> int:
+        return 0 if self._activation.mode is Mode.DELETE else self._activation.audit.limit(rows)
+
+    def conclude(self, plan: Plan, destination: Destination) -> None:
+        """Compare, once the plan is executed, unless the run ended early: what came of it goes to the run. Where
+        Salesforce does not answer, what the model alone can tell was found out, and the run says so.
+
+        CountsError DB492 if a row that the hash called unchanged did change; an update or upsert sends such rows with
+        the next run.
+        """
+        run = self._run
+        if run.problem or run.interrupted or not run.sampling:
+            return
+        try:
+            conclude(plan, self._chosen, run, destination, self._state, run.sampling)
+        except Interrupted:
+            run.audited = replace(run.audited or Audited(), left_out="the run was asked to stop")
+        except DestinationError as error:
+            run.audited = replace(run.audited or Audited(), left_out=error.problems[0].message)
+
+
 def conclude(
     plan: Plan, chosen: pa.Table, run: SyncRun, destination: Destination, state: Watching, size: int
 ) -> Audited:
     """Compare up to `size` rows once the plan is executed, by one read of their records; what it found goes to `run`.
 
-    CountsError DB492 if a row that the hash called unchanged did change; an update or upsert sends such rows with the
-    next run. DestinationError if the records can't be read: nothing is known then.
+    CountsError DB492 as `Audit.conclude`. DestinationError if the records can't be read: nothing is known of them then.
     """
     rows = _compared(plan, chosen, run, size)
     if rows is None:
@@ -126,22 +165,33 @@ def conclude(
     rows = rows.append_column("now", _digests(rows, columns))
     changed = pc.fill_null(pc.not_equal(rows["digests"], rows["now"]), False).to_numpy(zero_copy_only=False)
     compared, _ = facts(plan.activation, plan.mapping)
-    read, differing = _against_records(rows, compared, plan.schema.name, destination)
+    missed = int(changed.sum())
+    run.audited = Audited(missed=missed, unread=len(rows))
+    try:
+        read, differing = _against_records(rows, compared, plan.schema.name, destination)
+    except (DestinationError, Interrupted):
+        if missed:  # the model alone tells of these
+            _refuse(plan, rows.filter(pa.array(changed)), columns, state)
+        raise
     called_unchanged = pc.is_valid(rows["position"]).to_numpy(zero_copy_only=False)
-    drifted = called_unchanged & (~read | differing.any(axis=0)) & ~changed
+    named = pc.is_valid(rows["record_id"]).to_numpy(zero_copy_only=False)
+    # A known record that is not there was deleted since; one that was made just now, or is not known, was not read.
+    unread = ~read & (~named | ~called_unchanged)
+    drifted = called_unchanged & ~unread & (~read | differing.any(axis=0)) & ~changed
     rewritten = ~called_unchanged & differing.any(axis=0)
     run.audited = Audited(
-        compared=len(rows),
-        missed=int(changed.sum()),
+        compared=len(rows) - int(unread.sum()),
+        missed=missed,
         drifted=int(drifted.sum()),
         rewritten=int(rewritten.sum()),
         fields=tuple(fact.name for fact, of_rows in zip(compared, differing, strict=True) if of_rows[~changed].any()),
+        unread=int(unread.sum()),
     )
     sound = read & ~changed & (~called_unchanged | ~differing.any(axis=0))
     # What was sent again, unchanged as it seemed, was acknowledged anew: of it only the sample is known.
     dropped = None if plan.counts.resent else rows["kh"].filter(pa.array(changed))
     _watch(state, rows.filter(pa.array(sound)), dropped)
-    if run.audited.missed:
+    if missed:
         _refuse(plan, rows.filter(pa.array(changed)), columns, state)
     return run.audited
 

@@ -405,14 +405,19 @@ def run_status(run: SyncRun, seconds: float) -> str:
 def audit_lines(audited: Audited) -> list[str]:
     """What an audit found that a person wants to know; nothing where all is as it should be."""
     of = f"of {count(audited.compared, 'row')} compared with Salesforce"
-    lines = []
+    lines = [f"the audit was left out: {audited.left_out}"] if audited.left_out else []
+    if audited.unread:
+        rows = audited.compared + audited.unread
+        lines.append(
+            f"of {count(rows, 'row')} to be compared, Salesforce did not give the records of {audited.unread:,}"
+        )
     if audited.drifted:
         lines.append(f"{of}, {audited.drifted:,} were changed there since they were delivered: dinmo-dbt verify")
     if audited.rewritten:
         lines.append(
             f"{of}, {audited.rewritten:,} just delivered hold other values already (an automation of the org?)"
         )
-    if lines and audited.fields:
+    if audited.fields:
         lines.append(f"fields: {', '.join(audited.fields)}")
     return lines
 

@@ -245,13 +245,17 @@ class Outcome:
 class Audited:
     """What a look at a sample of rows found after the run, value by value (`audit`): of the `compared`, how many were
     taken for unchanged and did change (`missed`); were edited or deleted in Salesforce since (`drifted`); were just
-    acknowledged, and hold something else already (`rewritten`). `fields`: those in which records differ."""
+    acknowledged, and hold something else already (`rewritten`). `fields`: those in which records differ. `unread`: rows
+    that were to be compared with Salesforce too, and whose record it did not give. `left_out`: why nothing was compared
+    with Salesforce, '' where it was."""
 
     compared: int = 0
     missed: int = 0
     drifted: int = 0
     rewritten: int = 0
     fields: tuple[str, ...] = ()
+    unread: int = 0
+    left_out: str = ""
 
 
 # Rows that Salesforce acknowledged, drawn at random: those with the smallest `chance` are kept.

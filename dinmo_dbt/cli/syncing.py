@@ -31,7 +31,6 @@ from dinmo_dbt.cli.sending import (
 from dinmo_dbt.cli.session import Session
 from dinmo_dbt.errors import (
     DbtCloudError,
-    DestinationError,
     DinmoError,
     Interrupted,
     Problem,
@@ -42,8 +41,6 @@ from dinmo_dbt.errors import (
 from dinmo_dbt.history import ON_ITS_WAY
 
 if TYPE_CHECKING:
-    import pyarrow as pa
-
     from dinmo_dbt.activation import Activation
     from dinmo_dbt.changes import Positions
     from dinmo_dbt.guards import Ceilings
@@ -721,6 +718,7 @@ def _run_activation(
 ) -> SyncRun | None:
     """One activation from lock to history; None when another process has done meanwhile what was due. Raises DinmoError
     when nothing could be sent."""
+    from dinmo_dbt.audit import Audit
     from dinmo_dbt.cli.progress import progress
     from dinmo_dbt.sync import execute, recover
 
@@ -748,8 +746,8 @@ def _run_activation(
                 except StillRunning:
                     return run  # which tells of it
                 with entry.timed("plan"), state.kept():
-                    chosen = _watched(activation, state, run)
-                    drawn = _draw(session, activation, state, spool, ceilings, watched=chosen["position"].to_numpy())
+                    audit = Audit(activation, state, run)
+                    drawn = _draw(session, activation, state, spool, ceilings, watched=audit.positions)
                 entry.drawn(drawn, ceilings)
                 for note in drawn.notes:
                     _note(session, note)
@@ -758,10 +756,10 @@ def _run_activation(
                     _judge_again(session, activation)
                 record = record_of(session, activation, state)
                 with entry.timed("send"), record.kept(drawn, run.run_id, partial(_note, session)):
-                    run.sampling = _audit_size(activation, max(len(state.snapshot.kh), drawn.counts.sending))
+                    run.sampling = audit.size(drawn.counts.sending)
                     execute(drawn, destination, state, session.clock, run=run, progress=shown)
                 with entry.timed("audit"):
-                    _audit(session, drawn, chosen, run, state)
+                    audit.conclude(drawn, destination)
     return run
 
 
@@ -772,33 +770,6 @@ def _note(session: Session, note: str) -> None:
 def _was_left(session: Session, activation: Activation) -> bool:
     """Whether the run before left a job that goes on: to ask for it is enough."""
     return any(run.status == ON_ITS_WAY for run in session.state.history.latest([activation.name], 1))
-
-
-def _audit_size(activation: Activation, rows: int) -> int:
-    return 0 if activation.mode == "delete" else activation.audit.limit(rows)
-
-
-def _watched(activation: Activation, state: ActivationState, run: SyncRun) -> pa.Table:
-    """The rows of the snapshot that the run's audit compares."""
-    from dinmo_dbt import audit
-
-    size = _audit_size(activation, len(state.snapshot.kh))
-    return audit.choose(state.snapshot, state.watched(), size, run.run_id)
-
-
-def _audit(session: Session, drawn: Plan, chosen: pa.Table, run: SyncRun, state: ActivationState) -> None:
-    """Compare a sample, once all is sent. Where Salesforce does not answer, nothing was found out, and that is said."""
-    from dinmo_dbt import audit
-
-    if run.problem or run.interrupted or not run.sampling:
-        return
-    destination = session.destination(drawn.activation.destination)
-    try:
-        audit.conclude(drawn, chosen, run, destination, state, run.sampling)
-    except Interrupted:
-        session.console.say("          the audit was left out: the run was asked to stop")
-    except DestinationError as error:
-        session.console.say(f"          the audit was left out: {error.problems[0].message}")
 
 
 def _summary(report: Report) -> str:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import itertools
+import re
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -149,13 +150,18 @@ def query(client: Client, soql: str) -> Iterator[list[dict[str, Any]]]:
     """The pages of a SOQL query, numbers as text."""
     path, params = "query", {"q": soql}
     seen: set[str] = set()
+    read = 0
     for _ in range(_PAGES_MAX):
         request = Request(
             "GET", path, params=params or None, holds_values=True, exact_numbers=True, is_whole=_is_query_page
         )
         page = client.call(request).json
         yield page["records"]
+        read += len(page["records"])
         if page["done"] is True:
+            found = str(page.get("totalSize"))
+            if re.fullmatch(r"\d{1,15}", found, re.ASCII) and read < int(found):
+                raise NotApplied("DB610", f"a query found {int(found):,} records, and its reply holds {read:,}")
             return
         path, params = checked_path(page.get("nextRecordsUrl")), {}
         if path in seen:

@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import dataclasses
+from collections.abc import Callable
 from typing import Any
 
 import pytest
 
 from dinmo_dbt import changes
+from dinmo_dbt.errors import NotApplied
 from dinmo_dbt.rowhash import digest_columns
 
 from .lab import EVENTS, PEOPLE, Lab
@@ -20,6 +23,7 @@ FIELDS = {
     "big": "Big__c",
 }
 EVERY_TYPE = {**PEOPLE, "fields": {**PEOPLE["fields"], **FIELDS}}
+ALL_READ = {"unread": 0, "left_out": ""}
 ONCE = {**EVENTS, "on_change": "ignore"}
 
 
@@ -87,7 +91,7 @@ def test_full_sends_what_was_missed_and_the_audit_is_content(lab: Lab) -> None:
 def test_edits_and_deletes_by_others_are_drift_and_no_fault(lab: Lab) -> None:
     lab.only("people", PEOPLE)
     with lab.serve() as org:
-        assert audit(lab) == {"compared": 30, "missed": 0, "drifted": 0, "rewritten": 0, "fields": []}
+        assert audit(lab) == {"compared": 30, "missed": 0, "drifted": 0, "rewritten": 0, "fields": [], **ALL_READ}
         one, other = org.query("SELECT Id FROM Person__c LIMIT 2")
         org.edit("Person__c", one["Id"], Name="theirs")
         org.http.delete(f"{org.base}/sobjects/Person__c/{other['Id']}")
@@ -109,10 +113,10 @@ def test_every_type_compares_equal_to_what_was_sent(lab: Lab) -> None:
     lab.only("people", EVERY_TYPE)
     with lab.serve():
         for _ in range(2):
-            assert audit(lab) == {"compared": 30, "missed": 0, "drifted": 0, "rewritten": 0, "fields": []}
+            assert audit(lab) == {"compared": 30, "missed": 0, "drifted": 0, "rewritten": 0, "fields": [], **ALL_READ}
         lab.only("events", EVENTS)
         for _ in range(2):
-            assert audit(lab) == {"compared": 20, "missed": 0, "drifted": 0, "rewritten": 0, "fields": []}
+            assert audit(lab) == {"compared": 20, "missed": 0, "drifted": 0, "rewritten": 0, "fields": [], **ALL_READ}
 
 
 def test_a_new_mapping_says_nothing_against_what_was_acknowledged(lab: Lab) -> None:
@@ -152,8 +156,61 @@ def test_where_the_records_cannot_be_read_the_run_stands_and_that_is_said(lab: L
         lab.run("sync")
         fault = {"kind": "status", "status": 400, "call": "collections.retrieve", "times": 10}
         assert org.http.post(f"{org.url}/emulator/faults", json=fault).status_code < 300
+        ran = lab.run("sync", "--json")
+        told = ran.json["results"][0]["audit"]
+        assert (ran.code, told["compared"], told["unread"], bool(told["left_out"])) == (0, 0, 30, True), ran.all
+        assert org.http.post(f"{org.url}/emulator/faults", json=fault).status_code < 300
+        said = lab.run("sync")
+        assert (said.code, "the audit was left out" in said.out) == (0, True), said.all
+
+
+@pytest.mark.usefixtures("blind")
+def test_what_the_model_alone_can_tell_is_found_where_the_records_can_not_be_read(lab: Lab) -> None:
+    lab.only("people", PEOPLE)
+    with lab.serve() as org:
+        lab.run("sync")
+        lab.sql("update people set name = 'Xenia' where person_id in ('P3', 'P4')")
+        fault = {"kind": "status", "status": 400, "call": "collections.retrieve", "times": 10}
+        assert org.http.post(f"{org.url}/emulator/faults", json=fault).status_code < 300
         ran = lab.run("sync")
-        assert (ran.code, "the audit was left out" in ran.out) == (0, True), ran.all
+        assert ran.code == 7 and "2 of the rows" in ran.all, ran.all
+
+
+ODD: dict[str, Callable[[list[Any]], Any]] = {
+    "no record": lambda found: [None] * len(found),
+    "fewer": lambda found: found[:-1],
+    "more": lambda found: [*found, found[0]],
+    "others": lambda found: [{**each, "Id": f"a01{'0' * 12}AAA"} if each else None for each in found],
+    "errors": lambda found: [{"message": "no", "errorCode": "NOT_FOUND"}] * len(found),
+    "one error": lambda found: [{"message": "no", "errorCode": "NOT_FOUND"}],
+    "none": lambda _: [],
+    "no list": lambda _: {"records": []},
+}
+
+
+@pytest.mark.parametrize("odd", ODD)
+def test_a_reply_of_an_odd_shape_is_never_taken_for_an_audit(
+    odd: str, lab: Lab, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """What was just delivered, and is not in the reply as it was asked for, does not count as compared."""
+    from dinmo_dbt.salesforce import client
+
+    lab.only("people", {**PEOPLE, "api": "bulk"})
+    call = client.Client.call
+
+    def odd_one(self: Any, request: Any) -> Any:
+        reply = call(self, request)
+        if request.path.startswith("composite/sobjects/"):
+            content = ODD[odd](reply.json)
+            if request.is_whole and not request.is_whole(content):
+                raise NotApplied("DB610", "the reply has another shape than Salesforce documents")
+            return dataclasses.replace(reply, json=content)
+        return reply
+
+    monkeypatch.setattr(client.Client, "call", odd_one)
+    with lab.serve():
+        told = audit(lab)
+        assert (told["compared"], told["unread"]) == (0, 30)
 
 
 def test_a_delete_has_no_audit(lab: Lab) -> None:

@@ -613,14 +613,26 @@ def test_soql_is_cut_to_the_uri_limit_and_every_value_is_asked(server, destinati
 
 def test_looked_up_values_come_back_in_their_canonical_type(server, destination):
     record = {"attributes": {"type": "Thing__c"}, "Id": "a00000000000001AAA", "Code__c": 912260031.0}
-    page = {"totalSize": 2, "done": False, "records": [record], "nextRecordsUrl": DATA + "query/01g000-2000"}
+    page = {"totalSize": 1, "done": False, "records": [record], "nextRecordsUrl": DATA + "query/01g000-2000"}
     server.on("GET", "query", Answer(200, page))
-    server.on("GET", "query/01g000-2000", Answer(200, {"totalSize": 2, "done": True, "records": []}))
+    server.on("GET", "query/01g000-2000", Answer(200, {"totalSize": 1, "done": True, "records": []}))
     found = destination.lookup(
         "Thing__c", Field("Code__c", "Code", "double"), pa.array([Decimal(912260031)], pa.decimal128(38, 18))
     )
     assert found.to_pylist() == [{"value": Decimal("912260031").quantize(Decimal("1e-18")), "record_id": record["Id"]}]
     assert "IN%20%28912260031%29" in server.asked("GET", "query")[0].path
+
+
+@pytest.mark.parametrize("total", [1, 3, 2_001])
+def test_a_query_that_withholds_records_is_no_answer(server, destination, total):
+    """Else a look-up finds no record where there is one, and an object that holds records looks empty."""
+    server.on("GET", "query", Answer(200, {"totalSize": total, "done": True, "records": []}))
+    for ask in (
+        lambda: destination.has_records("Thing__c"),
+        lambda: destination.lookup("Thing__c", Field("Ext__c", "Ext", "string"), pa.array(["a"])),
+    ):
+        with pytest.raises(NotApplied, match=f"DB610.*found {total:,} records, and its reply holds 0"):
+            ask()
 
 
 def test_many_values_are_asked_by_one_bulk_query_job(server, destination, naps):
