@@ -374,8 +374,9 @@ _WORD_LETTERS = 4
 _NUMBER = re.compile(r"(?<![\w.])[-+]?(?:\d{1,3}(?:,\d{3})+|\d+)(?:\.\d+)?(?:[eE][-+]?\d+)?(?!\w)")
 _CUT = re.compile(r"\.\.\.|…")
 _DAY = re.compile(r"(\d{4})-(\d\d)-(\d\d)(?:[T ](\d\d):(\d\d)(?::(\d\d))?)?")
-_DAY_FORMS = ("%d.%m.%Y", "%d/%m/%Y", "%m/%d/%Y", "%Y/%m/%d", "%Y%m%d", "%d-%m-%Y", "%m-%d-%Y", "%a %b %d", "%b %d, %Y",
-              "%d %b %Y", "%B %d, %Y", "%d %B %Y", "%a, %d %b %Y")  # fmt: skip
+# Only letters and digits are compared, so one form stands for all that differ in other signs.
+_DAY_FORMS = ("%d/%m/%Y", "%m/%d/%Y", "%Y/%m/%d", "%a %b %d", "%b %d, %Y", "%d %b %Y", "%B %d, %Y", "%d %B %Y",
+              "%a, %d %b %Y")  # fmt: skip
 _JSON = re.compile(r"\\(u[0-9a-fA-F]{4}|.)")
 _JSON_SIGNS = {"n": "\n", "r": "\r", "t": "\t", "b": "\b", "f": "\f"}
 

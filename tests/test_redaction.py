@@ -223,6 +223,158 @@ def test_a_message_is_told_in_our_words(kind: str, text: str, shown: str) -> Non
     assert told(Foreign(text, kind, sql=SQL), columns=COLUMNS, where=WHERE) == shown
 
 
+def test_what_is_left_out_where_nothing_is_known_of_it() -> None:
+    assert told(Foreign("division by zero")) == "division by zero"
+    assert told(Foreign("division by zero", code="22012")) == "(22012): division by zero"
+    assert told(Foreign("secret", code="22012")) == "(22012): ‹text›"
+    assert told(Foreign("")) == "‹text›"
+    assert Foreign("x", "k", "c", "select 1", 3, True) == Foreign("x", "k", "c", "select 1", 3, link=True)
+    assert (Foreign("x").kind, Foreign("x").code, Foreign("x").sql, Foreign("x").link) == ("", "", "", False)
+
+
+TOKENS = (
+    "select a1, -- not_this 1\n/* nor\nthis */ 'it''s \\' not' , $x$nor $$ this$x$, $$or this$$, "
+    '"q ""r"" s", `b t`, [s q], 2 from t'
+)
+
+
+def test_names_of_a_statement_are_its_identifiers() -> None:
+    """Not what stands in comments and texts."""
+
+    def at(part: str) -> str:
+        return told(Foreign("secret", "x", sql=TOKENS, position=TOKENS.index(part)))
+
+    names = ["a1", '"q ""r"" s"', "`b t`", "[s q]", "select", "from"]
+    assert [at(name) for name in names] == [f"x: at `{name}`: ‹text›" for name in names]
+    hidden = ["not_this", "1\n", "nor\n", "this */", "it''s", "not'", "nor $$", "$$ this", "this$x$", "or this$$"]
+    assert [at(part) for part in hidden] == ["x: ‹text›"] * len(hidden)
+    assert at("2 from") == "x: at `2`: ‹text›"
+    for name in ("a1", 'q "r" s', "b t", "s q", "t"):
+        text = f"Table with name {name} does not exist!"
+        assert told(Foreign(text, "x", sql=TOKENS)) == f"x: there is no relation {name}: ‹text›"
+    for name in ("not_this", "nor", "this", "s", "it", "or", "q", "2"):
+        text = f"Table with name {name} does not exist!"
+        assert told(Foreign(text, "x", sql=TOKENS)) == "x: there is no relation ‹text›: ‹text›"
+
+
+def test_a_name_is_spelt_as_we_spell_it() -> None:
+    def told_of(name: str, *columns: str) -> str:
+        return told(Foreign(f'column "{name}" does not exist', sql="select Plan, plan from t"), columns=columns)
+
+    assert told_of("plan") == "there is no column plan: ‹text›"
+    assert told_of("PLAN") == "there is no column Plan: ‹text›"
+    assert told_of("PLAN", "pLAN") == "there is no column pLAN: ‹text›", "columns come first"
+    assert told_of("t", "plans") == "there is no column t: ‹text›"
+    assert told_of("plan", "Flam", "Plans") == "there is no column plan; did you mean Plans?: ‹text›"
+    assert told_of("secret", "secrets") == "there is no column ‹text›: ‹text›"
+
+
+TYPES = """
+BIGINT bignumeric binary bit blob bool boolean bpchar byteint bytea bytes char character date datetime dec
+decimal double enum float float4 float64 float8 geography hugeint inet int int1 int128 int16 int2 int32 int4 int64
+int8 integer interval json jsonb list long macaddr map money name number numeric oid real short smallint string struct
+text time
+timestamp timestamptz timestamp_ltz timestamp_ms timestamp_ns timestamp_ntz timestamp_s timestamp_tz timetz tinyint
+ubigint uhugeint uint128 uint16 uint32 uint64 uint8 uinteger union usmallint utinyint uuid varbinary varbit varchar
+variant xml
+"""
+
+
+@pytest.mark.parametrize(
+    ("name", "shown"),
+    [
+        *((name, name.lower()) for name in TYPES.split()),
+        ("character varying", "character varying"),
+        ("DOUBLE PRECISION", "double precision"),
+        ("time with time zone", "time with time zone"),
+        ("time without time zone", "time without time zone"),
+        ("timestamp with time zone", "timestamp with time zone"),
+        ("timestamp without time zone", "timestamp without time zone"),
+        ("secret", "‹text›"),
+        ("date with time zone", "‹text›"),
+    ],
+)
+def test_a_type_is_told_if_it_is_one(name: str, shown: str) -> None:
+    text = f'invalid input syntax for type {name}: "x"'
+    assert told(Foreign(text)) == f"a value can't be read as {shown}: ‹text›"
+
+
+@pytest.mark.parametrize("long", [False, True])
+def test_an_expression_is_cut_where_it_is_long(long: bool) -> None:
+    name = f'"{"n" * (59 if long else 58)}"'
+    shown = f"{name[:60]}…" if long else name
+    assert told(Foreign("secret", sql=f"select {name}", position=7)) == f"at `{shown}`: ‹text›"
+
+
+def test_a_place_is_in_the_condition_if_it_stands_there() -> None:
+    where = "a = 1"
+    sql = f"select a from t where (\n{where}\n) and a > b or (b)"
+    parts = ("a from", "a =", "= 1")
+    asked = [told(Foreign("s", sql=sql, position=sql.index(part)), where=where) for part in parts]
+    assert asked == ["at `a`: ‹text›", "at `a` in the condition: ‹text›", "at `=` in the condition: ‹text›"]
+    assert told(Foreign("s", sql=sql, position=sql.index("1\n)")), where=where) == "at `1` in the condition: ‹text›"
+    for after in ("\n) and", ") and", "and", "b or", "b)"):
+        assert "condition" not in told(Foreign("s", sql=sql, position=sql.index(after)), where=where)
+    assert told(Foreign("s", sql=sql, position=sql.index("a =")), where="other") == "at `a`: ‹text›"
+    assert told(Foreign("s", sql=sql, position=sql.index("a ="))) == "at `a`: ‹text›"
+    assert told(Foreign("s", sql=f"(\n{where}\n)", position=2), where=where) == "at `a` in the condition: ‹text›"
+    lines = "\na = 1\nand b = 2\nand c = 3\n"
+    sql = f"select a from t where (\n{lines}\n)"
+    for line, name in enumerate("abc", 2):
+        asked = told(Foreign("s", sql=sql, position=sql.index(f"{name} =")), where=lines)
+        assert asked == f"at `{name}` in line {line} of the condition: ‹text›"
+
+
+@pytest.mark.parametrize(
+    ("text", "shown"),
+    [
+        ("x at [1:8]", "at `name`"),
+        ("x at [1:7]", "at `name`"),
+        ("x at [1:6]", ""),
+        ("x at [2:1]", "at `other`"),
+        ("x at [2:0]", "at `other`"),
+        ("x at [2:5]", ""),
+        ("x at [2:900]", ""),
+        ("x at [3:1]", "at `last`"),
+        ("x at [3:900]", ""),
+        ("x at [4:1]", ""),
+        ("x at [0:1]", ""),
+        ("xat [1:8]", ""),
+        ("x line 2, position 1", "at `other`"),
+        ("x line 2 at position 1", "at `other`"),
+        ("x LINE 2 pos 1", "at `other`"),
+        ("x line 2, pos 1", "at `other`"),
+        ("x airline 2 pos 1", ""),
+        ("x line 0 pos 1", ""),
+        ("x" + excerpt(1, "select name", 7, 4), "at `name`"),
+        ("x" + excerpt(2, "other", 0, 5), "at `other`"),
+        ("x" + excerpt(3, "last", 0, 4), "at `last`"),
+        ("x" + excerpt(4, "last", 0, 4), ""),
+        ("x" + excerpt(2, "last", 0, 4), ""),
+        ("x" + excerpt(2, "other", 5, 1), ""),
+        ("x" + excerpt(1, "...name", 3, 4), "at `name`"),
+        ("x" + excerpt(1, "select na...", 7, 2), "at `name`"),
+        ("x" + excerpt(1, "select na...", 0, 6), "at `select`"),
+        ("x" + excerpt(1, "select name", 7, 4) + excerpt(2, "other", 0, 5), "at `other`"),
+        ("x\n\nLINE 1: select name\n  ^^", ""),
+        ("x" + excerpt(1, "select name", 7, 4) + "\nat [2:1]", "at `name`"),
+    ],
+)
+def test_a_place_that_a_text_gives_is_one_of_our_statement(text: str, shown: str) -> None:
+    told_of = told(Foreign(text, sql="select name\nother\nlast"))
+    assert told_of == (f"{shown}: ‹text›" if shown else "‹text›")
+
+
+def test_a_place_that_is_marked_is_the_one_that_is_told() -> None:
+    """The same word may stand in a line twice."""
+    where = "b = 1"
+    sql = f"select b, (\n{where}\n) from t"
+    text = "x" + excerpt(1, "select b, (", 7, 1)
+    assert told(Foreign(text, sql=sql), where=where) == "at `b`: ‹text›"
+    sql = "select 'b' as x, b"
+    assert told(Foreign("x" + excerpt(1, sql, 17, 1), sql=sql)) == "at `b`: ‹text›"
+
+
 def test_a_position_that_the_driver_gives_is_a_place_of_our_statement() -> None:
     at = SQL.index("plan")
     foreign = Foreign("secret", "no such column", "42703", SQL, at)
@@ -466,6 +618,39 @@ def test_states_are_told_by_the_names_of_postgres_conditions() -> None:
         ("bad date: 1/5/2024", ("2024-01-05",), "bad date: ‹value›"),
         ("bad: Jan 31, 2024 at 08:30", ("2024-01-31T08:30:00.000Z",), "bad: ‹value› at ‹value›"),
         ("bad: 2024-13-45", ("2024-13-45",), "bad: ‹value›"),
+        *(
+            (f"bad: {day}", (f"2024-01-05{clock}",), "bad: ‹value›")
+            for clock in ("", " 08:30", "T08:30:00.000Z")
+            for day in (
+                "05.01.2024",
+                "5.1.2024",
+                "05-01-2024",
+                "01-05-2024",
+                "1/5/2024",
+                "05/01/2024",
+                "01/05/2024",
+                "2024/1/5",
+                "20240105",
+                "2024-01-05",
+                "Fri Jan 05",
+                "Fri Jan 5",
+                "Jan 05, 2024",
+                "Jan 5, 2024",
+                "5 Jan 2024",
+                "05 January 2024",
+                "January 5, 2024",
+                "Fri, 05 Jan 2024",
+                "Fri, 5 Jan 2024",
+            )
+        ),
+        ("bad: 08:30", ("2024-01-05T08:30:17",), "bad: ‹value›"),
+        *(
+            (f"bad: one\\{sign}two", (f"one{that}two",), "bad: ‹value›")
+            for sign, that in zip("nrtbf", "\n\r\t\b\f", strict=True)
+        ),
+        ("bad: one\\/two \\\\ \\u0041b", ("one/two \\ Ab",), "bad: ‹value›"),
+        ("bad: 08:30", ("2024-01-05",), "bad: 08:30"),
+        ("5 January 2025, 6 January 2024", ("2024-01-05",), "‹value›5, 6 January 2024"),
         ("bad: --", ("--",), "bad: ‹value›"),
         ("bad - F", ("-", "F"), "bad - ‹value›"),
         ("bad: Al Also", ("Al",), "bad: ‹value› Also"),
