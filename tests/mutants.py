@@ -5,9 +5,10 @@
 
 A mutant is a module with one operator, comparison, number, word, condition or choice changed, or one statement left
 out. Docstrings, types, decorators, assertions and imports are no code. Each mutant meets the tests of its module in a
-process of its own, forked from one that has loaded the libraries: the quickest test first, until one fails. One that
-uses far more processor time than the code as it is, or more memory, is noticed too. Chance is the same each time, and
-Hypothesis looks for no shorter example. `survivors.yml` beside this file says of each mutant that may survive why.
+process of its own, forked from one that has loaded the libraries: those tests that run the changed function, quick ones
+and those that noticed the last few mutants first, until one fails. One that uses far more processor time than the code
+as it is, or more memory, is noticed too. Chance is the same each time, and Hypothesis looks for no shorter example.
+`survivors.yml` beside this file says of each mutant that may survive why.
 """
 
 from __future__ import annotations
@@ -26,10 +27,12 @@ import resource
 import signal
 import sys
 import tempfile
+import time
 from collections import Counter
 from collections.abc import Callable, Collection, Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
+from types import FrameType
 
 import hypothesis
 import pytest
@@ -38,7 +41,8 @@ import yaml
 HERE = Path(__file__).parent
 ROOT = HERE.parent
 SCORE_MIN = 0.90
-TIMES, MORE_S = 5, 5  # the processor time a mutant has: so often what the tests take on the code as it is, and more
+# The processor time that a mutant's test has: so often what it takes on the code as it is, and more. And its loading.
+TIMES, MORE_S, LOADING_S = 4, 0.5, 10
 MEMORY_MAX = 8 * 2**30
 NOTICED, BROKEN = 1, 70  # how a process of tests ends, besides 0
 
@@ -54,10 +58,12 @@ MODULES: dict[str, tuple[str, ...]] = {
 
 @dataclass(frozen=True)
 class Mutant:
-    """`told` is the text of its line and what becomes of it: the name by which a survivor is excused."""
+    """`told` is the text of its line and what becomes of it: the name by which a survivor is excused. `within`: the
+    lines of the function that it is in the body of; where there is none, it counts from the module's loading on."""
 
     line: int
     told: str
+    within: range | None
     _node: int
     _which: int
 
@@ -155,13 +161,27 @@ class _Replaced(ast.NodeTransformer):
 def mutants(source: str) -> list[Mutant]:
     """Every mutant of a module, each by a name of its own."""
     lines, seen, every = source.splitlines(), Counter[str](), []
-    for number, node in enumerate(_nodes(ast.parse(source))):
+    tree = ast.parse(source)
+    within = {
+        node: lines_of for function, lines_of in _functions(tree) for part in function.body for node in ast.walk(part)
+    }
+    for number, node in enumerate(_nodes(tree)):
         for each, (change, _) in enumerate(changes(node)):
             line = node.ifs[0].lineno if isinstance(node, ast.comprehension) else node.lineno
             told = f"{lines[line - 1].strip()}: {change}"
             seen[told] += 1
-            every.append(Mutant(line, told if seen[told] == 1 else f"{told} #{seen[told]}", number, each))
+            told = told if seen[told] == 1 else f"{told} #{seen[told]}"
+            every.append(Mutant(line, told, within.get(node), number, each))
     return every
+
+
+def _functions(tree: ast.Module) -> Iterator[tuple[ast.FunctionDef, range]]:
+    """Functions of the module and methods of its classes, each with its lines."""
+    bodies = [tree.body, *(each.body for each in tree.body if isinstance(each, ast.ClassDef))]
+    for each in (each for body in bodies for each in body):
+        if isinstance(each, ast.FunctionDef):
+            first = min(part.lineno for part in (each, *each.decorator_list))
+            yield each, range(first, (each.end_lineno or first) + 1)
 
 
 def _nodes(tree: ast.AST) -> Iterator[ast.AST]:
@@ -185,66 +205,128 @@ def _is_text(node: ast.AST) -> bool:
 
 @dataclass
 class Tests:
-    """The tests of one module, and how long each takes: as a plugin of pytest's, too."""
+    """The tests of one module: how long each takes, the lines where functions begin that it calls ('': as they are
+    loaded), and how much it noticed lately."""
 
     module: str
     files: tuple[str, ...]
     seconds: dict[str, float] = field(default_factory=dict)
+    calls: dict[str, list[int]] = field(default_factory=dict)
+    noticed: dict[str, float] = field(default_factory=dict)
+
+    def able(self, mutant: Mutant) -> list[str]:
+        """Those that can notice it, in the order in which they are tried."""
+        within = mutant.within
+        always = within is None or any(line in within for line in self.calls.get("", ()))
+        can = [test for test in self.seconds if always or any(line in within for line in self.calls.get(test, ()))]
+        return sorted(can, key=lambda test: self.seconds[test] / (0.05 + self.noticed.get(test, 0.0)))
+
+    def notices(self, test: str) -> None:
+        self.noticed = {each: share * 0.9 for each, share in self.noticed.items()}
+        self.noticed[test] = self.noticed.get(test, 0.0) + 1.0
+
+
+@dataclass
+class _Run:
+    """A plugin of pytest's, in a process of tests: those that are run, in this order; or all, to learn of them."""
+
+    path: str
+    seen: Path
+    chosen: list[str] | None
+    limits: dict[str, float]
+    now: str = ""
+    began: float = 0.0
+    seconds: dict[str, float] = field(default_factory=dict)
+    calls: dict[str, set[int]] = field(default_factory=dict)
 
     def pytest_collection_modifyitems(self, items: list[pytest.Item]) -> None:
-        kept = [item for item in items if "tmp_path" not in item.fixturenames]
-        items[:] = sorted(kept, key=lambda item: self.seconds.get(item.nodeid, 0.0))
+        there = {item.nodeid: item for item in items if "tmp_path" not in item.fixturenames}
+        unknown = [test for test in there if test not in self.limits]  # all of them, or named by what was changed
+        items[:] = [there[test] for test in [*(self.chosen or ()), *unknown] if test in there]
+
+    def pytest_runtest_logstart(self, nodeid: str) -> None:
+        self.now, self.began = nodeid, time.process_time()
+        if self.chosen is not None:
+            signal.setitimer(signal.ITIMER_PROF, TIMES * self.limits.get(nodeid, 1.0) + MORE_S)
+
+    def pytest_runtest_logfinish(self, nodeid: str) -> None:
+        self.seconds[nodeid] = time.process_time() - self.began
 
     def pytest_runtest_logreport(self, report: pytest.TestReport) -> None:
         if report.failed:
+            self.seen.write_text(report.nodeid)
             os._exit(NOTICED)
-        self.seconds[report.nodeid] = self.seconds.get(report.nodeid, 0.0) + report.duration
 
-    def start(self, source: str, cpu_s: int = 3600, seen: Path | None = None) -> int:
-        """A process that runs them with `source` in the module's place; its number. `seen` gets what it learned."""
-        child = os.fork()
-        if not child:
-            code = NOTICED  # by the module itself, if it can't be loaded
-            try:
-                code = self._run(source, cpu_s)
-                if seen:
-                    seen.write_text(json.dumps([self.seconds, libraries()]))
-            finally:
-                os._exit(code)
+    def trace(self, frame: FrameType, _event: str, _arg: object) -> None:
+        if frame.f_code.co_filename == self.path:
+            self.calls.setdefault(self.now, set()).add(frame.f_code.co_firstlineno)
+
+    def learned(self) -> str:
+        ours = (str(ROOT / "dinmo_dbt"), str(HERE))
+        files = {name: getattr(module, "__file__", None) for name, module in list(sys.modules.items())}
+        libraries = [name for name, file in files.items() if file and not file.startswith(ours)]
+        return json.dumps([self.seconds, {test: [*lines] for test, lines in self.calls.items()}, libraries])
+
+
+def start(tests: Tests, source: str, folder: Path, chosen: list[str] | None) -> int:
+    """A process that runs these tests with `source` in the module's place; its number. In a file of the folder by that
+    number stands which test noticed it; or, where all are run, what is learned of them."""
+    child = os.fork()
+    if child:
         return child
-
-    def _run(self, source: str, cpu_s: int) -> int:
+    code = NOTICED  # by the module itself, if it can't be loaded
+    try:
         resource.setrlimit(resource.RLIMIT_AS, (MEMORY_MAX, MEMORY_MAX))
-        resource.setrlimit(resource.RLIMIT_CPU, (cpu_s, cpu_s))
         signal.alarm(3600)  # one that waits for nothing uses no processor time
         null = os.open(os.devnull, os.O_RDWR)
         for each in range(3):
             os.dup2(null, each)
-        briefly = [hypothesis.Phase.explicit, hypothesis.Phase.generate]
         hypothesis.settings.register_profile(
-            "mutants", database=None, derandomize=True, phases=briefly, deadline=None,
+            "mutants", database=None, derandomize=True, deadline=None,
+            phases=[hypothesis.Phase.explicit, hypothesis.Phase.generate],
             suppress_health_check=[hypothesis.HealthCheck.too_slow],
         )  # fmt: skip
         hypothesis.settings.load_profile("mutants")
-        plant(self.module, source)
-        no = [f"no:{plugin}" for plugin in ("cacheprovider", "unraisableexception", "threadexception", "faulthandler")]
-        options = ["-q", "--assert=plain", *(f"-p{each}" for each in no), *self.files]
-        code = pytest.main(options, plugins=[self])
-        return BROKEN if code == pytest.ExitCode.NO_TESTS_COLLECTED else NOTICED if code else 0
+        run = _Run(path_of(tests.module), folder / str(os.getpid()), chosen, tests.seconds)
+        if chosen is None:
+            sys.settrace(run.trace)
+        else:
+            signal.setitimer(signal.ITIMER_PROF, LOADING_S)
+        plant(tests.module, source)
+        no = [f"-pno:{name}" for name in ("cacheprovider", "unraisableexception", "threadexception", "faulthandler")]
+        ended = pytest.main(["-q", "--assert=plain", *no, *tests.files], plugins=[run])
+        if chosen is None:
+            run.seen.write_text(run.learned())
+        code = BROKEN if ended == pytest.ExitCode.NO_TESTS_COLLECTED else NOTICED if ended else 0
+    finally:
+        os._exit(code)
 
-    def judged(self) -> tuple[int, int]:
-        """The number of the process that ended next, and 0 where every test passed in it."""
-        child, status, _ = os.wait3(0)
-        code = os.waitstatus_to_exitcode(status)
-        assert code in (0, NOTICED) or code < 0, f"the tests of {self.module} were not run: {code}"
-        return child, code
+
+def ended(folder: Path) -> tuple[int, bool, str]:
+    """Of the process that ends next: its number, whether every test passed, and what it left."""
+    child, status, _ = os.wait3(0)
+    code = os.waitstatus_to_exitcode(status)
+    assert code in (0, NOTICED) or code < 0, f"no test was run: {code}"
+    left = folder / str(child)
+    return child, code == 0, left.read_text() if left.exists() else ""
 
 
-def libraries() -> list[str]:
-    """What this process has loaded that is not ours."""
-    ours = (str(ROOT / "dinmo_dbt"), str(HERE))
-    files = {name: getattr(module, "__file__", None) for name, module in list(sys.modules.items())}
-    return [name for name, file in files.items() if file and not file.startswith(ours)]
+def learn(tests: Tests, source: str, folder: Path) -> None:
+    """What is known of the tests, by running them; what they load is there for every mutant."""
+    start(tests, source, folder, None)
+    _, passed, told = ended(folder)
+    assert passed, f"the tests of {tests.module} fail without any mutant"
+    tests.seconds, tests.calls, loaded = json.loads(told)
+    start(tests, "", folder, None)
+    assert not ended(folder)[1], f"the tests of {tests.module} pass without it"
+    for each in loaded:
+        with contextlib.suppress(ImportError):
+            importlib.import_module(each)
+    gc.freeze()  # else each process's first collection copies all of it
+
+
+def path_of(module: str) -> str:
+    return str(ROOT / "dinmo_dbt" / f"{module}.py")
 
 
 def plant(module: str, source: str) -> None:
@@ -252,36 +334,33 @@ def plant(module: str, source: str) -> None:
     name = f"dinmo_dbt.{module}"
     assert name not in sys.modules, "it must be there first"
     package = importlib.import_module("dinmo_dbt")
-    spec = importlib.util.spec_from_file_location(name, ROOT / "dinmo_dbt" / f"{module}.py")
+    spec = importlib.util.spec_from_file_location(name, path_of(module))
     assert spec is not None
     made = sys.modules[name] = importlib.util.module_from_spec(spec)
-    exec(compile(source, str(spec.origin), "exec"), made.__dict__)
+    exec(compile(source, path_of(module), "exec"), made.__dict__)
     setattr(package, module, made)
 
 
 def survivors(tests: Tests, source: str, chosen: Collection[Mutant], jobs: int) -> Iterator[Mutant]:
     """Those that the tests do not notice, as they are found."""
-    with tempfile.TemporaryDirectory(prefix="mutants-") as folder:
-        seen = Path(folder) / "seen.json"
-        tests.start(ast.unparse(ast.parse(source)), seen=seen)
-        assert tests.judged()[1] == 0, f"the tests of {tests.module} fail without any mutant"
-        tests.seconds, loaded = json.loads(seen.read_text())
-        tests.start("")
-        assert tests.judged()[1] != 0, f"the tests of {tests.module} pass without it"
-    for each in loaded:
-        with contextlib.suppress(ImportError):
-            importlib.import_module(each)
-    gc.freeze()  # else each process's first collection copies all of it
-    cpu_s = int(TIMES * sum(tests.seconds.values())) + MORE_S
-    running: dict[int, Mutant] = {}
-    for mutant in [*chosen, *[None] * jobs]:
-        if running and (mutant is None or len(running) == jobs):
-            child, code = tests.judged()
-            ended = running.pop(child)
-            if code == 0:
-                yield ended
-        if mutant is not None:
-            running[tests.start(mutant.of(source), cpu_s)] = mutant
+    with tempfile.TemporaryDirectory(prefix="mutants-") as name:
+        folder = Path(name)
+        learn(tests, source, folder)
+        running: dict[int, Mutant] = {}
+        for mutant in [*chosen, *[None] * jobs]:
+            if running and (mutant is None or len(running) == jobs):
+                child, passed, told = ended(folder)
+                each = running.pop(child)
+                if passed:
+                    yield each
+                elif told:
+                    tests.notices(told)
+            if mutant is None:
+                continue
+            if able := tests.able(mutant):
+                running[start(tests, mutant.of(source), folder, able)] = mutant
+            else:
+                yield mutant
 
 
 def excused() -> dict[str, dict[str, str]]:
@@ -291,7 +370,7 @@ def excused() -> dict[str, dict[str, str]]:
 
 def judge(module: str, sample: int, jobs: int) -> bool:
     """Whether enough of the module's mutants are noticed, and each of the others is excused; told as it goes."""
-    source = (ROOT / "dinmo_dbt" / f"{module}.py").read_text(encoding="utf-8")
+    source = Path(path_of(module)).read_text(encoding="utf-8")
     every, reasons = mutants(source), excused().get(module, {})
     chosen = random.Random(0).sample(every, sample) if sample and sample < len(every) else every
     alive = []

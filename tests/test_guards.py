@@ -530,6 +530,16 @@ WAYS = (
         ),
         (
             "upsert",
+            does(99, 20, 20, gone=20, away=5),
+            Day(created=50, left=CHANGED[20:25]),
+            "DB409",
+            "20 of 20 known keys left the segment while 20 new ones came, and within a day 25 of 0 have new ones in "
+            "their place: did the key change its spelling, or is it not the same twice? Or did the segment change? A "
+            "sync would make a record where it can",
+            WAYS.format("", 25),
+        ),
+        (
+            "upsert",
             does(2_000, 2_000, 1, gone=1, respelled=1),
             Day(respelled=10),
             "DB409",
