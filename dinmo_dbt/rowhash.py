@@ -279,14 +279,13 @@ def _read_block(words: Hashes, position: Positions, scratch: _Scratch, *, long: 
         block_2 |= low
 
 
-def _padded_words(data: pa.Buffer | None, end: int) -> Hashes:
+def _padded_words(data: pa.Buffer, end: int) -> Hashes:
     """The text bytes as 64-bit words, with words of slack so that every byte before the end is in a whole one."""
     size = end // 8 + 1
-    if data is not None and data.size >= size * 8:
+    if data.size >= size * 8:
         return np.frombuffer(data, "<u8", data.size // 8)
     words = np.zeros(size, dtype="<u8")
-    if data is not None and end:
-        words.view(np.uint8)[:end] = np.frombuffer(data, np.uint8, end)
+    words.view(np.uint8)[:end] = np.frombuffer(data, np.uint8, end)
     return words
 
 

@@ -134,7 +134,8 @@ def seed_of(seed, position, tag):
     return word ^ word >> 31
 
 
-def test_a_row_hashes_to_the_sum_of_its_values_hashes():
+@pytest.mark.parametrize("seed", [0, 7, 2**63, 2**64 - 1])
+def test_a_row_hashes_to_the_sum_of_its_values_hashes(seed):
     """Of the bytes that the docstring tells, under seeds by mapping, position and type."""
     row = [one(name) for name in VALUES]
     moment = 1709251199999
@@ -150,8 +151,8 @@ def test_a_row_hashes_to_the_sum_of_its_values_hashes():
         (0, b""),
     ]
     told += [(4, b"\xff" * 8), (5, moment.to_bytes(8, "little")), (6, (86_399_000).to_bytes(8, "little"))]
-    parts = [published(content, seed_of(7, n, tag)) for n, (tag, content) in enumerate(told)]
-    assert digest_columns(row, seed=7).tolist() == [[sum(lane) % 2**64 for lane in zip(*parts, strict=True)]]
+    parts = [published(content, seed_of(seed, n, tag)) for n, (tag, content) in enumerate(told)]
+    assert digest_columns(row, seed=seed).tolist() == [[sum(lane) % 2**64 for lane in zip(*parts, strict=True)]]
 
 
 def test_the_hashes_of_known_values_stay_what_they_are():
@@ -270,3 +271,17 @@ def test_no_rows_and_no_buffers_are_fine():
     for kind in (pa.utf8(), pa.bool_(), DECIMAL, pa.date32(), DATETIME, TIME):
         assert digest_columns([pa.array([], kind)]).shape == (0, 2)
         assert len(set(hash_columns([pa.nulls(3, kind)]).tolist())) == 1
+    assert hash_columns([pa.array(["", ""])]).tolist() == hash_columns([one("empty")]).tolist() * 2
+
+
+def test_a_part_of_a_long_column_hashes_as_its_texts():
+    """Wherever it ends: right before the end of the buffer, some words before, and at its beginning."""
+    texts = pa.array([f"{n:011d}" for n in range(1_000)])
+    whole = hash_columns([texts])
+    for start, end in ((0, 1), (0, 990), (1, 998), (900, 999), (999, 1_000)):
+        assert hash_columns([texts.slice(start, end - start)]).tolist() == whole[start:end].tolist()
+
+
+def test_a_mapping_without_a_seed_has_the_seed_0():
+    assert digest_columns([one("letter")]).tolist() == digest_columns([one("letter")], seed=0).tolist()
+    assert hash_columns([one("letter")]).tolist() == hash_columns([one("letter")], seed=0).tolist()
