@@ -12,6 +12,7 @@ from typing import Any
 
 from dinmo_dbt.errors import Problem
 
+JOB_RUNNING = "JOB_RUNNING"  # the code of a row that is in such a job
 ON_ITS_WAY = "on_its_way"  # a job of it goes on at Salesforce, and its rows are not delivered yet
 DONE = ("success", "rejected", "unknown")  # how a run ends that did its work
 
@@ -77,6 +78,11 @@ class RunRecord:
         return None if self.finished is None else self.finished - self.started
 
     @property
+    def on_their_way(self) -> int:
+        """Of the rows that wait, those in a job that goes on at Salesforce."""
+        return sum(group["rows"] for group in self.detail.get("left_out") or () if group["code"] == JOB_RUNNING)
+
+    @property
     def ended(self) -> bool:
         """Whether it came to an end of its own: a run that was cut off or asked to stop, or whose job goes on, has not
         done its work, and is still due."""
@@ -85,7 +91,8 @@ class RunRecord:
     def document(self) -> dict[str, Any]:
         """The run as `history --json` prints it."""
         own = ("run_id", "activation", "target", "org_id", "started", "finished", "status")
-        return {name: getattr(self, name) for name in own} | {"seconds": self.seconds} | dict(self.detail)
+        also = {"seconds": self.seconds, "on_their_way": self.on_their_way}
+        return {name: getattr(self, name) for name in own} | also | {"object": "", "mode": "", **self.detail}
 
     def as_text(self) -> str:
         """What a row of the history keeps besides its own columns, as JSON."""
@@ -121,7 +128,48 @@ _KINDS: dict[str, Any] = {
     "calls_allowed": int,
     "problem": dict,
     "trigger": dict,
+    "left_out": list,
+    "jobs": list,
+    "object": str,
+    "model": str,
+    "mode": str,
+    "api_calls": int,
+    "rows_per_second": int,
+    "plan_digest": str,
 }
+
+
+# What these hold, each value of theirs.
+_WITHIN: dict[str, Any] = {
+    "counts": int,
+    "outcome": int,
+    "recovered": int,
+    "phases": int | float,
+    "field_types": str,
+    "problem": str,
+    "versions": str | None,
+}
+_GROUP = {"rows": int, "fate": str, "code": str | None, "class": str | None, "hint": str | None, "fields": str | None}
+
+
+def _check(detail: dict[str, Any]) -> None:
+    """TypeError where a value is of a kind that none of ours is: whoever prints or counts it relies on that."""
+    for name, kind in _KINDS.items():
+        if not isinstance(detail.get(name), kind | None):
+            raise TypeError(name)
+    for name, kind in _WITHIN.items():
+        inner = detail.get(name) or {}
+        if not (isinstance(inner, dict) and all(isinstance(value, kind) for value in inner.values())):
+            raise TypeError(name)
+    for group in detail.get("left_out") or ():
+        if not all(isinstance(group.get(name), kind) for name, kind in _GROUP.items()):
+            raise TypeError("left_out")
+    if not all(isinstance(job, str) for job in detail.get("jobs") or ()):
+        raise TypeError("jobs")
+    trigger = detail.get("trigger") or {}
+    for moment in (detail.get("waiting_since"), trigger.get("due")):
+        if moment is not None:
+            number(moment)
 
 
 def read(row: Mapping[str, Any]) -> RunRecord:
@@ -131,9 +179,7 @@ def read(row: Mapping[str, Any]) -> RunRecord:
     if not isinstance(detail, dict):
         raise TypeError("a run's detail")
     problem, trigger = detail.get("problem"), detail.get("trigger")
-    for name, kind in _KINDS.items():
-        if not isinstance(detail.get(name), kind | None):
-            raise TypeError(name)
+    _check(detail)
     return RunRecord(
         run_id=text(row["id"]),
         activation=text(row["name"]),

@@ -384,8 +384,9 @@ def rekeying_json(found: Rekeying) -> dict[str, Any]:
 def run_status(run: SyncRun, seconds: float) -> str:
     """What stands in brackets on an activation's last line."""
     counts, outcome = run.plan_counts, run.outcome
+    flying = run.on_their_way
     if run.on_its_way and not counts.read:
-        return f"{count(sum(map(len, run.not_delivered)), 'row')} on their way in {seconds:.2f}s"
+        return f"{count(flying, 'row')} on their way in {seconds:.2f}s"
     parts = [f"{outcome.succeeded - outcome.removed:,} sent"]
     for number, name in (
         (outcome.removed, "removed"),
@@ -393,7 +394,8 @@ def run_status(run: SyncRun, seconds: float) -> str:
         (counts.invalid, "invalid"),
         (counts.no_match, "no match"),
         (counts.ambiguous, "ambiguous"),
-        (counts.held + counts.removal_held + outcome.held, "held"),
+        (counts.held + counts.removal_held + outcome.held - flying, "held"),
+        (flying, "on their way"),
         (outcome.unknown, "unknown"),
     ):
         if number:

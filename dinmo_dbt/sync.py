@@ -34,6 +34,7 @@ from dinmo_dbt.errors import (
     TooLarge,
 )
 from dinmo_dbt.guards import Counted, Day
+from dinmo_dbt.history import JOB_RUNNING
 from dinmo_dbt.images import image_of
 from dinmo_dbt.passing import ROWS_MAX as PASSING_ROWS_MAX
 from dinmo_dbt.passing import LettingGo, letting_go, may_pass
@@ -286,6 +287,11 @@ class SyncRun:
     audited: Audited | None = None
 
     @property
+    def on_their_way(self) -> int:
+        """Rows in jobs that go on without us."""
+        return sum(pc.sum(pc.equal(table["code"], JOB_RUNNING)).as_py() or 0 for table in self.not_delivered)
+
+    @property
     def status(self) -> Status:
         if self.interrupted:
             return Status.INTERRUPTED
@@ -425,7 +431,7 @@ def _running(batch: Batch, job_id: str) -> pa.Table:
 
 
 def _goes_on(job_id: str) -> tuple[str, str]:
-    return "JOB_RUNNING", f"job {job_id} was sent; the next run reads its results"
+    return JOB_RUNNING, f"job {job_id} was sent; the next run reads its results"
 
 
 def _untold(run: SyncRun, *keys: pa.ChunkedArray) -> list[pa.Table]:

@@ -13,7 +13,6 @@ from dinmo_dbt.cli.options import Flags
 from dinmo_dbt.cli.scheduling import moment, paused_json, paused_line
 from dinmo_dbt.cli.session import Session
 from dinmo_dbt.errors import UsageError
-from dinmo_dbt.history import ON_ITS_WAY
 
 if TYPE_CHECKING:
     import pyarrow as pa
@@ -50,7 +49,7 @@ def status(
                     "activation": activation.name,
                     "enabled": activation.enabled,
                     "last_run": last,
-                    "held": latest.waiting_rows if latest else 0,
+                    "held": latest.waiting_rows - latest.on_their_way if latest else 0,
                     "paused": paused_json(pauses.get(activation.name)),
                     "warnings": [
                         {"kind": each.kind.value, "critical": each.critical, "since": each.since, "said": each.said}
@@ -82,6 +81,8 @@ def _status_lines(entry: dict[str, Any]) -> list[str]:
     if last is None:
         return [f"{entry['activation']}: never synced", *_told(entry)]
     lines = [f"{entry['activation']}: {last['status']} at {moment(last['started'])} (run {last['run_id']})"]
+    if last["on_their_way"]:
+        lines.append(f"  {render.count(last['on_their_way'], 'row')} on their way: the next run asks their job again")
     if entry["held"]:
         held = render.count(entry["held"], "row")
         lines.append(f"  {held} held by that run: dinmo-dbt rejected -s {entry['activation']} says why")
@@ -148,15 +149,15 @@ def _run_line(run: dict[str, Any], names_wide: int = 0) -> str:
     outcome, counts = run.get("outcome") or {}, run.get("counts") or {}
     removed = outcome.get("removed", 0)
     parts = [f"{outcome.get('succeeded', 0) - removed:,} sent", *([f"{removed:,} removed"] if removed else [])]
+    # Held before it was sent, or after. Of a run that asked for an earlier one's job and did no more, none was counted.
+    held, flying = outcome.get("held", 0) + counts.get("held", 0) + counts.get("removal_held", 0), run["on_their_way"]
     told = {
         **{name: outcome.get(name, 0) for name in ("rejected", "unknown")},
-        # Held before it was sent, or after.
-        "held": outcome.get("held", 0) + counts.get("held", 0) + counts.get("removal_held", 0),
+        "held": max(0, held - flying),
+        "on_their_way": flying,
         **{name: counts.get(name, 0) for name in ("invalid", "no_match", "ambiguous", "in_flight")},
     }
     parts += [f"{number:,} {name.replace('_', ' ')}" for name, number in told.items() if number]
-    if run["status"] == ON_ITS_WAY and not counts:
-        parts.append(f"{run.get('waiting_rows', 0):,} on their way")
     parts.append(f"{counts.get('unchanged', 0):,} unchanged")
     named = f"{run['activation']:{names_wide}}  {run['status']:{len('interrupted') if names_wide else 0}}"
     return f"{moment(run['started'])}  {run['run_id']}  {named}  {', '.join(parts)}"
@@ -181,7 +182,8 @@ def _run_lines(run: dict[str, Any]) -> list[str]:
         if told:
             lines.append(f"  {name}: {told}")
     if run.get("waiting_since"):
-        lines.append(f"  {run['waiting_rows']:,} held, the oldest since {moment(run['waiting_since'])}")
+        waits = "held" if run["waiting_rows"] > run["on_their_way"] else "on their way"
+        lines.append(f"  {run['waiting_rows']:,} {waits}, the oldest since {moment(run['waiting_since'])}")
     if run.get("jobs"):
         lines.append(f"  jobs: {', '.join(run['jobs'])}")
     if run.get("problem"):

@@ -5,6 +5,8 @@ from __future__ import annotations
 import json
 from typing import Any
 
+import pytest
+
 from .lab import EVENTS, PEOPLE, Lab, Org
 
 ALL = {**PEOPLE, "fields": {**PEOPLE["fields"], "nick": "Nick__c", "tax_id": "Tax_Id__c", "note": "Note__c"}}
@@ -168,3 +170,30 @@ def test_rows_that_are_held_are_in_status_and_history(lab: Lab, org: Org) -> Non
     assert ": 1 row known\n" in status
     assert "1 sent, 1 held, 0 unchanged" in history
     assert json.loads(lab.run("status", "--json").out)["activations"][0]["held"] == 1
+
+
+def test_rows_in_a_job_that_goes_on_are_told_as_on_their_way(
+    lab: Lab, org: Org, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """By the run that sent them as by one that asks again: no row of theirs is held back, and none is delivered."""
+    from dinmo_dbt.cli import syncing
+
+    new_run = syncing.new_run
+
+    def impatient(session: Any) -> Any:
+        run = new_run(session)
+        run.patience_s = run.settling_s = 0.0
+        return run
+
+    monkeypatch.setattr(syncing, "new_run", impatient)
+    lab.only("people", {**PEOPLE, "api": "bulk"})
+    fault = {"kind": "job_stuck", "times": 1, "seconds": 3600}
+    assert org.http.post(f"{org.url}/emulator/faults", json=fault).status_code < 300
+    for _ in range(2):
+        ran = lab.run("sync")
+        assert (ran.code, "30 on their way" in ran.out or "30 rows on their way" in ran.out) == (1, True), ran.all
+        for command, said in (("status", "30 rows on their way"), ("history", "30 on their way")):
+            told = lab.run(command).out.replace("\n", " ")
+            assert said in told and "held" not in told, told
+        entry = lab.run("status", "--json").json["activations"][0]
+        assert (entry["held"], entry["last_run"]["on_their_way"], entry["orgs"][0]["in_flight"]) == (0, 30, 30)
