@@ -27,6 +27,7 @@ OTHER_TARGET = "DB456"
 OTHER_RELATIONS = "DB457"
 
 # dbt's commands that build, whose results say what was built; the kinds of nodes; and what their results say.
+RESULTS_MAX = 150_000  # far more than a dbt command has: of each about a kilobyte is kept beside the JSON
 BUILDS = ("build", "run", "seed", "snapshot", "retry", "clone")
 BUILT = ("model", "seed", "snapshot")
 TESTS = ("test", "unit_test")
@@ -141,6 +142,9 @@ def parse_run_results(document: object, where: str) -> RunResults:
     if "/run-results/" not in _text(metadata, "dbt_schema_version") or not isinstance(results, list):
         raise ConfigError(NOT_RUN_RESULTS, "not dbt run results", where=where, hint="it is written by `dbt build`")
     invocation_id, generated = _text(metadata, "invocation_id"), moment_of(metadata.get("generated_at"))
+    if len(results) > RESULTS_MAX:
+        told = f"not dbt run results: more than {RESULTS_MAX:,} results"
+        raise ConfigError(NOT_RUN_RESULTS, told, where=where)
     parsed = tuple(_result(result, invocation_id, generated) for result in map(_mapping, results))
     if not all(result.unique_id and result.status for result in parsed):
         # A result that can't be read may be a failure: it must not pass for one that is absent.

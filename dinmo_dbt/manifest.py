@@ -38,6 +38,7 @@ CYCLE = "DB141"
 NOT_A_MODEL = "DB144"
 
 SCHEMAS = range(9, 14)
+NODES_MAX = 200_000  # far more than any project has: of each a few hundred bytes are kept beside the JSON
 REREAD_AFTER_S = 0.3
 
 
@@ -150,6 +151,8 @@ def parse_manifest(document: object, where: str) -> Manifest:
         )
 
     root = _mapping(document)
+    if _size(root) > NODES_MAX:
+        raise ConfigError(NOT_A_MANIFEST, f"not a dbt manifest: more than {NODES_MAX:,} nodes", where=where)
     project = _text(metadata, "project_name")
     nodes: dict[str, Node] = {}
     tests: dict[str, Test] = {}
@@ -262,6 +265,14 @@ _SECTIONS = (
     "functions",
     "disabled",
 )
+
+
+def _size(root: Mapping[str, Any]) -> int:
+    """How many nodes of all kinds there are, each version of a disabled one by itself."""
+    versions = _mapping(root.get("disabled")).values()
+    return sum(len(_mapping(root.get(section))) for section in _SECTIONS) + sum(
+        len(each) for each in versions if isinstance(each, list)
+    )
 
 
 def _node(unique_id: str, kind: str, raw: Mapping[str, Any]) -> Node:

@@ -281,7 +281,7 @@ def test_a_manifest_that_memory_could_not_hold_is_not_kept(
 def test_the_results_of_many_steps_are_bounded_together(
     cloud: StandIn, api: dbt_cloud.Client, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
-    monkeypatch.setattr(artifacts, "STEPS_BYTES_MAX", 1_000)
+    monkeypatch.setattr(artifacts, "KEPT_MEMORY_MAX", 5_000)
     steps = [step(results("build", f"i{n}", a="success", b="success", c="success")) for n in range(2, 6)]
     fetched(api, cloud, tmp_path, steps[0])
     with pytest.raises(DbtCloudError, match="memory"):

@@ -17,7 +17,8 @@ from dinmo_dbt.errors import ConfigError, DbtCloudError, Problem
 from dinmo_dbt.gate import BUILDS, BUILT, NOTHING_DONE, TESTS, Result, RunResults, parse_run_results
 
 NO_ARTIFACTS = "DB225"
-STEPS_BYTES_MAX = 50_000_000  # of the results of all steps of a run, as far as they are kept
+KEPT_MEMORY_MAX = 128 << 20  # about, of the results of all runs that one look asks for, as far as they are kept
+_RESULT_BYTES = 600  # beside its texts
 _UNTESTED = ("skipped", *NOTHING_DONE)  # of a test: it was not asked, and an earlier answer stands
 _KEPT = ("unique_id", "status", "timing", "relation_name")  # of a result, as dbt wrote it
 
@@ -44,6 +45,7 @@ class Left:
     run: Run
     steps: tuple[Step, ...] = ()
     problem: Problem | None = None
+    memory: int = 0  # about the bytes that the results take
 
     @property
     def is_lost(self) -> bool:
@@ -56,15 +58,25 @@ class Left:
 
 @dataclass
 class Library:
-    """What runs left, read once: after a run's end that does not change."""
+    """What runs left, read once: after a run's end that does not change. All that one look asks for has a bound, past
+    which a run can't be used; what only earlier looks asked for is forgotten where it takes much."""
 
     client: Client
     _left: dict[str, Left] = field(default_factory=dict)
+    _asked: set[str] = field(default_factory=set)  # in this look
+
+    def begin(self) -> None:
+        """Another look."""
+        self._asked.clear()
 
     def left(self, run: Run) -> Left:
         """Raises DbtCloudError where dbt Cloud has no answer, which says nothing of the run."""
         if run.run_id not in self._left:
-            self._left[run.run_id] = _left(self.client, run)
+            if sum(left.memory for left in self._left.values()) > KEPT_MEMORY_MAX / 2:
+                self.keep(self._asked)
+            taken = sum(left.memory for run_id, left in self._left.items() if run_id in self._asked)
+            self._left[run.run_id] = _left(self.client, run, KEPT_MEMORY_MAX - taken)
+        self._asked.add(run.run_id)
         return self._left[run.run_id]
 
     def give_up(self, left: Left, problem: Problem) -> None:
@@ -76,24 +88,25 @@ class Library:
         self._left = {run_id: left for run_id, left in self._left.items() if run_id in run_ids}
 
 
-def _left(client: Client, run: Run) -> Left:
+def _left(client: Client, run: Run, room: int) -> Left:
     try:
         run = client.run(run.run_id, steps=True)
-        steps = _steps(client, run)
+        steps, memory = _steps(client, run, room)
     except DbtCloudError as error:
         problem = error.problems[0]
         if problem.code not in (UNUSABLE, NOT_FOUND):
             raise
         return Left(run, problem=problem)
     if steps:
-        return Left(run, steps)
+        return Left(run, steps, memory=memory)
     told = f"dbt Cloud run {run.run_id} ({run.status.word}) left no results of a build or a test"
     return Left(run, problem=Problem(NO_ARTIFACTS, told, hint="see its steps: it may have failed before dbt began"))
 
 
-def _steps(client: Client, run: Run) -> tuple[Step, ...]:
-    """The run's steps that built or tested, in order. dbt's target folder is one for all steps, and one that writes no
-    run results, such as `dbt source freshness`, still shows those of an earlier step: they are that one's."""
+def _steps(client: Client, run: Run, room: int) -> tuple[tuple[Step, ...], int]:
+    """The run's steps that built or tested, in order, and the memory of their results, at most `room`. dbt's target
+    folder is one for all steps, and one that writes no run results, such as `dbt source freshness`, still shows those
+    of an earlier step: they are that one's."""
     found: list[Step] = []
     size = 0
     for number in run.steps:
@@ -115,11 +128,11 @@ def _steps(client: Client, run: Run) -> tuple[Step, ...]:
         seen = step.read.invocation_id and any(step.read.invocation_id == each.read.invocation_id for each in found)
         if not seen and (step.builds or step.read.which == "test"):
             found.append(step)
-            size += len(json.dumps(kept))
-        if size > STEPS_BYTES_MAX:
+            size += 2 * len(json.dumps(kept)) + _RESULT_BYTES * len(kept["results"])
+        if size > room:
             told = f"dbt Cloud run {run.run_id} left more results than there is memory for"
             raise DbtCloudError(UNUSABLE, told, hint="sync where dbt's target folder is")
-    return tuple(found)
+    return tuple(found), size
 
 
 def merged(steps: Sequence[Step], of: Sequence[Step] = (), held: Sequence[Mapping[str, str]] = ()) -> dict[str, Any]:

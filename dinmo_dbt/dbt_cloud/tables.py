@@ -59,6 +59,7 @@ def fetch(
     Raises DbtCloudError: DB222 without such a job or run, DB223 before its first run has ended, DB225 where no run left
     anything that says what was built or tested, DB230 where none can be used.
     """
+    library.begin()
     own = library.client.of_job(job_id)
     others = [each for each in library.client.of_project(own[0].project_id) if each.job_id != job_id]
     basis = frozenset((each.run_id, each.status) for each in (*own, *others))
