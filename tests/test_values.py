@@ -260,3 +260,425 @@ def test_a_keys_text_does_not_depend_on_the_scale_of_its_column():
     assert texts == [["1", "100", "2.5", "0", "-10"]] * len(kinds)
     assert values.key_text([pa.array([1, 100], pa.int64())]).to_pylist() == ["1", "100"]
     assert values.key_text([pa.array(numbers[:2], pa.decimal128(38, 0))]).to_pylist() == ["1", "100"]
+
+
+def test_reasons_have_one_number_code_and_text_each():
+    """The state and reports hold the numbers and codes."""
+    told = {
+        Reason.LENGTH: (1, "V-LENGTH", "the text is longer than the field allows"),
+        Reason.CONTROL: (2, "V-CONTROL", "the text holds a control character"),
+        Reason.PICKLIST: (3, "V-PICKLIST", "the value is not in the field's restricted picklist"),
+        Reason.ID_FORM: (4, "V-ID-FORM", "the value is not a Salesforce id of 15 or 18 characters"),
+        Reason.ID_CHECKSUM: (5, "V-ID-CHECKSUM", "the id's last three characters do not fit the first fifteen"),
+        Reason.NOT_FINITE: (6, "V-NOT-FINITE", "the number is NaN or infinite"),
+        Reason.NUMBER_RANGE: (
+            7, "V-NUMBER-RANGE", "the number has more integer digits than the field or the API takes",
+        ),
+        Reason.NOT_WHOLE: (8, "V-NOT-WHOLE", "the field takes whole numbers only"),
+        Reason.DATE_RANGE: (9, "V-DATE-RANGE", "the date lies outside 1700-01-01 to 4000-12-31"),
+        Reason.BULK_NULL_TEXT: (
+            10, "V-BULK-NULL-TEXT", "the text #N/A means null in Bulk API 2.0, and this row can only travel by it",
+        ),
+        Reason.NUMBER_SCALE: (11, "V-NUMBER-SCALE", "the number has more than 18 decimal places"),
+        Reason.ROW_SIZE: (
+            12, "V-ROW-SIZE",
+            "the row has more than the 400,000 characters of Bulk API 2.0, and can only travel by it",
+        ),
+    }  # fmt: skip
+    assert {each: (int(each), each.code, each.message) for each in Reason if each} == told
+    assert (int(Reason.OK), Reason.OK.message) == (0, "")
+
+
+TEXTS = ["string", "textarea", "email", "url", "phone", "picklist", "multipicklist", "combobox"]
+IDS, AMOUNTS = ["id", "reference"], ["int", "long", "double", "currency", "percent"]
+OTHERS = ["boolean", "date", "datetime", "time"]
+STRINGS = [pa.utf8(), pa.large_utf8(), pa.string_view(), pa.dictionary(pa.int32(), pa.utf8()), pa.uuid()]
+COUNTS = [pa.int8(), pa.int64(), pa.uint64(), pa.float32(), pa.float64(), pa.decimal128(9, 2), pa.decimal256(50, 2)]
+DATES, MOMENTS = [pa.date32(), pa.date64()], [pa.timestamp("us"), pa.timestamp("ns", "UTC")]
+CLOCKS, FLAGS = [pa.time32("s"), pa.time64("ns")], [pa.bool_()]
+LISTS = [pa.list_(pa.utf8()), pa.large_list(pa.large_utf8()), pa.list_(pa.dictionary(pa.int8(), pa.utf8()))]
+NONE = [pa.null()]
+NEVER = [pa.binary(), pa.duration("s"), pa.month_day_nano_interval(), pa.list_(pa.int64()), pa.struct([])]
+FEED = (
+    dict.fromkeys(TEXTS, STRINGS + COUNTS + DATES + MOMENTS + CLOCKS + FLAGS)
+    | {"multipicklist": STRINGS + COUNTS + DATES + MOMENTS + CLOCKS + FLAGS + LISTS}
+    | dict.fromkeys(IDS, STRINGS)
+    | dict.fromkeys(AMOUNTS, COUNTS)
+    | {"boolean": FLAGS, "date": DATES, "datetime": DATES + MOMENTS, "time": CLOCKS}
+)
+
+
+@pytest.mark.parametrize("kind", FEED)
+def test_what_may_feed_a_field(kind):
+    sources = STRINGS + COUNTS + DATES + MOMENTS + CLOCKS + FLAGS + LISTS + NEVER + NONE
+    for source in sources:
+        refusal = values.why_not(source, field(kind))
+        assert (refusal is None) == (source in FEED[kind] + NONE), source
+        plain = pa.utf8() if source in STRINGS[3:] else source
+        assert refusal in (
+            None, f"a column of type {plain} can't feed a field of type {kind}: cast it in the model's SQL",
+        )  # fmt: skip
+
+
+def test_a_field_of_parts_is_fed_by_nothing():
+    assert values.why_not(pa.utf8(), field("address")) == (
+        "fields of type address can't be written; map their parts instead"
+    )
+    assert {*FEED} == values.SUPPORTED_TYPES == {*TEXTS, *IDS, *AMOUNTS, *OTHERS}
+
+
+def test_a_field_has_one_type_of_its_values():
+    kinds = {kind: pa.utf8() for kind in TEXTS + IDS} | {kind: pa.decimal128(38, 18) for kind in AMOUNTS}
+    kinds |= {
+        "boolean": pa.bool_(),
+        "date": pa.date32(),
+        "datetime": pa.timestamp("ms", "UTC"),
+        "time": pa.time32("ms"),
+    }
+    assert {kind: values.canonical_type(field(kind)) for kind in FEED} == kinds
+    for kind in FEED:
+        assert values.canonical(pa.nulls(2), field(kind), keep_nulls=True)[0].equals(pa.nulls(2, kinds[kind]))
+
+
+@pytest.mark.parametrize(
+    ("source", "name", "key", "text"),
+    [
+        (pa.utf8(), "text", "text", "text"),
+        (pa.large_utf8(), "text", "text", "text"),
+        (pa.dictionary(pa.int32(), pa.utf8()), "text", "text", "text"),
+        (pa.uuid(), "text", "text", "text"),
+        (pa.int32(), "whole number", "number", "number"),
+        (pa.uint64(), "whole number", "number", "number"),
+        (pa.dictionary(pa.int8(), pa.int64()), "whole number", "number", "number"),
+        (pa.float64(), "float", "number", "number"),
+        (pa.decimal128(9, 0), "decimal(0)", "number", "number"),
+        (pa.decimal128(9, 1), "decimal(1)", "number", "number.1"),
+        (pa.decimal256(60, 6), "decimal(6)", "number", "number.6"),
+        (pa.decimal128(9, 7), "decimal(7)", "number", "number"),
+        (pa.date32(), "date", "date", "date"),
+        (pa.date64(), "date", "date", "date"),
+        (pa.timestamp("us"), "timestamp", "datetime", "datetime"),
+        (pa.timestamp("us", "UTC"), "timestamp with time zone", "datetime", "datetime"),
+        (pa.time64("us"), "time", "time", "time"),
+        (pa.bool_(), "boolean", "boolean", "boolean"),
+        (pa.list_(pa.utf8()), "list", "list", "list"),
+        (pa.binary(), "binary", "binary", "binary"),
+    ],
+)
+def test_types_by_name_and_by_how_their_values_are_written(source, name, key, text):
+    assert (values.type_name(source), values.key_form(source)) == (name, key)
+    assert values.text_form(source, field("string")) == text
+    assert values.text_form(source, field("date")) == "", "there the field decides"
+
+
+def test_what_may_be_a_key():
+    for source in [*STRINGS, *COUNTS[:3], *COUNTS[5:], *DATES, *MOMENTS]:
+        assert values.why_not_key(source) is None, source
+    for source in [pa.float64(), pa.bool_(), pa.time64("us"), pa.binary(), pa.list_(pa.utf8())]:
+        told = f"a key is text, a whole number or a date, not {source}: cast it in the model's SQL"
+        assert values.why_not_key(source) == told
+
+
+@pytest.mark.parametrize(
+    ("form", "given", "expected"),
+    [
+        ("text", ["2024-01-07 00:00", "007", "TRUE", "", None], ["2024-01-07 00:00", "007", "TRUE", "", None]),
+        (
+            "date",
+            ["2024-01-07", "2024-01-07 00:00", "2024-01-07T00:00:00", "2024-01-07T00:00:00.000Z", "2024-01-07 00:00+00",
+             "2024-01-07T00:00:00+00:00", "2024-01-07 00:00+0000", "2024-01-07 00:00:01", "2024-01-07 00:01", "x", None,
+             "2024-01-07 00:00:00.001", "x2024-01-07 00:00", "2024-01-07 00:00x", "2024-01-07 00:00+01"],
+            ["2024-01-07"] * 7
+            + ["2024-01-07 00:00:01", "2024-01-07 00:01", "x", None, "2024-01-07 00:00:00.001", "x2024-01-07 00:00",
+               "2024-01-07 00:00x", "2024-01-07 00:00+01"],
+        ),
+        (
+            "datetime",
+            ["2024-01-07", "2024-01-07 10:11:12", "2024-01-07T10:11:12.5", "2024-01-07 10:11:12.123456789Z",
+             "2024-01-07 10:11:12+00", "2024-01-07 10:11:12+00:00", "2024-01-07 10:11:12+0000", "2024-01-07Z",
+             "2024-01-07 10:11:12+01:00", "2024-01-07 10:11", "x", "", None, "2024-01-07 10:11:12.", "x2024-01-07",
+             "2024-01-07 10:11:12.1234567890"],
+            ["2024-01-07T00:00:00.000Z", "2024-01-07T10:11:12.000Z", "2024-01-07T10:11:12.500Z",
+             "2024-01-07T10:11:12.123Z", *["2024-01-07T10:11:12.000Z"] * 3, "2024-01-07T00:00:00.000Z",
+             "2024-01-07 10:11:12+01:00", "2024-01-07 10:11", "x", "", None, "2024-01-07 10:11:12.", "x2024-01-07",
+             "2024-01-07 10:11:12.1234567890"],
+        ),
+        (
+            "number",
+            ["7", "007", "7.", "7.0", "7.50", "-07.10", "0", "000", "0.0", "-0.5", ".5", "7a", "a7", "+7", "1e3", "",
+             None],
+            ["7", "7", "7", "7", "7.5", "-7.1", "0", "0", "0", "-0.5", ".5", "7a", "a7", "+7", "1e3", "", None],
+        ),
+        (
+            "number.2",
+            ["7", "007", "7.", "7.5", "7.50", "7.500", "7.505", "-7.1", "0", "x", None],
+            ["7.00", "7.00", "7.00", "7.50", "7.50", "7.50", "7.505", "-7.10", "0.00", "x", None],
+        ),
+        (
+            "boolean",
+            ["TRUE", "False", "true", "1", "t", "yes", "", None],
+            ["true", "false", "true", "1", "t", "yes", "", None],
+        ),
+    ],
+)  # fmt: skip
+def test_a_text_as_a_column_of_another_type_would_write_it(form, given, expected):
+    assert values.in_form(pa.array(given, pa.utf8()), form).to_pylist() == expected
+
+
+def test_keys_as_columns_of_other_types_would_give_them():
+    dates = pa.array([dt.date(2024, 1, 7), dt.date(2024, 1, 8)])
+    texts, numbers = pa.array(["a:1", "12:"]), pa.array(["007", "1.50"])
+    written = values.key_text([texts, pa.array(["2024-01-07 00:00:00", "2024-01-08"]), numbers])
+    as_they_are = values.key_text([texts, dates, pa.array(["7", "1.5"])])
+    assert as_they_are.to_pylist() == ["3:a:110:2024-01-071:7", "3:12:10:2024-01-083:1.5"]
+    assert values.key_in_forms(written, ["text", "date", "number"]).equals(as_they_are)
+    assert values.key_in_forms(numbers, ["number"]).to_pylist() == ["7", "1.5"]
+    assert values.key_text([pa.array(["a", " \t", None, ""]), pa.array([1, 2, 3, 4])]).to_pylist() == [
+        "1:a1:1", None, None, None,
+    ]  # fmt: skip
+    assert values.key_text([pa.array([" a ", " ", None])]).to_pylist() == [" a ", None, None]
+
+
+def test_a_decimal_key_of_many_places_is_written_plainly():
+    numbers = [Decimal("1.5"), Decimal("0.0000001"), Decimal(100)]
+    for kind in (pa.decimal128(38, 7), pa.decimal128(38, 18), pa.decimal256(50, 7)):
+        assert values.key_text([pa.array(numbers, kind)]).to_pylist() == ["1.5", "0.0000001", "100"]
+    assert values.key_text([pa.array([Decimal("1.500000")], pa.decimal128(9, 6))]).to_pylist() == ["1.5"]
+
+
+def test_match_values_are_folded_as_salesforce_compares_them():
+    given = pa.array([" A b\n", "", "  ", None, "ÄÖ"])
+    assert values.fold(given, field("string")).to_pylist() == ["a b", None, None, None, "äö"]
+    assert values.fold(given, field("string", case_sensitive=True)).to_pylist() == ["A b", None, None, None, "ÄÖ"]
+    assert values.fold(given, field("reference")).to_pylist() == ["A b", None, None, None, "ÄÖ"]
+    numbers = pa.array([1, None])
+    assert values.fold(numbers, field("double")).equals(numbers)
+
+
+def test_every_type_as_salesforce_reads_it():
+    moments = pa.array([dt.datetime(2024, 1, 7, 8, tzinfo=dt.UTC), None], values.DATETIME)
+    assert values.text(moments, field("datetime")).to_pylist() == ["2024-01-07T08:00:00.000Z", None]
+    assert values.text(pa.array([dt.time(8, 0, 0, 7_000)], values.TIME), field("time")).to_pylist() == ["08:00:00.007Z"]
+    assert values.text(pa.array([dt.date(2024, 1, 7), None]), field("date")).to_pylist() == ["2024-01-07", None]
+    assert values.text(pa.array([True, False, None]), field("boolean")).to_pylist() == ["true", "false", None]
+    assert values.text(pa.array(["a", None]), field("string")).to_pylist() == ["a", None]
+
+
+@pytest.mark.parametrize(
+    ("kind", "given", "expected"),
+    [
+        ("string", ["", "#N/A", " a ", None, "A"], [None, None, "a", None, "A"]),
+        ("email", [" A@B.c "], ["a@b.c"]),
+        ("boolean", ["true", "FALSE", "1", "0", "yes", "", None], [True, False, True, False, None, None, None]),
+        ("date", ["2024-01-07", "2024-1-7", "x2024-01-07", "2024-01-07T", ""], [dt.date(2024, 1, 7), *[None] * 4]),
+        ("id", ["a00B000000FSjVU", "short", ""], ["a00B000000FSjVUIA1", None, None]),
+        ("double", ["+1.5", "-.5", "1.", "1e2", "1E+2", "1e", ".", "1,5"],
+         [Decimal("1.5"), Decimal("-0.5"), 1, 100, 100, None, None, None]),
+        ("time", ["00:00:00", "19:59:59.5Z", "23:00:00.25", "24:00:00", "9:00:00", "10:60:00", "10:00:60"],
+         [dt.time(0), dt.time(19, 59, 59, 500_000), dt.time(23, 0, 0, 250_000), *[None] * 4]),
+        ("datetime", ["2024-01-07 08:00:00Z", "2024-01-07T08:00:00.1Z", "2024-01-07T08:00:00-01:30",
+                      "2024-01-07T08:00:00", "2024-01-07T08:00Z"],
+         [dt.datetime(2024, 1, 7, 8, tzinfo=dt.UTC), dt.datetime(2024, 1, 7, 8, 0, 0, 100_000, dt.UTC),
+          dt.datetime(2024, 1, 7, 9, 30, tzinfo=dt.UTC), None, None]),
+    ],
+)  # fmt: skip
+def test_salesforces_text_is_read(kind, given, expected):
+    assert values.from_text(pa.array(given, pa.utf8()), field(kind)).to_pylist() == expected
+
+
+def test_what_an_echo_may_change_is_removed():
+    texts = pa.array([" A\r\nb\r ", "", " ", None])
+    assert values.echo_form(texts, field("textarea")).to_pylist() == ["A\nb", None, None, None]
+    assert values.echo_form(texts, field("email")).to_pylist() == ["a\nb", None, None, None]
+    ids = pa.array(["a00B000000FSjVUIA1", " x "])
+    assert values.echo_form(ids, field("reference")).equals(ids)
+    number = pa.array([Decimal("1.234567890123456789"), None], values.DECIMAL)
+    assert values.echo_form(number, field("double")).to_pylist() == [Decimal("1.23456789012346"), None]
+    moments = pa.array([1_500, -1_500, None], pa.timestamp("ms", "UTC"))
+    assert values.echo_form(moments, field("datetime")).cast(pa.int64()).to_pylist() == [1_000, -2_000, None]
+    days = pa.array([dt.date(2024, 1, 7), None])
+    assert values.echo_form(days, field("date")).equals(days)
+
+
+def test_what_salesforce_may_change_when_it_stores_is_removed():
+    assert values.held_form(pa.array([True, None]), field("boolean")).to_pylist() == [True, False]
+    assert values.held_form(pa.array([" Hot ", None]), field("picklist")).to_pylist() == ["hot", None]
+    several = pa.array(["B; a;b", "x", None])
+    assert values.held_form(several, field("multipicklist")).to_pylist() == ["a;b", "x", None]
+    assert values.held_form(pa.array([" Hot "]), field("string")).to_pylist() == ["Hot"]
+
+
+def test_every_type_as_text():
+    def text_of(array, kind="string"):
+        result, reasons = values.canonical(array, field(kind))
+        assert reasons is None
+        return result.to_pylist()
+
+    assert text_of(pa.array([1, -20, None])) == ["1", "-20", None]
+    assert text_of(pa.array([1.5, 100.0, 1e-7, None])) == ["1.5", "100", "0.0000001", None]
+    assert text_of(pa.array([Decimal("1.50"), None], pa.decimal128(9, 2))) == ["1.50", None]
+    assert text_of(pa.array([Decimal("1.5"), None], pa.decimal128(9, 6))) == ["1.500000", None]
+    assert text_of(pa.array([Decimal("1.5"), None], pa.decimal128(9, 7))) == ["1.5", None]
+    assert text_of(pa.array([True, False, None])) == ["true", "false", None]
+    assert text_of(pa.array([dt.date(2024, 1, 7), None])) == ["2024-01-07", None]
+    assert text_of(pa.array([dt.datetime(2024, 1, 7, 8), None])) == ["2024-01-07T08:00:00.000Z", None]
+    assert text_of(pa.array([dt.time(8), None])) == ["08:00:00.000Z", None]
+    assert text_of(pa.array([["a", "b"], None, []], pa.large_list(pa.large_utf8())), "multipicklist") == [
+        "a;b", None, None,
+    ]  # fmt: skip
+
+
+def test_control_characters_are_all_but_tabs_and_newlines():
+    for number in range(0x20):
+        result, reasons = one(pa.array([f"a{chr(number)}b"]), "string")
+        fine = {9: "a\tb", 10: "a\nb", 13: "a\nb"}.get(number)
+        assert (result, reasons) == ([fine], [] if fine else [Reason.CONTROL])
+    assert one(pa.array(["a b\x7f", "c"]), "string") == (["a b\x7f", "c"], [])
+
+
+def test_lengths_are_of_characters():
+    assert one(pa.array(["äöü", None]), "string", length=3) == (["äöü", None], [])
+    assert one(pa.array(["abc"]), "string", length=3) == (["abc"], [])
+    assert one(pa.array(["abcd"]), "string", length=3) == ([None], [Reason.LENGTH])
+    assert one(pa.array(["abcd"]), "string", length=0) == (["abcd"], [])
+    assert one(pa.array(["ab\x01d"]), "string", length=3) == ([None], [Reason.CONTROL]), "the first reason is told"
+
+
+def test_a_listed_value_is_one_of_the_list():
+    listed = {"restricted_picklist": True, "picklist": ("A", "B")}
+    assert one(pa.array(["A", None]), "picklist", **listed) == (["A", None], [])
+    assert one(pa.array(["A;B", "C;A", None, "A;C;B"]), "multipicklist", **listed) == (
+        ["A;B", None, None, None], [0, Reason.PICKLIST, 0, Reason.PICKLIST],
+    )  # fmt: skip
+    assert one(pa.array(["C"]), "picklist", picklist=("A",)) == (["C"], []), "any value is taken there"
+
+
+@settings(max_examples=100, deadline=None)
+@given(st.lists(st.text("abcXYZ019", min_size=15, max_size=15), min_size=1, max_size=9))
+def test_an_id_of_15_characters_gets_the_three_that_fit(ids):
+    def suffix(text):
+        bits = [sum(text[5 * n + at].isupper() << at for at in range(5)) for n in range(3)]
+        return "".join("ABCDEFGHIJKLMNOPQRSTUVWXYZ012345"[n] for n in bits)
+
+    full = [text + suffix(text) for text in ids]
+    assert one(pa.array(ids), "id") == (full, [])
+    assert one(pa.array(full), "id") == (full, [])
+    assert one(pa.array([text[:15] + text[15:].lower() for text in full]), "id") == (full, [])
+    wrong = [text[:15] + ("B" if text[15] == "A" else "A") + text[16:] for text in full]
+    assert one(pa.array(wrong), "id")[1] == [Reason.ID_CHECKSUM] * len(ids)
+
+
+def test_every_letter_of_an_id_counts_as_it_should():
+    letters = "AZaz09@[`{/:"
+    given = [each * 15 for each in letters]
+    expected = [["555", "555", "AAA", "AAA", "AAA", "AAA"][n] for n in range(6)]
+    result, reasons = one(pa.array(given), "id")
+    assert result == [text + end for text, end in zip(given[:6], expected, strict=True)] + [None] * 6
+    assert reasons == [0] * 6 + [Reason.ID_FORM] * 6
+    assert one(pa.array(["A" * 15 + "555", "a" * 15 + "aAa", "a" * 15 + "b[a"]), "id")[1] == [0, 0, Reason.ID_FORM]
+
+
+@pytest.mark.parametrize(
+    ("kind", "more", "fine", "large"),
+    [
+        ("int", {}, [2**31 - 1, -(2**31)], [2**31, -(2**31) - 1]),
+        ("long", {}, [2**63 - 1, -(2**63)], [2**63, -(2**63) - 1]),
+        ("int", {"precision": 3}, [9_999], [2**31]),
+        ("double", {"precision": 5, "scale": 2}, [999, -999, Decimal("999.99")], [1_000, -1_000]),
+        ("currency", {"precision": 18, "scale": 0}, [10**18 - 1], [10**18]),
+        ("double", {"precision": 19, "scale": 0}, [10**19 - 1], [10**19]),
+        ("double", {"precision": 20, "scale": 0}, [10**20 - 1], [10**20]),
+        ("double", {"precision": 2, "scale": 2}, [10**19], [10**20]),
+        ("double", {"precision": 3, "scale": 2}, [Decimal("9.99")], [10]),
+        ("double", {}, [10**20 - 1, -(10**20) + 1], [10**20, -(10**20)]),
+    ],
+)
+def test_numbers_are_as_large_as_their_field(kind, more, fine, large):
+    wide = pa.decimal256(60, 2)
+    assert one(pa.array([Decimal(each) for each in fine], wide), kind, **more) == (fine, [])
+    expected = ([None] * len(large), [Reason.NUMBER_RANGE] * len(large))
+    assert one(pa.array([Decimal(each) for each in large], wide), kind, **more) == expected
+
+
+@pytest.mark.parametrize("kind", ["int", "long"])
+def test_a_whole_number_has_no_places(kind):
+    assert one(pa.array([Decimal("1.5"), Decimal(2), None, Decimal("-0.01")], pa.decimal128(9, 2)), kind) == (
+        [None, 2, None, None], [Reason.NOT_WHOLE, 0, 0, Reason.NOT_WHOLE],
+    )  # fmt: skip
+
+
+def test_decimals_of_any_scale_are_exact_or_refused():
+    fine, fractions = Decimal("0.123456789012345678"), Decimal("0.1234567890123456781")
+    assert one(pa.array([fine], pa.decimal128(38, 18)), "double") == ([fine], [])
+    assert one(pa.array([fine, fractions], pa.decimal128(38, 19)), "double") == ([fine, None], [0, Reason.NUMBER_SCALE])
+    assert one(pa.array([Decimal(-7), None], pa.decimal256(70, 30)), "double") == ([-7, None], [])
+    assert one(pa.array([Decimal(10**20 - 1)], pa.decimal128(38, 17)), "double") == ([10**20 - 1], [])
+    assert one(pa.array([Decimal(10**20 - 1), Decimal(10**20)], pa.decimal128(38, 10)), "double") == (
+        [10**20 - 1, None], [0, Reason.NUMBER_RANGE],
+    )  # fmt: skip
+
+
+@pytest.mark.parametrize("kind", [pa.float32(), pa.float64()])
+def test_floats_of_both_widths_are_read(kind):
+    assert one(pa.array([0.5, None, -2.25], kind), "double") == ([Decimal("0.5"), None, Decimal("-2.25")], [])
+
+
+@settings(max_examples=300, deadline=None)
+@given(st.integers(-(10**15) + 1, 10**15 - 1), st.integers(-5, 18))
+def test_a_decimal_of_fifteen_digits_comes_back_from_its_double(digits, places):
+    exact = Decimal(digits).scaleb(-places)
+    if abs(exact) < Decimal(10) ** 20:
+        assert one(pa.array([float(exact), 0.1 + 0.2]), "double") == ([exact, Decimal("0.3")], [])
+
+
+@pytest.mark.parametrize(("unit", "second"), [("s", 1), ("ms", 10**3), ("us", 10**6), ("ns", 10**9)])
+def test_times_and_moments_of_every_unit(unit, second):
+    kind = pa.time32(unit) if unit in ("s", "ms") else pa.time64(unit)
+    clock = pa.array(
+        [8 * 3600 * second, (86_400 * second) - 1, None], pa.int32() if kind.bit_width == 32 else pa.int64()
+    )
+    last = dt.time(23, 59, 59, 999_000 if unit != "s" else 0)
+    assert one(clock.cast(kind), "time") == ([dt.time(8), last, None], [])
+    assert one(pa.array([0, *clock.to_pylist()], clock.type).cast(kind).slice(1), "time")[0] == [dt.time(8), last, None]
+    moments = pa.array([1_704_614_400 * second, -second, -1, None], pa.int64()).cast(pa.timestamp(unit))
+    before = dt.datetime(1969, 12, 31, 23, 59, 59, tzinfo=dt.UTC)
+    assert one(moments, "datetime") == (
+        [dt.datetime(2024, 1, 7, 8, tzinfo=dt.UTC), before,
+         before if unit == "s" else before.replace(microsecond=999_000), None],
+        [],
+    )  # fmt: skip
+    assert one(moments.slice(1), "datetime")[0] == one(moments, "datetime")[0][1:]
+
+
+@pytest.mark.parametrize("unit", ["s", "ms", "us", "ns"])
+def test_moments_at_the_ends_of_what_arrow_holds_are_refused_not_wrapped(unit):
+    ends = pa.array([2**63 - 1, -(2**63), None], pa.int64()).cast(pa.timestamp(unit))
+    fine = unit == "ns"  # 1677 to 2262
+    assert one(ends, "datetime")[1] == [0 if fine else Reason.DATE_RANGE, Reason.DATE_RANGE, 0]
+
+
+def test_the_first_and_the_last_moment_of_salesforces_years():
+    edges = [-8_520_336_000_000, -8_520_336_000_001, 64_092_211_199_999, 64_092_211_200_000]
+    moments = pa.array(edges, pa.int64()).cast(pa.timestamp("ms"))
+    assert one(moments, "datetime")[1] == [0, Reason.DATE_RANGE, 0, Reason.DATE_RANGE]
+    far = pa.array([2**31 - 1, -(2**31)], pa.int32()).cast(pa.date32())
+    for kind in ("date", "datetime"):
+        assert one(far, kind)[1] == [Reason.DATE_RANGE] * 2
+    days = pa.array([dt.date(2024, 1, 7), None]).cast(pa.date64())
+    assert one(days, "date") == ([dt.date(2024, 1, 7), None], [])
+    assert one(days, "datetime") == ([dt.datetime(2024, 1, 7, tzinfo=dt.UTC), None], [])
+
+
+def test_no_rows_are_fine():
+    for kind, sources in FEED.items():
+        for source in sources:
+            empty = pa.array([], source)
+            assert values.canonical(empty, field(kind))[0].equals(pa.array([], values.canonical_type(field(kind))))
+    for form in ("date", "datetime", "number", "number.2", "boolean", "text"):
+        assert len(values.in_form(pa.array([], pa.utf8()), form)) == 0
+
+
+def test_chunks_are_one_column():
+    chunked = pa.chunked_array([["a"], ["b", None]])
+    assert one(chunked, "string") == (["a", "b", None], [])
+    assert values.key_text([chunked]).to_pylist() == ["a", "b", None]
