@@ -9,8 +9,8 @@ import typer
 
 from dinmo_dbt.cli import options
 from dinmo_dbt.cli.console import Console
+from dinmo_dbt.cli.known import one_known
 from dinmo_dbt.cli.options import Flags
-from dinmo_dbt.cli.session import Session
 
 
 def accept(
@@ -33,13 +33,11 @@ def accept(
     """
     from dinmo_dbt import fence, render
     from dinmo_dbt.cli.syncing import record_of
-    from dinmo_dbt.cli.trust import known_state, named
 
     console = Console(as_json)
-    with Session(dataclasses.replace(flags, select=(name,)), console) as session:
-        activation = named(session, name)
-        session.start_orgs()
-        destination, state = known_state(session, activation)
+    # Of the model no row is read, so it does not matter where dbt has built it last.
+    with one_known(flags, name, console, reads_model=False) as known:
+        session, activation, destination, state = known.session, known.activation, known.destination, known.state
         listed = destination.listed_jobs() or ()
         found = fence.unknown_inserts(destination.describe(activation.object).name, listed, state.known_jobs())
         ahead, notes = record_of(session, activation, state).unknown()

@@ -2,17 +2,16 @@
 
 from __future__ import annotations
 
-import dataclasses
 from typing import Annotated
 
 import typer
 
 from dinmo_dbt.cli import options
 from dinmo_dbt.cli.console import Console
+from dinmo_dbt.cli.known import one_known
 from dinmo_dbt.cli.options import Flags
-from dinmo_dbt.cli.session import Session
 from dinmo_dbt.cli.syncing import scan_spool
-from dinmo_dbt.cli.trust import Limit, known_state, named
+from dinmo_dbt.cli.trust import Limit
 from dinmo_dbt.errors import Refused
 
 
@@ -46,14 +45,10 @@ def rekey(
     from dinmo_dbt import rekey as rekeying
 
     console = Console(as_json)
-    with Session(dataclasses.replace(flags, select=(name,)), console) as session:
-        activation = named(session, name)
-        session.say_notes()
-        session.start_orgs()
-        session.check_target(allow_mismatch=allow_target_mismatch)
-        destination, state = known_state(session, activation)
+    with one_known(flags, name, console, allow_mismatch=allow_target_mismatch) as known:
+        session, activation, destination = known.session, known.activation, known.destination
         with scan_spool(session) as spool:
-            found = rekeying.draw(activation, session.source, destination, state, spool, former=former or ())
+            found = rekeying.draw(activation, session.source, destination, known.state, spool, former=former or ())
         console.answer(render.rekeying_lines(activation, found, limit))
         if yes:
             if not len(found.pairs):

@@ -10,6 +10,7 @@ import typer
 
 from dinmo_dbt.cli import options
 from dinmo_dbt.cli.console import Console, worst
+from dinmo_dbt.cli.known import known_state, one_known
 from dinmo_dbt.cli.options import Flags
 from dinmo_dbt.cli.sending import deliver
 from dinmo_dbt.cli.session import Session
@@ -21,8 +22,6 @@ if TYPE_CHECKING:
 
     from dinmo_dbt.activation import Activation
     from dinmo_dbt.adopt import Adoption
-    from dinmo_dbt.salesforce import SalesforceDestination
-    from dinmo_dbt.state import ActivationState
     from dinmo_dbt.verify import Verification
 
 DRIFTED = 3
@@ -158,15 +157,6 @@ class _Checked:
         return int(pc.is_in(keys, value_set=marked["key"].combine_chunks()).to_numpy(zero_copy_only=False).sum())
 
 
-def known_state(session: Session, activation: Activation) -> tuple[SalesforceDestination, ActivationState]:
-    """The activation's org, and its state there, looked at without a lock."""
-    destination = session.destination(activation.destination)
-    state = session.state.view(destination.org_id, activation)
-    session.refuse_sharing(activation, state)
-    state.refuse_renamed([declared.name for declared in session.declared.activations])
-    return destination, state
-
-
 def _repair(
     session: Session, checked: list[_Checked], gating: Gating, allow_changes: int
 ) -> tuple[list[int], list[dict[str, Any]]]:
@@ -234,14 +224,10 @@ def adopt(
 
     console = Console(as_json)
     matches = [_pair(text) for text in match or ()]
-    with Session(dataclasses.replace(flags, select=(name,)), console) as session:
-        activation = named(session, name)
-        session.say_notes()
-        session.start_orgs()
-        session.check_target(allow_mismatch=allow_target_mismatch)
-        destination, state = known_state(session, activation)
+    with one_known(flags, name, console, allow_mismatch=allow_target_mismatch) as known:
+        session, activation, destination = known.session, known.activation, known.destination
         with scan_spool(session) as spool:
-            found = adopting.draw(activation, session.source, destination, state, spool, matches=matches)
+            found = adopting.draw(activation, session.source, destination, known.state, spool, matches=matches)
         console.answer(render.adoption_lines(activation, found, destination.org_id, limit))
         if yes:
             _store(session, activation, found)
@@ -270,11 +256,3 @@ def _pair(text: str) -> tuple[str, str]:
     if not (column and equals and name):
         raise UsageError("DB813", f"--match {text} is no pair", hint="write --match column=Field__c")
     return column, name
-
-
-def named(session: Session, name: str) -> Activation:
-    found = [activation for activation in session.chosen if activation.name == name] or list(session.chosen)
-    if len(found) != 1:
-        names = ", ".join(activation.name for activation in found)
-        raise UsageError("DB813", f"{name} stands for several activations: {names}", hint="name one of them")
-    return found[0]

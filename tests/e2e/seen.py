@@ -95,30 +95,32 @@ def audited(world: World, written: Document) -> Any:
 THOUSAND = "insert into people (person_id, name) select 'X' || i, 'many' from range(1000) t(i)"
 
 
+def planned_after(world: World, written: Document, change: str) -> str:
+    """What a plan says of a change that follows a sync."""
+    world.block(around(written))
+    assert world.run("sync").code == 0
+    world.lab.sql(change)
+    return code(world.run("plan"))
+
+
 def many_changed(world: World, written: Document) -> str:
     """A run that changes 600 of 1,030 rows."""
     world.lab.sql(THOUSAND)
-    world.block(around(written))
-    assert world.run("sync").code == 0
-    world.lab.sql("update people set name = 'other' where person_id like 'X%' and cast(person_id[2:] as int) < 600")
-    return code(world.run("plan"))
+    changed = "update people set name = 'other' where person_id like 'X%' and cast(person_id[2:] as int) < 600"
+    return planned_after(world, written, changed)
 
 
 def many_created(world: World, written: Document) -> str:
     """A run that brings 600 new rows beside 1,030 known ones."""
     world.lab.sql(THOUSAND)
-    world.block(around(written))
-    assert world.run("sync").code == 0
-    world.lab.sql("insert into people (person_id, name) select 'Y' || i, 'more' from range(600) t(i)")
-    return code(world.run("plan"))
+    created = "insert into people (person_id, name) select 'Y' || i, 'more' from range(600) t(i)"
+    return planned_after(world, written, created)
 
 
 def many_replaced(world: World, written: Document) -> str:
     """A run for which 16 of 30 keys left and as many others came."""
-    world.block(around(written))
-    assert world.run("sync").code == 0
-    world.lab.sql("update people set person_id = 'other ' || person_id where cast(person_id[2:] as int) <= 16")
-    return code(world.run("plan"))
+    replaced = "update people set person_id = 'other ' || person_id where cast(person_id[2:] as int) <= 16"
+    return planned_after(world, written, replaced)
 
 
 def due_now(world: World, written: Document) -> list[str]:

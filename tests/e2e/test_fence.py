@@ -11,7 +11,7 @@ import pytest
 
 import dinmo_dbt
 
-from .lab import EVENTS, PEOPLE, Deadly, Lab, Org, until
+from .lab import EVENTS, PEOPLE, Deadly, Lab, Org, Ran, until
 
 INSERT = {**EVENTS, "fields": {"event_id": "Ref__c", "kind": "Kind__c"}}
 
@@ -41,14 +41,21 @@ def more_events(lab: Lab, name: str = "more") -> None:
     lab.sql(f"insert into events by name select * replace (event_id || '-{name}' as event_id) from events")
 
 
-def test_an_older_copy_inserts_nothing_again_until_its_records_are_taken_over(
-    lab: Lab, org: Org, put_back: Callable[[], Callable[[], None]], tmp_path: Path
-) -> None:
+def grown(lab: Lab, put_back: Callable[[], Callable[[], None]]) -> tuple[Callable[[], None], Ran]:
+    """Events were synced, and later as many more, by a run that is given; the state in between can be put back."""
     lab.only("events", INSERT)
     assert lab.run("sync").code == 0
     put = put_back()
     more_events(lab)
-    assert lab.run("sync").code == 0
+    newer = lab.run("sync", "--json")
+    assert newer.code == 0, newer.all
+    return put, newer
+
+
+def test_an_older_copy_inserts_nothing_again_until_its_records_are_taken_over(
+    lab: Lab, org: Org, put_back: Callable[[], Callable[[], None]], tmp_path: Path
+) -> None:
+    put, _ = grown(lab, put_back)
     there = org.count("Event__c")
     put()
     elsewhere = str(tmp_path / "elsewhere")
@@ -193,12 +200,7 @@ def asked(lab: Lab) -> list[str]:
 def test_an_older_copy_inserts_nothing_again_when_no_job_tells_any_more(
     lab: Lab, recording: Org, put_back: Callable[[], Callable[[], None]], tmp_path: Path
 ) -> None:
-    lab.only("events", INSERT)
-    assert lab.run("sync").code == 0
-    put = put_back()
-    more_events(lab)
-    newer = lab.run("sync", "--json")
-    assert newer.code == 0, newer.all
+    put, newer = grown(lab, put_back)
     [(name, serial, run)] = records(recording)
     assert (name, run) == ("events_to_crm (lab, dev)", newer.result("events_to_crm")["run_id"])
     there = recording.count("Event__c")

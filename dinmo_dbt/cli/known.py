@@ -1,0 +1,60 @@
+"""One activation and what is known of it, beside its org: what the commands that mend a state begin with."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+from dinmo_dbt.cli.console import Console
+from dinmo_dbt.cli.options import Flags
+from dinmo_dbt.cli.session import Session
+from dinmo_dbt.errors import UsageError
+
+if TYPE_CHECKING:
+    from dinmo_dbt.activation import Activation
+    from dinmo_dbt.salesforce import SalesforceDestination
+    from dinmo_dbt.state import ActivationState
+
+
+@dataclass(frozen=True)
+class Known:
+    """`state` is as it is now, without a lock."""
+
+    session: Session
+    activation: Activation
+    destination: SalesforceDestination
+    state: ActivationState
+
+
+@contextmanager
+def one_known(
+    flags: Flags, name: str, console: Console, *, reads_model: bool = True, allow_mismatch: bool = False
+) -> Iterator[Known]:
+    """The one activation of that name. Where the model is read, dbt has to have built it in the chosen target."""
+    with Session(dataclasses.replace(flags, select=(name,)), console) as session:
+        activation = _named(session, name)
+        session.say_notes()
+        session.start_orgs()
+        if reads_model:
+            session.check_target(allow_mismatch=allow_mismatch)
+        yield Known(session, activation, *known_state(session, activation))
+
+
+def known_state(session: Session, activation: Activation) -> tuple[SalesforceDestination, ActivationState]:
+    """The activation's org, and its state there, looked at without a lock."""
+    destination = session.destination(activation.destination)
+    state = session.state.view(destination.org_id, activation)
+    session.refuse_sharing(activation, state)
+    state.refuse_renamed([declared.name for declared in session.declared.activations])
+    return destination, state
+
+
+def _named(session: Session, name: str) -> Activation:
+    found = [activation for activation in session.chosen if activation.name == name] or list(session.chosen)
+    if len(found) != 1:
+        names = ", ".join(activation.name for activation in found)
+        raise UsageError("DB813", f"{name} stands for several activations: {names}", hint="name one of them")
+    return found[0]
