@@ -89,6 +89,7 @@ def draw(
     if activation.mode is Mode.UPSERT and rows.size:
         _refuse_moved_match(activation, seen, rows, old)
     equal = _equal(activation, seen, rows, at, old)
+    delivered = equal | (activation.mode is Mode.INSERT)  # as it is now: what changes later is another record
     return Rekeying(
         mapping=seen.mapping,
         serial=state.serial,
@@ -99,7 +100,7 @@ def draw(
         lost=int(free.sum()) - len(rows),
         ambiguous=ambiguous,
         pairs=pa.table({"old": old, "new": keys.take(pa.array(paired))}),
-        rows=_moves(seen, rows, at, equal),
+        rows=_moves(seen, rows, at, delivered),
     )
 
 
@@ -203,16 +204,16 @@ def _equal(activation: Activation, seen: Scan, rows: Positions, at: Positions, o
     return equal
 
 
-def _moves(seen: Scan, rows: Positions, at: Positions, equal: npt.NDArray[np.bool_]) -> pa.Table:
-    """The old keys go, the new ones come in their place."""
+def _moves(seen: Scan, rows: Positions, at: Positions, delivered: npt.NDArray[np.bool_]) -> pa.Table:
+    """The old keys go, the new ones come in their place; what was not `delivered` is sent."""
     snapshot = seen.state.snapshot
     moved = snapshot_rows(snapshot, at, "put")
     if not rows.size:
         return moved
     taken = seen.spool.take(rows, ["kh", "ck", "key"]).combine_chunks()
     flags = snapshot.flags[at] & ~np.uint8(Flag.LEFT)
-    flags = np.where(equal, flags, flags | np.uint8(Flag.STALE)).astype(np.uint8)
-    ck = pc.if_else(pa.array(equal), taken["ck"], moved["ck"])
+    flags = np.where(delivered, flags, flags | np.uint8(Flag.STALE)).astype(np.uint8)
+    ck = pc.if_else(pa.array(delivered), taken["ck"], moved["ck"])
     for name, column in (("kh", taken["kh"]), ("key", taken["key"]), ("ck", ck), ("flags", pa.array(flags))):
         moved = moved.set_column(moved.column_names.index(name), name, column)
     gone = snapshot_rows(snapshot, at, "forget")

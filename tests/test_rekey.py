@@ -7,7 +7,7 @@ import pyarrow as pa
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
-from memory_org import Ceilings, FieldMapping, Flag, Match, Model, World, activation
+from memory_org import Ceilings, FieldMapping, Match, Model, World, activation
 
 from dinmo_dbt import rekey, values
 from dinmo_dbt.adopt import store
@@ -224,9 +224,18 @@ def test_rows_that_changed_meanwhile_are_never_inserted_on_a_guess(world):
     other = model(pa.array([f"K{n}" for n in range(12)]), pa.array(["z"] * 2 + [f"a{n}" for n in range(2, 12)]))
     found = stored(world, act, other)
     assert (len(found.pairs), found.equal) == (12, 10)
-    assert sum(flags & Flag.STALE != 0 for _, flags in world.snapshot(act).values()) == 2
     assert world.sync(act, other).outcome.succeeded == 0
     assert len(world.org.records["Thing__c"]) == 12
+
+
+def test_what_an_insert_takes_as_it_is_is_the_row_of_the_rekey_not_that_of_the_next_sync(world):
+    act = activation("insert", fields=(FieldMapping("id", "Code__c"), FieldMapping("a", "A__c")))
+    keys = pa.array([f"K{n}" for n in range(12)])
+    world.sync(act, model(pa.array([f"k{n}" for n in range(12)])))
+    stored(world, act, model(keys))
+    later = model(keys, pa.array(["z"] * 2 + [f"a{n}" for n in range(2, 12)]))
+    assert world.sync(act, later).outcome.succeeded == 2
+    assert not world.plan(act, later).has_changes
 
 
 def test_rows_of_an_upsert_that_changed_meanwhile_are_sent_to_their_records(world):

@@ -21,6 +21,7 @@ snapshots, journals or jobs. A row's values name its key and version, so a recor
 | I16 no secret, no value | in everything a run says, and at the end in everything that is kept |
 | I17 verify is true | at the end: it tells of all that others changed and of nothing else, and `--repair` mends it |
 | I18 what another keeps stays | after every call: no record that another activation or target has is deleted or set |
+| I19 a revert undoes its run | at the end: its records are as before, but where others wrote since |
 """
 
 from __future__ import annotations
@@ -155,6 +156,13 @@ class Auditor:
         """The state is as it was before the first sync, and so is what follows from it."""
         self.delivered.clear()
         self._last_epochs.clear()
+
+    def went_back(self) -> None:
+        """Records are of before, as was asked: what is there now is what a run finds."""
+        self.held, self._at = self.org.held(), self.org.changes
+        told = {record["Id"]: self._identity(record) for record in self.held}
+        self.seen = {id: (*found, self._puts[found]) for id, found in told.items() if found}
+        self.delivered.clear()
 
     def excuse(self, key: str) -> None:
         """Others changed its record: that is for verify to see, until the row has values it never had."""
@@ -351,7 +359,8 @@ class Auditor:
     def contents(self, folder: Path) -> None:
         """I16: when all is over, whatever is kept."""
         for path in _files(folder):
-            self.says_nothing(path.name, _texts(path))
+            if "images" not in path.parts:  # values are what they keep
+                self.says_nothing(path.name, _texts(path))
 
     def says_nothing(self, where: str, text: str) -> None:
         """I16: neither a row's value nor a secret."""
@@ -365,6 +374,12 @@ class Auditor:
 def may_be_there(fate: str, code: str | None) -> bool:
     """An insert whose outcome can't be learned: said so, and never sent again by itself (promise 3)."""
     return fate == "unknown" or code == "OUTCOME_UNKNOWN"
+
+
+def is_over(row: dict[str, Any]) -> bool:
+    """Nothing more can become of that row by itself."""
+    over = row["fate"] in ("invalid", "no_match", "ambiguous") or row["code"] in ("RECORD_ID_UNKNOWN", "RECORD_SHARED")
+    return over or may_be_there(row["fate"], row["code"])
 
 
 def _files(folder: Path) -> Iterator[Path]:

@@ -28,7 +28,7 @@ from dinmo_dbt.activation import Activation, Ceiling, FieldMapping, Guards
 from dinmo_dbt.cli import syncing, trust
 from dinmo_dbt.cli.session import Session
 from dinmo_dbt.cli.syncing import Gating
-from dinmo_dbt.errors import CountsError, DinmoError, StateError, WarehouseError
+from dinmo_dbt.errors import CountsError, DinmoError, Problem, StateError, WarehouseError
 from dinmo_dbt.guards import Ceilings
 from dinmo_dbt.history import Trigger
 from dinmo_dbt.plan import Plan
@@ -37,11 +37,12 @@ from dinmo_dbt.state.journal import ActivationState
 from dinmo_dbt.state.marks import Marks
 from dinmo_dbt.sync import SyncRun
 
-from .auditor import CLOSED, Auditor, Broken, Row, a_of, b_of, may_be_there
+from .auditor import CLOSED, Auditor, Broken, Row, a_of, b_of, is_over
 from .beside import TARGET, Beside
 from .org import SimulatedOrg
 from .process import BadDisk, End, Process, Stopped, current
 from .shape import Shape, key_of
+from .upkeep import Upkeep
 from .wall import Wall
 
 CALL_FAULTS = (
@@ -140,6 +141,7 @@ class History:
         self.beside = Beside(self.seed, self.mode, self.audit, self._activation)
         if self.events & {"copies", "damage", "mapping"}:  # an older state knows nothing of others
             self.beside.is_there = False
+        self.upkeep = Upkeep(self)
         self.home = self.org.folder / str(self.seed)
         self.folder, self.marks = self.home / "state", self.home / "marks"
         self.runs, self.seams = 0, 40
@@ -315,6 +317,8 @@ class History:
     def _meanwhile(self) -> None:
         """One run, or what a run can meet."""
         self.met["clock set"] += self.wall.draw()
+        if self.settled and self.folder.exists() and self.session:
+            self.upkeep.retry()
         if self.beside.is_there and self.settled and self.folder.exists() and self.beside.random.random() < 0.7:
             self._run_beside()
         if self._on("others", 0.6):
@@ -614,7 +618,8 @@ class History:
                 self.org.app.faults.clear()  # the other one's first login must be in the state's org
             lapsed = takes_over and self._lose_the_lock()
             run = self._run(alone=not stopped.is_waiting)
-            if lapsed and first.epoch and not first.leaving and self._is_refused("DB501"):
+            kept_out = self._is_refused("DB501") and "being synced" in str(self.error)
+            if lapsed and first.epoch and not first.leaving and kept_out:
                 raise Broken("I7: the lease of a run that stopped is over, and keeps others out")
             locked = any(seam.endswith(".lock") for seam in first.seen[:-1])
             if not takes_over and stopped.is_waiting and locked and run is not None:
@@ -728,7 +733,7 @@ class History:
         if run is None:
             self.audit.bounded(self.org.clock.now() - began)
             return None
-        if process.hurt:
+        if process.hurt and not process.told_of_history:
             raise Broken("I12: a disk that failed is passed over")
         if not strange and not wakes:
             self.audit.ended(run, process, self.org.clock.now() - began)
@@ -759,7 +764,11 @@ class History:
             project=SimpleNamespace(shared_orgs=(), may_share=shared, places={}),
             removals=sharing.removals(declared, lambda name: name),
             manifest=SimpleNamespace(dbt_version="1.11", adapter_type="duckdb", project_name="simulated"),
-            console=SimpleNamespace(quiet=True, say=self._tell, note=lambda problem: self._tell(str(problem))),
+            console=SimpleNamespace(
+                quiet=True, say=self._tell, note=lambda problem: self._tell(str(problem)),
+                answer=lambda lines: self._tell("\n".join(lines)),
+                problems=lambda problems: self._tell("\n".join(map(str, problems))),
+            ),
         )  # fmt: skip
         session.refuse_sharing = partial(Session.refuse_sharing, session)  # type: ignore[arg-type]
         return session
@@ -791,11 +800,20 @@ class History:
         return {spool.rpartition("/")[2] for (spool,) in rows}
 
     def _state(self, target: str = "dev") -> LocalState:
-        return _State(self.folder, self.wall, Marks(self.marks), target=target)
+        state = _State(self.folder, self.wall, Marks(self.marks), target=target)
+        state.tell = self._tell_of_history
+        return state
+
+    def _tell_of_history(self, problem: Problem) -> None:
+        process = current()
+        assert process is not None
+        process.told_of_history = True
+        self._tell(str(problem))
 
     def _activation(self) -> Activation:
         fields = tuple(FieldMapping(column, f"{column.upper()}__c") for column in self.audit.columns)
-        more: dict[str, Any] = {"api": self.api, "guards": Guards(Ceiling(rows=0), Ceiling(percent=Decimal(50)))}
+        more: dict[str, Any] = {"api": self.api, "keep_before_images": self.upkeep.keeps_images}
+        more |= {"guards": Guards(Ceiling(rows=0), Ceiling(percent=Decimal(50)))}
         if not self.audits:
             more["audit"] = Ceiling(rows=0)
         if self.on_removed != "ignore":
@@ -820,9 +838,11 @@ class History:
         for _ in range(CLEAN_RUNS_MAX):
             self.org.clock.sleep(2 * DAY_S)
             run = self._run()
+            if self._is_refused("DB409"):  # so many left and came that it is asked about
+                run = self._run(ceilings=replace(ANY_DELETES, allow_replaced=1000))
             if run is None:
                 raise Broken("I2: a run without faults fails")
-            if any(not _is_over(row) for row in pa.concat_tables(run.not_delivered).to_pylist()):
+            if any(not is_over(row) for row in pa.concat_tables(run.not_delivered).to_pylist()):
                 continue
             drawn, state = self._planned()
             if not drawn.has_changes:
@@ -834,6 +854,7 @@ class History:
         known = [{**row, "key": key_of(row["key"])} for row in state.snapshot.table().to_pylist()]
         self.audit.snapshot(known, named)
         self._look_after({row["key"] for row in known} - named)
+        self.upkeep.revert()
         self.audit.contents(self.folder)
 
     # What people do to keep it in order
@@ -883,9 +904,3 @@ def _contents(folder: Path) -> dict[str, bytes]:
     """Of the files that hold the state."""
     kept = (".db", ".parquet", ".arrow")
     return {str(path.relative_to(folder)): path.read_bytes() for path in folder.rglob("*") if path.suffix in kept}
-
-
-def _is_over(row: dict[str, Any]) -> bool:
-    """Nothing more can become of that row by itself."""
-    over = row["fate"] in ("invalid", "no_match", "ambiguous") or row["code"] in ("RECORD_ID_UNKNOWN", "RECORD_SHARED")
-    return over or may_be_there(row["fate"], row["code"])

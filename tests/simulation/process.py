@@ -76,6 +76,7 @@ class Process:
     dead: str = ""
     calls: int = 0
     hurt: bool = False  # its disk failed it
+    told_of_history: bool = False  # that it can't be kept, or is damaged: that hurts no run
     own: str = "things"  # whose state it works on
     epoch: int = 0  # of its lease, once it has one
     misled: bool = False  # another org answered its login
