@@ -10,6 +10,8 @@ import errno
 from dataclasses import dataclass, replace
 from pathlib import Path
 
+from dinmo_dbt.whole_text import whole
+
 
 @dataclass(frozen=True, slots=True)
 class Problem:
@@ -24,6 +26,11 @@ class Problem:
     message: str
     where: str = ""
     hint: str = ""
+
+    def __post_init__(self) -> None:
+        """A path or an argument may hold bytes that are no text: what is told of it goes into files and databases."""
+        for name in ("message", "where", "hint"):
+            object.__setattr__(self, name, whole(getattr(self, name)))
 
     def __str__(self) -> str:
         place = f"{self.where}: " if self.where else ""

@@ -14,6 +14,7 @@ from dinmo_dbt.cli.scheduling import Turn, moment
 from dinmo_dbt.cli.sending import deliver
 from dinmo_dbt.cli.session import Session
 from dinmo_dbt.errors import DinmoError, Problem
+from dinmo_dbt.whole_text import whole
 
 if TYPE_CHECKING:
     from dinmo_dbt.activation import Activation
@@ -33,7 +34,7 @@ def pause(
     Examples:
       dinmo-dbt pause -s customers_to_crm --reason "sales is cleaning up duplicates"
     """
-    _set(flags, as_json, reason)
+    _set(flags, as_json, whole(reason))
 
 
 def resume(

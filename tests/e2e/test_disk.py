@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shutil
 import subprocess
 from collections.abc import Iterator
 from pathlib import Path
@@ -105,3 +106,16 @@ def test_a_disk_that_becomes_read_only(lab: Lab, org: Org, disk: Path) -> None:
         resize(disk, "rw")
     ran = sync(lab, org, "--json")
     assert ran.result("people_to_crm")["outcome"]["succeeded"] == 30
+
+
+def test_a_project_whose_path_is_no_text_is_told_in_one_line_and_its_history_is_whole(lab: Lab, tmp_path: Path) -> None:
+    """DuckDB opens no such path. A lone byte must not get into the history, which takes text alone."""
+    lab.only("people", PEOPLE)
+    here = Lab(Path(shutil.copytree(lab.root, tmp_path / "p\udcff\udcfe")))
+    for command in (
+        ("validate",), ("sync",), ("sync",), ("pause", "-s", "people_to_crm", "--reason", "why \udcff"), ("status",),
+        ("history", "--json"), ("schedule",), ("rejected", "--export", "\udcff.csv"),
+    ):  # fmt: skip
+        ran = here.process(*command)
+        assert "DB900" not in ran.all and "DB531" not in ran.all and "Traceback" not in ran.all, ran.all
+        assert ran.code == (1 if ran.out.count("DB707") or "DB707" in ran.err else 0), ran.all
