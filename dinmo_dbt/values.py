@@ -479,7 +479,7 @@ def _as_text(array: pa.Array) -> pa.Array:
 
 def _text_bytes(array: pa.Array) -> npt.NDArray[np.uint8]:
     _, offsets_buffer, data = array.buffers()
-    if data is None or len(array) == 0:
+    if len(array) == 0:
         return np.empty(0, np.uint8)
     offsets = np.frombuffer(offsets_buffer, "<i4")
     return np.frombuffer(data, np.uint8)[offsets[array.offset] : offsets[array.offset + len(array)]]
@@ -553,8 +553,7 @@ def _numbers(array: pa.Array, field: Field) -> tuple[pa.Array, Reasons | None]:
     elif pa.types.is_decimal(array.type):
         values, reasons = _from_decimals(array)
     else:
-        wide = array.cast(pa.decimal128(20, 0)) if pa.types.is_integer(array.type) else array
-        values, reasons = wide.cast(DECIMAL), None
+        values, reasons = array.cast(DECIMAL), None
     integer_digits = field.precision - field.scale if field.precision else 0
     if field.type in ("int", "long"):
         fraction = pc.not_equal(values, pc.trunc(values))

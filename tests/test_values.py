@@ -6,7 +6,7 @@ from decimal import Decimal
 
 import pyarrow as pa
 import pytest
-from hypothesis import given, settings
+from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
 from dinmo_dbt import values
@@ -34,6 +34,34 @@ def test_doubles_become_the_nearest_decimal_of_fifteen_digits(numbers):
             assert decimal == expected, (number, decimal, expected)
         else:
             assert abs(decimal - Decimal(number)) <= max(Decimal("1e-18"), abs(Decimal(number)) * Decimal("1e-14"))
+
+
+# Doubles so near to the middle between two decimals that the error of a product, and of its parts, decides.
+TIES = [430024714.7426825, 72977208.97307014, 46.51290718020725, 4.170488926584155e19, 5.728354535593735e17,
+        5.928902249927975e19, 4.018200913214405, 0.5096838095423365, 93.81709384606305, 0.006517247740857525,
+        6.999795268964185, 0.9079510970611095]  # fmt: skip
+
+
+@settings(max_examples=300, deadline=None)
+@example(TIES)
+@given(
+    st.lists(
+        st.builds(lambda k, places: (k + 0.5) / 10**places, st.integers(10**14, 10**15 - 1), st.integers(-4, 17)),
+        min_size=1,
+    )
+)
+def test_doubles_between_two_decimals_become_the_nearer(numbers):
+    numbers = [*numbers, *(-number for number in numbers)]
+    result, reasons = values.canonical(pa.array(numbers), field("double"))
+    assert reasons is None
+    assert result.to_pylist() == [Decimal(f"{number:.14e}") for number in numbers]
+
+
+def test_a_double_that_is_rounded_up_to_21_digits_is_too_large():
+    most = math.nextafter(1e20, 0)
+    assert one(pa.array([most, -most, 99999999999999e6]), "double") == (
+        [None, None, 99999999999999 * 10**6], [Reason.NUMBER_RANGE, Reason.NUMBER_RANGE, 0],
+    )  # fmt: skip
 
 
 @pytest.mark.parametrize(
@@ -214,10 +242,11 @@ def test_composite_keys_never_collide(texts, numbers):
 def test_dictionary_large_and_uuid_columns_are_plain_text():
     import uuid
 
-    value = uuid.UUID("12345678-1234-5678-1234-567812345678")
+    value = uuid.UUID("01234567-89ab-cdef-fedc-ba9876543210")
     array = pa.ExtensionArray.from_storage(pa.uuid(), pa.array([value.bytes, None, value.bytes], pa.binary(16)))
     assert one(array, "string")[0] == [str(value), None, str(value)]
     assert one(array.slice(2), "string")[0] == [str(value)]
+    assert one(array.slice(0, 1), "string")[0] == [str(value)]
     assert one(pa.array(["a", "b", "a"]).dictionary_encode(), "string")[0] == ["a", "b", "a"]
     assert one(pa.array(["a"], pa.large_utf8()), "string")[0] == ["a"]
     assert one(pa.array(["a"], pa.string_view()), "string")[0] == ["a"]
@@ -411,8 +440,8 @@ def test_what_may_be_a_key():
         ),
         (
             "number.2",
-            ["7", "007", "7.", "7.5", "7.50", "7.500", "7.505", "-7.1", "0", "x", None],
-            ["7.00", "7.00", "7.00", "7.50", "7.50", "7.50", "7.505", "-7.10", "0.00", "x", None],
+            ["7", "007", "7.", "7.5", "7.50", "7.500", "007.25", "7.505", "-7.1", "0", "x", None],
+            ["7.00", "7.00", "7.00", "7.50", "7.50", "7.50", "7.25", "7.505", "-7.10", "0.00", "x", None],
         ),
         (
             "boolean",
@@ -444,6 +473,7 @@ def test_a_decimal_key_of_many_places_is_written_plainly():
     for kind in (pa.decimal128(38, 7), pa.decimal128(38, 18), pa.decimal256(50, 7)):
         assert values.key_text([pa.array(numbers, kind)]).to_pylist() == ["1.5", "0.0000001", "100"]
     assert values.key_text([pa.array([Decimal("1.500000")], pa.decimal128(9, 6))]).to_pylist() == ["1.5"]
+    assert values.key_text([pa.array([Decimal("10.00"), Decimal(0)], pa.decimal128(9, 2))]).to_pylist() == ["10", "0"]
 
 
 def test_match_values_are_folded_as_salesforce_compares_them():
@@ -474,8 +504,9 @@ def test_every_type_as_salesforce_reads_it():
         ("id", ["a00B000000FSjVU", "short", ""], ["a00B000000FSjVUIA1", None, None]),
         ("double", ["+1.5", "-.5", "1.", "1e2", "1E+2", "1e", ".", "1,5"],
          [Decimal("1.5"), Decimal("-0.5"), 1, 100, 100, None, None, None]),
-        ("time", ["00:00:00", "19:59:59.5Z", "23:00:00.25", "24:00:00", "9:00:00", "10:60:00", "10:00:60"],
-         [dt.time(0), dt.time(19, 59, 59, 500_000), dt.time(23, 0, 0, 250_000), *[None] * 4]),
+        ("time", ["00:00:00", "19:59:59.5Z", "23:00:00.25", "24:00:00", "9:00:00", "10:60:00", "10:00:60",
+                  "10:00:00X"],
+         [dt.time(0), dt.time(19, 59, 59, 500_000), dt.time(23, 0, 0, 250_000), *[None] * 5]),
         ("datetime", ["2024-01-07 08:00:00Z", "2024-01-07T08:00:00.1Z", "2024-01-07T08:00:00-01:30",
                       "2024-01-07T08:00:00", "2024-01-07T08:00Z"],
          [dt.datetime(2024, 1, 7, 8, tzinfo=dt.UTC), dt.datetime(2024, 1, 7, 8, 0, 0, 100_000, dt.UTC),
@@ -533,6 +564,7 @@ def test_control_characters_are_all_but_tabs_and_newlines():
         result, reasons = one(pa.array([f"a{chr(number)}b"]), "string")
         fine = {9: "a\tb", 10: "a\nb", 13: "a\nb"}.get(number)
         assert (result, reasons) == ([fine], [] if fine else [Reason.CONTROL])
+    assert one(pa.array(["\r", "\r\r\n"]), "string") == (["\n", "\n\n"], [])
     assert one(pa.array(["a b\x7f", "c"]), "string") == (["a b\x7f", "c"], [])
 
 
@@ -540,6 +572,7 @@ def test_lengths_are_of_characters():
     assert one(pa.array(["äöü", None]), "string", length=3) == (["äöü", None], [])
     assert one(pa.array(["abc"]), "string", length=3) == (["abc"], [])
     assert one(pa.array(["abcd"]), "string", length=3) == ([None], [Reason.LENGTH])
+    assert one(pa.array(["", ""]), "string", length=3) == ([None, None], [])
     assert one(pa.array(["abcd"]), "string", length=0) == (["abcd"], [])
     assert one(pa.array(["ab\x01d"]), "string", length=3) == ([None], [Reason.CONTROL]), "the first reason is told"
 
@@ -616,6 +649,18 @@ def test_decimals_of_any_scale_are_exact_or_refused():
     assert one(pa.array([Decimal(10**20 - 1), Decimal(10**20)], pa.decimal128(38, 10)), "double") == (
         [10**20 - 1, None], [0, Reason.NUMBER_RANGE],
     )  # fmt: skip
+
+
+def test_a_decimal_that_does_not_fit_is_refused_whatever_its_column_could_hold():
+    for scale in (17, 0):
+        array = pa.array([Decimal(10**20), Decimal(-(10**20)), Decimal(7)], pa.decimal128(38, scale))
+        assert one(array, "double") == ([None, None, 7], [Reason.NUMBER_RANGE, Reason.NUMBER_RANGE, 0])
+
+
+def test_a_number_whose_lower_word_is_empty_keeps_its_sign():
+    """2^46 in units of 10^-18 is a multiple of 2^64."""
+    for number in (-(2.0**46), 2.0**46, -0.0):
+        assert one(pa.array([number, 0.1 + 0.2]), "double")[0] == [Decimal(number), Decimal("0.3")]
 
 
 @pytest.mark.parametrize("kind", [pa.float32(), pa.float64()])
