@@ -691,10 +691,11 @@ def _decimal_text(array: pa.Array) -> pa.Array:
     plain = pc.utf8_rtrim(pc.utf8_rtrim(array.cast(pa.utf8()), "0"), ".")
     # Arrow writes an exponent below 1e-6 and for zero: those are written from their unscaled integer.
     words = np.frombuffer(array.buffers()[1], "<i8").reshape(-1, 2)[array.offset : array.offset + len(array)]
-    small = (words[:, 1] == words[:, 0] >> 63) & (np.abs(words[:, 0]) < 10**13)
+    low = words[:, 0]  # not by its absolute value, which for the least of them is itself
+    small = (words[:, 1] == low >> 63) & (low > -(10**13)) & (low < 10**13)
     if not small.any():
         return plain
-    unscaled = pa.array(np.where(small, words[:, 0], 0))
+    unscaled = pa.array(np.where(small, low, 0))
     decimals = pc.utf8_rtrim(pc.utf8_lpad(pc.abs(unscaled).cast(pa.utf8()), 18, padding="0"), "0")
     sign = pc.if_else(pc.less(unscaled, 0), "-0.", "0.")
     tiny = pc.if_else(pc.equal(unscaled, 0), "0", pc.binary_join_element_wise(sign, decimals, ""))

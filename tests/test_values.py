@@ -657,6 +657,29 @@ def test_a_decimal_that_does_not_fit_is_refused_whatever_its_column_could_hold()
         assert one(array, "double") == ([None, None, 7], [Reason.NUMBER_RANGE, Reason.NUMBER_RANGE, 0])
 
 
+def test_a_column_of_sixteen_digits_has_fifteen():
+    """It would come back from its millionths."""
+    assert one(pa.array([1234567890.123457, 999999999.123457]), "double") == (
+        [Decimal("1234567890.12346"), Decimal("999999999.123457")], [],
+    )  # fmt: skip
+
+
+def test_decimals_around_the_ends_of_a_word_are_written_whole():
+    units = [2**64 - 1, 2**64, 2**63, 2**63 - 1, 10**13, 10**13 - 1, 10**12, 1]
+    for unit in [*units, *(-unit for unit in units)]:
+        exact = Decimal(unit).scaleb(-18)
+        assert values.text(pa.array([exact], values.DECIMAL), field("double")).to_pylist() == [
+            f"{exact:.18f}".rstrip("0").rstrip("."),
+        ]  # fmt: skip
+
+
+def test_a_date_with_a_time_of_day_is_that_day():
+    """Arrow's date64 can hold one, though it should not."""
+    day = pa.array([86_400_005, None], pa.int64()).view(pa.date64())
+    assert one(day, "date")[0] == [dt.date(1970, 1, 2), None]
+    assert one(day, "datetime")[0] == [dt.datetime(1970, 1, 2, tzinfo=dt.UTC), None]
+
+
 def test_a_number_whose_lower_word_is_empty_keeps_its_sign():
     """2^46 in units of 10^-18 is a multiple of 2^64."""
     for number in (-(2.0**46), 2.0**46, -0.0):
