@@ -132,6 +132,9 @@ class History:
         self.kind = self.random.choice(KINDS)
         self.mode, self.api = re.split("[, ]", self.kind)[0], self.kind.rpartition(" ")[2]
         self.events = {e for e in EVENTS if self.random.random() < (0.6 if e in OFTEN else 0.25)}
+        self.records = random.Random(f"record {self.seed}")
+        counts = self.mode == "insert" and "copies" in self.events
+        self.is_recorded = self.records.random() < (0.7 if counts else 0.15)  # the org keeps a record of the state
         then = re.search(", then (delete|set)", self.kind)
         self.on_removed = then[1] if then else "ignore"
         if then or self.mode == "delete":
@@ -157,12 +160,13 @@ class History:
 
     def play(self) -> None:
         """Raises Broken where an invariant does not hold."""
-        self.org.new()
+        self.org.new(has_records=self.is_recorded)
         shutil.rmtree(self.home, ignore_errors=True)  # of a history that broke, and is played again
         self.home.mkdir()
         if self._on("queue", 1.0):
             self.org.app.pace = emulator.Pace(queue_s=self.random.randint(1, 6), batch_s=self.random.randint(0, 3))
-        self._tell(f"{self.kind}; {', '.join(sorted(self.events)) or 'nothing goes wrong'}")
+        records = "; the org keeps records of states" if self.is_recorded else ""
+        self._tell(f"{self.kind}; {', '.join(sorted(self.events)) or 'nothing goes wrong'}{records}")
         self._grow(self.random.randint(3, 20))
         if self.mode in ("update", "delete"):
             self._others_create(sorted(self.audit.rows))
@@ -520,7 +524,9 @@ class History:
         self.org.clock.sleep(self.random.choice((3_600.0, DAY_S, 2 * DAY_S, 8 * DAY_S)))
         recent = self.org.clock.now() - self.copied[copy] < JOBS_KEPT_S and not self.jobs_gone
         has_marks = self.random.random() < 0.3
-        if self.mode == "insert" and not recent:  # nothing tells it that there is a newer one: that is not promised
+        always = self.is_recorded and not self.events & {"calls", "quota"}  # or the record may not be written
+        is_told = recent or always
+        if self.mode == "insert" and not is_told:  # nothing tells it that there is a newer one: that is not promised
             has_marks = True
         if self.mode != "insert" and not self.settled:  # what the newer one left is on its way, and may come late
             return
@@ -542,6 +548,8 @@ class History:
             newer.rename(self.folder)
             self.marks = marks
             self._tell("the newer state is put back")
+            if always and self.records.random() < 0.6:  # when Salesforce has forgotten the other one's jobs
+                self.org.clock.sleep(8 * DAY_S)
         else:
             shutil.rmtree(newer)
         self.copied.clear()
@@ -555,7 +563,7 @@ class History:
 
     def _is_fenced(self) -> bool:
         """An insert stops: the org knows more than its state, or the state knows nothing beside records."""
-        return self._is_refused("DB522") or self._is_refused("DB401")
+        return any(map(self._is_refused, ("DB522", "DB524", "DB401")))
 
     def _take_over(self) -> None:
         """`state adopt`, by what names a row's version, or the row where no change makes a record. Of a record that
@@ -580,6 +588,7 @@ class History:
                 found = adopt.draw(act, session.source, destination, state, spool, matches=matches)
             with session.state.locked(self.org.org_id, act) as held:
                 adopt.store(found, held)
+                syncing.record_of(session, act, held).accept()
                 if self.audit.excused:
                     held.know([job.id for job in destination.listed_jobs()])
             return len(found.rows)
@@ -604,7 +613,7 @@ class History:
         self.org.app.change_schema({"objects": {"Thing__c": {"fields": {name: how}}}})
         self._tell(f"schema: {name} is {how or 'gone'}")
         self._run()
-        self.org.app.drift.clear()
+        self.org.put_schema_back()
 
     def _overlapping(self) -> None:
         """A run stops at a seam; another one comes, and takes over or is refused; then the first goes on."""

@@ -36,7 +36,14 @@ objects:
       A__c: {type: Text, length: 80}
       B__c: {type: Text, length: 80}
       C__c: {type: Text, length: 80}
+  Dinmo_State__c:
+    fields:
+      Key__c: {type: Text, length: 64, external_id: true, unique: true, required: true}
+      Serial__c: {type: Number, precision: 18, scale: 0}
+      Lineage__c: {type: Text, length: 40}
+      Run__c: {type: Text, length: 40}
 """
+_WITHOUT_RECORDS = {"objects": {"Dinmo_State__c": None}}
 
 
 class _Door(requests.adapters.HTTPAdapter):
@@ -130,7 +137,10 @@ class SimulatedOrg:
         self.app = emulator.app(schema=schema, data=None, seed=1, clock=emulator.Clock(START))
         self.clock = OneClock(self.app.clock)
         self.org_id = self.app.identity.organization_id
+        self._first_with_records = self.app.snapshot()
+        self.app.change_schema(_WITHOUT_RECORDS)
         self._first = self.app.snapshot()
+        self._has_records = False
         self._id_of = cache(self.app.site.store.codec.encode)
         self._open = ExitStack()
         # For runs that stop: one thread, since the emulator keeps a connection for each that ever asked it.
@@ -138,8 +148,15 @@ class SimulatedOrg:
         self._open.enter_context(seams())
         self._open.enter_context(mounted(lambda: _Door(self.app)))
 
-    def new(self) -> None:
-        self.app.restore(self._first)
+    def new(self, *, has_records: bool = False) -> None:
+        """`has_records`: the object for records of states is installed."""
+        self._has_records = has_records
+        self.app.restore(self._first_with_records if has_records else self._first)
+
+    def put_schema_back(self) -> None:
+        self.app.drift.clear()
+        if not self._has_records:
+            self.app.change_schema(_WITHOUT_RECORDS)
 
     def close(self) -> None:
         self._open.close()
