@@ -198,7 +198,7 @@ class GuardsSpec(Strict):
     max_change: Limit = Field(
         default=Ceiling(percent=Decimal(50)),
         description="Most known rows that may be written again: changed, back in the segment, or sent again; a "
-        "percentage from 1,000 known rows up.",
+        "percentage from 1,000 known rows up, but of an insert always.",
         json_schema_extra={"default": "50%"},
     )
     max_created: Limit = Field(

@@ -246,23 +246,29 @@ def _changed(activation: Activation, effect: Effect, day: Day, again: _Replaced 
         return [_Asked(code, message, "--allow-changes", rows, (Counted.CHANGED,), hint)]
 
     limit = ceiling.limit(effect.known)
-    over = effect.known >= _least(ceiling) and of_day > limit
-    if moved.text and activation.mode is Mode.INSERT:
+    makes = activation.mode is Mode.INSERT
+    over = (makes or effect.known >= _least(ceiling)) and of_day > limit
+    if moved.text and makes:
         message = f"{moved.text}: {of_run:,} rows are not what they were before, and would be inserted again"
         hint = "to take them as they are, without a send: on_change: ignore for one sync"
         return asked(message, of_day if over else of_run, "DB413", hint)
     if not over:
         return []
     told = f"guards.max_change is {ceiling}"
+    hint = "each would be one more record; for one record a key, whatever becomes of its row: on_change: ignore"
+    hint = hint if makes else ""
     if of_run > limit:
-        return asked(f"{of_run:,} of {effect.known:,} known rows changed; {told}", of_day)
+        return asked(f"{of_run:,} of {effect.known:,} known rows changed; {told}", of_day, hint=hint)
     return asked(
-        f"with {of_run:,} more, {of_day:,} of {effect.known:,} known rows changed within a day; {told}", of_day
+        f"with {of_run:,} more, {of_day:,} of {effect.known:,} known rows changed within a day; {told}",
+        of_day,
+        hint=hint,
     )
 
 
 def _least(ceiling: Ceiling) -> int:
-    """From how many known rows up a ceiling holds: a share means nothing for a handful of rows, a number does."""
+    """From how many known rows up a ceiling holds: a share means nothing for a handful of rows, a number does. Of what
+    an insert would make again it holds always: no later run takes a record back."""
     return 1 if ceiling.rows is not None else GUARDED_ROWS_MIN
 
 

@@ -57,7 +57,7 @@ def limits(mode, effect, day, act, moved):
     if mode == "delete":
         return
     held = known >= (1 if g.max_change.rows is not None else 1_000)  # a number means what it says for a few rows, too
-    if held and len(effect.changed):
+    if (held or mode == "insert") and len(effect.changed):  # an insert makes a record again of each
         yield "changed", union, g.max_change.limit(known)
     if mode == "update" and held and len(effect.changed) + here:
         yield "changed", union + of_day, g.max_change.limit(known)
@@ -261,6 +261,22 @@ def test_keys_in_another_spelling_are_refused_and_nothing_is_sent(tmp_path, mode
         world.sync(act, other(range(count), "K{}".format), Ceilings(allow_replaced=count - 1, allow_creates=99))
     assert world.org.records["Thing__c"] == before
     assert world.plan(act, other(range(count), "K{}".format), Ceilings(allow_replaced=count)).refusal is None
+
+
+def test_an_insert_makes_few_rows_again_however_few_are_known(tmp_path):
+    """A mapped column that is not the same twice, or in another spelling: each row would be one more record."""
+    world, act = World(tmp_path / "state"), activation("insert")
+    world.sync(act, rows(range(30)))
+    refusal = world.plan(act, rows(range(30), a="X")).refusal
+    assert (refusal.code, refusal.hint.splitlines()[-1]) == ("DB403", "if that is right: --allow-changes 30")
+    assert "on_change: ignore" in refusal.hint
+    few = Model(pa.concat_tables([rows(range(15), a="X").table, rows(range(15, 30)).table]), 1_000)
+    assert world.sync(act, few).outcome.created == 15
+    more = Model(pa.concat_tables([rows(range(16), a="X").table, rows(range(16, 30)).table]), 1_000)
+    assert world.plan(act, more).refusal.hint.splitlines()[-1] == "if that is right: --allow-changes 16"
+    other_world, upsert = World(tmp_path / "other"), activation("upsert")
+    other_world.sync(upsert, rows(range(30)))
+    assert other_world.plan(upsert, rows(range(30), a="X")).refusal is None
 
 
 def test_rows_that_take_turns_are_ordinary(tmp_path):
