@@ -822,7 +822,9 @@ class History:
     def _activation(self) -> Activation:
         fields = tuple(FieldMapping(column, f"{column.upper()}__c") for column in self.audit.columns)
         more: dict[str, Any] = {"api": self.api, "keep_before_images": self.upkeep.keeps_images}
-        more |= {"guards": Guards(Ceiling(rows=0), Ceiling(percent=Decimal(50)))}
+        # Of an insert most rows change from one run to the next here, which its own guard would stop.
+        most = Ceiling(percent=Decimal(100 if self.mode == "insert" else 50))
+        more |= {"guards": Guards(Ceiling(rows=0), most)}
         if not self.audits:
             more["audit"] = Ceiling(rows=0)
         if self.on_removed != "ignore":
