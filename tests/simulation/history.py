@@ -21,6 +21,7 @@ from types import SimpleNamespace
 from typing import Any
 
 import pyarrow as pa
+import pyarrow.parquet as pq
 from memory_org import Killed, Match, activation
 
 from dinmo_dbt import adopt, emulator, rekey, sharing
@@ -71,6 +72,10 @@ MEANINGS = (
     "UPDATE run SET status = 1, finished = 'x'", "UPDATE activity SET since = 'x'", "DROP TABLE standing",
     "UPDATE activity SET invocations = '{}'", "UPDATE meta SET value = '99'", "DELETE FROM meta",
     """UPDATE run SET detail = '{"counts": []}'""", "UPDATE run SET name = x'ff'", "DROP TABLE run",
+)  # fmt: skip
+NO_STATES = (
+    "UPDATE meta SET value = 'x'", "DROP TABLE batch", "DROP TABLE pending", "UPDATE activation SET files = 'x'",
+    "UPDATE activation SET identity = '{}'", "UPDATE activation SET files = '[{}]'",
 )  # fmt: skip
 JOBS_KEPT_S = 6 * DAY_S
 ANY_DELETES = Ceilings(allow_deletes=1000)
@@ -127,6 +132,7 @@ class History:
     def __post_init__(self) -> None:
         self.random = random.Random(self.seed)
         self.shape = Shape(self.seed)
+        self.damages = random.Random(f"damage {self.seed}")
         self.wall = Wall(self.org.clock, self.seed, self._tell)
         self.audits = random.Random(f"audit {self.seed}").random() < 0.75
         self.kind = self.random.choice(KINDS)
@@ -487,6 +493,13 @@ class History:
             how = self.random.choice(MEANINGS)
             with closing(sqlite3.connect(bent)) as database, database:
                 database.execute(how)
+        elif bent.name == "state.db" and self.damages.random() < 0.5:
+            how = self.damages.choice(NO_STATES)
+            with closing(sqlite3.connect(bent)) as database, database:
+                database.execute(how)
+        elif bent.match("snapshots/*/*/*/*.parquet") and self.damages.random() < 0.5:
+            how = "rows are gone from it"
+            pq.write_table(pq.read_table(bent).slice(1), bent)
         elif how == "it is cut":
             os.truncate(bent, place)
         elif how == "it is gone" and bent.name != "state.db":  # a state that is not there is a new one
