@@ -88,7 +88,7 @@ class Database:
                 if writing:
                     connection.execute("COMMIT")
         except sqlite3.OperationalError as error:
-            raise self._operational(error) from error
+            raise self._operational(error, writing=writing) from error
         except (sqlite3.DatabaseError, json.JSONDecodeError, UnicodeDecodeError) as error:
             raise self.bent(str(self.path)) from error
 
@@ -170,13 +170,13 @@ class Database:
             refused = unwritable(self.path, error)
             raise (ForNow.of(refused) if error.errno in (errno.ENOSPC, errno.EDQUOT) else refused) from error
         except sqlite3.OperationalError as error:
-            raise self._operational(error) from error
+            raise self._operational(error, writing=True) from error
         finally:
             discard(temporary)
 
-    def _operational(self, error: sqlite3.OperationalError) -> StateError:
+    def _operational(self, error: sqlite3.OperationalError, *, writing: bool) -> StateError:
         text, where = str(error), str(self.path)
-        if "full" in text:
+        if "full" in text or (writing and "unable to open" in text and _takes_no_file(self.path.parent)):
             return ForNow("DB510", "the disk is full; what was there before is untouched", where=where)
         if not os.access(self.path, os.R_OK):
             why = "permission denied" if self.path.exists() else "it is a link to a place where nothing is"
@@ -199,6 +199,17 @@ class Database:
             return self.bent(where)
         told = f"the state can't be used: SQLite's error {getattr(error, 'sqlite_errorname', 'SQLITE_ERROR')}"
         return StateError("DB515", told, where=where, hint="what it means: sqlite.org/rescode.html")
+
+
+def _takes_no_file(folder: Path) -> bool:
+    """Whether the disk has room, and none for one more file: SQLite says of its journal that it can't be opened."""
+    path = folder / f".{secrets.token_hex(4)}.tmp"
+    try:
+        os.close(os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW, 0o600))
+    except OSError as error:
+        return error.errno in (errno.ENOSPC, errno.EDQUOT)
+    discard(path)
+    return False
 
 
 def _is_not_ours(path: Path) -> bool:

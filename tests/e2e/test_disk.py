@@ -89,6 +89,22 @@ def test_a_disk_that_fills_up_anywhere(lab: Lab, org: Org, disk: Path, mode: str
     assert lab.run("plan", "--detailed-exitcode", ORG_TOKEN=token(org)).code == 0
 
 
+def test_a_disk_that_has_room_and_no_more_files_anywhere(lab: Lab, org: Org, disk: Path) -> None:
+    lab.only("people", PEOPLE)
+    ended = []
+    for files in range(2, 60):
+        resize(disk, f"nr_inodes={files}")
+        ran = sync(lab, org)
+        ended.append(ran.code)
+        assert "DB531" not in ran.err, f"at {files} files a history is called damaged: {ran.err}"
+        if ran.code == 0 and "DB510" not in ran.err:
+            break
+        assert "the disk is full" in ran.err and str(disk) in ran.err, ran.err
+    assert len(ended) > 3 and ended[-1] == 0, ended
+    assert counted(org, "Person__c", "Person_Id__c") == (30, 30)
+    assert len(json.loads(lab.run("history", "--json", ORG_TOKEN=token(org)).out)["runs"]) > 0
+
+
 def test_a_disk_that_becomes_read_only(lab: Lab, org: Org, disk: Path) -> None:
     lab.only("people", PEOPLE)
     assert sync(lab, org).code == 0
