@@ -443,6 +443,7 @@ def test_what_may_be_a_key():
             ["7", "007", "7.", "7.5", "7.50", "7.500", "007.25", "7.505", "-7.1", "0", "x", None],
             ["7.00", "7.00", "7.00", "7.50", "7.50", "7.50", "7.25", "7.505", "-7.10", "0.00", "x", None],
         ),
+        ("number.1", ["7.25", "007.25", "007.5"], ["7.25", "007.25", "7.5"]),
         (
             "boolean",
             ["TRUE", "False", "true", "1", "t", "yes", "", None],
@@ -564,6 +565,7 @@ def test_control_characters_are_all_but_tabs_and_newlines():
         result, reasons = one(pa.array([f"a{chr(number)}b"]), "string")
         fine = {9: "a\tb", 10: "a\nb", 13: "a\nb"}.get(number)
         assert (result, reasons) == ([fine], [] if fine else [Reason.CONTROL])
+    assert one(pa.array(["\r", "\r\r"]), "string") == (["\n", "\n\n"], [])
     assert one(pa.array(["\r", "\r\r\n"]), "string") == (["\n", "\n\n"], [])
     assert one(pa.array(["a b\x7f", "c"]), "string") == (["a b\x7f", "c"], [])
 
