@@ -118,7 +118,7 @@ def changes(node: ast.AST) -> Iterator[tuple[str, Callable[[ast.AST], ast.AST]]]
         case ast.Constant(value=float(amount)):
             yield f"{amount} to another", lambda found: _with(found, value=amount * 2 or 1.0)
         case ast.Constant(value=str(text)) if text:
-            yield f"{text!r} to another text", lambda found: _with(found, value=f"XX{text}XX")
+            yield f"{text[:40]!r} to another text", lambda found: _with(found, value=f"XX{text}XX")
         case ast.Constant(value=bytes(octets)) if octets:
             yield f"{octets!r} to another text", lambda found: _with(found, value=b"?" + octets[1:])
         case ast.Call(func=ast.Attribute(attr=name)) if name in _FUNCTIONS:

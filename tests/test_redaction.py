@@ -374,6 +374,11 @@ def test_a_place_that_is_marked_is_the_one_that_is_told() -> None:
     sql = f"select b, (\n{where}\n) from t"
     text = "x" + excerpt(1, "select b, (", 7, 1)
     assert told(Foreign(text, sql=sql), where=where) == "at `b`: ‹text›"
+    sql = "Xa = XX"
+    assert told(Foreign("x" + excerpt(1, sql, 0, 2), sql=sql)) == "at `Xa`: ‹text›"
+    sql = 'select "a"b from t'
+    assert told(Foreign("x" + excerpt(1, sql, 7, 3), sql=sql)) == 'at `"a"`: ‹text›'
+    assert told(Foreign("x" + excerpt(1, sql, 10, 1), sql=sql)) == "at `b`: ‹text›"
     sql = "select 'b' as x, b"
     assert told(Foreign("x" + excerpt(1, sql, 17, 1), sql=sql)) == "at `b`: ‹text›"
 
@@ -539,6 +544,12 @@ def test_a_long_text_costs_no_more_than_its_ends() -> None:
     assert told(Foreign(text, "x", sql=SQL)) == "x: a value can't be read as int32, in column ‹text›: ‹text›"
 
 
+def test_the_middle_of_a_long_text_is_not_looked_at() -> None:
+    for size in (4_500, 50_000):
+        text = f"Could not convert string '{'x' * size}\nLINE 1: x{'x' * size}' to INT32"
+        assert told(Foreign(text, "x", sql=SQL)) == "x: a value can't be read as int32: ‹text›"
+
+
 def test_a_misspelt_column_is_told_with_the_nearest() -> None:
     foreign = Foreign('column "nmae" does not exist', "x", sql="select 1 from t where (\nNMAE = 1\n)")
     assert told(foreign, columns=COLUMNS) == "x: there is no column NMAE; did you mean name?: ‹text›"
@@ -670,6 +681,7 @@ def test_states_are_told_by_the_names_of_postgres_conditions() -> None:
         ("bad: 1,234,567.5", ("1234567.5",), "bad: ‹value›"),
         ("bad: 1234567.5", ("1,234,567.5",), "bad: ‹value›"),
         ("bad: 1e3", ("1000",), "bad: ‹value›"),
+        ("bad: 1,234.5", ("1234.50",), "bad: ‹value›"),
         ("bad: 1.5E+2 1.5e-2", ("150", "0.015"), "bad: ‹value› ‹value›"),
         ("bad: 1234.6", ("1234.5678",), "bad: ‹value›"),
         ("bad: 1235", ("1234.5678",), "bad: ‹value›"),
