@@ -26,7 +26,7 @@ test: lint  ## Everything CI runs: lint, types, import contracts, generated docs
 	$(BIN)/python -m pytest tests/conformance  # one org sees the calls of all these clients
 	cd tests && ../$(BIN)/python -m simulation --seeds $(SEEDS)
 
-deep: $(VENV)/.dev  ## 100 million crafted pairs for the hashes; laws and mutated inputs on 20 times as many examples; mutants; two hours.
+deep: $(VENV)/.dev  ## 100 million crafted pairs for the hashes; laws and mutated inputs on 20 times as many examples; mutants; an hour.
 	cd tests && ../$(BIN)/python -m differential --pairs 100000000
 	DEEP=20 $(BIN)/python -m pytest tests/emulator/test_rules_properties.py tests/emulator/test_records_properties.py \
 	  tests/emulator/test_soql_properties.py tests/emulator/test_soql_answers.py \
@@ -47,7 +47,7 @@ planted: $(VENV)/.dev  ## Faults of one line, planted in a copy of our code: the
 	cd tests && ../$(BIN)/python -m simulation.planting --seeds $(SEEDS)
 	cd tests && ../$(BIN)/python -m fortnight.planting
 
-mutants: $(VENV)/.dev  ## Guards, redaction, hashes and values changed in one place at a time: whether their tests notice; an hour.
+mutants: $(VENV)/.dev  ## Guards, redaction, hashes and values changed in one place at a time: whether their tests notice; ten minutes.
 	cd tests && ../$(BIN)/python -m mutants
 
 kill: $(VENV)/.dev  ## A sync killed by SIGKILL before each of its system calls that change a file; needs strace, an hour.
