@@ -19,8 +19,10 @@ from pathlib import Path
 
 import pyarrow as pa
 
+from dinmo_dbt.sync import Status
+
 from .auditor import Broken
-from .history import EVENTS, History
+from .history import History
 from .org import SimulatedOrg
 
 _MEMORY = Path("/dev/shm")
@@ -110,7 +112,8 @@ def covered(met: Counter[str]) -> list[str]:
     kinds = {"fault": "calls", "disk": "disks", "killed": "killed at"}
     for name, count in met.most_common():
         first, _, rest = name.partition(" ")
-        kind = "what happened" if name in EVENTS else kinds.get(first, "runs ended") if rest else "runs ended"
+        is_end = name.startswith("DB") or name in set(Status)
+        kind = kinds.get(first, "what happened") if rest else "runs ended" if is_end else "what happened"
         lines[kind].append(f"{name if kind in ('what happened', 'runs ended') else rest} {count}")
     return [f"{kind}: {', '.join(each)}" for kind, each in lines.items()]
 
