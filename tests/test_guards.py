@@ -397,6 +397,7 @@ def does(known, present, created=0, changed=CHANGED[:0], gone=0, away=0, **more)
     return Effect(known, present, created, changed, left=CHANGED[:gone], away=CHANGED[gone:][:away], **more)
 
 
+MORE = "each would be one more record; for one record a key, whatever becomes of its row: on_change: ignore"
 WAYS = (
     "to see keys: dinmo-dbt plan -s things --show-values\n"
     "the same rows under other keys: dinmo-dbt state rekey things\n"
@@ -409,6 +410,30 @@ WAYS = (
 @pytest.mark.parametrize(
     ("mode", "effect", "day", "code", "message", "hint"),
     [
+        (
+            "upsert",
+            does(1_000, 1_000, changed=CHANGED[:501]),
+            Day(),
+            "DB403",
+            "501 of 1,000 known rows changed; guards.max_change is 50%",
+            "if that is right: --allow-changes 501",
+        ),
+        (
+            "insert",
+            does(20, 20, changed=CHANGED[:11]),
+            Day(),
+            "DB403",
+            "11 of 20 known rows changed; guards.max_change is 50%",
+            f"{MORE}\nif that is right: --allow-changes 11",
+        ),
+        (
+            "insert",
+            does(20, 20, changed=CHANGED[:6]),
+            Day(changed=CHANGED[5:11]),
+            "DB403",
+            "with 6 more, 11 of 20 known rows changed within a day; guards.max_change is 50%",
+            f"{MORE}\nif that is right: --allow-changes 11",
+        ),
         (
             "upsert",
             does(2_000, 2_000, changed=CHANGED[:1_001]),
@@ -631,6 +656,7 @@ def test_a_refusal_says_how_the_types_moved():
         ("upsert", does(2_000, 2_000), Day(changed=CHANGED)),
         ("insert", does(2_000, 2_000, remapped=1_000), Day()),
         ("insert", does(999, 999, remapped=999), Day()),
+        ("insert", does(20, 20, changed=CHANGED[:10]), Day(changed=CHANGED[:10])),
         ("insert", does(2_000, 2_000, 1_500), Day()),
         ("insert", does(2_000, 2_000, 2_000, admitted=500), Day()),
         ("insert", does(2_000, 2_000, 1_500, admitted=1_600), Day(created=1_000)),
