@@ -395,12 +395,16 @@ class History:
             self.audit.delivered.clear()
         self._run()
         if self._is_refused("DB413"):
-            self._tell("they are taken as they are: on_change: ignore")
-            if not self.audit.excuse_known() and can_tell:
-                raise Broken("I15: an insert stops for rows that only the type of a column has changed")
-            self.ignores_once = True
-            self._run()
-            self.ignores_once = False
+            self._take_as_they_are(can_tell=can_tell)
+
+    def _take_as_they_are(self, *, can_tell: bool = False) -> SyncRun | None:
+        self._tell("they are taken as they are: on_change: ignore")
+        if not self.audit.excuse_known() and can_tell:
+            raise Broken("I15: an insert stops for rows that only the type of a column has changed")
+        self.ignores_once = True
+        run = self._run()
+        self.ignores_once = False
+        return run
 
     def _respell(self) -> None:
         """Keys in another type or spelling: all is as before, or the run is refused and a person says what to do."""
@@ -864,6 +868,8 @@ class History:
             run = self._run()
             if self._is_refused("DB409"):  # so many left and came that it is asked about
                 run = self._run(ceilings=replace(ANY_DELETES, allow_replaced=1000))
+            if self._is_refused("DB413"):  # a key of another type is mapped, too, and no run has ended since
+                run = self._take_as_they_are()
             if run is None:
                 raise Broken("I2: a run without faults fails")
             if any(not is_over(row) for row in pa.concat_tables(run.not_delivered).to_pylist()):
