@@ -75,7 +75,7 @@ MEANINGS = (
 )  # fmt: skip
 NO_STATES = (
     "UPDATE meta SET value = 'x'", "DROP TABLE batch", "DROP TABLE pending", "UPDATE activation SET files = 'x'",
-    "UPDATE activation SET identity = '{}'", "UPDATE activation SET files = '[{}]'",
+    "UPDATE activation SET files = '[{}]'",
 )  # fmt: skip
 JOBS_KEPT_S = 6 * DAY_S
 ANY_DELETES = Ceilings(allow_deletes=1000)
