@@ -323,9 +323,12 @@ def draw(
     if refusal is None or not found.refusals:
         work.resolve()
         work.see_off(ceilings)
-    counts = work.counts()
     effect = work.effect()
     verdict = guards.judge(activation, effect, state.day, ceilings, moved)
+    if inserting and verdict.refusal is None and len(work.respelled) > ceilings.allow_replaced:
+        work.hold_respelled()
+        effect = work.effect()
+    counts = work.counts()
     if verdict.refusal is None and (turned_over := guards.replaced_note(activation, effect, state.day)):
         notes.append(turned_over)
     return Plan(
@@ -851,6 +854,16 @@ class _Work:
         self.respelled = came[again]
         self.replacing = tuple(pairs or zip(left[:5].to_pylist(), keys[:5].to_pylist(), strict=False))
 
+    def hold_respelled(self) -> None:
+        """An insert makes no second record of a row whose key is told in another way: a person says which it is."""
+        name, rows = self.activation.name, self.respelled
+        message = (
+            f"the key is another spelling of one that left. The same row: dinmo-dbt state rekey {name}; a row of its "
+            f"own: dinmo-dbt sync -s {name} --allow-replaced {len(rows)}"
+        )
+        self.leave_out(rows, Fate.HELD, KEY_RESPELLED, message)
+        self.respelled = rows[:0]
+
     def rewritten(self) -> Positions:
         """Known rows that are sent with values that Salesforce did not acknowledge last. Of those that are the same, as
         --full sends them, that is so where the snapshot says nothing."""
@@ -997,6 +1010,7 @@ _OPERATIONS: tuple[Operation | None, ...] = (
 )
 _CLAIM_ROWS = 1 << 20
 _ID = Field(name="Id", label="Record ID", type="id", length=18, nillable=False, id_lookup=True)
+KEY_RESPELLED = "KEY_RESPELLED"
 _WAITING = "waits since an earlier run; see its code"
 _LEAVERS_HELD = {
     leavers.RECORD_ID_UNKNOWN: "the row left the segment, and its record id is not known: its record stays as it is",

@@ -118,6 +118,7 @@ if the job failed on locks, otherwise by the next.
 | `RECORD_CLAIMED_TWICE` | `ambiguous` | another row of the model leads to the same record |
 | `PARENT_MISSING` | `held` | the parent record is not there yet |
 | `PARENT_AMBIGUOUS` | `ambiguous` | several records hold the parent's external id |
+| `KEY_RESPELLED` | `held` | insert: the key is another spelling of one that left: `state rekey`, `--allow-replaced` |
 | `MATCH_CHANGED` | `held` | a known key has a new match value, and its record's id is not known |
 | `RECORD_ID_UNKNOWN` | `held` | the row left the segment, and which record is its own is not known |
 | `RECORD_SHARED` | `held` | the row left the segment, or revert: another row, activation or target has the record |

@@ -347,6 +347,24 @@ def test_a_few_keys_a_run_in_another_spelling_are_held_together(tmp_path):
     assert "12 of them a key that left in another spelling" in plan.refusal.message
 
 
+def test_an_insert_holds_a_few_keys_in_another_spelling_and_sends_the_others(tmp_path):
+    world, act = World(tmp_path / "state"), activation("insert")
+    model = other(range(61), lambda n: f"{'K' if n < 3 else 'k'}{n}")
+    world.sync(act, other(range(60), "k{}".format))
+    for _ in range(2):
+        run = world.sync(act, model)
+        held = pa.concat_tables(run.not_delivered).to_pylist()
+        assert {(row["key"], row["fate"], row["code"]) for row in held} == {
+            (f"K{n}", "held", "KEY_RESPELLED") for n in range(3)
+        }
+        assert "state rekey things" in held[0]["message"]
+        assert len(world.org.records["Thing__c"]) == 61
+    assert world.plan(act, model).counts.held == 3
+    world.sync(act, model, Ceilings(allow_replaced=3))
+    assert len(world.org.records["Thing__c"]) == 64
+    assert world.plan(act, model).counts.held == 0
+
+
 def test_an_update_under_keys_that_change_little_by_little_is_a_mass_change(tmp_path):
     world, act = World(tmp_path / "state"), activation("update")
     world.sync(activation(name="makes"), spelt(0, range(1_000)))

@@ -127,7 +127,7 @@ _CODES: dict[str, tuple[ErrorClass, str]] = {
 _OURS = {
     "OUTCOME_UNKNOWN": "dinmo-dbt state adopt looks for the record and takes it over; "
     "dinmo-dbt retry --unknown inserts the row again, whatever became of it",
-    **dict.fromkeys(("MATCH_CHANGED", "RECORD_ID_UNKNOWN", "RECORD_SHARED", "REMOVAL_DOUBTFUL"), ""),
+    **dict.fromkeys(("KEY_RESPELLED", "MATCH_CHANGED", "RECORD_ID_UNKNOWN", "RECORD_SHARED", "REMOVAL_DOUBTFUL"), ""),
     **dict.fromkeys(("CONFLICT", "DELETED", "RECORD_UNKNOWN"), ""),
 }
 

@@ -378,7 +378,9 @@ def may_be_there(fate: str, code: str | None) -> bool:
 
 def is_over(row: dict[str, Any]) -> bool:
     """Nothing more can become of that row by itself."""
-    over = row["fate"] in ("invalid", "no_match", "ambiguous") or row["code"] in ("RECORD_ID_UNKNOWN", "RECORD_SHARED")
+    over = row["fate"] in ("invalid", "no_match", "ambiguous") or row["code"] in (
+        "RECORD_ID_UNKNOWN", "RECORD_SHARED", "KEY_RESPELLED",
+    )  # fmt: skip
     return over or may_be_there(row["fate"], row["code"])
 
 
