@@ -34,7 +34,7 @@ class Counted(IntEnum):
     CREATED = 1
     CHANGED = 2
     REMOVED = 3
-    RESPELLED = 4  # created, under a key that another spelling of left
+    RESPELLED = 4  # created, under a key that left in another spelling, or with the values of a row that left
 
 
 @dataclass(frozen=True, slots=True)
@@ -56,8 +56,9 @@ class Ceilings:
 @dataclass(frozen=True)
 class Day:
     """What was acknowledged within the last day and is held against the next run: how many rows were new, the key
-    hashes of known rows that were written (each once), and how many records were removed; how many of the new rows have
-    a key that left in another spelling; and the hashes of the keys that left, whatever became of their records."""
+    hashes of known rows that were written (each once), and how many records were removed; how many of the new rows are
+    a key that left in another spelling, or with its values; and the hashes of the keys that left, whatever became of
+    their records."""
 
     created: int = 0
     changed: KeyHashes = field(default_factory=lambda: np.empty(0, np.uint64))
@@ -74,8 +75,9 @@ class Effect:
     `changed`: key hashes of known rows with values that Salesforce did not acknowledge last. `remapped`: known rows
     that get fields which the mapping did not have. `removed`: records deleted, or set by `on_removed`. `left`: hashes
     of keys that leave the segment; `away`: of those that had left before and are not back. `respelled`: new keys that
-    are a key of these, written in another way. `admitted`: how many new rows an earlier run was let to send that are
-    not known yet: it was cut off, or they were refused.
+    are a key of these, written in another way, or with its very values. `shifted`: rows of an insert, sent or not, with
+    the values that another known key had, which has others now. `admitted`: how many new rows an earlier run was let to
+    send that are not known yet: it was cut off, or they were refused.
     """
 
     known: int
@@ -87,6 +89,7 @@ class Effect:
     left: KeyHashes = field(default_factory=lambda: np.empty(0, np.uint64))
     away: KeyHashes = field(default_factory=lambda: np.empty(0, np.uint64))
     respelled: int = 0
+    shifted: int = 0
     admitted: int = 0
 
     @property
@@ -207,7 +210,7 @@ def _turned_over(effect: Effect, replaced: _Replaced) -> str:
     if replaced.day > replaced.run:
         told += f", and within a day {replaced.day:,} of {replaced.base:,} have new ones in their place"
     if replaced.respelled:
-        told += f", {replaced.respelled:,} of them a key that left in another spelling"
+        told += f", {replaced.respelled:,} of them a key that left in another spelling, or with its very values"
     return told
 
 
@@ -239,12 +242,23 @@ def _changed(activation: Activation, effect: Effect, day: Day, again: _Replaced 
     ceiling = activation.guards.max_change
     of_run = len(np.unique(effect.changed)) + (again.here if again else 0)
     of_day = len(np.union1d(effect.changed, day.changed)) + (again.day if again else 0)
-    if not of_run:
-        return []
 
     def asked(message: str, rows: int, code: str = "DB403", hint: str = "") -> list[_Asked]:
         return [_Asked(code, message, "--allow-changes", rows, (Counted.CHANGED,), hint)]
 
+    if _is_shifted(effect) and ceiling.limit(effect.known) < effect.known:
+        message = (
+            f"{effect.shifted:,} rows have the very values that another known key had: did they move from key to key "
+            "(a row number? a time in another zone?)? A sync would make such rows again, or leave out new ones"
+        )
+        hint = (
+            "give the model a key that stays with its row, then start again: "
+            f"dinmo-dbt state reset {activation.name}\nand take over what Salesforce holds: {activation.adopting}\n"
+            "where rows change places each day: guards: {max_change: 100%}"
+        )
+        return asked(message, max(of_day, effect.shifted), "DB419", hint)
+    if not of_run:
+        return []
     limit = ceiling.limit(effect.known)
     makes = activation.mode is Mode.INSERT
     over = (makes or effect.known >= _least(ceiling)) and of_day > limit
@@ -264,6 +278,10 @@ def _changed(activation: Activation, effect: Effect, day: Day, again: _Replaced 
         of_day,
         hint=hint,
     )
+
+
+def _is_shifted(effect: Effect) -> bool:
+    return effect.shifted > RESPELLED_MAX or 1 < effect.shifted > effect.present / 2
 
 
 def _least(ceiling: Ceiling) -> int:

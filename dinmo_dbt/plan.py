@@ -15,7 +15,7 @@ import numpy.typing as npt
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from dinmo_dbt import changes, guards, leavers, values
+from dinmo_dbt import carried, changes, guards, leavers, values
 from dinmo_dbt.activation import Activation, Mode
 from dinmo_dbt.changes import Aside, Baseline, ChangeSet, Kind, Pending, Positions, Snapshot, Spool
 from dinmo_dbt.destination import Api, Batch, Destination, Fate, Field, ObjectSchema, Operation, PayloadColumn
@@ -323,11 +323,11 @@ def draw(
     if refusal is None or not found.refusals:
         work.resolve()
         work.see_off(ceilings)
-    effect = work.effect()
+    effect = work.effect((mapping, *older))
     verdict = guards.judge(activation, effect, state.day, ceilings, moved)
     if inserting and verdict.refusal is None and len(work.respelled) > ceilings.allow_replaced:
         work.hold_respelled()
-        effect = work.effect()
+        effect = work.effect((mapping, *older))
     counts = work.counts()
     if verdict.refusal is None and (turned_over := guards.replaced_note(activation, effect, state.day)):
         notes.append(turned_over)
@@ -500,6 +500,8 @@ class _Work:
     asides: list[pa.Table] = field(default_factory=list)
     replacing: tuple[tuple[str, str], ...] = ()
     respelled: Positions = field(default_factory=lambda: np.empty(0, np.int64))
+    alike: Positions = field(default_factory=lambda: np.empty(0, np.int64))
+    shifted: int = 0
     match_moved: bool = False
 
     def __post_init__(self) -> None:
@@ -824,13 +826,14 @@ class _Work:
     def left_out(self) -> pa.Table:
         return pa.concat_tables(self.asides)
 
-    def effect(self) -> Effect:
+    def effect(self, mappings: Sequence[Mapping]) -> Effect:
         """What the rows that would be sent do, as guards look at it."""
         snapshot, found, sent = self.state.snapshot, self.found, self.operation != 0
         deleting = self.activation.mode is Mode.DELETE
         came = np.flatnonzero(sent & (found.kind == Kind.ADDED))
         if not deleting and came.size:
             self.find_respelled(came)
+        self.find_carried(came, mappings)
         return Effect(
             known=len(snapshot.kh),
             present=changes.present(snapshot),
@@ -840,7 +843,8 @@ class _Work:
             removed=int(np.count_nonzero(sent)) if deleting else len(self.leavers.removing),
             left=snapshot.kh[found.left],
             away=snapshot.kh[found.away],
-            respelled=len(self.respelled),
+            respelled=len(self.respelled) + len(self.alike),
+            shifted=self.shifted,
             admitted=max(0, self.state.admitted - len(snapshot.kh)),
         )
 
@@ -864,6 +868,28 @@ class _Work:
         self.leave_out(rows, Fate.HELD, KEY_RESPELLED, message)
         self.respelled = rows[:0]
 
+    def find_carried(self, came: Positions, mappings: Sequence[Mapping]) -> None:
+        """New keys with the values of one that left, and known keys with those of another: where such rows would be
+        made once more. Where each day has other rows (`max_replaced: 100%`), their values may be those of yesterday."""
+        self.alike, self.shifted = came[:0], 0
+        inserting, match = self.activation.mode is Mode.INSERT, self.mapping.match
+        by_key = match is not None and match.source in self.mapping.key
+        if not (inserting or (self.activation.mode is Mode.UPSERT and by_key)):
+            return
+        found, snapshot = self.found, self.state.snapshot
+        gone = np.concatenate([found.left, found.away])
+        other = inserting & (found.position >= 0) & np.isin(found.kind, (Kind.CHANGED, Kind.DROPPED))
+        rows = np.union1d(came, np.flatnonzero(other))
+        moved = carried.find(mappings, snapshot, self.spool, rows, found.position[rows], gone)
+        anew = np.isin(moved.rows, came) & np.isin(moved.slots, gone)
+        self.shifted = int(np.count_nonzero(~anew))
+        present = changes.present(snapshot)
+        if anew.any() and self.activation.guards.max_replaced.limit(present) < present:
+            self.alike = np.setdiff1d(moved.rows[anew], self.respelled)
+            old = snapshot.keys(moved.slots[anew][:5]).to_pylist()
+            new = self.spool.take(moved.rows[anew][:5], ["key"])["key"].to_pylist()
+            self.replacing = tuple(zip(old, new, strict=True))
+
     def rewritten(self) -> Positions:
         """Known rows that are sent with values that Salesforce did not acknowledge last. Of those that are the same, as
         --full sends them, that is so where the snapshot says nothing."""
@@ -881,7 +907,7 @@ class _Work:
             counted[:] = Counted.REMOVED
         else:
             counted[self.found.kind == Kind.ADDED] = Counted.CREATED
-            counted[self.respelled] = Counted.RESPELLED
+            counted[self.respelled] = counted[self.alike] = Counted.RESPELLED
             counted[self.rewritten()] = Counted.CHANGED
         created = int(np.count_nonzero(np.isin(counted, (Counted.CREATED, Counted.RESPELLED))))
         if not self.state.exists or created <= self.state.admitted - len(self.state.snapshot.kh):

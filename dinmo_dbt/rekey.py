@@ -1,9 +1,10 @@
 """Known rows under the keys that the model gives them now: which row is which. Nothing is written to Salesforce.
 
 A row whose key is not known is paired with a known key that is in the segment no more: by what the key was under the
-types of the last sync, by another spelling of it, or by columns of the model that hold the key it had. Pairs are one to
-one. Its check hash under the old key tells whether the row is as Salesforce acknowledged it: nothing is sent of it
-then. Of the others that is not known, so an insert takes them as they are, and other modes send them again.
+types of the last sync, by another spelling of it, by the row's other values, or by columns of the model that hold the
+key it had. Pairs are one to one. Its check hash under the old key tells whether the row is as Salesforce acknowledged
+it: nothing is sent of it then. Of the others that is not known, so an insert takes them as they are, and other modes
+send them again.
 """
 
 from __future__ import annotations
@@ -16,7 +17,7 @@ import numpy.typing as npt
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from dinmo_dbt import guards, values, verify
+from dinmo_dbt import carried, guards, values, verify
 from dinmo_dbt.activation import Activation, Mode
 from dinmo_dbt.changes import Flag, Positions, Snapshot, Spool, key_hash, slots, snapshot_rows
 from dinmo_dbt.destination import Destination
@@ -81,6 +82,7 @@ def draw(
             if len(forms) == len(seen.mapping.key):
                 _pair(slot, snapshot, free, values.key_in_forms(keys, forms))
         _pair_spellings(slot, snapshot, free, keys)
+        _pair_values(slot, seen, free, new)
     shared = (slot >= 0) & repeated(pa.array(slot))
     ambiguous, slot[shared] = int(shared.sum()), -1
     paired = np.flatnonzero(slot >= 0)
@@ -163,6 +165,14 @@ def _pair_spellings(slot: Positions, snapshot: Snapshot, free: npt.NDArray[np.bo
     slot[rows[found >= 0]] = at[alone[found[found >= 0]]]
 
 
+def _pair_values(slot: Positions, seen: Scan, free: npt.NDArray[np.bool_], new: Positions) -> None:
+    """The same by the values that a row has, where only one known key had them."""
+    rows, gone = np.flatnonzero(slot < 0), np.setdiff1d(np.flatnonzero(free), slot)
+    mappings = [seen.mapping, *(from_header(header) for header in seen.state.mappings)]
+    found = carried.find(mappings, seen.state.snapshot, seen.spool, new[rows], np.full(len(rows), -1), gone)
+    slot[rows[np.searchsorted(new[rows], found.rows)]] = found.slots
+
+
 def _refuse_moved_match(activation: Activation, seen: Scan, rows: Positions, old: pa.Array) -> None:
     """Records are found by their match value; where that is the key, they hold the one it was."""
     match = seen.mapping.match
@@ -194,6 +204,8 @@ def _equal(activation: Activation, seen: Scan, rows: Positions, at: Positions, o
         if any(name not in spooled.column_names for name, _ in columns):
             continue
         now = [spooled[name].combine_chunks() for name, _ in columns]
+        if any(c.form and not pa.types.is_string(a.type) for a, (_, c) in zip(now, columns, strict=True)):
+            continue  # it was written to a text field, and is to another
         then = [values.in_form(a, c.form) if c.form else a for a, (_, c) in zip(now, columns, strict=True)]
         same = same_digests(seen.state.snapshot.ck[at], digest_columns([old, *then], seed=stored.digest))
         if activation.mode is not Mode.INSERT:

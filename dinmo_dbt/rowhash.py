@@ -53,13 +53,15 @@ _NULL, _TEXT, _BOOLEAN, _DECIMAL, _DATE, _MOMENT, _TIME = range(7)
 assert sys.byteorder == "little", "row hashes are defined on little-endian buffers"
 
 
-def digest_columns(arrays: Sequence[pa.Array], *, seed: int = 0) -> Digests:
-    """128 bits a row over `arrays` (at least one, of one length), in the order given.
+def digest_columns(arrays: Sequence[pa.Array], *, seed: int = 0, positions: Sequence[int] | None = None) -> Digests:
+    """128 bits a row over `arrays` (at least one, of one length), in the order given, or at these positions of a longer
+    row: the digests of its parts add up to its own, lane by lane.
 
     Takes utf8, bool, decimal128(38, 18), date32, timestamp[ms] and time32[ms] arrays, sliced or not. '' and null
     hash apart. `seed` (64 bits) keeps hashes of different mappings apart.
     """
-    return _sums([_column(array, seed, position) for position, array in enumerate(arrays)], len(arrays[0]))
+    placed = zip(positions or range(len(arrays)), arrays, strict=True)
+    return _sums([_column(array, seed, position) for position, array in placed], len(arrays[0]))
 
 
 def hash_columns(arrays: Sequence[pa.Array], *, seed: int = 0) -> Hashes:

@@ -152,9 +152,16 @@ def key_in_forms(keys: pa.Array, forms: Sequence[str]) -> pa.Array:
     """Key texts as columns of these forms would have given them (`in_form`)."""
     if len(forms) == 1:
         return in_form(keys, forms[0])
-    parts = [_key_parts(key, len(forms)) for key in keys.to_pylist()]
-    columns = [pa.array([row[number] for row in parts], pa.utf8()) for number in range(len(forms))]
+    columns = key_parts(keys, len(forms))
     return _joined_key([in_form(column, form) for column, form in zip(columns, forms, strict=True)])
+
+
+def key_parts(keys: pa.Array, count: int) -> list[pa.Array]:
+    """The text of each of the key's columns, which are so many."""
+    if count == 1:
+        return [keys]
+    parts = [_key_parts(key, count) for key in keys.to_pylist()]
+    return [pa.array([row[number] for row in parts], pa.utf8()) for number in range(count)]
 
 
 def _joined_key(parts: Sequence[pa.Array]) -> pa.Array:

@@ -564,7 +564,7 @@ WAYS = (
             Day(),
             "DB409",
             "1,001 of 2,000 known keys left the segment while 1,001 new ones came, 11 of them a key that left in "
-            "another spelling. A sync would make a record where it can",
+            "another spelling, or with its very values. A sync would make a record where it can",
             WAYS.format("", 1_001),
         ),
         (
@@ -603,7 +603,7 @@ WAYS = (
             Day(respelled=10),
             "DB409",
             "1 of 2,000 known keys left the segment while 1 new ones came, 11 of them a key that left in another "
-            "spelling. A sync would make a record where it can",
+            "spelling, or with its very values. A sync would make a record where it can",
             WAYS.format("", 11),
         ),
         (
@@ -620,7 +620,8 @@ WAYS = (
             Day(),
             "DB409",
             "30 of 2,000 known keys left the segment while 30 new ones came, 11 of them a key that left in "
-            "another spelling. A sync would make a record where it can; 1,500 of 2,000 known rows changed; "
+            "another spelling, or with its very values. A sync would make a record where it can; 1,500 of 2,000 known "
+            "rows changed; "
             "guards.max_change is 50%; 30 rows left the segment, "
             "and 30 records would be set as on_removed says; guards.max_delete is 1%",
             WAYS.format("", 30) + " --allow-changes 1500 --allow-deletes 30",
@@ -784,7 +785,7 @@ def test_what_passes_in_the_place_of_others_is_noted():
     assert noted(does(2_000, 2_000, 7, gone=5)) == f"{told}; guards.max_replaced is 50%"
     spelt = does(2_000, 2_000, 7, gone=5, respelled=2)
     assert noted(spelt, day=Day(respelled=3)) == (
-        f"{told}, 5 of them a key that left in another spelling; guards.max_replaced is 50%"
+        f"{told}, 5 of them a key that left in another spelling, or with its very values; guards.max_replaced is 50%"
     )
     assert noted(does(2_000, 2_000, 1, respelled=1)).startswith("0 of 2,000 known keys left")
     assert noted(does(2_000, 1_995, 7, away=5), day=Day(left=CHANGED[:5])) == (

@@ -1,5 +1,6 @@
 """A model whose shape changes: the type is named, no row is made again, and keys that moved find their rows."""
 
+import dataclasses
 import datetime as dt
 from decimal import Decimal
 
@@ -186,14 +187,37 @@ def test_keys_in_another_spelling_are_paired(world):
 def test_a_column_says_which_key_a_row_had(world):
     act = activation("insert")
     old = pa.array([f"k{n}" for n in range(12)])
-    new = pa.array([f"uuid-{n * 7}" for n in range(12)])
-    world.sync(act, model(old))
-    assert len(rekeying(world, act, model(new)).pairs) == 0
-    found = stored(world, act, model(new, was=old), former=["was"])
+    new, same = pa.array([f"uuid-{n * 7}" for n in range(12)]), pa.array(["x"] * 12)
+    world.sync(act, model(old, a=same))
+    assert len(rekeying(world, act, model(new, a=same)).pairs) == 0
+    found = stored(world, act, model(new, a=same, was=old), former=["was"])
     assert (len(found.pairs), found.equal) == (12, 12)
-    assert not world.plan(act, model(new)).has_changes
+    assert not world.plan(act, model(new, a=same)).has_changes
     with pytest.raises(UsageError, match="DB813"):
         rekeying(world, act, model(new), former=["nowhere"])
+
+
+def test_the_other_values_of_a_row_say_which_key_it_had(world):
+    """Each row on its own: two that are alike are nobody's."""
+    act = activation("insert")
+    values = pa.array(["x", "x", *(f"a{n}" for n in range(10))])
+    world.sync(act, model(pa.array([f"k{n}" for n in range(12)]), a=values))
+    today = model(pa.array([f"uuid-{n * 7}" for n in range(12)]), a=values)
+    found = stored(world, act, today)
+    assert (len(found.pairs), found.equal) == (10, 10)
+    assert world.plan(act, today).counts.added == 2
+
+
+@pytest.mark.parametrize("mode", ["insert", "update"])
+def test_a_text_that_goes_to_a_number_now_is_not_compared(world, mode):
+    """It was written as a date's text, which no number is."""
+    act = activation(mode, fields=(FieldMapping("a", "A__c"),))
+    world.sync(act, model(pa.array([f"k{n}" for n in range(12)]), a=dates()))
+    thing = world.org.schemas["Thing__c"]
+    number = {**thing.fields, "A__c": Field("A__c", "A", "double", precision=18, scale=2)}
+    world.org.schemas["Thing__c"] = dataclasses.replace(thing, fields=number)
+    today = model(pa.array([f"K{n}" for n in range(12)]), a=pa.array([float(n) for n in range(12)]))
+    assert rekeying(world, act, today).equal == 0
 
 
 def test_keys_that_change_places_are_paired_by_what_they_were(world):

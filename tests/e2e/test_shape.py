@@ -89,3 +89,69 @@ def test_text_that_is_not_the_same_under_the_type_of_before_stops_an_insert(lab:
     assert (refused.code, "DB413" in refused.err, org.count("Event__c")) == (4, True, 30)
     lab.only("events", {**REFS, "on_change": "ignore"}, key="k")
     assert (lab.run("sync").code, org.count("Event__c")) == (0, 30)
+
+
+# A key written in ways that no list has: of each row that left, the values tell.
+WRITTEN = {
+    "a sign left out": ("'A-' || i", "'A' || i"),
+    "an exponent": ("(i * 1000)::text", "i || 'e3'"),
+    "fewer decimals": ("(i + 0.5)::decimal(9, 2)::text", "(i + 0.5)::decimal(9, 1)::text"),
+    "no accents": ("'é' || i", "strip_accents('é' || i)"),
+    "a time in another form": (f"({DAY} + time '10:00')::text", f"strftime({DAY} + time '10:00', '%d.%m.%Y %H:%M')"),
+}
+
+
+@pytest.mark.parametrize("fields", [{"name": "Ref__c"}, {"k": "Ref__c", "name": "Kind__c"}])
+@pytest.mark.parametrize("name", list(WRITTEN))
+def test_some_keys_written_in_any_other_way_stop_an_insert(
+    lab: Lab, org: Org, name: str, fields: dict[str, str]
+) -> None:
+    before, after = WRITTEN[name]
+    lab.only("events", {**REFS, "fields": fields}, key="k")
+    build(lab, before)
+    assert lab.run("sync").code == 0
+    build(lab, f"case when i % 5 < 2 then {after} else {before} end")
+    refused = lab.run("sync", "--allow-creates", "99", "--allow-changes", "99")
+    assert (refused.code, "DB409" in refused.err, org.count("Event__c")) == (4, True, 30), refused.all
+    assert lab.run("state", "rekey", "events_to_crm", "--yes").code == 0
+    assert (lab.run("sync").code, org.count("Event__c")) == (0, 30)
+
+
+HANDED_ON = {
+    "a row more in front": ("i", "'n' || (i - 1)"),
+    "in the other order": ("31 - i", NAME),
+}
+
+
+@pytest.mark.parametrize("on_change", ["insert", "ignore"])
+@pytest.mark.parametrize("name", list(HANDED_ON))
+def test_keys_that_are_handed_on_stop_an_insert(lab: Lab, org: Org, name: str, on_change: str) -> None:
+    """As a row number is, where rows come in front or in another order."""
+    act = {**REFS, "on_change": on_change}
+    lab.only("events", act, key="k")
+    build(lab, "i")
+    assert lab.run("sync").code == 0
+    build(lab, *HANDED_ON[name], rows=30)
+    refused = lab.run("sync", "--allow-creates", "99", "--allow-replaced", "99")
+    assert (refused.code, "DB419" in refused.err, org.count("Event__c")) == (4, True, 30), refused.all
+    lab.only("events", {**act, "guards": {"max_change": "100%"}}, key="k")
+    assert lab.run("sync").code == 0
+
+
+def test_a_time_in_another_zone_stops_an_insert(lab: Lab, org: Org) -> None:
+    """Each hour's key is that of the hour before: most keys are known, each with the values of another."""
+    hour = "timestamp '2024-01-01' + i * interval 1 hour"
+    lab.only("events", REFS, key="k")
+    build(lab, hour)
+    assert lab.run("sync").code == 0
+    build(lab, f"({hour}) at time zone 'Europe/Paris'")
+    refused = lab.run("sync")
+    assert (refused.code, "DB419" in refused.err, org.count("Event__c")) == (4, True, 30), refused.all
+
+
+def test_values_that_many_rows_have_tell_nothing_of_one(lab: Lab, org: Org) -> None:
+    lab.only("events", REFS, key="k")
+    build(lab, "i", "'n' || i % 7", rows=200)
+    assert lab.run("sync").code == 0
+    build(lab, "i + 60", "'n' || (i + 60) % 7", rows=200)
+    assert (lab.run("sync").code, org.count("Event__c")) == (0, 260)

@@ -1,0 +1,132 @@
+"""Rows that hold the very values of a known row of another key: the same rows, whose keys moved. Pure.
+
+A key may be written in ways that nobody thought of, or be handed on (a row number, a time in another zone). The values
+tell: a check hash is a sum of its parts, so what the key adds to it is taken away, and a hash of the other values is
+left, of known rows too, whose values nobody keeps.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+import numpy.typing as npt
+import pyarrow as pa
+import pyarrow.compute as pc
+
+from dinmo_dbt import values
+from dinmo_dbt.changes import Flag, Positions, Snapshot, Spool
+from dinmo_dbt.mapping import Column, Mapping
+from dinmo_dbt.rowhash import NO_DIGESTS, Digests, as_arrow, digest_columns
+
+_CHUNK_ROWS = 100_000
+_CONTROL_ROWS = 10_000
+_BY_CHANCE = 10  # so many times what chance explains: values that many rows have tell nothing of one
+
+
+@dataclass(frozen=True)
+class Carried:
+    """Spool rows, and for each the one position in the snapshot whose values it has."""
+
+    rows: Positions
+    slots: Positions
+
+
+NONE = Carried(np.empty(0, np.int64), np.empty(0, np.int64))
+
+
+def find(
+    mappings: Sequence[Mapping], snapshot: Snapshot, spool: Spool, rows: Positions, own: Positions, gone: Positions
+) -> Carried:
+    """Which of `rows` (of the spool, ascending; `own`: the position of each one's key in the snapshot, -1 for none)
+    have the values that a row of another key was acknowledged with: one that is `gone`, or that has other values now.
+
+    Only values that one row of each side has count, and only where they are far more than as many other known rows
+    would have by chance. `mappings`: those that the snapshot holds rows of.
+    """
+    before = np.union1d(gone, own[own >= 0])
+    before = before[np.asarray(snapshot.flags)[before] & Flag.STALE == 0]
+    if not (rows.size and before.size):
+        return NONE
+    sample = np.arange(0, len(snapshot.kh), max(1, len(snapshot.kh) // _CONTROL_ROWS))
+    control = sample[~np.isin(sample, before)]
+    found = [_under(mapping, snapshot, spool, rows, own, before, control) for mapping in mappings]
+    taken, first = np.unique(np.concatenate([each.rows for each in found]), return_index=True)
+    return Carried(taken, np.concatenate([each.slots for each in found])[first])
+
+
+def _under(
+    mapping: Mapping,
+    snapshot: Snapshot,
+    spool: Spool,
+    rows: Positions,
+    own: Positions,
+    before: Positions,
+    control: Positions,
+) -> Carried:
+    columns = ([("match", mapping.match)] if mapping.match else []) + [(c.header, c) for c in mapping.columns]
+    placed = list(enumerate(columns, start=1))
+    rest = [(at, name, column) for at, (name, column) in placed if not _is_key(mapping, column)]
+    keyed = [(at, column) for at, (_, column) in placed if _is_key(mapping, column)]
+    now = _now(mapping, spool, rows, rest)
+    if now is None:
+        return NONE
+    then, now_text = _then(mapping, snapshot, before, keyed), as_arrow(now)
+    # A row with the values that its own key had is where it was.
+    at = np.searchsorted(before, own)
+    kept = np.flatnonzero((own >= 0) & (before.take(at, mode="clip") == own))
+    kept = kept[(now[kept] == then[at[kept]]).all(axis=1)]
+    moved, left = np.ones(len(rows), np.bool_), np.ones(len(before), np.bool_)
+    moved[kept], left[at[kept]] = False, False
+    moved, left = moved & _once(now_text, moved), left & _once(as_arrow(then), left)
+    places = np.flatnonzero(left)
+    index = pc.index_in(now_text.filter(pa.array(moved)), value_set=as_arrow(then[places]))
+    same = pc.is_valid(index).to_numpy(zero_copy_only=False)
+    carrying = np.flatnonzero(moved)[same]
+    if control.size and carrying.size:
+        as_others = pc.is_in(as_arrow(_then(mapping, snapshot, control, keyed)), value_set=now_text)
+        chance = pc.sum(as_others.cast(pa.int64())).as_py() * len(before) / len(control)
+        if len(carrying) <= _BY_CHANCE * chance:
+            return NONE
+    return Carried(rows[carrying], before[places[index.drop_null().to_numpy()]])
+
+
+def _is_key(mapping: Mapping, column: Column) -> bool:
+    return column.source in mapping.key
+
+
+def _now(mapping: Mapping, spool: Spool, rows: Positions, rest: Sequence[tuple[int, str, Column]]) -> Digests | None:
+    """What the rows' values but the key's add to a check hash; None where the mapping has none that the spool holds."""
+    names = [name for _, name, _ in rest]
+    digests = []
+    for start in range(0, len(rows), _CHUNK_ROWS):
+        part = spool.take(rows[start : start + _CHUNK_ROWS])
+        if not names or any(name not in part.column_names for name in names):
+            return None
+        arrays = [part[name].combine_chunks() for name in names]
+        forms = [column.form for _, _, column in rest]
+        if any(form and not pa.types.is_string(a.type) for a, form in zip(arrays, forms, strict=True)):
+            return None  # it was written to a text field, and is to another
+        written = [values.in_form(a, form) if form else a for a, form in zip(arrays, forms, strict=True)]
+        digests.append(digest_columns(written, seed=mapping.digest, positions=[at for at, _, _ in rest]))
+    return np.concatenate([NO_DIGESTS, *digests])
+
+
+def _then(mapping: Mapping, snapshot: Snapshot, positions: Positions, keyed: Sequence[tuple[int, Column]]) -> Digests:
+    """The same of known rows as they were acknowledged under this mapping."""
+    keys = snapshot.keys(positions)
+    parts = dict(zip(mapping.key, values.key_parts(keys, len(mapping.key)), strict=True)) if keyed else {}
+    arrays = [keys, *(values.from_text(parts[column.source], column.field) for _, column in keyed)]
+    digests: Digests = snapshot.ck[positions] - digest_columns(
+        arrays, seed=mapping.digest, positions=[0, *(at for at, _ in keyed)]
+    )
+    return digests
+
+
+def _once(digests: pa.Array, among: npt.NDArray[np.bool_]) -> npt.NDArray[np.bool_]:
+    """Where a value is that one row `among` them has."""
+    counts = digests.filter(pa.array(among)).value_counts()
+    alone = counts.field("values").filter(pc.equal(counts.field("counts"), 1))
+    once: npt.NDArray[np.bool_] = pc.is_in(digests, value_set=alone).to_numpy(zero_copy_only=False)
+    return once
