@@ -411,7 +411,8 @@ def audit_lines(audited: Audited) -> list[str]:
     if audited.unread:
         rows = audited.compared + audited.unread
         lines.append(
-            f"of {count(rows, 'row')} to be compared, Salesforce did not give the records of {audited.unread:,}"
+            f"of {count(rows, 'row')} to be compared, {audited.unread:,} could not be: Salesforce did not give their "
+            "records, or, of rows that are all alike, did not say which is whose"
         )
     if audited.drifted:
         lines.append(f"{of}, {audited.drifted:,} were changed there since they were delivered: dinmo-dbt verify")

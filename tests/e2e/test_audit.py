@@ -12,7 +12,7 @@ from dinmo_dbt import changes
 from dinmo_dbt.errors import NotApplied
 from dinmo_dbt.rowhash import digest_columns
 
-from .lab import EVENTS, PEOPLE, Lab
+from .lab import EVENTS, PEOPLE, Lab, Org
 
 FIELDS = {
     "name": "Name",
@@ -221,3 +221,12 @@ def test_a_delete_has_no_audit(lab: Lab) -> None:
         model = {"name": "gone", "destination": "crm", "object": "Person__c", "mode": "delete"}
         lab.only("people", {**model, "match": {"person_id": "Person_Id__c"}, "guards": {"max_delete": 100}})
         assert audit(lab) is None
+
+
+def test_rows_that_are_all_alike_are_not_said_to_be_withheld(lab: Lab, org: Org) -> None:
+    """An insert's results do not tell their records apart, so nothing is known that could be read again."""
+    lab.only("events", {**EVENTS, "fields": {"kind": "Kind__c"}})
+    assert lab.run("sync").code == 0
+    ran = lab.run("sync")
+    assert (ran.code, org.count("Event__c")) == (0, 20)
+    assert "of rows that are all alike" in " ".join(ran.out.split()), ran.all
