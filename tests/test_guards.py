@@ -710,6 +710,29 @@ def test_two_keys_in_another_spelling_are_enough_where_they_are_most():
     assert guards.judge(activation("insert", guards=HALF), effect, Day(), Ceilings()).refusal.code == "DB409"
 
 
+@pytest.mark.parametrize(
+    ("present", "shifted", "passes"),
+    [(100, 10, True), (100, 11, False), (10, 5, True), (10, 6, False), (1, 1, True), (3, 2, False)],
+)
+def test_values_that_go_from_key_to_key_stop_a_run_where_they_are_more_than_a_few(present, shifted, passes):
+    effect = does(100, present, shifted=shifted)
+    verdict = guards.judge(activation("insert", guards=HALF), effect, Day(), Ceilings())
+    assert (verdict.refusal is None) == passes
+    if not passes:
+        assert verdict.refusal.code == "DB419"
+        assert verdict.refusal.message.startswith(f"{shifted} rows have the very values that another known key had")
+        assert verdict.refusal.hint.splitlines() == [
+            "give the model a key that stays with its row, then start again: dinmo-dbt state reset things",
+            "and take over what Salesforce holds: dinmo-dbt state adopt things --match COLUMN=FIELD",
+            "where rows change places each day: guards: {max_change: 100%}",
+            f"if that is right: --allow-changes {shifted}",
+        ]
+        allowed = Ceilings(allow_changes=shifted)
+        assert guards.judge(activation("insert", guards=HALF), effect, Day(), allowed).refusal is None
+    every_day = dataclasses.replace(HALF, max_change=Ceiling(percent=Decimal(100)))
+    assert guards.judge(activation("insert", guards=every_day), effect, Day(), Ceilings()).refusal is None
+
+
 def test_new_rows_in_the_place_of_others_are_asked_for_once():
     """Where they are refused as replaced, those beyond them may still be too many."""
     effect = does(2_000, 2_000, 2_600, gone=1_050, respelled=11)
