@@ -119,7 +119,8 @@ def many_created(world: World, written: Document) -> str:
 
 def many_replaced(world: World, written: Document) -> str:
     """A run for which 16 of 30 keys left and as many others came."""
-    replaced = "update people set person_id = 'other ' || person_id where cast(person_id[2:] as int) <= 16"
+    other = "person_id = 'other ' || person_id, name = 'other ' || name"
+    replaced = f"update people set {other} where cast(person_id[2:] as int) <= 16"
     return planned_after(world, written, replaced)
 
 
