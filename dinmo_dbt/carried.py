@@ -17,7 +17,7 @@ import pyarrow.compute as pc
 
 from dinmo_dbt import values
 from dinmo_dbt.changes import Flag, Positions, Snapshot, Spool
-from dinmo_dbt.mapping import Column, Mapping
+from dinmo_dbt.mapping import Column, Mapping, as_written
 from dinmo_dbt.rowhash import NO_DIGESTS, Digests, as_arrow, digest_columns
 
 _CHUNK_ROWS = 100_000
@@ -105,10 +105,9 @@ def _now(mapping: Mapping, spool: Spool, rows: Positions, rest: Sequence[tuple[i
         if not names or any(name not in part.column_names for name in names):
             return None
         arrays = [part[name].combine_chunks() for name in names]
-        forms = [column.form for _, _, column in rest]
-        if any(form and not pa.types.is_string(a.type) for a, form in zip(arrays, forms, strict=True)):
-            return None  # it was written to a text field, and is to another
-        written = [values.in_form(a, form) if form else a for a, form in zip(arrays, forms, strict=True)]
+        written = as_written(arrays, [column for _, _, column in rest])
+        if written is None:
+            return None
         digests.append(digest_columns(written, seed=mapping.digest, positions=[at for at, _, _ in rest]))
     return np.concatenate([NO_DIGESTS, *digests])
 

@@ -9,7 +9,7 @@ import dataclasses
 import difflib
 import hashlib
 import json
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from typing import Any
@@ -51,6 +51,15 @@ class Column:
 
     def stored(self) -> list[Any]:
         return [self.source, self.header, self.kind, self.keep_nulls, self.form]
+
+
+def as_written(arrays: Sequence[pa.Array], columns: Sequence[Column]) -> list[pa.Array] | None:
+    """Canonical values as the columns' types of then would have written them; None where one was written to a text
+    field, and is to another now."""
+    forms = [column.form for column in columns]
+    if any(form and not pa.types.is_string(array.type) for array, form in zip(arrays, forms, strict=True)):
+        return None
+    return [values.in_form(array, form) if form else array for array, form in zip(arrays, forms, strict=True)]
 
 
 @dataclass(frozen=True, slots=True)

@@ -7,7 +7,7 @@ it knows the activation, the state and the org it was computed from, and `sync` 
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any, Protocol
 
 import numpy as np
@@ -326,8 +326,8 @@ def draw(
     effect = work.effect((mapping, *older))
     verdict = guards.judge(activation, effect, state.day, ceilings, moved)
     if inserting and verdict.refusal is None and len(work.respelled) > ceilings.allow_replaced:
+        effect = replace(effect, created=effect.created - len(work.respelled), respelled=len(work.alike))
         work.hold_respelled()
-        effect = work.effect((mapping, *older))
     counts = work.counts()
     if verdict.refusal is None and (turned_over := guards.replaced_note(activation, effect, state.day)):
         notes.append(turned_over)

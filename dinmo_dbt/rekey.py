@@ -22,7 +22,7 @@ from dinmo_dbt.activation import Activation, Mode
 from dinmo_dbt.changes import Flag, Positions, Snapshot, Spool, key_hash, slots, snapshot_rows
 from dinmo_dbt.destination import Destination
 from dinmo_dbt.errors import Refused, UsageError
-from dinmo_dbt.mapping import Mapping, from_header
+from dinmo_dbt.mapping import Mapping, as_written, from_header
 from dinmo_dbt.plan import Source, StateView, repeated
 from dinmo_dbt.rowhash import digest_columns, same_digests
 from dinmo_dbt.verify import Scan
@@ -204,9 +204,9 @@ def _equal(activation: Activation, seen: Scan, rows: Positions, at: Positions, o
         if any(name not in spooled.column_names for name, _ in columns):
             continue
         now = [spooled[name].combine_chunks() for name, _ in columns]
-        if any(c.form and not pa.types.is_string(a.type) for a, (_, c) in zip(now, columns, strict=True)):
-            continue  # it was written to a text field, and is to another
-        then = [values.in_form(a, c.form) if c.form else a for a, (_, c) in zip(now, columns, strict=True)]
+        then = as_written(now, [column for _, column in columns])
+        if then is None:
+            continue
         same = same_digests(seen.state.snapshot.ck[at], digest_columns([old, *then], seed=stored.digest))
         if activation.mode is not Mode.INSERT:
             for one, other in zip(now, then, strict=True):
