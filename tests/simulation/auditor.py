@@ -29,7 +29,7 @@ from __future__ import annotations
 import os
 import re
 from collections import Counter
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -348,9 +348,9 @@ class Auditor:
         if self.on_removed == "delete" or (self.on_removed == "set" and record["C__c"] != CLOSED):
             raise Broken(f"I2: {key} left the model, and its record stays as it was")
 
-    def files(self, folder: Path, spools: Callable[[], set[str]]) -> None:
+    def files(self, files: Iterable[Path], spools: Callable[[], set[str]]) -> None:
         """I9: after a run that ended; `spools` tells those of batches in flight."""
-        for path in _files(folder):
+        for path in files:
             if path.suffix == ".tmp" and not path.name.startswith((".state.db", ".history.db")):
                 raise Broken(f"I9: a temporary file is left in {path.parent.name}")
             if path.suffix == ".arrow" and path.name not in spools():

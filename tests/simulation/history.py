@@ -9,19 +9,16 @@ import random
 import re
 import secrets
 import shutil
-import sqlite3
 from collections import Counter
 from collections.abc import Callable, Iterator
-from contextlib import closing, contextmanager, nullcontext, suppress
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field, replace
 from decimal import Decimal
 from functools import partial
-from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
 import pyarrow as pa
-import pyarrow.parquet as pq
 from memory_org import Killed, Match, activation
 
 from dinmo_dbt import adopt, emulator, rekey, sharing
@@ -33,9 +30,9 @@ from dinmo_dbt.errors import CountsError, DinmoError, Problem, StateError, Wareh
 from dinmo_dbt.guards import Ceilings
 from dinmo_dbt.history import Trigger
 from dinmo_dbt.plan import Plan
-from dinmo_dbt.state import LocalState
 from dinmo_dbt.state.journal import ActivationState
 from dinmo_dbt.state.marks import Marks
+from dinmo_dbt.state.store import Store
 from dinmo_dbt.sync import SyncRun
 
 from .auditor import CLOSED, Auditor, Broken, Row, a_of, b_of, is_over
@@ -67,16 +64,6 @@ OFTEN = {"calls", "deaths"}
 COLUMNS = (("a", "b"), ("a", "b"), ("a",), ("a", "b", "c"))
 STEPS = (1, 1, 1, 2, 2, 2, 2, 3)
 DAY_S, LEASE_S = 86_400.0, 700.0
-MEANINGS = (
-    "UPDATE run SET detail = substr(detail, 2)", "UPDATE run SET detail = '[]'", "UPDATE run SET started = 'x'",
-    "UPDATE run SET status = 1, finished = 'x'", "UPDATE activity SET since = 'x'", "DROP TABLE standing",
-    "UPDATE activity SET invocations = '{}'", "UPDATE meta SET value = '99'", "DELETE FROM meta",
-    """UPDATE run SET detail = '{"counts": []}'""", "UPDATE run SET name = x'ff'", "DROP TABLE run",
-)  # fmt: skip
-NO_STATES = (
-    "UPDATE meta SET value = 'x'", "DROP TABLE batch", "DROP TABLE pending", "UPDATE activation SET files = 'x'",
-    "UPDATE activation SET files = '[{}]'",
-)  # fmt: skip
 JOBS_KEPT_S = 6 * DAY_S
 ANY_DELETES = Ceilings(allow_deletes=1000)
 CLEAN_RUNS_MAX = 8
@@ -102,22 +89,6 @@ class _Warehouse:
             yield batch
         if self.dies_after is not None:
             raise WarehouseError("DB210", "the cursor died", where=relation_name)
-
-
-class _State(LocalState):
-    """State that tells its process which writer it is."""
-
-    @contextmanager
-    def locked(self, *activation: Any) -> Iterator[Any]:
-        with super().locked(*activation) as state:
-            process = current()
-            assert process is not None
-            process.epoch = state.epoch
-            state.kept = nullcontext  # its thread waits for minutes of real time, which never pass here
-            try:
-                yield state
-            finally:
-                process.leaving = True
 
 
 @dataclass
@@ -152,12 +123,13 @@ class History:
             self.beside.is_there = False
         self.upkeep = Upkeep(self)
         self.home = self.org.folder / str(self.seed)
-        self.folder, self.marks = self.home / "state", self.home / "marks"
+        self.place = self.org.place(self.seed, self.home)
+        self.marks = self.home / "marks"
         self.runs, self.seams = 0, 40
         self.settled = True  # nothing is in flight
         self.quota_gone = self.ignores_once = False
         self.jobs_gone = False  # Salesforce may have forgotten one of ours
-        self.copied: dict[Path, float] = {}  # copies of the state, and when they were made
+        self.copied: dict[str, float] = {}  # copies of the state, and when they were made
         self.error: DinmoError | None = None  # of the run before
         self.session: Any = None  # what that run had of the world
         self.pinned = self.random.random() < 0.5  # dinmo.yml names the org
@@ -172,7 +144,8 @@ class History:
         if self._on("queue", 1.0):
             self.org.app.pace = emulator.Pace(queue_s=self.random.randint(1, 6), batch_s=self.random.randint(0, 3))
         records = "; the org keeps records of states" if self.is_recorded else ""
-        self._tell(f"{self.kind}; {', '.join(sorted(self.events)) or 'nothing goes wrong'}{records}")
+        said = f"{', '.join(sorted(self.events)) or 'nothing goes wrong'}{records}{self.place.said}"
+        self._tell(f"{self.kind}; {said}")
         self._grow(self.random.randint(3, 20))
         if self.mode in ("update", "delete"):
             self._others_create(sorted(self.audit.rows))
@@ -191,10 +164,9 @@ class History:
                     self._run()
                 if self.random.random() < 0.7:
                     self._edit()
-                if self._on("copies") and self.folder.exists():
-                    copy = self.home / f"copy{step}"
-                    shutil.copytree(self.folder, copy)
-                    self.copied[copy] = self.org.clock.now()
+                if self._on("copies") and self.place.exists():
+                    self.place.copy(f"copy{step}")
+                    self.copied[f"copy{step}"] = self.org.clock.now()
             self._end()
         shutil.rmtree(self.home)
 
@@ -327,13 +299,13 @@ class History:
     def _meanwhile(self) -> None:
         """One run, or what a run can meet."""
         self.met["clock set"] += self.wall.draw()
-        if self.settled and self.folder.exists() and self.session:
+        if self.settled and self.place.exists() and self.session:
             self.upkeep.retry()
-        if self.beside.is_there and self.settled and self.folder.exists() and self.beside.random.random() < 0.7:
+        if self.beside.is_there and self.settled and self.place.exists() and self.beside.random.random() < 0.7:
             self._run_beside()
         if self._on("others", 0.6):
             self._others()
-        if self._on("damage", 0.5) and self.settled and self.folder.exists():
+        if self._on("damage", 0.5) and self.settled and self.place.exists():
             self._damaged()
         if self._on("copies", 0.6) and self.copied:
             self._another_copy()
@@ -375,7 +347,7 @@ class History:
 
     def _reshape(self) -> None:
         """The model writes its keys in another way, or a column has another type."""
-        shutil.rmtree(self.folder.with_suffix(".older"), ignore_errors=True)  # of another model
+        self.place.drop("older")  # of another model
         if self.shape.random.random() < 0.3:
             self._retype()
         elif self.mode in ("update", "delete"):  # they make no record: such rows are matched once more
@@ -480,59 +452,30 @@ class History:
 
     def _damaged(self) -> None:
         """A file of the state is bent, or all of it is an older copy: refused and left as it is, or of no matter."""
-        whole, older = self.folder.with_suffix(".whole"), self.folder.with_suffix(".older")
-        shutil.copytree(self.folder, whole)
-        how = self.random.choice(("a bit flips", "it is cut", "it is gone", "an older copy comes back"))
-        files = sorted(path for path in self.folder.rglob("*") if path.suffix in (".db", ".parquet", ".arrow"))
-        bent = self.random.choice(files)
-        content = bytearray(bent.read_bytes())
-        place = self.random.randrange(len(content))
-        comes_back = how == "an older copy comes back" and older.exists()
-        if comes_back:
-            shutil.rmtree(self.folder)
-            shutil.copytree(older, self.folder)
-            if not self._state().known():  # of before the first sync: the state is lost, and all is sent once more
-                self.audit.forget()
-        elif bent.name == "history.db" and self.random.random() < 0.6:  # a valid database that holds something else
-            how = self.random.choice(MEANINGS)
-            with closing(sqlite3.connect(bent)) as database, database:
-                database.execute(how)
-        elif bent.name == "state.db" and self.damages.random() < 0.5:
-            how = self.damages.choice(NO_STATES)
-            with closing(sqlite3.connect(bent)) as database, database:
-                database.execute(how)
-        elif bent.match("snapshots/*/*/*/*.parquet") and self.damages.random() < 0.5:
-            how = "rows are gone from it"
-            pq.write_table(pq.read_table(bent).slice(1), bent)
-        elif how == "it is cut":
-            os.truncate(bent, place)
-        elif how == "it is gone" and bent.name != "state.db":  # a state that is not there is a new one
-            bent.unlink()
-        else:
-            content[place] ^= 1 << self.random.randrange(8)
-            bent.write_bytes(content)
-        self._tell(f"damage: {how}, {bent.relative_to(self.folder)}")
-        before = _contents(self.folder)
+        self.place.copy("whole")
+        damage = self.place.bend(self.random, self.damages)
+        self._tell(f"damage: {damage.said}")
+        if damage.comes_back and not self._state().known():
+            self.audit.forget()  # of before the first sync: the state is lost, and all is sent once more
+        before = self.place.contents()
         self._run()
-        after = _contents(self.folder)
+        after = self.place.contents()
         changed = [name for name in before if after.get(name) != before[name]]
-        if bent.name.startswith("history.db") and not comes_back:
+        if damage.of_history:
             self._without_history()
         elif isinstance(self.error, StateError) and changed:
             raise Broken(f"I12: a damaged state is refused, and {changed[0]} is not as it was")
         # Or it ended for something else, and did what a run does before that; an insert stops where its state is lost.
         if self.error and (not changed or self.error.problems[0].code == "DB401"):
-            shutil.rmtree(self.folder)
-            whole.rename(self.folder)
+            self.place.put_back("whole")
             self.settled = True
-        shutil.rmtree(whole, ignore_errors=True)
-        shutil.rmtree(older, ignore_errors=True)
-        shutil.copytree(self.folder, older)
+        self.place.drop("whole")
+        self.place.copy("older")
 
     def _without_history(self) -> None:
         """Whatever has become of the history: no run ends for it."""
         self._run()
-        if self.error is not None and self.error.problems[0].where.startswith(str(self.folder / "history.db")):
+        if self.error is not None and self.place.is_of_history(self.error.problems[0].where):
             raise Broken(f"I12: a damaged history ends a run: {self.error}")
 
     def _another_copy(self) -> None:
@@ -547,9 +490,9 @@ class History:
             has_marks = True
         if self.mode != "insert" and not self.settled:  # what the newer one left is on its way, and may come late
             return
-        newer, marks = self.home / "newer", self.marks
-        self.folder.rename(newer)
-        shutil.copytree(copy, self.folder)
+        marks = self.marks
+        self.place.copy("newer")
+        self.place.put_back(copy)
         self.marks = marks if has_marks else self.home / "no marks"
         age = self.org.clock.now() - self.copied[copy]
         self._tell(f"another machine, {'with' if has_marks else 'without'} marks: a copy of {age / 3600:,.0f} h ago")
@@ -559,16 +502,12 @@ class History:
         takes_over = self.mode == "insert" and not has_marks and self._is_fenced() and self.random.random() < 0.5
         if takes_over:
             self._take_over()
-            shutil.rmtree(newer)
         elif isinstance(self.error, StateError) or (self.mode == "insert" and not has_marks):
-            shutil.rmtree(self.folder)
-            newer.rename(self.folder)
+            self.place.put_back("newer")
             self.marks = marks
             self._tell("the newer state is put back")
             if always and self.records.random() < 0.6:  # when Salesforce has forgotten the other one's jobs
                 self.org.clock.sleep(8 * DAY_S)
-        else:
-            shutil.rmtree(newer)
         self.copied.clear()
         self.audit.forget()
         self._run()
@@ -714,7 +653,7 @@ class History:
         return None if run is None or run.problem else run
 
     def _process(self, end: End | None = None, bad: BadDisk | None = None, own: str = "things") -> Process:
-        process = Process(self.folder, end, bad, seed=self.seed, own=own)
+        process = Process(self.place.disk(), end, bad, seed=self.seed, own=own)
 
         def after_call() -> None:
             self.audit.look(process)
@@ -764,7 +703,7 @@ class History:
         if not strange and not wakes:
             self.audit.ended(run, process, self.org.clock.now() - began)
         if not strange and not wakes and alone:
-            self.audit.files(self.folder, self._spools)
+            self.audit.files(self.place.files(), self.place.spools)
         self.settled = run.problem is None
         outcome = run.outcome
         counts = f"{run.plan_counts.planned} planned, {outcome.succeeded} succeeded, {outcome.rejected} rejected"
@@ -819,14 +758,8 @@ class History:
             raise Broken("I12: a plan writes to the state")
         return drawn
 
-    def _spools(self) -> set[str]:
-        """Of batches that are neither settled nor abandoned, as the journal's own table says."""
-        with closing(sqlite3.connect(self.folder / "state.db")) as database:
-            rows = database.execute("SELECT spool FROM batch WHERE state NOT IN ('settled', 'abandoned')").fetchall()
-        return {spool.rpartition("/")[2] for (spool,) in rows}
-
-    def _state(self, target: str = "dev") -> LocalState:
-        state = _State(self.folder, self.wall, Marks(self.marks), target=target)
+    def _state(self, target: str = "dev") -> Store:
+        state = self.place.store(self.wall, Marks(self.marks), target)
         state.tell = self._tell_of_history
         return state
 
@@ -885,7 +818,7 @@ class History:
         self.audit.snapshot(known, named)
         self._look_after({row["key"] for row in known} - named)
         self.upkeep.revert()
-        self.audit.contents(self.folder)
+        self.audit.contents(self.place.written())
 
     # What people do to keep it in order
 
@@ -928,9 +861,3 @@ class History:
         left = set(map(key_of, (*again.drifted["key"].to_pylist(), *again.gone["key"].to_pylist()))) & told
         if left and self.mode == "upsert":
             raise Broken(f"I17: {min(left)} is repaired, and has drifted")
-
-
-def _contents(folder: Path) -> dict[str, bytes]:
-    """Of the files that hold the state."""
-    kept = (".db", ".parquet", ".arrow")
-    return {str(path.relative_to(folder)): path.read_bytes() for path in folder.rglob("*") if path.suffix in kept}

@@ -23,6 +23,7 @@ from dinmo_dbt.emulator.web import effect
 from dinmo_dbt.emulator.web.mounted import MountedAdapter
 from dinmo_dbt.salesforce import SalesforceDestination
 
+from .places import Folder, Place
 from .process import current, seams
 
 TIMEOUT_MAX_S = 120
@@ -147,6 +148,10 @@ class SimulatedOrg:
         self.pool = self._open.enter_context(ThreadPoolExecutor(1))
         self._open.enter_context(seams())
         self._open.enter_context(mounted(lambda: _Door(self.app)))
+
+    def place(self, seed: int, home: Path) -> Place:
+        """Where the history of that seed keeps its state, in its own folder `home` or elsewhere."""
+        return Folder(home)
 
     def new(self, *, has_records: bool = False) -> None:
         """`has_records`: the object for records of states is installed."""
