@@ -116,6 +116,18 @@ class Field:
         return self.type == "email" or (self.unique and not self.case_sensitive)
 
 
+@dataclass(frozen=True, slots=True)
+class ListedObject:
+    """One line of the org's list of objects (REST Developer Guide, Describe Global)."""
+
+    name: str
+    label: str
+    custom: bool
+    createable: bool
+    updateable: bool
+    deletable: bool
+
+
 @dataclass(frozen=True)
 class ObjectSchema:
     """One sObject: its rights and its fields, in describe's order, by API name in describe's exact case."""

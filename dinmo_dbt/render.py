@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 import json
 import textwrap
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict
 from typing import TYPE_CHECKING, Any
 
@@ -48,6 +48,13 @@ def wrapped(line: str, width: int) -> list[str]:
     return textwrap.wrap(
         line, max(width, 60), subsequent_indent=indent, break_long_words=False, break_on_hyphens=False
     ) or [line]
+
+
+def table(columns: Sequence[str], rows: Sequence[Mapping[str, Any]]) -> list[str]:
+    """A heading and a line for each row, its cells one under the other."""
+    cells = [list(columns), *([str(row[column]) for column in columns] for row in rows)]
+    widths = [max(len(line[number]) for line in cells) for number in range(len(columns))]
+    return ["  ".join(cell.ljust(width) for cell, width in zip(line, widths, strict=True)).rstrip() for line in cells]
 
 
 def count(number: int, noun: str) -> str:

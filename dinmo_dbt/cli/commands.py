@@ -14,6 +14,7 @@ from dinmo_dbt.cli import (
     emulators,
     importing,
     looking,
+    offering,
     options,
     pauses,
     rekeying,
@@ -57,6 +58,11 @@ def app() -> typer.Typer:
     root.command("verify")(options.of_project(trust.verify))
     root.command("revert")(options.of_project(reverting.revert, reading=True, choosing=False))
     root.command("demo")(demonstration.demo)
+
+    org = _group("Show what the org offers: its objects and their fields.")
+    org.command("objects")(options.of_project(offering.objects, choosing=False))
+    org.command("fields")(options.of_project(offering.fields, choosing=False))
+    root.add_typer(org, name="org")
 
     state = _group("Show, adopt, forget, move or unlock a state.")
     state.command("show")(options.of_project(states.show, choosing=False))

@@ -34,7 +34,7 @@ def list_activations(
     with Session(flags, console, offline=True) as session:
         pauses = session.activity.pauses()
         rows = [_listed(activation, activation.name in pauses) for activation in session.chosen]
-        console.answer(_table(("activation", "model", "object", "mode", "match", "schedule", "enabled"), rows))
+        console.answer(render.table(("activation", "model", "object", "mode", "match", "schedule", "enabled"), rows))
         console.document(render.document("list", activations=rows))
 
 
@@ -55,12 +55,6 @@ def _listed(activation: Activation, paused: bool) -> dict[str, Any]:
         "tags": list(activation.tags),
         "file": activation.file,
     }
-
-
-def _table(columns: tuple[str, ...], rows: list[dict[str, Any]]) -> list[str]:
-    cells = [list(columns), *([str(row[column]) for column in columns] for row in rows)]
-    widths = [max(len(line[number]) for line in cells) for number in range(len(columns))]
-    return ["  ".join(cell.ljust(width) for cell, width in zip(line, widths, strict=True)).rstrip() for line in cells]
 
 
 def validate(

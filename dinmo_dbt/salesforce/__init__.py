@@ -24,6 +24,7 @@ if TYPE_CHECKING:
         Field,
         Job,
         ListedJob,
+        ListedObject,
         ObjectSchema,
         PayloadColumn,
         StateRecord,
@@ -93,6 +94,12 @@ class SalesforceDestination:
     def disconnect(self) -> None:
         """Close the connections. The session is left alive: other processes may share it."""
         self._client.close()
+
+    def objects(self) -> list[ListedObject]:
+        """The org's objects that this user may see, by API name."""
+        from dinmo_dbt.salesforce.describe import objects
+
+        return objects(self._client)
 
     def describe_reply(self, object_name: str) -> dict[str, Any]:
         """The org's own describe of an object, whole; ConfigError DB301 if this user has no such object."""

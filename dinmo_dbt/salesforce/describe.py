@@ -5,7 +5,7 @@ from __future__ import annotations
 import difflib
 from typing import Any
 
-from dinmo_dbt.destination import Field, ObjectSchema
+from dinmo_dbt.destination import Field, ListedObject, ObjectSchema
 from dinmo_dbt.errors import ConfigError, NotApplied
 from dinmo_dbt.salesforce.client import Client
 from dinmo_dbt.salesforce.errors import SalesforceRefusal
@@ -25,7 +25,7 @@ def reply(client: Client, object_name: str) -> dict[str, Any]:
         content: dict[str, Any] = client.simple.restful(f"sobjects/{object_name}/describe")
     except SalesforceRefusal as refusal:
         if refusal.status == 404 or refusal.salesforce_code == "INVALID_TYPE":
-            raise _unknown(object_name, _object_names(client)) from None
+            raise _unknown(object_name, [listed.name for listed in objects(client)]) from None
         raise
     return content
 
@@ -82,11 +82,24 @@ def _text(value: object) -> str:
     return value
 
 
-def _object_names(client: Client) -> list[str]:
+def objects(client: Client) -> list[ListedObject]:
+    """The org's objects that this user may see, by API name."""
     content = client.simple.restful("sobjects")
-    entries = content.get("sobjects") if content else None
-    entries = entries if isinstance(entries, list) else []
-    return [entry["name"] for entry in entries if isinstance(entry, dict) and isinstance(entry.get("name"), str)]
+    try:
+        found = [
+            ListedObject(
+                name=_text(entry["name"]),
+                label=_text(entry.get("label") or entry["name"]),
+                custom=bool(entry.get("custom")),
+                createable=bool(entry.get("createable")),
+                updateable=bool(entry.get("updateable")),
+                deletable=bool(entry.get("deletable")),
+            )
+            for entry in content["sobjects"]
+        ]
+    except (KeyError, TypeError, AttributeError) as fault:
+        raise NotApplied("DB302", f"the list of objects has an unknown form ({type(fault).__name__})") from None
+    return sorted(found, key=lambda listed: listed.name.lower())
 
 
 def _unknown(object_name: str, names: list[str]) -> ConfigError:

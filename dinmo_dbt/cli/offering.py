@@ -1,0 +1,242 @@
+"""org objects and org fields: what Salesforce offers, to choose an activation's object and fields from."""
+
+from __future__ import annotations
+
+import textwrap
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from dinmo_dbt.cli import options
+from dinmo_dbt.cli.console import Console
+from dinmo_dbt.cli.options import Flags
+from dinmo_dbt.cli.session import Session
+from dinmo_dbt.errors import UsageError
+
+if TYPE_CHECKING:
+    from dinmo_dbt.destination import Field, ListedObject, ObjectSchema
+    from dinmo_dbt.salesforce import SalesforceDestination
+
+_Words = Annotated[list[str] | None, typer.Argument(metavar="[WORD]...", help="Show only what has all these words.")]
+_Destination = Annotated[
+    str | None, typer.Option("--destination", "-d", help="Destination of dinmo.yml (default: the only one).")
+]
+
+
+def objects(
+    flags: Flags,
+    words: _Words = None,
+    destination: _Destination = None,
+    as_json: options.Json = False,
+) -> None:
+    """List the objects of the org that this user may write.
+
+    Words pick those whose API name or label has all of them.
+
+    \b
+    Examples:
+      dinmo-dbt org objects
+      dinmo-dbt org objects invoice --target prod
+    """
+    from dinmo_dbt import render
+
+    console = Console(as_json)
+    with Session(flags, console) as session:
+        org = _org(session, destination)
+        found = org.objects()
+        written = [each for each in found if each.createable or each.updateable]
+        listed = [_listed(each) for each in written if _has(words, each.name, each.label)]
+        console.answer(render.table(("object", "label", "new", "known", "delete"), listed))
+        console.answer(["", _end(len(listed), len(written), len(found), org.org_id)])
+        console.document(render.document("org objects", org_id=org.org_id, objects=[_json(each) for each in listed]))
+
+
+def _listed(each: ListedObject) -> dict[str, Any]:
+    return {
+        "object": each.name,
+        "label": each.label,
+        "custom": each.custom,
+        "new": _yes(each.createable),
+        "known": _yes(each.updateable),
+        "delete": _yes(each.deletable),
+    }
+
+
+def _end(shown: int, written: int, found: int, org_id: str) -> str:
+    from dinmo_dbt import render
+
+    number = f"{shown:,} of {render.count(written, 'object')}" if shown < written else render.count(written, "object")
+    read_only = f"; {found - written:,} more are read-only for this user" if found > written else ""
+    return f"{number} of org {org_id}{read_only}. Fields of one: dinmo-dbt org fields OBJECT"
+
+
+def fields(
+    flags: Flags,
+    object_name: Annotated[str, typer.Argument(metavar="OBJECT", help="API name of the object.")],
+    words: _Words = None,
+    destination: _Destination = None,
+    as_json: options.Json = False,
+) -> None:
+    """List the fields of an object: types, what may be written, external ids, picklist values.
+
+    `new` and `known`: whether the user may write the field of a new record, and of one that is there. Words pick the
+    fields whose API name, label, type or notes have all of them.
+
+    \b
+    Examples:
+      dinmo-dbt org fields Account
+      dinmo-dbt org fields Invoice__c external id
+      dinmo-dbt org fields Contact phone --json
+    """
+    from dinmo_dbt import render
+
+    console = Console(as_json)
+    with Session(flags, console) as session:
+        org = _org(session, destination)
+        schema = org.describe(object_name)
+        every = [_described(field, _external_ids(org, field)) for field in schema.fields.values()]
+        listed = [each for each in every if _has(words, *(str(each[part]) for part in _FIELD_COLUMNS))]
+        console.answer(_lines(listed, console.width))
+        number = f"{len(listed):,} of {len(every):,}" if len(listed) < len(every) else f"{len(every):,}"
+        console.answer(["", f"{number} fields of {_rights(schema)} in org {org.org_id}"])
+        console.document(
+            render.document("org fields", org_id=org.org_id, object=schema.name, fields=[_json(e) for e in listed])
+        )
+
+
+_VALUES_SHOWN = 12  # of a picklist; a country list has 200
+_FIELD_COLUMNS = ("field", "label", "type", "new", "known", "notes")
+
+
+def _described(field: Field, parent_keys: list[str]) -> dict[str, Any]:
+    return {
+        "field": field.name,
+        "label": field.label,
+        "type": _type(field),
+        "new": _yes(field.createable),
+        "known": _yes(field.updateable),
+        "notes": ", ".join(_notes(field, parent_keys)),
+        "api_type": field.type,
+        "length": field.length,
+        "precision": field.precision,
+        "scale": field.scale,
+        "required": field.required_on_create,
+        "external_id": field.external_id,
+        "unique": field.unique,
+        "picklist": list(field.picklist),
+        "restricted": field.restricted_picklist,
+        "refers_to": list(field.reference_to),
+        "parent_paths": parent_keys,
+    }
+
+
+def _type(field: Field) -> str:
+    """describe's type, with what bounds it: `string(80)`, `double(16,2)`, `reference(Account)`."""
+    if field.reference_to:
+        return f"{field.type}({', '.join(field.reference_to[:3])}{', ...' if len(field.reference_to) > 3 else ''})"
+    if field.type in ("double", "currency", "percent"):
+        return f"{field.type}({field.precision},{field.scale})"
+    if field.type == "int":
+        return f"{field.type}({field.digits})" if field.digits else field.type
+    return f"{field.type}({field.length})" if field.length else field.type
+
+
+def _notes(field: Field, parent_keys: list[str]) -> list[str]:
+    notes = []
+    if field.required_on_create:
+        notes.append("required")
+    if field.external_id:
+        notes.append("external id")
+    elif field.id_lookup and field.type != "id":
+        notes.append("can be matched by")
+    if field.unique:
+        notes.append("unique")
+    if field.calculated:
+        notes.append("formula or roll-up")
+    if field.auto_number:
+        notes.append("auto number")
+    if field.picklist:
+        left = len(field.picklist) - _VALUES_SHOWN
+        shown = [*field.picklist[:_VALUES_SHOWN], *([f"and {left:,} more: --json"] if left > 0 else [])]
+        notes.append(f"{'only' if field.restricted_picklist else 'values'}: {' | '.join(shown)}")
+    if parent_keys:
+        notes.append(f"by {' or '.join(parent_keys)}")
+    return notes
+
+
+def _external_ids(org: SalesforceDestination, field: Field) -> list[str]:
+    """The paths by which a row can name the parent record: `Account__r.Number__c`. Only of custom objects' keys and
+    standard ones' external ids, and only where the lookup has one kind of parent."""
+    from dinmo_dbt.errors import ConfigError
+
+    if len(field.reference_to) != 1 or not field.relationship_name or not (field.createable or field.updateable):
+        return []
+    try:
+        parent = org.describe(field.reference_to[0])
+    except ConfigError:  # this user may not see it
+        return []
+    return [f"{field.relationship_name}.{each.name}" for each in parent.fields.values() if each.external_id]
+
+
+def _lines(listed: list[dict[str, Any]], width: int) -> list[str]:
+    """The table; notes that leave the width go on below themselves."""
+    from dinmo_dbt import render
+
+    lines = []
+    for line, row in zip(render.table(_FIELD_COLUMNS, listed), [{"notes": "notes"}, *listed], strict=True):
+        start = len(line) - len(row["notes"])
+        if len(line) <= width or not row["notes"]:
+            lines.append(line)
+            continue
+        parts = textwrap.wrap(row["notes"], max(width - start, 30), break_long_words=False, break_on_hyphens=False)
+        lines.append(line[:start] + parts[0])
+        lines += [" " * start + part for part in parts[1:]]
+    return lines
+
+
+def _rights(schema: ObjectSchema) -> str:
+    may = [
+        word
+        for word, allowed in (
+            ("create", schema.createable),
+            ("update", schema.updateable),
+            ("delete", schema.deletable),
+        )
+        if allowed
+    ]
+    return f"{schema.name} ({schema.label}; this user may {', '.join(may) or 'only read'})"
+
+
+def _org(session: Session, name: str | None) -> SalesforceDestination:
+    """The named destination's org, or that of the only one under this target."""
+    project = session.project
+    if name is None:
+        if len(project.orgs) > 1:
+            raise UsageError(
+                "DB817",
+                f"dinmo.yml has several destinations: {', '.join(project.orgs)}",
+                hint=f"name one: --destination {next(iter(project.orgs))}",
+            )
+        name = next(iter(project.orgs or project.targets), "")
+    return session.destination(name)
+
+
+def _has(words: list[str] | None, *texts: str) -> bool:
+    text = " ".join(texts).lower()
+    return all(word.lower() in text for word in words or ())
+
+
+_FLAGS = ("new", "known", "delete")
+
+
+def _yes(allowed: bool) -> str:
+    return "yes" if allowed else "-"
+
+
+def _json(row: dict[str, Any]) -> dict[str, Any]:
+    """A row for a program: true and false for people's words, describe's own type, and no notes made of the rest."""
+    names = {"new": "createable", "known": "updateable", "delete": "deletable", "api_type": "type"}
+    kept = {
+        name: value for name, value in row.items() if name != "notes" and not (name == "type" and "api_type" in row)
+    }
+    return {names.get(name, name): value == "yes" if name in _FLAGS else value for name, value in kept.items()}
