@@ -37,6 +37,8 @@ _OK = ("success", "reused")  # reused: dbt 2 found the table current
 # Not dbt's own words: `dbt_cloud` gives these to a model that a run builds right now, or built and left no word on.
 UNDER_WAY = "executing"
 LOST = "lost"
+# Nor are these: what it built holds no rows, or a part of them, until it is built again, whatever command comes between.
+PARTIAL = ("--empty", "--sample")
 
 
 class Standing(StrEnum):
@@ -145,7 +147,9 @@ def parse_run_results(document: object, where: str) -> RunResults:
     if len(results) > RESULTS_MAX:
         told = f"not dbt run results: more than {RESULTS_MAX:,} results"
         raise ConfigError(NOT_RUN_RESULTS, told, where=where)
-    parsed = tuple(_result(result, invocation_id, generated) for result in map(_mapping, results))
+    empty, sample = args.get("empty") is True, bool(args.get("sample"))
+    partial = PARTIAL[0] if empty else PARTIAL[1] if sample else ""
+    parsed = tuple(_result(result, invocation_id, generated, partial) for result in map(_mapping, results))
     if not all(result.unique_id and result.status for result in parsed):
         # A result that can't be read may be a failure: it must not pass for one that is absent.
         raise ConfigError(UNREADABLE, "a result has no unique_id or status", where=where, hint="run `dbt build` again")
@@ -153,8 +157,8 @@ def parse_run_results(document: object, where: str) -> RunResults:
         invocation_id=invocation_id,
         which=_text(args, "which"),
         target=_text(args, "target"),
-        empty=args.get("empty") is True,
-        sample=bool(args.get("sample")),
+        empty=empty,
+        sample=sample,
         results=parsed,
         written=generated,
     )
@@ -235,14 +239,16 @@ def target_check(manifest: Manifest, run_results: RunResults | None, connected: 
     return None
 
 
-def _result(raw: Mapping[str, Any], invocation_id: str, generated: float | None) -> Result:
+def _result(raw: Mapping[str, Any], invocation_id: str, generated: float | None, partial: str) -> Result:
     timing = raw.get("timing")
     times = [_mapping(each) for each in timing] if isinstance(timing, list) else []
     began = [moment for each in times if (moment := moment_of(each.get("started_at"))) is not None]
     ended = [moment for each in times if (moment := moment_of(each.get("completed_at"))) is not None]
+    unique_id, status = _text(raw, "unique_id"), _text(raw, "status")
+    is_partial = partial and status in _OK and unique_id.partition(".")[0] in BUILT
     return Result(
-        unique_id=_text(raw, "unique_id"),
-        status=_text(raw, "status"),
+        unique_id=unique_id,
+        status=partial if is_partial else status,
         message=_text(raw, "message"),
         invocation_id=_text(raw, "invocation_id") or invocation_id,
         relation_name=_text(raw, "relation_name"),
@@ -271,6 +277,8 @@ def of_built(result: Result) -> Verdict:
             return Verdict(Standing.UNDER_WAY, f"{result.message} is building it")
         case status if status == LOST:
             reason = f"{result.message} may have built it, and left nothing that can be judged"
+        case status if status in PARTIAL:
+            reason = f"built with {status}"
         case "error" | "runtime error" | "fail":
             reason = "build failed"
         case status:

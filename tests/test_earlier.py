@@ -15,6 +15,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from dinmo_dbt import earlier
+from dinmo_dbt.errors import Refused
 from dinmo_dbt.gate import Gate, gate, load_run_results
 from dinmo_dbt.manifest import Manifest, parse_manifest
 
@@ -57,7 +58,7 @@ class Folder:
     def manifest(self) -> Manifest:
         return parse_manifest(json.loads((self.path / "manifest.json").read_text()), "manifest.json")
 
-    def ran(self, which: str, *, ends: bool = True, **statuses: str) -> None:
+    def ran(self, which: str, *flags: str, ends: bool = True, **statuses: str) -> None:
         self.at += 10
         self.commands += 1
         self.path.mkdir(exist_ok=True)
@@ -84,7 +85,8 @@ class Folder:
                 "generated_at": iso(self.at),
             }
             written = self.path / "run_results.json"
-            written.write_text(json.dumps({"metadata": metadata, "args": {"which": which}, "results": results}))
+            args = {"which": which, **dict.fromkeys(flags, True)}
+            written.write_text(json.dumps({"metadata": metadata, "args": args, "results": results}))
             os.utime(written, (self.at, self.at))
 
     @staticmethod
@@ -141,6 +143,26 @@ def test_an_answer_that_was_seen_is_known_afterwards(folder: Folder) -> None:
     folder.remember()
     folder.ran("build", b="success", of_b="pass")
     assert folder.look() == {"a": "unbuilt not in the last `dbt build`", "b": "ok"}
+
+
+@pytest.mark.parametrize("flag", ["empty", "sample"])
+def test_a_part_of_the_rows_stays_one_until_they_are_built_again(folder: Folder, tmp_path: Path, flag: str) -> None:
+    folder.ran("build", flag, a="success", of_a="pass")
+    with pytest.raises(Refused):
+        folder.look()
+    folder.remember()
+    told = f"blocked built with --{flag}, in an earlier dbt command"
+    for which, words in (("run", {"b": "success"}), ("test", {"of_a": "pass"}), ("generate", {"a": "success"})):
+        folder.ran(which, **words)
+        assert folder.look()["a"] == told
+        folder.remember()
+    other = Folder(tmp_path / "other", at=folder.at, siblings=(folder.path,))
+    other.ran("build", a="success", b="success")
+    folder.at = other.at
+    folder.ran("build", flag, b="success")
+    assert other.look() == {"a": "ok", "b": told}
+    folder.ran("run", a="success")
+    assert folder.look()["a"] == "ok"
 
 
 def test_commands_that_answer_nothing_take_nothing_back(folder: Folder) -> None:
