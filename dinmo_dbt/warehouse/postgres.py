@@ -36,7 +36,10 @@ PIPE_BUFFER_BYTES = 1 << 20
 
 # How values are written, whatever the role's own settings are; with them the CSV reads back exactly. The time zone
 # stays the session's: views may depend on it, and `timestamptz` is written with its offset.
-_EXACT_TEXT = "set local datestyle = 'ISO'; set local extra_float_digits = 3; set local bytea_output = 'hex'"
+_EXACT_TEXT = (
+    "set local datestyle = 'ISO'; set local intervalstyle = 'postgres'; set local extra_float_digits = 3; "
+    "set local bytea_output = 'hex'"
+)
 
 _WIDE_DECIMAL = pa.decimal256(76, 38)
 _DECIMAL_END = Decimal("9" * 38)

@@ -170,13 +170,16 @@ def test_an_offset_with_seconds_is_read(warehouse: Warehouse, postgres: Postgres
         postgres.run("alter role owner reset timezone")
 
 
-def test_a_role_s_date_style_does_not_reach_us(warehouse: Warehouse, postgres: Postgres, project: Project) -> None:
+def test_a_role_s_styles_do_not_reach_us(warehouse: Warehouse, postgres: Postgres, project: Project) -> None:
     postgres.run("create table t as select date '2024-01-31' as d, 1.0::float8 / 3 as f, '\\x00ff'::bytea as b")
+    postgres.run("alter table t add i interval default '1 day 2 hours', add l interval[] default '{1 day}'")
+    intervals = {"i": "1 day 02:00:00", "l": '{"1 day"}'}
     postgres.run("alter role owner set datestyle = 'SQL, DMY'", "alter role owner set extra_float_digits = 0")
-    postgres.run("alter role owner set bytea_output = 'escape'")
+    postgres.run("alter role owner set bytea_output = 'escape'", "alter role owner set intervalstyle = 'iso_8601'")
     try:
         with project.connect() as other:
-            assert read(other, "t", "d", "f", "b") == [{"d": dt.date(2024, 1, 31), "f": 1 / 3, "b": b"\x00\xff"}]
+            plain = {"d": dt.date(2024, 1, 31), "f": 1 / 3, "b": b"\x00\xff"}
+            assert read(other, "t", "d", "f", "b", "i", "l") == [plain | intervals]
             assert other.count("t", "d = '31/01/2024'") == 1
     finally:
         postgres.run("alter role owner reset all")
