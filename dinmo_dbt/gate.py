@@ -37,7 +37,7 @@ _OK = ("success", "reused")  # reused: dbt 2 found the table current
 # Not dbt's own words: `dbt_cloud` gives these to a model that a run builds right now, or built and left no word on.
 UNDER_WAY = "executing"
 LOST = "lost"
-# Nor are these: what it built holds no rows, or a part of them, until it is built again, whatever command comes between.
+# Nor are these, of what was built with no rows, or a part of them: so it is until it is built again.
 PARTIAL = ("--empty", "--sample")
 
 

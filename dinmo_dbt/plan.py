@@ -322,7 +322,7 @@ def draw(
     work.match_moved = any(mapping.match_moved_since(stored) for stored in older)
     if refusal is None or not found.refusals:
         work.resolve()
-        work.see_off(ceilings)
+        notes += work.see_off(ceilings)
     effect = work.effect((mapping, *older))
     verdict = guards.judge(activation, effect, state.day, ceilings, moved)
     if inserting and verdict.refusal is None and len(work.respelled) > ceilings.allow_replaced:
@@ -742,12 +742,13 @@ class _Work:
 
     # Leavers
 
-    def see_off(self, ceilings: Ceilings) -> None:
-        """Sort out the keys that left. Where no row was read nothing is done to a record, whatever the guards say."""
+    def see_off(self, ceilings: Ceilings) -> list[str]:
+        """Sort out the keys that left. Where no row was read nothing is done to a record, whatever the guards say. What
+        is to be told of those whose records stay, although `on_removed` asks for more."""
         left, state = self.found.left, self.state
         if self.activation.on_removed == "ignore" or self.activation.mode is Mode.DELETE or not self.found.read:
             self.leavers = Leavers(noted=left)
-            return
+            return []
         most = guards.deletes_max(self.activation.guards, changes.present(state.snapshot), ceilings.allow_deletes)
         self.leavers = leavers.sort_out(
             left,
@@ -762,6 +763,7 @@ class _Work:
             texts = [pa.repeat(text, len(keys)) for text in (Fate.HELD.value, code, message)]
             nothing = pa.nulls(len(keys), pa.utf8())
             self.asides.append(pa.table([keys, *texts, nothing, nothing, texts[2]], schema=LEFT_OUT))
+        return [_not_ours(self.activation.name, len(self.leavers.noted))] if len(self.leavers.noted) else []
 
     def leavers_flying(self, positions: Positions) -> npt.NDArray[np.bool_]:
         flying, snapshot = np.zeros(len(positions), np.bool_), self.state.snapshot
@@ -1043,6 +1045,16 @@ _LEAVERS_HELD = {
     leavers.RECORD_SHARED: "the row left the segment, but another row, activation or dbt target has its record: "
     "that stays as it is",
 }
+
+
+def _not_ours(name: str, number: int) -> str:
+    """Of keys that left, of whose records nothing tells that they are this activation's, or nothing does any more."""
+    rows = "1 row" if number == 1 else f"{number:,} rows"
+    return (
+        f"{rows} left the segment, and on_removed leaves the records as they are: this activation neither created nor "
+        f"adopted them. Those of rows that are still there are taken over by dinmo-dbt state reset {name}, then "
+        f"dinmo-dbt state adopt {name} --yes"
+    )
 
 
 def goes_by_collections(activation: Activation, total: int) -> bool:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shutil
 from typing import Any
 
 import pytest
@@ -31,6 +32,8 @@ def test_records_of_rows_that_left_are_deleted_and_made_again_when_they_are_back
     result = ran.result("people_to_crm")
     assert (result["outcome"]["removed"], result["counts"]["removing"], result["counts"]["planned"]) == (2, 2, 0)
     assert "2 removed" in ran.err
+    for told in (planned.out, ran.err):
+        assert "1 row left the segment, and on_removed leaves the records as they are" in " ".join(told.split())
     assert org.count("Person__c") == 28, "the one that was there before stays"
     if api == "collections":
         [(_, path)] = [(m, p) for m, p, _ in lab.requests if m == "DELETE"]
@@ -71,6 +74,24 @@ def test_too_many_deletes_pass_with_exactly_their_number(lab: Lab, org: Org) -> 
     assert org.count("Person__c") == 30
     assert lab.run("sync", "--allow-deletes", "11").code == 0
     assert org.count("Person__c") == 20
+
+
+def test_a_state_that_was_lost_knows_its_records_again_by_adopting_them(lab: Lab, org: Org) -> None:
+    lab.only("people", leaving("delete"))
+    assert lab.run("sync").code == 0
+    for path in lab.data.parent.iterdir():
+        if path != lab.data:
+            shutil.rmtree(path) if path.is_dir() else path.unlink()
+    assert lab.run("sync").code == 0
+    lab.sql("delete from people where person_id = 'P4'")
+    ran = lab.run("sync")
+    assert "1 row left the segment, and on_removed leaves the records" in " ".join(ran.all.split()), ran.all
+    assert org.count("Person__c") == 30
+    for command in (("state", "reset", "people_to_crm"), ("state", "adopt", "people_to_crm", "--yes"), ("sync",)):
+        assert lab.run(*command).code == 0
+    lab.sql(LEAVE)
+    ran = lab.run("sync")
+    assert (ran.code, org.count("Person__c")) == (0, 27) and "left the segment" not in ran.all, ran.all
 
 
 @pytest.mark.parametrize("back", [True, False])
