@@ -222,7 +222,7 @@ def activations(
         if problem := _no_relation(node):
             problems.append(problem)
             continue
-        resolved = resolve(node.block, _source(node), defaults)
+        resolved = resolve(node.block, source_of(node), defaults)
         problems += resolved.problems
         found += resolved.activations
     problems += _duplicate_names(found)
@@ -376,7 +376,8 @@ def _inherited(declared: list[Node]) -> tuple[set[str], list[Problem]]:
     return inherited, problems
 
 
-def _source(node: Node) -> Source:
+def source_of(node: Node) -> Source:
+    """What `meta` needs to know of the node that carries a block."""
     return Source(
         model=node.unique_id,
         model_name=node.name,

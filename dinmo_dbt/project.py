@@ -201,7 +201,7 @@ def load_project(
     try:
         read = document.load(root / FILE_NAME)
     except FileNotFoundError:
-        hint = f"write one there:\n\n{MINIMAL}"
+        hint = f"dinmo-dbt init writes one, or write one there:\n\n{MINIMAL}"
         raise ConfigError(NO_FILE, f"no {FILE_NAME} beside dbt_project.yml", where=str(root), hint=hint) from None
     return _Reading(root, read, target=target, env=env, vars=vars, offline=offline).project()
 

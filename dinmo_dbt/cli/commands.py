@@ -22,6 +22,7 @@ from dinmo_dbt.cli import (
     reverting,
     scheduling,
     serving,
+    starting,
     states,
     syncing,
     trust,
@@ -39,6 +40,7 @@ def app() -> typer.Typer:
     """The whole command line."""
     root = _group("Sync dbt models to Salesforce: only what changed, every row accounted for.", epilog=_EPILOG)
     root.callback()(_root)
+    root.command("init")(options.of_project(starting.init, choosing=False))
     root.command("list")(options.of_project(declared.list_activations))
     root.command("debug")(options.of_project(declared.debug, reading=True, choosing=False))
     root.command("validate")(options.of_project(declared.validate))

@@ -223,7 +223,8 @@ class Session:
                 "DB140",
                 "no model declares an activation",
                 where=str(self.target_path / "manifest.json"),
-                hint="write config.meta.dinmo in a model's YAML (docs/meta.md), then run dbt parse or dbt build",
+                hint="dinmo-dbt init MODEL writes a first one; or write config.meta.dinmo in a model's YAML "
+                "(docs/meta.md), then run dbt parse or dbt build",
             )
         chosen = select(loaded.activations, self.flags.select, self.flags.exclude)
         found = [self.project.problem_with(a.destination, where=a.meta_path) for a in chosen]

@@ -52,6 +52,21 @@ def target_of(
     return chosen.profile, chosen.target
 
 
+def targets_of(
+    project_dir: Path,
+    profiles_dir: Path | None,
+    profile: str | None,
+    env: Mapping[str, str],
+    *,
+    vars: Mapping[str, object],
+) -> list[str]:
+    """The names of all targets of the chosen profile. ConfigError as `target_of`."""
+    chosen = choose(project_dir, profiles_dir, profile, None, env, vars=vars)
+    return sorted(
+        str(name) for name in _mapping(_mapping(_mapping(_read_yaml(chosen.file))[chosen.profile]).get("outputs"))
+    )
+
+
 def choose(
     project_dir: Path,
     profiles_dir: Path | None,
