@@ -7,6 +7,8 @@ is part of the state format.
 
 from __future__ import annotations
 
+import json
+import re
 from collections.abc import Sequence
 from enum import IntEnum
 
@@ -31,6 +33,7 @@ BULK_NULL = "#N/A"
 
 Reasons = npt.NDArray[np.uint8]
 Doubles = npt.NDArray[np.float64]
+Positions = npt.NDArray[np.int64]
 
 
 class Reason(IntEnum):
@@ -49,6 +52,9 @@ class Reason(IntEnum):
     BULK_NULL_TEXT = 10
     NUMBER_SCALE = 11
     ROW_SIZE = 12
+    CHOICE = 13
+    TIME_RANGE = 14
+    UNREADABLE = 15
 
     @property
     def code(self) -> str:
@@ -69,10 +75,13 @@ _REASON_TEXT = {
     Reason.NOT_FINITE: "the number is NaN or infinite",
     Reason.NUMBER_RANGE: "the number has more integer digits than the field or the API takes",
     Reason.NOT_WHOLE: "the field takes whole numbers only",
-    Reason.DATE_RANGE: "the date lies outside 1700-01-01 to 4000-12-31",
+    Reason.DATE_RANGE: "the date lies outside 1700-01-01 to 4000-12-31, or as text outside the years 1 to 9999",
     Reason.BULK_NULL_TEXT: "the text #N/A means null in Bulk API 2.0, and this row can only travel by it",
     Reason.NUMBER_SCALE: "the number has more than 18 decimal places",
     Reason.ROW_SIZE: "the row has more than the 400,000 characters of Bulk API 2.0, and can only travel by it",
+    Reason.CHOICE: "a choice holds a semicolon, or is itself a list: it can't be told from several choices",
+    Reason.TIME_RANGE: "the time lies outside 00:00 to 23:59:59.999",
+    Reason.UNREADABLE: "the warehouse holds a value that its column's type has no place for here",
 }
 
 
@@ -91,8 +100,8 @@ def why_not(source: pa.DataType, field: Field) -> str | None:
     if pa.types.is_null(source):
         return None
     if field.type in TEXT_TYPES:
-        simple = _is_text(source) or _is_number(source) or pa.types.is_temporal(source) or pa.types.is_boolean(source)
-        accepted = simple or (field.type == "multipicklist" and _is_list_of_text(source))
+        simple = _is_simple(source)
+        accepted = simple or (field.type == "multipicklist" and _is_list_of_simple(source))
     elif field.type in ID_TYPES:
         accepted = _is_text(source)
     elif field.type in NUMBER_TYPES:
@@ -105,7 +114,7 @@ def why_not(source: pa.DataType, field: Field) -> str | None:
         accepted = pa.types.is_timestamp(source) or pa.types.is_date(source)
     else:
         accepted = pa.types.is_time(source)
-    if accepted and not (pa.types.is_duration(source) or pa.types.is_interval(source)):
+    if accepted:
         return None
     return f"a column of type {source} can't feed a field of type {field.type}: cast it in the model's SQL"
 
@@ -131,7 +140,7 @@ def canonical(array: pa.Array, field: Field, *, keep_nulls: bool = False) -> tup
         return _in_years(array.cast(pa.date32(), safe=False), 86_400_000)
     if field.type == "datetime":
         return _in_years(_milliseconds(array), 1)
-    return _times(array), None
+    return _times(array)
 
 
 def key_text(arrays: Sequence[pa.Array]) -> pa.Array:
@@ -185,7 +194,7 @@ def _key_parts(key: str, count: int) -> list[str]:
 
 def _key_part(array: pa.Array) -> pa.Array:
     """Text of one key column; a decimal loses its trailing zeros, so that a new scale makes no new keys."""
-    part = _as_text(array)
+    part, _ = _as_text(array)
     if not pa.types.is_decimal(array.type) or not 0 < array.type.scale <= 6:
         return part
     return pc.utf8_rtrim(pc.utf8_rtrim(part, "0"), ".")
@@ -403,9 +412,24 @@ def _is_number(source: pa.DataType) -> bool:
     return bool(pa.types.is_integer(source) or pa.types.is_floating(source) or pa.types.is_decimal(source))
 
 
-def _is_list_of_text(source: pa.DataType) -> bool:
-    is_list = pa.types.is_list(source) or pa.types.is_large_list(source)
-    return bool(is_list and _is_text(_plain_type(source.value_type)))
+def _is_simple(source: pa.DataType) -> bool:
+    """Whether one value of it has one text."""
+    if pa.types.is_temporal(source):
+        return not (pa.types.is_duration(source) or pa.types.is_interval(source))
+    return bool(_is_text(source) or _is_number(source) or pa.types.is_boolean(source))
+
+
+def _is_list(source: pa.DataType) -> bool:
+    views = pa.types.is_list_view(source) or pa.types.is_large_list_view(source)
+    sized = pa.types.is_fixed_size_list(source)
+    return bool(pa.types.is_list(source) or pa.types.is_large_list(source) or sized or views)
+
+
+def _is_list_of_simple(source: pa.DataType) -> bool:
+    if not _is_list(source):
+        return False
+    element = _plain_type(source.value_type)
+    return pa.types.is_null(element) or _is_simple(element)
 
 
 def _uuid_text(array: pa.Array) -> pa.Array:
@@ -450,16 +474,18 @@ def _without(array: pa.Array, reasons: Reasons | None) -> tuple[pa.Array, Reason
 # Text
 
 
+_BLANKS = " \t\n\r"
+"""What Salesforce takes away at the ends of a text as it saves it (Apex guide: strings "can never include leading and
+trailing whitespace"), as far as a text may hold it. U+00A0 stays."""
+
+
 def _text(array: pa.Array, field: Field) -> tuple[pa.Array, Reasons | None]:
-    if _is_list_of_text(array.type):
-        array = pc.binary_join(array.cast(pa.list_(pa.utf8())), ";")
-    array = _as_text(array)
-    reasons = None
+    array, reasons = _choices(array) if field.type == "multipicklist" else _as_text(array)
     if _has_control_bytes(array):
         array = _unix_newlines(array)
-        reasons = _reasons(pc.match_substring_regex(array, r"[\x00-\x08\x0b\x0c\x0e-\x1f]"), Reason.CONTROL)
-    if pc.any(pc.equal(array, "")).as_py():
-        array = pc.if_else(pc.equal(array, ""), pa.scalar(None, pa.utf8()), array)
+        control = pc.match_substring_regex(array, r"[\x00-\x08\x0b\x0c\x0e-\x1f]")
+        reasons = _merge(reasons, _reasons(control, Reason.CONTROL))
+    array = _trimmed(array)
     if field.length and _longest_bytes(array) > field.length:
         reasons = _merge(reasons, _reasons(pc.greater(pc.utf8_length(array), field.length), Reason.LENGTH))
     if field.restricted_picklist:
@@ -467,21 +493,92 @@ def _text(array: pa.Array, field: Field) -> tuple[pa.Array, Reasons | None]:
     return _without(array, reasons)
 
 
-def _as_text(array: pa.Array) -> pa.Array:
+def _trimmed(array: pa.Array) -> pa.Array:
+    """As Salesforce saves it: without blanks at its ends; what is then empty is null."""
+    octets, lengths = _text_bytes(array), _byte_lengths(array)
+    ends = np.cumsum(lengths)[lengths > 0]
+    starts = ends - lengths[lengths > 0]
+    if (octets[starts] <= 32).any() or (octets[ends - 1] <= 32).any():
+        array = pc.utf8_trim(array, characters=_BLANKS)
+    elif (lengths > 0).all():
+        return array
+    return pc.if_else(pc.equal(array, ""), pa.scalar(None, pa.utf8()), array)
+
+
+def _choices(array: pa.Array) -> tuple[pa.Array, Reasons | None]:
+    """Choices joined by semicolons, each without blanks at its ends; one that is null or empty is none."""
+    if _is_list(array.type):
+        elements = _plain(pc.list_flatten(array))
+        elements = pa.nulls(len(elements), pa.utf8()) if pa.types.is_null(elements.type) else elements
+        return _joined_choices(array, elements, pc.list_parent_indices(array).to_numpy())
+    array, reasons = _as_text(array)
+    if pc.any(pc.match_substring_regex(array, _JSON)).as_py():
+        read = [_json_choices(text) for text in array.to_pylist()]
+        lists = pa.array([each if isinstance(each, list) else None for each in read], pa.list_(pa.utf8()))
+        joined, bad = _choices(lists)
+        nested = np.array([each is _NESTED for each in read])
+        reasons = _merge(_merge(reasons, bad), _reasons(nested, Reason.CHOICE))
+        array = pc.if_else(pc.is_valid(lists), joined, array)
+    if pc.any(pc.match_substring(array, ";")).as_py():
+        array = pc.replace_substring_regex(array, pattern=r"[ \t\n\r]*;[ \t\n\r;]*", replacement=";")
+        array = pc.utf8_trim(array, characters=";" + _BLANKS)
+    return array, reasons
+
+
+def _joined_choices(lists: pa.Array, elements: pa.Array, parents: Positions) -> tuple[pa.Array, Reasons | None]:
+    """`parents`: the list that each of the elements is in, ascending."""
+    elements, odd = _as_text(elements)
+    elements = _trimmed(elements)
+    odd = _merge(odd, _reasons(pc.match_substring(elements, ";"), Reason.CHOICE))
+    reasons = None
+    if odd is not None:
+        reasons = np.zeros(len(lists), np.uint8)
+        reasons[parents[odd != 0]] = odd[odd != 0]
+    there = pc.is_valid(elements).to_numpy(zero_copy_only=False)
+    counts = np.bincount(parents[there], minlength=len(lists))
+    offsets = pa.array(np.concatenate([[0], np.cumsum(counts)]).astype(np.int32))
+    joined = pc.binary_join(pa.ListArray.from_arrays(offsets, elements.drop_null()), ";")
+    return pc.if_else(pa.array(counts > 0), joined, pa.scalar(None, pa.utf8())), reasons
+
+
+_JSON = r"(?s)^\s*(\[.*\]|\{.*\})\s*$"
+_NESTED = object()
+
+
+def _json_choices(text: str | None) -> list[str | None] | object:
+    """The plain values of a JSON array, as warehouses without lists write one; None for a text that is none."""
+    if text is None or not re.match(_JSON, text):
+        return None
+    try:
+        read = json.loads(text, parse_int=str, parse_float=str, parse_constant=str)
+    except (ValueError, RecursionError):
+        return None
+    if not isinstance(read, list) or any(isinstance(each, list | dict) for each in read):
+        return _NESTED
+    return [str(each).lower() if isinstance(each, bool) else each for each in read]
+
+
+def _as_text(array: pa.Array) -> tuple[pa.Array, Reasons | None]:
+    """Any simple column as text; a value that has none is null, with its reason."""
     kind = array.type
     if pa.types.is_string(kind):
-        return array
+        return array, None
     if pa.types.is_floating(kind):
-        return _decimal_text(_from_floats(array.cast(pa.float64()))[0])
+        numbers, reasons = _from_floats(_doubles(array))
+        return _decimal_text(numbers), reasons
     if pa.types.is_timestamp(kind):
-        return _datetime_text(_milliseconds(array))
+        moments, reasons = _in_years(_milliseconds(array), 1, _YEARS_OF_TEXT)
+        return _datetime_text(moments), reasons
+    if pa.types.is_date(kind):
+        days, reasons = _in_years(array.cast(pa.date32(), safe=False), 86_400_000, _YEARS_OF_TEXT)
+        return days.cast(pa.utf8()), reasons
     if pa.types.is_time(kind):
-        return _time_text(_times(array))
-    if pa.types.is_decimal(kind) and kind.scale <= 6:
-        return array.cast(pa.utf8())
-    if pa.types.is_decimal(kind):
-        return _decimal_text(_numbers(array, _ANY_NUMBER)[0])
-    return array.cast(pa.utf8())
+        clocks, reasons = _times(array)
+        return _time_text(clocks), reasons
+    if pa.types.is_decimal(kind) and kind.scale > 6:
+        numbers, reasons = _numbers(array, _ANY_NUMBER)
+        return _decimal_text(numbers), reasons
+    return array.cast(pa.utf8()), None
 
 
 def _text_bytes(array: pa.Array) -> npt.NDArray[np.uint8]:
@@ -498,11 +595,15 @@ def _has_control_bytes(array: pa.Array) -> bool:
     return bool(((low != 10) & (low != 9)).any())
 
 
-def _longest_bytes(array: pa.Array) -> int:
+def _byte_lengths(array: pa.Array) -> Positions:
     if len(array) == 0:
-        return 0
+        return np.empty(0, np.int64)
     offsets = np.frombuffer(array.buffers()[1], "<i4")[array.offset : array.offset + len(array) + 1]
-    return int(np.diff(offsets).max())
+    return np.diff(offsets).astype(np.int64)
+
+
+def _longest_bytes(array: pa.Array) -> int:
+    return int(_byte_lengths(array).max(initial=0))
 
 
 def _unix_newlines(array: pa.Array) -> pa.Array:
@@ -556,7 +657,7 @@ _POWERS = np.array([float(f"1e{power}") for power in range(22)])
 
 def _numbers(array: pa.Array, field: Field) -> tuple[pa.Array, Reasons | None]:
     if pa.types.is_floating(array.type):
-        values, reasons = _from_floats(array.cast(pa.float64()))
+        values, reasons = _from_floats(_doubles(array))
     elif pa.types.is_decimal(array.type):
         values, reasons = _from_decimals(array)
     else:
@@ -591,6 +692,11 @@ def _from_decimals(array: pa.Array) -> tuple[pa.Array, Reasons | None]:
         reasons = _merge(reasons, _reasons(finer, Reason.NUMBER_SCALE))
     wide, reasons = _without(wide, reasons)
     return wide.cast(DECIMAL), reasons
+
+
+def _doubles(array: pa.Array) -> pa.Array:
+    """Doubles; a narrower float as its shortest decimal, as databases show it: 0.1, not 0.100000001490116."""
+    return array if pa.types.is_float64(array.type) else array.cast(pa.utf8()).cast(pa.float64())
 
 
 def _from_floats(array: pa.Array) -> tuple[pa.Array, Reasons | None]:
@@ -711,8 +817,9 @@ def _decimal_text(array: pa.Array) -> pa.Array:
 
 # Dates and times
 
-_FIRST_DAY = -98_615  # 1700-01-01
-_LAST_DAY = 741_807  # 4000-12-31
+# The first day and the last one, from 1970-01-01.
+_YEARS = -98_615, 741_807  # 1700-01-01 to 4000-12-31
+_YEARS_OF_TEXT = -719_162, 2_932_896  # 0001-01-01 to 9999-12-31: four digits
 
 
 def _milliseconds(array: pa.Array) -> pa.Array:
@@ -746,19 +853,22 @@ def _floor(array: pa.Array, milliseconds: int) -> pa.Array:
     return pc.multiply(_floor_divided(array.cast(pa.int64()), milliseconds), milliseconds).cast(array.type)
 
 
-def _in_years(array: pa.Array, ms_a_unit: int) -> tuple[pa.Array, Reasons | None]:
+def _in_years(array: pa.Array, ms_a_unit: int, days: tuple[int, int] = _YEARS) -> tuple[pa.Array, Reasons | None]:
     per_day = 86_400_000 // ms_a_unit
-    numbers = array.cast(pa.int32() if pa.types.is_date32(array.type) else pa.int64())
-    outside = pc.or_(pc.less(numbers, _FIRST_DAY * per_day), pc.greater_equal(numbers, (_LAST_DAY + 1) * per_day))
+    numbers = array.cast(pa.int32() if pa.types.is_date32(array.type) else pa.int64()).cast(pa.int64())
+    outside = pc.or_(pc.less(numbers, days[0] * per_day), pc.greater_equal(numbers, (days[1] + 1) * per_day))
     return _without(array, _reasons(outside, Reason.DATE_RANGE))
 
 
-def _times(array: pa.Array) -> pa.Array:
+def _times(array: pa.Array) -> tuple[pa.Array, Reasons | None]:
+    """time32[ms], floored."""
     width = np.dtype(f"<i{array.type.bit_width // 8}")
     per_ms = {"s": 0, "ms": 1, "us": 1000, "ns": 1_000_000}[array.type.unit]
     numbers = array.cast(pa.int32() if width.itemsize == 4 else pa.int64()).cast(pa.int64())
     whole = pc.multiply(numbers, 1000) if per_ms == 0 else _floor_divided(numbers, per_ms)
-    return whole.cast(pa.int32()).cast(TIME)
+    outside = pc.or_(pc.less(whole, 0), pc.greater_equal(whole, 86_400_000))
+    whole, reasons = _without(whole, _reasons(outside, Reason.TIME_RANGE))
+    return whole.cast(pa.int32()).cast(TIME), reasons
 
 
 def _datetime_text(array: pa.Array) -> pa.Array:
