@@ -266,7 +266,9 @@ class ActivationSpec(Strict):
         description="Model column: Salesforce field, or a parent by its external id (`Customer__r.Customer_Id__c`).",
     )
     constants: dict[PlainField, Scalar] = Field(
-        default_factory=dict, description="Salesforce field: the same value for every row."
+        default_factory=dict,
+        description="Salesforce field: the same value for every row; null empties it. Text, a date and a time stand "
+        "in quotes: YAML reads a bare `NO` as false, `0755` as 493.",
     )
     segment: Text = Field(default="", description="A name under `segments`: only its rows. Not with `where`.")
     where: Text = Field(default="", description="An SQL condition, run by the warehouse: only its rows.")

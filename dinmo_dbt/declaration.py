@@ -231,8 +231,26 @@ _EXPECTED = {
 }
 
 
+def unquoted(value: bool | float) -> str:
+    """What to do about a value that YAML made of a bare word."""
+    if isinstance(value, bool):
+        read = "bare yes, on and true as true, no, off and false as false"
+        return f"put the value in quotes, as in 'NO': YAML reads {read}"
+    return "put the value in quotes, as in '0755': YAML reads a bare 0755 as 493, 1.10 as 1.1, 12:30:00 as 45000"
+
+
+def unquoted_key(name: str) -> str:
+    """The same of a key, if it is one that YAML may have made of a bare word: dbt hands it on as text."""
+    if name in ("true", "false"):
+        return "put the name in quotes, as in 'no': YAML reads bare yes, on, no and off as true and false"
+    if re.fullmatch(r"null|-?[0-9][0-9.e+]*", name):
+        return "put the name in quotes: YAML reads a bare 0755 as 493, 1.10 as 1.1, ~ as null"
+    return ""
+
+
 def _mismatch(expected: str, value: object) -> str:
-    bare_word = expected == "text" and isinstance(value, bool | int | float)
+    named = expected.startswith(("text", "a column", "a field name"))
+    bare_word = named and isinstance(value, bool | int | float)
     return f"expected {expected}, got {kind(value)}" + ("; put the word in quotes" if bare_word else "")
 
 

@@ -16,7 +16,7 @@ from typing import Any
 
 import pyarrow as pa
 
-from dinmo_dbt import values
+from dinmo_dbt import declaration, values
 from dinmo_dbt.activation import Activation, Mode
 from dinmo_dbt.destination import Field, ObjectSchema, PayloadColumn
 from dinmo_dbt.errors import Problem
@@ -24,6 +24,8 @@ from dinmo_dbt.rowhash import HASH_VERSION
 
 # The canonical kinds a stored mapping names; each stands for all field types with that canonical form.
 _KINDS = {"text": "string", "id": "reference", "number": "double"}
+# Whose values are written as text: anything else in the manifest is what YAML made of a bare word.
+_WRITTEN = values.TEXT_TYPES | values.ID_TYPES | {"date", "datetime", "time"}
 _DESCRIBED = [field.name for field in dataclasses.fields(Field) if field.name != "label"]
 
 
@@ -265,6 +267,7 @@ class _Resolution:
             return None
         near = difflib.get_close_matches(name, names, 1)
         hint = f"did you mean {near[0]}?" if near else f"its columns are {', '.join(names)}"
+        hint = declaration.unquoted_key(name) or hint
         self.problem("DB151", f"{self.activation.relation_name} has no column {name}", key, hint)
         return None
 
@@ -380,6 +383,10 @@ class _Resolution:
             self.missing_field(self.schema, name, key)
             return None
         self.writable(self.schema, field, key, edited_only=under != "constants")
+        if not isinstance(value, str | None) and field.type in _WRITTEN:
+            what = f"{declaration.kind(value)} is no text for {self.schema.name}.{field.name} ({field.type})"
+            self.problem("DB316", what, key, declaration.unquoted(value))
+            return None
         array = _constant_array(value, field)
         if array is None:
             self.problem("DB316", f"{value!r} is no value for {self.schema.name}.{field.name} ({field.type})", key)
@@ -401,6 +408,7 @@ class _Resolution:
         if near:
             hint = f"did you mean {near[0]}? Otherwise: {hint}"
         hint += "; if it exists, the user lacks field-level security on it"
+        hint = declaration.unquoted_key(name) or hint
         self.problem("DB302", f"{schema.name} has no field {name} that the user may see", key, hint)
 
     def writable(self, schema: ObjectSchema, field: Field, key: str, *, edited_only: bool = False) -> None:
@@ -454,13 +462,13 @@ def _constant_array(value: Any, field: Field) -> pa.Array | None:
     if value is None:
         return pa.nulls(1)
     if field.type in values.TEXT_TYPES | values.ID_TYPES:
-        return pa.array([str(value).lower() if isinstance(value, bool) else str(value)])
+        return pa.array([value])
     if field.type == "boolean":
         return pa.array([value]) if isinstance(value, bool) else None
     if field.type in values.NUMBER_TYPES:
         number = isinstance(value, int | float) and not isinstance(value, bool)
         return pa.array([value]) if number else None
-    parsed = values.from_text(pa.array([str(value)]), field)
+    parsed = values.from_text(pa.array([value]), field)
     return None if parsed.null_count else parsed
 
 

@@ -8,6 +8,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from memory_org import PARENT, THING, FieldMapping, Match, activation, text_field
 
+from dinmo_dbt import values
 from dinmo_dbt.destination import Field, ObjectSchema
 from dinmo_dbt.mapping import Column, Constant, Mapping, from_header, referenced_objects, resolve
 
@@ -164,7 +165,50 @@ CASES = [
         "DB316 {w}.constants.Tier__c: 'Silver' is no value for Thing__c.Tier__c: "
         "the value is not in the field's restricted picklist",
     ),
+    (
+        {"constants": (("Source__c", False),)},
+        "DB316 {w}.constants.Source__c: boolean false is no text for Thing__c.Source__c (string)\n"
+        "    put the value in quotes, as in 'NO': YAML reads bare yes, on and true as true, no, off and false as false",
+    ),
+    (
+        {"constants": (("Day__c", 45_000),)},
+        "DB316 {w}.constants.Day__c: whole number 45000 is no text for Thing__c.Day__c (date)\n"
+        "    put the value in quotes, as in '0755': YAML reads a bare 0755 as 493, 1.10 as 1.1, 12:30:00 as 45000",
+    ),
+    (
+        {"constants": (("N__c", True),)},
+        "DB316 {w}.constants.N__c: True is no value for Thing__c.N__c (double)",
+    ),
+    (
+        fields("false"),
+        "DB151 {w}.fields.false: db.things has no column false\n"
+        "    put the name in quotes, as in 'no': YAML reads bare yes, on, no and off as true and false",
+    ),
+    (
+        fields("493"),
+        "DB151 {w}.fields.493: db.things has no column 493\n"
+        "    put the name in quotes: YAML reads a bare 0755 as 493, 1.10 as 1.1, ~ as null",
+    ),
+    (
+        {"constants": (("true", "x"),)},
+        "DB302 {w}.constants.true: Thing__c has no field true that the user may see\n"
+        "    put the name in quotes, as in 'no': YAML reads bare yes, on, no and off as true and false",
+    ),
 ]
+
+
+@pytest.mark.parametrize("value", [True, False, 0, 493, 1.1, -7, 1000.0])
+@pytest.mark.parametrize("key", ["constants", "on_removed_set"])
+@pytest.mark.parametrize("kind", sorted(values.TEXT_TYPES | values.ID_TYPES | {"date", "datetime", "time"}))
+def test_what_yaml_made_of_a_bare_word_is_no_text(kind, key, value):
+    """NO is false to YAML, 0755 is 493, 12:30:00 is 45000: in none of the fields whose values are texts."""
+    schema = dataclasses.replace(SCHEMA, fields={**SCHEMA.fields, "F__c": Field("F__c", "F", kind)})
+    removed = {"on_removed": "set"} if key == "on_removed_set" else {}
+    _, problems = resolved(schema=schema, **{key: (("F__c", value),)}, **removed)
+    (problem,) = problems
+    assert problem.code == "DB316"
+    assert problem.where == f"{WHERE}.{'constants' if key == 'constants' else 'on_removed.set'}.F__c"
+    assert problem.hint.startswith("put the value in quotes")
 
 
 @pytest.mark.parametrize(
