@@ -1,7 +1,7 @@
 """manifest.json: what dbt built, and the activations its models declare. dbt itself is never imported.
 
 `load_manifest` reads the artifact of dbt-core 1.x or dbt 2 (schema v9 to v13; keys may be absent). `activations`
-resolves every `config.meta.dinmo` block of the root project, or raises one ConfigError with all that is wrong.
+resolves every `config.meta.dinmo` block of the root project; what is wrong with one activation stops no other.
 """
 
 from __future__ import annotations
@@ -10,7 +10,7 @@ import heapq
 import json
 import re
 import time
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -20,7 +20,7 @@ from dinmo_dbt.activation import Activation
 from dinmo_dbt.declaration import show
 from dinmo_dbt.durable import read_file
 from dinmo_dbt.errors import ConfigError, Problem
-from dinmo_dbt.meta import Source, checked_defaults, resolve
+from dinmo_dbt.meta import Left, Source, checked_defaults, left_out, resolve
 
 ABSENT = "DB201"
 UNREADABLE = "DB202"
@@ -92,16 +92,32 @@ class Manifest:
     nodes: Mapping[str, Node]
     tests: Mapping[str, Test]
     disabled: tuple[Node, ...]
-    strays: tuple[Problem, ...]  # `dinmo` blocks where none can work, such as on a source
+    strays: tuple[Left, ...]  # `dinmo` blocks where none can work, such as on a source
     ids: frozenset[str]
 
 
 @dataclass(frozen=True, slots=True)
 class Loaded:
-    """Every activation of the project, sorted by name, and what is worth saying about them."""
+    """Every activation of the project, sorted by name; what is declared and is none; and what is worth saying.
+
+    `problems` are of the defaults, and so of every activation. A note is about the activation whose `meta_path` is its
+    `where`.
+    """
 
     activations: tuple[Activation, ...]
-    notes: tuple[Problem, ...]
+    left: tuple[Left, ...] = ()
+    notes: tuple[Problem, ...] = ()
+    problems: tuple[Problem, ...] = ()
+
+    @property
+    def wrong(self) -> tuple[Problem, ...]:
+        """All that is wrong, each thing once, at most so many that they can be read."""
+        return at_most([*self.problems, *(p for each in self.left if each.is_wrong for p in each.problems)])
+
+    @property
+    def names(self) -> tuple[str, ...]:
+        """What activations are called, right or not."""
+        return (*(each.name for each in self.activations), *(each.name for each in self.left))
 
 
 def load_manifest(path: Path, *, pause: Callable[[float], None] = time.sleep) -> Manifest:
@@ -156,7 +172,7 @@ def parse_manifest(document: object, where: str) -> Manifest:
     project = _text(metadata, "project_name")
     nodes: dict[str, Node] = {}
     tests: dict[str, Test] = {}
-    strays: list[Problem] = []
+    strays: list[Left] = []
     for unique_id, raw in root["nodes"].items():
         kind, package = unique_id.partition(".")[0], _text(_mapping(raw), "package_name")
         if kind in _RELATIONS:
@@ -195,48 +211,69 @@ def parse_manifest(document: object, where: str) -> Manifest:
 def activations(
     manifest: Manifest, project_defaults: Mapping[str, Any], *, defaults_where: str = "dinmo.yml"
 ) -> Loaded:
-    """Every activation the root project declares, sorted by name. Raises one ConfigError with every problem."""
+    """Every activation the root project declares, sorted by name, and what keeps others from being one."""
 
     def where(path: declaration.Path) -> str:
         return f"{defaults_where}: {declaration.dotted(('defaults', *path))}"
 
     defaults, problems = checked_defaults(project_defaults, where)
-    problems += manifest.strays
-    enabled_ids = set(manifest.nodes)
-    for node in manifest.disabled:
-        if node.block is not None and node.unique_id not in enabled_ids:
-            hint = "enable it, or remove its dinmo block"
-            problems.append(Problem(DISABLED, f"{show(node.name)} is disabled in dbt", node.meta_path, hint))
-
+    left = [*manifest.strays, *_disabled(manifest, defaults)]
     declared = sorted(
         (node for node in manifest.nodes.values() if node.block is not None and node.is_latest),
         key=lambda n: n.unique_id,
     )
-    inherited, problem_list = _inherited(declared)
-    problems += problem_list
+    inherited = _inherited(declared)
     found: list[Activation] = []
-    notes: list[Problem] = []
     for node in declared:
-        if node.unique_id in inherited:
+        source = source_of(node)
+        if problem := inherited.get(node.unique_id) or _no_relation(node):
+            left += left_out(node.block, source, defaults, (problem,))
             continue
-        if problem := _no_relation(node):
-            problems.append(problem)
-            continue
-        resolved = resolve(node.block, source_of(node), defaults)
-        problems += resolved.problems
+        resolved = resolve(node.block, source, defaults)
         found += resolved.activations
-    problems += _duplicate_names(found)
+        left += resolved.left
+    twice = _duplicate_names([*found, *(each for each in left if each.is_wrong)])
+    notes: list[Problem] = []
+    right: list[Activation] = []
     for activation in found:
         wrong, said = _columns(activation)
-        problems += wrong
-        notes += said
-        if activation.resource_type == "snapshot" and not activation.where:
-            hint = 'usually: where: "dbt_valid_to is null"'
-            message = "a dbt snapshot holds every past version of a row, and all of them would be read"
-            notes.append(Problem(SNAPSHOT_HISTORY, message, activation.meta_path, hint))
-    if problems:
-        raise ConfigError.of(_at_most(problems))
-    return Loaded(tuple(sorted(found, key=lambda a: a.name)), tuple(notes))
+        wrong += [twice[activation.name.lower()]] if activation.name.lower() in twice else []
+        if wrong:
+            left.append(left_activation(activation, tuple(wrong)))
+            continue
+        right.append(activation)
+        notes += [*said, *_history(activation)]
+    return Loaded(
+        tuple(sorted(right, key=lambda a: a.name)),
+        tuple(left),
+        tuple(notes),
+        tuple(problems),
+    )
+
+
+def at_most(problems: Iterable[Problem]) -> tuple[Problem, ...]:
+    """Each once, as many as can be read."""
+    each = tuple(dict.fromkeys(problems))
+    if len(each) <= declaration.PROBLEMS_MAX:
+        return each
+    shown = each[: declaration.PROBLEMS_MAX]
+    return (*shown, Problem(shown[-1].code, f"and {len(each) - len(shown)} more problems"))
+
+
+def left_activation(activation: Activation, problems: tuple[Problem, ...]) -> Left:
+    """An activation that is right by itself, and can't be used."""
+    return Left(
+        name=activation.name,
+        model=activation.model,
+        model_name=activation.model_name,
+        fqn=activation.fqn,
+        tags=activation.tags,
+        file=activation.file,
+        meta_path=activation.meta_path,
+        problems=problems,
+        object=activation.object,
+        enabled=activation.enabled,
+    )
 
 
 def order(activations: Iterable[Activation], references: Callable[[Activation], set[str]]) -> tuple[Activation, ...]:
@@ -333,13 +370,37 @@ def _test(unique_id: str, raw: Mapping[str, Any]) -> Test:
     return Test(unique_id, _text(raw, "name") or unique_id, judged, _ran_as(raw))
 
 
-def _stray(unique_id: str, kind: str, raw: Mapping[str, Any]) -> list[Problem]:
+def _stray(unique_id: str, kind: str, raw: Mapping[str, Any]) -> list[Left]:
     # An exposure that `dinmo-dbt exposures` wrote carries `meta: {dinmo: {generated: true}}`: not a declaration.
     block = _block(raw)
     if block is None or (isinstance(block, Mapping) and block.get("generated") is True):
         return []
-    where = f"{_text(raw, 'original_file_path')}: {_text(raw, 'name') or unique_id}.config.meta.dinmo"
-    return [Problem(NOT_A_MODEL, f"only models, seeds and snapshots can be activated, not a {kind}", where)]
+    name = _text(raw, "name") or unique_id
+    where = f"{_text(raw, 'original_file_path')}: {name}.config.meta.dinmo"
+    problem = Problem(NOT_A_MODEL, f"only models, seeds and snapshots can be activated, not a {kind}", where)
+    fqn, tags, file = _texts(raw.get("fqn")), _texts(raw.get("tags")), _text(raw, "original_file_path")
+    return [Left(name, unique_id, name, fqn, tags, file, where, (problem,))]
+
+
+def _disabled(manifest: Manifest, defaults: Mapping[str, Any]) -> list[Left]:
+    """What dbt leaves out for the target that it ran for: no part of the project there, and no mistake."""
+    found: dict[str, Node] = {}
+    for node in manifest.disabled:
+        if node.block is not None and node.unique_id not in manifest.nodes:
+            found.setdefault(node.unique_id, node)
+    left: list[Left] = []
+    for node in found.values():
+        note = Problem(DISABLED, f"{show(node.name)} is disabled in dbt for this target: not synced", node.meta_path)
+        left += left_out(node.block, source_of(node), defaults, (note,), is_wrong=False)
+    return left
+
+
+def _history(activation: Activation) -> list[Problem]:
+    if activation.resource_type != "snapshot" or activation.where:
+        return []
+    hint = 'usually: where: "dbt_valid_to is null"'
+    message = "a dbt snapshot holds every past version of a row, and all of them would be read"
+    return [Problem(SNAPSHOT_HISTORY, message, activation.meta_path, hint)]
 
 
 def _no_relation(node: Node) -> Problem | None:
@@ -353,7 +414,7 @@ def _no_relation(node: Node) -> Problem | None:
     return None
 
 
-def _inherited(declared: list[Node]) -> tuple[set[str], list[Problem]]:
+def _inherited(declared: list[Node]) -> dict[str, Problem]:
     """Models that carry one and the same block: dbt hands a folder's `+meta` down to each model below it.
 
     Two models that are meant to carry equal activations tell them apart by `name`, which makes the blocks unequal.
@@ -362,18 +423,18 @@ def _inherited(declared: list[Node]) -> tuple[set[str], list[Problem]]:
     for node in declared:
         if isinstance(node.block, Mapping) and (node.block.get("activations") or node.block.get("activation")):
             groups.setdefault(json.dumps(node.block, sort_keys=True, default=str), []).append(node)
-    inherited, problems = set(), []
+    inherited: dict[str, Problem] = {}
     for nodes in groups.values():
         if len(nodes) > 1:
-            inherited |= {node.unique_id for node in nodes}
             names = declaration.listed(node.name for node in nodes)
             message = f"{len(nodes)} models carry the same activations: {names}"
             hint = (
                 "a folder's +meta reaches every model below it: declare activations on one model, and put what they "
                 "share under `defaults` in dinmo.yml. If each is meant, give each activation its own `name`"
             )
-            problems.append(Problem(INHERITED, message, nodes[0].meta_path, hint))
-    return inherited, problems
+            problem = Problem(INHERITED, message, nodes[0].meta_path, hint)
+            inherited |= {node.unique_id: problem for node in nodes}
+    return inherited
 
 
 def source_of(node: Node) -> Source:
@@ -393,16 +454,18 @@ def source_of(node: Node) -> Source:
     )
 
 
-def _duplicate_names(found: list[Activation]) -> list[Problem]:
-    """State is kept under the name, on file systems that may not know upper from lower case."""
-    problems = []
-    first: dict[str, Activation] = {}
+def _duplicate_names(found: Sequence[Activation | Left]) -> dict[str, Problem]:
+    """By name in lower case: state is kept under the name, on file systems that may not know upper from lower case.
+    None of those that have it may run: whose the state is can't be told."""
+    problems: dict[str, Problem] = {}
+    first: dict[str, Activation | Left] = {}
     for activation in found:
         other = first.setdefault(activation.name.lower(), activation)
         if other is not activation:
             message = f"two activations are called {show(activation.name)}; the other is {other.meta_path}"
             hint = "names are unique in the project, upper and lower case alike: give one its own `name`"
-            problems.append(Problem(DUPLICATE_NAME, message, activation.meta_path, hint))
+            problem = Problem(DUPLICATE_NAME, message, activation.meta_path, hint)
+            problems.setdefault(activation.name.lower(), problem)
     return problems
 
 
@@ -438,13 +501,6 @@ def _columns(activation: Activation) -> tuple[list[Problem], list[Problem]]:
         ], []
     message = f"columns that the model's YAML does not list: {declaration.listed(missing)}"
     return [], [Problem(NOT_DOCUMENTED, message, activation.meta_path, "they are checked when the relation is read")]
-
-
-def _at_most(problems: list[Problem]) -> list[Problem]:
-    if len(problems) <= declaration.PROBLEMS_MAX:
-        return problems
-    shown = problems[: declaration.PROBLEMS_MAX]
-    return [*shown, Problem(shown[-1].code, f"and {len(problems) - len(shown)} more problems")]
 
 
 def _ordered(

@@ -38,26 +38,46 @@ class Source:
 
 
 @dataclass(frozen=True, slots=True)
+class Left:
+    """What is declared and is no activation here: what selects it, and why. `is_wrong`: it was to be one."""
+
+    name: str
+    model: str
+    model_name: str
+    fqn: tuple[str, ...]
+    tags: tuple[str, ...]
+    file: str
+    meta_path: str
+    problems: tuple[Problem, ...]
+    object: str = ""  # as it is written; '' where it can't be told
+    enabled: bool = True
+    is_wrong: bool = True
+
+
+@dataclass(frozen=True, slots=True)
 class Resolved:
-    """The activations of one block that are right, and what is wrong with the others."""
+    """The activations of one block that are right, and those that are not."""
 
     activations: tuple[Activation, ...]
-    problems: tuple[Problem, ...]
+    left: tuple[Left, ...]
 
 
 def resolve(block: object, source: Source, defaults: Mapping[str, Any]) -> Resolved:
-    """One model's block as activations, with `defaults` (already checked) below each; every problem at once."""
+    """One model's block as activations, with `defaults` (already checked) below each; every problem at once. What is
+    wrong with the block itself is wrong with each of its activations."""
 
     def where(path: Path) -> str:
         return f"{source.meta_path}.{declaration.dotted(path)}" if path else source.meta_path
 
     if not isinstance(block, Mapping):
         message = f"expected a mapping, got {declaration.kind(block)}"
-        return Resolved((), (Problem(declaration.WRONG_TYPE, message, where(())),))
-    problems = list(_unfit_texts(block, (), where))
-    if problems:
-        return Resolved((), tuple(problems))
+        return Resolved((), left_out(block, source, defaults, (Problem(declaration.WRONG_TYPE, message, where(())),)))
+    written = _written_activations(block)
+    unfit = list(_unfit_texts(block, (), where))
+    if unfit:
+        return Resolved((), left_out(block, source, defaults, tuple(unfit)))
 
+    problems: list[Problem] = []
     outer = {key: value for key, value in block.items() if key not in ("activation", "activations")}
     shorthand = [key for key in outer if key in activation_keys() and key not in BlockSpec.model_fields]
     for key in shorthand:
@@ -66,26 +86,72 @@ def resolve(block: object, source: Source, defaults: Mapping[str, Any]) -> Resol
         del outer[key]
     spec, found = _validated(BlockSpec, outer, (), where)
     problems += found
-    listed = _written_activations(block)
-    if isinstance(listed, Problem):
-        written: list[tuple[Path, object]] = []
-        if not shorthand:
-            problems.append(replace(listed, where=where(())))
-    else:
-        written = listed
+    if isinstance(written, Problem) and not shorthand:
+        problems.append(replace(written, where=where(())))
 
-    activations = []
-    for path, raw in written:
-        activation, found = _resolve_one(raw, spec, source, defaults, _under(where, path))
-        problems += found
-        if activation:
-            activations.append(activation)
+    activations: list[Activation] = []
+    left: list[Left] = []
+    resolved = [
+        (path, raw, *_resolve_one(raw, spec, source, defaults, _under(where, path)))
+        for path, raw in ([] if isinstance(written, Problem) else written)
+    ]
     if not problems and not (spec and spec.key) and not source.primary_key:
         hint = "name the unique column or columns: key: customer_id (or give dbt unique and not_null tests on it)"
         problems.append(
             Problem(NO_KEY, f"{show(source.model_name)} has no `key`, and dbt knows no primary key", where(()), hint)
         )
-    return Resolved(tuple(activations) if not problems else (), tuple(problems))
+    for path, raw, activation, found in resolved:
+        if activation is None or problems:
+            left.append(_left(raw, source, defaults, where(path), (*problems, *found)))
+        else:
+            activations.append(activation)
+    if problems and not resolved:
+        left.append(_left(None, source, defaults, where(()), tuple(problems)))
+    return Resolved(tuple(activations), tuple(left))
+
+
+def left_out(
+    block: object, source: Source, defaults: Mapping[str, Any], problems: tuple[Problem, ...], *, is_wrong: bool = True
+) -> tuple[Left, ...]:
+    """Each activation that a block names, as one that is left out for `problems`; at least one."""
+    written = _written_activations(block) if isinstance(block, Mapping) else ()
+    if isinstance(written, Problem) or not written:
+        return (_left(None, source, defaults, source.meta_path, problems, is_wrong=is_wrong),)
+    places = [(f"{source.meta_path}.{declaration.dotted(path)}", raw) for path, raw in written]
+    return tuple(_left(raw, source, defaults, place, problems, is_wrong=is_wrong) for place, raw in places)
+
+
+def _left(
+    raw: object,
+    source: Source,
+    defaults: Mapping[str, Any],
+    meta_path: str,
+    problems: tuple[Problem, ...],
+    *,
+    is_wrong: bool = True,
+) -> Left:
+    """With the name that it would have, as far as it can be told; else its model's."""
+    said = (
+        {**defaults, **{key: value for key, value in raw.items() if isinstance(key, str)}}
+        if isinstance(raw, Mapping)
+        else {}
+    )
+    given, target = said.get("name"), said.get("object")
+    target = target if isinstance(target, str) else ""
+    usual = f"{source.model_name}__{target}" if target else source.model_name
+    return Left(
+        name=given if isinstance(given, str) and ACTIVATION_NAME.fullmatch(given) else usual,
+        model=source.model,
+        model_name=source.model_name,
+        fqn=source.fqn,
+        tags=source.tags,
+        file=source.file,
+        meta_path=meta_path,
+        problems=problems,
+        object=target,
+        enabled=said.get("enabled") is not False,
+        is_wrong=is_wrong,
+    )
 
 
 def checked_defaults(defaults: Mapping[str, Any], where: Callable[[Path], str]) -> tuple[dict[str, Any], list[Problem]]:

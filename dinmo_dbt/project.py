@@ -8,7 +8,7 @@ this document.
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator, Mapping
+from collections.abc import Collection, Iterator, Mapping
 from dataclasses import dataclass, field
 from decimal import Decimal
 from pathlib import Path
@@ -133,11 +133,16 @@ class Project:
     shared_orgs: tuple[Problem, ...] = ()  # orgs of the chosen target that another target leads to, by mistake perhaps
     may_share: frozenset[str] = frozenset()  # targets that may lead to an org of the chosen target's
     places: Mapping[str, str] = field(default_factory=dict)  # dbt target: where its first org is declared
+    problems: tuple[Problem, ...] = ()  # all that is wrong with entries of destinations, of every target
+    broken: Mapping[str, tuple[Problem, ...]] = field(default_factory=dict)  # destination: what, for the chosen target
 
-    def problem_with(self, destination: str, *, where: str = "") -> Problem | None:
-        """Why an activation can't use that destination under this target; None if it can."""
+    def problems_with(self, destination: str, *, where: str = "") -> tuple[Problem, ...]:
+        """Why an activation can't use that destination under this target; none if it can."""
         if destination in self.orgs:
-            return None
+            return ()
+        return self.broken.get(destination) or (self._absent(destination, where),)
+
+    def _absent(self, destination: str, where: str) -> Problem:
         if destination not in self.targets:
             known = f"destinations in dinmo.yml: {', '.join(self.targets)}" if self.targets else "dinmo.yml has none"
             message = f"no destination {show(destination)}{declaration.did_you_mean(destination, self.targets)}"
@@ -154,8 +159,8 @@ class Project:
 
     def org(self, destination: str) -> Org:
         """The org of a destination; ConfigError if it has none under this target."""
-        if problem := self.problem_with(destination):
-            raise ConfigError.of([problem])
+        if problems := self.problems_with(destination):
+            raise ConfigError.of(problems)
         return self.orgs[destination]
 
 
@@ -192,7 +197,8 @@ _HOST_SUFFIXES = (".my.salesforce.com", ".salesforce.mil", ".my.sfcrmproducts.cn
 def load_project(
     project_dir: Path, *, target: str | None, env: Mapping[str, str], vars: Mapping[str, Any], offline: bool
 ) -> Project:
-    """dinmo.yml of that dbt project under that dbt target. Raises ConfigError with every problem found.
+    """dinmo.yml of that dbt project under that dbt target. What is wrong with a destination's entry is in `problems`,
+    and stops who uses it; of all else ConfigError is raised, with every problem found.
 
     Offline, an unset variable is a note and no file of a destination is looked at; the `Org`s are then good for
     their names only.
@@ -451,17 +457,19 @@ class _Reading:
         self.root, self.read, self.target, self.offline = root, read, target, offline
         self.env, self.vars = env, vars
         self.problems: list[Problem] = []
+        self.owners: list[tuple[str, str]] = []  # of each problem: the destination and target of the entry, or ''
         self.notes: list[Problem] = []
         self.silent: list[str] = []
 
     def add(self, code: str, message: str, path: KeyPath, hint: str = "") -> None:
-        self.add_found(Problem(code, message, self.read.where(path), hint))
+        self.add_found(Problem(code, message, self.read.where(path), hint), path)
 
-    def add_found(self, problem: Problem) -> None:
+    def add_found(self, problem: Problem, path: KeyPath) -> None:
         """Once each; of a secret in the wrong place nothing more is said."""
         at_place = [p for p in self.problems if p.where == problem.where]
         if problem not in at_place and not any(p.code == MISPLACED for p in at_place):
             self.problems.append(problem)
+            self.owners.append(_owner(path))
 
     def project(self) -> Project:
         raw = self.read.value
@@ -478,7 +486,7 @@ class _Reading:
             for target, written in destination.targets.items():
                 path: KeyPath = ("destinations", name, "targets", target)
                 org = self.org(written, name, target, path)
-                if target == self.target and org:
+                if target == self.target and org and not self.wrong_with(name):
                     orgs[name] = org
         state = self.state(spec.state)
         emulator = EmulatorConfig(
@@ -488,20 +496,20 @@ class _Reading:
             named=frozenset(name.rstrip("_") for name in spec.emulator.model_fields_set),
         )
         channels = self.channels(spec.warnings)
-        if self.problems:
-            raise ConfigError.of(self.problems)
         warehouse, digest = spec.state.warehouse, spec.warnings.digest
+        schema = self.rendered(warehouse.schema_, ("state", "warehouse", "schema")) if warehouse else None
+        if any(not destination for destination, _ in self.owners):
+            raise ConfigError.of(self.problems)
+        entries = {name: _mapping(_mapping(each).get("targets")) for name, each in self.destinations(raw).items()}
         return Project(
             root=self.root,
             target=self.target,
             state_location=state,
-            state_warehouse_schema=self.rendered(warehouse.schema_, ("state", "warehouse", "schema"))
-            if warehouse
-            else None,
+            state_warehouse_schema=schema,
             history_s=spec.state.history,
             emulator=emulator,
             orgs=orgs,
-            targets={name: tuple(destination.targets) for name, destination in spec.destinations.items()},
+            targets={name: tuple(targets) for name, targets in entries.items()},
             defaults=spec.defaults,
             notes=tuple(self.notes),
             channels=channels,
@@ -510,7 +518,18 @@ class _Reading:
             shared_orgs=tuple(self.shared_orgs(spec)),
             may_share=frozenset(other for other in self.declared_targets(spec) if self.may_share(spec, other)),
             places=self.declared_targets(spec),
+            problems=tuple(self.problems),
+            broken={name: found for name in entries if (found := self.wrong_with(name))},
         )
+
+    def wrong_with(self, destination: str) -> tuple[Problem, ...]:
+        """What keeps the chosen target's entry of a destination from being used."""
+        owners = ((destination, ""), (destination, self.target))
+        return tuple(p for p, owner in zip(self.problems, self.owners, strict=True) if owner in owners)
+
+    @staticmethod
+    def destinations(raw: Mapping[str, Any]) -> Mapping[str, Any]:
+        return _mapping(raw.get("destinations"))
 
     def declared_targets(self, spec: FileSpec) -> dict[str, str]:
         """Each dbt target, and where its first org is declared."""
@@ -602,7 +621,7 @@ class _Reading:
                 self.add(TEMPLATE, str(error), path, _TEMPLATE_HINT)
 
     def shape(self, raw: Mapping[str, Any]) -> FileSpec | None:
-        """The file as its spec; None when something is wrong with the shape."""
+        """The file as its spec, without the entries of destinations that are wrong; None when more is wrong."""
         skipped = self.later_flows(raw)
         try:
             return FileSpec.model_validate(raw)
@@ -613,8 +632,11 @@ class _Reading:
                 strict=True,
             ):
                 if not any(details["loc"][: len(path)] == path for path in skipped):
-                    self.add_found(problem)
-        return None
+                    self.add_found(problem, details["loc"])
+        try:
+            return FileSpec.model_validate(_without(raw, set(self.owners)))
+        except ValidationError:
+            return None
 
     def later_flows(self, raw: Mapping[str, Any]) -> list[KeyPath]:
         """Report login flows that do not exist yet, once each; their other keys are then not looked at."""
@@ -845,7 +867,7 @@ class _Reading:
         if result.unset:
             problem = Problem(UNSET, f"{result.unset} is not set", self.read.where(path), hint)
             if not self.offline:
-                self.add_found(problem)
+                self.add_found(problem, path)
             elif problem not in self.notes:
                 self.notes.append(problem)
             return text
@@ -858,6 +880,26 @@ class _Reading:
 _FLOWS = ", ".join(_FLOW_KEYS)
 _NO_CHANNEL_HERE = "set it; or write env_var('NAME', '') where it may be missing: then this channel gets nothing"
 _TEMPLATE_HINT = "write {{ env_var('NAME') }} or {{ var('name') }}"
+
+
+def _owner(path: KeyPath) -> tuple[str, str]:
+    """The destination and dbt target whose entry holds that place; '' for a whole destination, and for none."""
+    match path:
+        case ("destinations", str(name), "targets", str(target), *_):
+            return name, target
+        case ("destinations", str(name), *_):
+            return name, ""
+    return "", ""
+
+
+def _without(raw: Mapping[str, Any], owners: Collection[tuple[str, str]]) -> dict[str, Any]:
+    """The file without these entries."""
+    kept: dict[str, Any] = {}
+    for name, destination in _mapping(raw.get("destinations")).items():
+        if (name, "") not in owners:
+            targets = _mapping(_mapping(destination).get("targets"))
+            kept[name] = {**destination, "targets": {t: e for t, e in targets.items() if (name, t) not in owners}}
+    return {**raw, "destinations": kept}
 
 
 def _scalars(value: object, path: KeyPath) -> Iterator[tuple[KeyPath, object]]:

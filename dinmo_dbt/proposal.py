@@ -215,8 +215,8 @@ def _problems(
     relation: pa.Schema | None,
 ) -> Sequence[Problem]:
     resolved = meta.resolve(block, source, {})
-    if resolved.problems:
-        return resolved.problems
+    if resolved.left:
+        return [problem for each in resolved.left for problem in each.problems]
     return mapping.resolve(resolved.activations[0], schema, parent, relation)[1]
 
 

@@ -14,35 +14,41 @@ from pathlib import PurePosixPath
 from dinmo_dbt.activation import Activation
 from dinmo_dbt.declaration import near, show
 from dinmo_dbt.errors import UsageError
+from dinmo_dbt.meta import Left
 
 NO_METHOD = "DB851"
 NO_GRAPH = "DB852"
 NOTHING = "DB853"
 
 METHODS = ("fqn", "path", "tag")
+Declared = Activation | Left
+"""What can be chosen: one that is wrong, too, so that its own mistake is told, and not that there is none."""
 
 
 def select(
-    activations: Iterable[Activation], select: Sequence[str] = (), exclude: Sequence[str] = ()
-) -> tuple[Activation, ...]:
-    """The activations that any of `select` names (all, without it) and none of `exclude`, in the order given."""
-    known = tuple(activations)
-    chosen = _union(known, select, "--select") if any(term.split() for term in select) else {a.name for a in known}
+    declared: Iterable[Declared], select: Sequence[str] = (), exclude: Sequence[str] = ()
+) -> tuple[Declared, ...]:
+    """What any of `select` names (all, without it) and none of `exclude`, in the order given."""
+    known = tuple(declared)
+    everything = set(range(len(known)))
+    chosen = _union(known, select, "--select") if any(term.split() for term in select) else everything
     chosen -= _union(known, exclude, "--exclude")
     if known and not chosen:
         raise UsageError(NOTHING, "no activation is left after --exclude")
-    return tuple(activation for activation in known if activation.name in chosen)
+    return tuple(known[number] for number in sorted(chosen))
 
 
-def _union(known: tuple[Activation, ...], terms: Sequence[str], flag: str) -> set[str]:
-    chosen: set[str] = set()
+def _union(known: tuple[Declared, ...], terms: Sequence[str], flag: str) -> set[int]:
+    """Where in `known` those are that the terms name."""
+    chosen: set[int] = set()
     for term in (word for text in terms for word in text.split()):
-        found = [a for a in known if all(_matches(a, part) for part in _parts(term, flag))]
+        parts = _parts(term, flag)
+        found = {number for number, each in enumerate(known) if all(_matches(each, part) for part in parts)}
         if not found:
             raise UsageError(
                 NOTHING, f"{flag} {show(term)} matches no activation{_near(known, term)}", hint=_names(known)
             )
-        chosen |= {a.name for a in found}
+        chosen |= found
     return chosen
 
 
@@ -66,7 +72,7 @@ def _parts(term: str, flag: str) -> list[tuple[str, str]]:
     return parts
 
 
-def _matches(activation: Activation, part: tuple[str, str]) -> bool:
+def _matches(activation: Declared, part: tuple[str, str]) -> bool:
     method, value = part
     match method:
         case "tag":
@@ -87,7 +93,7 @@ def _in_path(file: str, value: str) -> bool:
     return any(fnmatchcase(place, wanted) for place in places) or fnmatchcase(path.name, wanted)
 
 
-def _in_folder(activation: Activation, value: str) -> bool:
+def _in_folder(activation: Declared, value: str) -> bool:
     """dbt's rule: the model's name, or the first parts of its fully qualified name with or without the package."""
     if fnmatchcase(activation.model_name, value):
         return True
@@ -102,13 +108,13 @@ def _in_folder(activation: Activation, value: str) -> bool:
     return False
 
 
-def _near(known: tuple[Activation, ...], term: str) -> str:
+def _near(known: tuple[Declared, ...], term: str) -> str:
     words = {word for a in known for word in (a.name, a.model_name, *a.fqn[1:], *(f"tag:{tag}" for tag in a.tags))}
     found = near(term, sorted(words), count=3)
     return f"; did you mean {' or '.join(show(word) for word in found)}?" if found else ""
 
 
-def _names(known: tuple[Activation, ...]) -> str:
+def _names(known: tuple[Declared, ...]) -> str:
     names = [a.name for a in known]
     more = f" and {len(names) - 10} more" if len(names) > 10 else ""
     return f"activations: {', '.join(names[:10])}{more}" if names else "the project declares no activation"

@@ -7,14 +7,22 @@ import os
 from pathlib import Path
 from typing import Any
 
-from dinmo_dbt.errors import DinmoError
-from dinmo_dbt.manifest import Manifest, parse_manifest
+from dinmo_dbt.activation import Activation
+from dinmo_dbt.errors import ConfigError, DinmoError
+from dinmo_dbt.manifest import Loaded, Manifest, parse_manifest
 
 GOLDEN = Path(__file__).parent / "golden" / "config"
 
 
 def told(error: DinmoError) -> str:
     return "".join(f"{problem}\n" for problem in error.problems)
+
+
+def right(found: Loaded) -> tuple[Activation, ...]:
+    """The activations, where nothing is wrong; else ConfigError with all that is."""
+    if found.wrong:
+        raise ConfigError.of(found.wrong)
+    return found.activations
 
 
 def golden(name: str, text: str) -> None:

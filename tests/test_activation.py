@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from config_cases import activation, block, golden, insert, manifest, node, told
+from config_cases import activation, block, golden, insert, manifest, node, right, told
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
@@ -35,9 +35,8 @@ ROOT = Path(__file__).parent.parent
 
 
 def resolved(dinmo: Any, *, defaults: dict[str, Any] | None = None, **changes: Any) -> Activation:
-    loaded = activations(manifest(node(dinmo=dinmo, **changes)), defaults or {})
-    assert len(loaded.activations) == 1
-    return loaded.activations[0]
+    (found,) = right(activations(manifest(node(dinmo=dinmo, **changes)), defaults or {}))
+    return found
 
 
 def one(written: dict[str, Any], **kwargs: Any) -> Activation:

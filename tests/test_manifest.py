@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from config_cases import activation, block, document, golden, insert, manifest, node, told
+from config_cases import activation, block, document, golden, insert, manifest, node, right, told
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
@@ -105,7 +105,6 @@ WRONG: dict[str, dict[str, Any]] = {
         node("a", dinmo=block(activation(name="x"))), node("b", dinmo=block(activation(name="x", mode="update")))
     ),
     "inherited": document(*(node(name, dinmo=block(activation("name"))) for name in ("a", "b", "c"))),
-    "disabled": document(disabled={"model.lab.off": [node("off", dinmo=block())]}),
     "ephemeral": document(node(dinmo=block(), relation_name=None, config={"materialized": "ephemeral"})),
     "no_relation": document(node(dinmo=block(), relation_name=None)),
     "contract": document(node(dinmo=block(), columns={"customer_id": {}, "plann": {}}, contract={"enforced": True})),
@@ -134,7 +133,7 @@ WRONG: dict[str, dict[str, Any]] = {
 @pytest.mark.parametrize("case", WRONG)
 def test_each_mistake_has_its_message(case: str) -> None:
     with pytest.raises(ConfigError) as raised:
-        activations(parse_manifest(WRONG[case], "manifest.json"), {})
+        right(activations(parse_manifest(WRONG[case], "manifest.json"), {}))
     golden(f"manifest_{case}", told(raised.value))
 
 
@@ -290,7 +289,7 @@ def test_a_mangled_manifest_gives_activations_or_an_error_of_ours(changes: list[
         for key in place[:-1]:
             holder = holder[key] if isinstance(holder, dict) and key in holder else None
         if isinstance(holder, dict):
-            holder[place[-1]] = value
+            holder[place[-1]] = copy.deepcopy(value)
     try:
         read = parse_manifest(mangled, "manifest.json")
         activations(read, {})

@@ -50,7 +50,10 @@ def load(folder: Path, text: str | bytes, **changes: Any) -> Project:
     (folder / "dinmo.yml").write_bytes(raw)
     (folder / "key.pem").touch(mode=0o600)
     options: dict[str, Any] = {"target": "prod", "env": ENV, "vars": {}, "offline": False}
-    return load_project(folder, **(options | changes))
+    found = load_project(folder, **(options | changes))
+    if found.problems:
+        raise ConfigError.of(found.problems)
+    return found
 
 
 SECRET_FLOW = "flow: client_credentials, client_id: x, client_secret: "
@@ -262,7 +265,7 @@ def test_a_destination_without_an_entry_for_the_target_fails_only_when_used(tmp_
         with pytest.raises(ConfigError) as raised:
             project.org(name)
         golden(f"destination_{name}", told(raised.value))
-    assert load(tmp_path, prod(JWT), target=None).problem_with("crm") is not None
+    assert load(tmp_path, prod(JWT), target=None).problems_with("crm")
 
 
 def test_state_may_be_in_the_warehouse_and_history_is_kept_as_long_as_asked(tmp_path: Path) -> None:

@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import contextlib
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
 from dinmo_dbt.cli import options
-from dinmo_dbt.cli.console import Console
+from dinmo_dbt.cli.console import Console, worst
 from dinmo_dbt.cli.options import Flags
 from dinmo_dbt.cli.session import Session
 from dinmo_dbt.errors import ConfigError, DinmoError, Problem
@@ -35,7 +37,9 @@ def list_activations(
         pauses = session.activity.pauses()
         rows = [_listed(activation, activation.name in pauses) for activation in session.chosen]
         console.answer(render.table(("activation", "model", "object", "mode", "match", "schedule", "enabled"), rows))
+        code = session.say_wrong()
         console.document(render.document("list", activations=rows))
+    raise typer.Exit(code)
 
 
 def _listed(activation: Activation, paused: bool) -> dict[str, Any]:
@@ -75,28 +79,14 @@ def validate(
       dinmo-dbt validate
       dinmo-dbt validate --online --target prod
     """
-    from dinmo_dbt import render, sharing
+    from dinmo_dbt import render
+    from dinmo_dbt.manifest import at_most
 
     console = Console(as_json, quiet)
-    problems: list[Problem] = []
-    count = 0
+    found = Found()
     with Session(flags, console, offline=not online) as session:
-        try:
-            count = len(session.chosen)
-            session.say_notes(of_the_manifest=True)
-            problems += session.project.shared_orgs
-            if online:
-                _ = [session.destination(name) for name in {each.destination for each in session.chosen}]
-            problems += session.removals
-            for note in sharing.same_fields(session.declared.activations, session.org_of):
-                console.note(note)
-            if online:
-                problems += _shared(session)
-                for activation in session.chosen:
-                    problems += _against_describe(session, activation)
-                problems += _channels(session)
-        except ConfigError as error:
-            problems += error.problems
+        count = _judge(session, found, online=online)
+    problems = at_most(found.problems)
     if problems:
         console.problems(problems)
     else:
@@ -105,7 +95,67 @@ def validate(
     console.document(
         render.document("validate", valid=not problems, problems=[render.problem_json(p) for p in problems])
     )
-    raise typer.Exit(2 if problems else 0)
+    raise typer.Exit(worst([0, *found.codes]))
+
+
+@dataclass
+class Found:
+    """Problems of every layer, in one go: what one of them can't tell does not keep the others from it."""
+
+    problems: list[Problem] = field(default_factory=list)
+    codes: list[int] = field(default_factory=list)
+
+    def add(self, problems: Iterable[Problem], code: int = ConfigError.exit_code) -> None:
+        found = list(problems)
+        self.problems += found
+        self.codes += [code] if found else []
+
+    @contextlib.contextmanager
+    def layer(self) -> Iterator[None]:
+        try:
+            yield
+        except DinmoError as error:
+            self.add(error.problems, error.exit_code)
+
+
+def _judge(session: Session, found: Found, *, online: bool) -> int:
+    """Find what is wrong with dinmo.yml and with the selected activations; how many of these are right."""
+    from dinmo_dbt import sharing
+
+    chosen: tuple[Activation, ...] = ()
+    with found.layer():
+        found.add(session.project.problems)
+        found.add(session.project.shared_orgs)
+    with found.layer():
+        session.say_notes(of_the_manifest=True)
+        found.add(session.wrong_problems)
+    with contextlib.suppress(DinmoError):  # told right before
+        chosen = session.chosen
+    if online:
+        for name in sorted({each.destination for each in chosen}):
+            with found.layer():
+                session.destination(name)
+    if chosen:
+        found.add(session.removals)
+        for note in sharing.same_fields(session.declared.activations, session.org_of):
+            session.console.note(note)
+    if online:
+        _judge_online(session, chosen, found)
+    return len(chosen)
+
+
+def _judge_online(session: Session, chosen: tuple[Activation, ...], found: Found) -> None:
+    reached = []
+    for activation in chosen:
+        with contextlib.suppress(DinmoError):  # told when its org was logged in to
+            session.destination(activation.destination)
+            reached.append(activation)
+    found.add(_shared(session, reached))
+    for activation in reached:
+        with found.layer():
+            found.add(_against_describe(session, activation))
+    with contextlib.suppress(ConfigError):  # of dinmo.yml, told before
+        found.add(_channels(session))
 
 
 def _against_describe(session: Session, activation: Activation) -> tuple[Problem, ...]:
@@ -120,12 +170,12 @@ def _against_describe(session: Session, activation: Activation) -> tuple[Problem
         return tuple(Problem(p.code, p.message, place, p.hint) for p in error.problems)
 
 
-def _shared(session: Session) -> list[Problem]:
+def _shared(session: Session, activations: Iterable[Activation]) -> list[Problem]:
     """Orgs that another dbt target's state is of, each target once."""
     from dinmo_dbt.errors import StateError
 
     found: dict[str, Problem] = {}
-    for activation in session.chosen:
+    for activation in activations:
         org_id = session.destination(activation.destination).org_id
         try:
             session.state.view(org_id, activation).refuse_shared(session.project.may_share, session.project.places)

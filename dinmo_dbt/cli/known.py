@@ -48,7 +48,7 @@ def known_state(session: Session, activation: Activation) -> tuple[SalesforceDes
     destination = session.destination(activation.destination)
     state = session.state.view(destination.org_id, activation)
     session.refuse_sharing(activation, state)
-    state.refuse_renamed([declared.name for declared in session.declared.activations])
+    state.refuse_renamed(session.declared.names)
     return destination, state
 
 

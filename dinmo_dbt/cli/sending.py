@@ -162,6 +162,13 @@ CLOUD_RUN = Common(
 )
 DBT_CLOUD = Common(" dbt_cloud", "dbt_cloud", "dbt Cloud can't be asked what it built", "dbt Cloud answers again")
 
+WRONG = Common(
+    " declarations",
+    "declarations",
+    "an activation is left out: it is declared wrong",
+    "every activation is right again",
+)
+
 
 @contextmanager
 def telling_of_all(session: Session, what: Common = ALL, *, unattended: bool = False) -> Iterator[None]:
@@ -200,6 +207,14 @@ def _tell_of_all(session: Session, what: Common, problem: Problem) -> None:
     standing = Standing(what.name, activity.target, WarningKind.FAILED, now, "", True, problem.message)
     activity.begin_standing(standing, notice)
     deliver(session)
+
+
+def tell_of_wrong(session: Session) -> None:
+    """Where nobody looks on: what is declared and left out of each sync."""
+    if session.wrong:
+        tell_of(session, WRONG, session.wrong[0].problems[0])
+    else:
+        tell_that_ended(session, WRONG)
 
 
 def tell_that_ended(session: Session, what: Common) -> None:

@@ -13,6 +13,7 @@ import time
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import dataclass, field
+from functools import partial
 from http import HTTPStatus
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
@@ -26,7 +27,7 @@ from dinmo_dbt.cli.endpoint import listening
 from dinmo_dbt.cli.health import Health, undelivered
 from dinmo_dbt.cli.options import Flags
 from dinmo_dbt.cli.scheduling import CLOCK_SET, due_now, next_due_at, worth_running
-from dinmo_dbt.cli.sending import deliver, telling_of_all
+from dinmo_dbt.cli.sending import deliver, tell_of_wrong, telling_of_all
 from dinmo_dbt.cli.session import Session, stamp
 from dinmo_dbt.cli.stopping import Stop
 from dinmo_dbt.cli.syncing import Gating, sync_chosen
@@ -281,6 +282,8 @@ class _Service:
             if due is None:
                 self._look_at = 0.0
                 return
+            tell_of_wrong(session)
+            self._well("declarations", partial(_refuse_wrong, session))
             due_next = next_due_at(session)
         now = time.time()
         self.health.due_next = due_next
@@ -306,6 +309,12 @@ class _Service:
 
     def _session(self) -> Session:
         return Session(self.flags, self.console, stop=self.stop, following=self.following, lanes=self.health.lanes)
+
+
+def _refuse_wrong(session: Session) -> None:
+    """ConfigError for what is declared and can't be run, beside what is."""
+    if session.wrong:
+        raise ConfigError.of(list(dict.fromkeys(problem for each in session.wrong for problem in each.problems)))
 
 
 def _watched(session: Session) -> tuple[Path, ...]:

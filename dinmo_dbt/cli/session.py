@@ -9,7 +9,7 @@ import tempfile
 import time
 from collections.abc import Iterator, Sequence
 from contextlib import ExitStack, suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -31,9 +31,11 @@ if TYPE_CHECKING:
     from dinmo_dbt.cli.org import EmbeddedOrg
     from dinmo_dbt.gate import Gate, RunResults
     from dinmo_dbt.manifest import Loaded, Manifest
+    from dinmo_dbt.meta import Left
     from dinmo_dbt.notice import Notice
     from dinmo_dbt.project import Channel, Project
     from dinmo_dbt.salesforce import SalesforceDestination
+    from dinmo_dbt.selection import Declared
     from dinmo_dbt.state import ActivationState, Activity, Store
     from dinmo_dbt.warehouse import Warehouse
 
@@ -208,17 +210,26 @@ class Session:
 
     @cached_property
     def declared(self) -> Loaded:
-        from dinmo_dbt.manifest import activations
+        """What the manifest declares; an activation whose destination can't be used is none."""
+        from dinmo_dbt.manifest import activations, left_activation
 
-        return activations(self.manifest, self.project.defaults)
+        loaded = activations(self.manifest, self.project.defaults)
+        usable, left = [], list(loaded.left)
+        for each in loaded.activations:
+            problems = self.project.problems_with(each.destination, where=each.meta_path)
+            if problems:
+                left.append(left_activation(each, problems))
+            else:
+                usable.append(each)
+        return replace(loaded, activations=tuple(usable), left=tuple(left))
 
     @cached_property
-    def chosen(self) -> tuple[Activation, ...]:
-        """The activations of --select and --exclude; every destination they name exists."""
+    def selected(self) -> tuple[Declared, ...]:
+        """What --select and --exclude leave of what is declared, right or wrong."""
         from dinmo_dbt.selection import select
 
         loaded = self.declared
-        if not loaded.activations:
+        if not loaded.names and not loaded.problems:
             raise ConfigError(
                 "DB140",
                 "no model declares an activation",
@@ -226,21 +237,58 @@ class Session:
                 hint="dinmo-dbt init MODEL writes a first one; or write config.meta.dinmo in a model's YAML "
                 "(docs/meta.md), then run dbt parse or dbt build",
             )
-        chosen = select(loaded.activations, self.flags.select, self.flags.exclude)
-        found = [self.project.problem_with(a.destination, where=a.meta_path) for a in chosen]
-        problems = [problem for problem in found if problem]
+        return select((*loaded.activations, *loaded.left), self.flags.select, self.flags.exclude)
+
+    @cached_property
+    def chosen(self) -> tuple[Activation, ...]:
+        """The activations of --select and --exclude that are right. ConfigError where all of them are wrong."""
+        from dinmo_dbt.activation import Activation
+
+        right = tuple(each for each in self.selected if isinstance(each, Activation))
+        problems = self.declared.problems or (() if right else self.wrong_problems)
         if problems:
             raise ConfigError.of(problems)
-        return chosen
+        return right
+
+    @property
+    def left(self) -> tuple[Left, ...]:
+        """What --select and --exclude leave of what is declared and is no activation."""
+        from dinmo_dbt.meta import Left
+
+        return tuple(each for each in self.selected if isinstance(each, Left))
+
+    @property
+    def wrong(self) -> tuple[Left, ...]:
+        """Of these, what was to be one and is not switched off: a sync of it fails."""
+        return tuple(each for each in self.left if each.is_wrong and each.enabled)
+
+    @property
+    def wrong_problems(self) -> tuple[Problem, ...]:
+        """All that is wrong with what is selected, switched off or not."""
+        from dinmo_dbt.manifest import at_most
+
+        left = (problem for each in self.left if each.is_wrong for problem in each.problems)
+        return at_most([*self.declared.problems, *left])
 
     def say_notes(self, *, of_the_manifest: bool = False) -> None:
-        """What the manifest leaves to be said; with `of_the_manifest` also what only the relation itself can settle,
-        which is not worth a word where the relation is read."""
+        """What is to be said of the selected; with `of_the_manifest` also what only the relation itself can settle,
+        which is not worth a word where the relation is read. What is wrong and switched off stops nothing."""
         from dinmo_dbt.manifest import NOT_DOCUMENTED
 
-        for note in self.declared.notes:
+        places = {each.meta_path for each in self.selected}
+        notes = [note for note in self.declared.notes if note.where in places]
+        silent = [each for each in self.left if not (each.is_wrong and each.enabled)]
+        notes += [] if of_the_manifest else [p for each in silent if each.is_wrong for p in each.problems]
+        notes += [problem for each in silent if not each.is_wrong for problem in each.problems]
+        for note in dict.fromkeys(notes):
             if of_the_manifest or note.code != NOT_DOCUMENTED:
                 self.console.note(note)
+
+    def say_wrong(self) -> int:
+        """Tell what is wrong beside the chosen, where a command goes on without it; the exit code that it asks for."""
+        problems = tuple(dict.fromkeys(problem for each in self.wrong for problem in each.problems))
+        self.console.problems(problems)
+        return ConfigError.exit_code if problems else 0
 
     # What is outside
 

@@ -190,8 +190,8 @@ def _destination(session: Session, name: str | None) -> str:
         if len(project.orgs) > 1:
             return _asked("--destination", f"one of {', '.join(project.orgs)}")[0]
         name = next(iter(project.orgs or project.targets), "")
-    if problem := project.problem_with(name):
-        raise ConfigError.of([problem])
+    if problems := project.problems_with(name):
+        raise ConfigError.of(problems)
     return name
 
 

@@ -25,11 +25,13 @@ from dinmo_dbt.cli.sending import (
     STATE_ITSELF,
     deliver,
     tell_of_state,
+    tell_of_wrong,
     tell_state_is_well,
     telling_of_all,
 )
 from dinmo_dbt.cli.session import Session
 from dinmo_dbt.errors import (
+    ConfigError,
     DbtCloudError,
     DinmoError,
     Interrupted,
@@ -45,6 +47,7 @@ if TYPE_CHECKING:
     from dinmo_dbt.changes import Positions
     from dinmo_dbt.guards import Ceilings
     from dinmo_dbt.history import Trigger
+    from dinmo_dbt.meta import Left
     from dinmo_dbt.plan import Arriving, Plan
     from dinmo_dbt.state import ActivationState, ScanSpool
     from dinmo_dbt.state_record import RecordOf
@@ -314,7 +317,7 @@ def _draw(
     from dinmo_dbt.plan import draw
 
     session.refuse_sharing(activation, state)
-    state.refuse_renamed([declared.name for declared in session.declared.activations])
+    state.refuse_renamed(session.declared.names)
     destination = session.destination(activation.destination)
     source = session.source
     drawn = draw(activation, source, destination, state, spool, ceilings=ceilings, arriving=arriving, watched=watched)
@@ -340,8 +343,9 @@ def _plan(session: Session, ceilings: Ceilings, gating: Gating, *, show_values: 
     console = session.console
     chosen = session.chosen
     session.say_notes()
-    session.start_orgs()
-    session.check_target(allow_mismatch=gating.allow_target_mismatch)
+    if chosen:
+        session.start_orgs()
+        session.check_target(allow_mismatch=gating.allow_target_mismatch)
     documents: list[dict[str, Any]] = []
     codes, sends = [0], False
     fitting = []
@@ -375,6 +379,11 @@ def _plan(session: Session, ceilings: Ceilings, gating: Gating, *, show_values: 
                 {"activation": activation.name, "problems": [render.problem_json(p) for p in error.problems]}
             )
             codes.append(error.exit_code)
+    for wrong in session.wrong:
+        console.problems(wrong.problems, f"{wrong.name}: ")
+        told = [render.problem_json(p) for p in wrong.problems]
+        documents.append({"activation": wrong.name, "problems": told})
+        codes.append(ConfigError.exit_code)
     console.document(render.document("plan", activations=documents))
     code = worst(codes)
     return 10 if detailed and sends and code == 0 else code
@@ -477,7 +486,7 @@ class Report:
     state_problem: Problem | None = None  # what keeps the state itself from being used
     codes: list[int] = field(default_factory=lambda: [0])
 
-    def add(self, activation: Activation, status: str, seconds: float, message: str, **content: Any) -> None:
+    def add(self, activation: Activation | Left, status: str, seconds: float, message: str, **content: Any) -> None:
         self.codes.append(content.pop("exit_code", STATUS_EXIT.get(status, 1)))
         self.results.append(
             {
@@ -522,15 +531,17 @@ def sync_due(session: Session, ceilings: Ceilings, gating: Gating) -> int:
 
     with telling_of_all(session, unattended=True):
         triggers = worth_running(session, due_now(session))
+        tell_of_wrong(session)
         if triggers:
             session.chosen = tuple(activation for activation in session.chosen if activation.name in triggers)
             return sync_chosen(session, ceilings, gating, triggers=triggers)
+    code = session.say_wrong()
     session.console.say("nothing is due")
     for line in next_lines(session):
         session.console.say(f"  {line}")
-    session.console.document(render.document("sync", exit_code=0, api_calls=0, results=[]))
+    session.console.document(render.document("sync", exit_code=code, api_calls=0, results=[]))
     deliver(session)
-    return 0
+    return code
 
 
 def sync_each(
@@ -547,14 +558,17 @@ def sync_each(
     session.remember_answers()
     for note in session.gate.notes if not gating.ignore else ():
         console.note(note)
-    session.start_orgs()
-    session.check_target(allow_mismatch=gating.allow_target_mismatch)
+    if chosen:
+        session.start_orgs()
+        session.check_target(allow_mismatch=gating.allow_target_mismatch)
     report = Report(time.monotonic())
     skips = {activation.name: _skip_reason(session, activation, gating) for activation in chosen}
     if gating.only_built:
         chosen = tuple(a for a in chosen if (skip := skips[a.name]) is None or skip[0] != "skipped")
     fitting = _ordered(session, [activation for activation in chosen if skips[activation.name] is None])
-    console.timed(f"Syncing {render.count(len(chosen), 'activation')} for dbt target {session.target[1]}")
+    wrong = _wrong(session, gating)
+    total = len(chosen) + len(wrong)
+    console.timed(f"Syncing {render.count(total, 'activation')} for dbt target {session.target[1]}")
     left_over = [activation for activation in chosen if skips[activation.name] is not None]
     for number, activation in enumerate([*fitting, *left_over], 1):
         if session.clock.signal:
@@ -564,7 +578,7 @@ def sync_each(
         if session.lanes is not None and session.lanes.has_begun(activation, report.started):
             continue  # whoever began it tells of it
         trigger = triggers[activation.name] if triggers else by_hand(session, activation)
-        turn = Turn(activation, f"{number} of {len(chosen)}", trigger)
+        turn = Turn(activation, f"{number} of {total}", trigger)
         skip = skips[activation.name]
         if triggers and not is_due(session, activation):
             skip = "skipped", MEANWHILE
@@ -582,11 +596,24 @@ def sync_each(
                 _skip(session, turn, ("skipped", in_the_way), report)
             elif in_the_way is not None:
                 _sync_one(session, turn, ceilings, gating, report)
+    for number, each in enumerate(wrong, len(chosen) + 1):
+        console.timed(render.dotted(f"{number} of {total} ERROR {each.name}", "NOT VALID", console.width - 10))
+        console.problems(each.problems)
+        documents = [render.problem_json(problem) for problem in each.problems]
+        report.add(each, "failed", 0.0, each.problems[0].message, problems=documents, exit_code=ConfigError.exit_code)
     if any(result["status"] == "interrupted" for result in report.results):
         console.say("          stopped as asked: what was sent is journalled, and the next run continues")
     _write_results(session, report)
     console.timed(_summary(report))
     return report
+
+
+def _wrong(session: Session, gating: Gating) -> list[Left]:
+    """What is selected and can't be synced, of what this command would sync. A service tells of it once, by itself."""
+    if session.lanes is not None:
+        return []
+    built = session.run_results.built if gating.only_built and session.run_results else None
+    return [each for each in session.wrong if built is None or each.model in built]
 
 
 def _skip(session: Session, turn: Turn, skip: tuple[str, str], report: Report) -> None:

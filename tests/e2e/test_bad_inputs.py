@@ -247,8 +247,10 @@ CASES: dict[str, Case] = {
     "no_such_selection": Case("DB853", dinmo(DINMO), argv=("sync", "-s", "peple")),
     "destination_unknown": Case("DB120", meta(destination="crn")),
     "destination_without_the_target": Case("DB121", dinmo(DINMO.replace("dev:", "prod:"))),
-    "model_disabled": Case("DB132", manifest(disabled)),
-    "model_ephemeral": Case("DB133", both(node(relation_name=None), manifest(ephemeral))),
+    "model_disabled": Case("DB132", manifest(disabled), exit=0, argv=("sync", "-s", "people")),
+    "model_ephemeral": Case(
+        "DB133", both(node(relation_name=None), manifest(ephemeral)), argv=("sync", "-s", "people")
+    ),
     "model_not_built": Case("DB702", rows("drop table people"), exit=1),
     "no_activation": Case("DB140", lambda lab: lab.only("nothing")),
     # Columns

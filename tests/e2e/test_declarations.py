@@ -1,0 +1,154 @@
+"""One mistake stops one activation: what is right beside it is synced, and what is wrong is told by itself."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from .lab import COMPANIES, EVENTS, PEOPLE, Lab, Org
+
+WRONG = {**PEOPLE, "mode": "mirror"}
+TWO_ORGS = (
+    "destinations:\n  crm:\n    targets:\n      dev: {org: emulator}\n  other:\n    targets:\n      dev:\n"
+    "        login_url: https://acme.my.salesforce.com\n"
+    "        auth: {flow: client_credentials, client_id: a, client_secret: \"{{ env_var('NOWHERE') }}\"}\n"
+)
+
+
+def results(lab: Lab) -> dict[str, Any]:
+    found = json.loads((lab.root / "target" / "dinmo_run_results.json").read_text())["results"]
+    return {each["activation"]: each for each in found}
+
+
+def test_what_is_right_is_synced_and_what_is_wrong_is_an_error(lab: Lab, org: Org) -> None:
+    lab.declare("people", WRONG)
+    ran = lab.run("sync")
+    assert ran.code == 2, ran.all
+    assert "ERROR people_to_crm" in ran.out and "'mirror' is not allowed" in ran.err
+    assert "ERROR=1" in ran.out and "TOTAL=3" in ran.out
+    assert {name: each["status"] for name, each in results(lab).items()} == {
+        "companies_to_crm": "success",
+        "events_to_crm": "success",
+        "people_to_crm": "failed",
+    }
+    assert results(lab)["people_to_crm"]["problems"][0]["code"] == "DB112"
+    assert org.count("Person__c") == 0
+
+
+@pytest.mark.parametrize("enabled", [True, False])
+def test_a_selection_is_judged_by_itself(lab: Lab, org: Org, enabled: bool) -> None:
+    lab.declare("people", {**WRONG, "enabled": enabled})
+    for command in ("plan", "sync"):
+        ran = lab.run(command, "-s", "companies_to_crm")
+        assert ran.code == 0, ran.all
+        assert "mirror" not in ran.all and "people" not in ran.all
+    assert lab.run("validate", "-s", "companies").code == 0
+    for command in ("validate", "validate -s people", "sync -s people_to_crm"):
+        ran = lab.run(*command.split())
+        assert (ran.code, "'mirror' is not allowed" in ran.err) == (2, True), ran.all
+
+
+def test_what_is_wrong_and_switched_off_fails_no_sync(lab: Lab, org: Org) -> None:
+    lab.declare("people", {**WRONG, "enabled": False})
+    ran = lab.run("sync")
+    assert ran.code == 0, ran.all
+    assert "note: DB112" in ran.err
+
+
+def test_a_plan_names_each_and_goes_on(lab: Lab, org: Org) -> None:
+    lab.declare("people", WRONG)
+    ran = lab.run("plan", "--json")
+    assert ran.code == 2, ran.all
+    told = {each["activation"]: each for each in ran.json["activations"]}
+    assert told["people_to_crm"]["problems"][0]["code"] == "DB112"
+    assert told["companies_to_crm"]["batches"]
+
+
+def test_one_of_two_in_a_block(lab: Lab, org: Org) -> None:
+    lab.declare("people", {**PEOPLE, "colour": "red"}, {**PEOPLE, "name": "second"})
+    ran = lab.run("sync", "-s", "people")
+    assert ran.code == 2, ran.all
+    assert {name: each["status"] for name, each in results(lab).items()} == {
+        "second": "success",
+        "people_to_crm": "failed",
+    }
+
+
+def test_a_mistake_of_the_block_is_each_ones(lab: Lab) -> None:
+    lab.declare("people", PEOPLE, {**PEOPLE, "name": "second"}, key=True)
+    ran = lab.run("sync", "-s", "people")
+    assert ran.code == 2 and ran.err.count("DB111") == 1, ran.all
+
+
+def test_two_of_one_name_are_both_left_out(lab: Lab, org: Org) -> None:
+    lab.declare("people", PEOPLE)
+    lab.declare("events", {**EVENTS, "name": "People_to_crm"})
+    ran = lab.run("sync")
+    assert ran.code == 2, ran.all
+    assert [each["status"] for each in results(lab).values()] == ["success", "failed", "failed"]
+    assert org.count("Person__c") == 0 == org.count("Event__c")
+
+
+def test_dinmo_yml_is_judged_for_the_destinations_in_use(lab: Lab, org: Org) -> None:
+    (lab.root / "dinmo.yml").write_text(TWO_ORGS)
+    ran = lab.run("sync")
+    assert ran.code == 0, ran.all
+    assert "NOWHERE" not in ran.all
+    assert "'NOWHERE' is not set" in lab.run("validate", "--online").err
+    lab.declare("companies", {**COMPANIES, "destination": "other"})
+    ran = lab.run("sync")
+    assert ran.code == 2 and "'NOWHERE' is not set" in ran.err, ran.all
+    assert [each["status"] for each in results(lab).values()] == ["success", "success", "failed"]
+
+
+@pytest.mark.parametrize(
+    ("entry", "said"),
+    [
+        ("dev: {org: emulator}\n      prod: {colour: red}", "unknown key 'colour'"),
+        ("dev: {org: emulator}\n      prod: {auth: {flow: password}}", "flow password"),
+        ("dev: {org: emulator}\n      prod: {auth: {flow: jwt}}", "needs 'login_url'"),
+    ],
+)
+def test_an_entry_of_another_target_stops_nothing_here(lab: Lab, org: Org, entry: str, said: str) -> None:
+    (lab.root / "dinmo.yml").write_text(f"destinations:\n  crm:\n    targets:\n      {entry}\n")
+    assert lab.run("sync", "-s", "companies").code == 0
+    ran = lab.run("validate", "-s", "companies")
+    assert ran.code == 2 and said in ran.err, ran.all
+
+
+def test_notes_of_what_is_not_selected_are_not_printed(lab: Lab, org: Org) -> None:
+    lab.declare("people", {**PEOPLE, "fields": {"nome": "Name"}})
+    assert "DB136" in lab.run("validate").err
+    ran = lab.run("validate", "-s", "companies")
+    assert "nome" not in ran.all, ran.all
+
+
+def test_a_model_that_is_disabled_for_the_target_is_skipped_with_a_note(lab: Lab, org: Org) -> None:
+    path = lab.root / "target" / "manifest.json"
+    document = json.loads(path.read_text())
+    node = document["nodes"].pop("model.lab.people")
+    document["disabled"] = {"model.lab.people": [node, node]}
+    path.write_text(json.dumps(document))
+    ran = lab.run("sync")
+    assert ran.code == 0, ran.all
+    assert ran.err.count("DB132") == 1 and "people_to_crm" not in results(lab)
+    assert "disabled" not in lab.run("sync", "-s", "events").err
+    alone = lab.run("sync", "-s", "people")
+    assert alone.code == 0 and "DB132" in alone.err, alone.all
+    assert lab.run("validate").code == 0
+
+
+def test_the_state_of_a_wrong_one_is_not_taken_for_a_renamed_ones(lab: Lab, org: Org) -> None:
+    assert lab.run("sync", "-s", "people").code == 0
+    lab.declare("people", WRONG, {**PEOPLE, "name": "beside"})
+    ran = lab.run("plan", "-s", "beside")
+    assert "DB506" not in ran.all, ran.all
+
+
+def test_a_list_names_what_is_wrong_beside_the_others(lab: Lab, built: Path) -> None:
+    lab.declare("people", WRONG)
+    ran = lab.run("list")
+    assert ran.code == 2 and "companies_to_crm" in ran.out and "'mirror' is not allowed" in ran.err
