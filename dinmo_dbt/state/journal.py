@@ -176,8 +176,7 @@ class ActivationState:
                 "DB505",
                 f"the state of {self.activation.name} is of another identity: {changes}",
                 where=self.activation.meta_path,
-                hint="undo that, give the activation another name, or start again: "
-                f"dinmo-dbt state reset {self.activation.name}",
+                hint=f"undo that, give the activation another name, or {_anew(self.activation)}",
             )
         self.serial, self.epoch, self.finished_runs = row["serial"], row["epoch"], row["finished_runs"]
         self.run_number = row["runs"] + 1
@@ -805,6 +804,14 @@ def _ways_out(name: str, activation: Activation, *serials: int) -> str:
         return f"take over what Salesforce holds: dinmo-dbt state reset {name}, then {activation.adopting}"
     back = f"dinmo-dbt state reset {name} --to-serial {serials[0]}, or " if serials else ""
     return f"{back}start again: dinmo-dbt state reset {name}"
+
+
+def _anew(activation: Activation) -> str:
+    """To begin again with another object, key or match, by which an upsert may find no record of rows that have one."""
+    again = _ways_out(activation.name, activation)
+    if activation.mode is not Mode.UPSERT:
+        return again
+    return f"{again}, then {activation.adopting}, which shows the rows that have no record: the next sync makes theirs"
 
 
 def _plain(files: Sequence[Stored]) -> list[dict[str, Any]]:

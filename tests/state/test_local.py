@@ -399,8 +399,9 @@ def test_a_spool_that_is_gone_or_bent_stops_the_recovery(world):
 def test_another_identity_is_refused(world):
     world.sync(activation(), Model.of(ROWS))
     for other in (activation(key=("ext",)), activation("insert"), activation(object="Parent__c")):
-        with pytest.raises(StateError, match="DB505"):
+        with pytest.raises(StateError, match="DB505") as refused:
             world.state().view(ORG, other)
+        assert f"state reset {other.name}, then {other.adopting}" in (refused.value.problems[0].hint or "")
     world.state().view(ORG, activation("update"))
     assert not world.state().view("00D000000000002EAA", activation("insert")).exists, "another org is another state"
 
