@@ -32,6 +32,7 @@ deep: $(VENV)/.dev  ## 100 million crafted pairs for the hashes; laws and mutate
 	  tests/emulator/test_soql_properties.py tests/emulator/test_soql_answers.py \
 	  tests/e2e/test_mutated_inputs.py tests/salesforce/test_untrusted_replies.py tests/salesforce/test_memory.py tests/test_wire.py \
 	  tests/e2e/test_dbt_cloud_memory.py
+	DINMO_CELLS_SHARE=1 $(BIN)/python -m pytest tests/state/test_cells.py
 	cd tests && ../$(BIN)/python -m mutants
 
 conformance-sf: $(VENV)/.dev  ## The Salesforce CLI against the emulator; installs 500 MB from npm the first time.

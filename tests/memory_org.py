@@ -13,7 +13,7 @@ import random
 import shutil
 from collections import Counter
 from collections.abc import Callable, Collection, Iterator
-from contextlib import contextmanager
+from contextlib import closing, contextmanager
 from dataclasses import dataclass, field, replace
 from decimal import Decimal
 from pathlib import Path
@@ -23,6 +23,7 @@ import pyarrow as pa
 
 from dinmo_dbt import fence, revert, values
 from dinmo_dbt.activation import Activation, Ceiling, FieldMapping, Guards, Match, Mode
+from dinmo_dbt.audit import Audit
 from dinmo_dbt.changes import Flag
 from dinmo_dbt.destination import (
     RESULTS,
@@ -573,15 +574,20 @@ class World:
         model: Model,
         ceilings: Ceilings = NO_CEILINGS,
         trip: Trip | None = None,
+        audited: bool = False,
         **more: object,
     ) -> SyncRun:
         """One run from lock to history, as `cli.syncing` does it."""
         with self._running(act, trip, *JOURNAL) as (run, org, journal, state, _):
-            spool = ScanSpool(self.folder.parent)
-            plan = draw(act, model, org, state, spool, ceilings=ceilings, **more)
-            fence.check(plan, org, state, sleep=self.clock.sleep)  # type: ignore[arg-type]
-            execute(plan, org, journal, self.clock, run=run, progress=NoProgress())
-            spool.close()
+            audit = Audit(act, state, run)
+            if audited:
+                more["watched"] = audit.positions
+            with closing(ScanSpool(self.folder.parent)) as spool:
+                plan = draw(act, model, org, state, spool, ceilings=ceilings, **more)
+                fence.check(plan, org, state, sleep=self.clock.sleep)  # type: ignore[arg-type]
+                run.sampling = audit.size(plan.counts.sending) if audited else 0
+                execute(plan, org, journal, self.clock, run=run, progress=NoProgress())
+                audit.conclude(plan, org)
         return run
 
     def revert(self, act: Activation, run_id: str, trip: Trip | None = None, **more: object) -> SyncRun:

@@ -30,10 +30,11 @@ from dinmo_dbt.guards import Counted, Day
 from dinmo_dbt.mapping import from_header
 from dinmo_dbt.plan import InFlight, Plan
 from dinmo_dbt.rowhash import DIGEST, HASH_VERSION, from_arrow
-from dinmo_dbt.state import daily, imaging
+from dinmo_dbt.state import daily, imaging, seal
 from dinmo_dbt.state.expendable import HistoryDamaged
 from dinmo_dbt.state.files import Stored, first_bent, stored_of
 from dinmo_dbt.state.lease import LEASE_S, RENEW_S, Holder, taken_over
+from dinmo_dbt.state.seal import ENDED
 from dinmo_dbt.state.snapshot import BASE, DELTA, FileSnapshot, damaged, writer
 from dinmo_dbt.state.spool import batch_writer, describe_batch, read_batch
 from dinmo_dbt.state.state_id import OWN, StateId
@@ -51,7 +52,6 @@ TRACE_MIN = 2_000  # whatever the clock says: it may have run ahead
 BACK_OFF_MAX_S = 24 * 3600
 _HOLD_EVERY_S = 1.0
 _HELD_ROWS = 1 << 20  # of others' records, looked at at one time
-ENDED = (BatchState.SETTLED.value, BatchState.ABANDONED.value)
 
 
 class ActivationState:
@@ -133,6 +133,7 @@ class ActivationState:
             own = [row for row in rows if row["org_id"] == self.org_id]
             if own:
                 self._read_row(own[0])
+            self._refuse_broken(connection, beside, known=bool(own))
             if not self._began:
                 self._find_siblings(connection)
             if not self.writing:
@@ -140,6 +141,15 @@ class ActivationState:
         if self._began:
             self._refuse_older(beside)
             self._refuse_bent()
+
+    def _refuse_broken(self, connection: Connection, beside: Sequence[str], *, known: bool) -> None:
+        """What somebody has changed by hand, or taken out: each activation that was ever run has a row."""
+        remains = beside or self.store.marks.get(self.lineage, self.own) or self._open(connection)
+        if remains if not known else not seal.is_whole(connection, self.own):
+            raise self._broken()
+
+    def _broken(self) -> StateError:
+        return seal.broken(self.where, _ways_out(self.activation.name, self.activation))
 
     def _refuse_older(self, beside: Sequence[str]) -> None:
         """A copy of an earlier day that was put back looks whole: files or this user's marks know of newer serials."""
@@ -261,6 +271,10 @@ class ActivationState:
                 "AND NOT (target = ? AND name = ?)",
                 (self.org_id, self.activation.object.lower(), self.own.target, self.own.name),
             ).fetchall()
+            for row in rows:
+                own = StateId(self.org_id, row["target"], row["name"])
+                if not seal.is_whole(connection, own):
+                    raise seal.broken(f"{self.store.location}: {own}", f"start again: dinmo-dbt state reset {own.name}")
         for row in rows:
             if fields is not None and not _written_fields(row["mappings"]) & {name.lower() for name in fields}:
                 continue
@@ -282,7 +296,8 @@ class ActivationState:
             ).fetchall()
         now = self.store.clock.now()
         kh = np.array([row["kh"] for row in rows], np.int64).view(np.uint64)
-        ck = from_arrow(pa.array([bytes.fromhex(row["ck"]) for row in rows], DIGEST))
+        with self._as_written():
+            ck = from_arrow(pa.array([bytes.fromhex(row["ck"]) for row in rows], DIGEST))
         passed = [
             row["next_try"] <= now or row["next_try"] > now + BACK_OFF_MAX_S for row in rows
         ]  # or by a wrong clock
@@ -375,6 +390,7 @@ class ActivationState:
                 "(SELECT mark FROM trace WHERE org_id = ? ORDER BY noted DESC LIMIT ?)",
                 (self.org_id, self.store.clock.now() - TRACE_S, self.org_id, TRACE_MIN),
             )
+            seal.renew(connection, own)
             open_spools = [spool_place(row["spool"])[1] for row in self._open(connection)]
             # What is listed while no later writer can be there is ours to remove, whenever we come to it.
             named = {file.name for file in self.files}
@@ -451,6 +467,7 @@ class ActivationState:
             if not ours:
                 raise taken_over(self.activation.name, self.where)
             yield connection
+            seal.renew(connection, self.own)
         self._renewed(since)
         self._pointer_mappings = self.mappings
         if self._began and self.serial != self._marked_serial:
@@ -697,8 +714,10 @@ class ActivationState:
             return WATCHED.empty_table()
         with self.store.connection(writing=False) as connection:
             rows = connection.execute(
-                f"SELECT kh, ck, record_id, digests FROM watched WHERE {OWN} ORDER BY kh", self.own
+                f"SELECT kh, ck, record_id, digests, seal FROM watched WHERE {OWN} ORDER BY kh", self.own
             ).fetchall()
+        if any(row["seal"] != seal.of([row[name] for name in WATCHED.names]) for row in rows):
+            raise self._broken()
         kh = np.array([row["kh"] for row in rows], np.int64).view(np.uint64)
         texts = ([row[name] for row in rows] for name in ("ck", "record_id", "digests"))
         return pa.table([pa.array(kh), *(pa.array(text, pa.utf8()) for text in texts)], schema=WATCHED)
@@ -706,11 +725,11 @@ class ActivationState:
     def watch(self, rows: pa.Table) -> None:
         """Keep these of them instead, at most one a key hash."""
         texts = (rows[name].to_pylist() for name in ("ck", "record_id", "digests"))
+        told = list(zip(_signed(rows["kh"]), *texts, strict=True))
         with self._transaction() as connection:
             connection.execute(f"DELETE FROM watched WHERE {OWN}", self.own)
             connection.executemany(
-                "INSERT INTO watched VALUES (?, ?, ?, ?, ?, ?, ?)",
-                [(*self.own, *row) for row in zip(_signed(rows["kh"]), *texts, strict=True)],
+                "INSERT INTO watched VALUES (?, ?, ?, ?, ?, ?, ?, ?)", [(*self.own, *row, seal.of(row)) for row in told]
             )
 
     def retry_now(self) -> int:

@@ -9,6 +9,7 @@ import os
 import secrets
 import socket
 import time
+from contextlib import suppress
 from dataclasses import dataclass
 
 from dinmo_dbt.errors import StateError
@@ -95,9 +96,14 @@ def this_process(now: float, run_id: str = "") -> Holder:
 
 
 def holder_of(text: str) -> Holder:
-    """Of a stored text. ValueError, KeyError or TypeError for a damaged one."""
-    stored = json.loads(text)
-    return Holder(**{field.name: stored[field.name] for field in dataclasses.fields(Holder)})
+    """Of a stored text; of a damaged one nobody that is known, as somebody may hold the lease all the same."""
+    nobody = Holder("", "an unknown machine", 0, "unknown", 0.0)
+    with suppress(ValueError, KeyError, TypeError):
+        stored = json.loads(text)
+        told = {field.name: stored[field.name] for field in dataclasses.fields(Holder)}
+        if all(isinstance(value, type(getattr(nobody, name))) for name, value in told.items()):
+            return Holder(**told)
+    return nobody
 
 
 def moment(seconds: float) -> str:

@@ -122,6 +122,7 @@ class LocalState(Store):
     def _check_whole(self, connection: sqlite3.Connection, *, writing: bool) -> None:
         if writing and connection.execute("PRAGMA quick_check(1)").fetchone()[0] != "ok":
             raise bent(str(self._journal.path))
+        self._journal.refuse_odd_values(connection)
         self._check_sum(connection)
 
     def _check_sum(self, connection: sqlite3.Connection) -> None:
@@ -165,6 +166,7 @@ class LocalState(Store):
                         with self._connection(writing=False):  # first of all, where both are of that format
                             pass
                     raise bent_history(self.history_place)
+                self._past.refuse_other_tables(connection)
                 yield connection
         except (sqlite3.Error, OSError) as error:
             raise bent_history(self.history_place) from error
@@ -212,6 +214,7 @@ class LocalState(Store):
         """The journal. With `checked` the file is looked through first, before anything of it changes."""
         with self._journal.connection(writing=writing) as connection:
             self._refuse_other(self._format(self._journal, connection))
+            self._journal.refuse_other_tables(connection)
             if checked:
                 self._check_whole(connection, writing=writing)
             yield connection

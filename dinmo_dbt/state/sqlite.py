@@ -16,6 +16,7 @@ from tempfile import TemporaryDirectory
 
 from dinmo_dbt.durable import discard, make_folder, read_file, sync_folder
 from dinmo_dbt.errors import StateError, unwritable
+from dinmo_dbt.state.shape import odd_values
 
 LOCK_WAIT_S = 10.0
 # What SQLite may keep beside a file. We ask for no write-ahead log, but it looks for one.
@@ -91,6 +92,18 @@ class Database:
             raise self._operational(error, writing=writing) from error
         except (sqlite3.DatabaseError, json.JSONDecodeError, UnicodeDecodeError) as error:
             raise self.bent(str(self.path)) from error
+
+    def refuse_other_tables(self, connection: sqlite3.Connection) -> None:
+        """What a bent file is, if a table is not the one that was made: SQLite keeps the statement that made it."""
+        found = connection.execute("SELECT name, sql FROM sqlite_master WHERE type = 'table'").fetchall()
+        if {row["name"]: row["sql"] for row in found} != {n: create(n, columns) for n, columns in self._tables.items()}:
+            raise self.bent(str(self.path))
+
+    def refuse_odd_values(self, connection: sqlite3.Connection) -> None:
+        """The same if a value is of another kind than its column's, which SQLite allows."""
+        for name, columns in self._tables.items():
+            if connection.execute(odd_values(name, columns)).fetchone():
+                raise self.bent(str(self.path))
 
     def raw(self) -> sqlite3.Connection:
         """A reader of whatever is in the file, without a look at what is beside it; sqlite3.Error if it can't be

@@ -7,6 +7,7 @@ transactions over the same tables, files that are whole or not there, and its ow
 from __future__ import annotations
 
 import json
+import re
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, ExitStack, contextmanager, suppress
@@ -19,14 +20,15 @@ import numpy as np
 from dinmo_dbt.activation import Activation
 from dinmo_dbt.changes import Flag
 from dinmo_dbt.errors import Problem, StateError
-from dinmo_dbt.state import activity, daily
+from dinmo_dbt.state import activity, daily, seal
 from dinmo_dbt.state.expendable import damage, out_of_reach
-from dinmo_dbt.state.files import Files, first_bent, stored_of
+from dinmo_dbt.state.files import Files, Stored, first_bent, stored_of
 from dinmo_dbt.state.imaging import image_place
-from dinmo_dbt.state.journal import ENDED, ActivationState, file_serial, snapshot_place, spool_place
+from dinmo_dbt.state.journal import ActivationState, bent, file_serial, snapshot_place, spool_place
 from dinmo_dbt.state.lease import LEASE_S, Held, Holder, has_lapsed, held_error, holder_of, this_process
 from dinmo_dbt.state.marks import Marks
 from dinmo_dbt.state.runs import KEPT_S, Runs
+from dinmo_dbt.state.seal import ENDED
 from dinmo_dbt.state.snapshot import FileSnapshot
 from dinmo_dbt.state.state_id import OWN, StateId
 from dinmo_dbt.sync import Clock
@@ -41,7 +43,7 @@ TABLES = {
   serial BIGINT NOT NULL, epoch BIGINT NOT NULL, lease_owner TEXT, lease_until DOUBLE PRECISION,
   runs BIGINT NOT NULL, finished_runs BIGINT NOT NULL, identity TEXT NOT NULL, mappings TEXT NOT NULL,
   files TEXT NOT NULL, previous TEXT NOT NULL, born BIGINT NOT NULL DEFAULT 0,
-  admitted BIGINT NOT NULL DEFAULT 0, PRIMARY KEY (org_id, target, name)""",
+  admitted BIGINT NOT NULL DEFAULT 0, seal TEXT NOT NULL DEFAULT '', PRIMARY KEY (org_id, target, name)""",
     "batch": f"""
   id TEXT PRIMARY KEY, {_ID}, run_id TEXT NOT NULL, epoch BIGINT NOT NULL,
   state TEXT NOT NULL, job_id TEXT, rows BIGINT NOT NULL, spool TEXT NOT NULL, sha256 TEXT NOT NULL,
@@ -53,7 +55,7 @@ TABLES = {
   described TEXT NOT NULL DEFAULT '', PRIMARY KEY (org_id, target, name, kh, key, ck)""",
     "watched": f"""
   {_ID}, kh BIGINT NOT NULL, ck TEXT NOT NULL, record_id TEXT,
-  digests TEXT NOT NULL, PRIMARY KEY (org_id, target, name, kh)""",
+  digests TEXT NOT NULL, seal TEXT NOT NULL, PRIMARY KEY (org_id, target, name, kh)""",
     "trace": "org_id TEXT NOT NULL, mark TEXT NOT NULL, noted DOUBLE PRECISION NOT NULL, PRIMARY KEY (org_id, mark)",
     "daily": daily.TABLE,
 }
@@ -254,12 +256,8 @@ class Store(ABC):
     def take(self, connection: Connection, lock: Lock, own: StateId, holder: Holder) -> Any:
         """Make the lease ours with a new epoch, in which no earlier writer can write: the activation's row as it was
         before, made if need be. StateError DB501 if it may not be taken."""
-        connection.execute(
-            "INSERT INTO activation (org_id, target, name, model, object, serial, epoch, runs, finished_runs, "
-            "identity, mappings, files, previous) VALUES (?, ?, ?, '', '', 0, 0, 0, 0, '{}', '[]', '[]', '[]') "
-            "ON CONFLICT (org_id, target, name) DO NOTHING",
-            own,
-        )
+        if connection.execute(f"SELECT name FROM activation WHERE {OWN}", own).fetchone() is None:
+            _begin(connection, own, 0)
         now = self.now(connection)
         condition = f" AND {lock.condition}" if lock.condition else ""
         taken = connection.execute(
@@ -275,6 +273,7 @@ class Store(ABC):
         """Which activations are held, of that name or at all. A lease that its process gave back is none."""
         if not self.exists():
             return []
+        self.check()
         with self.connection(writing=False) as connection:
             rows = connection.execute(
                 "SELECT * FROM activation WHERE lease_owner IS NOT NULL ORDER BY org_id, target, name"
@@ -317,9 +316,12 @@ class Store(ABC):
     # Looking
 
     def lineage(self, connection: Connection) -> str:
-        """Which state this is, of all that were ever made."""
+        """Which state this is, of all that were ever made. StateError DB502 if it does not say so."""
         row = connection.execute("SELECT value FROM meta WHERE key = 'lineage'").fetchone()
-        return str(row["value"]) if row else ""
+        found = str(row["value"]) if row else ""
+        if not re.fullmatch(r"[0-9a-f]{32}", found):
+            raise bent(str(self.location))
+        return found
 
     def known_lineage(self) -> str | None:
         if not self.exists():
@@ -331,6 +333,7 @@ class Store(ABC):
         """Every activation's state, by org, target and name."""
         if not self.exists():
             return []
+        self.check()
         with self.connection(writing=False) as connection:
             rows = connection.execute(
                 "SELECT * FROM activation WHERE runs > 0 ORDER BY org_id, target, name"
@@ -339,11 +342,16 @@ class Store(ABC):
 
     def _known(self, connection: Connection, row: Mapping[str, Any]) -> Known:
         own = _own(row)
-        files = [stored_of(value) for value in json.loads(row["files"])]
-        names, place = [file.name for file in files], snapshot_place(own)
         rows = left = unknown = 0
+        files: list[Stored] = []
+        kept: tuple[int, ...] = ()
         problem = None
         try:
+            if not seal.is_whole(connection, own):
+                raise self._broken(own)
+            kept = tuple(pointer["serial"] for pointer in json.loads(row["previous"]))
+            files = [stored_of(value) for value in json.loads(row["files"])]
+            names, place = [file.name for file in files], snapshot_place(own)
             flags = FileSnapshot(self.files.fetch(place, names), names).flags
             left = int(np.count_nonzero(flags & Flag.LEFT))
             rows = len(flags) - left
@@ -363,7 +371,7 @@ class Store(ABC):
             waiting["n"],
             _in_flight(connection, own),
             sum(file.bytes for file in files),
-            tuple(pointer["serial"] for pointer in json.loads(row["previous"])),
+            kept,
             f"{held.holder}{' (gone)' if held.holder.lives is False else ''}" if held else None,
             problem,
         )
@@ -400,7 +408,8 @@ class Store(ABC):
     def go_back(self, own: StateId, serial: int) -> None:
         """Make a kept serial the state again, or accept the one that is there although a newer one was seen. What was
         acknowledged since is sent again. StateError DB516 if it is not kept or not whole, DB519 for inserts, which
-        would be made again, DB501 while a run holds it."""
+        would be made again, DB501 while a run holds it, DB502 if somebody has changed it by hand."""
+        self._refuse_broken(own)
         with self._taking(own) as (connection, row):
             pointers = [
                 {"serial": row["serial"], "files": json.loads(row["files"]), "mappings": json.loads(row["mappings"])},
@@ -437,6 +446,7 @@ class Store(ABC):
     def move(self, old: StateId, new: StateId) -> None:
         """Give the state of a renamed activation, or of a renamed dbt target, to the new name in the same org.
         StateError DB516 if that has state already, or DB501 while a run holds either."""
+        self._refuse_broken(old)
         with self.exclusive(new) as lock:
             with self._taking(old) as (connection, source):
                 target = self.take(connection, lock, new, this_process(self.clock.now()))
@@ -462,12 +472,23 @@ class Store(ABC):
                     connection.execute(
                         f"UPDATE {table} SET target = ?, name = ? WHERE {OWN}", (new.target, new.name, *old)
                     )
+                seal.renew(connection, new)
+                _begin(connection, old, serial)
                 self.history.move(old, new)
                 gone = [(place, self.files.names(place)) for place in _places(old)]
             lock.taken()
         for folder, names in gone:
             self.files.remove(folder, names)
         self.rest()
+
+    def _refuse_broken(self, own: StateId) -> None:
+        if self.exists():
+            with self.connection(writing=False) as connection:
+                if not seal.is_whole(connection, own):
+                    raise self._broken(own)
+
+    def _broken(self, own: StateId) -> StateError:
+        return seal.broken(f"{self.location}: {own}", f"start again: dinmo-dbt state reset {own.name}")
 
     @contextmanager
     def _taking(self, own: StateId) -> Iterator[tuple[Connection, Any]]:
@@ -477,7 +498,19 @@ class Store(ABC):
                 row = self.take(connection, lock, own, this_process(self.clock.now()))
                 yield connection, row
                 connection.execute(f"UPDATE activation SET lease_owner = NULL, lease_until = NULL WHERE {OWN}", own)
+                seal.renew(connection, own)
             lock.taken()
+
+
+def _begin(connection: Connection, own: StateId, serial: int) -> None:
+    """A row for an activation that nothing is known of, unless another process has made one."""
+    connection.execute(
+        "INSERT INTO activation (org_id, target, name, model, object, serial, epoch, runs, finished_runs, identity, "
+        "mappings, files, previous, born) VALUES (?, ?, ?, '', '', ?, 0, 0, 0, '{}', '[]', '[]', '[]', ?) "
+        "ON CONFLICT (org_id, target, name) DO NOTHING",
+        (*own, serial, serial),
+    )
+    seal.renew(connection, own)
 
 
 def _own(row: Mapping[str, Any]) -> StateId:

@@ -21,9 +21,10 @@ from dinmo_dbt.errors import StateError
 from dinmo_dbt.state import activity
 from dinmo_dbt.state.expendable import salvaged
 from dinmo_dbt.state.files import Stored, stored, write_whole
-from dinmo_dbt.state.journal import START_ANEW, bent
+from dinmo_dbt.state.journal import START_ANEW, bent, bent_history
 from dinmo_dbt.state.lease import LAPSED, Holder, held_error, holder_of, this_process
 from dinmo_dbt.state.marks import Marks
+from dinmo_dbt.state.shape import columns, kind_of
 from dinmo_dbt.state.snapshot import other_format
 from dinmo_dbt.state.state_id import OWN, StateId
 from dinmo_dbt.state.store import FORMAT, HISTORY, HISTORY_INDEXES, TABLES, Connection, Lock, Store
@@ -33,6 +34,7 @@ PART_BYTES = 4 << 20
 _FILE = """
   folder TEXT NOT NULL, name TEXT NOT NULL, part BIGINT NOT NULL, content BYTEA NOT NULL,
   PRIMARY KEY (folder, name, part)"""
+_TABLES = {**TABLES, **HISTORY, "file": _FILE}
 _KEYS = {"run": ("id",), "activity": ("target", "name"), "standing": ("target", "name", "kind"), "notice": ("id",)}
 _FREE = f"(lease_owner IS NULL OR {LAPSED})"
 
@@ -48,6 +50,8 @@ class Tables(Protocol):
 
     def exists(self) -> bool: ...
     def make(self, tables: dict[str, str], rows: dict[str, str], indexes: Sequence[str]) -> None: ...
+    def columns(self) -> dict[str, dict[str, str]]: ...
+    def index(self, statements: Sequence[str]) -> None: ...
     def now(self) -> float: ...
 
 
@@ -59,6 +63,7 @@ class WarehouseState(Store):
         self.location = tables.place
         self.files = WarehouseFiles(tables, scratch)
         self._there = False
+        self._others: set[str] | None = None  # tables that are not as we make them, once that was looked at
 
     def exists(self, *, history: bool = False) -> bool:  # noqa: ARG002
         self._there = self._there or self.tables.exists()
@@ -72,14 +77,28 @@ class WarehouseState(Store):
         if writing and not self.exists():
             lineage = secrets.token_hex(16)
             meta = {"format": str(FORMAT), "lineage": lineage}
-            self.tables.make({**TABLES, **HISTORY, "file": _FILE}, meta, HISTORY_INDEXES)
+            self.tables.make(_TABLES, meta, HISTORY_INDEXES)
         with self.tables.transaction() as connection:
             found = self._format(connection)
             if found != FORMAT:
                 raise other_format("the state", found, FORMAT, self.tables.place, START_ANEW)
+            self._refuse_other_tables(history=history)
             if history and self._remains is not None:
                 self._put_aside(connection)
             yield connection
+
+    def _refuse_other_tables(self, *, history: bool) -> None:
+        if self._others is None:
+            there = self.tables.columns()
+            self._others = {
+                name
+                for name, declared in _TABLES.items()
+                if {column: kind_of(named) for column, named in there.get(name, {}).items()} != columns(declared)
+            }
+        if self._others - HISTORY.keys():
+            raise bent(self.tables.place)
+        if history and self._remains is None and self._others:
+            raise bent_history(self.tables.place)
 
     def _format(self, connection: Connection) -> int:
         row = connection.execute("SELECT value FROM meta WHERE key = 'format'").fetchone()
@@ -104,7 +123,7 @@ class WarehouseState(Store):
             for row in held:
                 if not self._is_gone(holder_of(row["lease_owner"])):
                     raise held_error(row["name"], None)
-            for name in (*TABLES, *HISTORY, "file"):
+            for name in _TABLES:
                 connection.execute(f"DROP TABLE IF EXISTS {name}")
         self._there = False
         return found
@@ -152,8 +171,11 @@ class WarehouseState(Store):
         return lost
 
     def _put_aside(self, connection: Connection) -> None:
-        """Rows that can't be read go, as text, to a table of their own."""
+        """Rows that can't be read go, as text, to a table of their own; so do all of a table that is not as we make it,
+        which is made anew."""
         connection.execute("CREATE TABLE IF NOT EXISTS damaged (name TEXT NOT NULL, content TEXT NOT NULL)")
+        for name in sorted(self._others or ()):
+            self._make_anew(connection, name)
         for name in HISTORY:
             for row in connection.execute(f"SELECT * FROM {name}").fetchall():
                 try:
@@ -163,7 +185,18 @@ class WarehouseState(Store):
                     connection.execute("INSERT INTO damaged VALUES (?, ?)", (name, json.dumps(dict(row), default=str)))
                     where = " AND ".join(f"{column} = ?" for column, _ in own)
                     connection.execute(f"DELETE FROM {name} WHERE {where}", tuple(value for _, value in own))
-        self._remains = None
+        self._remains, self._others = None, None
+
+    def _make_anew(self, connection: Connection, name: str) -> None:
+        if name in self.tables.columns():
+            rows = connection.execute(f"SELECT * FROM {name}").fetchall()
+            told = [(name, json.dumps(dict(row), default=str)) for row in rows]
+            connection.executemany("INSERT INTO damaged VALUES (?, ?)", told)
+            connection.execute(f"DROP TABLE {name}")
+        connection.execute(f"CREATE TABLE {name} ({HISTORY[name]})")
+        self.tables.index([index for index in HISTORY_INDEXES if f" ON {name} " in index])
+        for row in self._remains.execute(f"SELECT * FROM {name}").fetchall():
+            connection.execute(f"INSERT INTO {name} VALUES ({', '.join('?' * len(row))})", tuple(row))
 
     # A database answers for its own pages: only whether the tables are ours is asked.
 

@@ -19,6 +19,10 @@ LOCK_WAIT_S = 10
 # A process that is paused within a transaction keeps others out for no longer than this.
 IDLE_MAX_S = 60
 _PAGE_ROWS = 500
+_COLUMNS = (
+    "SELECT table_name, column_name, data_type FROM information_schema.columns "
+    "WHERE table_schema = ? AND table_catalog = current_database()"
+)
 
 
 @dataclass
@@ -92,6 +96,14 @@ class Tables(ABC):
         """Whether our tables are there, and may be seen by this user."""
         with self.transaction():
             return bool(self.execute(self._EXISTS, (self.schema,)).fetchall())
+
+    def columns(self) -> dict[str, dict[str, str]]:
+        """What each table of the schema has: its columns, and what the database calls their types."""
+        found: dict[str, dict[str, str]] = {}
+        with self.transaction():
+            for row in self.execute(_COLUMNS, (self.schema,)).found:
+                found.setdefault(row["table_name"], {})[row["column_name"]] = row["data_type"]
+        return found
 
     def now(self) -> float:
         """The warehouse's own clock, in seconds since the epoch."""
