@@ -17,6 +17,7 @@ from dinmo_dbt.emulator.clock import Clock
 from dinmo_dbt.emulator.errors import EmulatorError, FolderInUse, RecordsError, SchemaError
 from dinmo_dbt.emulator.faults.fault import Fault
 from dinmo_dbt.emulator.limits import Limits
+from dinmo_dbt.emulator.logins import Logins
 from dinmo_dbt.emulator.options import OrgOptions
 
 if TYPE_CHECKING:
@@ -29,6 +30,7 @@ __all__ = [
     "Fault",
     "FolderInUse",
     "Limits",
+    "Logins",
     "OrgOptions",
     "Pace",
     "RecordsError",

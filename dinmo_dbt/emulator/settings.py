@@ -18,6 +18,6 @@ def changed(before: T, given: Mapping[str, Any], what: str) -> T:
         if key not in fields:
             raise EmulatorError(f"{what}: unknown key {key}. Known: {', '.join(fields)}")
         kind = type(fields[key])
-        if isinstance(value, bool) or not isinstance(value, (int, float) if kind is float else kind):
+        if isinstance(value, bool) != (kind is bool) or not isinstance(value, (int, float) if kind is float else kind):
             raise EmulatorError(f"{what}: {key} must be {kind.__name__}, not {value!r}")
     return dataclasses.replace(before, **{k: type(fields[k])(v) for k, v in given.items()})  # type: ignore[type-var]

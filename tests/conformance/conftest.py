@@ -28,6 +28,10 @@ def schema(tmp_path_factory: pytest.TempPathFactory) -> Path:
 @pytest.fixture(scope="module")
 def org(schema: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Org]:
     running = start(schema=schema, data=tmp_path_factory.mktemp("data"))
+    switched = running.http.post(
+        f"{running.url}/emulator/logins", json={"password_flow": True}
+    )  # clients still have it
+    assert switched.ok, switched.text
     yield running
     running.stop()
 

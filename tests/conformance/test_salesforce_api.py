@@ -36,7 +36,7 @@ def test_login_by_password(org: Org) -> None:
 
 def test_discovery(client: Salesforce) -> None:
     assert "sobjects" in client.basic.resources()
-    assert client.basic.versions()[-1]["version"] == "67.0"
+    assert client.basic.versions()[-1]["version"] == "68.0"
     assert client.basic.limits()["DailyApiRequests"]["Max"] == 100_000
     assert client.sobjects.Account.describe()["name"] == "Account"
     assert client.sobjects.Account.metadata()["objectDescribe"]["name"] == "Account"

@@ -9,7 +9,7 @@ import json
 import re
 import sqlite3
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
@@ -145,6 +145,10 @@ def test_a_refresh_gives_sessions_until_its_token_is_revoked(launch: Callable[..
 def test_the_password_flow_wants_the_security_token_after_the_password(org: Org) -> None:
     who = org.line
     form = {"grant_type": "password", **client_of(org), "username": who["username"].upper()}
+    assert token(org, **form, password=who["password"] + who["security_token"]).status_code == 400, (
+        "off, as in new orgs"
+    )
+    assert org.http.post(f"{org.url}/emulator/logins", json={"password_flow": True}).ok
     reply = token(org, **form, password=who["password"] + who["security_token"])
     assert reply.status_code == 200, reply.text
     assert "refresh_token" not in reply.json()
@@ -153,6 +157,7 @@ def test_the_password_flow_wants_the_security_token_after_the_password(org: Org)
         expected = {"error": "invalid_grant", "error_description": "authentication failure"}
         assert (refused.status_code, refused.json()) == (400, expected)
     assert token(org, **{**form, "client_secret": "no"}, password="x").json()["error"] == "invalid_client"
+    assert org.http.post(f"{org.url}/emulator/logins", json={"password_flow": False}).ok
 
 
 def test_flows_not_emulated_are_refused_by_name(org: Org) -> None:
@@ -280,9 +285,9 @@ def test_versions_ascend_and_need_no_session(org: Org) -> None:
     for path in ("/services/data", "/services/data/"):
         versions = requests.get(org.url + path, timeout=10).json()
         numbers = [float(v["version"]) for v in versions]
-        assert numbers == sorted(numbers) and {51.0, 62.0, 67.0} <= set(numbers)
+        assert numbers == sorted(numbers) and {51.0, 62.0, 68.0} <= set(numbers)
     labels = {v["version"]: v["label"] for v in versions}
-    assert (labels["65.0"], labels["66.0"], labels["67.0"]) == ("Winter '26", "Spring '26", "Summer '26")
+    assert [labels[f"{v}.0"] for v in (65, 66, 67, 68)] == ["Winter '26", "Spring '26", "Summer '26", "Winter '27"]
 
 
 def test_every_api_reply_counts_and_says_so(org: Org) -> None:
@@ -325,3 +330,92 @@ def test_pretty_print_and_gzip_are_honoured(org: Org) -> None:
     assert packed.json()["maxBatchSize"] == 200
     plain = org.get("/sobjects", headers={"Accept-Encoding": "identity"})
     assert "Content-Encoding" not in plain.headers
+
+
+@pytest.fixture
+def strict() -> Iterator[tuple[Any, Client]]:
+    app = emulator.app(schema=None, data=None, logins=emulator.Logins(app="external_client_app"))
+    yield app, Client(app)
+    app.close()
+
+
+def asked(app: Any, client: Client, base: str, **claims: Any) -> tuple[int, str]:
+    """Status and `error` of a JWT login at the org's address `base`."""
+    who = app.identity
+    full = {"iss": who.client_id, "sub": who.username, "exp": int(time.time()) + 180, **claims}
+    encode = lambda d: base64.urlsafe_b64encode(json.dumps(d).encode()).decode().rstrip("=")  # noqa: E731
+    form = {"grant_type": GRANT, "assertion": f"{encode({'alg': 'RS256'})}.{encode(full)}.c2ln"}
+    reply = client.post("/services/oauth2/token", base_url=base, data=form)
+    return reply.status_code, reply.get_json().get("error", "")
+
+
+MINE = "https://acme.my.salesforce.com"
+
+
+def test_an_external_client_app_wants_the_orgs_own_url_as_audience(strict: tuple[Any, Client]) -> None:
+    assert asked(*strict, MINE, aud=MINE) == (200, "")
+    for audience in ("https://login.salesforce.com", "https://test.salesforce.com", "https://other.my.salesforce.com"):
+        assert asked(*strict, MINE, aud=audience) == (400, "app_not_found"), audience
+
+
+def test_an_older_org_may_want_the_login_host_alone(strict: tuple[Any, Client]) -> None:
+    app, client = strict
+    app.logins = emulator.Logins(audience="login_host")
+    assert asked(app, client, MINE, aud="https://login.salesforce.com") == (200, "")
+    assert asked(app, client, MINE, aud=MINE) == (400, "invalid_grant")
+    app.logins = emulator.Logins()
+    assert {asked(app, client, MINE, aud=each)[0] for each in (MINE, "https://login.salesforce.com")} == {200}
+
+
+def test_no_password_logs_in_unless_an_older_org_lets_it(strict: tuple[Any, Client]) -> None:
+    app, client = strict
+    who = app.identity
+    form = {"grant_type": "password", "client_id": who.client_id, "client_secret": who.client_secret,
+            "username": who.username, "password": who.password + who.security_token}  # fmt: skip
+    for kind, allowed, status in (
+        ("external_client_app", False, 400), ("external_client_app", True, 400),
+        ("connected_app", False, 400), ("connected_app", True, 200),
+    ):  # fmt: skip
+        app.logins = emulator.Logins(app=kind, password_flow=allowed)
+        assert client.post("/services/oauth2/token", data=form).status_code == status, (kind, allowed)
+
+
+def test_a_rotated_refresh_token_works_once(strict: tuple[Any, Client]) -> None:
+    app, client = strict
+    app.logins = emulator.Logins(rotates=True)
+    who = app.identity
+    form = {"grant_type": "refresh_token", "client_id": who.client_id, "client_secret": who.client_secret}
+
+    def refreshed(given: str) -> Any:
+        return client.post("/services/oauth2/token", data={**form, "refresh_token": given}).get_json()
+
+    second = refreshed(who.refresh_token)["refresh_token"]
+    assert second != who.refresh_token
+    assert refreshed(who.refresh_token)["error"] == "invalid_grant"
+    assert refreshed(second)["refresh_token"] not in (second, who.refresh_token)
+
+
+def test_the_logins_are_changed_while_it_runs_and_a_wrong_one_is_named(org: Org) -> None:
+    url = f"{org.url}/emulator/logins"
+    before = requests.get(url, timeout=10).json()
+    assert before == emulator.Logins().json()
+    assert org.http.post(url, json={"refuses": "app_blocked"}).json()["refuses"] == "app_blocked"
+    try:
+        assert token(org, grant_type="client_credentials").json()["error"] == "OAUTH_APP_BLOCKED"
+        for wrong in ({"app": "x"}, {"audience": 1}, {"refuses": "nothing"}, {"flow": True}):
+            reply = org.http.post(url, json=wrong)
+            assert (reply.status_code, next(iter(wrong)) in reply.text) == (400, True), reply.text
+    finally:
+        assert org.http.post(url, json=before).json() == before
+
+
+@pytest.mark.parametrize(
+    ("version", "code"),
+    [("30.0", "UNSUPPORTED_API_VERSION"), ("62.0", "INVALID_OPERATION"), ("65.0", "INVALID_OPERATION")],
+)
+def test_soap_login_is_off(org: Org, version: str, code: str) -> None:
+    body = "<Envelope><Body><n1:login><username>a</username></n1:login></Body></Envelope>"
+    reply = requests.post(f"{org.url}/services/Soap/u/{version}", data=body, timeout=10)
+    assert (reply.status_code, f"<faultcode>sf:{code}</faultcode>" in reply.text) == (500, True)
+    other = requests.post(f"{org.url}/services/Soap/u/{version}", data="<query/>", timeout=10)
+    assert other.status_code == 501

@@ -66,7 +66,7 @@ def test_it_tells_the_versions_the_clock_the_sessions_and_the_limits_in_use(moun
     org.job("Account", names(5))
     told = words(page(org))
     assert org.app.identity.organization_id in told
-    assert "API v31.0 to v67.0 Clock, stopped 2026-03-01 12:00:00 UTC Sessions 2" in told
+    assert "API v31.0 to v68.0 Clock, stopped 2026-03-01 12:00:00 UTC Sessions 2" in told
     assert "API calls 3 3 Bulk batches" in told
     assert '<td>API calls</td><td class="n bad">3</td>' in page(org)
     org.clock.advance(3600)

@@ -140,7 +140,7 @@ def test_what_a_request_may_weigh_and_which_versions_are_retired(org: Org) -> No
     "path",
     [
         "/services/async/62.0/job",
-        "/services/Soap/u/62.0",
+        "/services/Soap/m/62.0",
         "/services/oauth2/authorize",
         "/secur/frontdoor.jsp",
         "/cometd/62.0",
@@ -183,7 +183,7 @@ def test_a_collection_may_change_its_object_nine_times(org: Org) -> None:
     assert refusal(org.post("/composite/sobjects", records(11))) == (400, "LIMIT_EXCEEDED")
 
 
-@pytest.mark.parametrize("version", ["6.0", "68.0", "62", "62.1", "x"])
+@pytest.mark.parametrize("version", ["6.0", "69.0", "62", "62.1", "x"])
 def test_an_api_version_that_is_not_offered(org: Org, version: str) -> None:
     assert refusal(org.http.get(f"{org.url}/services/data/v{version}/limits")) == (404, "NOT_FOUND")
 

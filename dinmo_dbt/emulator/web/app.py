@@ -31,6 +31,7 @@ from dinmo_dbt.emulator.errors import ApiError, EmulatorError, not_emulated
 from dinmo_dbt.emulator.faults.armed import Faults
 from dinmo_dbt.emulator.identity import Identity, chance_of
 from dinmo_dbt.emulator.limits import Limits, Usage, with_requests
+from dinmo_dbt.emulator.logins import Logins
 from dinmo_dbt.emulator.records.calls import Records, SeveralError
 from dinmo_dbt.emulator.records.engine import Org
 from dinmo_dbt.emulator.records.guard import Guard
@@ -64,14 +65,15 @@ class App:
     poll Salesforce; with a stopped clock, or a `pace` by poll, there is no thread and calls carry jobs on.
     `batch_delay_s` is `Pace.batch_s` where no pace is given. The keywords are those of OrgOptions.
 
-    `faults`, `clock`, `limits`, `pace`, `lock`, `locks`, `calls`, `change_schema` are what `/emulator/...` offers.
+    `faults`, `clock`, `limits`, `logins`, `pace`, `lock`, `locks`, `calls`, `change_schema` are what `/emulator/...`
+    offers.
     """
 
     def __init__(
         self, *, schema: Path | None, data: Path | None, records: Path | None = None,
         batch_delay_s: float = 0.0, daily_api_requests: int | None = None, public_key: str | None = None,
         clock: Clock | None = None, pace: Pace | None = None, limits: Limits | None = None,
-        session_s: int | None = None, seed: int | None = None,
+        session_s: int | None = None, seed: int | None = None, logins: Logins | None = None,
     ) -> None:  # fmt: skip
         self.chance = chance_of(seed)
         self._gate = Gate()
@@ -88,7 +90,10 @@ class App:
             self.snapshots = Snapshots()
             org = Org(self._store, clock)
             recordcalls = Records(self._store, org)
-            sessions = Sessions(self._store, clock, chance=self.chance, public_key=public_key, session_s=session_s)
+            sessions = Sessions(
+                self._store, clock, chance=self.chance, public_key=public_key, session_s=session_s,
+                logins=logins or Logins(),
+            )  # fmt: skip
             seed_org(self._store, clock)
             load_records(self._store, recordcalls, records)
             usage = Usage(self._store, clock, with_requests(limits, daily_api_requests))
@@ -127,6 +132,15 @@ class App:
         self.site.usage.limits = limits
 
     @property
+    def logins(self) -> Logins:
+        """Which logins the org takes; set it to change that at once."""
+        return self.site.sessions.logins
+
+    @logins.setter
+    def logins(self, logins: Logins) -> None:
+        self.site.sessions.logins = logins
+
+    @property
     def pace(self) -> Pace:
         """How jobs go on; set it to change that for the steps to come."""
         return self.site.worker.pace
@@ -148,8 +162,8 @@ class App:
         """The org as it is, to go back to as often as wanted: a millisecond for 1,000 records.
 
         In it are records, recycle bin, jobs and their files, sessions, cursors, schema changes, limits and their use,
-        pace, clock, faults and how far each has come, locks, the last calls and, of a seeded org, its chance. It lasts
-        until it is let go of or the app is closed. Waits and raises as `restore` does.
+        logins, pace, clock, faults and how far each has come, locks, the last calls and, of a seeded org, its chance.
+        It lasts until it is let go of or the app is closed. Waits and raises as `restore` does.
         """
         with self._gate.alone():
             self.site.usage.save()

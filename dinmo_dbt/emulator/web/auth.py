@@ -1,8 +1,8 @@
 """OAuth tokens and sessions: JWT bearer, client credentials, refresh, password; userinfo, identity, revoke.
 
 JWTs are checked as leniently as real clients need (wire reference §1.2): `exp` as a number, numeric text or
-milliseconds, any audience that is this server or a Salesforce login host. Without a public key signatures are
-not verified. The web server flow (`authorization_code`) is not emulated and refused by name.
+milliseconds. Which audience is taken, and which flow, is `Logins`' to say. Without a public key signatures are not
+verified. The web server flow (`authorization_code`) is not emulated and refused by name.
 """
 
 from __future__ import annotations
@@ -20,12 +20,14 @@ from datetime import UTC, datetime, timedelta
 from typing import Any
 
 from dinmo_dbt.emulator.errors import ApiError
-from dinmo_dbt.emulator.identity import access_token
+from dinmo_dbt.emulator.identity import access_token, letters
+from dinmo_dbt.emulator.logins import REFUSALS, Logins
 from dinmo_dbt.emulator.store import Store, stamp
 
 # Salesforce allows 3 minutes and an unpublished skew; CumulusCI's token expires as it arrives.
 _SKEW_S = 300
-_LOGIN_HOSTS = re.compile(r"https://(login|test|[\w.-]+\.my)\.salesforce\.com/?")
+_LOGIN_HOSTS = re.compile(r"https://(login|test)\.salesforce\.com/?")
+_MY_DOMAIN = re.compile(r"https://[\w.-]+\.my\.salesforce\.com/?")
 _SCOPE = "api id web"
 _SESSION_S = 7200  # what an org has when nobody chose otherwise: here only told, no session ends by it
 _JWT_GRANT = "urn:ietf:params:oauth:grant-type:jwt-bearer"
@@ -50,13 +52,14 @@ class Sessions:
 
     def __init__(
         self, store: Store, clock: Callable[[], datetime], *, chance: random.Random, public_key: str | None,
-        session_s: int | None,
+        session_s: int | None, logins: Logins,
     ) -> None:  # fmt: skip
         self._store = store
         self._clock = clock
         self._chance = chance
         self._public_key = public_key
         self._session_s = session_s
+        self.logins = logins
         self.identity = store.identity()
         self._refresh_token: str | None = self.identity.refresh_token
         self._used: dict[str, datetime] = {}
@@ -144,6 +147,8 @@ class Sessions:
 
     def token(self, form: Mapping[str, str], authorization: str | None, url: str) -> dict[str, Any]:
         """Answer `/services/oauth2/token`."""
+        if self.logins.refuses:
+            raise _refusal(self.logins.refuses)
         match form.get("grant_type"):
             case grant if grant == _JWT_GRANT:
                 self._check_assertion(form.get("assertion", ""), url)
@@ -153,18 +158,28 @@ class Sessions:
                 return self._signed(self._reply(url)) | {"api_instance_url": url}
             case "refresh_token":
                 self._check_client(form, authorization)
-                given = form.get("refresh_token", "")
-                if self._refresh_token is None or not _same(given, self._refresh_token):
-                    raise OAuthError("invalid_grant", "expired access/refresh token")
-                return self._signed(self._reply(url, refreshed=True))
+                return self._refreshed(form.get("refresh_token", ""), url)
             case "password":
                 self._check_client(form, authorization)
+                if self.logins.is_external or not self.logins.password_flow:
+                    raise _refusal("authentication")  # that an org with the flow off says this is unverified
                 self._check_user(form)
                 return self._signed(self._reply(url))
             case "authorization_code":
                 raise OAuthError("unsupported_grant_type", "the dinmo-dbt emulator does not emulate authorization_code")
             case _:
                 raise OAuthError("unsupported_grant_type", "grant type not supported")
+
+    def _refreshed(self, given: str, url: str) -> dict[str, Any]:
+        with self._lock:
+            if self._refresh_token is None or not _same(given, self._refresh_token):
+                raise _refusal("refresh_token")
+            rotated = {}
+            if self.logins.rotates:
+                self._refresh_token = f"5Aep861{letters(self._chance, 80)}"
+                self._store.set_meta("refresh_token", self._refresh_token)
+                rotated = {"refresh_token": self._refresh_token}
+        return self._signed(self._reply(url, refreshed=True)) | rotated
 
     def introspected(self, form: Mapping[str, str], authorization: str | None, url: str) -> dict[str, Any]:
         """Answer `/services/oauth2/introspect` (RFC 7662). The fields beyond that standard's are unverified."""
@@ -186,11 +201,11 @@ class Sessions:
             try:
                 client, _, secret = base64.b64decode(encoded, validate=True).decode().partition(":")
             except (binascii.Error, UnicodeDecodeError) as error:
-                raise OAuthError("invalid_client", "invalid client credentials") from error
+                raise _refusal("secret_wrong") from error
         if not _same(client, self.identity.client_id):
-            raise OAuthError("invalid_client_id", "client identifier invalid")
+            raise _refusal("app_unknown")
         if not _same(secret, self.identity.client_secret):
-            raise OAuthError("invalid_client", "invalid client credentials")
+            raise _refusal("secret_wrong")
 
     def _check_user(self, form: Mapping[str, str]) -> None:
         """The password and the security token after it: what Salesforce asks of an address it does not trust.
@@ -200,37 +215,39 @@ class Sessions:
         who = self.identity
         user = _same(form.get("username", "").lower(), who.username.lower())
         if not (_same(form.get("password", ""), who.password + who.security_token) and user):
-            raise OAuthError("invalid_grant", "authentication failure")
+            raise _refusal("authentication")
 
     def _check_assertion(self, assertion: str, url: str) -> None:
         parts = assertion.split(".")
         try:
             header, claims = (json.loads(_decoded(p)) for p in parts[:2])
         except (ValueError, binascii.Error) as error:
-            raise OAuthError("invalid_grant", "invalid assertion") from error
+            raise _refusal("assertion") from error
         if len(parts) != 3 or not isinstance(claims, dict) or header.get("alg") != "RS256":
-            raise OAuthError("invalid_grant", "invalid assertion")
+            raise _refusal("assertion")
         if self._public_key is not None:
             self._check_signature(assertion)
         if claims.get("iss") != self.identity.client_id:
-            raise OAuthError("invalid_client_id", "client identifier invalid")
+            raise _refusal("app_unknown")
         if claims.get("sub", claims.get("prn")) != self.identity.username:
-            raise OAuthError("invalid_grant", "user hasn't approved this consumer")
+            raise _refusal("app_not_approved")
         audiences = claims.get("aud")
-        for audience in audiences if isinstance(audiences, list) else [audiences]:
-            text = str(audience)
-            if text.rstrip("/") == url.rstrip("/") or _LOGIN_HOSTS.fullmatch(text) or _loopback(text):
-                break
-        else:
-            raise OAuthError("invalid_grant", "audience is invalid")
+        if not any(self._takes(str(each), url) for each in (audiences if isinstance(audiences, list) else [audiences])):
+            raise _refusal("app_not_installed" if self.logins.is_external else "audience")
         try:
             expires = float(claims["exp"])
         except (KeyError, TypeError, ValueError) as error:
-            raise OAuthError("invalid_grant", "expired authorization code") from error
+            raise _refusal("expired") from error
         if expires > 1e11:  # milliseconds, as `sf` sends
             expires /= 1000
         if expires < self._clock().timestamp() - _SKEW_S:
-            raise OAuthError("invalid_grant", "expired authorization code")
+            raise _refusal("expired")
+
+    def _takes(self, audience: str, url: str) -> bool:
+        """A My Domain is this org's own, as long as we are reached by a loopback name and so have none."""
+        own = audience.rstrip("/") == url.rstrip("/") or _loopback(audience)
+        own = own or bool(_loopback(url) and _MY_DOMAIN.fullmatch(audience))
+        return self.logins.takes_audience(own=own, login_host=bool(_LOGIN_HOSTS.fullmatch(audience)))
 
     def _check_signature(self, assertion: str) -> None:
         import jwt
@@ -241,7 +258,7 @@ class Sessions:
                 options={"verify_exp": False, "verify_aud": False, "verify_iat": False},
             )  # fmt: skip
         except jwt.InvalidTokenError as error:
-            raise OAuthError("invalid_grant", "invalid assertion") from error
+            raise _refusal("assertion") from error
 
     def _reply(self, url: str, *, refreshed: bool = False) -> dict[str, Any]:
         """Issue a session. What the scopes are after a refresh is unverified: the same."""
@@ -288,7 +305,7 @@ class Sessions:
         info = self.userinfo(url)
         urls = info["urls"]
         if version:
-            number = "67.0" if version == "latest" else version
+            number = "68.0" if version == "latest" else version
             urls = {k: v.replace("{version}", number) for k, v in urls.items()}
         return {
             "id": info["sub"], "asserted_user": True, "user_id": info["user_id"],
@@ -298,6 +315,10 @@ class Sessions:
             "photos": info["photos"], "active": True, "user_type": "STANDARD", "language": "en_US",
             "locale": "en_US", "utcOffset": 0, "urls": urls, "is_app_installed": True,
         }  # fmt: skip
+
+
+def _refusal(name: str) -> OAuthError:
+    return OAuthError(*REFUSALS[name])
 
 
 def _same(given: str, secret: str) -> bool:

@@ -27,7 +27,7 @@ from dinmo_dbt.emulator.store import Store
 from dinmo_dbt.emulator.web.auth import Sessions
 from dinmo_dbt.emulator.web.freshness import Freshness
 
-FIRST_VERSION, LAST_VERSION = 31, 67
+FIRST_VERSION, LAST_VERSION = 31, 68  # of November 2026: Winter '27; 31 to 40 go in Summer '28 (End-of-Life policy)
 _RETIRED_VERSIONS = range(7, FIRST_VERSION)
 _GZIP_BYTES_MIN = 2048
 _JSON_BYTES_MAX = 50 << 20

@@ -10,6 +10,8 @@
     GET    /emulator/limits            the limits, and what is used of the daily ones
     POST   /emulator/limits            {"DailyApiRequests": 100}
     DELETE /emulator/limits            forget what was used
+    GET    /emulator/logins            which logins the org takes
+    POST   /emulator/logins            {"app": "external_client_app", "password_flow": false}
     GET    /emulator/locks             the records held, and until when
     POST   /emulator/locks             {"ids": ["001..."], "seconds": 30}
     DELETE /emulator/locks             release them all
@@ -155,6 +157,15 @@ def _clear_usage(app: App, body: dict[str, Any]) -> Any:
     return _limits(app, body)
 
 
+def _logins(app: App, _: dict[str, Any]) -> Any:
+    return app.logins.json()
+
+
+def _set_logins(app: App, body: dict[str, Any]) -> Any:
+    app.logins = app.logins.changed(body)
+    return app.logins.json()
+
+
 def _locks(app: App, _: dict[str, Any]) -> Any:
     return {"locks": {rid: until.isoformat() for rid, until in app.locks.held().items()}}
 
@@ -235,6 +246,8 @@ _ACTS: tuple[tuple[str, str, Callable[..., Any]], ...] = (
     ("GET", "/emulator/limits", _limits),
     ("POST", "/emulator/limits", _set_limits),
     ("DELETE", "/emulator/limits", _clear_usage),
+    ("GET", "/emulator/logins", _logins),
+    ("POST", "/emulator/logins", _set_logins),
     ("GET", "/emulator/locks", _locks),
     ("POST", "/emulator/locks", _lock),
     ("DELETE", "/emulator/locks", _unlock),

@@ -11,7 +11,7 @@ from werkzeug.routing import Map, Rule
 from werkzeug.wrappers import Request, Response
 
 from dinmo_dbt.emulator.errors import ApiError, not_emulated, not_found
-from dinmo_dbt.emulator.web import discovery, jobs, rest
+from dinmo_dbt.emulator.web import discovery, jobs, rest, soap
 
 Handler = Callable[..., Response]
 
@@ -23,6 +23,7 @@ _ROUTES: tuple[tuple[str, str, Handler], ...] = (
     ("GET,POST", "/services/oauth2/userinfo", discovery.userinfo),
     ("GET,POST", "/services/oauth2/revoke", discovery.revoke),
     ("POST", "/services/oauth2/introspect", discovery.introspect),
+    ("POST", "/services/Soap/<any(u,c):api>/<number>", soap.soap_login),
     ("GET,POST", "/id/<organization>/<user>", discovery.identity),
     ("GET", _V, discovery.resources),
     ("GET", f"{_V}/limits", discovery.limits),

@@ -12,6 +12,7 @@ from dinmo_dbt.emulator.bulk.pace import Pace
 from dinmo_dbt.emulator.errors import EmulatorError
 from dinmo_dbt.emulator.faults.armed import Kept
 from dinmo_dbt.emulator.limits import Limits
+from dinmo_dbt.emulator.logins import Logins
 from dinmo_dbt.emulator.store import Saved, Store
 from dinmo_dbt.emulator.web.calls import Kept as KeptCalls
 
@@ -25,6 +26,7 @@ class Memory:
 
     clock: str
     limits: Limits
+    logins: Logins
     pace: Pace
     faults: Kept
     locks: dict[int, datetime]
@@ -34,13 +36,14 @@ class Memory:
     @classmethod
     def of(cls, app: App) -> Memory:
         return cls(
-            clock=app.clock.text(), limits=app.limits, pace=app.pace, faults=app.faults.kept(),
+            clock=app.clock.text(), limits=app.limits, logins=app.logins, pace=app.pace, faults=app.faults.kept(),
             locks=app.locks.kept(), calls=app.calls.kept(), chance=_state(app.chance),
         )  # fmt: skip
 
     def put_back(self, app: App) -> None:
         app.clock.become(self.clock)
         app.limits = self.limits
+        app.logins = self.logins
         app.pace = self.pace
         app.faults.restore(self.faults)
         app.locks.restore(self.locks)
