@@ -11,9 +11,9 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
-from datetime import UTC, datetime, timedelta
+from datetime import UTC, datetime, timedelta, tzinfo
 from heapq import merge
-from itertools import count, groupby, takewhile
+from itertools import count, groupby, pairwise, takewhile
 from zoneinfo import ZoneInfo
 
 from cronsim import CronSim
@@ -167,49 +167,73 @@ def _clocks_change(zone: ZoneInfo, start: float, end: float) -> bool:
 # For schedulers outside
 
 
-def wakes(activations: Sequence[Activation], *, now: float) -> list[str]:
-    """Cron lines in UTC that between them come at every moment at which one of the activations is due by the clock, and
-    may come more often: `sync --due` at each runs what is due then. Sorted; none for `after_dbt` and `manual`.
+def wakes(activations: Sequence[Activation], *, now: float, zone: tzinfo = UTC, least: int = 1) -> list[str]:
+    """Cron lines, by the clock of `zone`, that between them come at every moment at which one of the activations is due
+    by the clock, and may come more often: `sync --due` at each runs what is due then. Sorted; none for `after_dbt` and
+    `manual`. `least`: minutes that a line leaves between two of its moments.
 
-    A cron line of a time zone comes at the hours that it has with each offset from UTC of a year; a moment that a
-    daylight-saving change skips is met within the hour after.
+    A cron line of a time zone comes at the hours that it has with each offset of a year; a moment that a
+    daylight-saving change skips is met within the hour after. Where `zone` itself changes its clock a line comes every
+    hour: what a cron does with the hours that are skipped and repeated differs from cron to cron.
     """
-    lines = {line for declared in activations if declared.enabled for line in _wakes(declared, now)}
+    lines = {line for declared in activations if declared.enabled for line in _wakes(declared, now, zone, least)}
     return sorted(lines)
 
 
-def _wakes(activation: Activation, now: float) -> Iterator[str]:
+def _wakes(activation: Activation, now: float, zone: tzinfo, least: int) -> Iterator[str]:
     schedule, quiet = activation.schedule, activation.quiet_hours
     if schedule.kind in (ScheduleKind.AFTER_DBT, ScheduleKind.MANUAL):
         return
-    yield _in_utc(schedule, now) if schedule.kind is ScheduleKind.CRON else _of_interval(schedule.every_s // 60)
+    if schedule.kind is ScheduleKind.CRON:
+        yield _of_cron(schedule, now, zone, least)
+    else:
+        minutes = schedule.every_s // 60
+        yield _line({number * minutes % 1440 for number in range(1440)}, "* * *", _offsets(UTC, zone, now), least)
     if quiet:
         over = f"{quiet.end % 60} {quiet.end // 60} * * *"
-        yield _in_utc(Schedule(ScheduleKind.CRON, cron=over, timezone=quiet.timezone), now)
+        ended = Schedule(ScheduleKind.CRON, cron=over, timezone=quiet.timezone)
+        yield _of_cron(ended, now, zone, least)
 
 
-def _of_interval(minutes: int) -> str:
-    return _cron_line({number * minutes % 1440 for number in range(1440)}, "* * *")
+def _of_cron(schedule: Schedule, now: float, zone: tzinfo, least: int) -> str:
+    own = ZoneInfo(schedule.timezone)
+    line = CronSim(schedule.cron, datetime.fromtimestamp(now, own))
+    starts = {hour * 60 + minute for hour in line.hours for minute in line.minutes}
+    of_month, month, of_week = schedule.cron.split()[2:]
+    if "7" in of_week:  # Sunday too for crontab(5), nothing for GitHub Actions
+        of_week = _cron_field({day % 7 for day in line.weekdays if isinstance(day, int)}, 7)
+    return _line(starts, f"{of_month} {month} {of_week}", _offsets(own, zone, now), least)
 
 
-def _in_utc(schedule: Schedule, now: float) -> str:
-    zone = ZoneInfo(schedule.timezone)
-    line = CronSim(schedule.cron, datetime.fromtimestamp(now, zone))
-    days = (datetime.fromtimestamp(now + day * 86400, zone).utcoffset() for day in range(366))
-    offsets = {int(offset.total_seconds()) // 60 for offset in days if offset is not None}
-    local = [hour * 60 + minute for hour in line.hours for minute in line.minutes]
-    shifted = [start - offset for start in local for offset in offsets]
-    day_fields = " ".join(schedule.cron.split()[2:])
-    if any(not 0 <= start < 1440 for start in shifted):
-        day_fields = "* * *"  # on another day in UTC
-    return _cron_line({start % 1440 for start in shifted}, day_fields)
+def _offsets(own: tzinfo, zone: tzinfo, now: float) -> tuple[set[int], bool]:
+    """By how many minutes the clock of `zone` is ahead of `own`'s within a year, and whether it is set within it."""
+    days = [now + day * 86400 for day in range(366)]
+    there, here = ([_offset(clock, at) for at in days] for clock in (zone, own))
+    return {theirs - ours for theirs, ours in zip(there, here, strict=True)}, len(set(there)) > 1
 
 
-def _cron_line(starts: set[int], day_fields: str) -> str:
-    """A line for these minutes of a day, or a few more: their hours and their minutes are listed apart."""
-    minutes = _cron_field({start % 60 for start in starts}, 60)
-    hours = _cron_field({start // 60 for start in starts}, 24)
-    return f"{minutes} {hours} {day_fields}"
+def _offset(zone: tzinfo, at: float) -> int:
+    offset = datetime.fromtimestamp(at, zone).utcoffset()
+    assert offset is not None
+    return int(offset.total_seconds()) // 60
+
+
+def _line(starts: set[int], day_fields: str, offsets: tuple[set[int], bool], least: int) -> str:
+    """A line for these minutes of a day by one clock, by another."""
+    ahead, is_set = offsets
+    shifted = {start + minutes for start in starts for minutes in ahead}
+    if is_set or any(not 0 <= start < 1440 for start in shifted):
+        day_fields = "* * *"  # on another day there
+    minutes, hours = {start % 60 for start in shifted}, {start // 60 % 24 for start in shifted}
+    if _closest(minutes) < least:
+        minutes = set(range(0, 60, least))
+    return f"{_cron_field(minutes, 60)} {'*' if is_set else _cron_field(hours, 24)} {day_fields}"
+
+
+def _closest(minutes: set[int]) -> int:
+    """The shortest time between two minutes of an hour and the next."""
+    inorder = sorted(minutes)
+    return min(after - before for before, after in pairwise([*inorder, inorder[0] + 60]))
 
 
 def _cron_field(numbers: set[int], size: int) -> str:

@@ -23,6 +23,9 @@ PAUSE_AFTER = 3  # runs in a row that fail for a lasting reason
 
 _EVERY = re.compile(r"every ([1-9][0-9]{0,4}) (minute|hour|day)s?")
 _SPAN = re.compile(r"([1-9][0-9]{0,4}) (minute|hour|day)s?")
+_CRON_ITEM = re.compile(
+    r"(\*|[0-9]{1,2}-[0-9]{1,2}|[a-z]{3}-[a-z]{3})(/[0-9]{1,2})?|[0-9]{1,2}|[a-z]{3}", re.IGNORECASE
+)
 _UNIT_S = {"minute": 60, "hour": 3600, "day": 86400}
 
 
@@ -48,6 +51,12 @@ def _cron(value: object) -> str:
     if len(parts) != 5:
         hint = "minute, hour, day of month, month, day of week: 0 6 * * 1-5"
         raise wrong(NOT_ALLOWED, f"{show(line)} has {len(parts)} parts; a cron line has 5", hint=hint)
+    for part in parts:
+        if unknown := next((item for item in part.split(",") if not _CRON_ITEM.fullmatch(item)), None):
+            hint = "crontab(5) has numbers, names, ranges, lists and steps: 1-5, mon, 1,15, */10, 0-30/10"
+            if "L" in unknown.upper():
+                hint += "; for the last day of a month take 28-31, and let the model's SQL ask for the day"
+            raise wrong(NOT_ALLOWED, f"{show(line)} is not a cron line: crontab(5) has no {show(unknown)}", hint=hint)
     try:
         next(CronSim(line, datetime(2024, 1, 1, tzinfo=UTC)))
     except CronSimError as error:

@@ -128,6 +128,9 @@ WRONG: dict[str, Any] = {
     "schedule_timezone": block(activation(schedule={"cron": "0 6 * * 1-5", "timezone": "Europe/Pari"})),
     "warnings_wrong": block(activation(warnings={"failed": "yes", "reject": "5%"})),
     "schedule_cron_never": block(activation(schedule={"cron": "0 6 31 2 *"})),
+    "schedule_cron_last_day": block(activation(schedule={"cron": "0 9 L * *"})),
+    "schedule_cron_nth_weekday": block(activation(schedule={"cron": "0 9 * * 5#2"})),
+    "schedule_cron_step_of_one": block(activation(schedule={"cron": "5/15 * * * *"})),
     "schedule_cron_word": block(activation(schedule={"cron": "0 6 * * noday"})),
     "warnings_forms": block(
         activation(

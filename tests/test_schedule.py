@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from dataclasses import replace
 from datetime import UTC, datetime, timedelta
-from itertools import count, takewhile
+from itertools import count, islice, pairwise, takewhile
 from zoneinfo import ZoneInfo
 
 import pytest
@@ -117,21 +117,29 @@ def walked(schedule: Schedule, start: float, end: float) -> Iterator[float]:
             yield float(minute)
 
 
-@given(schedules, quiets, moments)
+@given(schedules, quiets, moments, zones, st.sampled_from([1, 5]))
 def test_outside_schedulers_wake_at_every_moment_at_which_it_is_due(
-    schedule: Schedule, quiet: QuietHours | None, now: float
+    schedule: Schedule, quiet: QuietHours | None, now: float, machine: str, least: int
 ) -> None:
-    declared = scheduled(schedule, quiet)
-    lines = wakes([declared], now=now)
+    """By the clock of the machine that they run on, wherever that is."""
+    declared, zone = scheduled(schedule, quiet), ZoneInfo(machine)
+    lines = wakes([declared], now=now, zone=zone, least=least)
     moment: float | None = now
     for _ in range(50):
         moment = next_due(declared, Past(moment, ran=True), now=moment)
         assert moment is not None
         if moment > now + 360 * DAY:
             break
-        before = datetime.fromtimestamp(moment - 1, UTC)
+        before = datetime.fromtimestamp(moment - 1, zone)
         wait = min(next(CronSim(line, before)).timestamp() for line in lines) - moment
-        assert wait == 0 or (wait < HOUR and was_skipped(schedule, quiet, moment)), (lines, moment)
+        assert wait < least * MINUTE or (wait < HOUR and was_skipped(schedule, quiet, moment)), (lines, moment)
+    assert all(least == 1 or closest(line) >= least for line in lines)
+
+
+def closest(line: str) -> float:
+    """Minutes between two moments of a line, at the least."""
+    moments = [each.timestamp() for each in islice(CronSim(line, datetime(2026, 1, 1, tzinfo=UTC)), 70)]
+    return min(after - before for before, after in pairwise(moments)) / MINUTE
 
 
 def was_skipped(schedule: Schedule, quiet: QuietHours | None, moment: float) -> bool:
@@ -297,6 +305,7 @@ def test_wakes_are_short_where_they_can_be() -> None:
         cron("0 6 * * 1-5"): ["0 4,5 * * 1-5"],
         cron("0 1 * * 1-5"): ["0 0,23 * * *"],
         cron("*/5 * * * *"): ["*/5 * * * *"],
+        cron("0 12 * * 5-7", "UTC"): ["0 12 * * 0,5,6"],
     }
     for schedule, lines in wanted.items():
         assert wakes([scheduled(schedule)], now=START) == lines

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import shlex
 from collections.abc import Mapping
 from dataclasses import dataclass
 from datetime import UTC, datetime
@@ -11,7 +10,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from dinmo_dbt.cli import options
+from dinmo_dbt.cli import emitting, options
 from dinmo_dbt.cli.console import Console
 from dinmo_dbt.cli.options import Flags
 from dinmo_dbt.cli.session import Session
@@ -64,7 +63,7 @@ def schedule(
     console = Console(as_json)
     with Session(flags, console, offline=True) as session:
         if emit is not None:
-            printed = _crontab(session) if emit is Emit.CRONTAB else _github_actions(session)
+            printed = emitting.crontab(session) if emit is Emit.CRONTAB else emitting.github_actions(session)
             console.answer(printed)
             console.document(render.document("schedule", emit=emit.value, lines=printed))
             return
@@ -250,45 +249,3 @@ def _lines(entry: dict[str, Any]) -> list[str]:
 
 def _clock(minutes: int) -> str:
     return f"{minutes // 60:02}:{minutes % 60:02}"
-
-
-# For schedulers outside
-
-
-def _crontab(session: Session) -> list[str]:
-    from dinmo_dbt.schedule import wakes
-
-    command = f"cd {shlex.quote(str(session.root))} && dinmo-dbt sync --due --target {shlex.quote(session.target[1])}"
-    lines = [f"{line} {command}" for line in wakes(session.chosen, now=session.clock.now())]
-    head = ["# dinmo-dbt: each line only wakes it; what is due then is decided there. Times are UTC."]
-    return [*head, *(["CRON_TZ=UTC", *lines] if lines else []), *_after_dbt(session)]
-
-
-def _after_dbt(session: Session) -> list[str]:
-    names = [a.name for a in session.chosen if a.enabled and str(a.schedule) == "after_dbt"]
-    return [f"# After each dbt build: dinmo-dbt sync --due (for {', '.join(names)})"] if names else []
-
-
-def _github_actions(session: Session) -> list[str]:
-    from dinmo_dbt.schedule import wakes
-
-    crons = [f'    - cron: "{line}"' for line in wakes(session.chosen, now=session.clock.now())]
-    return [
-        "# dinmo-dbt: each cron line only wakes it; what is due then is decided there. Times are UTC.",
-        "name: sync",
-        "on:",
-        "  workflow_dispatch:",
-        *(["  schedule:", *crons] if crons else []),
-        "concurrency: dinmo-dbt",
-        "jobs:",
-        "  sync:",
-        "    runs-on: ubuntu-latest",
-        "    steps:",
-        "      - uses: actions/checkout@v4",
-        "      - uses: actions/setup-python@v5",
-        '        with: {python-version: "3.12"}',
-        "      - run: pip install -r requirements.txt  # with dinmo-dbt and your adapter in it",
-        f"      - run: dbt parse --target {session.target[1]}",
-        f"      - run: dinmo-dbt sync --due --target {session.target[1]}",
-        *_after_dbt(session),
-    ]

@@ -77,7 +77,7 @@ def choose(
     vars: Mapping[str, object],
 ) -> Chosen:
     """As `target_of`, with the profiles.yml that was found."""
-    file = _profiles_file(project_dir, profiles_dir, env)
+    file = profiles_file(project_dir, profiles_dir, env)
     profiles = _mapping(_read_yaml(file))
     profile = profile or _first(_PROFILE, env) or _project_profile(project_dir, env, vars)
     known = sorted(str(name) for name in profiles if name != "config")
@@ -101,7 +101,8 @@ def choose(
     return Chosen(file, profile, target)
 
 
-def _profiles_file(project_dir: Path, profiles_dir: Path | None, env: Mapping[str, str]) -> Path:
+def profiles_file(project_dir: Path, profiles_dir: Path | None, env: Mapping[str, str]) -> Path:
+    """The file that dbt would read. ConfigError DB701 where there is none."""
     from_env = _first(_PROFILES_DIR, env)
     if profiles_dir is not None:
         folders = [profiles_dir]

@@ -191,22 +191,68 @@ def mixed(lab: Lab) -> Lab:
     return lab
 
 
-def test_the_crontab_wakes_it_and_its_command_runs(mixed: Lab, org: Org) -> None:
-    lines = mixed.run("schedule", "--emit", "crontab").out.splitlines()
+def test_the_crontab_wakes_it_and_its_command_runs_as_cron_runs_it(mixed: Lab) -> None:
+    """By the installed program: /bin/sh, four variables, and no folder of ours on the PATH (crontab(5))."""
+    root = mixed.root.rename(mixed.root.with_name("50% of it's"))
+    mixed = Lab(root)
+    lines = mixed.process("schedule", "--emit", "crontab").out.splitlines()
     crons = [line for line in lines if line[0].isdigit() or line[0] == "*"]
-    assert [line.split(" cd ")[0] for line in crons] == ["*/15 * * * *", "0 1,2 * * *"]
-    assert "CRON_TZ=UTC" in lines and lines[-1].endswith("(for built)")
-    bin_folder = str(Path(sys.executable).parent)
+    assert len(crons) == 2 and lines[-1].endswith("(for built)")
+    assert not [line for line in lines if line.startswith("CRON_TZ")], "Debian's cron has none"
     for line in crons:
         next(CronSim(" ".join(line.split()[:5]), datetime(2026, 1, 1, tzinfo=UTC)))
         command = line.split(maxsplit=5)[5]
+        assert not re.search(r"(?<!\\)%", command), "cron ends a line there"
         done = subprocess.run(
-            ["/bin/sh", "-c", command],
-            env={**environment(), "PATH": f"{bin_folder}:/usr/bin:/bin"},
-            capture_output=True, text=True, timeout=60, check=False,
+            ["/usr/bin/env", "-i", f"HOME={root.parent}", "SHELL=/bin/sh", "LOGNAME=x", "PATH=/usr/bin:/bin",
+             "/bin/sh", "-c", command.replace("\\%", "%")],
+            cwd="/", capture_output=True, text=True, timeout=120, check=False,
         )  # fmt: skip
-        assert done.returncode == 0, done.stdout + done.stderr
-    assert org.count("Person__c") == 30
+        log = (root / "logs" / "dinmo-dbt.log").read_text(encoding="utf-8")
+        assert done.returncode == 0, done.stdout + done.stderr + log
+        assert done.stdout + done.stderr == "", "cron would mail it"
+    assert "30 sent" in log and "nothing is due" in log
+
+
+def test_what_env_var_reads_is_named_and_places_are_handed_on(mixed: Lab, org: Org) -> None:
+    (mixed.root / "profiles").mkdir()
+    profiles = (mixed.root / "profiles.yml").rename(mixed.root / "profiles" / "profiles.yml")
+    text = profiles.read_text(encoding="utf-8")
+    profiles.write_text(
+        text.replace("threads: 1", "threads: \"{{ env_var('THREADS', '1') | int }}\""), encoding="utf-8"
+    )
+    dinmo = mixed.root / "dinmo.yml"
+    more = "      prod:\n        organization_id: \"{{ env_var('SF_ORG') }}\"\n        auth: {flow: access_token, "
+    more += 'instance_url: "https://acme.my.salesforce.com", access_token: "{{ env_var(\'SF_TOKEN\') }}"}\n'
+    dinmo.write_text(dinmo.read_text(encoding="utf-8") + more, encoding="utf-8")
+    given = ("--profiles-dir", str(mixed.root / "profiles"))
+    lines = mixed.run("schedule", "--emit", "crontab", *given).out.splitlines()
+    assert [line for line in lines if "=" in line and line.startswith("# ")][-3:] == [
+        "# SF_ORG=", "# SF_TOKEN=", "# (THREADS=)",
+    ]  # fmt: skip
+    assert all("--profiles-dir profiles" in line for line in lines if "sync --due" in line and "&&" in line)
+    workflow = yaml.safe_load(mixed.run("schedule", "--emit", "github-actions", *given).out)
+    env = workflow["jobs"]["sync"]["env"]
+    assert env["SF_TOKEN"] == "${{ secrets.SF_TOKEN }}" and "THREADS" not in env
+
+
+def test_the_workflow_keeps_the_state_and_finds_the_project_in_its_repository(mixed: Lab, org: Org) -> None:
+    (mixed.root.parent / ".git").mkdir()
+    job = yaml.safe_load(mixed.run("schedule", "--emit", "github-actions").out)["jobs"]["sync"]
+    assert job["defaults"] == {"run": {"working-directory": "lab"}}
+    paths = {step["uses"]: step["with"]["path"] for step in job["steps"] if "cache" in step.get("uses", "")}
+    assert paths == {"actions/cache/restore@v4": "lab/.dinmo", "actions/cache/save@v4": "lab/.dinmo"}
+    assert job["steps"][-1]["if"] == "always()", "what a failed run has sent is known to the next"
+    dinmo = mixed.root / "dinmo.yml"
+    dinmo.write_text(dinmo.read_text(encoding="utf-8") + "state: {warehouse: {schema: main}}\n", encoding="utf-8")
+    job = yaml.safe_load(mixed.run("schedule", "--emit", "github-actions").out)["jobs"]["sync"]
+    assert not [step for step in job["steps"] if "cache" in step.get("uses", "")]
+
+
+def test_github_is_asked_for_five_minutes_at_the_least(lab: Lab, org: Org) -> None:
+    lab.only("people", {**PEOPLE, "schedule": "every 1 minute"})
+    workflow = yaml.safe_load(lab.run("schedule", "--emit", "github-actions").out)
+    assert [each["cron"] for each in workflow[True]["schedule"]] == ["*/5 * * * *"]
 
 
 def test_the_github_workflow_is_yaml_and_its_commands_run(mixed: Lab, org: Org) -> None:

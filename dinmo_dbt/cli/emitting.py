@@ -1,0 +1,159 @@
+"""schedule --emit: what an outside scheduler needs to wake `sync --due` in time, to be used as it is printed."""
+
+from __future__ import annotations
+
+import os
+import re
+import shlex
+import shutil
+import sys
+from datetime import UTC, tzinfo
+from pathlib import Path
+from typing import TYPE_CHECKING
+from zoneinfo import ZoneInfo
+
+if TYPE_CHECKING:
+    from dinmo_dbt.cli.session import Session
+
+LOCALTIME = Path("/etc/localtime")  # what cron goes by, whatever TZ says in this shell
+_GITHUB_LEAST = 5  # minutes, the shortest interval of its schedules
+_ENV_VAR = re.compile(r"env_var\(\s*['\"](\w+)['\"]\s*(,?)")
+
+
+def crontab(session: Session) -> list[str]:
+    """Lines for the crontab of this machine: by its own clock, with paths that need no PATH, and a log. Debian's cron
+    has no CRON_TZ, and no environment but HOME, LOGNAME, SHELL and PATH (crontab(5))."""
+    from dinmo_dbt.schedule import wakes
+
+    lines = wakes(session.chosen, now=session.clock.now(), zone=_zone())
+    log = shlex.quote(str(session.root / "logs" / "dinmo-dbt.log"))
+    command = f"cd {shlex.quote(str(session.root))} && mkdir -p logs && {shlex.quote(_program())} sync --due"
+    command = f"{command} {_flags(session)} >> {log} 2>&1".replace("%", "\\%")  # to cron a bare % ends the line
+    head = ["# dinmo-dbt: each line only wakes it; what is due then is decided there. Times are this machine's."]
+    if variables := _variables(session):
+        head.append(
+            "# cron has none of a shell's variables. Set these here, above the lines; those in () have a default."
+        )
+        head += [f"# {name}=" if needed else f"# ({name}=)" for name, needed in variables.items()]
+    return [*head, *(f"{line} {command}" for line in lines), *_after_dbt(session)]
+
+
+def github_actions(session: Session) -> list[str]:
+    """A workflow: the state from one run to the next, secrets by name, the commands in the project's folder."""
+    from dinmo_dbt.schedule import wakes
+
+    crons = [f'    - cron: "{line}"' for line in wakes(session.chosen, now=session.clock.now(), least=_GITHUB_LEAST)]
+    folder = _in_repository(session.root)
+    variables = [
+        f"      {'' if needed else '# '}{name}: ${{{{ secrets.{name} }}}}" + ("" if needed else "  # it has a default")
+        for name, needed in _variables(session).items()
+    ]
+    return [
+        "# dinmo-dbt: each cron line only wakes it; what is due then is decided there. Times are UTC; it may be late.",
+        "# Secrets are those of the repository: Settings > Secrets and variables > Actions.",
+        "name: sync",
+        "on:",
+        "  workflow_dispatch:",
+        *(["  schedule:", *crons] if crons else []),
+        "concurrency: dinmo-dbt",
+        "jobs:",
+        "  sync:",
+        "    runs-on: ubuntu-latest",
+        *(["    env:", "      DBT_SEND_ANONYMOUS_USAGE_STATS: false", *variables] if variables else []),
+        *([f"    defaults: {{run: {{working-directory: {folder}}}}}"] if folder != "." else []),
+        "    steps:",
+        "      - uses: actions/checkout@v4",
+        "      - uses: actions/setup-python@v5",
+        '        with: {python-version: "3.12"}',
+        "      - run: pip install -r requirements.txt  # with dinmo-dbt and your adapter in it",
+        *_restored(session, folder),
+        f"      - run: dbt parse {_flags(session)}",
+        f"      - run: dinmo-dbt sync --due {_flags(session)}",
+        *_saved(session, folder),
+        *_after_dbt(session),
+    ]
+
+
+def _after_dbt(session: Session) -> list[str]:
+    names = [a.name for a in session.chosen if a.enabled and str(a.schedule) == "after_dbt"]
+    return [f"# After each dbt build: dinmo-dbt sync --due (for {', '.join(names)})"] if names else []
+
+
+def _restored(session: Session, folder: str) -> list[str]:
+    where = _state_folder(session, folder)
+    if where is None:
+        return []
+    return [
+        "      # The state is a folder here. GitHub drops a cache after 7 days unread: an insert stops then (DB401).",
+        "      # state: {warehouse: {schema: ...}} in dinmo.yml keeps it where the models are.",
+        "      - uses: actions/cache/restore@v4",
+        f'        with: {{path: "{where}", key: "dinmo-dbt-${{{{ github.run_id }}}}", restore-keys: "dinmo-dbt-"}}',
+    ]
+
+
+def _saved(session: Session, folder: str) -> list[str]:
+    where = _state_folder(session, folder)
+    if where is None:
+        return []
+    key = "dinmo-dbt-${{ github.run_id }}-${{ github.run_attempt }}"
+    return [
+        "      - uses: actions/cache/save@v4",
+        "        if: always()  # what a failed run has sent is in the state too",
+        f'        with: {{path: "{where}", key: "{key}"}}',
+    ]
+
+
+def _state_folder(session: Session, folder: str) -> str | None:
+    """The state's folder from the repository's own; None where the warehouse holds it."""
+    if session.project.state_warehouse_schema is not None:
+        return None
+    return os.path.normpath(os.path.join(folder, os.path.relpath(session.project.state_location, session.root)))  # noqa: PTH118
+
+
+def _flags(session: Session) -> str:
+    """The target, and the other places that this command was given."""
+    flags = session.flags
+    profiles = flags.profiles_dir or os.environ.get("DBT_ENGINE_PROFILES_DIR") or os.environ.get("DBT_PROFILES_DIR")
+    told = ["--target", session.target[1]]
+    if profiles:
+        folder = Path(profiles).expanduser().absolute()
+        told += ["--profiles-dir", os.path.relpath(folder, session.root)]
+    if flags.profile:
+        told += ["--profile", flags.profile]
+    if flags.target_path:
+        told += ["--target-path", str(flags.target_path)]
+    if flags.vars:
+        told += ["--vars", flags.vars]
+    return shlex.join(told)
+
+
+def _variables(session: Session) -> dict[str, bool]:
+    """The environment variables that dinmo.yml and profiles.yml read, and whether they must be set: those first."""
+    from dinmo_dbt.durable import read_file
+    from dinmo_dbt.warehouse import profiles_file
+
+    flags = session.flags
+    profiles = profiles_file(session.root, flags.profiles_dir, os.environ)
+    texts = [read_file(path).decode("utf-8", "replace") for path in (session.root / "dinmo.yml", profiles)]
+    found = [(name, not comma) for text in texts for name, comma in _ENV_VAR.findall(text)]
+    needed = dict.fromkeys((name for name, is_needed in found if is_needed), True)
+    return needed | {name: False for name, _ in found if name not in needed}
+
+
+def _program() -> str:
+    beside = Path(sys.executable).with_name("dinmo-dbt")
+    return str(beside) if beside.exists() else shutil.which("dinmo-dbt") or "dinmo-dbt"
+
+
+def _zone() -> tzinfo:
+    try:
+        with LOCALTIME.open("rb") as file:
+            return ZoneInfo.from_file(file)
+    except (OSError, ValueError):
+        return UTC
+
+
+def _in_repository(root: Path) -> str:
+    """The project's folder as seen from that of its git repository."""
+    above = next((each for each in (root, *root.parents) if (each / ".git").exists()), root)
+    return root.relative_to(above).as_posix()
