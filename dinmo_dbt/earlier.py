@@ -170,6 +170,16 @@ def _text(moment: float) -> str:
     return datetime.fromtimestamp(moment, UTC).isoformat()
 
 
+def ran_unsaid(folder: Path, ran_as: str, model: str, last: RunResults | None) -> float | None:
+    """When dbt ran a model's SQL, in a command that another one wrote over since: `dbt build` before `dbt retry`. None
+    where the last command speaks of the model, where dbt runs it right now, and where the files tell no times."""
+    written = _moment(folder / "run_results.json")
+    if last is None or written is None or last.written is None or abs(written - last.written) > IN_PLACE_S:
+        return None
+    ran = _moment(folder / "run" / ran_as) if ran_as and model not in last.built else None
+    return ran if ran is not None and ran <= written else None
+
+
 def _without_a_word(
     folder: Path, manifest: Manifest, last: RunResults | None, standing: Sequence[Result]
 ) -> dict[str, Verdict]:

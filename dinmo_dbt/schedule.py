@@ -22,6 +22,7 @@ from dinmo_dbt.activation import Activation, QuietHours, Schedule, ScheduleKind
 from dinmo_dbt.history import Trigger
 
 _CHANGE_S = 3 * 3600  # more than any change of the clocks
+BY_MOMENT = "at "  # in the place of an invocation id: when a dbt command ran that another one wrote over since
 PASSED_MAX = 1000  # moments that went by without a run are counted so far
 
 
@@ -57,7 +58,8 @@ def due(activation: Activation, past: Past, *, now: float, built_by: str = "") -
             return None
         case ScheduleKind.AFTER_DBT:
             asked_by = past.owed if past.follows(built_by) else built_by
-            return Trigger("due", f"after dbt ({asked_by[:8]})", invocation=asked_by) if asked_by else None
+            shown = asked_by if asked_by.startswith(BY_MOMENT) else asked_by[:8]
+            return Trigger("due", f"after dbt ({shown})", invocation=asked_by) if asked_by else None
         case ScheduleKind.EVERY if not past.ran:
             return Trigger("due", f"{schedule}: first run", due=now, invocation=built_by)
     moments = _since(schedule, quiet, past.since, now)

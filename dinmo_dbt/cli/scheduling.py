@@ -77,14 +77,25 @@ def by_hand(session: Session, activation: Activation) -> Trigger:
     return Trigger(invocation=built_by(session, activation))
 
 
-def built_by(session: Session, activation: Activation) -> str:
+def built_by(session: Session, activation: Activation, past: Past | None = None) -> str:
     """The dbt command, by its invocation id, that last built the activation's model for this target; '' where the
-    artifacts do not tell."""
+    artifacts do not tell. Of a command that a later one wrote over only the moment is known: by that, where no run
+    came since (`past`)."""
+    from dinmo_dbt import earlier
+    from dinmo_dbt.schedule import BY_MOMENT
+
     results = session.run_results
     if results is None or (results.target and results.target != session.target[1]):
         return ""
     built = results.built.get(activation.model)
-    return (built.invocation_id or results.invocation_id) if built else ""
+    if built is not None:
+        return built.invocation_id or results.invocation_id
+    node = session.manifest.nodes.get(activation.model)
+    if past is None or node is None or session.following is not None:
+        return ""
+    ran = earlier.ran_unsaid(session.target_path, node.ran_as, activation.model, results)
+    is_new = ran is not None and (not past.ran or ran > past.since)
+    return f"{BY_MOMENT}{moment(ran)}" if is_new and ran is not None else ""
 
 
 def due_now(session: Session) -> dict[str, Trigger]:
@@ -107,7 +118,7 @@ def due_now(session: Session) -> dict[str, Trigger]:
         pause, past = pauses.get(activation.name), pasts[activation.name]
         if pause and not (pause.by_itself and _is_worth_a_look(past, now)):
             continue
-        trigger = due(activation, past, now=now, built_by=built_by(session, activation))
+        trigger = due(activation, past, now=now, built_by=built_by(session, activation, past))
         if trigger is not None and not _is_under_way(session, activation):
             found[activation.name] = trigger
     return found
@@ -141,7 +152,7 @@ def _owed(session: Session, pasts: Mapping[str, Past]) -> dict[str, str]:
         for each in session.chosen
         if each.enabled and (each.schedule.kind is ScheduleKind.AFTER_DBT or each.name in resting)
     ]
-    built = {each: built_by(session, each) for each in due}
+    built = {each: built_by(session, each, pasts[each.name]) for each in due}
     new = [each for each in due if not pasts[each.name].follows(built[each]) and pasts[each.name].owed != built[each]]
     try:
         return {each.name: built[each] for each in new if not session.gate.verdict(each.model).is_blocked}
@@ -168,7 +179,7 @@ def is_due(session: Session, activation: Activation) -> bool:
     from dinmo_dbt.schedule import due
 
     past = session.activity.pasts([activation.name])[activation.name]
-    return due(activation, past, now=session.clock.now(), built_by=built_by(session, activation)) is not None
+    return due(activation, past, now=session.clock.now(), built_by=built_by(session, activation, past)) is not None
 
 
 def next_due_at(session: Session) -> dict[str, float]:
@@ -214,7 +225,7 @@ def _entry(
 ) -> dict[str, Any]:
     from dinmo_dbt.schedule import due
 
-    trigger = due(activation, past, now=session.clock.now(), built_by=built_by(session, activation))
+    trigger = due(activation, past, now=session.clock.now(), built_by=built_by(session, activation, past))
     last = next(iter(session.state.history.latest([activation.name], 1)), None)
     quiet = activation.quiet_hours
     return {

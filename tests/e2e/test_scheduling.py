@@ -19,7 +19,7 @@ import yaml
 from cronsim import CronSim
 from test_channels import Receiver
 
-from .lab import DINMO, PEOPLE, Lab, Org, environment
+from .lab import DINMO, PEOPLE, Lab, Org, dbt, environment
 
 CHANNELS = "warnings:\n  channels: [\"{{ env_var('HOOK', '') }}\"]\n"
 NIGHT = {"cron": "0 3 * * *", "timezone": "Europe/Paris"}
@@ -82,6 +82,35 @@ def test_after_dbt_each_activation_is_due_once_for_each_build_of_its_model(lab: 
     assert run["trigger"] == {
         "kind": "due", "said": f"after dbt ({invocation[:8]})", "due": None, "passed": 0, "invocation": invocation,
     }  # fmt: skip
+
+
+def test_what_a_build_made_is_owed_though_a_later_command_wrote_over_its_answer(
+    lab: Lab, org: Org, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """`dbt build || dbt retry`, and `dbt run`, then `dbt test`: run_results.json tells of the last command alone."""
+    (lab.root / "models/bad.sql").write_text(
+        "select 1 as id {% if env_var('BROKEN', '') %} from nowhere {% endif %}", encoding="utf-8"
+    )
+    rebuilt(lab)
+    assert len(due(lab)) == 3
+    monkeypatch.setenv("BROKEN", "1")
+    assert dbt(lab.root, "build").returncode == 1
+    monkeypatch.delenv("BROKEN")
+    retried = dbt(lab.root, "retry")
+    assert retried.returncode == 0, retried.stdout
+    assert entry(lab, "events_to_crm")["due"].startswith("after dbt (at 20")
+    ran = lab.run("sync", "--due", "--json")
+    by_name = {each["activation"]: each for each in ran.json["results"]}
+    assert {name: each["status"] for name, each in by_name.items()} == {
+        "events_to_crm": "success", "companies_to_crm": "success", "people_to_crm": "blocked",
+    }  # fmt: skip
+    assert "a later dbt command wrote over the answer" in ran.all, "what its tests found nobody knows any more"
+    assert due(lab) == []
+
+    done = dbt(lab.root, "run", "--select", "events")
+    assert done.returncode == 0 and dbt(lab.root, "test", "--select", "companies").returncode == 0
+    assert due(lab) == [("events_to_crm", "success")]
+    assert due(lab) == []
 
 
 def test_with_nothing_due_no_call_is_made_and_the_database_is_not_opened(lab: Lab, org: Org) -> None:
