@@ -177,12 +177,14 @@ def conclude(
     named = pc.is_valid(rows["record_id"]).to_numpy(zero_copy_only=False)
     # A known record that is not there was deleted since; one that was made just now, or is not known, was not read.
     unread = ~read & (~named | ~called_unchanged)
-    drifted = called_unchanged & ~unread & (~read | differing.any(axis=0)) & ~changed
+    deleted = called_unchanged & ~unread & ~read & ~changed
+    drifted = deleted | (called_unchanged & ~unread & differing.any(axis=0) & ~changed)
     rewritten = ~called_unchanged & differing.any(axis=0)
     run.audited = Audited(
         compared=len(rows) - int(unread.sum()),
         missed=missed,
         drifted=int(drifted.sum()),
+        deleted=int(deleted.sum()),
         rewritten=int(rewritten.sum()),
         fields=tuple(fact.name for fact, of_rows in zip(compared, differing, strict=True) if of_rows[~changed].any()),
         unread=int(unread.sum()),
@@ -297,8 +299,8 @@ def _refuse(plan: Plan, missed: pa.Table, columns: Sequence[tuple[str, Column]],
         way_out = f"the next sync sends these rows; to send all others too: dinmo-dbt sync -s {name} --full"
     raise CountsError(
         "DB492",
-        f"{len(missed):,} of the rows that were compared were taken for unchanged, and did change: "
-        f"{', '.join(changed)}. Other rows may have been taken so too",
+        f"{len(missed):,} of the rows that were compared {'was' if len(missed) == 1 else 'were'} taken for unchanged, "
+        f"and did change: {', '.join(changed)}. Other rows may have been taken so too",
         where=plan.activation.meta_path,
         hint=f"{way_out}. Please report this: it is a defect of dinmo-dbt",
     )

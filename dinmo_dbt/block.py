@@ -97,21 +97,24 @@ _AUDITED_ROWS = re.compile(r"(\d{1,12}) rows?")
 
 
 def audited(value: object) -> Ceiling:
-    """`off`, a share such as 1%, or a number of rows such as 2000 rows."""
-    if value is False or value == "off":  # YAML reads off as false
+    """`off`, a share such as 1%, or a number of rows such as 2000 rows; zero of any is off."""
+    if value is False or value in ("off", "0") or (type(value) is int and value == 0):  # YAML reads off as false
         return Ceiling(rows=0)
     if isinstance(value, str):
         if rows := _AUDITED_ROWS.fullmatch(value.strip()):
             return Ceiling(rows=int(rows[1]))
         if value.strip().endswith("%"):
-            return Ceiling(percent=declaration.percent(value.strip()))
+            share = declaration.percent(value.strip())
+            return Ceiling(percent=share) if share else Ceiling(rows=0)
     raise wrong_type("off, a share such as 1%, or a number of rows such as 2000 rows", value)
 
 
 Audit = Annotated[
     Ceiling,
     PlainValidator(audited),
-    WithJsonSchema({"anyOf": [{"type": "string", "pattern": r"^([0-9]+ rows?|[0-9.]+%|off)$"}, {"const": False}]}),
+    WithJsonSchema(
+        {"anyOf": [{"type": "string", "pattern": r"^([0-9]+ rows?|[0-9.]+%|off|0)$"}, {"enum": [False, 0]}]}
+    ),
 ]
 
 
@@ -315,8 +318,8 @@ class ActivationSpec(Strict):
     audit: Audit = Field(
         default=Ceiling(rows=200),
         description="After each run, so many rows are compared by value with the model and with Salesforce, drawn from "
-        "those called unchanged and those just delivered: a number of rows, a share of the known ones, or off. Up to "
-        "200 take one API call.",
+        "those called unchanged and those just delivered: a number of rows, a share of the known ones, or off (0). Up "
+        "to 200 take one API call.",
         json_schema_extra={"default": "200 rows"},
     )
     engine: Literal["arrow", "warehouse"] = Field(

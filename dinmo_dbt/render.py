@@ -61,6 +61,14 @@ def count(number: int, noun: str) -> str:
     return f"{number:,} {noun}" if number == 1 else f"{number:,} {noun}s"
 
 
+def _by_number(number: int, of_one: str, of_many: str) -> str:
+    return f"{number:,} {of_one if number == 1 else of_many}"
+
+
+def _it_or_them(number: int) -> str:
+    return "it" if number == 1 else "them"
+
+
 def count_word(things: Sequence[object], noun: str) -> str:
     return noun if len(things) == 1 else noun + "s"
 
@@ -366,14 +374,19 @@ def rekeying_lines(activation: Activation, found: Rekeying, most: int) -> list[s
     ]
     told = ", ".join(f"{number:,} {name}" for number, name in counts if number or name == "paired")
     lines = [f"{activation.name}: known rows under today's keys", f"  read {found.read:,}: {told}"]
-    other = len(found.pairs) - found.equal
-    if found.equal:
-        lines.append(f"  of the paired, {found.equal:,} are as they were acknowledged: nothing is sent of them")
+    other, equal = len(found.pairs) - found.equal, found.equal
+    if equal:
+        told = _by_number(equal, "is as it was acknowledged", "are as they were acknowledged")
+        lines.append(f"  of the paired, {told}: nothing is sent of {_it_or_them(equal)}")
     if other:
-        then = "an insert takes them as they are" if activation.mode is Mode.INSERT else "the next sync sends them"
-        lines.append(f"  of the paired, {other:,} are not, or it can't be told: {then}")
+        told = _by_number(other, "differs from what was acknowledged", "differ from what was acknowledged")
+        as_now = "it as it is" if other == 1 else "them as they are"
+        inserts = activation.mode is Mode.INSERT
+        then = f"an insert takes {as_now}" if inserts else f"the next sync sends {_it_or_them(other)}"
+        lines.append(f"  of the paired, {told}, or it can't be told: {then}")
     if found.lost:
-        lines.append(f"  {count(found.lost, 'known key')} left over: no row is theirs")
+        whose = "its" if found.lost == 1 else "theirs"
+        lines.append(f"  {count(found.lost, 'known key')} left over: no row is {whose}")
     for row in found.pairs.slice(0, most).to_pylist():
         lines.append(f"  {row['old']} -> {row['new']}")
     return [*lines, *_more(found.pairs, most, "that are paired")]
@@ -417,16 +430,18 @@ def audit_lines(audited: Audited) -> list[str]:
     lines = [f"the audit was left out: {audited.left_out}"] if audited.left_out else []
     if audited.unread:
         rows = audited.compared + audited.unread
+        theirs = "its record" if audited.unread == 1 else "their records"
         lines.append(
-            f"of {count(rows, 'row')} to be compared, {audited.unread:,} could not be: Salesforce did not give their "
-            "records, or, of rows that are all alike, did not say which is whose"
+            f"of {count(rows, 'row')} to be compared, {audited.unread:,} could not be: Salesforce did not give "
+            f"{theirs}, or, of rows that are all alike, did not say which is whose"
         )
-    if audited.drifted:
-        lines.append(f"{of}, {audited.drifted:,} were changed there since they were delivered: dinmo-dbt verify")
+    since = [(audited.drifted - audited.deleted, "changed"), (audited.deleted, "deleted")]
+    told = [f"{_by_number(number, 'was', 'were')} {what} there" for number, what in since if number]
+    if told:
+        lines.append(f"{of}, {' and '.join(told)} since the last delivery: dinmo-dbt verify")
     if audited.rewritten:
-        lines.append(
-            f"{of}, {audited.rewritten:,} just delivered hold other values already (an automation of the org?)"
-        )
+        hold = _by_number(audited.rewritten, "just delivered holds", "just delivered hold")
+        lines.append(f"{of}, {hold} other values already (an automation of the org?)")
     if audited.fields:
         lines.append(f"fields: {', '.join(audited.fields)}")
     return lines

@@ -245,14 +245,15 @@ class Outcome:
 @dataclass(frozen=True)
 class Audited:
     """What a look at a sample of rows found after the run, value by value (`audit`): of the `compared`, how many were
-    taken for unchanged and did change (`missed`); were edited or deleted in Salesforce since (`drifted`); were just
-    acknowledged, and hold something else already (`rewritten`). `fields`: those in which records differ. `unread`: rows
-    that were to be compared with Salesforce too, and whose record it did not give. `left_out`: why nothing was compared
-    with Salesforce, '' where it was."""
+    taken for unchanged and did change (`missed`); were edited or deleted in Salesforce since (`drifted`), and of these
+    which number was `deleted`; were just acknowledged, and hold something else already (`rewritten`). `fields`: those
+    in which records differ. `unread`: rows that were to be compared with Salesforce too, and whose record it did not
+    give. `left_out`: why nothing was compared with Salesforce, '' where it was."""
 
     compared: int = 0
     missed: int = 0
     drifted: int = 0
+    deleted: int = 0
     rewritten: int = 0
     fields: tuple[str, ...] = ()
     unread: int = 0

@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import pyarrow as pa
 import pytest
+from memory_org import activation
 
 from dinmo_dbt import render
 from dinmo_dbt.errors import Problem
 from dinmo_dbt.plan import LEFT_OUT, Counts
-from dinmo_dbt.sync import Outcome, SyncRun
+from dinmo_dbt.rekey import Rekeying
+from dinmo_dbt.sync import Audited, Outcome, SyncRun
 
 
 @pytest.mark.parametrize("width", [70, 88, 110])
@@ -62,3 +64,54 @@ def test_a_run_tells_only_what_happened() -> None:
         "r", 0.0, plan_counts=Counts(read=5, unchanged=2, planned=2, no_match=1), outcome=Outcome(succeeded=2)
     )
     assert render.run_status(run, 1.0) == "2 sent, 1 no match, 2 unchanged in 1.00s"
+
+
+@pytest.mark.parametrize(
+    ("changed", "deleted", "told"),
+    [
+        (0, 0, None),
+        (1, 0, "1 was changed there since"),
+        (2, 0, "2 were changed there since"),
+        (0, 1, "1 was deleted there since"),
+        (3, 2, "3 were changed there and 2 were deleted there since"),
+    ],
+)
+def test_what_an_audit_found_is_told_for_none_for_one_and_for_many(
+    changed: int, deleted: int, told: str | None
+) -> None:
+    found = Audited(compared=30, drifted=changed + deleted, deleted=deleted)
+    last = " the last delivery: dinmo-dbt verify"
+    assert render.audit_lines(found) == ([f"of 30 rows compared with Salesforce, {told}{last}"] if told else [])
+
+
+def test_what_an_audit_could_not_read_and_what_others_wrote_over_is_told_for_one_and_for_many() -> None:
+    one, many = (render.audit_lines(Audited(compared=n, rewritten=n, unread=n)) for n in (1, 2))
+    assert "1 could not be: Salesforce did not give its record," in one[0]
+    assert "2 could not be: Salesforce did not give their records," in many[0]
+    assert "of 1 row compared with Salesforce, 1 just delivered holds other values" in one[1]
+    assert "2 just delivered hold other values" in many[1]
+
+
+@pytest.mark.parametrize("mode", ["insert", "upsert"])
+@pytest.mark.parametrize("number", [0, 1, 2])
+def test_paired_rows_are_told_of_for_none_for_one_and_for_many(mode: str, number: int) -> None:
+    pairs = pa.table({"old": [f"o{n}" for n in range(2 * number)], "new": [f"n{n}" for n in range(2 * number)]})
+    found = Rekeying(None, 1, 9, 0, number, 0, number, 0, pairs, pairs)  # type: ignore[arg-type]
+    told = [line for line in render.rekeying_lines(activation(mode), found, 0) if "of the paired" in line]
+    inserting = mode == "insert"
+    assert (
+        told
+        == {
+            0: [],
+            1: [
+                "  of the paired, 1 is as it was acknowledged: nothing is sent of it",
+                "  of the paired, 1 differs from what was acknowledged, or it can't be told: "
+                + ("an insert takes it as it is" if inserting else "the next sync sends it"),
+            ],
+            2: [
+                "  of the paired, 2 are as they were acknowledged: nothing is sent of them",
+                "  of the paired, 2 differ from what was acknowledged, or it can't be told: "
+                + ("an insert takes them as they are" if inserting else "the next sync sends them"),
+            ],
+        }[number]
+    )

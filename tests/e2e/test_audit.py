@@ -23,7 +23,7 @@ FIELDS = {
     "big": "Big__c",
 }
 EVERY_TYPE = {**PEOPLE, "fields": {**PEOPLE["fields"], **FIELDS}}
-ALL_READ = {"unread": 0, "left_out": ""}
+ALL_READ = {"deleted": 0, "unread": 0, "left_out": ""}
 ONCE = {**EVENTS, "on_change": "ignore"}
 
 
@@ -97,10 +97,10 @@ def test_edits_and_deletes_by_others_are_drift_and_no_fault(lab: Lab) -> None:
         org.http.delete(f"{org.base}/sobjects/Person__c/{other['Id']}")
         lab.sql("update people set name = 'Xenia' where person_id = 'P30'")
         found = audit(lab)
-        assert (found["drifted"], found["missed"], found["fields"]) == (2, 0, ["Name"])
+        assert (found["drifted"], found["deleted"], found["missed"], found["fields"]) == (2, 1, 0, ["Name"])
         told = lab.run("sync")
         assert told.code == 0
-        assert "of 30 rows compared with Salesforce, 2 were changed there" in told.out
+        assert "of 30 rows compared with Salesforce, 1 was changed there and 1 was deleted there since" in told.out
         assert "theirs" not in told.all
 
 

@@ -219,6 +219,7 @@ ACTIVATION = [
     Proof("audit", "50%", audited, 5, 15, people(audit="5 rows")),
     Proof("audit", "off", audited, 30, None, PEOPLE),
     Proof("audit", False, audited, 30, None, PEOPLE),
+    Proof("audit", 0, audited, 30, None, PEOPLE),
     Proof("engine", "warehouse", rows, 30, "DB142", PEOPLE),
     Proof("engine", "arrow", rows, "DB142", 30, people(engine="warehouse")),
     Proof("missing_parent", "reject", rows, 30, "DB142", PEOPLE),
