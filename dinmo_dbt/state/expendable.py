@@ -7,7 +7,7 @@ damaged one aside, never away, and goes on with that.
 from __future__ import annotations
 
 import sqlite3
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Collection, Mapping
 from contextlib import suppress
 from functools import wraps
 from typing import TYPE_CHECKING, Any, Concatenate, ParamSpec, Protocol, TypeVar
@@ -51,15 +51,20 @@ def expendable(method: Callable[Concatenate[S, P], R]) -> Callable[Concatenate[S
 
 
 def salvaged(
-    source: Any, tables: Mapping[str, str], checks: Mapping[str, Callable[[Any], object]]
+    source: Any,
+    tables: Mapping[str, str],
+    checks: Mapping[str, Callable[[Any], object]],
+    *,
+    without: Collection[str] = (),
 ) -> tuple[sqlite3.Connection, int]:
-    """In memory, the rows of these tables that can be read and hold what theirs hold; and how many do not."""
+    """In memory, the rows of these tables that can be read and hold what theirs hold; and how many do not. The source
+    is `without` some of them."""
     kept = sqlite3.connect(":memory:", isolation_level=None, check_same_thread=False)
     kept.row_factory = sqlite3.Row
     lost = 0
     for name, columns in tables.items():
         kept.execute(create(name, columns))
-        for row in _readable(source, name):
+        for row in _readable(None if name in without else source, name):
             try:
                 checks[name](row)
                 held = {column: row[column] for column in row.keys()}  # noqa: SIM118 (SQLite's rows are values, too)

@@ -61,7 +61,7 @@ class WarehouseState(Store):
     def __init__(self, tables: Tables, scratch: Path, clock: Clock, marks: Marks | None = None, *, target: str) -> None:
         self.tables, self.clock, self.marks, self.target = tables, clock, marks or Marks(), target
         self.location = tables.place
-        self.files = WarehouseFiles(tables, scratch)
+        self.files = WarehouseFiles(tables, scratch, self.exists)
         self._there = False
         self._others: set[str] | None = None  # tables that are not as we make them, once that was looked at
 
@@ -166,7 +166,8 @@ class WarehouseState(Store):
 
     def salvage_history(self) -> int:
         with self.tables.transaction() as connection:
-            self._remains, lost = salvaged(connection, HISTORY, activity.CHECKS)
+            there = self.tables.columns()  # a statement that fails may end the transaction, and with it the others
+            self._remains, lost = salvaged(connection, HISTORY, activity.CHECKS, without=HISTORY.keys() - there.keys())
         self._tell_of_damage(lost)
         return lost
 
@@ -217,10 +218,11 @@ class WarehouseState(Store):
 
 
 class WarehouseFiles:
-    """`Files` as rows of a table, each a part of one; read from copies in a scratch folder."""
+    """`Files` as rows of a table, each a part of one; read from copies in a scratch folder. `exists`: whether there is
+    such a table yet."""
 
-    def __init__(self, tables: Tables, scratch: Path) -> None:
-        self._tables, self._scratch = tables, scratch
+    def __init__(self, tables: Tables, scratch: Path, exists: Callable[[], bool]) -> None:
+        self._tables, self._scratch, self._exists = tables, scratch, exists
 
     def put(self, folder: str, name: str, write: Callable[[pa.NativeFile], None]) -> Stored:
         path = make_folder(self._scratch / folder) / name
@@ -259,7 +261,7 @@ class WarehouseFiles:
             write_whole(path, write)
 
     def names(self, folder: str) -> list[str]:
-        if not self._tables.exists():
+        if not self._exists():
             return []
         with self._tables.transaction() as connection:
             rows = connection.execute("SELECT DISTINCT name FROM file WHERE folder = ?", (folder,)).fetchall()

@@ -252,7 +252,8 @@ class DuckDBTables(Tables):
         self, schema: str, database: str, take: Callable[[], Any], give: Callable[[Any], None], *, here: bool
     ) -> None:
         super().__init__(schema, database)
-        self.here, self._take, self._give, self._catalog = here, take, give, ""
+        self.here, self._take, self._give = here, take, give
+        self._catalog, self._is_there = "", False  # which it is, and whether our schema was seen: asked once
         # Two writers of one file wait for one another where they are processes, so they do where they are threads.
         self._lock = _LOCKS.setdefault(database, self._lock)
 
@@ -260,9 +261,11 @@ class DuckDBTables(Tables):
         handle = self._take()
         try:
             cursor = handle.cursor()
-            self._catalog = self._run(cursor, "SELECT current_database() AS name", []).found[0]["name"]
+            if not self._catalog:
+                self._catalog = self._run(cursor, "SELECT current_database() AS name", []).found[0]["name"]
             self._run(cursor, "BEGIN TRANSACTION", [])
-            if self._open_schema(cursor):
+            self._is_there = self._is_there or self._open_schema(cursor)
+            if self._is_there:
                 self._run(cursor, self._use_statement, [])
         except BaseException:
             self._give(handle)

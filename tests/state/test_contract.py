@@ -30,6 +30,26 @@ def statement(world, text, *parameters):
         return connection.execute(text, parameters).fetchall()
 
 
+@pytest.mark.parametrize("gone", ["run", "activity"])
+def test_a_table_of_the_history_that_is_gone_ends_no_run_and_is_made_again(any_world, gone):
+    world, told = any_world, []
+    world.sync(activation(), Model.of(ROWS))
+    world.state().activity("dev").pause("things", "by hand")
+    with world.state().connection(writing=True, history=True) as connection:
+        connection.execute(f"DROP TABLE {gone}")
+    looking = world.state()
+    looking.tell = told.append
+    assert [run.run_id for run in looking.history.latest()] == ([] if gone == "run" else ["run0001"])
+    assert set(looking.activity("dev").pauses()) == ({"things"} if gone == "run" else set())
+    assert [problem.code for problem in told] == ["DB531"], "said once"
+    assert world.sync(activation(), changed("new")).outcome.succeeded == 7
+    after = world.state()
+    after.tell = told.append
+    after.activity("dev").see(["things"])
+    assert "run0002" in [run.run_id for run in after.history.latest()]
+    assert len(told) == 1
+
+
 def test_a_look_at_a_state_that_is_not_there_makes_nothing(any_world):
     assert any_world.plan(activation(), Model.of(ROWS)).is_first
     state = any_world.state()
