@@ -38,8 +38,8 @@ deep: $(VENV)/.dev  ## 100 million crafted pairs for the hashes; laws and mutate
 conformance-sf: $(VENV)/.dev  ## The Salesforce CLI against the emulator; installs 500 MB from npm the first time.
 	$(BIN)/python -m pytest tests/conformance/sf.py
 
-simulate: $(VENV)/.dev  ## SEEDS=1000 histories of syncs, faults and deaths against the emulator, each one seed's.
-	cd tests && ../$(BIN)/python -m simulation --seeds $(SEEDS)
+simulate: $(VENV)/.dev  ## SEEDS=1000 histories of syncs, faults and deaths against the emulator, each one seed's; STATE=duckdb or postgres.
+	cd tests && ../$(BIN)/python -m simulation --seeds $(SEEDS) $(if $(STATE),--state $(STATE))
 
 fortnight: $(VENV)/.dev  ## SEED=0: 14 days of 50 schedules on a simulated clock, with failures, kills and a DST change.
 	cd tests && ../$(BIN)/python -m fortnight --seed $(or $(SEED),0)

@@ -2,6 +2,7 @@
 
 python -m simulation --seeds 1000             seeds 0 to 999, on all cores
 python -m simulation --seed 17                one history, line by line
+python -m simulation --state postgres         all with their state in a Postgres server, which it starts
 """
 
 from __future__ import annotations
@@ -14,10 +15,13 @@ import tempfile
 import time
 import traceback
 from collections import Counter
+from collections.abc import Iterator
 from concurrent.futures import ProcessPoolExecutor
+from contextlib import contextmanager
 from pathlib import Path
 
 import pyarrow as pa
+from postgres_server import Postgres, running, server_programs
 
 from dinmo_dbt.sync import Status
 
@@ -28,14 +32,15 @@ from .org import SimulatedOrg
 _MEMORY = Path("/dev/shm")
 _PART = 5
 _GARBAGE = (50_000, 20, 100)  # a history makes much that lasts, which the collector would look through in vain
+STATE = "where all histories keep their state; without it that is drawn, and is a folder or a DuckDB file"
 _org: SimulatedOrg
 
 
-def begin(folder: str) -> None:
+def begin(folder: str, state: str = "", server: Postgres | None = None) -> None:
     """In a process that is to play: its one org, in a folder of its own."""
     global _org
     pa.set_cpu_count(1)  # each core has histories of its own, and none has rows enough for two
-    _org = SimulatedOrg(Path(tempfile.mkdtemp(dir=folder)))
+    _org = SimulatedOrg(Path(tempfile.mkdtemp(dir=folder)), state, server)
     gc.freeze()
     gc.set_threshold(*_GARBAGE)
 
@@ -61,9 +66,9 @@ def played(org: SimulatedOrg, seeds: range) -> tuple[list[tuple[int, str]], Coun
     return broken, met
 
 
-def told(seed: int) -> int:
-    with _folder() as folder:
-        history = History(SimulatedOrg(Path(folder)), seed)
+def told(seed: int, state: str) -> int:
+    with _folder() as folder, _server(state) as server:
+        history = History(SimulatedOrg(Path(folder), state, server), seed)
         try:
             history.play()
         except Broken as error:
@@ -71,6 +76,18 @@ def told(seed: int) -> int:
         print(f"seed {seed}", *history.told, sep="\n")
         history.org.close()
     return int(history.told[-1].startswith("BROKEN"))
+
+
+@contextmanager
+def _server(state: str) -> Iterator[Postgres | None]:
+    if state != "postgres":
+        yield None
+        return
+    programs = server_programs()
+    if programs is None:
+        raise SystemExit("no Postgres server on this machine: install the `postgresql` package")
+    with running(programs) as server:
+        yield server
 
 
 def _folder() -> tempfile.TemporaryDirectory[str]:
@@ -83,24 +100,29 @@ def main() -> int:
     parser.add_argument("--first", type=int, default=0)
     parser.add_argument("--seed", type=int)
     parser.add_argument("--stop", action="store_true", help="stop at the first part that breaks")
+    parser.add_argument("--state", choices=("folder", "duckdb", "postgres"), default="", help=STATE)
     given = parser.parse_args()
     if given.seed is not None:
-        return told(given.seed)
+        return told(given.seed, given.state)
     began = time.perf_counter()
     end = given.first + given.seeds
     parts = [range(start, min(start + _PART, end)) for start in range(given.first, end, _PART)]
     broken: list[tuple[int, str]] = []
     met: Counter[str] = Counter()
-    with _folder() as folder, ProcessPoolExecutor(os.cpu_count(), initializer=begin, initargs=(folder,)) as pool:
+    with (
+        _folder() as folder,
+        _server(given.state) as server,
+        ProcessPoolExecutor(os.cpu_count(), initializer=begin, initargs=(folder, given.state, server)) as pool,
+    ):
         for found, ends in pool.map(part, parts):
+            for seed, what in found:
+                print(f"seed {seed}: {what}", flush=True)
             broken += found
             met += ends
             if broken and given.stop:
                 pool.shutdown(cancel_futures=True)
                 break
     spent = time.perf_counter() - began
-    for seed, what in broken:
-        print(f"seed {seed}: {what}")
     print(f"{given.seeds} seeds in {spent:.0f} s = {given.seeds / spent:.1f}/s, {len(broken)} broken")
     print(*covered(met), sep="\n")
     return int(bool(broken))

@@ -76,6 +76,7 @@ class Beside:
         if len(self.rows) > 1 and self.random.random() < 0.5:
             gone = set(self.random.sample(sorted(self.rows), k=self.random.randint(1, len(self.rows) - 1)))
             self.rows = {key: row for key, row in self.rows.items() if key not in gone}
+            audit.kept = {key: was_set for key, was_set in audit.kept.items() if key not in gone}  # its own to remove
             if audit.on_removed == "delete":  # what only this one has goes with its row
                 audit.may_go |= gone - audit.acknowledged
         elif fit:

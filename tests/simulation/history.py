@@ -39,6 +39,7 @@ from .auditor import CLOSED, Auditor, Broken, Row, a_of, b_of, is_over
 from .beside import TARGET, Beside
 from .org import SimulatedOrg
 from .process import BadDisk, End, Process, Stopped, current
+from .schemas import Schema
 from .shape import Shape, key_of
 from .upkeep import Upkeep
 from .wall import Wall
@@ -125,10 +126,13 @@ class History:
         self.home = self.org.folder / str(self.seed)
         self.place = self.org.place(self.seed, self.home)
         self.marks = self.home / "marks"
+        if isinstance(self.place, Schema) and self.records.random() < 0.6:  # its lease alone keeps others out
+            self.events.add("stops")
         self.runs, self.seams = 0, 40
         self.settled = True  # nothing is in flight
         self.quota_gone = self.ignores_once = False
         self.jobs_gone = False  # Salesforce may have forgotten one of ours
+        self.lingers: Process | None = None  # the latest one, if it was to end or had a bad disk
         self.copied: dict[str, float] = {}  # copies of the state, and when they were made
         self.error: DinmoError | None = None  # of the run before
         self.session: Any = None  # what that run had of the world
@@ -141,6 +145,7 @@ class History:
         self.org.new(has_records=self.is_recorded)
         shutil.rmtree(self.home, ignore_errors=True)  # of a history that broke, and is played again
         self.home.mkdir()
+        self.place.new()
         if self._on("queue", 1.0):
             self.org.app.pace = emulator.Pace(queue_s=self.random.randint(1, 6), batch_s=self.random.randint(0, 3))
         records = "; the org keeps records of states" if self.is_recorded else ""
@@ -335,14 +340,16 @@ class History:
         elif self._on("disk", 0.7):
             kind = self.random.choice(("full", "full", "read_only", "sync", "rename", "commit"))
             at, late = self.random.randint(0, self.seams), self.random.random() < 0.5
-            bad = BadDisk(kind, at, self.random.choice((0, 100, 5000)), late)
-            self.met[f"disk {kind}"] += 1
+            bad = BadDisk(self.place.fault(kind), at, self.random.choice((0, 100, 5000)), late)
+            self.met[f"disk {bad.kind}"] += 1
         self._run(end=end, bad=bad)
 
     def _end_of_process(self, *, power: bool = False, stops: bool = False, random: random.Random | None = None) -> End:
         """At any of its seams; or at a call that writes or a commit, of which there are few and much hangs."""
         calls, draw = 3 if self.api == "bulk" else 1, random or self.random
-        among, last, after = draw.choice((("", self.seams, 0.5), (WRITES, calls, 0.7), ("commit", 12, 0.5)))
+        among, last, after = draw.choice(
+            (("", self.seams, 0.5), (WRITES, calls, 0.7), ("commit", self.place.commits, 0.5))
+        )
         return End(draw.randint(0, last), draw.random() < after, power, stops, among)
 
     def _reshape(self) -> None:
@@ -582,11 +589,13 @@ class History:
             if not self.pinned:
                 self.org.app.faults.clear()  # the other one's first login must be in the state's org
             lapsed = takes_over and self._lose_the_lock()
+            if self.place.is_shared and not takes_over:
+                self.wall.differ()
             run = self._run(alone=not stopped.is_waiting)
             kept_out = self._is_refused("DB501") and "being synced" in str(self.error)
             if lapsed and first.epoch and not first.leaving and kept_out:
                 raise Broken("I7: the lease of a run that stopped is over, and keeps others out")
-            locked = any(seam.endswith(".lock") for seam in first.seen[:-1])
+            locked = first.epoch or any(seam.endswith(".lock") for seam in first.seen[:-1])
             if not takes_over and stopped.is_waiting and locked and run is not None:
                 raise Broken("I7: two runs at once, and both have the lock")
             self._told_of(first, stopped.wake, wakes=True)
@@ -653,6 +662,8 @@ class History:
         return None if run is None or run.problem else run
 
     def _process(self, end: End | None = None, bad: BadDisk | None = None, own: str = "things") -> Process:
+        if self.place.is_shared and self.lingers is not None and self.lingers.is_over:
+            self.org.clock.sleep(LEASE_S)  # of one that has perhaps not given it back
         process = Process(self.place.disk(), end, bad, seed=self.seed, own=own)
 
         def after_call() -> None:
@@ -660,6 +671,7 @@ class History:
             self.wall.after_call()
 
         process.after_call = after_call
+        self.lingers = process if end or bad else None
         return process
 
     def _run(
@@ -725,7 +737,8 @@ class History:
         shared = frozenset({"dev", TARGET} if self.beside.is_meant else ())
         session = SimpleNamespace(
             destination=lambda _: destination, state=self._state(target), clock=self.wall, source=source,
-            scratch=self.org.folder, declared=SimpleNamespace(activations=declared), target=("p", target), lanes=None,
+            scratch=self.org.folder, target=("p", target), lanes=None,
+            declared=SimpleNamespace(activations=declared, names=[each.name for each in declared]),
             project=SimpleNamespace(shared_orgs=(), may_share=shared, places={}),
             removals=sharing.removals(declared, lambda name: name),
             manifest=SimpleNamespace(dbt_version="1.11", adapter_type="duckdb", project_name="simulated"),
@@ -754,7 +767,7 @@ class History:
 
         process = self._process()
         drawn: tuple[Plan, ActivationState] = process.run(work)
-        if process.accesses:
+        if self.place.has_written(process):
             raise Broken("I12: a plan writes to the state")
         return drawn
 

@@ -4,14 +4,15 @@ from __future__ import annotations
 
 import base64
 import io
+import random
 import re
 import sys
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack, closing, contextmanager
-from functools import cache
+from functools import cache, cached_property
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 from urllib.parse import unquote, urlsplit
 
 import requests
@@ -25,8 +26,13 @@ from dinmo_dbt.salesforce import SalesforceDestination
 
 from .places import Folder, Place
 from .process import current, seams
+from .schemas import DuckDBFile, Engine, PostgresDatabase, Schema
+
+if TYPE_CHECKING:
+    from postgres_server import Postgres
 
 TIMEOUT_MAX_S = 120
+DUCKDB_SHARE = 0.1
 FIELDS = ("Ext__c", "Code__c", "A__c", "B__c", "C__c")
 SCHEMA = """
 objects:
@@ -129,9 +135,11 @@ def _environ(request: requests.PreparedRequest) -> dict[str, Any]:
 
 
 class SimulatedOrg:
-    """One emulator for many histories: `new` takes it back to its beginning in a millisecond."""
+    """One emulator for many histories: `new` takes it back to its beginning in a millisecond. `state`: where all of
+    them keep theirs, "folder", "duckdb" or "postgres" with its `server`; '' draws one of the first two."""
 
-    def __init__(self, folder: Path) -> None:
+    def __init__(self, folder: Path, state: str = "", server: Postgres | None = None) -> None:
+        self._state, self._server = state, server
         schema = folder / "schema.yml"
         schema.write_text(SCHEMA)
         self.folder = folder
@@ -151,7 +159,15 @@ class SimulatedOrg:
 
     def place(self, seed: int, home: Path) -> Place:
         """Where the history of that seed keeps its state, in its own folder `home` or elsewhere."""
-        return Folder(home)
+        kind = self._state or ("duckdb" if random.Random(f"place {seed}").random() < DUCKDB_SHARE else "folder")
+        return Folder(home) if kind == "folder" else Schema(home, seed, lambda: self._engine, kind)
+
+    @cached_property
+    def _engine(self) -> Engine:
+        server = self._server
+        engine = DuckDBFile(self.folder, self.clock) if server is None else PostgresDatabase(server, self.clock)
+        self._open.push(engine.open)
+        return engine
 
     def new(self, *, has_records: bool = False) -> None:
         """`has_records`: the object for records of states is installed."""

@@ -20,7 +20,7 @@ from dinmo_dbt.state.marks import Marks
 from dinmo_dbt.state.store import Store
 from dinmo_dbt.sync import Clock
 
-from .process import current
+from .process import Process, current
 
 HISTORY = "history.db"
 MEANINGS = (
@@ -74,7 +74,17 @@ class Place(ABC):
     is_shared = False
 
     @abstractmethod
+    def new(self) -> None:
+        """Nothing is there."""
+
+    @abstractmethod
     def exists(self) -> bool: ...
+    @abstractmethod
+    def fault(self, kind: str) -> str:
+        """What kind of `BadDisk` a process meets here where that one is drawn."""
+
+    @abstractmethod
+    def has_written(self, process: Process) -> bool: ...
     @abstractmethod
     def disk(self) -> Path:
         """What a new process writes to."""
@@ -113,6 +123,15 @@ class Place(ABC):
 class Folder(Place):
     def __init__(self, home: Path) -> None:
         self._home, self._folder = home, home / "state"
+
+    def new(self) -> None:
+        """Its history's folder is."""
+
+    def fault(self, kind: str) -> str:
+        return kind
+
+    def has_written(self, process: Process) -> bool:
+        return bool(process.accesses)
 
     def exists(self) -> bool:
         return self._folder.exists()

@@ -80,6 +80,7 @@ class Process:
     own: str = "things"  # whose state it works on
     epoch: int = 0  # of its lease, once it has one
     misled: bool = False  # another org answered its login
+    is_over: bool = False
     leaving: bool = False  # it gives the lease back; a disk that fails then does no harm
     after_call: Callable[[], None] = lambda: None
 
@@ -112,6 +113,7 @@ class Process:
             return done
         finally:
             _running.process = None
+            self.is_over = True
             self._stopped.set()
             if self.dead:
                 self._bury()

@@ -40,6 +40,10 @@ class Wall:
             self._set()
         return True
 
+    def differ(self) -> None:
+        """The next process is of another machine, whose clock is another one."""
+        self._set()
+
     def after_call(self) -> None:
         if self._calls:
             self._calls -= 1
