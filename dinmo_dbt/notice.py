@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 from enum import StrEnum
+from urllib.parse import quote
 
 NAMES_MAX = 50
 
@@ -25,6 +26,9 @@ class Notice:
 
     `cause`: lines that the notices of all activations have in common that it concerns; '' for none. `of`: those that
     one was made of, which says the same of several activations.
+
+    `incident`: what it is about, the same text from a warning's beginning to its end (`incident`); '' for what is no
+    warning. `stands`: how loud the loudest warning is that stands for that incident after one that recovered.
     """
 
     id: str
@@ -35,6 +39,13 @@ class Notice:
     activation: str = ""
     cause: str = ""
     of: tuple[Notice, ...] = ()
+    incident: str = ""
+    stands: Severity | None = None
+
+
+def incident(target: str, *of: str) -> str:
+    """Of an activation by its name; of what concerns all, or something of its own, by more."""
+    return "/".join(quote(part, safe=":") for part in ("dinmo-dbt", target, *of))
 
 
 def gathered(notices: Sequence[Notice]) -> list[Notice]:

@@ -17,7 +17,7 @@ from typing import Any
 from dinmo_dbt.activation import Activation, Ceiling, WarningKind, Watch
 from dinmo_dbt.errors import Problem
 from dinmo_dbt.history import DONE, ON_ITS_WAY, RunRecord
-from dinmo_dbt.notice import Notice, Severity
+from dinmo_dbt.notice import Notice, Severity, incident
 from dinmo_dbt.usual import NEW_RUNS, RUNS, Band, Measure, usual_rows, usual_seconds
 
 # A run that another one kept from starting is no failure: that one does the work.
@@ -139,9 +139,13 @@ def notice(
     told = {each.kind for each in of_the_org} & _OF_THE_ORG
     begun = [each for each in begun if each[0] not in told]
     over = [each for each in over if each[0].kind not in told]
-    notices = [_recovered(run, activation, over)] if over else []
+    notices = [
+        _recovered(run, activation, ended, None if of_org else _loudest(stay))
+        for of_org in (False, True)
+        if (ended := [each for each in over if (each[0].kind in _OF_THE_ORG) == of_org])
+    ]
     # Of one cause: what the run itself stopped at. All else has its own.
-    for _, alike in groupby(sorted(begun, key=lambda each: each[1].problem is None), key=_cause):
+    for _, alike in groupby(sorted(begun, key=lambda each: _cause(each)[1] is None), key=_cause):
         notices.append(_begun(run, activation, list(alike)))
     return Noticed(tuple(stay), tuple(notices))
 
@@ -161,7 +165,8 @@ def paused(activation: Activation, *, target: str, reason: str, by_hand: bool, a
             resume,
         ]
     severity = Severity.CRITICAL if watch.critical else Severity.WARNING
-    return Notice(id, severity, f"{_name(target, activation.name)}: paused", "\n".join(lines))
+    title = f"{_name(target, activation.name)}: paused"
+    return Notice(id, severity, title, "\n".join(lines), incident=_of_pause(target, activation))
 
 
 def resumed(activation: Activation, *, target: str, reason: str, by_hand: bool, at: float, id: str) -> Notice | None:
@@ -172,7 +177,12 @@ def resumed(activation: Activation, *, target: str, reason: str, by_hand: bool, 
     if reason:
         told += f"; it was paused because {reason}"
     critical = activation.warnings[WarningKind.PAUSED].critical
-    return Notice(id, Severity.RECOVERED, f"{_name(target, activation.name)}: resumed", told, critical)
+    title = f"{_name(target, activation.name)}: resumed"
+    return Notice(id, Severity.RECOVERED, title, told, critical, incident=_of_pause(target, activation))
+
+
+def _of_pause(target: str, activation: Activation) -> str:
+    return incident(target, activation.name, WarningKind.PAUSED)
 
 
 def digest(
@@ -468,8 +478,21 @@ def _stands(kind: WarningKind, case: _Case, found: _Finding) -> Standing:
     return Standing(run.activation, run.target, kind, case.at, run.run_id, case.watch.critical, found.said)
 
 
-def _cause(begun: tuple[WarningKind, _Finding]) -> WarningKind | Problem:
-    return begun[1].problem or begun[0]
+def _cause(begun: tuple[WarningKind, _Finding]) -> tuple[WarningKind | None, Problem | None]:
+    kind, found = begun
+    return (None, found.problem) if found.problem and kind not in _OF_THE_ORG else (kind, None)
+
+
+def _incident(activation: Activation, target: str, kind: WarningKind, *event: str) -> str:
+    """An event's is its own, for nothing will end it; the org's is ended by whichever activation is the last."""
+    if kind in _OF_THE_ORG:
+        return incident(target, f":{kind}", activation.destination)
+    return incident(target, activation.name, *([kind, *event] if event else []))
+
+
+def _loudest(standing: Sequence[Standing]) -> Severity | None:
+    own = [each.critical for each in standing if each.kind not in _OF_THE_ORG]
+    return (Severity.CRITICAL if any(own) else Severity.WARNING) if own else None
 
 
 def _begun(run: RunRecord, activation: Activation, begun: Sequence[tuple[WarningKind, _Finding]]) -> Notice:
@@ -485,10 +508,13 @@ def _begun(run: RunRecord, activation: Activation, begun: Sequence[tuple[Warning
         "\n".join([*lines, *_place(run, activation.object)]),
         activation=run.activation,
         cause="\n".join(_problem_lines(problem)) if problem else "",
+        incident=_incident(activation, run.target, kinds[0], *([] if begun[0][1].lasts else [run.run_id])),
     )
 
 
-def _recovered(run: RunRecord, activation: Activation, over: Sequence[tuple[Standing, _Well]]) -> Notice:
+def _recovered(
+    run: RunRecord, activation: Activation, over: Sequence[tuple[Standing, _Well]], stands: Severity | None
+) -> Notice:
     kinds = [stood.kind for stood, _ in over]
     at = run.finished or run.started
     alike: dict[tuple[float, str], list[str]] = {}
@@ -509,6 +535,8 @@ def _recovered(run: RunRecord, activation: Activation, over: Sequence[tuple[Stan
         critical,
         activation=run.activation,
         cause=f"It was: {next(iter(causes))}" if len(causes) == 1 else "",
+        incident=_incident(activation, run.target, kinds[0]),
+        stands=stands,
     )
 
 

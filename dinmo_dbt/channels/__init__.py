@@ -14,8 +14,9 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
+from dinmo_dbt.channels.incidents import Keeps, keeps
 from dinmo_dbt.errors import Problem
-from dinmo_dbt.notice import Notice
+from dinmo_dbt.notice import Notice, Severity
 
 if TYPE_CHECKING:
     from dinmo_dbt.project import Channel
@@ -36,6 +37,23 @@ class Told:
 
     kind: str
     problem: Problem | None
+
+
+def keeps_incidents(channel: Channel) -> bool:
+    """Whether its service opens an incident for what it is told, by the look of its URL."""
+    return keeps(channel.url.reveal()) is not Keeps.MESSAGES
+
+
+def takes(channel: Channel, notice: Notice) -> bool:
+    """Whether the channel is to have the notice. Where it would open an incident, only what tells of one."""
+    kept = keeps(channel.url.reveal())
+    ends_there = kept is Keeps.INCIDENTS or notice.severity is not Severity.RECOVERED
+    return channel.takes(notice) and (kept is Keeps.MESSAGES or (bool(notice.incident) and ends_there))
+
+
+def goes_on(channel: Channel, notice: Notice) -> bool:
+    """Of what recovered: whether something still stands of that incident that the channel was told of."""
+    return notice.stands is Severity.CRITICAL or (notice.stands is not None and not channel.only_critical)
 
 
 def check(channel: Channel) -> Told:
@@ -75,7 +93,8 @@ def deliver(
     """Try each notice at its channel, in the order given, up to three times, with pauses between the rounds.
 
     `sent(notice id, place)` is called right after each success. A failure that lasts is not tried again, and a channel
-    that fails twice in a row is left alone. Raises Interrupted when the user asks the command to stop.
+    that fails twice in a row is left alone. Of one incident none overtakes another that is still to be tried, so that
+    its beginning never comes after its end. Raises Interrupted when the user asks the command to stop.
     """
     done: list[tuple[str, str]] = []
     failed: dict[tuple[str, str], Failure] = {}
@@ -89,6 +108,11 @@ def deliver(
         for notice, channel in again:
             pair, before = (notice.id, channel.place), in_a_row.setdefault(channel.place, [])
             clock.sleep(0)
+            ahead = [of.id for of, to in waiting if to == channel and of.incident == notice.incident != ""]
+            if ahead:
+                waiting.append((notice, channel))
+                failed[pair] = Failure(*pair, failed[ahead[0], channel.place].problem)
+                continue
             problem = attempt(channel, notice).problem if _open(before) else before[-1]
             if problem is None:
                 before.clear()
@@ -111,7 +135,9 @@ def _attempt(channel: Channel, notice: Notice | None) -> Told:
     request: dict[str, Any] = {"url": channel.url.reveal(), "limit_s": LIMIT_S}
     if notice is not None:
         severity = notice.severity.value
-        request["notice"] = {"id": notice.id, "severity": severity, "title": notice.title, "body": notice.body}
+        told = {"id": notice.id, "severity": severity, "title": notice.title, "body": notice.body}
+        incident = {"incident": notice.incident} if notice.incident else {}
+        request["notice"] = told | incident | {"stands": goes_on(channel, notice)}
     try:
         # By stdin: arguments and environment can be read by others. -P: no module from the folder we were started in.
         # A session of its own: a Ctrl-C in the terminal reaches this process, which ends the child.

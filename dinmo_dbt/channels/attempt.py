@@ -15,8 +15,11 @@ import sys
 from typing import TYPE_CHECKING, Any, NotRequired, TypedDict
 from urllib.parse import urlsplit
 
+from dinmo_dbt.channels import incidents, markup
+from dinmo_dbt.channels.fitting import one_message
+
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Callable, Sequence
 
 SOCKET_SHARE = 0.7  # of the attempt's limit: a channel that says nothing is told apart from one that says too much
 
@@ -36,12 +39,24 @@ _TRY_LATER = (408, 425, 429)  # RFC 9110 15.5.9, RFC 8470, RFC 6585: the same re
 _OWN_URLS = re.compile(r"hooks\.slack(-gov)?\.com|discord(app)?\.com|(.+\.)?webhook\.office\.com|outlook\.office\.com")
 
 
+class Sent(TypedDict):
+    """A notice as text. `incident`: what it is about, its id where it says nothing of that. `stands`: it tells of an
+    end, after which more of that incident goes on."""
+
+    id: str
+    severity: str
+    title: str
+    body: str
+    incident: NotRequired[str]
+    stands: NotRequired[bool]
+
+
 class Request(TypedDict):
-    """`notice`: id, severity, title and body; without one it is only asked whether the URL is understood."""
+    """Without a notice it is only asked whether the URL is understood."""
 
     url: str
     limit_s: int
-    notice: NotRequired[dict[str, str]]
+    notice: NotRequired[Sent]
 
 
 class Answer(TypedDict):
@@ -90,33 +105,78 @@ def answer(request: Request) -> Answer:
         interpret_emojis=False,
         secure_logging=True,
     )
-    # A text that is too long for a service goes in pieces: its end, with the id, is not lost.
-    apprise.NotifyBase.overflow_mode = apprise.OverflowMode.SPLIT
     notice = request.get("notice")
     parsed = apprise.plugins.url_to_dict(request["url"], secure_logging=True)
-    read = request["url"] if parsed else _webhook(request["url"], notice)
+    kind = str(parsed["schema"]) if parsed else "webhook"
+    read = parsed or _webhook(request["url"], notice)
+    if parsed:
+        parsed.pop("format", None)  # what is sent is plain text
+    if parsed and notice:
+        incidents.name(parsed, notice.get("incident") or notice["id"])
     service = apprise.Apprise.instantiate(read, asset=asset) if read else None
     if service is None:
         reason = _not_understood(request["url"], lines.told)
         return {"kind": "", "sent": False, "passing": False, "reason": reason}
-    kind = str(parsed["schema"]) if parsed else "webhook"
     if notice is None:
         return {"kind": kind, "sent": False, "passing": False, "reason": ""}
+    incidents.reach(kind, service)
     service.socket_connect_timeout = service.socket_read_timeout = request["limit_s"] * SOCKET_SHARE
     service.verify_certificate = True  # no part of a URL turns that off
+    shown, type_ = markup.of(kind, service), _TYPES[notice["severity"]]
+    if incidents.keeps(request["url"]) is incidents.Keeps.INCIDENTS and notice.get("stands", False):
+        type_ = "info"
+
+    def notify(title: str, body: str) -> bool:
+        return bool(
+            apprise.Apprise(service, asset=asset).notify(
+                title=shown.title(title),
+                body=shown.body(body),
+                notify_type=type_,
+                body_format=shown.declared,
+                interpret_escapes=False,
+            )
+        )
+
+    title, body = _within(notice, service, kind, notify)
     lines.told.clear()
-    result = apprise.Apprise(service, asset=asset).notify(
-        title=notice["title"],
-        body=f"{notice['body']}\n\nid {notice['id']}",
-        notify_type=_TYPES[notice["severity"]],
-        body_format=apprise.NotifyFormat.TEXT,
-        interpret_escapes=False,
-    )
+    result = notify(title, body)
     if result:
         return {"kind": kind, "sent": True, "passing": False, "reason": ""}
     passing, reason = _why(lines.told)
     return {"kind": kind, "sent": False, "passing": passing, "reason": reason}
 
+
+def _within(notice: Sent, service: Any, kind: str, notify: Callable[[str, str], bool]) -> tuple[str, str]:
+    """Title and text, cut so that the service takes them as one message: what Apprise would make of them is looked at
+    before anything is sent."""
+    limit = min(service.title_maxlen, _TITLE_MAX.get(kind, service.title_maxlen))
+    title, body = notice["title"], notice["body"]
+    if 0 < limit < len(title):
+        title, body = f"{title[: limit - 3]}...", f"{title}\n\n{body}"
+
+    def fits(text: str) -> bool:
+        made: list[dict[str, Any]] = []
+
+        def take(**message: Any) -> bool:
+            made.append(message)
+            return True
+
+        service.send = take
+        notify(title, text)
+        lines = service.body_max_line_count or len(text.splitlines())
+        size = sum(len(json.dumps(message["body"])) for message in made)
+        return len(made) == 1 and len(text.splitlines()) <= lines and size <= _BYTES_MAX.get(kind, size)
+
+    send, service.overflow_mode = service.send, "split"
+    text = one_message(body, f"id {notice['id']}", fits)
+    service.send, service.overflow_mode = send, "truncate"  # never more than one, whatever comes
+    return title, text
+
+
+# Where Apprise's own limits are not the service's: of ntfy's messages (https://docs.ntfy.sh/publish/#limitations), as
+# JSON, of which Apprise makes a file where it is long; and of the titles of alerts, whose rest Apprise drops.
+_BYTES_MAX = {"ntfy": 4096, "ntfys": 4096}
+_TITLE_MAX = {"opsgenie": 130, "jira": 130}
 
 # Apprise's notify types, by our severities.
 _TYPES = {"critical": "failure", "warning": "warning", "recovered": "success", "info": "info"}
@@ -133,7 +193,7 @@ class _Lines(logging.Handler):
         self.told.append(record.getMessage())
 
 
-def _webhook(url: str, notice: dict[str, str] | None) -> dict[str, Any] | None:
+def _webhook(url: str, notice: Sent | None) -> dict[str, Any] | None:
     """A plain http or https URL as Apprise's JSON webhook; its query stays one, whatever Apprise would read in it."""
     parts = urlsplit(url)
     if parts.scheme not in ("http", "https") or not parts.hostname or _OWN_URLS.fullmatch(parts.hostname):
@@ -145,7 +205,7 @@ def _webhook(url: str, notice: dict[str, str] | None) -> dict[str, Any] | None:
         "user": parts.username,
         "password": parts.password,
         "fullpath": (parts.path or "/") + (f"?{parts.query}" if parts.query else ""),
-        "payload": {"id": notice["id"]} if notice else {},
+        "payload": {name: text for name, text in (notice or {}).items() if name in ("id", "incident")},
     }
 
 

@@ -15,7 +15,7 @@ from urllib.parse import quote
 from zoneinfo import ZoneInfo
 
 from dinmo_dbt.errors import ConfigError, DbtCloudError, DinmoError, Problem, StateError, UsageError
-from dinmo_dbt.notice import Notice, Severity, caught_up, gathered
+from dinmo_dbt.notice import Notice, Severity, caught_up, gathered, incident
 
 if TYPE_CHECKING:
     from dinmo_dbt.cli.session import Session
@@ -57,12 +57,18 @@ def _send(session: Session, waiting: list[Unsent]) -> None:
 
     activity, now = session.activity, session.clock.now()
     open_to = {each.notice.id: _open_channels(session, each) for each in waiting}
-    pending = [
-        (notice, channel)
-        for channel in session.project.channels
-        for notice in _as_sent([each for each in waiting if channel in open_to[each.notice.id]], activity.target)
-    ]
-    parts = {(notice.id, to.place): [each.id for each in notice.of or (notice,)] for notice, to in pending}
+    pending: list[tuple[Notice, Channel]] = []
+    parts: dict[tuple[str, str], list[str]] = {}
+    for channel in session.project.channels:
+        for_it = [each for each in waiting if channel in open_to[each.notice.id]]
+        one_by_one = channels.keeps_incidents(channel)
+        notices = [each.notice for each in for_it] if one_by_one else _as_sent(for_it, activity.target)
+        for number, notice in enumerate(notices):
+            made_of = notice.of or (notice,)
+            if one_by_one:  # an incident's earlier notice, refused for good, has no place after a later one
+                made_of = tuple(each for each in notices[: number + 1] if each.incident == notice.incident)
+            pending.append((notice, channel))
+            parts[notice.id, channel.place] = [each.id for each in made_of]
 
     def sent(id: str, place: str) -> None:
         activity.sent(parts[id, place], place)
@@ -75,7 +81,10 @@ def _send(session: Session, waiting: list[Unsent]) -> None:
     # After this last attempt: by a clock that runs ahead a notice is old as soon as it is made.
     old = [each.notice for each in waiting if each.notice not in everywhere and now - each.made > KEPT_S]
     for place, problem in {failure.place: failure.problem for failure in delivery.failed}.items():
-        number = sum(len(parts[each.notice_id, place]) for each in delivery.failed if each.place == place)
+        of = [part for each in delivery.failed if each.place == place for part in parts[each.notice_id, place]]
+        number = len({part for part in of if (part, place) not in done})
+        if not number:
+            continue  # what came later of the same incident has been taken
         kept = f"{number} {'notice waits' if number == 1 else 'notices wait'} for the next command"
         session.console.note(Problem(problem.code, f"{problem.message}; {kept}", problem.where, problem.hint))
     activity.tried({part for failure in delivery.failed for part in parts[failure.notice_id, failure.place]})
@@ -97,7 +106,9 @@ def _as_sent(for_it: list[Unsent], target: str) -> list[Notice]:
 
 def _open_channels(session: Session, unsent: Unsent) -> list[Channel]:
     """Those that are to have the notice and don't have it yet."""
-    return [c for c in session.project.channels if c.takes(unsent.notice) and c.place not in unsent.sent]
+    from dinmo_dbt import channels
+
+    return [c for c in session.project.channels if channels.takes(c, unsent.notice) and c.place not in unsent.sent]
 
 
 # The digest
@@ -203,7 +214,7 @@ def _tell_of_all(session: Session, what: Common, problem: Problem) -> None:
         tell_of_state(session, problem)
         return
     now, activity = session.clock.now(), session.activity
-    notice = _none_runs(f"{what.id}:{activity.target}:{now:.0f}", activity.target, what.down, problem)
+    notice = _none_runs(what.id, activity.target, now, what.down, problem)
     standing = Standing(what.name, activity.target, WarningKind.FAILED, now, "", True, problem.message)
     activity.begin_standing(standing, notice)
     deliver(session)
@@ -221,8 +232,7 @@ def tell_that_ended(session: Session, what: Common) -> None:
     activity = session.activity
     for stood in activity.standing():
         if stood.activation == what.name:
-            id = f"{what.id}:{stood.target}:{stood.since:.0f}:recovered"
-            activity.end_standing(stood, _again(id, stood.target, what.up, stood.since, stood.said))
+            activity.end_standing(stood, _again(what.id, stood.target, what.up, stood.since, stood.said))
 
 
 def tell_of_state(session: Session, problem: Problem) -> None:
@@ -233,7 +243,7 @@ def tell_of_state(session: Session, problem: Problem) -> None:
     place, told = f"{session.state.location} {target}", f"{now:.0f} {problem.code} {problem.message}"
     if session.state.marks.told(place) or session.clock.signal:
         return
-    notice = _none_runs(f"state:{target}:{now:.0f}", target, "the state can't be used", problem)
+    notice = _none_runs("state", target, now, "the state can't be used", problem)
     pending = [(notice, channel) for channel in session.project.channels]
     delivery = channels.deliver(pending, clock=session.clock, sent=lambda *_: None, attempt=session.send)
     for failure in delivery.failed:
@@ -246,20 +256,21 @@ def tell_state_is_well(session: Session) -> None:
     marks, place = session.state.marks, f"{session.state.location} {session.target[1]}"
     since, _, said = marks.told(place).partition(" ")
     if since:
-        session.activity.add(
-            [_again(f"state:{session.target[1]}:{since}:recovered", session.target[1], ALL.up, float(since), said)]
-        )
+        session.activity.add([_again("state", session.target[1], ALL.up, float(since), said)])
         marks.note_told(place, "")
 
 
-def _none_runs(id: str, target: str, what: str, problem: Problem) -> Notice:
+def _none_runs(of: str, target: str, now: float, what: str, problem: Problem) -> Notice:
     where = f"{problem.where}\n" if problem.where else ""
     hint = f"\n-> {problem.hint}" if problem.hint else ""
     text = f"{where}{problem.code} {problem.message}{hint}"
-    return Notice(id, Severity.CRITICAL, f"dinmo-dbt [{target}]: {what}", text)
-
-
-def _again(id: str, target: str, what: str, since: float, said: str) -> Notice:
-    at = datetime.fromtimestamp(since, UTC).strftime("%Y-%m-%d %H:%M UTC")
     title = f"dinmo-dbt [{target}]: {what}"
-    return Notice(id, Severity.RECOVERED, title, f"Not since {at}: {said}", ends_critical=True)
+    about = incident(target, f":{of}")
+    return Notice(f"{of}:{target}:{now:.0f}", Severity.CRITICAL, title, text, incident=about)
+
+
+def _again(of: str, target: str, what: str, since: float, said: str) -> Notice:
+    at = datetime.fromtimestamp(since, UTC).strftime("%Y-%m-%d %H:%M UTC")
+    id, title = f"{of}:{target}:{since:.0f}:recovered", f"dinmo-dbt [{target}]: {what}"
+    text, about = f"Not since {at}: {said}", incident(target, f":{of}")
+    return Notice(id, Severity.RECOVERED, title, text, ends_critical=True, incident=about)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import time
+from dataclasses import replace
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
@@ -34,8 +35,9 @@ def try_channels(
 ) -> None:
     """Send a sample warning to every channel of dinmo.yml, and say which took it.
 
-    The message says that it is a test. A channel that gets critical warnings only is sent a critical one. Neither
-    Salesforce nor the warehouse is asked for anything. Exit code 1: a channel did not take it.
+    The message says that it is a test. A channel that gets critical warnings only is sent a critical one. A service of
+    incidents is sent the end of its incident too. Neither Salesforce nor the warehouse is asked for anything. Exit code
+    1: a channel did not take it.
 
     \b
     Examples:
@@ -51,7 +53,10 @@ def try_channels(
             console.say(f"{place}: empty here, it gets nothing")
         for channel in _chosen(session.project.channels, number):
             session.clock.sleep(0)
-            told = channels.send(channel, _sample(channel, session.clock.now(), session.target[1]))
+            sample = _sample(channel, session.clock.now(), session.target[1])
+            told = channels.send(channel, sample)
+            if told.problem is None and channels.keeps_incidents(channel) and channels.takes(channel, _over(sample)):
+                told = channels.send(channel, _over(sample))
             service = f" ({told.kind})" if told.kind else ""
             console.answer([f"{channel.place}{service}: {'ERROR' if told.problem else 'OK'}"])
             if told.problem:
@@ -80,7 +85,7 @@ def _chosen(channels: tuple[Channel, ...], number: int | None) -> tuple[Channel,
 
 
 def _sample(channel: Channel, now: float, target: str) -> Notice:
-    from dinmo_dbt.notice import Notice, Severity
+    from dinmo_dbt.notice import Notice, Severity, incident
 
     return Notice(
         id=time.strftime("test-%Y%m%dT%H%M%SZ", time.gmtime(now)),
@@ -89,4 +94,13 @@ def _sample(channel: Channel, now: float, target: str) -> Notice:
         body="This is a test of dinmo-dbt: nothing is wrong. A warning would look like this:\n\n"
         f"subscriptions_to_crm (target {target}): Salesforce rejected 12 of 2,400 rows, more than 0.1%.\n"
         f"The rows and the reasons: dinmo-dbt rejected -s subscriptions_to_crm --target {target}",
+        incident=incident(target, ":test"),
     )
+
+
+def _over(sample: Notice) -> Notice:
+    from dinmo_dbt.notice import Severity
+
+    title, body = f"{sample.title} recovered", "The test is over."
+    id = f"{sample.id}:recovered"
+    return replace(sample, id=id, severity=Severity.RECOVERED, title=title, body=body, ends_critical=True)

@@ -39,7 +39,7 @@ TABLES = {
     "notice": """
   id TEXT PRIMARY KEY, target TEXT NOT NULL, made DOUBLE PRECISION NOT NULL, severity TEXT NOT NULL,
   critical BIGINT NOT NULL, title TEXT NOT NULL, body TEXT NOT NULL, sent TEXT NOT NULL,
-  name TEXT, cause TEXT, tried BIGINT NOT NULL""",
+  tried BIGINT NOT NULL, name TEXT NOT NULL, cause TEXT NOT NULL, incident TEXT NOT NULL, stands TEXT NOT NULL""",
 }
 
 
@@ -298,12 +298,13 @@ def keep_standing(connection: Connection, target: str, name: str, standing: Sequ
 
 def keep_notices(connection: Connection, target: str, notices: Sequence[Notice], now: float) -> None:
     connection.executemany(
-        "INSERT INTO notice VALUES (?, ?, ?, ?, ?, ?, ?, '[]', ?, ?, 0) ON CONFLICT (id) DO NOTHING",
-        [
-            (n.id, target, now, n.severity.value, int(n.ends_critical), n.title, n.body, n.activation, n.cause)
-            for n in notices
-        ],
+        "INSERT INTO notice VALUES (?, ?, ?, ?, ?, ?, ?, '[]', 0, ?, ?, ?, ?) ON CONFLICT (id) DO NOTHING",
+        [(n.id, target, now, n.severity.value, int(n.ends_critical), n.title, n.body, *_about(n)) for n in notices],
     )
+
+
+def _about(notice: Notice) -> tuple[str, ...]:
+    return notice.activation, notice.cause, notice.incident, notice.stands or ""
 
 
 def _seen(connection: Connection, target: str, name: str, now: float) -> None:
@@ -332,8 +333,10 @@ def _unsent(row: Any) -> Unsent:
         text(row["title"]),
         text(row["body"]),
         bool(row["critical"]),
-        row["name"] or "",
-        row["cause"] or "",
+        text(row["name"]),
+        text(row["cause"]),
+        incident=text(row["incident"]),
+        stands=Severity(row["stands"]) if row["stands"] else None,
     )
     return Unsent(notice, number(row["made"]), frozenset(map(text, json.loads(row["sent"]))), bool(row["tried"]))
 

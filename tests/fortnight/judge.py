@@ -434,8 +434,12 @@ class Judge:
         org = [other for other in self.books.values() if other.declared.destination == book.declared.destination]
         if any(K.API_BUDGET in other.standing for other in org if other is not book):
             begun, over = [[kind for kind in kinds if kind is not K.API_BUDGET] for kinds in (begun, over)]
-        if over:
-            self._expect((run.run_id, "over", *sorted(over)), any(was[kind] for kind in over))
+        for kinds in (
+            [kind for kind in over if kind is not K.API_BUDGET],
+            [K.API_BUDGET] if K.API_BUDGET in over else [],
+        ):
+            if kinds:
+                self._expect((run.run_id, "over", *sorted(kinds)), any(was[kind] for kind in kinds))
         together = [kind for kind in begun if kind in caused]
         for kinds in ([together] if together else []) + [[kind] for kind in begun if kind not in caused]:
             self._expect((run.run_id, "begun", *sorted(kinds)), any(watches[kind].critical for kind in kinds))
@@ -516,7 +520,7 @@ class Judge:
 # By what a run's own problem is told; all else is told by itself.
 _CAUSED: dict[str, tuple[str, ...]] = {
     SCHEMA: (K.FAILED, K.DRIFT),
-    LIMIT: (K.FAILED, K.API_BUDGET),
+    LIMIT: (K.FAILED,),
     LOGIN: (K.FAILED,),
     UNREACHED: (K.FAILED,),
     READ: (K.FAILED,),
