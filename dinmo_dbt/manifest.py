@@ -11,7 +11,7 @@ import json
 import re
 import time
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -21,6 +21,7 @@ from dinmo_dbt.declaration import show
 from dinmo_dbt.durable import read_file
 from dinmo_dbt.errors import ConfigError, Problem
 from dinmo_dbt.meta import Left, Source, checked_defaults, left_out, resolve
+from dinmo_dbt.written import is_block
 
 ABSENT = "DB201"
 UNREADABLE = "DB202"
@@ -36,6 +37,8 @@ NOT_DOCUMENTED = "DB136"
 SNAPSHOT_HISTORY = "DB137"
 CYCLE = "DB141"
 NOT_A_MODEL = "DB144"
+MISPLACED = "DB147"
+OF_A_PACKAGE = "DB150"
 
 SCHEMAS = range(9, 14)
 NODES_MAX = 200_000  # far more than any project has: of each a few hundred bytes are kept beside the JSON
@@ -52,6 +55,7 @@ class Node:
     database: str
     schema: str
     relation_name: str
+    package: str
     custom_database: str  # `+database` and `+schema` as configured; empty: the target's own
     custom_schema: str
     materialized: str
@@ -65,9 +69,12 @@ class Node:
     is_latest: bool
     ran_as: str = ""  # where dbt writes what it runs, in target/run
     block: Any = None  # the raw `dinmo` value of its meta, as yet unchecked; None: none
+    place: str = ""  # of the block, where it is not at the model
 
     @property
     def meta_path(self) -> str:
+        if self.place:
+            return self.place
         return f"{self.yaml_file}: {self.name}.config.meta.dinmo"
 
 
@@ -92,6 +99,7 @@ class Manifest:
     nodes: Mapping[str, Node]
     tests: Mapping[str, Test]
     disabled: tuple[Node, ...]
+    others: tuple[Node, ...]  # models, seeds and snapshots of packages that bring, or are given, no block
     strays: tuple[Left, ...]  # `dinmo` blocks where none can work, such as on a source
     ids: frozenset[str]
 
@@ -173,19 +181,23 @@ def parse_manifest(document: object, where: str) -> Manifest:
     nodes: dict[str, Node] = {}
     tests: dict[str, Test] = {}
     strays: list[Left] = []
+    others: list[Node] = []
     for unique_id, raw in root["nodes"].items():
         kind, package = unique_id.partition(".")[0], _text(_mapping(raw), "package_name")
         if kind in _RELATIONS:
-            if not project or package == project:
-                nodes[unique_id] = _node(unique_id, kind, _mapping(raw))
+            node = _node(unique_id, kind, _mapping(raw))
+            if not project or package == project or node.block is not None:
+                nodes[unique_id] = node
+            else:
+                others.append(node)
         elif kind == "test":
             tests[unique_id] = _test(unique_id, _mapping(raw))
-        elif package == project:
-            strays += _stray(unique_id, kind, _mapping(raw))
-    for section in ("sources", "exposures"):
+        if package == project:
+            strays += _strays(unique_id, kind, _mapping(raw))
+    for section in _BESIDE_NODES:
         for unique_id, raw in _mapping(root.get(section)).items():
             if _text(_mapping(raw), "package_name") == project:
-                strays += _stray(unique_id, section.removesuffix("s"), _mapping(raw))
+                strays += _strays(unique_id, unique_id.partition(".")[0].replace("_", " "), _mapping(raw))
     unit_tests = _mapping(root.get("unit_tests"))
     tests |= {unique_id: _test(unique_id, _mapping(raw)) for unique_id, raw in unit_tests.items()}
     disabled = [
@@ -203,25 +215,41 @@ def parse_manifest(document: object, where: str) -> Manifest:
         nodes=nodes,
         tests=tests,
         disabled=tuple(disabled),
+        others=tuple(others),
         strays=tuple(strays),
         ids=frozenset(unique_id for section in _SECTIONS for unique_id in _mapping(root.get(section))),
     )
 
 
 def activations(
-    manifest: Manifest, project_defaults: Mapping[str, Any], *, defaults_where: str = "dinmo.yml"
+    manifest: Manifest,
+    project_defaults: Mapping[str, Any],
+    *,
+    defaults_where: str = "dinmo.yml",
+    placed: Callable[[Node], str] = lambda _: "",
+    strays: Sequence[Left] | None = None,
 ) -> Loaded:
-    """Every activation the root project declares, sorted by name, and what keeps others from being one."""
+    """Every activation the root project declares, sorted by name, and what keeps others from being one.
+
+    `placed`: where in dbt_project.yml the block of a node stands, '' if it is elsewhere. So the root project gives a
+    package's model a block; one that the package brings counts for nothing. `strays`: of what no activation comes, as
+    far as it is known better than from the manifest alone.
+    """
 
     def where(path: declaration.Path) -> str:
         return f"{defaults_where}: {declaration.dotted(('defaults', *path))}"
 
     defaults, problems = checked_defaults(project_defaults, where)
-    left = [*manifest.strays, *_disabled(manifest, defaults)]
-    declared = sorted(
-        (node for node in manifest.nodes.values() if node.block is not None and node.is_latest),
-        key=lambda n: n.unique_id,
-    )
+    left = [*(manifest.strays if strays is None else strays), *_disabled(manifest, defaults)]
+    declared: list[Node] = []
+    for node in sorted(manifest.nodes.values(), key=lambda each: each.unique_id):
+        if node.block is None or not node.is_latest:
+            continue
+        given = placed(node)
+        if given or not manifest.project_name or node.package == manifest.project_name:
+            declared.append(replace(node, place=given))
+            continue
+        left += left_out(node.block, source_of(node), defaults, (_of_a_package(node),), is_wrong=False)
     inherited = _inherited(declared)
     found: list[Activation] = []
     for node in declared:
@@ -291,6 +319,7 @@ def cycles(activations: Iterable[Activation], references: Callable[[Activation],
 
 
 _RELATIONS = ("model", "seed", "snapshot")
+_BESIDE_NODES = ("sources", "exposures", "macros", "metrics", "semantic_models", "saved_queries", "groups", "functions")
 _SECTIONS = (
     "nodes",
     "sources",
@@ -322,6 +351,7 @@ def _node(unique_id: str, kind: str, raw: Mapping[str, Any]) -> Node:
         unique_id=unique_id,
         resource_type=kind,
         name=name,
+        package=_text(raw, "package_name"),
         database=_text(raw, "database"),
         schema=_text(raw, "schema"),
         relation_name=_text(raw, "relation_name"),
@@ -370,16 +400,36 @@ def _test(unique_id: str, raw: Mapping[str, Any]) -> Test:
     return Test(unique_id, _text(raw, "name") or unique_id, judged, _ran_as(raw))
 
 
-def _stray(unique_id: str, kind: str, raw: Mapping[str, Any]) -> list[Left]:
-    # An exposure that `dinmo-dbt exposures` wrote carries `meta: {dinmo: {generated: true}}`: not a declaration.
-    block = _block(raw)
-    if block is None or (isinstance(block, Mapping) and block.get("generated") is True):
-        return []
-    name = _text(raw, "name") or unique_id
-    where = f"{_text(raw, 'original_file_path')}: {name}.config.meta.dinmo"
-    problem = Problem(NOT_A_MODEL, f"only models, seeds and snapshots can be activated, not a {kind}", where)
-    fqn, tags, file = _texts(raw.get("fqn")), _texts(raw.get("tags")), _text(raw, "original_file_path")
-    return [Left(name, unique_id, name, fqn, tags, file, where, (problem,))]
+def _strays(unique_id: str, kind: str, raw: Mapping[str, Any]) -> list[Left]:
+    """Blocks in a resource that no activation comes of: at another place, by another name, or of another kind."""
+    config = _mapping(raw.get("config"))
+    name, file = _text(raw, "name") or unique_id, _text(raw, "original_file_path")
+    found: list[tuple[str, Problem]] = []
+    ways = [("config.meta", _mapping(config.get("meta")) or _mapping(raw.get("meta")))]
+    ways += [("config", {key: value for key, value in config.items() if key != "meta"})]
+    for column, said in _mapping(raw.get("columns")).items():
+        ways.append((f"columns.{column}.config.meta", _mapping(_mapping(_mapping(said).get("config")).get("meta"))))
+    yaml_file = _text(raw, "patch_path").rpartition("://")[2] or file
+    for way, values in ways:
+        for key, value in values.items():
+            activates = kind in _RELATIONS and (way, key) == ("config.meta", "dinmo")
+            # An exposure that `dinmo-dbt exposures` wrote carries `meta: {dinmo: {generated: true}}`: no declaration.
+            is_generated = isinstance(value, Mapping) and value.get("generated") is True
+            if isinstance(key, str) and not activates and not is_generated and is_block(key, value):
+                where = f"{yaml_file}: {name}.{way}.{key}"
+                found.append((where, _stray(kind, name, way, key, where)))
+    fqn, tags = _texts(raw.get("fqn")), _texts(raw.get("tags"))
+    return [Left(name, unique_id, name, fqn, tags, file, where, (problem,)) for where, problem in found]
+
+
+def _stray(kind: str, name: str, way: str, key: str, where: str) -> Problem:
+    if kind not in _RELATIONS:
+        return Problem(NOT_A_MODEL, f"only models, seeds and snapshots can be activated, not a {kind}", where)
+    hint = f"write it at {show(name)}, under config > meta > dinmo"
+    if way.startswith("columns"):
+        return Problem(MISPLACED, "a column can't be activated, its model can", where, hint)
+    misspelt = "" if key == "dinmo" else f": {show(key)} is not `dinmo`"
+    return Problem(MISPLACED, f"nothing is read here{misspelt}", where, hint)
 
 
 def _disabled(manifest: Manifest, defaults: Mapping[str, Any]) -> list[Left]:
@@ -393,6 +443,15 @@ def _disabled(manifest: Manifest, defaults: Mapping[str, Any]) -> list[Left]:
         note = Problem(DISABLED, f"{show(node.name)} is disabled in dbt for this target: not synced", node.meta_path)
         left += left_out(node.block, source_of(node), defaults, (note,), is_wrong=False)
     return left
+
+
+def _of_a_package(node: Node) -> Problem:
+    message = f"package {show(node.package)} brings this block: it is ignored"
+    hint = (
+        f"to activate {node.name}, give the block yourself in dbt_project.yml: models > {' > '.join(node.fqn)} > "
+        "+meta > dinmo; or at a model of your own that selects from it"
+    )
+    return Problem(OF_A_PACKAGE, message, node.meta_path, hint)
 
 
 def _history(activation: Activation) -> list[Problem]:

@@ -7,7 +7,7 @@ import random
 import sys
 import tempfile
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import ExitStack, suppress
 from dataclasses import dataclass, replace
 from functools import cached_property
@@ -30,7 +30,7 @@ if TYPE_CHECKING:
     from dinmo_dbt.cli.lanes import Lanes
     from dinmo_dbt.cli.org import EmbeddedOrg
     from dinmo_dbt.gate import Gate, RunResults
-    from dinmo_dbt.manifest import Loaded, Manifest
+    from dinmo_dbt.manifest import Loaded, Manifest, Node
     from dinmo_dbt.meta import Left
     from dinmo_dbt.notice import Notice
     from dinmo_dbt.project import Channel, Project
@@ -38,6 +38,7 @@ if TYPE_CHECKING:
     from dinmo_dbt.selection import Declared
     from dinmo_dbt.state import ActivationState, Activity, Store
     from dinmo_dbt.warehouse import Warehouse
+    from dinmo_dbt.written import Written
 
 
 class SystemClock:
@@ -143,6 +144,19 @@ class Session:
 
     def _of_dbt(self, key: str) -> str:
         """A plain text of dbt_project.yml; '' where it has none, or one that dbt would render."""
+        declared = self.dbt_project.get(key)
+        return declared if isinstance(declared, str) and "{{" not in declared else ""
+
+    @cached_property
+    def written(self) -> Written:
+        """The project's own files, as they are."""
+        from dinmo_dbt.written import written
+
+        return written(self.root, self.dbt_project)
+
+    @cached_property
+    def dbt_project(self) -> Mapping[str, Any]:
+        """The values of dbt_project.yml; none where it can't be read."""
         import yaml
 
         from dinmo_dbt import document
@@ -151,9 +165,8 @@ class Session:
         try:
             project = document.of_dbt(read_file(self.root / "dbt_project.yml"))
         except (OSError, ValueError, yaml.YAMLError):
-            return ""
-        declared = project.get(key) if isinstance(project, dict) else None
-        return declared if isinstance(declared, str) and "{{" not in declared else ""
+            return {}
+        return project if isinstance(project, dict) else {}
 
     @cached_property
     def vars(self) -> dict[str, Any]:
@@ -212,8 +225,17 @@ class Session:
     def declared(self) -> Loaded:
         """What the manifest declares; an activation whose destination can't be used is none."""
         from dinmo_dbt.manifest import activations, left_activation
+        from dinmo_dbt.misplaced import misplaced, owned
 
-        loaded = activations(self.manifest, self.project.defaults)
+        def placed(node: Node) -> str:
+            key = owned(self.written, node)
+            if key is None or node.package != self.manifest.project_name:  # the root's word is the last
+                return key.where if key else ""
+            is_own = self.written.of(node.resource_type, node.name) is None
+            return key.where if is_own and (key.is_rendered or key.value == node.block) else ""
+
+        strays = misplaced(self.written, self.manifest)
+        loaded = activations(self.manifest, self.project.defaults, placed=placed, strays=strays)
         usable, left = [], list(loaded.left)
         for each in loaded.activations:
             problems = self.project.problems_with(each.destination, where=each.meta_path)
