@@ -43,9 +43,7 @@ def misplaced(written: Written, manifest: Manifest, stale: Collection[str] = ())
             found.append(_left(key, manifest, problem))
             named |= {(key.file, name) for name in key.names}
             named |= {(key.file, _ANY_TEST) for part in key.path if part in _TESTS}
-    strays = [
-        each for each in manifest.strays if not named & {(_file(each), each.model_name), (_file(each), _kind(each))}
-    ]
+    strays = [each for each in manifest.strays if not named & {(_file(each), name) for name in _names(each)}]
     return [*strays, *found, *_older_versions(manifest)]
 
 
@@ -57,9 +55,9 @@ def _file(stray: Left) -> str:
     return stray.meta_path.partition(": ")[0]
 
 
-def _kind(stray: Left) -> str:
-    """What stands for any test: the manifest has names for them that nobody wrote."""
-    return _ANY_TEST if stray.model.startswith("test.") else ""
+def _names(stray: Left) -> tuple[str, ...]:
+    """Its name; and of a test, whose name nobody wrote, what stands for any."""
+    return (stray.model_name, *((_ANY_TEST,) if stray.model.startswith("test.") else ()))
 
 
 def owned(written: Written, node: Node) -> Key | None:

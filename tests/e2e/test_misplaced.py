@@ -19,14 +19,15 @@ BLOCK: dict[str, Any] = {
 RIGHT = {"config": {"meta": {"dinmo": BLOCK}}}
 # Each model's properties, and what is said of it: code, part of the place, part of the text.
 MODELS: dict[str, tuple[dict[str, Any], str, str, str]] = {
-    "misspelt": ({"config": {"meta": {"dimno": BLOCK}}}, "DB147", "misspelt.config.meta.dimno", "'dimno' is not `dinmo`"),
+    "misspelt": ({"config": {"meta": {"dimno": BLOCK}}}, "DB147", "misspelt.config.meta.dimno", "'dimno' is not"),
     "in_capitals": ({"config": {"meta": {"Dinmo": BLOCK}}}, "DB147", "in_capitals.config.meta.Dinmo", "is not `dinmo`"),
     "beside_meta": ({"config": {"dinmo": BLOCK}}, "DB147", "beside_meta.config.dinmo", "config > meta > dinmo"),
     "at_the_top": ({"dinmo": BLOCK}, "DB147", "at_the_top.dinmo", "config > meta > dinmo"),
-    "without_it": ({"config": {"meta": BLOCK}}, "DB147", "without_it.config.meta.activation", "`dinmo` is missing above"),
+    "without_it": ({"config": {"meta": BLOCK}}, "DB147", "without_it.config.meta.activation", "`dinmo` is missing"),
     "too_deep": ({"config": {"meta": {"sync": {"dinmo": BLOCK}}}}, "DB147", "meta.sync.dinmo", "nothing is read here"),
     "on_a_column": (
-        {"columns": [{"name": "id", "config": {"meta": {"dinmo": BLOCK}}}]}, "DB147", "on_a_column.columns.id", "a column",
+        {"columns": [{"name": "id", "config": {"meta": {"dinmo": BLOCK}}}]},
+        "DB147", "on_a_column.columns.id", "a column",
     ),
     "on_a_test": (
         {"columns": [{"name": "id", "data_tests": [{"unique": {"config": {"meta": {"dinmo": BLOCK}}}}]}]},
