@@ -73,7 +73,7 @@ def of_dbt(raw: bytes) -> Any:
         node = loader.get_single_node()
         if node is None:
             return None
-        _check_values(node)
+        _check_expanded(node, OF_DBT_NODES_MAX)
         found = loader.construct_document(node)
         return whole_text.whole(found) if whole_text.is_odd(raw) else found
     except (ArithmeticError, AttributeError, LookupError, RecursionError, TypeError) as odd:
@@ -83,24 +83,39 @@ def of_dbt(raw: bytes) -> Any:
         loader.dispose()
 
 
-def _check_values(root: yaml.Node) -> None:
-    """ValueError for a loop of aliases, or for more values than the bound once they are expanded."""
-    expanded: dict[int, int] = {}
+def _check_expanded(root: yaml.Node, most: int) -> None:
+    """ValueError for a loop of aliases, or for more values or levels than the bounds once they are expanded. A key that
+    is plain is a part of its value."""
+    known: dict[int, tuple[int, int]] = {}
     under_way: set[int] = set()
 
-    def count(node: yaml.Node) -> int:
+    def measured(node: yaml.Node) -> tuple[int, int]:
+        """Its values, itself among them, and how many levels are below it."""
+        if isinstance(node, yaml.ScalarNode):
+            return 1, 0
         if id(node) in under_way:
             raise ValueError("an alias stands within what it means")
-        if id(node) not in expanded:
+        if id(node) not in known:
             under_way.add(id(node))
-            pairs = isinstance(node, yaml.MappingNode)
-            within = () if isinstance(node, yaml.ScalarNode) else node.value
-            expanded[id(node)] = 1 + sum(count(part) for each in within for part in (each if pairs else (each,)))
+            within = [measured(part) for part in _parts(node)]
+            known[id(node)] = (
+                1 + sum(values for values, _ in within),
+                1 + max((levels for _, levels in within), default=0),
+            )
             under_way.discard(id(node))
-        return expanded[id(node)]
+        return known[id(node)]
 
-    if count(root) > OF_DBT_NODES_MAX:
-        raise ValueError(f"more than {OF_DBT_NODES_MAX:,} values")
+    values, levels = measured(root)
+    if values > most or levels > DEPTH_MAX:
+        told = f"{most:,} values" if values > most else f"{DEPTH_MAX} levels"
+        raise ValueError(f"more than {told} after aliases are expanded")
+
+
+def _parts(node: yaml.Node) -> list[yaml.Node]:
+    if not isinstance(node, yaml.MappingNode):
+        return list(node.value)
+    keys = [key for key, _ in node.value if not isinstance(key, yaml.ScalarNode)]
+    return [*keys, *(value for _, value in node.value)]
 
 
 def parse(raw: bytes, name: str) -> Document:
@@ -125,6 +140,10 @@ def parse(raw: bytes, name: str) -> Document:
         raise ConfigError(SYNTAX, f"not YAML: {type(error).__name__}", where=name) from None
     if node is None:
         return Document(name, {}, {})
+    try:
+        _check_expanded(node, NODES_MAX)
+    except ValueError as bound:
+        raise ConfigError(TOO_LARGE, str(bound), where=f"{name}:{node.start_mark.line + 1}") from None
     reading = _Reading(name)
     value = reading.value(node, ())
     if reading.problems:
@@ -174,29 +193,23 @@ def _check_events(text: str, name: str) -> None:
 
 
 class _Reading:
-    """Nodes to values, with the problems met on the way. A loop of aliases is bounded by the depth."""
+    """Nodes to values, with the problems met on the way."""
 
     def __init__(self, name: str) -> None:
         self.name = name
         self.lines: dict[KeyPath, int] = {}
         self.problems: list[Problem] = []
-        self.nodes = 0
         self.scalars = yaml.SafeLoader("")
 
-    def value(self, node: yaml.Node, path: KeyPath, depth: int = 0) -> Any:
-        self.nodes += 1
-        line = node.start_mark.line + 1
-        if self.nodes > NODES_MAX or depth > DEPTH_MAX:
-            what = f"{NODES_MAX:,} values" if self.nodes > NODES_MAX else f"{DEPTH_MAX} levels"
-            raise ConfigError(TOO_LARGE, f"more than {what} after aliases are expanded", where=f"{self.name}:{line}")
-        self.lines.setdefault(path, line)
+    def value(self, node: yaml.Node, path: KeyPath) -> Any:
+        self.lines.setdefault(path, node.start_mark.line + 1)
         if isinstance(node, yaml.MappingNode):
-            return self.mapping(node, path, depth)
+            return self.mapping(node, path)
         if isinstance(node, yaml.SequenceNode):
-            return [self.value(item, (*path, i), depth + 1) for i, item in enumerate(node.value)]
+            return [self.value(item, (*path, i)) for i, item in enumerate(node.value)]
         return self.scalar(node)
 
-    def mapping(self, node: yaml.MappingNode, path: KeyPath, depth: int) -> dict[str, Any]:
+    def mapping(self, node: yaml.MappingNode, path: KeyPath) -> dict[str, Any]:
         own: dict[str, Any] = {}
         merged: dict[str, Any] = {}
         first_lines: dict[str, int] = {}
@@ -204,7 +217,7 @@ class _Reading:
             line = key_node.start_mark.line + 1
             where = f"{self.name}:{line}" + (f": {dotted(path)}" if path else "")
             if key_node.tag == _MERGE:
-                merged = self.merge(value_node, path, depth) | merged
+                merged = self.merge(value_node, path) | merged
                 continue
             if key_node.tag != _TEXT:
                 bare = f" {show(key_node.value)}" if isinstance(key_node, yaml.ScalarNode) else ""
@@ -218,15 +231,15 @@ class _Reading:
                 continue
             first_lines[key] = line
             self.lines[(*path, key)] = line
-            own[key] = self.value(value_node, (*path, key), depth + 1)
+            own[key] = self.value(value_node, (*path, key))
         return merged | own
 
-    def merge(self, node: yaml.Node, path: KeyPath, depth: int) -> dict[str, Any]:
+    def merge(self, node: yaml.Node, path: KeyPath) -> dict[str, Any]:
         """`<<: *other` or `<<: [*one, *two]`, the first of which wins."""
         sources = node.value if isinstance(node, yaml.SequenceNode) else [node]
         merged: dict[str, Any] = {}
         for source in sources:
-            value = self.value(source, path, depth + 1)
+            value = self.value(source, path)
             if not isinstance(value, dict):
                 where = f"{self.name}:{source.start_mark.line + 1}"
                 self.problems.append(Problem(SYNTAX, "`<<` takes a mapping or a list of mappings", where))
