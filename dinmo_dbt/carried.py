@@ -20,6 +20,8 @@ from dinmo_dbt.changes import Flag, Positions, Snapshot, Spool
 from dinmo_dbt.mapping import Column, Mapping, as_written
 from dinmo_dbt.rowhash import NO_DIGESTS, Digests, as_arrow, digest_columns
 
+Flags = npt.NDArray[np.bool_]
+
 _CHUNK_ROWS = 100_000
 _CONTROL_ROWS = 10_000
 _BY_CHANCE = 10  # so many times what chance explains: values that many rows have tell nothing of one
@@ -65,35 +67,45 @@ def _under(
     before: Positions,
     control: Positions,
 ) -> Carried:
-    columns = ([("match", mapping.match)] if mapping.match else []) + [(c.header, c) for c in mapping.columns]
-    placed = list(enumerate(columns, start=1))
-    rest = [(at, name, column) for at, (name, column) in placed if not _is_key(mapping, column)]
-    keyed = [(at, column) for at, (_, column) in placed if _is_key(mapping, column)]
+    match = [("match", mapping.match)] if mapping.match else []
+    placed = list(enumerate([*match, *((column.header, column) for column in mapping.columns)], start=1))
+    keyed = [(at, column) for at, (_, column) in placed if column.source in mapping.key]
+    rest = [(at, name, column) for at, (name, column) in placed if column.source not in mapping.key]
     now = _now(mapping, spool, rows, rest)
     if now is None:
         return NONE
-    then, now_text = _then(mapping, snapshot, before, keyed), as_arrow(now)
-    # A row with the values that its own key had is where it was.
+    then = _then(mapping, snapshot, before, keyed)
+    carrying, places = _paired(now, then, *_elsewhere(now, then, own, before))
+    if control.size and carrying.size:
+        others = _then(mapping, snapshot, control, keyed)
+        if len(carrying) <= _BY_CHANCE * _share(others, now) * len(before):
+            return NONE
+    return Carried(rows[carrying], before[places])
+
+
+def _elsewhere(now: Digests, then: Digests, own: Positions, before: Positions) -> tuple[Flags, Flags]:
+    """Which rows, and which known rows, may have moved: a row with the values that its own key had is where it was."""
     at = np.searchsorted(before, own)
     kept = np.flatnonzero((own >= 0) & (before.take(at, mode="clip") == own))
     kept = kept[(now[kept] == then[at[kept]]).all(axis=1)]
-    moved, left = np.ones(len(rows), np.bool_), np.ones(len(before), np.bool_)
+    moved, left = np.ones(len(now), np.bool_), np.ones(len(then), np.bool_)
     moved[kept], left[at[kept]] = False, False
-    moved, left = moved & _once(now_text, moved), left & _once(as_arrow(then), left)
-    places = np.flatnonzero(left)
-    index = pc.index_in(now_text.filter(pa.array(moved)), value_set=as_arrow(then[places]))
+    return moved, left
+
+
+def _paired(now: Digests, then: Digests, moved: Flags, left: Flags) -> tuple[Positions, Positions]:
+    """Of the rows that `moved` and the known rows that `left`, those with the same values, which no other of them has:
+    where they are in `now`, and in `then`."""
+    rows, places = (np.flatnonzero(among & _once(as_arrow(of), among)) for of, among in ((now, moved), (then, left)))
+    index = pc.index_in(as_arrow(now[rows]), value_set=as_arrow(then[places]))
     same = pc.is_valid(index).to_numpy(zero_copy_only=False)
-    carrying = np.flatnonzero(moved)[same]
-    if control.size and carrying.size:
-        as_others = pc.is_in(as_arrow(_then(mapping, snapshot, control, keyed)), value_set=now_text)
-        chance = pc.sum(as_others.cast(pa.int64())).as_py() * len(before) / len(control)
-        if len(carrying) <= _BY_CHANCE * chance:
-            return NONE
-    return Carried(rows[carrying], before[places[index.drop_null().to_numpy()]])
+    return rows[same], places[index.drop_null().to_numpy()]
 
 
-def _is_key(mapping: Mapping, column: Column) -> bool:
-    return column.source in mapping.key
+def _share(others: Digests, now: Digests) -> float:
+    """How many of these rows, which nothing says have moved, have the values of a row of now."""
+    found: float = pc.mean(pc.is_in(as_arrow(others), value_set=as_arrow(now)).cast(pa.int64())).as_py()
+    return found
 
 
 def _now(mapping: Mapping, spool: Spool, rows: Positions, rest: Sequence[tuple[int, str, Column]]) -> Digests | None:
@@ -123,9 +135,9 @@ def _then(mapping: Mapping, snapshot: Snapshot, positions: Positions, keyed: Seq
     return digests
 
 
-def _once(digests: pa.Array, among: npt.NDArray[np.bool_]) -> npt.NDArray[np.bool_]:
+def _once(digests: pa.Array, among: Flags) -> Flags:
     """Where a value is that one row `among` them has."""
     counts = digests.filter(pa.array(among)).value_counts()
     alone = counts.field("values").filter(pc.equal(counts.field("counts"), 1))
-    once: npt.NDArray[np.bool_] = pc.is_in(digests, value_set=alone).to_numpy(zero_copy_only=False)
+    once: Flags = pc.is_in(digests, value_set=alone).to_numpy(zero_copy_only=False)
     return once
