@@ -519,9 +519,9 @@ class _Scan:
             part, indices = batch.take(pa.array(at)), pa.array(at)
             arrays = {}
             for column in ([mapping.match] if mapping.match else []) + list(mapping.columns):
-                given = part.column(column.source)
+                given, typed = part.column(column.source), part.schema.field(column.source)
                 array, _ = values.canonical(given, column.field, keep_nulls=column.keep_nulls)
-                if column.form not in ("", values.text_form(given.type, column.field)):
+                if column.form not in ("", values.text_form(typed, column.field)):
                     array = values.in_form(array, column.form)
                 arrays[(column.source, column.header, column.keep_nulls)] = array
             ck = self.check_hash(key.take(indices), mapping, arrays)

@@ -217,7 +217,7 @@ class _Resolution:
         mapping = Mapping(key, match, found, kept, tuple(c for c in removed if c))
         if self.relation is None:
             return mapping
-        kinds = {name: self.relation.field(name).type for name in mapping.sources}
+        kinds = {name: self.relation.field(name) for name in mapping.sources}
         return dataclasses.replace(
             mapping,
             key_forms=tuple(values.key_form(kinds[name]) for name in key),
@@ -328,7 +328,7 @@ class _Resolution:
         return Column(source, header, field, keep_nulls, lookup, self.form(source, field)) if source else None
 
     def form(self, source: str, field: Field) -> str:
-        return values.text_form(self.relation.field(source).type, field) if self.relation is not None else ""
+        return values.text_form(self.relation.field(source), field) if self.relation is not None else ""
 
     def parent_path(self, target: str, key: str) -> tuple[str, Field, Field] | None:
         """`Customer__r.Customer_Id__c`: its exact header, the parent's external id, and our lookup field."""

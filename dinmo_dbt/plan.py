@@ -431,7 +431,7 @@ def _text_moves(stored: Mapping, relation: pa.Schema) -> list[tuple[str, str]]:
     moved = []
     for column in stored.columns:
         if column.form and column.source in relation.names:
-            kind = relation.field(column.source).type
+            kind = relation.field(column.source)
             if values.text_form(kind, column.field) != column.form:
                 before = dict(stored.types).get(column.source, "of another type")
                 moved.append((column.source, f"was {before}, is {values.type_name(kind)}"))

@@ -203,9 +203,15 @@ def _key_part(array: pa.Array) -> pa.Array:
 # Types, as far as they decide how a value is written
 
 
-def type_name(source: pa.DataType) -> str:
+TYPE_IN_WAREHOUSE = b"type"  # metadata of a text column whose type there is no text's: its name
+
+
+def type_name(column: pa.Field) -> str:
     """A model column's type in words; the same for types that hold the same values alike, such as int32 and int64."""
-    source = _plain_type(source)
+    named = (column.metadata or {}).get(TYPE_IN_WAREHOUSE)
+    if named is not None:
+        return str(named, "utf-8")
+    source = _plain_type(column.type)
     if pa.types.is_integer(source):
         return "whole number"
     if pa.types.is_floating(source):
@@ -223,22 +229,22 @@ def type_name(source: pa.DataType) -> str:
     return "text" if _is_text(source) else str(source).partition("<")[0]
 
 
-def key_form(source: pa.DataType) -> str:
+def key_form(column: pa.Field) -> str:
     """How keys of that type are written: types of one form give equal values the same text."""
-    name = type_name(source)
-    if name in ("whole number", "float") or pa.types.is_decimal(_plain_type(source)):
+    name = type_name(column)
+    if name in ("whole number", "float") or pa.types.is_decimal(_plain_type(column.type)):
         return "number"
     return {"timestamp with time zone": "datetime", "timestamp": "datetime"}.get(name, name)
 
 
-def text_form(source: pa.DataType, field: Field) -> str:
+def text_form(column: pa.Field, field: Field) -> str:
     """The same for a column that feeds `field`; '' where the field's own type decides."""
     if field.type not in TEXT_TYPES:
         return ""
-    source = _plain_type(source)
+    source = _plain_type(column.type)
     if pa.types.is_decimal(source) and 0 < source.scale <= 6:
         return f"number.{source.scale}"
-    return key_form(source)
+    return key_form(column)
 
 
 def in_form(text: pa.Array, form: str) -> pa.Array:

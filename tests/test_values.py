@@ -414,9 +414,16 @@ def test_a_field_has_one_type_of_its_values():
     ],
 )
 def test_types_by_name_and_by_how_their_values_are_written(source, name, key, text):
-    assert (values.type_name(source), values.key_form(source)) == (name, key)
-    assert values.text_form(source, field("string")) == text
-    assert values.text_form(source, field("date")) == "", "there the field decides"
+    column = pa.field("c", source)
+    assert (values.type_name(column), values.key_form(column)) == (name, key)
+    assert values.text_form(column, field("string")) == text
+    assert values.text_form(column, field("date")) == "", "there the field decides"
+
+
+def test_a_text_that_is_of_another_type_in_the_warehouse_has_that_type_s_name():
+    column = pa.field("c", pa.utf8(), metadata={values.TYPE_IN_WAREHOUSE: "jsonb"})
+    names = values.type_name(column), values.key_form(column), values.text_form(column, field("string"))
+    assert names == ("jsonb", "jsonb", "jsonb")
 
 
 def test_what_may_be_a_key():

@@ -66,6 +66,11 @@ _FROM_TEXT: dict[int, pa.DataType] = {
     1184: pa.timestamp("us", "UTC"),
 }
 _NUMERIC = 1700
+# What is written in a way of its own: not text, nor the labels of an enum (pg_type.typcategory), nor uuid (2950).
+_NAMES = (
+    "select coalesce(jsonb_object_agg(oid, format_type(oid, null)), '{{}}') from pg_catalog.pg_type "
+    "where oid in ({}) and typcategory not in ('S', 'E') and oid <> 2950"
+)
 
 _MISSING = frozenset({"42P01", "3F000", "3D000"})
 
@@ -81,7 +86,16 @@ class Postgres:
         self._give_back(self._open())
 
     def schema(self, relation_name: str) -> pa.Schema:
-        return _schema(self._describe(select("*", relation_name, None)))
+        """A column that is text here and no kind of text there has the name of its type as metadata, `type`."""
+        described = self._describe(select("*", relation_name, None))
+        found = _schema(described)
+        texts = [place for place, kind in enumerate(found.types) if pa.types.is_string(kind)]
+        oids = {described[place].type_code for place in texts}
+        named = self._value(_NAMES.format(", ".join(map(str, sorted(oids))))) if oids else {}
+        for place in texts:
+            if name := named.get(str(described[place].type_code)):
+                found = found.set(place, found.field(place).with_metadata({"type": name}))
+        return found
 
     def batches(self, relation_name: str, columns: Sequence[str], where: str | None) -> Iterator[pa.RecordBatch]:
         sql = select(column_list(columns, "postgres"), relation_name, where)

@@ -53,3 +53,17 @@ def test_serve_with_models_and_state_in_postgres(shop: Lab, org: Org, receiver: 
     assert history == ["success"] * 3
     assert titles(receiver) == ["people_to_crm: paused", "people_to_crm: resumed"]
     assert not list(Path(shop.root / ".dinmo").glob("*.db"))
+
+
+def test_text_of_another_type_in_the_warehouse_stops_an_insert(shop: Lab, postgres: Postgres, org: Org) -> None:
+    """Few of the rows differ, as few changed ones would: the type tells that they are not."""
+    build(shop)
+    some = "select i as k, case when i % 5 < 2 then json_build_object('b', i) end as v from generate_series(1, 30) i"
+    postgres.run("drop table people", f"create table people as {some}")
+    refs = {"name": "refs", "destination": "crm", "object": "Event__c", "mode": "insert", "fields": {"v": "Ref__c"}}
+    shop.only("people", refs, key="k")
+    assert shop.run("sync").code == 0
+    postgres.run("alter table people alter v type jsonb using v::jsonb")
+    refused = shop.run("sync")
+    assert (refused.code, org.count("Event__c")) == (4, 30), refused.all
+    assert "DB413" in refused.err and "column v was json, is jsonb" in " ".join(refused.err.split()), refused.err

@@ -16,6 +16,7 @@ import pytest
 from dinmo_dbt import values
 from dinmo_dbt.destination import Field
 from dinmo_dbt.errors import DinmoError
+from dinmo_dbt.values import TYPE_IN_WAREHOUSE
 from dinmo_dbt.warehouse import Connected, Warehouse
 
 from .conftest import Postgres, Project
@@ -54,6 +55,35 @@ def test_all_rows_come_in_batches_of_the_columns_asked(warehouse: Warehouse, pos
     assert max(batch.num_rows for batch in batches) <= 32_768
     assert warehouse.count("t", "a < 10") == 10
     assert warehouse.schema("t") == pa.schema({"a": pa.int32(), "b": pa.int32(), "c": pa.utf8()})
+
+
+@pytest.mark.parametrize(
+    ("value", "name"),
+    [
+        ("'a'::text", None),
+        ("'a'::char(3)", None),
+        ("'a'::mood", None),
+        ("'a'::only_text", None),
+        ("gen_random_uuid()", None),
+        ("'[1]'::json", "json"),
+        ("'[1]'::jsonb", "jsonb"),
+        ("'10.0.0.1'::inet", "inet"),
+        ("1::money", "money"),
+        ("interval '1 hour'", "interval"),
+        ("array[1, 2]", "integer[]"),
+        ("'a'::text || '{}'::text[]", "text[]"),
+        ("time with time zone '10:00+01'", "time with time zone"),
+        ("row(1, 2)::pair", "pair"),
+        ("1", None),
+    ],
+)
+def test_what_is_written_in_a_way_of_its_own_has_its_type_s_name(
+    warehouse: Warehouse, postgres: Postgres, value: str, name: str | None
+) -> None:
+    postgres.run("create type mood as enum ('a', 'b')", "create type pair as (x integer, y integer)")
+    postgres.run("create domain only_text as text", f"create table t as select {value} as v, 1 as i")
+    metadata = warehouse.schema("t").field("v").metadata
+    assert metadata == (None if name is None else {TYPE_IN_WAREHOUSE: name.encode()})
 
 
 def test_an_empty_result_has_no_batch(warehouse: Warehouse, postgres: Postgres) -> None:
