@@ -60,6 +60,7 @@ class Credentials:
     login_url: str = ""
     client_id: str = ""
     username: str = ""
+    audience: str = ""  # of the JWT; '' leaves it to what the org takes
     private_key_path: Path | None = None
     client_secret: Secret | None = None
     instance_url: str = ""
@@ -303,6 +304,11 @@ class AuthSpec(Strict):
     private_key_path: _Text | None = Field(
         default=None, description="PEM file of mode 0600, relative to the project; `~` works."
     )
+    audience: _Text | None = Field(
+        default=None,
+        description="`aud` of the JWT, for `jwt`. Without it: the org's own URL, and where that is refused "
+        "`login.salesforce.com` or `test.salesforce.com`.",
+    )
     client_secret: _Text | None = Field(default=None, description="`{{ env_var('...') }}` only.")
     client_secret_path: _Text | None = Field(default=None, description="A file that holds it, instead; mode 0600.")
     instance_url: _Text | None = Field(default=None, description="The org's URL, for `access_token`.")
@@ -438,6 +444,7 @@ _FLOW_KEYS = {
     "client_credentials": ("client_id", "client_secret"),
     "access_token": ("instance_url", "access_token"),
 }
+_OPTIONAL_KEYS = {"jwt": ("audience",)}
 _LATER_FLOWS = ("refresh_token", "sf_cli", "password")
 
 
@@ -682,7 +689,9 @@ class _Reading:
                 code, message = NOT_YET, f"flow {flow} is not available yet"
             self.add(code, message, (*auth_path, "flow"), f"use one of: {_FLOWS}")
             return None
-        allowed = {"flow", *_FLOW_KEYS[flow]} | {f"{key}_path" for key in _FLOW_KEYS[flow] if key in SECRET_KEYS}
+        allowed = {"flow", *_FLOW_KEYS[flow], *_OPTIONAL_KEYS.get(flow, ())} | {
+            f"{key}_path" for key in _FLOW_KEYS[flow] if key in SECRET_KEYS
+        }
         for key in sorted(auth.model_fields_set - allowed):
             self.add(CONFLICT, f"flow {flow} has no use for {show(key)}", (*auth_path, key))
         login_url = self.url(spec.login_url, (*path, "login_url"), spec, chosen)
@@ -698,6 +707,7 @@ class _Reading:
             login_url=login_url,
             client_id=self.needed(auth, "client_id", flow, auth_path, chosen),
             username=self.needed(auth, "username", flow, auth_path, chosen),
+            audience=self.url(auth.audience, (*auth_path, "audience"), spec, chosen) if flow == "jwt" else "",
             private_key_path=self.key_file(auth, flow, auth_path, chosen),
             client_secret=self.secret(auth, "client_secret", flow, auth_path, chosen),
             instance_url=self.url(

@@ -50,10 +50,10 @@ def connect(
     `scratch` is a private folder for unlinked temporary files, `now` gives seconds since the epoch (as `time.time`).
     `told` is called with a line for people while the login waits for an answer.
     """
-    from dinmo_dbt.salesforce.auth import log_in_to
+    from dinmo_dbt.salesforce.auth import LogIn
     from dinmo_dbt.salesforce.client import Client
 
-    client = Client(log_in_to(org, now), sleep=sleep, rng=rng, api_share=org.api_share, trust_env=trust_env, told=told)
+    client = Client(LogIn(org, now), sleep=sleep, rng=rng, api_share=org.api_share, trust_env=trust_env, told=told)
     return SalesforceDestination(client, scratch=scratch, sleep=sleep)
 
 

@@ -11,7 +11,7 @@ from __future__ import annotations
 
 import re
 from base64 import b64encode
-from collections.abc import Callable
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 from urllib.parse import urlsplit
 
@@ -20,48 +20,157 @@ from dinmo_dbt.errors import AuthError, DestinationError, WrongOrg
 from dinmo_dbt.project import Credentials, Org, Secret
 from dinmo_dbt.salesforce.client import API_VERSION, Client, Login, without_frames
 from dinmo_dbt.salesforce.hosts import checked_url
+from dinmo_dbt.salesforce.refusals import Refused, refused
 
-# Salesforce refuses an assertion that expires more than three minutes ahead (Help, "OAuth 2.0 JWT Bearer Flow").
 _KEY_BYTES_MAX = 64 * 1024
+# Salesforce refuses an assertion that expires more than three minutes ahead (Help, "OAuth 2.0 JWT Bearer Flow").
 _JWT_LIFE_S = 180
+_LOGIN, _TEST = "https://login.salesforce.com", "https://test.salesforce.com"
 
-_CLOCK_HINT = "check the username, that the app is approved for the user, the key's certificate, and this clock"
 
-
-def log_in_to(org: Org, now: Callable[[], float]) -> Callable[[Client], Login]:
+class LogIn:
     """How a client of `org` logs in, now and when its session expires; refuses any org but the pinned one."""
-    credentials = org.credentials
-    assert credentials is not None, "the emulator is served, and its credentials known, before anyone connects"
-    first = True
 
-    def log_in(client: Client) -> Login:
+    def __init__(self, org: Org, now: Callable[[], float]) -> None:
+        assert org.credentials is not None, "the emulator is served, and its credentials known, before anyone connects"
+        self._org, self._credentials, self._now = org, org.credentials, now
+        self._is_first = True
+        self._audiences: tuple[str, ...] = ()  # the one that was taken comes first
+
+    def __call__(self, client: Client) -> Login:
         try:
-            return checked(client)
+            login = self._of_its_flow(client)
+            self._check_pin(login)
         except DestinationError as error:
             raise without_frames(error) from None
+        self._is_first = False
+        return login
 
-    def checked(client: Client) -> Login:
-        nonlocal first
-        if credentials.flow == "access_token":
-            if not first:
-                raise AuthError(
-                    "DB604", "the access token has expired, and this flow can't renew it", hint="get a new token"
-                )
-            login = _with_token(client, credentials, org.allowed_hosts)
-        else:
-            login = _by_oauth(client, credentials, now, org.allowed_hosts)
-        first = False
-        pin = org.organization_id
+    def _of_its_flow(self, client: Client) -> Login:
+        flows = {
+            "jwt": self._by_jwt,
+            "client_credentials": self._by_secret,
+            "access_token": self._by_token,
+        }
+        return flows[self._credentials.flow](client)
+
+    def _check_pin(self, login: Login) -> None:
+        pin = self._org.organization_id
         if pin is not None and pin[:15] != login.organization_id[:15]:
             raise WrongOrg(
                 "DB602",
                 f"logged in to org {login.organization_id}, but dinmo.yml allows only {pin}",
-                where=f"destination {org.destination}, target {org.target}",
+                where=f"destination {self._org.destination}, target {self._org.target}",
                 hint="correct organization_id, or the login",
             )
-        return login
 
-    return log_in
+    # The flows
+
+    def _by_jwt(self, client: Client) -> Login:
+        """By the org's own URL as audience first. Orgs differ in which they want, and say so in one of a few answers:
+        to these the login server that all orgs share is named once. The assertion goes to `login_url` either way."""
+        server = self._server()
+        answers: list[tuple[str, Refused]] = []
+        for audience in self._audiences or audiences(server, self._credentials.audience):
+            assertion = _assertion(self._credentials, audience, self._now())
+            form = {"grant_type": "urn:ietf:params:oauth:grant-type:jwt-bearer", "assertion": assertion}
+            answer = _asked(client, server, form, {})
+            if not isinstance(answer, Refused):
+                self._audiences = tuple(sorted(audiences(server, self._credentials.audience), key=audience.__ne__))
+                return self._granted(client, server, answer)
+            answers.append((audience, answer))
+            if not answer.refusal.by_audience:
+                break
+        raise _not_let_in(answers)
+
+    def _by_secret(self, client: Client) -> Login:
+        server = self._server()
+        if server in (_LOGIN, _TEST):
+            raise AuthError(
+                "DB601",
+                "client credentials are accepted only by the org's own login server",
+                hint="set login_url to the org's My Domain: Setup -> My Domain",
+            )
+        answer = _asked(client, server, {"grant_type": "client_credentials"}, self._basic())
+        if isinstance(answer, Refused):
+            raise _not_let_in([("", answer)])
+        return self._granted(client, server, answer)
+
+    def _by_token(self, client: Client) -> Login:
+        if not self._is_first:
+            raise AuthError(
+                "DB604", "the access token has expired, and this flow can't renew it", hint="get a new token"
+            )
+        given = self._credentials.access_token
+        assert given is not None
+        return self._with_token(client, self._credentials.instance_url, given, self._credentials.username)
+
+    # What they share
+
+    def _server(self) -> str:
+        return checked_url(self._credentials.login_url, allowed_hosts=self._org.allowed_hosts)
+
+    def _basic(self) -> dict[str, str]:
+        secret = self._credentials.client_secret
+        assert secret is not None
+        pair = f"{self._credentials.client_id}:{secret.reveal()}"
+        return {"Authorization": "Basic " + b64encode(pair.encode()).decode()}
+
+    def _granted(self, client: Client, server: str, content: Mapping[str, Any]) -> Login:
+        token, instance_url = content.get("access_token"), content.get("instance_url")
+        if not isinstance(token, str) or not isinstance(instance_url, str) or not TOKEN.fullmatch(token):
+            raise AuthError("DB601", "the login server's reply holds no usable token")
+        instance_url = checked_url(instance_url, like=server, allowed_hosts=self._org.allowed_hosts)
+        organization_id = _org_of_identity(content.get("id"))
+        login = Login(instance_url, Secret(token), organization_id, self._credentials.username)
+        return login if organization_id else _identified(client, login)
+
+    def _with_token(self, client: Client, instance_url: str, given: Secret, name: str) -> Login:
+        token = given.reveal().strip()
+        if not TOKEN.fullmatch(token):
+            raise AuthError("DB601", "the access token is empty or holds characters that no token has")
+        address = checked_url(instance_url, allowed_hosts=self._org.allowed_hosts)
+        return _identified(client, Login(address, Secret(token), "", name))
+
+
+TOKEN = re.compile(r"[\x21-\x7e]{1,10000}")
+
+
+def audiences(login_url: str, pinned: str = "") -> tuple[str, ...]:
+    """What `aud` of a JWT names, in the order it is tried: `pinned` alone, or the org's own URL, then the login server
+    that all such orgs share.
+
+    Sandboxes and scratch orgs are told by their My Domain: `acme--dev.sandbox.my...`, `acme.scratch.my...`.
+    """
+    if pinned:
+        return (pinned,)
+    host = urlsplit(login_url).hostname or ""
+    is_test = host == "test.salesforce.com" or "--" in host or bool(re.search(r"\.(sandbox|scratch)\.my\.", host))
+    return tuple(dict.fromkeys((login_url, _TEST if is_test else _LOGIN)))
+
+
+def _asked(
+    client: Client, server: str, form: Mapping[str, str], headers: Mapping[str, str]
+) -> Mapping[str, Any] | Refused:
+    """The token endpoint's answer: a grant, or a refusal in its own words. AuthError DB601 if it is neither."""
+    status, content = client.post_form(server + "/services/oauth2/token", form, headers)
+    if not isinstance(content, dict):
+        raise AuthError(
+            "DB601",
+            f"the login server {urlsplit(server).hostname} answered HTTP {status}, not with a token",
+            hint="is login_url the org's My Domain? Setup -> My Domain",
+        )
+    return content if status == 200 else refused(content)
+
+
+def _not_let_in(answers: Sequence[tuple[str, Refused]]) -> AuthError:
+    """One error of all answers, each with the audience it was given to, and each screen that may mend it once."""
+    if len(answers) == 1:
+        message = f"login refused {answers[0][1]}"
+    else:
+        message = "login refused: " + "; ".join(f"for audience {audience} {each}" for audience, each in answers)
+    mends = list(dict.fromkeys(each.refusal.mend for _, each in answers))
+    return AuthError("DB601", message, hint="\n".join(mends))
 
 
 def id_18(text: str) -> str:
@@ -84,66 +193,10 @@ def username(client: Client) -> str:
     return name if isinstance(name, str) else ""
 
 
-def jwt_audience(login_url: str) -> str:
-    """The authorization server a JWT must name: login or test in Salesforce's public cloud, else the host itself.
-
-    Sandboxes and scratch orgs are told by their My Domain: `acme--dev.sandbox.my...`, `acme.scratch.my...`.
-    """
-    host = urlsplit(login_url).hostname or ""
-    if not host.endswith(".salesforce.com"):
-        return login_url
-    is_test = host == "test.salesforce.com" or "--" in host or bool(re.search(r"\.(sandbox|scratch)\.my\.", host))
-    return "https://test.salesforce.com" if is_test else "https://login.salesforce.com"
-
-
-def _by_oauth(
-    client: Client, credentials: Credentials, now: Callable[[], float], allowed_hosts: tuple[str, ...]
-) -> Login:
-    login_url = checked_url(credentials.login_url, allowed_hosts=allowed_hosts)
-    headers: dict[str, str] = {}
-    if credentials.flow == "jwt":
-        assertion = _assertion(credentials, login_url, now())
-        form = {"grant_type": "urn:ietf:params:oauth:grant-type:jwt-bearer", "assertion": assertion}
-    else:
-        assert credentials.flow == "client_credentials", credentials.flow
-        assert credentials.client_secret is not None
-        if login_url in ("https://login.salesforce.com", "https://test.salesforce.com"):
-            raise AuthError(
-                "DB601",
-                "client credentials are accepted only by the org's own login server",
-                hint="set login_url to the org's My Domain: Setup -> My Domain",
-            )
-        form = {"grant_type": "client_credentials"}
-        pair = f"{credentials.client_id}:{credentials.client_secret.reveal()}"
-        headers["Authorization"] = "Basic " + b64encode(pair.encode()).decode()
-    status, content = client.post_form(login_url + "/services/oauth2/token", form, headers)
-    if not isinstance(content, dict):
-        raise AuthError(
-            "DB601",
-            f"the login server {urlsplit(login_url).hostname} answered HTTP {status}, not with a token",
-            hint="is login_url the org's My Domain?",
-        )
-    if status != 200:
-        raise _oauth_error(content, credentials)
-    token, instance_url = content.get("access_token"), content.get("instance_url")
-    if not isinstance(token, str) or not isinstance(instance_url, str) or not _TOKEN.fullmatch(token):
-        raise AuthError("DB601", "the login server's reply holds no usable token")
-    instance_url = checked_url(instance_url, like=login_url, allowed_hosts=allowed_hosts)
-    organization_id = _org_of_identity(content.get("id"))
-    login = Login(instance_url, Secret(token), organization_id, credentials.username)
-    return login if organization_id else _identified(client, login)
-
-
-_TOKEN = re.compile(r"[\x21-\x7e]{1,10000}")
-
-
-def _with_token(client: Client, credentials: Credentials, allowed_hosts: tuple[str, ...]) -> Login:
-    assert credentials.access_token is not None
-    token = credentials.access_token.reveal().strip()
-    if not _TOKEN.fullmatch(token):
-        raise AuthError("DB601", "the access token is empty or holds characters that no token has")
-    instance_url = checked_url(credentials.instance_url, allowed_hosts=allowed_hosts)
-    return _identified(client, Login(instance_url, Secret(token), "", credentials.username))
+_RENEW = (
+    "get a new token; it needs the app's OAuth scope api, and the user API Enabled: Setup -> Users -> the user's "
+    "profile or permission sets -> System Permissions"
+)
 
 
 def _identified(client: Client, login: Login) -> Login:
@@ -161,7 +214,7 @@ def _identified(client: Client, login: Login) -> Login:
     if status == 200 and organization_id:
         return Login(login.instance_url, login.token, organization_id, login.username)
     if status in (401, 403):
-        raise AuthError("DB604", "Salesforce refused the token: expired, revoked, or without API access")
+        raise AuthError("DB604", "Salesforce refused the token: expired, revoked, or without API access", hint=_RENEW)
     raise AuthError("DB601", f"the org did not say who it is (HTTP {status})", hint="is instance_url the org's own?")
 
 
@@ -177,7 +230,7 @@ def _org_id(text: str) -> str:
     return id_18(text)
 
 
-def _assertion(credentials: Credentials, login_url: str, now: float) -> str:
+def _assertion(credentials: Credentials, audience: str, now: float) -> str:
     import jwt
 
     path = credentials.private_key_path
@@ -185,7 +238,7 @@ def _assertion(credentials: Credentials, login_url: str, now: float) -> str:
     claims = {
         "iss": credentials.client_id,
         "sub": credentials.username,
-        "aud": jwt_audience(login_url),
+        "aud": audience,
         "exp": int(now) + _JWT_LIFE_S,
     }
     try:
@@ -197,60 +250,3 @@ def _assertion(credentials: Credentials, login_url: str, now: float) -> str:
         raise AuthError(
             "DB601", "the file is no RSA private key without a passphrase", where=str(path), hint="PEM, from openssl"
         ) from None
-
-
-def _oauth_error(content: dict[str, Any], credentials: Credentials) -> AuthError:
-    code, description = content.get("error"), content.get("error_description")
-    code = (
-        code.lower()
-        if isinstance(code, str) and re.fullmatch(r"[a-z_]{1,60}|OAUTH_[A-Z_]{1,40}", code)
-        else "an unknown error"
-    )
-    text = description.lower() if isinstance(description, str) else ""
-    for part, message, advice in _OAUTH_DESCRIPTIONS:
-        if part in text:
-            return AuthError("DB601", f"login refused ({code}): {message}", hint=advice)
-    message, advice = _OAUTH_CODES.get(code, ("the login server gave no known reason", "see Setup -> Login History"))
-    if code == "invalid_grant" and credentials.flow == "client_credentials":
-        advice = "give the app a Run As user: Setup -> App Manager -> Manage -> Client Credentials Flow"
-    return AuthError("DB601", f"login refused ({code}): {message}", hint=advice)
-
-
-# Descriptions that name a cause better than the code does (Help, "OAuth 2.0 Authorization Errors").
-_OAUTH_DESCRIPTIONS = (
-    (
-        "user hasn't approved",
-        "the user has not approved the app",
-        "Setup -> App Manager -> Manage -> Permitted Users: admin approved, then add the user's profile",
-    ),
-    ("no client credentials user", "the app has no Run As user", "Setup -> App Manager -> Manage -> Run As"),
-    ("client credentials flow", "the app does not allow client credentials", "Setup -> App Manager -> Edit -> OAuth"),
-    ("audience is invalid", "the login server is not the one the JWT names", "use the org's My Domain as login_url"),
-    ("ip restricted", "this machine's address is not allowed", "Setup -> Profiles -> Login IP Ranges, or the app's"),
-    ("ip not allowed", "this machine's address is not allowed", "Setup -> Profiles -> Login IP Ranges, or the app's"),
-    ("expired", "the assertion or the token has expired", "is this machine's clock right?"),
-    ("invalid assertion", "the JWT is not accepted", "is the key the one whose certificate the app holds?"),
-    ("inactive", "the user or the org is inactive", "Setup -> Users"),
-    ("is locked", "the user is locked out", "Setup -> Users -> Unlock"),
-)
-
-_OAUTH_CODES = {
-    "invalid_grant": ("Salesforce does not accept this login", _CLOCK_HINT),
-    "invalid_client_id": ("the org does not know the client id", "a new app needs ten minutes; is login_url its org?"),
-    "invalid_client": ("client id and secret do not fit", "copy both again: Setup -> App Manager -> View"),
-    "invalid_app_access": ("the user may not use this app", "Setup -> App Manager -> Manage -> Permitted Users"),
-    "oauth_app_blocked": (
-        "the org's administrator has blocked the app",
-        "Setup -> Connected Apps OAuth Usage -> Unblock",
-    ),
-    "oauth_ec_app_not_found": (
-        "the app is not installed in this org",
-        "is login_url the org of the app? else Setup -> Connected Apps OAuth Usage -> Install",
-    ),
-    "inactive_user": ("the user is inactive", "Setup -> Users"),
-    "inactive_org": ("the org is locked, closed or suspended", "ask the org's administrator"),
-    "unsupported_grant_type": ("the app does not allow this flow", "Setup -> App Manager -> Edit -> OAuth Settings"),
-    "unauthorized_client": ("the app does not allow this flow", "Setup -> App Manager -> Edit -> OAuth Settings"),
-    "rate_limit_exceeded": ("too many logins", "wait an hour: Salesforce allows 3,600 logins a user an hour"),
-    "invalid_request": ("the login request is not accepted", "is login_url right, and over https?"),
-}

@@ -276,6 +276,7 @@ DINMO_YML = [
     Proof(f"{AUTH}.client_id", "@CLIENT", signed_in, "DB601", CLIENT, to(BY_SECRET, client_id="x")),
     Proof(f"{AUTH}.username", "@USER", signed_in, "DB601", "jwt-bearer", to(BY_KEY, username="x")),
     Proof(f"{AUTH}.private_key_path", "key.pem", signed_in, "DB122", "jwt-bearer", to(BY_KEY, private_key_path="x")),
+    Proof(f"{AUTH}.audience", "https://acme.my.salesforce.mil", signed_in, "jwt-bearer", "DB601", to(BY_KEY)),
     Proof(f"{AUTH}.client_secret", SECRET, signed_in, "DB601", CLIENT, to(BY_SECRET, client_secret=WRONG)),
     Proof(f"{AUTH}.client_secret_path", "secret.txt", signed_in, "DB113", CLIENT, to(BY_SECRET, "client_secret")),
     Proof(f"{AUTH}.instance_url", "@URL", signed_in, "DB607", "token", to(BY_TOKEN, instance_url="@DEAD")),

@@ -2,16 +2,21 @@
 
 import base64
 import random
+from dataclasses import replace
 from urllib.parse import parse_qs
 
 import jwt
 import pytest
 from cryptography.hazmat.primitives import serialization
 from cryptography.hazmat.primitives.asymmetric import rsa
+from mounted_org import URL, mounted
 
+from dinmo_dbt import emulator
+from dinmo_dbt.emulator.logins import REFUSALS as LOGIN_REFUSALS
 from dinmo_dbt.errors import AuthError
 from dinmo_dbt.project import Credentials, Org, Secret
 from dinmo_dbt.salesforce import auth, connect
+from dinmo_dbt.salesforce.refusals import REFUSALS, refused
 
 from .scripted_org import ORG_ID, TOKEN, USERINFO, Answer, token_reply
 
@@ -116,15 +121,17 @@ def test_a_login_server_that_is_down_is_asked_again_within_a_bound(server, log_i
 @pytest.mark.parametrize(
     ("error", "description", "told"),
     [
-        ("invalid_grant", "user hasn't approved this consumer", "Permitted Users"),
+        ("invalid_grant", "user hasn't approved this consumer", "Admin approved users"),
         ("invalid_grant", "audience is invalid", "My Domain"),
         ("invalid_grant", "expired authorization code", "clock"),
         ("invalid_grant", "ip restricted or invalid login hours", "Login IP Ranges"),
         ("invalid_grant", "no client credentials user enabled", "Run As"),
         ("invalid_grant", "authentication failure CANARY_SECRET", "does not accept"),
+        ("app_not_found", "External client app is not installed in this org", "External Client App Manager"),
+        ("invalid_grant", "expired access/refresh token", "Refresh Token Policy"),
         ("invalid_client_id", "client identifier invalid", "client id"),
         ("invalid_client", "invalid client credentials", "do not fit"),
-        ("invalid_app_access", "user is not admin approved to access this app", "Permitted Users"),
+        ("invalid_app_access", "user is not admin approved to access this app", "Use Any API Client"),
         ("OAUTH_APP_BLOCKED", "this app is blocked by admin", "Unblock"),
         ("OAUTH_EC_APP_NOT_FOUND", "External client app is not installed in this org", "Install"),
         ("inactive_user", "user is inactive", "Setup -> Users"),
@@ -156,21 +163,111 @@ def test_a_key_that_is_none_is_told_without_its_text(server, log_in, by_jwt, tmp
 
 
 @pytest.mark.parametrize(
-    ("url", "audience"),
+    ("url", "others"),
     [
-        ("https://login.salesforce.com", "https://login.salesforce.com"),
-        ("https://test.salesforce.com", "https://test.salesforce.com"),
-        ("https://acme.my.salesforce.com", "https://login.salesforce.com"),
-        ("https://acme-dev-ed.develop.my.salesforce.com", "https://login.salesforce.com"),
-        ("https://acme--uat.sandbox.my.salesforce.com", "https://test.salesforce.com"),
-        ("https://acme--uat.my.salesforce.com", "https://test.salesforce.com"),
-        ("https://acme.scratch.my.salesforce.com", "https://test.salesforce.com"),
-        ("https://acme.my.salesforce.mil", "https://acme.my.salesforce.mil"),
-        ("http://127.0.0.1:8911", "http://127.0.0.1:8911"),
+        ("https://login.salesforce.com", []),
+        ("https://test.salesforce.com", []),
+        ("https://acme.my.salesforce.com", ["https://login.salesforce.com"]),
+        ("https://acme-dev-ed.develop.my.salesforce.com", ["https://login.salesforce.com"]),
+        ("https://acme--uat.sandbox.my.salesforce.com", ["https://test.salesforce.com"]),
+        ("https://acme--uat.my.salesforce.com", ["https://test.salesforce.com"]),
+        ("https://acme.scratch.my.salesforce.com", ["https://test.salesforce.com"]),
+        ("https://acme.my.salesforce.mil", ["https://login.salesforce.com"]),
+        ("http://127.0.0.1:8911", ["https://login.salesforce.com"]),
     ],
 )
-def test_the_audience_is_the_authorization_server(url, audience):
-    assert auth.jwt_audience(url) == audience
+def test_the_audience_is_the_orgs_own_url_then_the_login_server_that_orgs_share(url, others):
+    assert auth.audiences(url) == (url, *others)
+    assert auth.audiences(url, "https://pinned.example") == ("https://pinned.example",)
+
+
+NOT_INSTALLED = {"error": "app_not_found", "error_description": "External client app is not installed in this org"}
+NOT_APPROVED = {"error": "invalid_grant", "error_description": "user hasn't approved this consumer"}
+WRONG_AUDIENCE = {"error": "invalid_grant", "error_description": "audience is invalid"}
+GENERIC = "https://login.salesforce.com"
+
+
+def audiences_sent(server):
+    forms = [parse_qs(seen.body.decode()) for seen in server.asked("POST", "/services/oauth2/token")]
+    options = {"verify_signature": False}
+    return [jwt.decode(form["assertion"][0], options=options)["aud"] for form in forms]
+
+
+@pytest.mark.parametrize("first", [NOT_INSTALLED, NOT_APPROVED, WRONG_AUDIENCE])
+def test_an_org_that_wants_the_other_audience_gets_it(server, log_in, by_jwt, first):
+    server.on("POST", "/services/oauth2/token", Answer(400, first), token_reply(server))
+    destination = log_in(by_jwt)
+    assert audiences_sent(server) == [server.url, GENERIC]
+    # A renewal begins with the one that was taken.
+    server.refuses_token = TOKEN
+    server.on("POST", "/services/oauth2/token", token_reply(server, token="00D!second"))
+    server.on("GET", "limits", Answer(200, {}))
+    destination._client.get("limits")
+    assert audiences_sent(server) == [server.url, GENERIC, GENERIC]
+
+
+def test_a_refusal_shows_the_answer_to_each_audience_and_no_secret(server, log_in, by_jwt):
+    server.on("POST", "/services/oauth2/token", Answer(400, NOT_INSTALLED), Answer(400, NOT_APPROVED))
+    with pytest.raises(AuthError, match="DB601") as caught:
+        log_in(by_jwt)
+    told = str(caught.value)
+    assert audiences_sent(server) == [server.url, GENERIC]
+    for part in (f"for audience {server.url} (app_not_found)", f"for audience {GENERIC} (invalid_grant)",
+                 "External Client App Manager", "Admin approved users"):  # fmt: skip
+        assert part in told
+    assert not [form for form in server.seen[0].body.decode().split("assertion=")[1:] if form in told]
+
+
+def test_other_refusals_and_a_pinned_audience_are_asked_for_once(server, log_in, by_jwt):
+    server.on("POST", "/services/oauth2/token", Answer(400, {"error": "inactive_user"}))
+    with pytest.raises(AuthError, match="the user is inactive"):
+        log_in(by_jwt)
+    server.on("POST", "/services/oauth2/token", Answer(400, NOT_INSTALLED))
+    with pytest.raises(AuthError, match="not installed"):
+        log_in(replace(by_jwt, audience="https://acme.my.salesforce.com"))
+    assert audiences_sent(server) == [server.url, "https://acme.my.salesforce.com"]
+
+
+@pytest.mark.parametrize("name", LOGIN_REFUSALS)
+def test_the_doctor_knows_what_mends_each_refusal_of_the_emulators(name):
+    error, description = LOGIN_REFUSALS[name]
+    found = refused({"error": error, "error_description": description})
+    assert found.refusal is not REFUSALS[-1], "there is no row for it"
+    assert found.code == error.lower()
+    mend = found.refusal.mend
+    assert "Setup -> " in mend or name in ("expired", "org_inactive"), mend
+
+
+@pytest.mark.parametrize(
+    ("logins", "sent"),
+    [
+        (emulator.Logins(app="external_client_app"), [URL]),
+        (emulator.Logins(audience="login_host"), [URL, GENERIC]),
+    ],
+)
+def test_orgs_of_either_kind_let_us_in(by_jwt, tmp_path, logins, sent, monkeypatch):
+    clock = emulator.Clock()
+    app = emulator.app(schema=None, data=None, clock=clock, logins=logins)
+    seen, asked = [], auth._assertion
+
+    def noted(who, audience, now):
+        seen.append(audience)
+        return asked(who, audience, now)
+
+    monkeypatch.setattr(auth, "_assertion", noted)
+    who = replace(by_jwt, login_url=URL, client_id=app.identity.client_id, username=app.identity.username)
+    try:
+        with mounted(app.adapter):
+            found = connect(
+                Org("crm", "prod", who),
+                scratch=tmp_path,
+                sleep=lambda _: None,
+                rng=random.Random(1),
+                now=lambda: clock().timestamp(),
+            )
+        assert (found.org_id, seen) == (app.identity.organization_id, sent)
+    finally:
+        app.close()
 
 
 def test_client_credentials_need_the_my_domain(log_in):
