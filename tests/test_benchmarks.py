@@ -26,3 +26,8 @@ def test_change_detection_finds_what_was_planted():
     assert "'rows': 40000, 'unchanged': 40000, 'left': 0, 'added': 0, 'changed': 0" in told
     assert "'changed': 0," in told.splitlines()[-1]
     assert "x scan" in told
+
+
+def test_rows_whose_keys_moved_are_all_found():
+    told = run("moved_keys.py", "--rows", "20000")
+    assert " 2,000 rows, 2,000 found" in told and " 20,000 rows, 20,000 found" in told

@@ -140,7 +140,11 @@ def resolved(written: Document, form: str = "activations", defaults: Document | 
     content = [written] if form == "activations" else written
     found = meta.resolve({"key": "person_id", "segments": {"few": "true"}, form: content}, source, defaults or {})
     paths = [replace(each, meta_path="") for each in found.activations]
-    return meta.Resolved(tuple(paths), tuple(replace(each, where="") for each in found.problems))
+    left = [
+        replace(each, meta_path="", problems=tuple(replace(problem, where="") for problem in each.problems))
+        for each in found.left
+    ]
+    return meta.Resolved(tuple(paths), tuple(left))
 
 
 def only(written: Document) -> Activation:
