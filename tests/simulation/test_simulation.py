@@ -12,6 +12,7 @@ from pathlib import Path
 
 import pytest
 from memory_org import Killed
+from postgres_server import Postgres
 
 from dinmo_dbt.durable import sync_folder
 from dinmo_dbt.errors import StateError
@@ -49,6 +50,14 @@ def test_no_history_loses_or_doubles_a_row(org: SimulatedOrg) -> None:
     assert broken == []
     for each in ("success", "rejected", "deaths", "power", "disk", "stops", "others", "mapping", "DB501", "DB510"):
         assert met[each], f"the histories are too much alike: no {each}"
+
+
+def test_no_history_whose_state_is_in_postgres_loses_or_doubles_a_row(postgres: Postgres, tmp_path: Path) -> None:
+    org = SimulatedOrg(tmp_path, "postgres", postgres)
+    try:
+        assert played(org, range(2, 5))[0] == []
+    finally:
+        org.close()
 
 
 def test_a_seed_is_one_history_to_the_letter(org: SimulatedOrg) -> None:
