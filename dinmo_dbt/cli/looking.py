@@ -64,6 +64,7 @@ def status(
                             "unknown": state.unknown,
                             "waiting": state.pending,
                             "in_flight": state.in_flight,
+                            "problem": state.problem,
                         }
                         for state in own
                     ],
@@ -88,6 +89,9 @@ def _status_lines(entry: dict[str, Any]) -> list[str]:
         lines.append(f"  {held} held by that run: dinmo-dbt rejected -s {entry['activation']} says why")
     lines += _told(entry)
     for org in entry["orgs"]:
+        if org["problem"]:
+            lines.append(f"  org {org['org_id']}: its rows can't be read: {org['problem']}")
+            continue
         parts = [f"{render.count(org['rows'], 'row')} known"]
         parts += [f"{org[name]:,} {name.replace('_', ' ')}" for name in ("left", "waiting", "in_flight") if org[name]]
         lines.append(f"  org {org['org_id']}: {', '.join(parts)}")

@@ -144,6 +144,24 @@ def test_rows_that_another_version_hashed_are_compared_with_salesforce_and_never
     assert ran.result("people_to_crm")["counts"]["unchanged"] == 29, "and the row that differs is sent"
 
 
+def test_a_state_that_somebody_has_changed_is_refused_and_the_ways_out_go_on_from_what_the_org_has(
+    lab: Lab, org: Org
+) -> None:
+    lab.only("events", PLAIN_EVENTS)
+    assert lab.run("sync").code == 0
+    with closing(sqlite3.connect(lab.root / ".dinmo" / "state.db")) as connection, connection:
+        connection.execute("UPDATE activation SET files = '[]'")
+    for command in ("plan", "sync", "verify"):
+        refused = lab.run(command)
+        assert refused.code == 5 and "DB502" in refused.all and "somebody has changed it" in refused.all
+    for command in (("status",), ("state", "show")):
+        assert "its rows can't be read: what the state says" in " ".join(lab.run(*command).out.split())
+    assert lab.run("state", "reset", "events_to_crm").code == 0
+    assert lab.run("state", "adopt", "events_to_crm", "--match", "event_id=Ref__c", "--yes").code == 0
+    assert lab.run("sync").code == 0
+    assert org.count("Event__c") == 20
+
+
 def older_state(lab: Lab) -> None:
     for name in ("state.db", "history.db"):
         with closing(sqlite3.connect(lab.root / ".dinmo" / name)) as connection, connection:
