@@ -432,11 +432,12 @@ class _Scan:
         if self.mapping.match:
             columns.insert(0, (-1, self.mapping.match))
         for number, column in columns:
-            array, bad = values.canonical(batch.column(column.source), column.field, keep_nulls=column.keep_nulls)
+            array, unfit = values.canonical(batch.column(column.source), column.field, keep_nulls=column.keep_nulls)
             arrays[(column.source, column.header, column.keep_nulls)] = array
-            if bad is not None:
-                first = (bad != 0) & (reason == 0)
-                reason[first], culprit[first] = bad[first], number
+            for bad in (values.unreadable(batch, column.source), unfit):
+                if bad is not None:
+                    first = (bad != 0) & (reason == 0)
+                    reason[first], culprit[first] = bad[first], number
         return _Canonical(arrays, reason, culprit)
 
     def check_hash(self, key: pa.Array, mapping: Mapping, arrays: dict[tuple[str, str, bool], pa.Array]) -> Digests:

@@ -39,7 +39,7 @@ class Source(Protocol):
         """The relation's real columns."""
 
     def read(self, relation_name: str, columns: Sequence[str], where: str | None) -> Iterator[pa.RecordBatch]:
-        """The relation's rows in record batches, columns in the order asked."""
+        """The relation's rows in record batches, columns in the order asked, then `values.unreadable_mark`s."""
 
 
 @dataclass(frozen=True)

@@ -143,6 +143,19 @@ def canonical(array: pa.Array, field: Field, *, keep_nulls: bool = False) -> tup
     return _times(array)
 
 
+def unreadable_mark(column: str) -> str:
+    """The name of the boolean column that a batch of a model's rows has beside `column` where the warehouse holds a
+    value that the column's Arrow type has no place for: true there, and `column` is null. No database has such a name.
+    """
+    return f"\0unreadable {column}"
+
+
+def unreadable(batch: pa.RecordBatch, column: str) -> Reasons | None:
+    """The rows of the batch whose value of `column` can't be read, as `canonical` gives reasons."""
+    mark = unreadable_mark(column)
+    return _reasons(batch.column(mark), Reason.UNREADABLE) if mark in batch.schema.names else None
+
+
 def key_text(arrays: Sequence[pa.Array]) -> pa.Array:
     """The model's key as one utf8 column; null where a part is null or blank.
 

@@ -20,6 +20,7 @@ SERVER_FOLDERS = ("/usr/lib/postgresql/*/bin", "/usr/pgsql-*/bin", "/opt/homebre
 class Postgres:
     port: int
     password: str
+    database: str = "shop"
 
     def output(self, **changes: object) -> dict[str, object]:
         return {
@@ -28,7 +29,7 @@ class Postgres:
             "port": self.port,
             "user": "owner",
             "password": self.password,
-            "dbname": "shop",
+            "dbname": self.database,
             "schema": "public",
             **changes,
         }
@@ -37,7 +38,7 @@ class Postgres:
         import psycopg2
 
         connection = psycopg2.connect(
-            host="127.0.0.1", port=self.port, user="owner", password=self.password, dbname="shop"
+            host="127.0.0.1", port=self.port, user="owner", password=self.password, dbname=self.database
         )
         try:
             connection.autocommit = True

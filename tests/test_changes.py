@@ -13,7 +13,7 @@ from dinmo_dbt.changes import Aside, Flag, Kind, Pending
 from dinmo_dbt.destination import Field
 from dinmo_dbt.mapping import Column, Constant, Mapping, from_header
 from dinmo_dbt.rowhash import digest_columns
-from dinmo_dbt.values import Reason
+from dinmo_dbt.values import Reason, unreadable_mark
 
 
 @dataclass
@@ -281,3 +281,20 @@ def test_a_row_that_is_sent_again_waits_like_others_and_comes_back_from_having_l
 def test_text_equal_to_bulks_null_is_marked():
     found, _ = scan([batch([("k", "#N/A", "y"), ("l", "x", None)])], MemorySnapshot({}))
     assert found.no_bulk.tolist() == [Reason.BULK_NULL_TEXT, 0]
+
+
+def test_a_value_that_can_t_be_read_leaves_its_row_out():
+    """It is null in its column and marked beside it: never a null that would empty the field."""
+    rows = batch([("k1", "x", "y"), ("k2", None, "y"), ("k3", None, "y")])
+    marked = rows.append_column(unreadable_mark("a"), pa.array([False, True, False]))
+    found, kinds = scan([marked, rows.slice(0, 0)], MemorySnapshot({}))
+    assert kinds == {"k1": Kind.ADDED, "k3": Kind.ADDED}
+    assert found.aside.select(["key", "why", "reason", "column"]).to_pylist() == [
+        {"key": "k2", "why": Aside.INVALID, "reason": Reason.UNREADABLE, "column": "A__c"}
+    ]
+
+
+def test_a_key_that_can_t_be_read_is_none():
+    marked = batch([(None, "x", "y")]).append_column(unreadable_mark("id"), pa.array([True]))
+    found, _ = scan([marked], MemorySnapshot({}))
+    assert found.refusals == ["1 row has no key (id is null or blank)"]

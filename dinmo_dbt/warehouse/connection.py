@@ -91,7 +91,8 @@ class Warehouse:
     def read(self, relation_name: str, columns: Sequence[str], where: str | None) -> Iterator[pa.RecordBatch]:
         """The rows for which `where` holds: all of them, streamed in batches of about 32K rows.
 
-        Columns come in the order asked; names must be the exact ones of `schema`. No order of rows is promised.
+        Columns come in the order asked; names must be the exact ones of `schema`. No order of rows is promised. A value
+        that its column's type has no place for is null, and marked beside it (`values.unreadable_mark`).
         """
         assert columns, "a read names its columns"
         with self._said_plainly(relation_name, where):

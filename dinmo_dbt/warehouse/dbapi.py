@@ -1,7 +1,8 @@
 """Every other adapter: rows through the driver's DB-API cursor. Correct, and several times slower than the others.
 
 A cursor describes its columns in the driver's own words, so the Arrow types come from a sample of the relation's
-values, fixed before the first batch; a column that is null in the sample is looked up on its own.
+values, fixed before the first batch; a column that is null in the sample is looked up on its own. A later value that
+does not fit its column's type makes its row invalid.
 """
 
 from __future__ import annotations
@@ -21,9 +22,10 @@ from typing import Any
 import pyarrow as pa
 
 from dinmo_dbt.redaction import SQLSTATES, Foreign
+from dinmo_dbt.values import unreadable_mark
 from dinmo_dbt.warehouse.dbt_profile import as_dbt_runs
 from dinmo_dbt.warehouse.profiles import Chosen
-from dinmo_dbt.warehouse.query import Cause, QueryRefused, column_list, first_rows, quote, select
+from dinmo_dbt.warehouse.query import Cause, QueryRefused, column_list, first_rows, one_by_one, quote, select
 
 FETCH_ROWS = 10_000
 SAMPLE_ROWS = 1_000
@@ -126,16 +128,34 @@ class DbApi:
 def _batches(cursor: Any, sql: str, schema: pa.Schema) -> Iterator[pa.RecordBatch]:
     converters = [_converter(column.type) for column in schema]
     while rows := _fetched(cursor, sql):
-        arrays = []
-        for position, column in enumerate(schema):
-            convert = converters[position]
-            values = [None if row[position] is None else convert(row[position]) for row in rows]
+        arrays, marks = [], {}
+        for position, (column, convert) in enumerate(zip(schema, converters, strict=True)):
+            array, bad = _column([row[position] for row in rows], column.type, convert)
+            arrays.append(array)
+            if bad is not None:
+                marks[unreadable_mark(column.name)] = bad
+        yield pa.RecordBatch.from_arrays([*arrays, *marks.values()], names=[*schema.names, *marks])
+
+
+def _column(
+    values: Sequence[Any], kind: pa.DataType, convert: Callable[[Any], Any]
+) -> tuple[pa.Array, pa.Array | None]:
+    """The values in the type that the relation's first ones had, and where one does not fit: it is null there."""
+    try:
+        return pa.array([None if value is None else convert(value) for value in values], kind), None
+    except _UNFIT:
+        converted: list[Any] = []
+        for value in values:
             try:
-                arrays.append(pa.array(values, column.type))
-            except (pa.ArrowInvalid, pa.ArrowTypeError, OverflowError, ValueError) as error:
-                message = f"column {column.name} looked like {column.type} in its first rows, but not all values fit"
-                raise QueryRefused(Cause.UNREADABLE, f"{message}: cast it in the model's SQL") from error
-        yield pa.RecordBatch.from_arrays(arrays, schema=schema)
+                converted.append(None if value is None else convert(value))
+            except _UNFIT:
+                converted.append(_NO_VALUE)
+        array, bad = one_by_one(converted, kind, [value is _NO_VALUE for value in converted])
+        return array, pa.array(bad)
+
+
+_NO_VALUE = object()
+_UNFIT = (pa.ArrowException, ArithmeticError, AttributeError, TypeError, ValueError)
 
 
 def _fetched(cursor: Any, sql: str) -> list[Any]:
@@ -150,7 +170,11 @@ def _type(values: list[Any], described: Any) -> pa.DataType:
     if kinds == {bool}:
         return pa.bool_()
     if kinds <= {int}:
-        return pa.int64()
+        digits = described[4] if len(described) > 4 else None
+        wide = isinstance(digits, int) and digits > 18
+        return (
+            _DECIMAL if any(abs(value) >= 2**63 for value in values) else pa.decimal128(38, 0) if wide else pa.int64()
+        )
     if kinds <= {int, Decimal}:
         return _decimal_type(described)
     if kinds <= {int, float, Decimal}:
@@ -159,7 +183,7 @@ def _type(values: list[Any], described: Any) -> pa.DataType:
         return pa.timestamp("us", "UTC") if any(value.tzinfo for value in values) else pa.timestamp("us")
     if kinds == {dt.date}:
         return pa.date32()
-    if kinds == {dt.time}:
+    if kinds == {dt.time} and not any(value.tzinfo for value in values):
         return pa.time64("us")
     if kinds <= {bytes, bytearray, memoryview}:
         return pa.binary()
@@ -174,17 +198,38 @@ def _decimal_type(described: Any) -> pa.DataType:
 
 
 def _converter(kind: pa.DataType) -> Callable[[Any], Any]:
+    """How a driver's value becomes one of the Arrow type; one of `_UNFIT` where it would lose something."""
     if pa.types.is_string(kind):
         return _text
     if pa.types.is_floating(kind):
-        return float
+        return _float
     if pa.types.is_decimal(kind):
         return Decimal
     if pa.types.is_binary(kind):
         return bytes
-    if kind == pa.timestamp("us", "UTC"):
-        return _in_utc
-    return lambda value: value
+    if pa.types.is_timestamp(kind):
+        return _in_utc if kind.tz else _moment
+    accepted = {pa.bool_(): bool, pa.int64(): int, pa.date32(): dt.date, pa.time64("us"): dt.time}.get(kind)
+    return lambda value: _exactly(value, accepted)
+
+
+def _exactly(value: Any, kind: type | None) -> Any:
+    """A value of that very class: a bool is no number, a datetime no date, and a time with a zone has one to lose."""
+    if type(value) is not kind or getattr(value, "tzinfo", None) is not None:
+        raise TypeError(type(value).__name__)
+    return value
+
+
+def _float(value: Any) -> float:
+    number = float(value)
+    if isinstance(value, int) and int(number) != value:
+        raise ValueError("a whole number of more digits than a float holds")
+    return number
+
+
+def _moment(value: dt.datetime) -> dt.datetime:
+    """Without a zone, which is UTC."""
+    return _in_utc(value).replace(tzinfo=None)
 
 
 def _text(value: Any) -> str:

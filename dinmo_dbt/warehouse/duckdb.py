@@ -11,13 +11,16 @@ import threading
 import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import suppress
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import duckdb
 import pyarrow as pa
+import pyarrow.compute as pc
 
 from dinmo_dbt.redaction import Foreign
+from dinmo_dbt.values import unreadable_mark
 from dinmo_dbt.warehouse.dbt_profile import as_dbt_runs
 from dinmo_dbt.warehouse.profiles import Chosen
 from dinmo_dbt.warehouse.query import BATCH_ROWS, Cause, QueryRefused, column_list, first_rows, quote, select
@@ -91,25 +94,29 @@ class DuckDB:
     def schema(self, relation_name: str) -> pa.Schema:
         handle = self._handle()
         try:
-            return self._run(handle, first_rows("*", relation_name, None, 0, "duckdb")).schema
+            asked = self._asked(handle, first_rows("*", relation_name, None, 0, "duckdb"))
+            read = self._run(handle, first_rows(asked.columns, relation_name, None, 0, "duckdb")).schema
+            return asked.schema(read)
         finally:
             self._done(handle)
 
     def batches(self, relation_name: str, columns: Sequence[str], where: str | None) -> Iterator[pa.RecordBatch]:
         handle, sql = self._handle(), select(column_list(columns, "duckdb"), relation_name, where)
         try:
+            asked = self._asked(handle, sql)
+            sql = select(asked.columns, relation_name, where)
             reader = self._run(handle, sql)
         except QueryRefused:
             self._done(handle)
             raise
         self._readers.append(reader)
-        return self._each(handle, reader, sql)
+        return self._each(handle, reader, sql, asked)
 
-    def _each(self, handle: Any, reader: pa.RecordBatchReader, sql: str) -> Iterator[pa.RecordBatch]:
+    def _each(self, handle: Any, reader: pa.RecordBatchReader, sql: str, asked: _Asked) -> Iterator[pa.RecordBatch]:
         try:
             for batch in reader:
                 if batch.num_rows:
-                    yield batch
+                    yield asked.read(batch)
         except (*_ERRORS, OSError, pa.ArrowException) as error:
             raise _refused(error, sql) from error
         finally:
@@ -197,6 +204,14 @@ class DuckDB:
         except (*_ERRORS, pa.ArrowException) as error:
             raise _refused(error, sql) from error
 
+    def _asked(self, handle: Any, sql: str) -> _Asked:
+        """How the columns of that query are to be asked for, by DuckDB's own types."""
+        try:
+            relation = handle.cursor().sql(sql)
+            return _Asked(tuple(zip(relation.columns, map(str, relation.types), strict=True)))
+        except _ERRORS as error:
+            raise _refused(error, sql) from error
+
     def _open(self, credentials: Any) -> Any:
         """The database, read-only if that can be. Waits up to LOCK_WAIT_S for another process's lock."""
         config = dict(credentials.config_options or {})
@@ -234,6 +249,54 @@ class DuckDB:
                     environment.close()
                 raise _not_opened(error, [self.path, *_attached(credentials)]) from error
             return environment
+
+
+# Of which DuckDB's Arrow keeps less than the value: the zone of a time, the digits beyond 38, the bits' text.
+_AS_TEXT = frozenset({"TIME WITH TIME ZONE", "UHUGEINT", "BIGNUM", "BIT"})
+_WIDE = pa.decimal256(76, 0)
+
+
+@dataclass(frozen=True)
+class _Asked:
+    """The columns of one query: name and DuckDB's own type."""
+
+    types: tuple[tuple[str, str], ...]
+
+    @property
+    def columns(self) -> str:
+        return ", ".join(self._column(*column) for column in self.types)
+
+    def _column(self, name: str, kind: str) -> str:
+        quoted = quote(name, "duckdb")
+        element, brackets, _ = kind.partition("[")
+        if element not in _AS_TEXT:
+            return quoted
+        return f"cast({quoted} as varchar{'[]' if brackets and kind.count('[') == 1 else ''}) as {quoted}"
+
+    def schema(self, read: pa.Schema) -> pa.Schema:
+        """As `read` gives them, of the columns as they come."""
+        fields = [
+            pa.field(field.name, _WIDE if kind in ("UHUGEINT", "BIGNUM") else field.type)
+            for field, (_, kind) in zip(read, self.types, strict=True)
+        ]
+        return pa.schema(fields)
+
+    def read(self, batch: pa.RecordBatch) -> pa.RecordBatch:
+        """In the types of `schema`, with `unreadable_mark`s."""
+        schema = self.schema(batch.schema)
+        arrays, fields, marks = [], list(schema), []
+        for array, field in zip(batch.columns, schema, strict=True):
+            bad = None
+            if array.type != field.type:
+                # Text of a whole number that may have more digits than Arrow's widest decimal.
+                fits = pc.less_equal(pc.utf8_length(array), 76)
+                bad = pc.fill_null(pc.invert(fits), False) if pc.any(pc.invert(fits)).as_py() else None
+                array = pc.if_else(fits, array, pa.scalar(None, pa.utf8())).cast(field.type)
+            arrays.append(array)
+            if bad is not None:
+                marks.append(bad)
+                fields.append(pa.field(unreadable_mark(field.name), pa.bool_()))
+        return pa.RecordBatch.from_arrays([*arrays, *marks], schema=pa.schema(fields))
 
 
 _LOCKS: dict[str, threading.RLock] = {}  # by the file

@@ -7,11 +7,13 @@ a READ ONLY transaction that ends with it; no session setting is left to the nex
 from __future__ import annotations
 
 import datetime as dt
+import json
 import os
 import socket
 import threading
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, suppress
+from dataclasses import dataclass
 from decimal import ROUND_UP, Decimal, InvalidOperation, localcontext
 from io import FileIO
 from pathlib import Path
@@ -25,13 +27,15 @@ import pyarrow.compute as pc
 import pyarrow.csv
 
 from dinmo_dbt.redaction import SQLSTATES, Foreign
+from dinmo_dbt.values import TYPE_IN_WAREHOUSE, unreadable_mark
 from dinmo_dbt.warehouse.dbt_profile import as_dbt_runs
 from dinmo_dbt.warehouse.profiles import Chosen
-from dinmo_dbt.warehouse.query import BATCH_ROWS, Cause, QueryRefused, column_list, quote, select
+from dinmo_dbt.warehouse.query import BATCH_ROWS, Cause, QueryRefused, column_list, one_by_one, quote, select
 from dinmo_dbt.warehouse.tables import IDLE_MAX_S, LOCK_WAIT_S, Rows, Tables
 
-# One parsed block; also the longest row that can be read. Eight times 32K rows of 32 bytes, 32K of 256 bytes.
+# One parsed block, unless a row is longer. Eight times 32K rows of 32 bytes, 32K of 256 bytes.
 BLOCK_BYTES = 8 << 20
+ROW_BYTES_MAX = 256 << 20
 PIPE_BUFFER_BYTES = 1 << 20
 
 # How values are written, whatever the role's own settings are; with them the CSV reads back exactly. The time zone
@@ -44,11 +48,10 @@ _EXACT_TEXT = (
 _WIDE_DECIMAL = pa.decimal256(76, 38)
 _DECIMAL_END = Decimal("9" * 38)
 _FINEST = Decimal(1).scaleb(-38)
-_FIRST_MOMENT = dt.datetime.min.replace(tzinfo=dt.UTC)
-_LAST_MOMENT = dt.datetime.max.replace(tzinfo=dt.UTC)
+_EPOCH = dt.datetime(1970, 1, 1, tzinfo=dt.UTC)
 
 # By type oid (pg_type.dat). `float4` prints the shortest text that is exact, and 0.1 read as a double stays 0.1.
-# Everything else is text as Postgres prints it: uuid, json, arrays, enums, intervals, money, ranges.
+# Arrays are lists of their elements' text. Everything else is text as Postgres prints it (docs/values.md).
 _PLAIN: dict[int, pa.DataType] = {
     16: pa.bool_(),
     20: pa.int64(),
@@ -66,10 +69,18 @@ _FROM_TEXT: dict[int, pa.DataType] = {
     1184: pa.timestamp("us", "UTC"),
 }
 _NUMERIC = 1700
-# What is written in a way of its own: not text, nor the labels of an enum (pg_type.typcategory), nor uuid (2950).
-_NAMES = (
-    "select coalesce(jsonb_object_agg(oid, format_type(oid, null)), '{{}}') from pg_catalog.pg_type "
-    "where oid in ({}) and typcategory not in ('S', 'E') and oid <> 2950"
+_KNOWN = frozenset({*_PLAIN, *_FROM_TEXT, _NUMERIC, 19, 25, 1042, 1043})
+# What is asked for in the column's place. A cast to text takes the blanks that pad a `character` (manual, 8.3).
+_ASKED = {790: "{0}::numeric", 1042: "{0}::text"}
+_ARRAY = "to_json({0}::text[])::text"
+_LIST = pa.list_(pa.utf8())
+# Of other types: the name where values are written in a way of its own, so in neither a text's nor an enum's
+# (pg_type.typcategory) nor uuid's (2950), and the kind of an array's elements (pg_type.typtype).
+_NAMED = (
+    "select own.oid::bigint, case when own.typcategory in ('S', 'E') or own.oid = 2950 then '' "
+    "else format_type(own.oid, null) end, case own.typcategory when 'A' then element.typtype::text else '' end "
+    "from pg_catalog.pg_type own left join pg_catalog.pg_type element on element.oid = own.typelem "
+    "where own.oid = any(%s::oid[])"
 )
 
 _MISSING = frozenset({"42P01", "3F000", "3D000"})
@@ -86,20 +97,13 @@ class Postgres:
         self._give_back(self._open())
 
     def schema(self, relation_name: str) -> pa.Schema:
-        """A column that is text here and no kind of text there has the name of its type as metadata, `type`."""
-        described = self._describe(select("*", relation_name, None))
-        found = _schema(described)
-        texts = [place for place, kind in enumerate(found.types) if pa.types.is_string(kind)]
-        oids = {described[place].type_code for place in texts}
-        named = self._value(_NAMES.format(", ".join(map(str, sorted(oids))))) if oids else {}
-        for place in texts:
-            if name := named.get(str(described[place].type_code)):
-                found = found.set(place, found.field(place).with_metadata({"type": name}))
-        return found
+        """A column whose values are written in a way of its own has the name of its type as metadata, `type`."""
+        return pa.schema([column.field for column in self._columns(select("*", relation_name, None))])
 
     def batches(self, relation_name: str, columns: Sequence[str], where: str | None) -> Iterator[pa.RecordBatch]:
-        sql = select(column_list(columns, "postgres"), relation_name, where)
-        read = _Copy(self._taken(), sql, _schema(self._describe(sql)))
+        found = self._columns(select(column_list(columns, "postgres"), relation_name, where))
+        sql = select(", ".join(column.asked for column in found), relation_name, where)
+        read = _Copy(self._taken(), sql, pa.schema([column.field for column in found]))
         self._reads.append(read)
         return self._each(read)
 
@@ -134,11 +138,16 @@ class Postgres:
             else:
                 read.connection.close()
 
-    def _describe(self, sql: str) -> Any:
+    def _columns(self, sql: str) -> list[_Column]:
         described = f"select * from ({sql}) as described limit 0"
         with self._transaction(described) as cursor:
             cursor.execute(described)
-            return cursor.description
+            found = cursor.description
+            unknown = {column.type_code for column in found} - _KNOWN
+            if unknown:
+                cursor.execute(_NAMED, (sorted(unknown),))
+            named = {oid: (name, elements) for oid, name, elements in cursor.fetchall()} if unknown else {}
+            return [_column(column, *named.get(column.type_code, ("", ""))) for column in found]
 
     def _value(self, sql: str) -> Any:
         with self._transaction(sql) as cursor:
@@ -273,7 +282,9 @@ class _Copy:
     def __init__(self, connection: Any, sql: str, schema: pa.Schema) -> None:
         self.connection = connection
         self._schema = schema
-        self._sql = f"copy ({sql}) to stdout (format csv, encoding 'UTF8', force_quote *)"
+        # A database in SQL_ASCII knows no characters: it would refuse the whole for bytes that are no UTF-8.
+        encoding = "SQL_ASCII" if connection.get_parameter_status("server_encoding") == "SQL_ASCII" else "UTF8"
+        self._sql = f"copy ({sql}) to stdout (format csv, encoding '{encoding}', force_quote *)"
         self._failure: BaseException | None = None
         self._rows_sent: int | None = None  # as COPY itself counted them; None until it says it is done
         source, sink = os.pipe()
@@ -298,14 +309,15 @@ class _Copy:
         rows_read = 0
         try:
             for block in self._blocks():
-                for parsed in _parsed(block, self._schema).to_batches():
-                    converted = _converted(parsed, self._schema)
+                parsed_rows, whole = _parsed(block, self._schema)
+                for parsed in parsed_rows.to_batches():
+                    converted = _converted(parsed, self._schema, whole=whole)
                     rows_read += len(converted)
                     for start in range(0, len(converted), BATCH_ROWS):
                         yield converted.slice(start, BATCH_ROWS)
         except pa.ArrowInvalid as error:
             if self._failure is None:
-                message = "a row of it is longer than 8 MB or is not text in UTF-8"
+                message = f"a row of it is longer than {ROW_BYTES_MAX >> 20} MB"
                 raise QueryRefused(Cause.UNREADABLE, message) from error
         # The end of the pipe is the end of the rows only if COPY says so, and counts as many.
         self._thread.join()
@@ -316,7 +328,7 @@ class _Copy:
             raise QueryRefused(Cause.LOST, message)
 
     def _blocks(self) -> Iterator[pa.Buffer]:
-        """Whole rows, up to BLOCK_BYTES at a time, in memory of Arrow's own.
+        """Whole rows, up to BLOCK_BYTES at a time or one longer row, in memory of Arrow's own.
 
         Arrow's threads may hold what they are given a moment longer than the call that they work for. Python's memory,
         or a Python file, they could only give back with the interpreter's lock, and one that waits for it while the
@@ -326,13 +338,16 @@ class _Copy:
         while True:
             got = self._source.readinto(memoryview(block)[filled:])
             filled += got or 0
-            if got and filled < BLOCK_BYTES:
+            if got and filled < len(block):
                 continue
             if not got:
                 self._thread.join()  # only then it is known whether these are all, or the rest of a row is missing
             end = _end_of_rows(block, filled) if got or self._failure else filled
             if got and not end:
-                raise pa.ArrowInvalid("a row is longer than a block")
+                if len(block) >= ROW_BYTES_MAX:
+                    raise pa.ArrowInvalid("a row is longer than a block may be")
+                block += bytes(len(block))
+                continue
             if end:
                 rows = pa.allocate_buffer(end)
                 memoryview(rows).cast("B")[:] = memoryview(block)[:end]
@@ -370,15 +385,24 @@ def _end_of_rows(block: bytearray, filled: int) -> int:
     return 0
 
 
-def _parsed(rows: pa.Buffer, schema: pa.Schema) -> pa.Table:
+def _parsed(rows: pa.Buffer, schema: pa.Schema) -> tuple[pa.Table, bool]:
+    """The rows, and whether all their text is UTF-8: a database in SQL_ASCII takes any bytes."""
+    try:
+        return _read_csv(rows, schema, check_utf8=True), True
+    except pa.ArrowInvalid:
+        return _read_csv(rows, schema, check_utf8=False), False
+
+
+def _read_csv(rows: pa.Buffer, schema: pa.Schema, *, check_utf8: bool) -> pa.Table:
     read_as = {column.name: column.type if column.type in _PLAIN.values() else pa.utf8() for column in schema}
     while True:
         try:
             return pa.csv.read_csv(
                 pa.BufferReader(rows),
-                read_options=pa.csv.ReadOptions(column_names=schema.names, block_size=BLOCK_BYTES + 1),
+                read_options=pa.csv.ReadOptions(column_names=schema.names, block_size=rows.size + 1),
                 parse_options=pa.csv.ParseOptions(newlines_in_values=True, ignore_empty_lines=False),
                 convert_options=pa.csv.ConvertOptions(
+                    check_utf8=check_utf8,
                     column_types=read_as,
                     null_values=[""],
                     strings_can_be_null=True,
@@ -392,46 +416,81 @@ def _parsed(rows: pa.Buffer, schema: pa.Schema) -> pa.Table:
             continue
 
 
-def _schema(description: Any) -> pa.Schema:
-    return pa.schema([pa.field(column.name, _type(column)) for column in description])
+@dataclass(frozen=True, slots=True)
+class _Column:
+    field: pa.Field
+    asked: str
 
 
-def _type(column: Any) -> pa.DataType:
-    if column.type_code == _NUMERIC:
-        precision, scale = column.precision, column.scale
-        # Without a precision the scale is each value's own, and means nothing here.
-        if precision and precision <= 38 and scale is not None and 0 <= scale <= precision:
-            return pa.decimal128(precision, scale)
-        return _WIDE_DECIMAL
-    return _PLAIN.get(column.type_code) or _FROM_TEXT.get(column.type_code) or pa.utf8()
+def _column(described: Any, name: str, elements: str) -> _Column:
+    """`name` and `elements` as `_NAMED` gives them."""
+    quoted, code = quote(described.name, "postgres"), described.type_code
+    asked = _ARRAY if elements else _ASKED.get(code, "{0}")
+    if elements:
+        kind = pa.list_(pa.struct([])) if elements == "c" else _LIST
+    elif code == _NUMERIC:
+        kind = _decimal_type(described)
+    elif asked.endswith("::numeric"):
+        kind = _WIDE_DECIMAL
+    else:
+        kind = _PLAIN.get(code) or _FROM_TEXT.get(code) or pa.utf8()
+    field = pa.field(described.name, kind, metadata={TYPE_IN_WAREHOUSE: name} if name else None)
+    return _Column(field, f"{asked.format(quoted)} as {quoted}")
 
 
-def _converted(block: pa.RecordBatch, schema: pa.Schema) -> pa.RecordBatch:
-    columns = [_from_text(column, field) for column, field in zip(block.columns, schema, strict=True)]
-    return pa.RecordBatch.from_arrays(columns, schema=schema)
+def _decimal_type(described: Any) -> pa.DataType:
+    precision, scale = described.precision, described.scale
+    # Without a precision the scale is each value's own, and means nothing here.
+    if precision and precision <= 38 and scale is not None and 0 <= scale <= precision:
+        return pa.decimal128(precision, scale)
+    return _WIDE_DECIMAL
 
 
-def _from_text(column: pa.Array, field: pa.Field) -> pa.Array:
-    if column.type == field.type:
-        return column
-    if not pa.types.is_binary(field.type):
+def _converted(block: pa.RecordBatch, schema: pa.Schema, *, whole: bool) -> pa.RecordBatch:
+    """In the types of `schema`, with `unreadable_mark`s; `whole`: all text is known to be UTF-8."""
+    arrays, fields = [], list(schema)
+    marks: list[pa.Array] = []
+    for column, field in zip(block.columns, schema, strict=True):
+        values, bad = _from_text(column, field.type, whole=whole)
+        arrays.append(values)
+        if bad is not None:
+            marks.append(bad)
+            fields.append(pa.field(unreadable_mark(field.name), pa.bool_()))
+    return pa.RecordBatch.from_arrays([*arrays, *marks], schema=pa.schema(fields))
+
+
+def _from_text(column: pa.Array, kind: pa.DataType, *, whole: bool) -> tuple[pa.Array, pa.Array | None]:
+    """The values, and where one can't be had in that type: it is null there."""
+    if column.type == kind and (whole or not pa.types.is_string(kind)):
+        return column, None
+    if not (pa.types.is_binary(kind) or pa.types.is_list(kind) or pa.types.is_string(kind)):
         with suppress(pa.ArrowInvalid):
-            if pa.types.is_time(field.type):
-                return pc.binary_join_element_wise("1970-01-01", column, " ").cast(pa.timestamp("us")).cast(field.type)
-            return column.cast(field.type)
+            if pa.types.is_time(kind):
+                return pc.binary_join_element_wise("1970-01-01", column, " ").cast(pa.timestamp("us")).cast(kind), None
+            return column.cast(kind), None
     # A block with a value that Arrow has no form for: rare, and then value by value.
-    one = _ONE_VALUE[field.type.id]
+    one, stored = _ONE_VALUE[kind.id]
+    found, bad = [], []
+    for raw in column.cast(pa.binary()).to_pylist():
+        try:
+            found.append(None if raw is None else one(raw.decode()))
+            bad.append(False)
+        except (ValueError, InvalidOperation):
+            found.append(None)
+            bad.append(True)
     try:
-        return pa.array([None if text is None else one(text) for text in column.to_pylist()], field.type)
-    except (pa.ArrowInvalid, InvalidOperation) as error:
-        message = f"column {field.name} holds a number that {field.type} has no place for, such as NaN"
-        raise QueryRefused(Cause.UNREADABLE, f"{message}: replace it in the model's SQL") from error
+        values = pa.array(found, stored or kind)
+    except pa.ArrowInvalid:
+        values, bad = one_by_one(found, kind, bad)
+    return values.cast(kind) if stored else values, pa.array(bad) if any(bad) else None
 
 
 def _decimal(text: str) -> Decimal:
-    """NaN, infinity and what is beyond 38 digits becomes a number that no Salesforce field takes: one invalid row."""
+    """What is beyond 38 digits becomes a number that no Salesforce field takes. ValueError for NaN and infinity."""
     number = Decimal(text)
-    if number.is_nan() or number.copy_abs() > _DECIMAL_END:
+    if not number.is_finite():
+        raise ValueError(text)
+    if number.copy_abs() > _DECIMAL_END:
         return _DECIMAL_END
     with localcontext() as context:
         context.prec = 76
@@ -444,43 +503,57 @@ def _places(number: Decimal) -> int:
     return -exponent if isinstance(exponent, int) else 0
 
 
-# Infinity and the years outside 1 to 9999 become the nearest day there is, which no Salesforce field takes.
+# Infinity and the years outside 1 to 9999 become the last day there is, as in DuckDB's Arrow; 24:00 is a day's length.
 
 
-def _date(text: str) -> dt.date:
+def _date(text: str) -> int:
     try:
-        return dt.date.fromisoformat(text)
+        return dt.date.fromisoformat(text).toordinal() - _EPOCH.toordinal()
     except ValueError:
-        return dt.date.min if _is_early(text) else dt.date.max
+        return 1 - 2**31 if _is_early(text) else 2**31 - 1
 
 
-def _timestamp(text: str) -> dt.datetime:
+def _timestamp(text: str) -> int:
     try:
         at = dt.datetime.fromisoformat(text)  # also offsets with seconds, which Arrow has no form for
     except ValueError:
-        return _FIRST_MOMENT if _is_early(text) else _LAST_MOMENT
-    return at.replace(tzinfo=dt.UTC) if at.tzinfo is None else at
+        return 1 - 2**63 if _is_early(text) else 2**63 - 1
+    return ((at.replace(tzinfo=dt.UTC) if at.tzinfo is None else at) - _EPOCH) // dt.timedelta(microseconds=1)
 
 
 def _is_early(text: str) -> bool:
     return text.startswith("-") or text.endswith(" BC")
 
 
-def _time(text: str) -> dt.time:
-    return dt.time.max if text.startswith("24:") else dt.time.fromisoformat(text)
+def _time(text: str) -> int:
+    if text.startswith("24:"):
+        return 86_400_000_000
+    at = dt.time.fromisoformat(text)
+    return ((at.hour * 60 + at.minute) * 60 + at.second) * 1_000_000 + at.microsecond
 
 
 def _bytes(text: str) -> bytes:
     return bytes.fromhex(text.removeprefix("\\x"))
 
 
-_ONE_VALUE: dict[int, Callable[[str], object]] = {
-    pa.decimal128(1, 0).id: _decimal,
-    _WIDE_DECIMAL.id: _decimal,
-    pa.date32().id: _date,
-    pa.timestamp("us").id: _timestamp,
-    pa.time64("us").id: _time,
-    pa.binary().id: _bytes,
+def _list(text: str) -> list[str | None]:
+    """An array's elements. ValueError for one of several dimensions."""
+    elements: list[str | None] = json.loads(text)
+    if any(isinstance(each, list) for each in elements):
+        raise ValueError
+    return elements
+
+
+# By the Arrow type: how one value is read, and from which type it is cast.
+_ONE_VALUE: dict[int, tuple[Callable[[str], object], pa.DataType | None]] = {
+    pa.decimal128(1, 0).id: (_decimal, None),
+    _WIDE_DECIMAL.id: (_decimal, None),
+    pa.date32().id: (_date, pa.int32()),
+    pa.timestamp("us").id: (_timestamp, pa.int64()),
+    pa.time64("us").id: (_time, pa.int64()),
+    pa.binary().id: (_bytes, None),
+    pa.utf8().id: (str, None),
+    _LIST.id: (_list, None),
 }
 
 

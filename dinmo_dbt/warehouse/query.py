@@ -10,6 +10,8 @@ import re
 from collections.abc import Sequence
 from enum import Enum
 
+import pyarrow as pa
+
 from dinmo_dbt.redaction import Foreign, told
 
 BATCH_ROWS = 32_768
@@ -94,6 +96,20 @@ def first_rows(what: str, relation_name: str, where: str | None, rows: int, adap
         return select(f"top {rows} {what}", relation_name, where)
     end = f"fetch first {rows} rows only" if adapter_type == "oracle" else f"limit {rows}"
     return f"{select(what, relation_name, where)} {end}"
+
+
+def one_by_one(values: Sequence[object], kind: pa.DataType, bad: Sequence[bool]) -> tuple[pa.Array, list[bool]]:
+    """Values of a column whose type has no place for some of them, and which: null, as those that are `bad` already."""
+    fitting: list[object] = []
+    marks = list(bad)
+    for number, value in enumerate(values):
+        try:
+            pa.scalar(value, kind)
+            fitting.append(value)
+        except (pa.ArrowException, OverflowError, TypeError, ValueError):
+            fitting.append(None)
+            marks[number] = True
+    return pa.array(fitting, kind), marks
 
 
 def column_list(columns: Sequence[str], adapter_type: str) -> str:

@@ -9,8 +9,9 @@ from decimal import Decimal
 import pyarrow as pa
 import pytest
 
+from dinmo_dbt import values
 from dinmo_dbt.errors import DinmoError
-from dinmo_dbt.warehouse import Warehouse, connection
+from dinmo_dbt.warehouse import Warehouse, connection, dbapi
 from dinmo_dbt.warehouse.dbapi import DbApi
 
 from .conftest import Postgres, Project
@@ -87,3 +88,54 @@ def test_an_empty_relation_has_columns(both: tuple[Callable[..., None], Callable
     with connect() as warehouse:
         assert warehouse.schema("t").names == ["A b"]
         assert list(warehouse.read("t", ["A b"], None)) == []
+
+
+class Cursor:
+    """A driver's cursor with these rows to give."""
+
+    def __init__(self, *values: object) -> None:
+        self.rows = [(value,) for value in values]
+
+    def fetchmany(self, count: int) -> list[tuple[object]]:
+        given, self.rows = self.rows[:count], self.rows[count:]
+        return given
+
+
+EARLY = dt.datetime(2024, 1, 31, 8, tzinfo=dt.timezone(dt.timedelta(hours=2)))
+
+
+@pytest.mark.parametrize(
+    ("sampled", "later", "read"),
+    [
+        ([1, 2], [3, None, 2**63, 1.5, "x", Decimal("1.5"), True], [3, None, *[...] * 5]),
+        ([True], [False, "x", 1], [False, ..., ...]),
+        ([Decimal("1.5")], [Decimal("NaN"), Decimal("Infinity"), Decimal("1e60"), "x", 2], [..., ..., ..., ..., 2]),
+        ([1.5], [float("inf"), 2**60 + 1, "x", 7], [float("inf"), ..., ..., 7.0]),
+        (["a"], ["\ud800", "b", {"k": [1]}], [..., "b", '{"k": [1]}']),
+        ([dt.date(2024, 1, 31)], [dt.datetime(2024, 1, 31, 8), "soon", dt.date(1, 1, 1)], [..., ..., dt.date(1, 1, 1)]),
+        ([dt.time(8)], [dt.time(8, tzinfo=dt.UTC), dt.time(9), dt.timedelta(hours=24)], [..., dt.time(9), ...]),
+        ([dt.time(8, tzinfo=dt.UTC)], [dt.time(8, tzinfo=EARLY.tzinfo)], ["08:00:00+02:00"]),
+        ([dt.datetime(2024, 1, 31)], [EARLY, "soon"], [dt.datetime(2024, 1, 31, 6), ...]),
+        ([EARLY], [EARLY, dt.datetime(2024, 1, 31), "x"],
+         [dt.datetime(2024, 1, 31, 6, tzinfo=dt.UTC), dt.datetime(2024, 1, 31, tzinfo=dt.UTC), ...]),
+        ([b"a"], [bytearray(b"b"), "x"], [b"b", ...]),
+        ([2**63], [5, 2**80], [5, 2**80]),
+    ],
+)  # fmt: skip
+def test_a_value_that_does_not_fit_the_first_ones_leaves_its_row_out(
+    sampled: list[object], later: list[object], read: list[object]
+) -> None:
+    """`...` is such a value: null, and marked beside it."""
+    kind = dbapi._type(sampled, ("v", None))
+    (batch,) = dbapi._batches(Cursor(*later), "select v", pa.schema([("v", kind)]))
+    reasons = values.unreadable(batch, "v")
+    marked = [False] * len(later) if reasons is None else [bool(reason) for reason in reasons]
+    assert marked == [value is ... for value in read]
+    assert batch.column("v").to_pylist() == [None if value is ... else value for value in read]
+    assert batch.schema.field("v").type == kind
+
+
+def test_the_driver_s_own_digits_decide_how_wide_a_whole_number_is() -> None:
+    assert dbapi._type([1], ("v", None, None, None, 38, 0, None)) == pa.decimal128(38, 0)
+    assert dbapi._type([1], ("v", None, None, None, 10, 0, None)) == pa.int64()
+    assert dbapi._type([1], ("v", None)) == pa.int64()

@@ -124,6 +124,7 @@ def test_views_are_read_and_a_path_in_one_means_the_project_s_folder(
     assert Path.cwd() == tmp_path
 
 
+WIDE = pa.decimal256(76, 0)
 TYPES = {
     "hugeint": ("(i * 1e20)::hugeint", pa.decimal128(38, 0), Decimal(3 * 10**20)),
     "sum": ("(select sum(x) from range(4) s(x))", pa.decimal128(38, 0), Decimal(6)),
@@ -141,7 +142,42 @@ TYPES = {
     "time": ("time '08:00:01'", pa.time64("us"), dt.time(8, 0, 1)),
     "real": ("1.5::float", pa.float32(), 1.5),
     "null": ("null", None, None),
+    "time with a zone": ("timetz '08:00:00+05:30'", pa.utf8(), "08:00:00+05:30"),
+    "unsigned hugeint": ("340282366920938463463374607431768211455::uhugeint", WIDE, Decimal(2**128 - 1)),
+    "bignum": ("(repeat('9', 76))::bignum", WIDE, Decimal("9" * 76)),
+    "bit": ("'0101'::bit", pa.utf8(), "0101"),
 }
+# A list of them, as the choices that it is.
+LISTS = {
+    "[timetz '08:00:00+05:30', null]": "08:00:00+05:30",
+    "[5::uhugeint]": "5",
+    "[1.50::decimal(9, 2), null]": "1.50",
+    "[0.1::float]": "0.1",
+    "array_value('a', 'b')": "a;b",
+    "['b'::enum('a', 'b')]": "b",
+    "[null]": None,
+    "[]": None,
+    "null::varchar[]": None,
+}
+
+
+@pytest.mark.parametrize("expression", LISTS)
+def test_lists_are_choices(project: Project, fill: Fill, expression: str) -> None:
+    fill(f"create table t as select {expression} as v")
+    tags = Field(name="F", label="F", type="multipicklist")
+    with project.connect() as warehouse:
+        assert values.why_not(warehouse.schema("t").field("v").type, tags) is None
+        (batch,) = warehouse.read("t", ["v"], None)
+    assert values.canonical(batch.column("v"), tags)[0].to_pylist() == [LISTS[expression]]
+
+
+def test_a_number_of_more_digits_than_arrow_has_leaves_its_row_out(project: Project, fill: Fill) -> None:
+    fill("create table t as select * from (values (1::bignum), (repeat('9', 77)::bignum), (null)) t(v)")
+    with project.connect() as warehouse:
+        (batch,) = warehouse.read("t", ["v"], "true")
+        assert warehouse.schema("t").field("v").type == batch.schema.field("v").type
+    assert batch.column("v").to_pylist() == [1, None, None]
+    assert values.unreadable(batch, "v").tolist() == [0, values.Reason.UNREADABLE, 0]
 
 
 @pytest.mark.parametrize("name", TYPES)

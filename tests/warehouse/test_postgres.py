@@ -123,6 +123,7 @@ def test_any_text_survives(warehouse: Warehouse, postgres: Postgres) -> None:
     assert [row["a"] for row in read(warehouse, "t", "a")] == NASTY
 
 
+LIST = pa.list_(pa.utf8())
 TYPES = {
     "smallint": ("5::smallint", pa.int16(), 5),
     "bigint": ("9223372036854775807", pa.int64(), 9223372036854775807),
@@ -145,10 +146,20 @@ TYPES = {
         dt.datetime(2024, 1, 31, 2, 30, tzinfo=dt.UTC),
     ),
     "time": ("time '08:00:01.5'", pa.time64("us"), dt.time(8, 0, 1, 500_000)),
-    "midnight": ("time '24:00'", pa.time64("us"), dt.time.max),
     "uuid": ("'8a1b2c3d-0000-4000-8000-000000000001'::uuid", pa.utf8(), "8a1b2c3d-0000-4000-8000-000000000001"),
     "json": ("""'{"a": [1]}'::json""", pa.utf8(), '{"a": [1]}'),
-    "array": ("array['a', 'b c']", pa.utf8(), '{a,"b c"}'),
+    "array": ("array['a', null, 'b c;\"d']", LIST, ["a", None, 'b c;"d']),
+    "array of numbers": ("array[1.50, null]", LIST, ["1.50", None]),
+    "array of booleans": ("array[true]", LIST, ["true"]),
+    "array of dates": ("array[date '2024-01-31']", LIST, ["2024-01-31"]),
+    "array of characters": ("array['a', 'bc']::char(9)[]", LIST, ["a", "bc"]),
+    "empty array": ("'{}'::text[]", LIST, []),
+    "money": ("'1234.5'::money", pa.decimal256(76, 38), Decimal("1234.50")),
+    "character": ("'AB '::char(20)", pa.utf8(), "AB"),
+    "character that begins with blanks": ("'  AB'::char(20)", pa.utf8(), "  AB"),
+    "no number": ("'NaN'::float8", pa.float64(), pytest.approx(float("nan"), nan_ok=True)),
+    "infinite": ("'-Infinity'::float8", pa.float64(), float("-inf")),
+    "time with a zone": ("timetz '08:00:00+05:30'", pa.utf8(), "08:00:00+05:30"),
     "interval": ("interval '1 day'", pa.utf8(), "1 day"),
     "bytea": ("'\\xdeadbeef'::bytea", pa.binary(), b"\xde\xad\xbe\xef"),
     "varchar": ("'x'::varchar(10)", pa.utf8(), "x"),
@@ -174,6 +185,17 @@ ODD = {
     "'-Infinity'::numeric": "double",
     "1e50::numeric": "double",
     "('0.' || repeat('0', 45) || '1')::numeric": "double",
+    "'NaN'::numeric(12, 2)": "double",
+    "'Infinity'::float4": "double",
+    "time '24:00'": "time",
+    "array[array['a']]": "multipicklist",
+    "date '-infinity' ": "string",
+    "timestamp 'infinity' ": "string",
+    "date '0044-03-15 BC' ": "string",
+    "time '24:00' ": "string",
+    "'NaN'::numeric ": "string",
+    "'NaN'::float8 ": "string",
+    "1e50::numeric ": "string",
 }
 
 
@@ -182,10 +204,17 @@ def test_a_value_arrow_has_no_form_for_makes_one_invalid_row(
     warehouse: Warehouse, postgres: Postgres, expression: str
 ) -> None:
     postgres.run(f"create table t as select 1 as i, {expression} as v union all select 2, null")
-    batch = pa.Table.from_batches(warehouse.read("t", ["i", "v"], None)).sort_by("i").combine_chunks()
-    _, reasons = values.canonical(batch["v"], Field(name="F", label="F", type=ODD[expression]))
-    assert reasons is not None
-    assert [bool(reason) for reason in reasons] == [True, False]
+    (batch,) = warehouse.read("t", ["i", "v"], None)
+    assert refused(batch, ODD[expression]) == {1: True, 2: False}
+
+
+def refused(batch: pa.RecordBatch, kind: str) -> dict[int, bool]:
+    """Whether the row of each `i` can't be sent for its `v`."""
+    canonical, unfit = values.canonical(batch.column("v"), Field(name="F", label="F", type=kind))
+    reasons = [each for each in (values.unreadable(batch, "v"), unfit) if each is not None]
+    bad = [any(reason[row] for reason in reasons) for row in range(batch.num_rows)]
+    assert all(canonical[row].as_py() is None for row in range(batch.num_rows) if bad[row])
+    return dict(zip(batch.column("i").to_pylist(), bad, strict=True))
 
 
 def test_an_offset_with_seconds_is_read(warehouse: Warehouse, postgres: Postgres, project: Project) -> None:
@@ -203,7 +232,7 @@ def test_an_offset_with_seconds_is_read(warehouse: Warehouse, postgres: Postgres
 def test_a_role_s_styles_do_not_reach_us(warehouse: Warehouse, postgres: Postgres, project: Project) -> None:
     postgres.run("create table t as select date '2024-01-31' as d, 1.0::float8 / 3 as f, '\\x00ff'::bytea as b")
     postgres.run("alter table t add i interval default '1 day 2 hours', add l interval[] default '{1 day}'")
-    intervals = {"i": "1 day 02:00:00", "l": '{"1 day"}'}
+    intervals = {"i": "1 day 02:00:00", "l": ["1 day"]}
     postgres.run("alter role owner set datestyle = 'SQL, DMY'", "alter role owner set extra_float_digits = 0")
     postgres.run("alter role owner set bytea_output = 'escape'", "alter role owner set intervalstyle = 'iso_8601'")
     try:
@@ -215,12 +244,32 @@ def test_a_role_s_styles_do_not_reach_us(warehouse: Warehouse, postgres: Postgre
         postgres.run("alter role owner reset all")
 
 
-def test_nan_in_a_fixed_decimal_is_one_clear_error(warehouse: Warehouse, postgres: Postgres) -> None:
-    postgres.run("create table t (v numeric(12, 2))", "insert into t values (1), ('NaN')")
-    said = refusal(lambda: list(warehouse.read("t", ["v"], None)))
-    assert said.startswith("DB711")
-    assert "column v" in said
-    assert "NaN" in said
+def test_bytes_that_are_no_text_make_one_invalid_row(project: Project, postgres: Postgres) -> None:
+    """A database in SQL_ASCII takes any."""
+    postgres.run("drop database if exists bytes", "create database bytes encoding 'SQL_ASCII' template template0")
+    ascii_only = Postgres(postgres.port, postgres.password, "bytes")
+    ascii_only.run("create table t (i int, v text, other text)")
+    for row in ("1, {}('\\xc3a9ff', 'SQL_ASCII'), {}('\\xc3a9', 'SQL_ASCII')", "2, {}('\\xc3a9', 'SQL_ASCII'), 'x'"):
+        ascii_only.run(f"insert into t values ({row.replace('{}', 'convert_from')})")
+    project.profiles({"dev": ascii_only.output()})
+    with project.connect() as other:
+        (batch,) = other.read("t", ["i", "v", "other"], None)
+    assert refused(batch, "string") == {1: True, 2: False}
+    assert batch.column("other").to_pylist() == ["é", "x"]
+    postgres.run("drop database bytes")
+
+
+def test_a_row_of_many_megabytes_is_one_row(warehouse: Warehouse, postgres: Postgres) -> None:
+    postgres.run("create table t as select i, case i when 2 then repeat('x', 20000000) else 'é' end as v "
+                 "from generate_series(1, 3) i")  # fmt: skip
+    lengths = [len(row["v"]) for row in sorted(read(warehouse, "t", "i", "v"), key=lambda row: row["i"])]
+    assert lengths == [1, 20_000_000, 1]
+
+
+def test_an_array_of_structs_is_refused_by_its_type(warehouse: Warehouse, postgres: Postgres) -> None:
+    postgres.run("create type pair as (a int, b text)", "create table t as select array[row(1, 'x')::pair] as v")
+    kind = warehouse.schema("t").field("v").type
+    assert values.why_not(kind, Field(name="F", label="F", type="multipicklist"))
 
 
 @pytest.mark.parametrize("name", ['a"b', 'x"; drop table t; --', "sp ace", "select", "Ünï", "100%", "it's", "%s"])
