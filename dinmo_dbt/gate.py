@@ -7,7 +7,7 @@ build, so only commands that build say "ok", and what failed stays blocked whate
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from enum import StrEnum
 from pathlib import Path
@@ -90,6 +90,7 @@ class RunResults:
     sample: bool
     results: tuple[Result, ...]
     written: float | None = None  # by its own word, in seconds since the epoch
+    vars: Mapping[str, Any] = field(default_factory=dict)  # --vars as given
 
     @property
     def built(self) -> Mapping[str, Result]:
@@ -161,6 +162,7 @@ def parse_run_results(document: object, where: str) -> RunResults:
         sample=sample,
         results=parsed,
         written=generated,
+        vars=_mapping(args.get("vars")),
     )
 
 

@@ -103,6 +103,13 @@ class Manifest:
     strays: tuple[Left, ...]  # `dinmo` blocks where none can work, such as on a source
     ids: frozenset[str]
 
+    @property
+    def files(self) -> frozenset[str]:
+        """The root project's files that its models, seeds and snapshots are of."""
+        every = (*self.nodes.values(), *self.disabled)
+        own = [node for node in every if node.package == self.project_name]
+        return frozenset(file for node in own for file in (node.file, node.yaml_file) if file)
+
 
 @dataclass(frozen=True, slots=True)
 class Loaded:

@@ -6,9 +6,10 @@ alone. They are read with no more bounds than dbt has, and what is no YAML is db
 
 from __future__ import annotations
 
+import hashlib
 import os
 import re
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Collection, Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
@@ -121,6 +122,20 @@ class Written:
                 if with_suffix and (moment := _moment(path)) is not None:
                     found[path.relative_to(self.root).as_posix()] = moment
         return found
+
+    def since(self, moment: float, known: Collection[str], target: Path) -> tuple[str, ...]:
+        """Files that are not what dbt read at that moment, when it wrote its `target` folder: changed or new since, or
+        gone of those `known`. Where dbt noted what it read a file's content tells, and else its time; not where every
+        file is newer, as a checkout or a copy makes them."""
+        newer = [file for file, at in self.changed.items() if at > moment]
+        gone = [file for file in known if file not in self.changed]
+        if len(gone) == len(known):  # the project's files are not here
+            gone = []
+        if newer:
+            noted = _noted(target)
+            by_content = [file for file in newer if noted and noted.get(file) != _checksum(self.root / file)]
+            newer = by_content if noted else [] if len(newer) == len(self.changed) else newer
+        return tuple(sorted({*newer, *gone}))
 
     @cached_property
     def keys(self) -> tuple[Key, ...]:
@@ -296,6 +311,29 @@ def _files(place: Path) -> Iterable[Path]:
     if place.is_file():
         return [place]
     return (Path(folder) / name for folder, _, names in os.walk(place) for name in names)
+
+
+def _noted(target: Path) -> Mapping[str, str]:
+    """What dbt-core 1.x keeps for its partial parsing: the checksum of each file that it read; none where it can't be
+    told. dbt brings msgpack with it."""
+    try:
+        import msgpack  # type: ignore[import-untyped]  # it has no types
+
+        kept = msgpack.unpackb(read_file(target / "partial_parse.msgpack"), strict_map_key=False)
+        found = {id.partition("://")[2]: each["checksum"]["checksum"] for id, each in kept["files"].items()}
+        own = kept["metadata"]["project_name"]
+        return {**found, PROJECT: kept["state_check"]["project_hashes"][own]["checksum"]}
+    except Exception:  # noqa: BLE001 - another's file, of any form: without it times tell
+        return {}
+
+
+def _checksum(path: Path) -> str:
+    """As dbt makes it."""
+    try:
+        text = read_file(path).decode().replace("\r\n", "\n")
+    except (OSError, UnicodeDecodeError):
+        return ""
+    return hashlib.sha256((text if path.name == PROJECT else text.strip()).encode()).hexdigest()
 
 
 def _moment(path: Path) -> float | None:

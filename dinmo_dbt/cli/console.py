@@ -11,7 +11,7 @@ import sys
 import threading
 import time
 from collections.abc import Callable, Iterable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from types import FrameType
 from typing import Any
 
@@ -33,6 +33,7 @@ class Console:
     as_json: bool = False
     quiet: bool = False
     log_format: str = "text"
+    _noted: set[Problem] = field(default_factory=set)
 
     @property
     def width(self) -> int:
@@ -91,6 +92,12 @@ class Console:
             text = f"note: {problem.code} {problem.where + ': ' if problem.where else ''}{problem.message}"
             for line in self.fitted(text + (f" ({problem.hint})" if problem.hint else "")):
                 self._tell("warn", line)
+
+    def note_once(self, problem: Problem) -> None:
+        """A note of what lasts: a service looks often."""
+        if problem not in self._noted:
+            self._noted.add(problem)
+            self.note(problem)
 
     def fitted(self, line: str) -> Iterable[str]:
         """The line, on as many as the width asks for; whole where a program reads it."""

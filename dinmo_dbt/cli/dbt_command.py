@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import json
 import os
+import re
+import shutil
 import signal
 import subprocess
 import sys
@@ -13,9 +15,11 @@ from pathlib import Path
 from dinmo_dbt.cli.options import Flags
 from dinmo_dbt.cli.stopping import Stop
 from dinmo_dbt.durable import read_file
-from dinmo_dbt.errors import Interrupted, UsageError
+from dinmo_dbt.errors import Interrupted, Problem, UsageError
 
+UNPARSED = "DB207"
 POLL_S = 0.05
+PARSE_S = 600.0
 END_S = 7.0  # how long dbt may take to cancel its queries: a CI runner or container kills after 7.5 or 10 s
 
 # Our flag -> how dbt spells it.
@@ -86,6 +90,30 @@ class DbtCommand:
         after = _invocation(target_path)
         self.wrote_results = after is not None and after != before
         return code
+
+
+def parse(root: Path, target_path: Path, flags: Flags, vars: str | None) -> Problem | None:
+    """Have dbt write the manifest of the project as it is; what it says where it can't, None too where there is no dbt.
+    Its output is dbt's own, and is told for its first lines, which quote nothing."""
+    from dinmo_dbt.warehouse.profiles import profiles_file
+
+    found = shutil.which("dbt") or str(Path(sys.executable).with_name("dbt"))
+    profiles = profiles_file(root, flags.profiles_dir, os.environ).resolve().parent
+    given = {"--target": flags.target, "--profile": flags.profile, "--profiles-dir": profiles, "--vars": vars}
+    words = [word for flag, value in given.items() if value is not None for word in (flag, str(value))]
+    command = [found, "--no-use-colors", "parse", "--project-dir", str(root), "--target-path", str(target_path), *words]
+    try:
+        done = subprocess.run(command, capture_output=True, text=True, errors="replace", timeout=PARSE_S, check=False)
+    except (FileNotFoundError, PermissionError):
+        return None
+    except (OSError, subprocess.TimeoutExpired) as error:
+        return Problem(UNPARSED, f"dbt parse: {type(error).__name__}", str(root), "run dbt parse")
+    if not done.returncode:
+        return None
+    lines = [re.sub(r"^\d\d:\d\d:\d\d +", "", line).strip() for line in done.stdout.splitlines()]
+    about = [line for line in lines if re.match(r"[A-Z]\w+ Error\b|Error reading |Syntax error near line|  in ", line)]
+    told = "; ".join(dict.fromkeys(about[:3])) or f"it ended with exit code {done.returncode}"
+    return Problem(UNPARSED, f"dbt can't read the project as it is: {told}", str(root), "run dbt parse to see it whole")
 
 
 def _run(arguments: list[str], *, as_json: bool) -> int:

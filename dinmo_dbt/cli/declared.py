@@ -66,6 +66,7 @@ def validate(
     online: Annotated[
         bool, typer.Option("--online", help="Check objects and fields against Salesforce's describe, too.")
     ] = False,
+    no_parse: options.NoParse = False,
     as_json: options.Json = False,
     quiet: options.Quiet = False,
 ) -> None:
@@ -85,6 +86,9 @@ def validate(
     console = Console(as_json, quiet)
     found = Found()
     with Session(flags, console, offline=not online) as session:
+        if not no_parse:
+            session.parse_if_changed()
+        found.add([session.unparsed] if session.unparsed else [])
         count = _judge(session, found, online=online)
     problems = at_most(found.problems)
     if problems:

@@ -52,6 +52,9 @@ RequireBuilt = Annotated[
 TargetMismatch = Annotated[
     bool, typer.Option("--allow-target-mismatch", help="Use a manifest that was parsed for another target.")
 ]
+NoParse = Annotated[
+    bool, typer.Option("--no-parse", help="Don't have dbt parse the project where it was changed since it last did.")
+]
 ShowValues = Annotated[
     bool, typer.Option("--show-values", help="Print what the warehouse says of an error whole, row values included.")
 ]

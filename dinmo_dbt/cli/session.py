@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import random
 import sys
@@ -102,6 +103,8 @@ class Session:
         self.clock = SystemClock(self._stop)
         self._destinations: dict[str, SalesforceDestination] = {}
         self._unreachable: dict[str, DinmoError] = {}
+        self.changed: tuple[str, ...] = ()  # files of the project that the manifest is not of
+        self.unparsed: Problem | None = None  # why dbt could not read the project anew
         self._artifacts: tuple[object, ...] = ()  # as they were when the first of them was read
 
     def __enter__(self) -> Session:
@@ -211,6 +214,7 @@ class Session:
 
         self._artifacts = self._artifacts or self._stamps()
         manifest = load_manifest(self.target_path / "manifest.json")
+        self._say_changed(manifest)
         name = self.project_name
         if name and manifest.project_name and name != manifest.project_name:
             raise ConfigError(
@@ -220,6 +224,39 @@ class Session:
                 hint="run `dbt build` or `dbt parse` in this project, or choose its folder with --target-path",
             )
         return manifest
+
+    def _changed(self, manifest: Manifest) -> tuple[str, ...]:
+        """Files of the project that are not what the manifest was made of. dbt Cloud makes its own of another copy."""
+        made = stamp(self.target_path / "manifest.json")
+        if self.following is not None or made is None:
+            return ()
+        return self.written.since(made[0] / 1e9, manifest.files, self.target_path)
+
+    def _say_changed(self, manifest: Manifest) -> None:
+        from dinmo_dbt.declaration import listed
+
+        self.changed = self._changed(manifest)
+        if self.changed:
+            told = f"the project was changed since dbt last read it: {listed(self.changed)}"
+            hint = "this goes by what dbt made before; run dbt build (or dbt parse)"
+            self.console.note_once(Problem("DB206", told, str(self.target_path / "manifest.json"), hint))
+
+    def parse_if_changed(self) -> None:
+        """Have dbt read the project where it was changed. DB207 where dbt can't; nothing where there is no dbt."""
+        from dinmo_dbt.cli.dbt_command import parse
+        from dinmo_dbt.manifest import load_manifest
+
+        with suppress(ConfigError):  # it is told by who needs it
+            if not self._changed(load_manifest(self.target_path / "manifest.json")):
+                return
+            results = None
+            with suppress(ConfigError):
+                results = self.run_results
+            given = self.flags.vars or (json.dumps(results.vars) if results and results.vars else None)
+            problem = parse(self.root, self.target_path, self.flags, given)
+            self.__dict__.pop("written", None)
+            if problem is not None:
+                self.unparsed = problem
 
     @cached_property
     def declared(self) -> Loaded:
@@ -234,7 +271,7 @@ class Session:
             is_own = self.written.of(node.resource_type, node.name) is None
             return key.where if is_own and (key.is_rendered or key.value == node.block) else ""
 
-        strays = misplaced(self.written, self.manifest)
+        strays = misplaced(self.written, self.manifest, self.changed)
         loaded = activations(self.manifest, self.project.defaults, placed=placed, strays=strays)
         usable, left = [], list(loaded.left)
         for each in loaded.activations:

@@ -89,6 +89,7 @@ def plan(
     ignore_gate: options.IgnoreGate = False,
     require_built: options.RequireBuilt = False,
     allow_target_mismatch: options.TargetMismatch = False,
+    no_parse: options.NoParse = False,
     as_json: options.Json = False,
     quiet: options.Quiet = False,
 ) -> None:
@@ -106,6 +107,10 @@ def plan(
 
     console = Console(as_json, quiet)
     with Session(flags, console) as session:
+        if not no_parse:
+            session.parse_if_changed()
+        if session.unparsed:
+            raise ConfigError.of([session.unparsed])
         raise typer.Exit(
             _plan(
                 session,

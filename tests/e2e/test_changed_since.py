@@ -1,0 +1,90 @@
+"""A manifest is of the project as dbt read it: what was changed since is said by each command that goes by it."""
+
+from __future__ import annotations
+
+import os
+import shutil
+import time
+from pathlib import Path
+
+import pytest
+
+from dinmo_dbt.written import written
+
+from .lab import Lab, Org
+
+
+def edit(lab: Lab, file: str, old: str, new: str) -> None:
+    path = lab.root / file
+    text = path.read_text()
+    assert old in text
+    path.write_text(text.replace(old, new))
+    later(path)
+
+
+def later(path: Path) -> None:
+    at = time.time() + 5
+    os.utime(path, (at, at))
+
+
+def test_validate_and_plan_have_dbt_parse_what_was_edited(lab: Lab, org: Org) -> None:
+    edit(lab, "models/models.yml", '"mode": "upsert"', '"mode": "mirror"')
+    left = lab.run("validate", "--no-parse")
+    assert left.code == 0 and "DB206" in left.err and "models/models.yml" in left.err, left.all
+    assert "DB206" in lab.run("sync", "-s", "companies").err
+    ran = lab.run("validate")
+    assert ran.code == 2 and "'mirror' is not allowed" in ran.err and "DB206" not in ran.err, ran.all
+    edit(lab, "models/models.yml", '"mode": "mirror"', '"mode": "upsert"')
+    ran = lab.run("plan")
+    assert ran.code == 0 and "DB206" not in ran.err, ran.all
+
+
+def test_what_dbt_can_not_parse_is_said_by_all(lab: Lab, org: Org) -> None:
+    edit(lab, "models/models.yml", '"version": 2', '"version": [')
+    for command in ("validate", "plan"):
+        ran = lab.run(command)
+        assert ran.code == 2 and "DB207" in ran.err, ran.all
+    for command in ("sync", "list", "plan --no-parse"):
+        ran = lab.run(*command.split())
+        assert ran.code == 0 and "DB206" in ran.err, ran.all
+
+
+@pytest.mark.parametrize(
+    ("file", "text"),
+    [
+        ("models/people.sql", "select 1 as person_id"),
+        ("models/more.yml", "models: []"),
+        ("models/deep/new.sql", "select 1 as a"),
+        ("macros/m.sql", "{% macro m() %}1{% endmacro %}"),
+        ("dbt_project.yml", "name: lab\nversion: '1.0'\nprofile: lab\n"),
+    ],
+)
+def test_each_kind_of_file_is_looked_at(lab: Lab, file: str, text: str) -> None:
+    path = lab.root / file
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.write_text(text)
+    later(path)
+    ran = lab.run("list")
+    assert ran.code == 0 and file in " ".join(ran.err.split()), ran.all
+
+
+def test_a_file_that_is_gone(lab: Lab) -> None:
+    (lab.root / "models" / "events.sql").unlink()
+    assert "models/events.sql" in lab.run("list").err
+
+
+def test_what_is_the_same_in_a_newer_file_is_no_change(lab: Lab) -> None:
+    for path in lab.root.rglob("*.*"):
+        if "target" not in path.parts:
+            later(path)
+    assert lab.run("list").err == ""
+
+
+@pytest.mark.parametrize("all_newer", [True, False])
+def test_without_dbts_notes_times_tell_but_not_those_of_a_checkout(lab: Lab, tmp_path: Path, all_newer: bool) -> None:
+    root = Path(shutil.copytree(lab.root, tmp_path / "copy"))
+    (root / "target" / "partial_parse.msgpack").write_bytes(b"\x81\xa5files\xc0")
+    files = [root / file for file in written(root, {}).changed]
+    for path in files if all_newer else files[:1]:
+        later(path)
+    assert ("DB206" in Lab(root).run("list").err) is not all_newer
