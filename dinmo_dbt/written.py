@@ -7,6 +7,7 @@ alone. They are read with no more bounds than dbt has, and what is no YAML is db
 from __future__ import annotations
 
 import hashlib
+import importlib
 import os
 import re
 from collections.abc import Collection, Iterable, Iterator, Mapping
@@ -317,7 +318,7 @@ def _noted(target: Path) -> Mapping[str, str]:
     """What dbt-core 1.x keeps for its partial parsing: the checksum of each file that it read; none where it can't be
     told. dbt brings msgpack with it."""
     try:
-        import msgpack  # type: ignore[import-untyped]  # it has no types
+        msgpack = importlib.import_module("msgpack")  # it has no types
 
         kept = msgpack.unpackb(read_file(target / "partial_parse.msgpack"), strict_map_key=False)
         found = {id.partition("://")[2]: each["checksum"]["checksum"] for id, each in kept["files"].items()}
