@@ -45,7 +45,7 @@ class Notice:
 
 def incident(target: str, *of: str) -> str:
     """Of an activation by its name; of what concerns all, or something of its own, by more."""
-    return "/".join(quote(part, safe=":") for part in ("dinmo-dbt", target, *of))
+    return "/".join(quote(part, safe=":") for part in (target, *of))
 
 
 def gathered(notices: Sequence[Notice]) -> list[Notice]:

@@ -373,6 +373,41 @@ def test_a_channel_that_fails_twice_in_a_row_is_left_alone_and_the_others_are_no
     assert {f.notice_id for f in delivery.failed} == {"1", "2", "3"} and clock.slept == []
 
 
+ABOUT = [
+    Notice("1", Severity.CRITICAL, "title", "body", incident="dev/things"),
+    Notice("2", Severity.RECOVERED, "title", "body", incident="dev/things"),
+    Notice("3", Severity.CRITICAL, "title", "body", incident="dev/others"),
+]
+
+
+def test_the_end_of_an_incident_waits_for_its_beginning_and_others_do_not() -> None:
+    script, clock = Script(a=[PASSING]), Clock()
+    delivery = deliver([(each, A) for each in ABOUT], clock=clock, sent=lambda *_: None, attempt=script)
+    assert [id for id, _ in script.tried] == ["1", "3", "1", "2"]
+    assert [id for id, _ in delivery.sent] == ["3", "1", "2"] and delivery.failed == ()
+    script = Script(a=[LASTING])
+    delivery = deliver([(each, A) for each in ABOUT], clock=clock, sent=lambda *_: None, attempt=script)
+    assert [id for id, _ in delivery.sent] == ["2", "3"], "what is refused for good holds nothing up"
+    script = Script(a=[PASSING, None, PASSING, PASSING])
+    delivery = deliver([(each, A) for each in ABOUT], clock=clock, sent=lambda *_: None, attempt=script)
+    assert [(each.notice_id, each.problem) for each in delivery.failed] == [("1", PASSING), ("2", PASSING)]
+
+
+@pytest.mark.parametrize(
+    ("url", "got"),
+    [
+        ("https://example.com/hook", ["critical", "warning", "recovered", "info"]),
+        ("pagerduty://key@key", ["critical", "warning", "recovered"]),
+        ("https://api.incident.io/v2/alert_events/http/SOURCE?token=T", ["critical", "warning", "recovered"]),
+        ("betterstack://token", ["critical", "warning"]),
+        ("betterstack://token@in.logs.example", ["critical", "warning", "recovered", "info"]),
+    ],
+)
+def test_a_service_of_incidents_is_told_of_incidents_alone(url: str, got: list[str]) -> None:
+    told = [Notice("1", each, "title", "body", incident="" if each is Severity.INFO else "i") for each in Severity]
+    assert [each.severity for each in told if channels.takes(channel(url), each)] == got
+
+
 def test_what_was_sent_is_noted_before_a_signal_ends_the_command() -> None:
     noted: list[tuple[str, str]] = []
     with pytest.raises(Interrupted):

@@ -16,9 +16,11 @@ from hypothesis import strategies as st
 from memory_org import activation as written
 
 from dinmo_dbt.activation import Activation, Ceiling, WarningKind, Watch
+from dinmo_dbt.channels import goes_on, takes
 from dinmo_dbt.errors import Problem
 from dinmo_dbt.history import RunRecord, Trigger
 from dinmo_dbt.notice import Notice, Severity
+from dinmo_dbt.project import Channel, Secret
 from dinmo_dbt.usual import NEW_RUNS
 from dinmo_dbt.warnings import SCHEMA_CODES, Noticed, Standing, digest, notice, paused, resumed
 from dinmo_dbt.when import _LIMITS, _OFF, USUAL
@@ -28,6 +30,7 @@ GOLDEN = ROOT / "tests/golden/warnings/messages.txt"
 HOUR, DAY = 3600.0, 86400.0
 START = 1_772_431_200.0  # Monday 2026-03-02 06:00 UTC
 ORG = "00D000000000001AAA"
+OWN = "prod/subscriptions_to_crm"
 HINTS = {
     "DB302": "add it in Setup -> Object Manager -> Subscription -> Fields & Relationships",
     "DB402": "look at the model; if it is right: dinmo-dbt state reset --select subscriptions_to_crm",
@@ -270,6 +273,27 @@ def test_a_warning_is_told_once_when_it_begins_and_once_when_it_is_over(runs: li
         assert all(n.id.startswith(f"{each.run_id}:") for n in found.notices)
         before = after
     assert len(set(ids)) == len(ids)
+
+
+@settings(max_examples=300, deadline=None)
+@given(runs_of_days(), st.sets(st.sampled_from(WarningKind)), st.booleans())
+def test_an_incident_is_open_while_something_stands_of_it_that_the_channel_was_told_of(
+    runs: list[RunRecord], loud: set[WarningKind], only_critical: bool
+) -> None:
+    channel = Channel("warnings.channels[0]", Secret("pagerduty://key@key"), only_critical)
+    activation = act(**{kind: replace(watch, critical=kind in loud) for kind, watch in USUAL.items()})
+    opened: set[str] = set()
+    for each, found in zip(runs, play(runs, activation), strict=True):
+        for told in found.notices:
+            assert told.incident
+            if takes(channel, told):
+                over = told.severity is Severity.RECOVERED and not goes_on(channel, told)
+                opened = opened - {told.incident} if over else opened | {told.incident}
+        stands = {stands.kind for stands in found.standing if stands.critical or not only_critical}
+        about = {f"prod/:api_budget/{activation.destination}" if kind == "api_budget" else OWN for kind in stands}
+        assert {each for each in opened if each.count("/") < 3} == about
+        events = {about for about in opened if about.count("/") == 3}
+        assert all(each.split("/")[2] in ("full", "drift") for each in events), "nothing else is over as it is told"
 
 
 @settings(max_examples=100, deadline=None)

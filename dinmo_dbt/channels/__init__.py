@@ -107,12 +107,12 @@ def deliver(
             clock.sleep(pause_s)
         for notice, channel in again:
             pair, before = (notice.id, channel.place), in_a_row.setdefault(channel.place, [])
-            clock.sleep(0)
             ahead = [of.id for of, to in waiting if to == channel and of.incident == notice.incident != ""]
             if ahead:
                 waiting.append((notice, channel))
                 failed[pair] = Failure(*pair, failed[ahead[0], channel.place].problem)
                 continue
+            clock.sleep(0)
             problem = attempt(channel, notice).problem if _open(before) else before[-1]
             if problem is None:
                 before.clear()

@@ -503,10 +503,12 @@ class Session:
         return started
 
     def send(self, channel: Channel, notice: Notice) -> Told:
-        """One attempt to send a notice to a channel."""
+        """One attempt to send a notice to a channel. Other dbt projects may have it too: the incident is this one's."""
         from dinmo_dbt import channels
+        from dinmo_dbt.notice import incident
 
-        return channels.send(channel, notice)
+        about = f"{incident('dinmo-dbt', self.project_name)}/{notice.incident}" if notice.incident else ""
+        return channels.send(channel, replace(notice, incident=about))
 
     def refuse_sharing(self, activation: Activation, state: ActivationState) -> None:
         """Before anything is drawn from a state: stop where another dbt target has this org, or where the activation

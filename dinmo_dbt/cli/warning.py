@@ -54,9 +54,9 @@ def try_channels(
         for channel in _chosen(session.project.channels, number):
             session.clock.sleep(0)
             sample = _sample(channel, session.clock.now(), session.target[1])
-            told = channels.send(channel, sample)
+            told = session.send(channel, sample)
             if told.problem is None and channels.keeps_incidents(channel) and channels.takes(channel, _over(sample)):
-                told = channels.send(channel, _over(sample))
+                told = session.send(channel, _over(sample))
             service = f" ({told.kind})" if told.kind else ""
             console.answer([f"{channel.place}{service}: {'ERROR' if told.problem else 'OK'}"])
             if told.problem:

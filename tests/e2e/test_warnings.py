@@ -46,6 +46,17 @@ def test_a_sample_of_a_warning_reaches_every_channel(lab: Lab, receiver: Receive
     assert TOKEN.encode() not in written(lab.root)
 
 
+def test_a_sample_incident_is_opened_and_resolved(lab: Lab, receiver: Receiver) -> None:
+    declare(lab)
+    (lab.root / "dinmo.yml").write_text(DINMO + CHANNELS.partition("    - {url")[0])
+    url = f"goalert://127.0.0.1:{receiver.port}/12345678-1234-1234-1234-123456789012"
+    ran = lab.process("warnings", "test", HOOK=url)
+    assert (ran.code, ran.out) == (0, "warnings.channels[0] (goalert): OK\n")
+    opened, closed = (json.loads(body) for _, _, _, body in receiver.asked)
+    assert "action" not in opened and closed["action"] == "close"
+    assert opened["dedup"] == closed["dedup"] and opened["dedup"].startswith("dinmo-dbt/")
+
+
 def test_a_channel_that_fails_is_told_and_the_others_are_still_tried(lab: Lab, receiver: Receiver) -> None:
     declare(lab)
     receiver.behaviour = 500

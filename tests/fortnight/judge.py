@@ -17,6 +17,9 @@ from datetime import UTC, datetime, timedelta
 from zoneinfo import ZoneInfo
 
 from dinmo_dbt.activation import Activation, QuietHours, ScheduleKind, WarningKind
+from dinmo_dbt.channels import goes_on
+from dinmo_dbt.notice import Severity
+from dinmo_dbt.project import Channel
 
 from .process import Process, database
 from .world import DAY, LIMIT, LOGIN, MINUTE, PLACES, READ, SCHEMA, TARGET, UNREACHED, World
@@ -473,6 +476,12 @@ class Judge:
             times[pair] += 1
             if times[pair] == 1:
                 received[taken.place][_key(taken.notice.id, taken.notice.title)] += 1
+        moot = {each for each in self._moot() if each[:2] not in times}
+        for id, place, title in moot:
+            received[place][_key(id, title)] += 1
+        self.counts["refused, with a later one of its incident taken"] = len(moot)
+        for channel in self.world.project.channels:
+            self._incidents(channel)
         for pair, number in times.items():
             if number - 1 > self.doubles[pair]:
                 raise Broken(f"{pair[0]} was sent to {pair[1]} {number} times; of kills between sending and noting "
@@ -485,7 +494,7 @@ class Judge:
         for place in PLACES:
             got = received[place]
             owed = Counter({key: n for key, n in sure.items() if n and self._takes(place, key)})
-            got = Counter({key: n for key, n in got.items() if self._takes(place, key)}) if place != PLACES[2] else got
+            got = Counter({key: n for key, n in got.items() if self._takes(place, key)}) if place == PLACES[0] else got
             for end in self.digests_maybe - self.digests:
                 got.pop(("digest", f"{end:.0f}"), None)
             missing, more = owed - got, got - owed
@@ -506,7 +515,41 @@ class Judge:
         if self.counts["told warnings"] == 0:
             raise Broken("the fortnight told nobody of anything")
 
+    def _moot(self) -> set[tuple[str, str, str]]:
+        """What a channel of incidents refused for good, and took a later notice of the same incident after."""
+        last = {(taken.place, taken.notice.incident): taken.at for taken in self.world.taken}
+        return {
+            (each.notice.id, each.place, each.notice.title)
+            for each in self.world.refused
+            if each.place != PLACES[0] and last.get((each.place, each.notice.incident), 0.0) > each.at
+        }
+
+    def _incidents(self, channel: Channel) -> None:
+        """Those that are open at the end are of what stands."""
+        if channel.place == PLACES[0]:
+            return
+        opened: set[str] = set()
+        for taken in self.world.taken:
+            told = taken.notice
+            if taken.place == channel.place and told.severity is Severity.RECOVERED and not goes_on(channel, told):
+                opened.discard(told.incident)
+            elif taken.place == channel.place:
+                opened.add(told.incident)
+        self.counts["incidents open at the end"] += len(opened)
+        due = {f"{TARGET}/:all"} if self.all_down else set()
+        for book in self.books.values():
+            for kind, critical in book.standing.items():
+                of = f":api_budget/{book.declared.destination}" if kind is K.API_BUDGET else book.declared.name
+                due |= {f"{TARGET}/{of}"} if critical or not channel.only_critical else set()
+            watch = book.declared.warnings.get(K.PAUSED)
+            if book.paused and watch and (watch.critical or not channel.only_critical):
+                due.add(f"{TARGET}/{book.declared.name}/paused")
+        if opened != due:
+            raise Broken(f"{channel.place}: open is {sorted(opened - due)}, and {sorted(due - opened)} is not")
+
     def _takes(self, place: str, key: tuple[str, ...]) -> bool:
+        if place == PLACES[1]:
+            return key[0] != "digest"
         if place != PLACES[2]:
             return True
         if key[0] in ("all",):

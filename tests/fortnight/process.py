@@ -280,6 +280,8 @@ class SimulatedSession(Session):
             process.alive()
             world.met["sendings that failed"] += 1
             code = world.rng.choice([NOT_REACHED, NOT_TAKEN])
+            if code == NOT_TAKEN:
+                world.refused.append(Taken(world.now, channel.place, notice))
             return Told("json", Problem(code, "the channel did not take the message"))
 
         def take() -> Told:

@@ -27,6 +27,7 @@ DAYS = 14
 STARTS = (datetime(2026, 10, 18, 5, 1, 7, tzinfo=UTC), datetime(2026, 3, 22, 5, 1, 7, tzinfo=UTC))
 LOGIN, UNREACHED, LIMIT, SCHEMA, READ = "DB601", "DB607", "DB609", "DB302", "DB712"
 PLACES = ("warnings.channels[0]", "warnings.channels[1]", "warnings.channels[2]")
+URLS = ("json://a", "pagerduty://key@key", "opsgenie://key")  # the latter two keep incidents
 ROWS = 6
 
 _CRONS = (
@@ -142,6 +143,7 @@ class World:
     now: float = 0.0
     ahead: float = 0.0  # by how much somebody has set our clock ahead
     taken: list[Taken] = field(default_factory=list)
+    refused: list[Taken] = field(default_factory=list)  # for good
     met: Counter[str] = field(default_factory=Counter)
     done: set[str] = field(default_factory=set)  # activations of which a run delivered
     story: list[tuple[float, str]] = field(default_factory=list)
@@ -184,7 +186,9 @@ class World:
             orgs={name: Org(name, TARGET, credentials=object()) for name in self.orgs},  # type: ignore[arg-type]
             targets=dict.fromkeys(self.orgs, (TARGET,)),
             defaults={},
-            channels=tuple(Channel(place, Secret("x://y"), only_critical=place == PLACES[2]) for place in PLACES),
+            channels=tuple(
+                Channel(place, Secret(url), place == PLACES[2]) for place, url in zip(PLACES, URLS, strict=True)
+            ),
             digest=Digest("08:00", "Europe/Paris"),
         )
 

@@ -537,7 +537,17 @@ def test_a_notice_is_kept_until_every_place_has_it(any_world):
     world.sync(activation(), Model.of(ROWS))
     activity = world.state().activity("dev")
     notices = [
-        Notice("n1", Severity.WARNING, "dinmo-dbt [dev] things: failed", "body", True, "things", "DB607 no answer"),
+        Notice(
+            "n1",
+            Severity.WARNING,
+            "dinmo-dbt [dev] things: failed",
+            "body",
+            True,
+            "things",
+            "DB607 no answer",
+            incident="dev/things",
+            stands=Severity.CRITICAL,
+        ),
         Notice("n2", Severity.INFO, "title", "body"),
     ]
     activity.add(notices)
