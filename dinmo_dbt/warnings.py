@@ -36,7 +36,7 @@ CAUSES_MAX = 5
 @dataclass(frozen=True, slots=True)
 class Standing:
     """A warning that is open: told, and not yet recovered. `since` and `run_id` are of the run it began with, `said`
-    is its cause in short, as the latest run knows it."""
+    is its cause in short, as the latest run knows it. `incident`: its notice's; '' for what concerns no activation."""
 
     activation: str
     target: str
@@ -45,6 +45,7 @@ class Standing:
     run_id: str
     critical: bool
     said: str
+    incident: str = ""
 
 
 @dataclass(frozen=True, slots=True)
@@ -108,7 +109,8 @@ def notice(
     since what concerns all of them is told by the first, and is over with the last.
 
     One notice when a kind begins to stand, none while it stands, one when it is over. Kinds that begin for one and the
-    same cause share a notice, and so do those that are over with one run. A kind that is off is forgotten.
+    same cause share a notice, and so do those that are over with one run; what concerns the whole org has its own. A
+    kind that is off is forgotten.
     """
     if not _counts(run) or _is_muted(activation, run.finished or run.started):
         return Noticed(tuple(standing), ())
@@ -129,7 +131,7 @@ def notice(
             if case.stood is None or not verdict.lasts:
                 begun.append((kind, verdict))
             if verdict.lasts:
-                stay.append(_stands(kind, case, verdict))
+                stay.append(_stands(kind, case, verdict, _incident(run, activation, kind, standing)))
             elif case.stood:
                 over.append((case.stood, _Well()))
         elif case.stood and verdict is None:
@@ -146,7 +148,7 @@ def notice(
     ]
     # Of one cause: what the run itself stopped at. All else has its own.
     for _, alike in groupby(sorted(begun, key=lambda each: _cause(each)[1] is None), key=_cause):
-        notices.append(_begun(run, activation, list(alike)))
+        notices.append(_begun(run, activation, list(alike), standing))
     return Noticed(tuple(stay), tuple(notices))
 
 
@@ -471,11 +473,11 @@ def _int(value: Any) -> int:
 # Messages
 
 
-def _stands(kind: WarningKind, case: _Case, found: _Finding) -> Standing:
+def _stands(kind: WarningKind, case: _Case, found: _Finding, about: str) -> Standing:
     if case.stood:
         return replace(case.stood, said=found.said)
     run = case.run
-    return Standing(run.activation, run.target, kind, case.at, run.run_id, case.watch.critical, found.said)
+    return Standing(run.activation, run.target, kind, case.at, run.run_id, case.watch.critical, found.said, about)
 
 
 def _cause(begun: tuple[WarningKind, _Finding]) -> tuple[WarningKind | None, Problem | None]:
@@ -483,11 +485,12 @@ def _cause(begun: tuple[WarningKind, _Finding]) -> tuple[WarningKind | None, Pro
     return (None, found.problem) if found.problem and kind not in _OF_THE_ORG else (kind, None)
 
 
-def _incident(activation: Activation, target: str, kind: WarningKind, *event: str) -> str:
-    """An event's is its own, for nothing will end it; the org's is ended by whichever activation is the last."""
-    if kind in _OF_THE_ORG:
-        return incident(target, f":{kind}", activation.destination)
-    return incident(target, activation.name, *([kind, *event] if event else []))
+def _incident(run: RunRecord, activation: Activation, kind: WarningKind, standing: Sequence[Standing]) -> str:
+    """As what stands was told, whatever the activation is called since. The org's is ended by whichever is the last."""
+    of_org = kind in _OF_THE_ORG
+    known = [each.incident for each in standing if (each.kind in _OF_THE_ORG) == of_org and each.incident]
+    own = [f":{kind}", activation.destination] if of_org else [activation.name]
+    return known[0] if known else incident(run.target, *own)
 
 
 def _loudest(standing: Sequence[Standing]) -> Severity | None:
@@ -495,8 +498,14 @@ def _loudest(standing: Sequence[Standing]) -> Severity | None:
     return (Severity.CRITICAL if any(own) else Severity.WARNING) if own else None
 
 
-def _begun(run: RunRecord, activation: Activation, begun: Sequence[tuple[WarningKind, _Finding]]) -> Notice:
+def _begun(
+    run: RunRecord,
+    activation: Activation,
+    begun: Sequence[tuple[WarningKind, _Finding]],
+    standing: Sequence[Standing],
+) -> Notice:
     kinds = [kind for kind, _ in begun]
+    about = _incident(run, activation, kinds[0], standing)
     problem = begun[0][1].problem
     lines = _problem_lines(problem) if problem else []
     lines += [line for _, found in begun for line in found.lines]
@@ -508,7 +517,7 @@ def _begun(run: RunRecord, activation: Activation, begun: Sequence[tuple[Warning
         "\n".join([*lines, *_place(run, activation.object)]),
         activation=run.activation,
         cause="\n".join(_problem_lines(problem)) if problem else "",
-        incident=_incident(activation, run.target, kinds[0], *([] if begun[0][1].lasts else [run.run_id])),
+        incident=about if begun[0][1].lasts else f"{about}/{kinds[0]}/{run.run_id}",  # which nothing ends
     )
 
 
@@ -535,7 +544,7 @@ def _recovered(
         critical,
         activation=run.activation,
         cause=f"It was: {next(iter(causes))}" if len(causes) == 1 else "",
-        incident=_incident(activation, run.target, kinds[0]),
+        incident=_incident(run, activation, kinds[0], [stood for stood, _ in over]),
         stands=stands,
     )
 

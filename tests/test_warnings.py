@@ -296,6 +296,18 @@ def test_an_incident_is_open_while_something_stands_of_it_that_the_channel_was_t
         assert all(each.split("/")[2] in ("full", "drift") for each in events), "nothing else is over as it is told"
 
 
+def test_an_incident_keeps_its_name_when_its_activation_gets_another() -> None:
+    before = play([run(0), run(1, "failed", problem=NO_ANSWER)], act())[-1]
+    renamed = replace(act(), name="subscriptions")
+    stands = [replace(each, activation="subscriptions") for each in before.standing]
+    again, over = (replace(run(n, status, problem=p), activation="subscriptions") for n, status, p in
+                   ((2, "failed", NO_FIELD), (3, "success", None)))  # fmt: skip
+    worse = notice(again, activation=renamed, earlier=[run(0)], standing=stands)
+    ended = notice(over, activation=renamed, earlier=[], standing=worse.standing)
+    told = [*before.notices, *worse.notices, *ended.notices]
+    assert [each.incident for each in told] == [OWN] * 3 and ended.standing == ()
+
+
 @settings(max_examples=100, deadline=None)
 @given(runs_of_days())
 def test_no_message_holds_what_a_row_holds_or_what_salesforce_said_of_it(runs: list[RunRecord]) -> None:

@@ -35,7 +35,7 @@ TABLES = {
   owed TEXT, owed_at DOUBLE PRECISION, PRIMARY KEY (target, name)""",
     "standing": """
   target TEXT NOT NULL, name TEXT NOT NULL, kind TEXT NOT NULL, since DOUBLE PRECISION NOT NULL, run_id TEXT NOT NULL,
-  critical BIGINT NOT NULL, said TEXT NOT NULL, PRIMARY KEY (target, name, kind)""",
+  critical BIGINT NOT NULL, said TEXT NOT NULL, incident TEXT NOT NULL, PRIMARY KEY (target, name, kind)""",
     "notice": """
   id TEXT PRIMARY KEY, target TEXT NOT NULL, made DOUBLE PRECISION NOT NULL, severity TEXT NOT NULL,
   critical BIGINT NOT NULL, title TEXT NOT NULL, body TEXT NOT NULL, sent TEXT NOT NULL,
@@ -291,8 +291,8 @@ def others_of(connection: Connection, target: str, name: str) -> list[Standing]:
 def keep_standing(connection: Connection, target: str, name: str, standing: Sequence[Standing]) -> None:
     connection.execute("DELETE FROM standing WHERE target = ? AND name = ?", (target, name))
     connection.executemany(
-        "INSERT INTO standing VALUES (?, ?, ?, ?, ?, ?, ?)",
-        [(target, name, s.kind.value, s.since, s.run_id, int(s.critical), s.said) for s in standing],
+        "INSERT INTO standing VALUES (?, ?, ?, ?, ?, ?, ?, ?)",
+        [(target, name, s.kind.value, s.since, s.run_id, int(s.critical), s.said, s.incident) for s in standing],
     )
 
 
@@ -355,6 +355,7 @@ def _standing(row: Any) -> Standing:
         run_id=text(row["run_id"]),
         critical=bool(row["critical"]),
         said=text(row["said"]),
+        incident=text(row["incident"]),
     )
 
 

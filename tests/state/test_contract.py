@@ -505,7 +505,7 @@ def test_a_pause_holds_until_it_is_resumed_and_per_target(any_world):
 
 def test_what_a_run_is_judged_by_and_what_comes_of_it_are_kept_with_its_end(any_world):
     world, seen = any_world, []
-    stands = Standing("things", "dev", WarningKind.FAILED, 5.0, "r3", True, "DB607")
+    stands = Standing("things", "dev", WarningKind.FAILED, 5.0, "r3", True, "DB607", "dev/things")
     told = Notice("r3:failed", Severity.CRITICAL, "failed", "body")
 
     def judge(run, earlier, standing, others):
