@@ -167,6 +167,7 @@ class Activation:
     api: str = "auto"  # auto | bulk | collections
     enabled: bool = True
     shares_object_with: tuple[str, ...] = ()  # names of activations that write the same object, as is meant
+    missing_parent: str = "hold"  # hold | reject | set_null
     keep_before_images: bool = False
     audit: Ceiling = Ceiling(rows=200)  # how many rows are compared after a run, value by value
     documented_columns: tuple[str, ...] = ()
@@ -199,6 +200,7 @@ class Activation:
             "where": self.where,
             "on_change": self.on_change,
             "on_removed": self.on_removed,
+            "missing_parent": self.missing_parent,
             "on_removed_set": sorted(([field, value] for field, value in self.on_removed_set), key=lambda p: str(p[0])),
         }
         return hashlib.sha256(json.dumps(sent, sort_keys=True, allow_nan=False).encode()).hexdigest()

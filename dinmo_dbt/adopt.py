@@ -23,7 +23,8 @@ from dinmo_dbt.changes import Flag, Kind, Positions, Spool
 from dinmo_dbt.destination import Destination
 from dinmo_dbt.errors import StateError, UsageError
 from dinmo_dbt.mapping import Mapping, from_header
-from dinmo_dbt.plan import Source, StateView, repeated
+from dinmo_dbt.plan import Source, StateView
+from dinmo_dbt.records import repeated
 from dinmo_dbt.rowhash import DIGEST
 from dinmo_dbt.verify import ByRecord, Fact, Flags, Scan
 

@@ -31,7 +31,7 @@ from dinmo_dbt.verify import BY_ID_MAX, Fact, differences, facts, records
 
 WATCHED_MAX = 1_000
 _DIGEST_BYTES = 8
-_UNSURE = Flag.LEFT | Flag.STALE | Flag.UNKNOWN
+_UNSURE = Flag.LEFT | Flag.STALE | Flag.UNKNOWN | Flag.UNFINISHED
 # A row as it was acknowledged: found again by its key hash, and only while its check hash is the snapshot's.
 WATCHED = pa.schema([("kh", pa.uint64()), ("ck", pa.utf8()), ("record_id", pa.utf8()), ("digests", pa.utf8())])
 # A row of the snapshot to compare after the run. `digests`: null where it is not watched.

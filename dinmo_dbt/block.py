@@ -325,8 +325,10 @@ class ActivationSpec(Strict):
     engine: Literal["arrow", "warehouse"] = Field(
         default="arrow", description="Where changes are computed (`warehouse`: later)."
     )
-    missing_parent: Literal["hold", "reject"] = Field(
-        default="hold", description="A row whose parent record is not there yet waits, or fails (`reject`: later)."
+    missing_parent: Literal["hold", "reject", "set_null"] = Field(
+        default="hold",
+        description="A row whose parent record is not there: it waits; it counts as rejected; or it goes without its "
+        "parent, and once more when that is there (an insert does not write it again).",
     )
 
 

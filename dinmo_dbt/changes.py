@@ -43,6 +43,7 @@ class Flag(IntEnum):
     ADOPTED = 2  # taken over from before
     LEFT = 4  # the key is no longer in the segment
     STALE = 8  # its check hash says nothing: it is sent again once it is in the segment, by an insert never
+    UNFINISHED = 32  # delivered without what could not be sent yet: sent again until it is whole, by an insert never
     UNKNOWN = 16  # inserted, perhaps: the outcome can't be learned, so it is never sent again as it is
 
 
@@ -386,7 +387,8 @@ class _Scan:
         doubtful = flags & Flag.UNKNOWN != 0
         if not self.inserting:  # looked up by its match and sent again, it does no harm
             unchanged &= ~doubtful
-        stale = unchanged & (flags & (Flag.LEFT | Flag.STALE) == Flag.STALE) & (not self.inserting)
+        unfinished = (flags & Flag.LEFT == 0) & (flags & (Flag.STALE | Flag.UNFINISHED) != 0)
+        stale = unchanged & unfinished & (not self.inserting)
         held, waiting = self.held(kh, ck, (~unchanged | stale) & ~invalid)
         unchanged &= ~held
         returned = unchanged & (flags & Flag.LEFT != 0)

@@ -104,6 +104,8 @@ class Field:
     auto_number: bool = False
     filterable: bool = True
     html: bool = False  # rich text, which Salesforce cleans when it is saved
+    compound: str = ""  # the field whose value is put together of this one and others
+    is_master: bool = False  # a lookup to the master that the record is a detail of
 
     @property
     def required_on_create(self) -> bool:
@@ -185,6 +187,8 @@ class Batch:
     Update and delete carry `Id`. `match` is the header of the external id for an upsert. `record_id` (utf8, the
     journal's too; not in every batch) is the record each key was known to have before.
     `leavers`: the rows are keys that left the segment, and this is what `on_removed` does with their records.
+    `awaits`: some of its rows' parents are made by batches before it. `foregoing`: its rows go without such parents,
+    and once more, with them, in a later batch.
     `reverts`: the rows undo what an earlier run wrote; `forget` (bool) says whose key is forgotten with its record.
     """
 
@@ -197,6 +201,8 @@ class Batch:
     rows: pa.Table
     reverts: bool = False
     leavers: bool = False
+    awaits: bool = False
+    foregoing: bool = False
 
 
 # One row a batch row, in the batch's order. `code` is Salesforce's status code or ours; `fields` its comma-joined

@@ -16,7 +16,8 @@ import pyarrow.compute as pc
 
 from dinmo_dbt import values
 from dinmo_dbt.destination import Batch, Destination, Field, Operation, PayloadColumn
-from dinmo_dbt.plan import find_records, parent_object
+from dinmo_dbt.jobs import lookup_of
+from dinmo_dbt.records import find_records, parent_object
 from dinmo_dbt.rowhash import hash_columns
 
 BEFORE, SENT = "before:", "sent:"
@@ -85,9 +86,7 @@ def _written(batch: Batch, column: PayloadColumn, destination: Destination) -> t
     sent = batch.rows[column.header].combine_chunks()
     if not column.is_parent_path:
         return column.field, sent, column.keep_nulls
-    _, _, relationship = column.header.rsplit(".", 1)[0].rpartition(":")
-    lookup = destination.describe(batch.object).relationship(relationship)
-    assert lookup is not None, column.header
+    lookup = lookup_of(batch, column, destination)
     parents, _ = find_records(destination, parent_object(column.header, lookup), column.field, sent)
     return lookup, parents, column.keep_nulls
 

@@ -26,6 +26,13 @@ from dinmo_dbt.rowhash import HASH_VERSION
 _KINDS = {"text": "string", "id": "reference", "number": "double"}
 # Whose values are written as text: anything else in the manifest is what YAML made of a bare word.
 _WRITTEN = values.TEXT_TYPES | values.ID_TYPES | {"date", "datetime", "time"}
+_AUDIT_FIELDS = frozenset({"CreatedById", "CreatedDate", "LastModifiedById", "LastModifiedDate"})
+_KEPT_BY_SALESFORCE = _AUDIT_FIELDS | {
+    "Id", "IsDeleted", "LastActivityDate", "LastReferencedDate", "LastViewedDate", "MasterRecordId", "SystemModstamp",
+}  # fmt: skip
+# No field of these can be made an external id: their records belong to the org's setup.
+_SETUP_OBJECTS = frozenset({"BusinessHours", "Group", "Organization", "Profile", "RecordType", "UserRole"})
+_EXTERNAL_ID_TYPES = frozenset({"string", "double", "email"})  # describe's words for Text, Number and Email
 _DESCRIBED = [field.name for field in dataclasses.fields(Field) if field.name != "label"]
 
 
@@ -48,8 +55,21 @@ class Column:
             return "id"
         return "number" if self.field.type in values.NUMBER_TYPES else self.field.type
 
+    @property
+    def written(self) -> Field:
+        """The field of the object itself."""
+        return self.lookup or self.field
+
+    def goes(self, makes: bool) -> bool:
+        """Whether it is sent with a row that makes a record, or with one whose record is there."""
+        return self.written.createable if makes else self.written.updateable
+
     def payload(self) -> PayloadColumn:
         return PayloadColumn(self.header, self.field, self.keep_nulls)
+
+    def by_id(self) -> PayloadColumn:
+        """The same with the parent's record id in the place of its external id."""
+        return PayloadColumn(self.written.name, self.written, self.keep_nulls)
 
     def stored(self) -> list[Any]:
         return [self.source, self.header, self.kind, self.keep_nulls, self.form]
@@ -71,6 +91,10 @@ class Constant:
     header: str
     field: Field
     value: pa.Array
+
+    def goes(self, makes: bool) -> bool:
+        """As `Column.goes`."""
+        return self.field.createable if makes else self.field.updateable
 
     def payload(self) -> PayloadColumn:
         return PayloadColumn(self.header, self.field)
@@ -133,14 +157,24 @@ class Mapping:
         match = (self.match.source,) if self.match else ()
         return tuple(dict.fromkeys((*self.key, *match, *(column.source for column in self.columns))))
 
+    @property
+    def is_partial(self) -> bool:
+        """Whether some fields are written on new records only, or only on those that are there already."""
+        return not all(each.goes(True) and each.goes(False) for each in self.sent)
+
+    @property
+    def sent(self) -> tuple[Column | Constant, ...]:
+        return (*self.columns, *self.constants)
+
     def added_since(self, older: Mapping) -> tuple[frozenset[str], frozenset[str]]:
-        """Headers of the columns, the match among them, and of the constants that `older` did not send in this form."""
+        """Headers of the columns, the match among them, and of the constants that `older` did not send in this form, as
+        far as a record that is there takes them."""
         known = [column.stored() for column in older.columns]
-        columns = frozenset(column.header for column in self.columns if column.stored() not in known)
+        columns = frozenset(c.header for c in self.columns if c.goes(False) and c.stored() not in known)
         if self.match and self.match_moved_since(older):
             columns |= {self.match.header}
         known = [constant.stored() for constant in older.constants]
-        return columns, frozenset(c.header for c in self.constants if c.stored() not in known)
+        return columns, frozenset(c.header for c in self.constants if c.goes(False) and c.stored() not in known)
 
     def match_moved_since(self, older: Mapping) -> bool:
         """Whether the same match values are other texts than they were."""
@@ -294,7 +328,7 @@ class _Resolution:
         by_external_id = field.name == "Id" or field.external_id or field.id_lookup
         if self.activation.mode is Mode.UPSERT and not match.create and not by_external_id:
             hint = (
-                f"{_setup(self.schema, field)} > Edit: tick External ID (and Unique), "
+                f"{_external_id(self.schema, field)} (and Unique), "
                 f"or write match: {{{match.column}: {field.name}, create: true}}"
             )
             self.problem(
@@ -361,7 +395,17 @@ class _Resolution:
             self.missing_field(parent, external_id, key)
             return None
         if not (field.external_id or field.id_lookup) or field.name == "Id":
-            hint = f"{_setup(parent, field)} > Edit: tick External ID; or map the lookup's id to {lookup.name}"
+            by_id = f"map a column of its record id to {lookup.name}"
+            if parent.name in _SETUP_OBJECTS:
+                message = f"a {parent.name} can't be found by its {field.name} yet"
+                if parent.name == "RecordType":
+                    by_id += (
+                        ", or give that under constants; the id is another one in each org: SELECT Id, DeveloperName "
+                    )
+                    by_id += f"FROM RecordType WHERE SobjectType = '{self.schema.name}'"
+                self.problem("DB306", message, key, by_id)
+                return None
+            hint = f"{_external_id(parent, field)}; or {by_id}"
             self.problem("DB306", f"{parent.name}.{field.name} is not an external id", key, hint)
             return None
         prefix = f"{type_name}:" if type_name else ""
@@ -412,21 +456,40 @@ class _Resolution:
         self.problem("DB302", f"{schema.name} has no field {name} that the user may see", key, hint)
 
     def writable(self, schema: ObjectSchema, field: Field, key: str, *, edited_only: bool = False) -> None:
-        if field.calculated or field.auto_number:
-            what = "an auto-number" if field.auto_number else "a formula or roll-up"
-            self.problem("DB304", f"{schema.name}.{field.name} is {what}: Salesforce computes it", key)
+        """An upsert needs one of the two rights: a field that is written on new records only, or on those alone that
+        are there, goes with those rows."""
+        name, new, known = f"{schema.name}.{field.name}", self.writes_new and not edited_only, self.writes_known
+        known = known or edited_only
+        computed = field.calculated or field.auto_number
+        if not computed and ((new and field.createable) or (known and field.updateable)):
             return
-        missing = [
-            right
-            for needed, given, right in (
-                (self.writes_new and not edited_only, field.createable, "created"),
-                (self.writes_known or edited_only, field.updateable, "edited"),
+        if computed:
+            what = "an auto-number" if field.auto_number else "a formula or roll-up"
+            hint = "take it out of the mapping" + ("" if field.auto_number else ", and map the fields it is made of")
+            self.problem("DB304", f"{name} is {what}: Salesforce computes it", key, hint)
+        elif parts := _parts(schema, field):
+            message = f"{name} is put together by Salesforce of {', '.join(parts)}"
+            self.problem("DB304", message, key, f"map columns to {', '.join(parts)}")
+        elif field.name in _KEPT_BY_SALESFORCE:
+            hint = "take it out of the mapping" + (
+                "; a user with the permission Set Audit Fields upon Record Creation may give it to new records"
+                if field.name in _AUDIT_FIELDS
+                else ""
             )
-            if needed and not given
-        ]
-        if missing:
+            self.problem("DB303", f"{name} is kept by Salesforce itself", key, hint)
+        elif field.createable:
+            hint = "map it with mode: upsert or insert, which send it with new records"
+            if field.is_master and field.name.lower().endswith("__c"):
+                hint += f"; or let details move: {_setup(schema, field)} > Edit: tick Allow reparenting"
+            what = "a master-detail field: it" if field.is_master else "a field that"
+            self.problem("DB303", f"{name} is {what} takes a value on new records only", key, hint)
+        elif field.updateable:
+            message = f"{name} is a field that takes a value only on records that are there"
+            self.problem("DB303", message, key, "map it with mode: update or upsert, which send it with known records")
+        else:
+            rights = " or ".join(word for needed, word in ((new, "created"), (known, "edited")) if needed)
             hint = f"{_setup(schema, field)} > Set Field-Level Security: Visible, not Read-Only"
-            self.problem("DB303", f"{schema.name}.{field.name} can't be {' or '.join(missing)} by the user", key, hint)
+            self.problem("DB303", f"{name} can't be {rights} by the user", key, hint)
 
     # The whole row
 
@@ -455,6 +518,19 @@ class _Resolution:
 
 def _setup(schema: ObjectSchema, field: Field) -> str:
     return f"Setup > Object Manager > {schema.label} > Fields & Relationships > {field.label}"
+
+
+def _external_id(schema: ObjectSchema, field: Field) -> str:
+    """How a field becomes an external id: Salesforce allows that of custom fields of a few types."""
+    if field.name.lower().endswith("__c") and field.type in _EXTERNAL_ID_TYPES:
+        return f"{_setup(schema, field)} > Edit: tick External ID"
+    new = f"Setup > Object Manager > {schema.label} > Fields & Relationships > New"
+    return f"{field.name} can't be one; {new} makes a field of type Text, Number or Email: tick External ID"
+
+
+def _parts(schema: ObjectSchema, field: Field) -> list[str]:
+    """The fields that a compound one, such as a person's Name or an address, is put together of."""
+    return [f.name for f in schema.fields.values() if f.compound == field.name != f.name and f.createable]
 
 
 def _constant_array(value: Any, field: Field) -> pa.Array | None:

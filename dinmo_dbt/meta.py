@@ -258,6 +258,7 @@ def _activation(spec: ActivationSpec, block: BlockSpec, source: Source, name: st
         api=spec.api,
         enabled=spec.enabled,
         shares_object_with=tuple(spec.shares_object_with),
+        missing_parent=spec.missing_parent,
         keep_before_images=spec.keep_before_images,
         audit=spec.audit,
         documented_columns=source.documented_columns,
@@ -271,7 +272,6 @@ def _not_yet(spec: ActivationSpec, where: Callable[[Path], str]) -> list[Problem
         (("fields", column, "write"), field.write) for column, field in spec.fields.items() if field.write != "always"
     ]
     given += [(("engine",), spec.engine)] if spec.engine != "arrow" else []
-    given += [(("missing_parent",), spec.missing_parent)] if spec.missing_parent != "hold" else []
     return [
         Problem(NOT_YET, f"{show(value)} is not available yet", where(path), "take it out") for path, value in given
     ]

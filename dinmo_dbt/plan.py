@@ -15,7 +15,7 @@ import numpy.typing as npt
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from dinmo_dbt import carried, changes, guards, leavers, values
+from dinmo_dbt import carried, changes, guards, leavers, parents, values
 from dinmo_dbt.activation import Activation, Mode
 from dinmo_dbt.changes import Aside, Baseline, ChangeSet, Kind, Pending, Positions, Snapshot, Spool
 from dinmo_dbt.destination import Api, Batch, Destination, Fate, Field, ObjectSchema, Operation, PayloadColumn
@@ -23,6 +23,8 @@ from dinmo_dbt.errors import ConfigError, Problem, StateError
 from dinmo_dbt.guards import Ceilings, Counted, Day, Effect, Moved
 from dinmo_dbt.leavers import Leavers
 from dinmo_dbt.mapping import Column, Mapping, from_header, resolve
+from dinmo_dbt.parents import CIRCLE, PARENT_AMBIGUOUS, PARENT_MISSING, Link
+from dinmo_dbt.records import compared, find_records, ids_missing, repeated
 from dinmo_dbt.rowhash import Hashes
 
 # Up to here by collections, 200 a call; above by Bulk API 2.0 (Bulk API 2.0 Developer Guide, "When to use").
@@ -84,7 +86,9 @@ class StateView(Protocol):
 class PlannedBatch:
     """Rows of one operation that travel together: spool row numbers, ascending, and the columns they send.
 
-    `leavers`: what `on_removed` does; the numbers are of `Plan.leavers.removing` then.
+    `leavers`: what `on_removed` does; the numbers are of `Plan.leavers.removing` then. `awaits`: rows of batches before
+    it make some of its rows' parents. `foregoing`: its rows go without their parents, which are among them, and once
+    more in a later batch.
     """
 
     operation: Operation
@@ -93,14 +97,18 @@ class PlannedBatch:
     match: str | None
     rows: Positions
     leavers: bool = False
+    awaits: bool = False
+    foregoing: bool = False
 
 
 @dataclass(frozen=True)
 class Counts:
-    """read == unchanged + planned + invalid + no_match + ambiguous + held + in_flight (promise 1).
+    """read == unchanged + planned + invalid + rejected + no_match + ambiguous + held + in_flight (promise 1).
 
-    `left` are keys that are not in the segment any more, so no rows that were read. Of them `removing` are sent too, as
-    `on_removed` says, `removal_held` and `removal_in_flight` wait for that, and the others are only noted.
+    `rejected`: its parent is missing, and is not to be waited for. `waiting`: of the `held` and `removal_held`, those
+    that Salesforce refused in an earlier run and that are not tried in this one. `left` are keys that are not in the
+    segment any more, so no rows that were read. Of them `removing` are sent too, as `on_removed` says, `removal_held`
+    and `removal_in_flight` wait for that, and the others are only noted.
     """
 
     read: int = 0
@@ -113,17 +121,19 @@ class Counts:
     left: int = 0
     planned: int = 0
     invalid: int = 0
+    rejected: int = 0
     no_match: int = 0
     ambiguous: int = 0
     held: int = 0
     in_flight: int = 0
+    waiting: int = 0
     removing: int = 0
     removal_held: int = 0
     removal_in_flight: int = 0
 
     @property
     def add_up(self) -> bool:
-        aside = self.invalid + self.no_match + self.ambiguous + self.held + self.in_flight
+        aside = self.invalid + self.rejected + self.no_match + self.ambiguous + self.held + self.in_flight
         removals = self.removing + self.removal_held + self.removal_in_flight
         return self.read == self.unchanged + self.planned + aside and removals <= self.left
 
@@ -163,9 +173,10 @@ class Plan:
 
     `refusal` is the guard that keeps it from being executed. `record_ids` runs parallel to the spool (null: none
     known), and so does `stored_ids` (those the snapshot has); `parents` holds for an insert the resolved lookup ids by
-    header. `baseline` and `leavers.noted` move the snapshot without sending anything. `awaits_parents`: some parents
-    are still to be created by an earlier plan, so this one is for showing; a sync draws it again when they exist.
-    `counted` runs parallel to the spool too: as what each row counts for the day (`guards.Counted`) once it is
+    header, `emptied` the rows whose parent is left empty by header of the column, `unfinished` the rows that are not
+    sent whole. `baseline` and `leavers.noted` move the snapshot without sending anything. `awaits_parents`: some
+    parents are still to be created by an earlier plan, so this one is for showing; a sync draws it again when they
+    exist. `counted` runs parallel to the spool too: as what each row counts for the day (`guards.Counted`) once it is
     acknowledged; what `passed` a ceiling by a flag counts for nothing, and ends the day of its kind. `replacing`: keys
     that left beside new ones, where it looks as if they were the same rows. `admitted`: `StateView.admitted` after it.
     """
@@ -189,6 +200,8 @@ class Plan:
     parents: dict[str, pa.Array]
     known_left_out: int
     is_first: bool
+    emptied: dict[str, npt.NDArray[np.bool_]] = field(default_factory=dict)
+    unfinished: npt.NDArray[np.bool_] | None = None
     awaits_parents: bool = False
     refusal: Problem | None = None
     notes: tuple[str, ...] = ()
@@ -225,26 +238,37 @@ class Plan:
         known = np.flatnonzero(position >= 0)
         flags = np.zeros(len(rows), np.uint8)
         flags[known] = self.snapshot_flags.take(position[known])
+        flags &= ~np.uint8(changes.Flag.UNFINISHED)
+        if self.unfinished is not None:
+            flags[self.unfinished[rows] | planned.foregoing] |= np.uint8(changes.Flag.UNFINISHED)
         columns["flags"] = pa.array(flags)
         columns["record_id"] = self.stored_ids.take(pa.array(rows))
-        columns["counted"] = pa.array(self.counted[rows])
-        constants = {constant.header: constant for constant in self.mapping.constants}
-        match = self.mapping.match.header if self.mapping.match else None
-        for column in planned.columns:
-            if column.header == "Id" and match != "Id":
-                columns["Id"] = self.record_ids.take(pa.array(rows))
-            elif column.header == match and column.header not in spooled.column_names:
-                columns[column.header] = spooled["match"]
-            elif column.header in self.parents:
-                columns[column.header] = self.parents[column.header].take(pa.array(rows))
-            elif column.header in constants:
-                constant = constants[column.header].value
-                columns[column.header] = constant.take(pa.array(np.zeros(len(rows), np.int64)))
-            else:
-                columns[column.header] = spooled[column.header]
+        counted = self.counted[rows]
+        for batch in self.batches if planned.awaits else ():
+            if batch.foregoing:  # counted with what went first
+                counted[np.isin(rows, batch.rows)] = Counted.NOT
+        columns["counted"] = pa.array(counted)
+        columns |= {column.header: self._cells(column.header, rows, spooled) for column in planned.columns}
         table = pa.table(columns)
         parents = [c.header for c in planned.columns if c.is_parent_path or c.field.type == "reference"]
         return table.sort_by([(header, "ascending") for header in parents]) if parents else table
+
+    def _cells(self, header: str, rows: Positions, spooled: pa.Table) -> pa.Array | pa.ChunkedArray:
+        """What these rows send under a header; `spooled` has them."""
+        match = self.mapping.match.header if self.mapping.match else None
+        if header == "Id" and match != "Id":
+            return self.record_ids.take(pa.array(rows))
+        if header == match and header not in spooled.column_names:
+            return spooled["match"]
+        if header in self.parents:
+            return self.parents[header].take(pa.array(rows))
+        constant = next((constant for constant in self.mapping.constants if constant.header == header), None)
+        if constant is not None:
+            return constant.value.take(pa.array(np.zeros(len(rows), np.int64)))
+        cells = spooled[header]
+        if header in self.emptied:
+            cells = pc.if_else(pa.array(self.emptied[header][rows]), pa.scalar(None, cells.type), cells)
+        return cells
 
     def _leaver_rows(self, rows: Positions) -> pa.Table:
         table = self.leavers.removing.take(pa.array(rows)).combine_chunks()
@@ -262,7 +286,7 @@ class Plan:
         if match is None or not making or self.refusal:
             return None
         values_sent = self.spool.take(np.sort(np.concatenate(making)), ["match"])["match"].combine_chunks()
-        return Arriving(self.schema.name, match.field.name, _compared(values_sent, match.field))
+        return Arriving(self.schema.name, match.field.name, compared(values_sent, match.field))
 
     def known_ids(self, keys: pa.Array, rows: Positions) -> list[str | None]:
         """The record id, where one is known, of each key; `rows` are the spool rows that hold the keys."""
@@ -318,11 +342,14 @@ def draw(
         hash_key=hash_key,
     )
     refusal = _model_refusal(activation, state, found) or _guards(activation, state, destination, ceilings)
-    work = _Work(activation, mapping, schema, destination, state, spool, found, arriving)
+    work = _Work(activation, mapping, schema, destination, state, spool, found, arriving, older)
     work.match_moved = any(mapping.match_moved_since(stored) for stored in older)
     if refusal is None or not found.refusals:
         work.resolve()
+        work.know_new_from_known()
+        work.meet_parents()
         notes += work.see_off(ceilings)
+        notes += work.fixed_notes()
     effect = work.effect((mapping, *older))
     verdict = guards.judge(activation, effect, state.day, ceilings, moved)
     if inserting and verdict.refusal is None and len(work.respelled) > ceilings.allow_replaced:
@@ -339,7 +366,7 @@ def draw(
         mapping=mapping,
         older=older,
         counts=counts,
-        batches=tuple(work.batches(older)),
+        batches=tuple(work.batches()),
         left_out=work.left_out(),
         baseline=found.baseline,
         leavers=work.leavers,
@@ -349,6 +376,8 @@ def draw(
         record_ids=work.record_ids,
         stored_ids=work.stored_ids,
         parents=work.parents,
+        emptied=work.emptied,
+        unfinished=work.unfinished,
         known_left_out=found.known_aside + work.known_left_out(),
         is_first=not state.exists,
         awaits_parents=work.awaits_parents,
@@ -494,8 +523,10 @@ class _Work:
     spool: Spool
     found: ChangeSet
     arriving: Sequence[Arriving] = ()
+    older: Sequence[Mapping] = ()
     awaits_parents: bool = False
     parents: dict[str, pa.Array] = field(default_factory=dict)
+    emptied: dict[str, npt.NDArray[np.bool_]] = field(default_factory=dict)
     leavers: Leavers = field(default_factory=Leavers)
     asides: list[pa.Table] = field(default_factory=list)
     replacing: tuple[tuple[str, str], ...] = ()
@@ -509,7 +540,11 @@ class _Work:
         self.operation = np.zeros(self.size, np.uint8)  # index into _OPERATIONS; 0: not sent
         self.record_ids = self.stored_ids = pa.nulls(self.size, pa.utf8())
         self.known_ids = np.zeros(self.size, np.bool_)
-        self.in_flight = 0
+        self.found_ids = pa.nulls(self.size, pa.utf8())  # of rows that an upsert was looked up for
+        self.makes = np.ones(self.size, np.bool_)  # where nothing tells that the record is there already
+        self.level = np.zeros(self.size, np.int16)
+        self.unfinished = np.zeros(self.size, np.bool_)
+        self.waiting = self.in_flight = 0
         self.without: dict[Fate, int] = {}
         self.from_scan()
 
@@ -535,6 +570,8 @@ class _Work:
         )
         self.without[Fate.INVALID] = int(pc.sum(invalid.cast(pa.int64())).as_py() or 0)
         self.without[Fate.HELD] = len(aside) - self.without[Fate.INVALID]
+        doubtful = pc.equal(pc.fill_null(aside["code"], ""), changes.OUTCOME_UNKNOWN)
+        self.waiting = int(pc.sum(pc.and_(pc.invert(invalid), pc.invert(doubtful)).cast(pa.int64())).as_py() or 0)
 
     def resolve(self) -> None:
         sent = self.found.kind != Kind.DROPPED
@@ -595,38 +632,10 @@ class _Work:
         self.leave_out(rows[theirs], Fate.HELD, leavers.RECORD_SHARED, message)
 
     def insert(self, rows: Positions) -> None:
-        for column in self.mapping.columns:
-            if column.lookup is not None and rows.size:
-                rows = self.resolve_parent(column, column.lookup, rows)
         why = self.found.no_bulk[rows]
         for reason in (values.Reason.BULK_NULL_TEXT, values.Reason.ROW_SIZE):
             self.leave_out(rows[why == reason], Fate.INVALID, reason.code, reason.message)
         self.operation[rows[why == 0]] = _OPERATIONS.index(Operation.INSERT)
-
-    def resolve_parent(self, column: Column, lookup: Field, rows: Positions) -> Positions:
-        """Parent ids for an insert, so that results echo a plain lookup; rows without one parent are left out."""
-        wanted = self.spool.take(rows, [column.header])[column.header].combine_chunks()
-        parent = parent_object(column.header, lookup)
-        ids, several = find_records(self.destination, parent, column.field, wanted)
-        missing = (pc.is_valid(wanted).to_numpy(zero_copy_only=False)) & ids_missing(ids) & ~several
-        for coming in self.arriving:
-            if (coming.object, coming.field) == (parent, column.field.name):
-                here = pc.is_in(_compared(wanted, column.field), value_set=coming.values)
-                found = missing & here.to_numpy(zero_copy_only=False)
-                self.awaits_parents |= bool(found.any())
-                missing &= ~found
-        name = f"{parent}.{column.field.name}"
-        self.leave_out(
-            rows[missing], Fate.HELD, "PARENT_MISSING", f"no {name} holds the parent's value yet", column.header
-        )
-        self.leave_out(
-            rows[several], Fate.AMBIGUOUS, "PARENT_AMBIGUOUS", f"several {name} hold the parent's value", column.header
-        )
-        whole = np.full(self.size, None, object)
-        whole[rows] = ids.to_numpy(zero_copy_only=False)
-        self.parents[lookup.name] = pa.array(whole, pa.utf8())
-        kept: Positions = rows[~missing & ~several]
-        return kept
 
     def update(self, rows: Positions) -> None:
         assert self.mapping.match is not None
@@ -740,6 +749,166 @@ class _Work:
         of_each: Positions = counts[pc.index_in(ids, value_set=distinct).fill_null(len(distinct)).to_numpy()]
         return of_each
 
+    def know_new_from_known(self) -> None:
+        """Which rows make a record, as far as some fields are written on new records only, or on those alone that are
+        there: an upsert by an external id does not tell, so the records are looked for."""
+        self.makes = np.isin(self.operation, [_OPERATIONS.index(o) for o in (Operation.UPSERT, Operation.INSERT)])
+        rows = np.flatnonzero(self.operation == _OPERATIONS.index(Operation.UPSERT))
+        match = self.mapping.match
+        if not rows.size or match is None or not self.mapping.is_partial:
+            return
+        wanted = self.spool.take(rows, ["match"])["match"].combine_chunks()
+        ids, several = find_records(self.destination, self.schema.name, match.field, wanted)
+        self.makes[rows] = ids_missing(ids) & ~several
+        self.found_ids = _placed(ids, rows, self.size)
+
+    def fixed_notes(self) -> list[str]:
+        """What is said of known rows whose record has another value in a field that is written on new records only."""
+        fixed = [column for column in self.mapping.columns if not column.goes(False)]
+        rows = np.flatnonzero((self.operation != 0) & ~self.makes & ~self.only_added)
+        if not fixed or not rows.size:
+            return []
+        ids = pc.coalesce(self.record_ids, self.found_ids).take(pa.array(rows))
+        rows, ids = rows[~ids_missing(ids)][:FIXED_ROWS_MAX], ids.drop_null()[:FIXED_ROWS_MAX]
+        names = tuple(column.written.name for column in fixed)
+        held = self.destination.read_many(self.schema.name, names, pc.unique(ids))
+        place = pc.index_in(ids, value_set=held["Id"].combine_chunks())
+        there = pc.is_valid(place)
+        rows, place, notes = rows[there.to_numpy(zero_copy_only=False)], place.filter(there), []
+        for column in fixed:
+            wanted = self.spool.take(rows, [column.header])[column.header].combine_chunks()
+            if column.lookup is not None:
+                wanted = parents.find(column, rows, wanted, self.destination).ids
+            now = values.from_text(held[column.written.name].combine_chunks(), column.written).take(place)
+            ours, theirs = compared(wanted, column.written), compared(now, column.written)
+            same = pc.or_(pc.fill_null(pc.equal(ours, theirs), False), pc.and_(pc.is_null(ours), pc.is_null(theirs)))
+            other = len(rows) - int(pc.sum(same.cast(pa.int64())).as_py() or 0)
+            if other:
+                notes.append(
+                    f"{other:,} of {len(rows):,} known rows have another {self.schema.name}.{column.written.name} than "
+                    "their record: Salesforce takes it on new records only, so it stays as it is there"
+                )
+        return notes
+
+    # Parents
+
+    def meet_parents(self) -> None:
+        """Leave out rows whose parents are not there, or let them go without, as `missing_parent` says; let parents
+        that are rows of this plan go first."""
+        links = [link for column in self.mapping.columns for link in self.link_of(column)]
+        made_by = [self.makers_of(link) for link in links]
+        for link, maker in zip(links, made_by, strict=True):
+            self.leave_out(
+                link.rows[link.several & (self.operation[link.rows] != 0)],
+                Fate.AMBIGUOUS,
+                PARENT_AMBIGUOUS,
+                f"several {link.name} hold the parent's value",
+                link.column.header,
+            )
+            self.miss(link, link.rows[link.missing & (maker < 0) & ~self.coming(link)])
+        self.put_in_order(links, made_by)
+        self.make_first(*self.waits_for(links, made_by))
+        if (self.operation == _OPERATIONS.index(Operation.INSERT)).any():
+            self.parents = {link.column.written.name: _placed(link.ids, link.rows, self.size) for link in links}
+
+    def link_of(self, column: Column) -> Iterator[Link]:
+        """The parents that rows to be sent name by this column; none where it does not go with them."""
+        if column.lookup is None:
+            return
+        goes = (self.operation != 0) & np.where(self.makes, column.goes(True), column.goes(False))
+        for which, mapping in enumerate(self.older):
+            if column.header not in self.mapping.added_since(mapping)[0]:
+                goes &= ~(self.only_added & (self.found.older == which))
+        rows = np.flatnonzero(goes)
+        if rows.size:
+            wanted = self.spool.take(rows, [column.header])[column.header].combine_chunks()
+            yield parents.find(column, rows, wanted, self.destination)
+
+    def coming(self, link: Link) -> npt.NDArray[np.bool_]:
+        """Which missing parents an earlier plan, not executed yet, will have created."""
+        coming = np.zeros(len(link.rows), np.bool_)
+        for arriving in self.arriving:
+            if (arriving.object, arriving.field) == (link.object, link.column.field.name):
+                here = pc.is_in(link.wanted, value_set=arriving.values).to_numpy(zero_copy_only=False)
+                coming |= link.missing & here
+        self.awaits_parents |= bool(coming.any())
+        return coming
+
+    def makers_of(self, link: Link) -> Positions:
+        """Which row of this plan makes each missing parent; -1 for none."""
+        name = parents.maker_column(self.mapping, link) if link.object == self.schema.name else None
+        rows = np.flatnonzero(self.operation)
+        if name is None or not link.missing.any():
+            return np.full(len(link.rows), -1, np.int64)
+        return parents.makers(link, rows, self.spool.take(rows, [name])[name].combine_chunks())
+
+    def miss(self, link: Link, rows: Positions) -> None:
+        """What becomes of rows whose parent is missing."""
+        rows = rows[self.operation[rows] != 0]
+        position = self.found.position[rows]
+        known = (position >= 0) & (self.found.kind[rows] == Kind.SAME)
+        known[known] = self.state.snapshot.flags[position[known]] & changes.Flag.UNFINISHED != 0
+        policy, header = self.activation.missing_parent, link.column.header
+        if policy == "set_null":
+            lost, rows = rows[~known], rows[known]
+            self.emptied.setdefault(header, np.zeros(self.size, np.bool_))[lost] = True
+            self.unfinished[lost] = True
+        fate = Fate.REJECTED if policy == "reject" else Fate.HELD
+        self.leave_out(rows, fate, PARENT_MISSING, f"no {link.name} holds the parent's value yet", header)
+
+    def put_in_order(self, links: Sequence[Link], made_by: Sequence[Positions]) -> None:
+        """Rows whose parents this plan makes go after those; a circle goes twice, first without its parents. What an
+        insert could not mend afterwards, and what is too deep for one run, is held."""
+        while True:
+            self.lose_orphans(links, made_by)
+            children, makers = self.waits_for(links, made_by)
+            self.level = parents.levels(children, makers, self.size)
+            inserted = self.operation == _OPERATIONS.index(Operation.INSERT)
+            circle, deep = (self.level == CIRCLE) & inserted, self.level == parents.LEVELS_MAX
+            if not circle.any() and not deep.any():
+                return
+            self.leave_out(np.flatnonzero(circle), Fate.HELD, PARENT_MISSING, _IN_A_CIRCLE)
+            self.leave_out(np.flatnonzero(deep), Fate.HELD, PARENT_MISSING, _TOO_DEEP)
+
+    def lose_orphans(self, links: Sequence[Link], made_by: Sequence[Positions]) -> None:
+        """Parents that this plan was to make and does not send are missing, and so are those behind them."""
+        while True:
+            children, makers = self.waits_for(links, made_by)
+            lost = np.unique(children[self.operation[makers] == 0])
+            if not lost.size:
+                return
+            gone = np.zeros(self.size, np.bool_)
+            if self.activation.missing_parent != "set_null":
+                gone = parents.behind(lost, children, makers, self.size)
+            gone[lost] = True
+            for link, maker in zip(links, made_by, strict=True):
+                unmade = (maker >= 0) & gone[link.rows]
+                if self.activation.missing_parent == "set_null":
+                    unmade &= self.operation[maker] == 0
+                self.miss(link, link.rows[unmade])
+
+    def make_first(self, children: Positions, makers: Positions) -> None:
+        """Rows that make records go twice where a field is written only on records that are there; so do those that
+        wait for them. What an insert makes is finished by the next run."""
+        if all(each.goes(True) for each in self.mapping.sent):
+            return
+        self.unfinished |= self.operation == _OPERATIONS.index(Operation.INSERT)
+        first = np.flatnonzero(self.makes & (self.operation == _OPERATIONS.index(Operation.UPSERT)))
+        self.level[first] = CIRCLE
+        self.level[parents.behind(first, children, makers, self.size)] = CIRCLE
+
+    def waits_for(self, links: Sequence[Link], made_by: Sequence[Positions]) -> tuple[Positions, Positions]:
+        """Rows that are sent with a parent which this plan makes, and the rows that make it: parallel."""
+        none = np.empty(0, np.int64)
+        children, makers = [none], [none]
+        for link, maker in zip(links, made_by, strict=True):
+            waits = (maker >= 0) & (self.operation[link.rows] != 0)
+            if link.column.header in self.emptied:
+                waits &= ~self.emptied[link.column.header][link.rows]
+            children.append(link.rows[waits])
+            makers.append(maker[waits])
+        return np.concatenate(children), np.concatenate(makers)
+
     # Leavers
 
     def see_off(self, ceilings: Ceilings) -> list[str]:
@@ -760,6 +929,7 @@ class _Work:
         )
         for code, keys in self.leavers.held:
             message = _LEAVERS_HELD.get(code, _WAITING)
+            self.waiting += len(keys) if code not in _LEAVERS_HELD else 0
             texts = [pa.repeat(text, len(keys)) for text in (Fate.HELD.value, code, message)]
             nothing = pa.nulls(len(keys), pa.utf8())
             self.asides.append(pa.table([keys, *texts, nothing, nothing, texts[2]], schema=LEFT_OUT))
@@ -930,10 +1100,12 @@ class _Work:
             left=len(found.left),
             planned=int(np.count_nonzero(self.operation)),
             invalid=self.without.get(Fate.INVALID, 0),
+            rejected=self.without.get(Fate.REJECTED, 0),
             no_match=self.without.get(Fate.NO_MATCH, 0),
             ambiguous=self.without.get(Fate.AMBIGUOUS, 0),
             held=self.without.get(Fate.HELD, 0),
             in_flight=self.in_flight,
+            waiting=self.waiting,
             removing=len(self.leavers.removing),
             removal_held=self.leavers.held_rows,
             removal_in_flight=self.leavers.in_flight,
@@ -941,19 +1113,42 @@ class _Work:
 
     # Batches
 
-    def batches(self, older: Sequence[Mapping]) -> Iterator[PlannedBatch]:
+    @property
+    def only_added(self) -> npt.NDArray[np.bool_]:
+        """Rows that send the fields which joined the mapping, and no other. Where the record was only just found, or is
+        made anew, nothing tells that it has the others."""
+        only: npt.NDArray[np.bool_] = (self.found.kind == Kind.REMAPPED) & self.known_ids & (not self.match_moved)
+        return only
+
+    def batches(self) -> Iterator[PlannedBatch]:
         total = int(np.count_nonzero(self.operation)) + len(self.leavers.removing)
-        # Where the record was only just found, or is made anew, nothing tells that it has the other fields.
-        remapped = (self.found.kind == Kind.REMAPPED) & self.known_ids & (not self.match_moved)
+        for level in np.unique(self.level[(self.operation != 0) & (self.level != CIRCLE)]).tolist():
+            yield from self.of_level(self.level == level, total, awaits=level > 0)
+        circle = self.level == CIRCLE
+        yield from self.of_level(circle, total, foregoing=True)
+        self.makes &= ~circle  # by then they are there
+        yield from self.of_level(circle, total, awaits=True)
+        yield from self.removals(total)
+
+    def of_level(
+        self, here: npt.NDArray[np.bool_], total: int, *, awaits: bool = False, foregoing: bool = False
+    ) -> Iterator[PlannedBatch]:
+        """The batches of these rows, each of one operation and with the same columns."""
         for number, operation in enumerate(_OPERATIONS):
             if operation is None:
                 continue
-            doing = self.operation == number
-            yield from self.cut(operation, np.flatnonzero(doing & ~remapped), None, total)
-            for which, mapping in enumerate(older):
-                rows = np.flatnonzero(doing & remapped & (self.found.older == which))
-                yield from self.cut(operation, rows, self.mapping.added_since(mapping), total)
-        yield from self.removals(total)
+            doing = here & (self.operation == number)
+            for makes in (True, False):
+                rows = np.flatnonzero(doing & (self.makes == makes) & ~self.only_added)
+                columns = self.payload(operation, makes=makes, awaits=awaits, foregoing=foregoing)
+                for batch in self.cut(operation, rows, columns, total):
+                    yield replace(batch, awaits=awaits, foregoing=foregoing)
+            for which, mapping in enumerate(self.older):
+                rows = np.flatnonzero(doing & self.only_added & (self.found.older == which))
+                only = self.mapping.added_since(mapping)
+                columns = self.payload(operation, makes=False, awaits=awaits, foregoing=foregoing, only=only)
+                for batch in self.cut(operation, rows, columns, total):
+                    yield replace(batch, awaits=awaits, foregoing=foregoing)
 
     def removals(self, total: int) -> Iterator[PlannedBatch]:
         """What `on_removed` does, after everything else: rows that pointed to such a record have let go of it by then
@@ -973,15 +1168,11 @@ class _Work:
             yield PlannedBatch(operation, api, columns, None, rows[start : start + most], leavers=True)
 
     def cut(
-        self,
-        operation: Operation,
-        rows: Positions,
-        only: tuple[frozenset[str], frozenset[str]] | None,
-        total: int,
+        self, operation: Operation, rows: Positions, columns: tuple[PayloadColumn, ...], total: int
     ) -> Iterator[PlannedBatch]:
         if not rows.size:
             return
-        columns, match = self.payload(operation, only)
+        match = self.mapping.match.header if self.mapping.match and operation is Operation.UPSERT else None
         by_bulk = self.by_bulk(operation, rows, total)
         constants = [values.text(c.value, c.field)[0].as_py() or values.BULK_NULL for c in self.mapping.constants]
         fixed = sum(2 * len(text.encode()) + 3 for text in constants) + 19 * len(self.parents)
@@ -1003,8 +1194,16 @@ class _Work:
         return fits
 
     def payload(
-        self, operation: Operation, only: tuple[frozenset[str], frozenset[str]] | None
-    ) -> tuple[tuple[PayloadColumn, ...], str | None]:
+        self,
+        operation: Operation,
+        *,
+        makes: bool,
+        awaits: bool,
+        foregoing: bool,
+        only: tuple[frozenset[str], frozenset[str]] | None = None,
+    ) -> tuple[PayloadColumn, ...]:
+        """The columns of a batch. `makes`: its rows make records; `awaits`: parents of their own object may not be
+        there yet; `foregoing`: they go without those; `only`: these headers of columns and constants alone."""
         match = self.mapping.match
         columns: list[PayloadColumn] = []
         headers = {column.header for column in self.mapping.columns}
@@ -1014,18 +1213,12 @@ class _Work:
         if match and match.header != "Id" and carries_match and match.header not in headers:
             columns.append(match.payload())
         for column in self.mapping.columns:
-            if only is None or column.header in only[0]:
-                resolved = (
-                    operation is Operation.INSERT and column.lookup is not None and column.lookup.name in self.parents
-                )
-                assert not (resolved and column.lookup is None)
-                columns.append(
-                    PayloadColumn(column.lookup.name, column.lookup, column.keep_nulls)
-                    if resolved and column.lookup
-                    else column.payload()
-                )
-        columns += [c.payload() for c in self.mapping.constants if only is None or c.header in only[1]]
-        return tuple(columns), match.header if match and operation is Operation.UPSERT else None
+            own = column.lookup is not None and parents.object_of(column) == self.schema.name
+            if (only is None or column.header in only[0]) and column.goes(makes) and not (foregoing and own):
+                resolved = operation is Operation.INSERT and column.lookup is not None and not (own and awaits)
+                columns.append(column.by_id() if resolved else column.payload())
+        of_all = [c for c in self.mapping.constants if c.goes(makes)]
+        return (*columns, *(c.payload() for c in of_all if only is None or c.header in only[1]))
 
 
 # In this order: a row whose match value moved lets go of the old value before another row may claim it.
@@ -1037,9 +1230,12 @@ _OPERATIONS: tuple[Operation | None, ...] = (
     Operation.DELETE,
 )
 _CLAIM_ROWS = 1 << 20
+FIXED_ROWS_MAX = 2_000  # known rows whose record is looked at for fields that are written on new records only
 _ID = Field(name="Id", label="Record ID", type="id", length=18, nillable=False, id_lookup=True)
 KEY_RESPELLED = "KEY_RESPELLED"
-_WAITING = "waits since an earlier run; see its code"
+_WAITING = "Salesforce refused it in an earlier run, and it waits to be tried again"
+_IN_A_CIRCLE = "its parent is itself, or a row that waits for it: an insert can't point to it (mode: upsert can)"
+_TOO_DEEP = f"its parents are more than {parents.LEVELS_MAX} levels deep, and not there yet: the next run sends more"
 _LEAVERS_HELD = {
     leavers.RECORD_ID_UNKNOWN: "the row left the segment, and its record id is not known: its record stays as it is",
     leavers.RECORD_SHARED: "the row left the segment, but another row, activation or dbt target has its record: "
@@ -1073,52 +1269,11 @@ def cuts(width: npt.NDArray[np.int64], api: Api) -> Iterator[slice]:
         start = end
 
 
-def ids_missing(ids: pa.Array) -> npt.NDArray[np.bool_]:
-    """Where no record id is known."""
-    missing: npt.NDArray[np.bool_] = pc.is_null(ids).to_numpy(zero_copy_only=False)
-    return missing
-
-
-def find_records(
-    destination: Destination, object_name: str, by: Field, wanted: pa.Array
-) -> tuple[pa.Array, npt.NDArray[np.bool_]]:
-    """The record id for each wanted value (null: none or several), and where there are several."""
-    distinct = pc.unique(wanted.drop_null())
-    nothing = pa.nulls(len(wanted), pa.utf8()), np.zeros(len(wanted), np.bool_)
-    if len(distinct) == 0:
-        return nothing
-    records = destination.lookup(object_name, by, distinct)
-    records = records.filter(pc.is_valid(records["value"]))
-    if len(records) == 0:
-        return nothing
-    # Values that differ in case only are asked in different queries, and each query finds the same record.
-    record_ids = records["record_id"].combine_chunks()
-    records = records.take(pc.index_in(pc.unique(record_ids), value_set=record_ids))
-    held, asked = _compared(records["value"].combine_chunks(), by), _compared(wanted, by)
-    counts = held.value_counts()
-    several = counts.field("values").filter(pc.greater(counts.field("counts"), 1))
-    ids = records["record_id"].combine_chunks().take(pc.index_in(asked, value_set=held))
-    twice = pc.and_(pc.is_in(asked, value_set=several), pc.is_valid(asked)).to_numpy(zero_copy_only=False)
-    return pc.if_else(pa.array(twice), pa.scalar(None, pa.utf8()), ids), twice
-
-
-def repeated(ids: pa.Array) -> npt.NDArray[np.bool_]:
-    """Where an id is that stands more than once."""
-    counts = ids.value_counts()
-    several = counts.field("values").filter(pc.greater(counts.field("counts"), 1))
-    found: npt.NDArray[np.bool_] = pc.is_in(ids, value_set=several).to_numpy(zero_copy_only=False)
-    return found
-
-
-def _compared(array: pa.Array, by: Field) -> pa.Array:
-    """Values in the form in which two of them are one to Salesforce."""
-    return values.fold(values.echo_form(array, by), by)
-
-
-def parent_object(header: str, lookup: Field) -> str:
-    """The object that a parent path leads to: the lookup's only one, or the one that the path names."""
-    type_name, _, _ = header.rpartition(":")
-    return next(name for name in lookup.reference_to if len(lookup.reference_to) == 1 or name == type_name)
+def _placed(ids: pa.Array, rows: Positions, size: int) -> pa.Array:
+    """Ids of some rows as a column over `size` rows, null for the others."""
+    place = np.full(size, -1, np.int64)
+    place[rows] = np.arange(len(rows))
+    return ids.take(pa.array(place, mask=place < 0))
 
 
 def payload_batch(plan: Plan, planned: PlannedBatch, batch_id: str, rows: pa.Table) -> Batch:
@@ -1132,4 +1287,6 @@ def payload_batch(plan: Plan, planned: PlannedBatch, batch_id: str, rows: pa.Tab
         match=planned.match,
         rows=rows,
         leavers=planned.leavers,
+        awaits=planned.awaits,
+        foregoing=planned.foregoing,
     )

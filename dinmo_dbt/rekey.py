@@ -23,7 +23,8 @@ from dinmo_dbt.changes import Flag, Positions, Snapshot, Spool, key_hash, slots,
 from dinmo_dbt.destination import Destination
 from dinmo_dbt.errors import Refused, UsageError
 from dinmo_dbt.mapping import Mapping, as_written, from_header
-from dinmo_dbt.plan import Source, StateView, repeated
+from dinmo_dbt.plan import Source, StateView
+from dinmo_dbt.records import repeated
 from dinmo_dbt.rowhash import digest_columns, same_digests
 from dinmo_dbt.verify import Scan
 

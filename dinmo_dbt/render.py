@@ -410,7 +410,7 @@ def run_status(run: SyncRun, seconds: float) -> str:
     parts = [f"{outcome.succeeded - outcome.removed:,} sent"]
     for number, name in (
         (outcome.removed, "removed"),
-        (outcome.rejected, "rejected"),
+        (counts.rejected + outcome.rejected, "rejected"),
         (counts.invalid, "invalid"),
         (counts.no_match, "no match"),
         (counts.ambiguous, "ambiguous"),

@@ -8,7 +8,7 @@ the next change set is drawn, so no row is ever on its way twice.
 from __future__ import annotations
 
 import random
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field, replace
 from enum import StrEnum
@@ -36,9 +36,11 @@ from dinmo_dbt.errors import (
 from dinmo_dbt.guards import Counted, Day
 from dinmo_dbt.history import JOB_RUNNING
 from dinmo_dbt.images import image_of
+from dinmo_dbt.jobs import jobs, with_parents
+from dinmo_dbt.parents import PARENT_MISSING
 from dinmo_dbt.passing import ROWS_MAX as PASSING_ROWS_MAX
 from dinmo_dbt.passing import LettingGo, letting_go, may_pass
-from dinmo_dbt.plan import LEFT_OUT, Counts, Plan, PlannedBatch, payload_batch
+from dinmo_dbt.plan import LEFT_OUT, Counts, Plan, payload_batch
 from dinmo_dbt.redaction import of_job, without_values
 
 # A job still running after a day is not waited for: its id is journalled and the next run asks again.
@@ -51,6 +53,8 @@ ATTEMPTS_MAX = 3
 RETRY_PAUSE_S = 1.0
 COLLECTIONS_CALL_ROWS = 200
 _TOO_LARGE = ("REQUEST_ENTITY_TOO_LARGE", "the row alone is refused for its size")
+
+_PARENT_LEFT = (PARENT_MISSING, "the row that makes its parent was not delivered")
 
 # Of a row that left the segment, where nothing says whether its record was deleted or set.
 _DOUBTFUL = ("REMOVAL_DOUBTFUL", "no reply says whether this was done; the next run asks Salesforce first")
@@ -207,7 +211,7 @@ class Progress(Protocol):
 
 class Status(StrEnum):
     SUCCESS = "success"
-    REJECTED = "rejected"  # done; some rows were rejected or invalid
+    REJECTED = "rejected"  # done; some rows were rejected or invalid, or wait since an earlier run for that
     UNKNOWN = "unknown"  # the outcome of some rows can't be learned
     FAILED = "failed"
     REFUSED = "refused"
@@ -304,7 +308,8 @@ class SyncRun:
             return Status.UNKNOWN
         # Of the rows that a dead run's jobs refused, those that were delivered since are not here any more.
         fates = {fate for table in self.not_delivered for fate in pc.unique(table["fate"]).to_pylist()}
-        return Status.REJECTED if fates & {Fate.REJECTED.value, Fate.INVALID.value} else Status.SUCCESS
+        refused = fates & {Fate.REJECTED.value, Fate.INVALID.value} or self.plan_counts.waiting
+        return Status.REJECTED if refused else Status.SUCCESS
 
     def check_counts(self) -> None:
         """Promise 1, on every run."""
@@ -338,11 +343,7 @@ def execute(
     run.plan_counts = plan.counts
     run.not_delivered = [*_untold(run, plan.left_out["key"]), plan.left_out]
     journal.begin(plan)
-    batches = (
-        payload_batch(plan, planned, "", part)
-        for planned in plan.batches
-        for part in _parts(destination, planned, plan.batch_rows(planned))
-    )
+    batches = (payload_batch(plan, planned, "", plan.batch_rows(planned)) for planned in plan.batches)
     deliver(
         batches,
         destination,
@@ -443,16 +444,6 @@ def _untold(run: SyncRun, *keys: pa.ChunkedArray) -> list[pa.Table]:
     return [table.filter(pc.invert(pc.is_in(table["key"], value_set=told))) for table in run.not_delivered]
 
 
-def _parts(destination: Destination, planned: PlannedBatch | Batch, rows: pa.Table) -> Iterator[pa.Table]:
-    """An insert's rows by job, so that no two rows with different payloads look alike in one job's results."""
-    if planned.operation is not Operation.INSERT:
-        yield rows
-        return
-    slots = destination.job_slots(rows, planned.columns)
-    for slot in np.unique(slots):
-        yield rows.filter(pa.array(slots == slot))
-
-
 _IN_RUN = (Remedy.AGAIN, Remedy.SMALLER, Remedy.LET_GO)
 
 
@@ -480,14 +471,32 @@ class _Delivery:
     problem: Problem | None = None
     not_delivered: list[pa.Table] = field(default_factory=list)
     delivered: list[pa.ChunkedArray] = field(default_factory=list)  # keys, where dead runs' rows are reported too
+    unfinished: list[str] = field(default_factory=list)  # keys of foregoing rows that did not arrive
     made: int = 0
     job_rows_max: int = AGAIN_ROWS_MAX  # fewer once a job's data was refused for its size
 
     def deliver(self, batch: Batch) -> None:
         """Send the batch for the first time."""
-        if self.keeps_images and self.problem is None:
-            self.keep_image(batch)
-        self.send(batch)
+        if self.unfinished:  # what went before it, without its parents, and did not arrive is told already
+            rows = pc.invert(pc.is_in(batch.rows["key"], value_set=pa.array(self.unfinished, pa.utf8())))
+            batch = replace(batch, rows=batch.rows.filter(rows))
+        if batch.awaits and self.problem is None:
+            batch = self.with_parents(batch)
+        for part in jobs(batch, self.destination) if len(batch.rows) else ():
+            if self.keeps_images and self.problem is None:
+                self.keep_image(part)
+            self.send(part)
+
+    def with_parents(self, batch: Batch) -> Batch:
+        """The batch without the rows whose parents did not arrive: those are held."""
+        try:
+            batch, missing = with_parents(batch, self.destination)
+        except DestinationError as error:
+            self.stop(error)
+            return batch
+        if missing.any():
+            self.hold(replace(batch, rows=batch.rows.filter(pa.array(missing))), *_PARENT_LEFT)
+        return replace(batch, rows=batch.rows.filter(pa.array(~missing)))
 
     def send(self, batch: Batch, call_rows: int = COLLECTIONS_CALL_ROWS) -> None:
         """Send the batch, or hold it once the run has a problem."""
@@ -689,8 +698,8 @@ class _Delivery:
         that goes back to it would look unchanged."""
         if batch.operation is Operation.INSERT or batch.leavers or batch.reverts:
             return  # inserts and leavers have fates of their own, and a revert marks its keys before it is sent
-        known = pc.or_(pc.is_valid(batch.rows["record_id"]), pc.not_equal(batch.rows["flags"], 0))
-        rows = batch.rows.filter(known)
+        flags = batch.rows["flags"].to_numpy() & ~np.uint8(Flag.UNFINISHED)
+        rows = batch.rows.filter(pc.or_(pc.is_valid(batch.rows["record_id"]), pa.array(flags != 0)))
         flags = rows["flags"].to_numpy() & ~np.uint8(Flag.LEFT) | np.uint8(Flag.STALE)
         self.journal.amend(_snapshot_rows(rows, rows["record_id"], flags.astype(np.uint8), "put"))
 
@@ -789,8 +798,8 @@ class _Delivery:
         if batch.api is Api.COLLECTIONS:
             return self.send(batch, rows_max)
         for start in range(0, len(batch.rows), rows_max):
-            for rows in _parts(self.destination, batch, batch.rows.slice(start, rows_max)):
-                self.send(replace(batch, rows=rows))
+            for part in jobs(replace(batch, rows=batch.rows.slice(start, rows_max)), self.destination):
+                self.send(part)
         return None
 
     def taken(self, remedy: Remedy, *, last: bool) -> list[Batch]:
@@ -808,6 +817,8 @@ class _Delivery:
         self, batch: Batch, results: pa.Table, unprocessed: Remedy | None
     ) -> tuple[Batch, pa.Table, list[_SetAside]]:
         """The rows whose fate is settled, and those that this run sends again: as many as may be kept."""
+        if batch.foregoing:
+            return batch, results, []
         remedies = self.remedy_of(results, unprocessed)
         if not may_pass(batch):
             remedies[remedies == Remedy.LET_GO.value] = None
@@ -853,13 +864,14 @@ class _Delivery:
         self.aside += aside
         created = int(pc.sum(pc.fill_null(results["created"], False).cast(pa.int64())).as_py() or 0)
         removed = settlement.succeeded if batch.leavers else 0
-        outcome = Outcome(
-            settlement.succeeded, settlement.rejected, settlement.held, settlement.unknown, created, removed
-        )
+        succeeded = settlement.succeeded if not batch.foregoing else 0  # those go once more
+        if batch.foregoing:
+            self.unfinished += settlement.not_delivered["key"].to_pylist()
+        outcome = Outcome(succeeded, settlement.rejected, settlement.held, settlement.unknown, created, removed)
         self.count(outcome, settlement.not_delivered)
         if self.run.recovering:
             self.delivered.append(settlement.resolved["key"])
-        if self.run.sampling and not batch.leavers:
+        if self.run.sampling and not batch.leavers and not batch.foregoing:
             self.draw_sample(batch, results)
         self.heed(batch, results)
         return settlement
@@ -870,7 +882,9 @@ class _Delivery:
             ids = pc.coalesce(ids, batch.rows["Id"])
         chance = np.random.default_rng(list(batch.id.encode())).random(len(ids))
         drawn = pa.table([batch.rows["key"], batch.rows["kh"], ids, pa.array(chance)], schema=SAMPLE)
-        drawn = drawn.filter(pc.and_(pc.equal(results["fate"], Fate.SUCCEEDED.value), pc.is_valid(ids)))
+        whole = pa.array(batch.rows["flags"].to_numpy() & np.uint8(Flag.UNFINISHED) == 0)
+        delivered = pc.and_(pc.equal(results["fate"], Fate.SUCCEEDED.value), pc.is_valid(ids))
+        drawn = drawn.filter(pc.and_(delivered, whole))
         both = pa.concat_tables([self.run.sample, drawn]).sort_by("chance")
         self.run.sample = both.slice(0, self.run.sampling)
 
@@ -893,6 +907,8 @@ class _Delivery:
 
     def hold(self, batch: Batch, code: str = "NOT_SENT", message: str = "the run stopped before this row") -> None:
         results = _all(batch, Fate.HELD, code, message)
+        if batch.foregoing:
+            self.unfinished += batch.rows["key"].to_pylist()
         self.count(Outcome(held=len(batch.rows)), _left_out(batch, batch.rows, results))
 
     def count(self, outcome: Outcome, not_delivered: pa.Table) -> None:

@@ -22,7 +22,8 @@ from dinmo_dbt.changes import ChangeSet, Flag, Kind, Positions, Spool
 from dinmo_dbt.destination import Destination, Field, ObjectSchema
 from dinmo_dbt.errors import ConfigError, Refused
 from dinmo_dbt.mapping import Column, Mapping, resolve
-from dinmo_dbt.plan import Source, StateView, find_records, ids_missing
+from dinmo_dbt.plan import Source, StateView
+from dinmo_dbt.records import find_records, ids_missing
 from dinmo_dbt.rowhash import NO_DIGESTS, as_arrow, digest_columns, same_digests
 
 # Up to here records are read by id; above, every record of the object by one Bulk query.
@@ -48,7 +49,7 @@ class Scan:
         """Spool rows that Salesforce acknowledged as they are now, none of them in flight."""
         same = np.flatnonzero((self.found.kind == Kind.SAME) & ~self.flying)
         flags = self.flags_of(same)
-        unsure = Flag.LEFT | Flag.STALE | Flag.UNKNOWN
+        unsure = Flag.LEFT | Flag.STALE | Flag.UNKNOWN | Flag.UNFINISHED
         kept: Positions = same[flags & unsure == 0]
         return kept
 
@@ -134,6 +135,8 @@ def facts(activation: Activation, mapping: Mapping) -> tuple[tuple[Fact, ...], t
     left_out: list[tuple[str, str]] = []
     for column in mapping.columns:
         why = _why_not(column)
+        if not why and activation.mode is Mode.UPSERT and not column.goes(False):
+            why = "it is written on new records only, so a later value of the model is not in it"
         if why:
             left_out.append((column.header, why))
         else:

@@ -45,6 +45,19 @@ Salesforce's recycle bin, and with a master go its details; nothing is ever dele
   Salesforce deletes details with their master, also those that a later activation was about to move to another one.
 - An empty segment, or one that can't be read to its end, removes nothing.
 
+Parents, named by an external id (`Shop__r.Shop_Id__c`), are looked for before their rows are sent, in every mode:
+
+- A row whose parent is not there is `held` (`PARENT_MISSING`) and looked at again by every run; `missing_parent` has it
+  counted as rejected, or sent without its parent and once more when that is there.
+- Parents of the same object go first, level by level, in one run. Rows that are their own parent by some way, which only
+  an upsert can make, go twice: without the parent, then with it.
+- A null empties the lookup, or under `nulls: keep` leaves it alone.
+
+A field that Salesforce takes on new records only (a master-detail field, `CampaignMember.CampaignId`) goes with the rows
+that make a record and is left out for the others; where an upsert does not know which those are, it looks the records
+up. The plan notes known rows of another value. A field that is written only on records that are there goes after they
+are made.
+
 """
 
 _DINMO_YML = """\
@@ -116,7 +129,7 @@ if the job failed on locks, otherwise by the next.
 | `NO_RECORD` | `no_match` | no record holds the match value |
 | `SEVERAL_RECORDS` | `ambiguous` | several records hold the match value |
 | `RECORD_CLAIMED_TWICE` | `ambiguous` | another row of the model leads to the same record |
-| `PARENT_MISSING` | `held` | the parent record is not there yet |
+| `PARENT_MISSING` | `held`, `rejected` | the parent record is not there yet; by `missing_parent` |
 | `PARENT_AMBIGUOUS` | `ambiguous` | several records hold the parent's external id |
 | `KEY_RESPELLED` | `held` | insert: the key is another spelling of one that left: `state rekey`, `--allow-replaced` |
 | `MATCH_CHANGED` | `held` | a known key has a new match value, and its record's id is not known |

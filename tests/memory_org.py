@@ -273,7 +273,7 @@ class MemoryOrg:
 
     def _process(self, job: MemoryJob, rows: int) -> None:
         for row in (job.rows or [])[len(job.done) : rows]:
-            error, i, created = self._write(job.operation, job.object, job.match, job.columns, row)
+            error, i, created = self._write(job.operation, job.object, job.match, job.columns, row, by_job=True)
             job.done.append((error, i, str(created).lower(), row))
 
     # Collections
@@ -304,6 +304,8 @@ class MemoryOrg:
         match: str | None,
         columns: tuple[PayloadColumn, ...],
         row: dict[str, str | None],
+        *,
+        by_job: bool = False,
     ) -> tuple[str, str, bool]:
         self.writes[operation] += 1
         held = self.records[object_name]
@@ -335,8 +337,9 @@ class MemoryOrg:
             if "." in name:
                 relationship, _, external_id = name.partition(".")
                 name = relationship[:-1] + "c"
-                parents = [p for p, r in self.records["Parent__c"].items() if r.get(external_id) == text]
-                if text is not None and len(parents) != 1:
+                lookup = self.schemas[object_name].fields[name]
+                parents = [p for p, r in self.records[lookup.reference_to[0]].items() if r.get(external_id) == text]
+                if len(parents) != 1 if text is not None or by_job else False:
                     return "INVALID_FIELD:no such parent:--", "" if created else i, False
                 text = parents[0] if text is not None else None
             changes[name] = text

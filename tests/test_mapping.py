@@ -97,8 +97,16 @@ CASES = [
         "    did you mean Source__c? Otherwise: Setup > Object Manager > Thing > Fields & Relationships > "
         "New creates it; if it exists, the user lacks field-level security on it",
     ),
-    (fields("a", "Total__c"), "DB304 {w}.fields.a: Thing__c.Total__c is a formula or roll-up: Salesforce computes it"),
-    (fields("a", "Number__c"), "DB304 {w}.fields.a: Thing__c.Number__c is an auto-number: Salesforce computes it"),
+    (
+        fields("a", "Total__c"),
+        "DB304 {w}.fields.a: Thing__c.Total__c is a formula or roll-up: Salesforce computes it\n"
+        "    take it out of the mapping, and map the fields it is made of",
+    ),
+    (
+        fields("a", "Number__c"),
+        "DB304 {w}.fields.a: Thing__c.Number__c is an auto-number: Salesforce computes it\n"
+        "    take it out of the mapping",
+    ),
     (
         fields("a", "Locked__c"),
         "DB303 {w}.fields.a: Thing__c.Locked__c can't be created or edited by the user\n"
@@ -106,8 +114,8 @@ CASES = [
     ),
     (
         {"mode": "update", **fields("a", "Fixed__c")},
-        "DB303 {w}.fields.a: Thing__c.Fixed__c can't be edited by the user\n"
-        f"    {FIELD_SETUP}Fixed > Set Field-Level Security: Visible, not Read-Only",
+        "DB303 {w}.fields.a: Thing__c.Fixed__c is a field that takes a value on new records only\n"
+        "    map it with mode: upsert or insert, which send it with new records",
     ),
     (
         fields("a", "Parents__r.Code__c"),
@@ -120,8 +128,8 @@ CASES = [
     (
         {**fields("a", "Parent__r.Name"), "parents": "name"},
         "DB306 {w}.fields.a: Parent__c.Name is not an external id\n"
-        "    Setup > Object Manager > Parent > Fields & Relationships > Name > Edit: tick External ID; "
-        "or map the lookup's id to Parent__c",
+        "    Name can't be one; Setup > Object Manager > Parent > Fields & Relationships > New makes a field of type "
+        "Text, Number or Email: tick External ID; or map a column of its record id to Parent__c",
     ),
     (
         fields("a", "Who.Code__c"),

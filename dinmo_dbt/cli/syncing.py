@@ -413,14 +413,14 @@ def _samples(session: Session, drawn: Plan) -> list[dict[str, Any]]:
     from dinmo_dbt.changes import Kind
 
     picked: list[tuple[Any, dict[str, Any], str | None]] = []
-    shown = [batch for batch in drawn.batches if batch.operation != "delete" and not batch.leavers]
+    shown = [batch for batch in drawn.batches if batch.operation != "delete" and not (batch.leavers or batch.foregoing)]
     for batch in sorted(shown, key=lambda b: b.operation == "insert"):
         kinds = drawn.changes.kind[batch.rows]
         order = sorted(range(len(batch.rows)), key=lambda n: (kinds[n] == Kind.ADDED, n))[: SAMPLE_ROWS - len(picked)]
         if not order:
             break
         chosen = batch.rows[sorted(order)]
-        table = drawn.batch_rows(type(batch)(batch.operation, batch.api, batch.columns, batch.match, chosen))
+        table = drawn.batch_rows(replace(batch, rows=chosen))
         texts = {c.header: values.text(table[c.header].combine_chunks(), c.field).to_pylist() for c in batch.columns}
         known = drawn.known_ids(table["key"].combine_chunks(), chosen)
         for number, key in enumerate(table["key"].to_pylist()):

@@ -151,7 +151,7 @@ class _Checked:
 
         org_id = session.destination(self.activation.destination).org_id
         snapshot = session.state.view(org_id, self.activation).snapshot
-        unsure = Flag.LEFT | Flag.STALE | Flag.UNKNOWN
+        unsure = Flag.LEFT | Flag.STALE | Flag.UNKNOWN | Flag.UNFINISHED
         sound = np.isin(snapshot.kh, marked["kh"].to_numpy()) & (snapshot.flags & unsure == 0)
         keys = snapshot.keys(np.flatnonzero(sound))
         return int(pc.is_in(keys, value_set=marked["key"].combine_chunks()).to_numpy(zero_copy_only=False).sum())

@@ -73,6 +73,8 @@ def _field(entry: dict[str, Any]) -> Field:
         auto_number=bool(entry.get("autoNumber")),
         filterable=bool(entry.get("filterable", True)),
         html=bool(entry.get("htmlFormatted")),
+        compound=_text(entry.get("compoundFieldName") or ""),
+        is_master=entry.get("relationshipOrder") is not None,
     )
 
 

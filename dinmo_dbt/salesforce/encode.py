@@ -4,8 +4,8 @@ Both forms are made column by column from the same text, so that a row ends the 
 a value are `\\n`, a null clears its field (`#N/A`, `null`) or, under `keep_nulls`, leaves it alone (an empty cell, no
 key). CSV: UTF-8 without BOM, header in describe's exact case, LF (Bulk API 2.0 guide, "Prepare CSV Files").
 
-A null parent path is `#N/A` in its relationship column; no source says what an org does with that (unverified). In
-JSON the lookup field itself is set to null, which is documented.
+A null parent is `#N/A` in a column of the lookup itself: no source says what an org does with it in a relationship
+column, so such a file is not written (`jobs` makes batches apart). In JSON too the lookup itself is set to null.
 """
 
 from __future__ import annotations
@@ -68,6 +68,8 @@ def _cells(array: pa.Array, column: PayloadColumn) -> pa.Array:
         raise ValueError(f"a text {values.BULK_NULL} in {column.header} can't travel by Bulk API 2.0")
     if text.null_count == 0:
         return text
+    if column.is_parent_path and not column.keep_nulls:
+        raise ValueError(f"a null in {column.header} can't travel by Bulk API 2.0 but as its lookup's own")
     return pc.fill_null(text, "" if column.keep_nulls else values.BULK_NULL)
 
 

@@ -114,7 +114,8 @@ _CODES: dict[str, tuple[ErrorClass, str]] = {
     "MISSING_ARGUMENT": (_DATA, "the identifying value is empty"),
     "INVALID_FIELD_FOR_INSERT_UPDATE": (
         _DATA,
-        "the user may not write {fields}: Setup -> Permission Sets -> Object Settings",
+        "Salesforce takes no value for {fields} here: it is written on new records only (a master-detail field, for "
+        "one), or it is computed, or the user may not write it (Setup -> Permission Sets -> Object Settings)",
     ),
     "INSUFFICIENT_ACCESS_OR_READONLY": (
         _DATA,

@@ -129,6 +129,12 @@ def due_now(world: World, written: Document) -> list[str]:
     return [result["status"] for result in world.run("sync", "--due", "--json").json["results"]]
 
 
+def parentless(world: World, written: Document) -> list[str]:
+    """Fates of rows whose parents are not there."""
+    world.block(around(written))
+    return sorted({group["fate"] for group in world.run("sync", "--json").json["results"][0]["left_out"]})
+
+
 def statuses(world: World, written: Document) -> list[str]:
     """Of two syncs that fail for a reason that lasts."""
     world.block(around(written))

@@ -44,6 +44,7 @@ from .seen import (
     named,
     next_start,
     nick,
+    parentless,
     paused_after,
     reached,
     resolved,
@@ -136,6 +137,7 @@ def long_form(**keys: str) -> Document:
 NAME = {"name": "Name"}
 BY_NICK = {"person_id": "Nick__c"}
 INSERT = people("match", mode="insert", object="Event__c", fields={"plan": "Kind__c"})
+CHILDREN = people("match", mode="insert", object="Event__c", fields={"person_id": "Person__r.Person_Id__c"})
 LATE = {"from": "13:00", "to": "14:00"}
 AT_13_30 = {"cron": "30 13 * * *"}
 BROKEN = people(fields={"name": "Nowhere__c"}, auto_pause=False)
@@ -222,8 +224,9 @@ ACTIVATION = [
     Proof("audit", 0, audited, 30, None, PEOPLE),
     Proof("engine", "warehouse", rows, 30, "DB142", PEOPLE),
     Proof("engine", "arrow", rows, "DB142", 30, people(engine="warehouse")),
-    Proof("missing_parent", "reject", rows, 30, "DB142", PEOPLE),
-    Proof("missing_parent", "hold", rows, "DB142", 30, people(missing_parent="reject")),
+    Proof("missing_parent", "reject", parentless, ["held"], ["rejected"], CHILDREN),
+    Proof("missing_parent", "hold", parentless, ["rejected"], ["held"], {**CHILDREN, "missing_parent": "reject"}),
+    Proof("missing_parent", "set_null", parentless, ["held"], [], CHILDREN),
 ]  # fmt: skip
 FEW = {"key": "person_id", "segments": {"few": "plan = 'Free'"}, "activation": people(segment="few")}
 BLOCK = [
@@ -345,7 +348,7 @@ def test_the_key_is_the_same_in_either_form_and_in_the_defaults(proof: Proof) ->
 def test_what_is_for_later_is_refused_by_its_name_and_nothing_else_is(world: World) -> None:
     later = sorted(f"{proof.key}: {proof.value}" for proof in ACTIVATION if proof.with_it == "DB142")
     assert later == [
-        "engine: warehouse", "fields.nick.write: if_empty", "fields.nick.write: on_create", "missing_parent: reject",
+        "engine: warehouse", "fields.nick.write: if_empty", "fields.nick.write: on_create",
     ]  # fmt: skip
     for proof in (each for each in ACTIVATION if each.with_it == "DB142"):
         world.renew()

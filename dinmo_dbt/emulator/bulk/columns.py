@@ -82,20 +82,21 @@ def cell_columns(org: Org, sobject: SObject, header: tuple[str, ...], texts: lis
         target = column(org, sobject, name)
         if target is None:
             raise CsvError("a new record can't have an Id")
-        cell, given = given_cells(text)
+        cell, given = given_cells(text, by_parent=target[1] is not None)
         columns.append(Column(target[0], cell, given, target[1], Origin(place)))
     return columns
 
 
-def given_cells(text: pa.Array) -> tuple[pa.Array, Any]:
-    """An empty cell is not given; `#N/A` asks for null (in a relationship column: unverified)."""
+def given_cells(text: pa.Array, *, by_parent: bool = False) -> tuple[pa.Array, Any]:
+    """An empty cell is not given; `#N/A` asks for null. The guide says that of fields only: in a relationship column it
+    is looked for as any other external id is, and not found (unverified)."""
     empty = pc.equal(pc.binary_length(text), 0)
     given = None
     if pc.any(empty).as_py():
         given = ~empty.to_numpy(zero_copy_only=False)
         text = pc.if_else(empty, pa.scalar(None, pa.string()), text)
     cleared = pc.equal(text, "#N/A")
-    if pc.any(cleared).as_py():
+    if not by_parent and pc.any(cleared).as_py():
         text = pc.if_else(cleared, pa.scalar(None, pa.string()), text)
     return text, given
 

@@ -226,7 +226,7 @@ class Processing:
         ids = None
         columns: list[Column] = []
         for place, (target, text) in enumerate(zip(plan.columns, texts, strict=True)):
-            cell, given = given_cells(text)
+            cell, given = given_cells(text, by_parent=target is not None and target[1] is not None)
             if target is None:
                 ids = cell
             else:

@@ -114,8 +114,9 @@ def _person(salutation: bool = True) -> tuple[Field, ...]:
         "Name", "Full Name", 121, name_field=True, nillable=False, createable=False, updateable=False,
         sql=_FULL_NAME,
     )  # fmt: skip
-    parts = (_text("LastName", "Last Name", 80, nillable=False), _text("FirstName", "First Name", 40))
-    greeting = (_pick("Salutation", "Salutation", *_SALUTATIONS, length=40),) if salutation else ()
+    part: dict[str, Any] = {"kept": (("compoundFieldName", "Name"),)}
+    parts = (_text("LastName", "Last Name", 80, nillable=False, **part), _text("FirstName", "First Name", 40, **part))
+    greeting = (_pick("Salutation", "Salutation", *_SALUTATIONS, length=40, **part),) if salutation else ()
     return (*parts, *greeting, name)
 
 
