@@ -49,13 +49,13 @@ Parents, named by an external id (`Shop__r.Shop_Id__c`), are looked for before t
 
 - A row whose parent is not there is `held` (`PARENT_MISSING`) and looked at again by every run; `missing_parent` has it
   counted as rejected, or sent without its parent and once more when that is there.
-- Parents of the same object go first, level by level, in one run. Rows that are their own parent by some way, which only
-  an upsert can make, go twice: without the parent, then with it.
+- Parents of the same object go first, level by level, in one run. Rows that are their own parent by some way, which
+  only an upsert can make, go twice: without the parent, then with it.
 - A null empties the lookup, or under `nulls: keep` leaves it alone.
 
-A field that Salesforce takes on new records only (a master-detail field, `CampaignMember.CampaignId`) goes with the rows
-that make a record and is left out for the others; where an upsert does not know which those are, it looks the records
-up. The plan notes known rows of another value. A field that is written only on records that are there goes after they
+A field that Salesforce takes on new records only (a master-detail field, `CampaignMember.CampaignId`) goes with the
+rows that make a record and is left out for the others; where an upsert does not know which those are, it looks the
+records up. The plan notes known rows of another value. A field that is written only on records that are there goes after they
 are made.
 
 """
