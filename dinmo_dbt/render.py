@@ -160,6 +160,16 @@ def left_out_lines(left_out: pa.Table, most: int = 5) -> list[str]:
     return lines
 
 
+def next_lines(left_out: pa.Table, name: str, *, waiting: int, most: int = 3) -> list[str]:
+    """What a person can do for rows that Salesforce refused, now or before: hints, and the commands that help."""
+    refused = [group for group in groups_json(left_out) if group["class"] and group["hint"]]
+    lines = list(dict.fromkeys(f"-> {group['code']}: {group['hint']}" for group in refused))[:most]
+    lines.append(f"-> dinmo-dbt rejected -s {name}: each row with its reason")
+    if waiting:
+        lines.append(f"-> dinmo-dbt retry -s {name}: what waits is sent now, not when it is due")
+    return lines
+
+
 def sample_lines(sample: dict[str, Any]) -> list[str]:
     head = f"{sample['kind']} {sample['key']}"
     lines = [head + (f" ({sample['record_id']})" if sample["record_id"] else "")]

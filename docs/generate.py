@@ -55,8 +55,8 @@ Parents, named by an external id (`Shop__r.Shop_Id__c`), are looked for before t
 
 A field that Salesforce takes on new records only (a master-detail field, `CampaignMember.CampaignId`) goes with the
 rows that make a record and is left out for the others; where an upsert does not know which those are, it looks the
-records up. The plan notes known rows of another value. A field that is written only on records that are there goes after
-they are made.
+records up. The plan notes known rows of another value. A field that is written only on records that are there goes
+after they are made.
 
 """
 

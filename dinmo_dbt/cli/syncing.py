@@ -691,7 +691,7 @@ def _sync_one(session: Session, turn: Turn, ceilings: Ceilings, gating: Gating, 
     }.get(run.status.value, "INTERRUPTED")
     status = render.run_status(run, seconds)
     console.timed(render.dotted(f"{place} {word} {activation.name}", status, width))
-    for line in _after(run):
+    for line in _after(run, activation):
         for part in render.wrapped(f"          {line}", console.width):
             console.say(part)
     if run.problem and not run.interrupted:
@@ -705,7 +705,7 @@ def exit_code(session: Session, run: SyncRun) -> int:
     return 128 + session.clock.signal if run.interrupted else STATUS_EXIT[run.status.value]
 
 
-def _after(run: SyncRun) -> list[str]:
+def _after(run: SyncRun, activation: Activation) -> list[str]:
     """What is worth a line under a finished activation: rows not delivered, and what an earlier run had left."""
     import pyarrow as pa
 
@@ -719,7 +719,10 @@ def _after(run: SyncRun) -> list[str]:
             f"settled first, from a run that was cut off: {recovered.succeeded:,} of {settled:,} rows were accepted"
         )
     if run.not_delivered:
-        lines += render.left_out_lines(pa.concat_tables(run.not_delivered))
+        left_out = pa.concat_tables(run.not_delivered)
+        lines += render.left_out_lines(left_out)
+        if run.status.value == "rejected":
+            lines += render.next_lines(left_out, activation.name, waiting=run.plan_counts.waiting)
     if run.audited:
         lines += render.audit_lines(run.audited)
     return lines
