@@ -6,8 +6,9 @@ build, so only commands that build say "ok", and what failed stays blocked whate
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from dataclasses import dataclass, field
+import re
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 from enum import StrEnum
 from pathlib import Path
@@ -33,7 +34,11 @@ BUILT = ("model", "seed", "snapshot")
 TESTS = ("test", "unit_test")
 NOTHING_DONE = ("no-op",)
 FAILED = ("fail", "error", "runtime error")
-_OK = ("success", "reused")  # reused: dbt 2 found the table current
+_OK = ("success", "reused", "warn")  # reused: dbt found the table current, or cloned it; warn: built, dbt 2 has a word
+# dbt 2 before its betas leaves models that failed or were skipped out of its results (dbt-fusion issue 1130).
+_LEAVES_OUT = re.compile(r"2\.0\.0[-.]?(preview|alpha|dev|a\d)")
+# What `--empty` makes of a ref, in the SQL of a model (dbt-adapters, `BaseRelation.render_limited`).
+_NO_ROWS = re.compile(r"\(\s*select \* from [^()]+ where false limit 0\s*\)", re.IGNORECASE)
 # Not dbt's own words: `dbt_cloud` gives these to a model that a run builds right now, or built and left no word on.
 UNDER_WAY = "executing"
 LOST = "lost"
@@ -90,7 +95,9 @@ class RunResults:
     sample: bool
     results: tuple[Result, ...]
     written: float | None = None  # by its own word, in seconds since the epoch
-    vars: Mapping[str, Any] = field(default_factory=dict)  # --vars as given
+    vars: Mapping[str, Any] | None = None  # --vars as given; None: not recorded (dbt 2)
+    is_default_target: bool = False  # no target was named, so it was the profile's own
+    leaves_out: bool = False  # it may say nothing of models that failed
 
     @property
     def built(self) -> Mapping[str, Result]:
@@ -125,6 +132,7 @@ class ConnectedTarget:
     schema: str
     target_name: str
     type: str
+    default_target: str = ""  # of the profile
 
 
 def load_run_results(path: Path) -> RunResults | None:
@@ -148,7 +156,11 @@ def parse_run_results(document: object, where: str) -> RunResults:
     if len(results) > RESULTS_MAX:
         told = f"not dbt run results: more than {RESULTS_MAX:,} results"
         raise ConfigError(NOT_RUN_RESULTS, told, where=where)
-    empty, sample = args.get("empty") is True, bool(args.get("sample"))
+    command = _text(args, "invocation_command") or _text(args, "command")
+    empty = args.get("empty") is True or _has_flag(command, "--empty")
+    empty = empty or ("empty" not in args and any(_holds_nothing(_mapping(result)) for result in results))
+    sample = bool(args.get("sample")) or _has_flag(command, "--sample")
+    named = _text(args, "target") or _named_target(command)
     partial = PARTIAL[0] if empty else PARTIAL[1] if sample else ""
     parsed = tuple(_result(result, invocation_id, generated, partial) for result in map(_mapping, results))
     if not all(result.unique_id and result.status for result in parsed):
@@ -157,12 +169,53 @@ def parse_run_results(document: object, where: str) -> RunResults:
     return RunResults(
         invocation_id=invocation_id,
         which=_text(args, "which"),
-        target=_text(args, "target"),
+        target=named,
         empty=empty,
         sample=sample,
         results=parsed,
         written=generated,
-        vars=_mapping(args.get("vars")),
+        vars=_mapping(args["vars"]) if "vars" in args else None,
+        is_default_target=not named and "log_path" in args,  # 1.x notes every flag that has a value
+        leaves_out=_LEAVES_OUT.match(_text(metadata, "dbt_version")) is not None,
+    )
+
+
+def _has_flag(command: str, flag: str) -> bool:
+    return any(word.partition("=")[0] == flag for word in command.split())
+
+
+def _named_target(command: str) -> str:
+    found = re.search(r"(?:^|\s)(?:--target|-t)[ =]\s*[\"']?([^\s\"']+)", command)
+    return found[1] if found else ""
+
+
+def _holds_nothing(raw: Mapping[str, Any]) -> bool:
+    return _NO_ROWS.search(_text(raw, "compiled_code")) is not None
+
+
+def fold(reports: Sequence[RunResults]) -> RunResults | None:
+    """Several commands' results as those of one, the last word on each node by its time: an orchestrator may run dbt
+    once for each model. A command that builds nothing says nothing of models. None for none."""
+    if len(reports) < 2:
+        return next(iter(reports), None)
+    words: dict[str, tuple[float, Result]] = {}
+    for report in reports:
+        for each in report.results:
+            counts = report.which in BUILDS or (report.which == "test" and each.kind not in BUILT)
+            at = each.ended or report.written or 0.0
+            if counts and each.status not in NOTHING_DONE and at >= words.get(each.unique_id, (0.0, each))[0]:
+                words[each.unique_id] = at, each
+    builds = [report for report in reports if report.which in BUILDS]
+    last = max(builds or reports, key=lambda report: report.written or 0.0)
+    targets = {report.target for report in builds}
+    return replace(
+        last,
+        target=last.target if len(targets) == 1 else "",
+        empty=any(report.empty for report in builds),
+        sample=any(report.sample for report in builds),
+        results=tuple(each for _, each in words.values()),
+        is_default_target=all(report.is_default_target for report in builds),
+        leaves_out=any(report.leaves_out for report in builds),
     )
 
 
@@ -198,6 +251,9 @@ def _of_last(manifest: Manifest, run_results: RunResults | None) -> Gate:
     if run_results.invocation_id != manifest.invocation_id:
         notes += _other_invocation(manifest, run_results, verdicts)
     otherwise = f"not in the last `dbt {command}`" if builds else f"the last `dbt {command}` built nothing"
+    if builds and run_results.leaves_out:
+        told = f"{otherwise}, and this dbt's results leave out what failed: build it again, or pass --ignore-gate"
+        return Gate(verdicts, Verdict(Standing.BLOCKED, told), tuple(notes))
     return Gate(verdicts, Verdict(Standing.UNBUILT, otherwise), tuple(notes))
 
 
@@ -207,21 +263,25 @@ def target_check(manifest: Manifest, run_results: RunResults | None, connected: 
     Relation names are baked into the manifest when dbt parses it. In order, the first evidence decides:
 
     1. another adapter than the connected one: stop;
-    2. run results of the same invocation that record `--target`: its name decides, either way;
+    2. run results of the same invocation, or of the very relations that the manifest names, that record `--target`:
+       its name decides, either way;
     3. the database, then the schema, of models without a custom one: those are the target's own. One that agrees
        is enough, since a project may override generate_schema_name for some of its models;
     4. if every model has a custom schema: the part before `_<custom>`, which dbt's own generate_schema_name puts
-       there. Anything else about a custom schema is the project's own naming, and no evidence.
+       there. Anything else about a custom schema is the project's own naming, and no evidence;
+    5. where the project has a generate_schema_name (or generate_database_name) of its own, names tell nothing: that dbt
+       built these relations for the profile's default target, which is the connected one, does.
 
     Names are compared without case, and only where both sides have one (Spark has no database).
     """
     hint = (
-        "run `dbt build` for the connected target, or choose its target with --target; --allow-target-mismatch passes"
+        f"run `dbt build --target {connected.target_name}`, whose results name their target, or choose the manifest's "
+        "with --target; --allow-target-mismatch passes"
     )
     if manifest.adapter_type and connected.type and manifest.adapter_type != connected.type:
         message = f"the manifest was written for {manifest.adapter_type}, the connected target is {connected.type}"
         return Problem(OTHER_ADAPTER, message, hint=hint)
-    same_run = run_results is not None and run_results.invocation_id == manifest.invocation_id
+    same_run = run_results is not None and _are_of(run_results, manifest)
     if run_results is not None and same_run and run_results.target and connected.target_name:
         if run_results.target == connected.target_name:
             return None
@@ -230,15 +290,28 @@ def target_check(manifest: Manifest, run_results: RunResults | None, connected: 
         )
         return Problem(OTHER_TARGET, message, hint=hint)
     nodes = [node for node in manifest.nodes.values() if node.relation_name]
+    is_default = same_run and run_results is not None and run_results.is_default_target
+    is_default = is_default and connected.default_target == connected.target_name
     for what, found, expected in (
         ("database", {node.database for node in nodes if not node.custom_database}, connected.database),
         ("schema", _target_schemas(nodes), connected.schema),
     ):
         names = {name.lower() for name in found if name}
-        if names and expected and expected.lower() not in names:
+        if names and expected and expected.lower() not in names and not (is_default and what in manifest.own_naming):
             message = f"the manifest's {what} is {listed(sorted(found))}, the connected target's is {show(expected)}"
             return Problem(OTHER_RELATIONS, message, hint=hint)
     return None
+
+
+def _are_of(run_results: RunResults, manifest: Manifest) -> bool:
+    """Whether results and manifest are of one command, or the command built the very relations that the manifest
+    names."""
+    if run_results.invocation_id == manifest.invocation_id:
+        return True
+    built = [each for name, each in run_results.built.items() if each.relation_name and name in manifest.nodes]
+    return bool(built) and all(
+        each.relation_name == manifest.nodes[each.unique_id].relation_name and each.status in _OK for each in built
+    )
 
 
 def _result(raw: Mapping[str, Any], invocation_id: str, generated: float | None, partial: str) -> Result:

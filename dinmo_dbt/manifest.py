@@ -68,6 +68,7 @@ class Node:
     contract_enforced: bool
     is_latest: bool
     ran_as: str = ""  # where dbt writes what it runs, in target/run
+    current: tuple[str, ...] = ()  # of a snapshot: conditions, the column first, that its current rows meet
     block: Any = None  # the raw `dinmo` value of its meta, as yet unchecked; None: none
     place: str = ""  # of the block, where it is not at the model
 
@@ -100,6 +101,7 @@ class Manifest:
     tests: Mapping[str, Test]
     disabled: tuple[Node, ...]
     others: tuple[Node, ...]  # models, seeds and snapshots of packages that bring, or are given, no block
+    own_naming: frozenset[str]  # `schema`, `database`: those that the project, or a package, names by its own macro
     strays: tuple[Left, ...]  # `dinmo` blocks where none can work, such as on a source
     ids: frozenset[str]
 
@@ -223,6 +225,12 @@ def parse_manifest(document: object, where: str) -> Manifest:
         tests=tests,
         disabled=tuple(disabled),
         others=tuple(others),
+        own_naming=frozenset(
+            what
+            for name in _mapping(root.get("macros"))
+            for what in ("schema", "database")
+            if name.endswith(f"generate_{what}_name") and not name.startswith("macro.dbt")
+        ),
         strays=tuple(strays),
         ids=frozenset(unique_id for section in _SECTIONS for unique_id in _mapping(root.get(section))),
     )
@@ -277,7 +285,7 @@ def activations(
             left.append(left_activation(activation, tuple(wrong)))
             continue
         right.append(activation)
-        notes += [*said, *_history(activation)]
+        notes += [*said, *_history(activation, manifest.nodes[activation.model])]
     return Loaded(
         tuple(sorted(right, key=lambda a: a.name)),
         tuple(left),
@@ -374,6 +382,7 @@ def _node(unique_id: str, kind: str, raw: Mapping[str, Any]) -> Node:
         contract_enforced=contract.get("enforced") is True,
         is_latest=version is None or latest is None or str(version) == str(latest),
         ran_as=_ran_as(raw),
+        current=_current(config) if kind == "snapshot" else (),
         block=_block(raw),
     )
 
@@ -461,12 +470,38 @@ def _of_a_package(node: Node) -> Problem:
     return Problem(OF_A_PACKAGE, message, node.meta_path, hint)
 
 
-def _history(activation: Activation) -> list[Problem]:
-    if activation.resource_type != "snapshot" or activation.where:
+def _history(activation: Activation, node: Node) -> list[Problem]:
+    """Where rows of the past would be taken for rows of today: the snapshot's own settings say which are current."""
+    if not node.current:
         return []
-    hint = 'usually: where: "dbt_valid_to is null"'
-    message = "a dbt snapshot holds every past version of a row, and all of them would be read"
-    return [Problem(SNAPSHOT_HISTORY, message, activation.meta_path, hint)]
+    usual = " and ".join(node.current)
+    hint = f'usually: where: "{usual}"'
+    if not activation.where:
+        message = "a dbt snapshot holds every past version of a row, and all of them would be read"
+        return [Problem(SNAPSHOT_HISTORY, message, activation.meta_path, hint)]
+    where = activation.where.lower()
+    missing = [each for each in node.current if each.partition(" ")[0].lower() not in where]
+    ends = node.current[0].partition(" ")[0].lower()
+    never_null = "is null" not in node.current[0] and re.search(rf"\b{re.escape(ends)}\b[\"`\]]?\s+is\s+null", where)
+    if never_null:
+        message = f"the snapshot ends its current rows with a date, so {ends} is never null"
+        return [Problem(SNAPSHOT_HISTORY, message, activation.meta_path, hint)]
+    if missing and ends in where:
+        message = f"`where` takes the last version of a deleted row for a current one: {missing[0]} is missing"
+        return [Problem(SNAPSHOT_HISTORY, message, activation.meta_path, hint)]
+    return []
+
+
+def _current(config: Mapping[str, Any]) -> tuple[str, ...]:
+    """dbt, "Snapshot configs": `dbt_valid_to_current` stands in the place of null, `hard_deletes: new_record` adds a
+    version that says it is deleted, and `snapshot_meta_column_names` renames the columns."""
+    names = _mapping(config.get("snapshot_meta_column_names"))
+    valid_to = _text(names, "dbt_valid_to") or "dbt_valid_to"
+    ends = _text(config, "dbt_valid_to_current")
+    current = f"{valid_to} = {ends}" if ends else f"{valid_to} is null"
+    if config.get("hard_deletes") != "new_record":
+        return (current,)
+    return current, f"{_text(names, 'dbt_is_deleted') or 'dbt_is_deleted'} = 'False'"
 
 
 def _no_relation(node: Node) -> Problem | None:

@@ -12,7 +12,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from dinmo_dbt.errors import ConfigError, DinmoError, Problem, Refused
-from dinmo_dbt.gate import ConnectedTarget, RunResults, gate, load_run_results, parse_run_results, target_check
+from dinmo_dbt.gate import ConnectedTarget, RunResults, fold, gate, load_run_results, parse_run_results, target_check
 from dinmo_dbt.manifest import Manifest, parse_manifest
 
 A, B = "model.lab.a", "model.lab.b"
@@ -216,3 +216,103 @@ def test_any_run_results_give_a_gate_or_an_error_of_ours(root: Any, args: Any, f
             gate(lab(), parse_run_results(value, "run_results.json"))
         except DinmoError as error:
             assert error.problems
+
+
+# dbt 2 and several run results: written by hand after what is known of their files, not recorded
+
+
+def reported(
+    which: str, moment: str, *, version: str = "1.11.0", args: dict[str, Any] | None = None, **found: Any
+) -> RunResults:
+    """`found`: a status for each id, or the whole result."""
+    rows = [
+        {"unique_id": IDS.get(key, key), **(value if isinstance(value, dict) else {"status": value})}
+        for key, value in found.items()
+    ]
+    metadata = {
+        "dbt_schema_version": "https://schemas.getdbt.com/dbt/run-results/v6.json",
+        "generated_at": moment,
+        "invocation_id": "one",
+        "dbt_version": version,
+    }
+    return parse_run_results({"metadata": metadata, "args": {"which": which} | (args or {}), "results": rows}, "r.json")
+
+
+@pytest.mark.parametrize(
+    ("status", "standing"),
+    [("warn", "ok"), ("reused", "ok"), ("no-op", "unbuilt"), ("partial success", "blocked"), ("glorious", "blocked")],
+)
+def test_each_status_of_a_model_is_one_thing(status: str, standing: str) -> None:
+    found = gate(lab(), reported("build", "2026-11-29T10:00:00Z", version="2.0.9", a=status)).verdict(A)
+    assert found.standing == standing
+    assert standing != "blocked" or status in found.reason
+
+
+EMPTY = 'select * from (select * from "dev"."main"."src" where false limit 0) as src'
+
+
+@pytest.mark.parametrize(
+    ("args", "sql", "code"),
+    [
+        ({}, EMPTY, "DB451"),
+        ({"command": "build --empty"}, "select 1", "DB451"),
+        ({"command": "build --sample=3d"}, "select 1", "DB452"),
+        ({"empty": False}, EMPTY, ""),
+        ({}, "select * from src where false limit 0", ""),
+    ],
+)
+def test_a_build_of_no_rows_is_told_by_its_sql_where_its_flags_are_not_noted(
+    args: dict[str, Any], sql: str, code: str
+) -> None:
+    found = reported("build", "2026-11-29T10:00:00Z", args=args, a={"status": "success", "compiled_code": sql})
+    if not code:
+        assert gate(lab(), found).verdict(A).standing == "ok"
+        return
+    with pytest.raises(Refused) as raised:
+        gate(lab(), found)
+    assert raised.value.problems[0].code == code
+
+
+def test_a_model_that_a_preview_leaves_out_may_have_failed() -> None:
+    for version, standing in (("2.0.0-preview.45", "blocked"), ("2.0.0-beta.12", "unbuilt"), ("1.11.0", "unbuilt")):
+        found = gate(lab(), reported("build", "2026-11-29T10:00:00Z", version=version, a="success"))
+        assert (found.verdict(A).standing, found.verdict(B).standing) == ("ok", standing)
+
+
+def test_several_results_are_folded_by_time() -> None:
+    first = reported("run", "2026-11-29T10:00:00Z", a="error", b="success")
+    tests = reported("test", "2026-11-29T10:05:00Z", both="fail")
+    second = reported("run", "2026-11-29T10:10:00Z", a="success")
+    shown = reported("show", "2026-11-29T10:20:00Z", a="success", b="error")
+    for order in ([first, tests, second, shown], [shown, second, tests, first]):
+        found = gate(lab(), fold(order))
+        assert (found.verdict(A).standing, found.verdict(B).standing) == ("blocked", "blocked")
+        assert found.verdict(A).reason == "test failed: a_and_b"
+        found = gate(lab(), fold([each for each in order if each is not tests]))
+        assert (found.verdict(A).standing, found.verdict(B).standing) == ("ok", "ok")
+    assert fold([]) is None and fold([first]) is first
+
+
+def named_by_a_macro(target: str, args: dict[str, Any], **macros: Any) -> Problem | None:
+    read = document(node("a", schema="main_marts", relation_name='"dev"."main_marts"."a"'), macros=macros)
+    results = reported("build", "2026-11-29T10:00:00Z", args={"log_path": "logs"} | args, a="success")
+    connected = ConnectedTarget("dev", "main", target, "duckdb", default_target="dev")
+    return target_check(parse_manifest(read, "manifest.json"), results, connected)
+
+
+OWN = {"macro.lab.generate_schema_name": {}}
+
+
+def test_where_the_project_names_schemas_itself_the_default_target_is_evidence() -> None:
+    assert named_by_a_macro("dev", {}, **OWN) is None
+    assert named_by_a_macro("dev", {}, **{"macro.util.default__generate_schema_name": {}}) is None
+    assert named_by_a_macro("dev", {"target": "dev"}, **OWN) is None
+    assert named_by_a_macro("dev", {"invocation_command": "dbt build -t dev"}) is None
+    for target, args, macros in (
+        ("prod", {}, OWN),
+        ("dev", {"target": "prod"}, OWN),
+        ("dev", {"invocation_command": "dbt build --target=prod"}, OWN),
+        ("dev", {}, {"macro.dbt.generate_schema_name": {}}),
+    ):
+        problem = named_by_a_macro(target, args, **macros)
+        assert problem is not None and f"--target {target}" in problem.hint

@@ -296,3 +296,32 @@ def test_a_mangled_manifest_gives_activations_or_an_error_of_ours(changes: list[
         target_check(read, None, ConnectedTarget("dev", "main", "dev", "duckdb"))
     except DinmoError as error:
         assert error.problems
+
+
+@pytest.mark.parametrize(
+    ("config", "where", "hint"),
+    [
+        ({}, None, "dbt_valid_to is null"),
+        ({}, "dbt_valid_to is null", ""),
+        ({"hard_deletes": "new_record"}, None, "dbt_valid_to is null and dbt_is_deleted = 'False'"),
+        ({"hard_deletes": "new_record"}, "dbt_valid_to is null", "dbt_is_deleted = 'False'"),
+        ({"hard_deletes": "new_record"}, "dbt_valid_to is null and dbt_is_deleted = 'False'", ""),
+        ({"hard_deletes": "invalidate"}, "dbt_valid_to is null", ""),
+        ({"dbt_valid_to_current": "date '9999-12-31'"}, None, "dbt_valid_to = date '9999-12-31'"),
+        ({"dbt_valid_to_current": "date '9999-12-31'"}, "dbt_valid_to IS NULL", "dbt_valid_to = date '9999-12-31'"),
+        ({"dbt_valid_to_current": "date '9999-12-31'"}, "dbt_valid_to = date '9999-12-31'", ""),
+        ({"snapshot_meta_column_names": {"dbt_valid_to": "ends"}}, None, "ends is null"),
+        (
+            {"snapshot_meta_column_names": {"dbt_is_deleted": "gone"}, "hard_deletes": "new_record"},
+            "dbt_valid_to is null",
+            "gone = 'False'",
+        ),
+        ({"hard_deletes": "new_record"}, "plan = 'pro'", ""),
+    ],
+)
+def test_what_is_said_of_a_snapshot_fits_its_own_settings(config: dict[str, Any], where: str | None, hint: str) -> None:
+    written = activation(**({"where": where} if where else {}))
+    snapshot = node("s", unique_id="snapshot.lab.s", config={**config, "meta": {"dinmo": block(written)}})
+    notes = activations(manifest(snapshot), {}).notes
+    assert [note.code for note in notes] == (["DB137"] if hint else [])
+    assert not hint or hint in notes[0].hint

@@ -52,6 +52,14 @@ RequireBuilt = Annotated[
 TargetMismatch = Annotated[
     bool, typer.Option("--allow-target-mismatch", help="Use a manifest that was parsed for another target.")
 ]
+RunResults = Annotated[
+    list[str] | None,
+    typer.Option(
+        "--run-results",
+        metavar="DIR_OR_GLOB",
+        help="run_results.json files of several dbt commands, folded by time, in the place of the target folder's.",
+    ),
+]
 NoParse = Annotated[
     bool, typer.Option("--no-parse", help="Don't have dbt parse the project where it was changed since it last did.")
 ]
@@ -90,6 +98,7 @@ class Flags:
     select: tuple[str, ...] = ()
     exclude: tuple[str, ...] = ()
     show_values: bool = False
+    run_results: tuple[str, ...] = ()
 
 
 _CHOOSING = {"select": Select, "exclude": Exclude}
@@ -103,14 +112,18 @@ _PLACES = {
 }
 
 
-def of_project(command: Callable[..., None], *, choosing: bool = True, reading: bool = False) -> Callable[..., None]:
+def of_project(
+    command: Callable[..., None], *, choosing: bool = True, reading: bool = False, gated: bool = False
+) -> Callable[..., None]:
     """A command that takes `flags: Flags`, as one with each of them as an option of its own.
 
     Typer reads a command's options off its signature, so the shared ones are written into it here, once. `choosing`:
     whether --select and --exclude are among them;
+    `gated`: whether dbt's results may be named;
     `reading`: the warehouse is read, so its errors may be asked for whole.
     """
     choices = _CHOOSING if choosing else {}
+    building = {"run_results": RunResults} if gated else {}
     shown = {"show_values": ShowValues} if reading else {}
     hints = get_type_hints(command, include_extras=True)
     own = [p.replace(annotation=hints[p.name]) for p in inspect.signature(command).parameters.values()]
@@ -119,12 +132,14 @@ def of_project(command: Callable[..., None], *, choosing: bool = True, reading: 
         places: dict[str, Any] = {name: given.pop(name) for name in _PLACES}
         places |= {name: tuple(given.pop(name) or ()) for name in choices}
         asked = bool(given.pop("show_values") if reading else given.get("show_values"))
-        command(flags=Flags(**places, show_values=asked), **given)
+        results = tuple(given.pop("run_results", None) or ())
+        command(flags=Flags(**places, show_values=asked, run_results=results), **given)
 
     keyword = inspect.Parameter.KEYWORD_ONLY
     parameters = [
         *(inspect.Parameter(name, keyword, default=None, annotation=kind) for name, kind in choices.items()),
         *(parameter.replace(kind=keyword) for parameter in own if parameter.name != "flags"),
+        *(inspect.Parameter(name, keyword, default=None, annotation=kind) for name, kind in building.items()),
         *(inspect.Parameter(name, keyword, default=False, annotation=kind) for name, kind in shown.items()),
         *(inspect.Parameter(name, keyword, default=None, annotation=kind) for name, kind in _PLACES.items()),
     ]

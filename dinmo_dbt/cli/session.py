@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import glob
 import json
 import os
 import random
@@ -353,10 +354,20 @@ class Session:
 
     @cached_property
     def run_results(self) -> RunResults | None:
-        from dinmo_dbt.gate import load_run_results
-
         self._artifacts = self._artifacts or self._stamps()
-        return load_run_results(self.target_path / "run_results.json")
+        return self._load_results()
+
+    def _load_results(self) -> RunResults | None:
+        """Those that --run-results names, folded by time; else the target folder's."""
+        from dinmo_dbt.gate import fold, load_run_results
+
+        if not self.flags.run_results:
+            return load_run_results(self.target_path / "run_results.json")
+        paths = sorted({path for given in self.flags.run_results for path in _results_at(given)})
+        if not paths:
+            told = f"--run-results {' '.join(self.flags.run_results)}: no such file"
+            raise UsageError("DB829", told, hint="name files, folders that have a run_results.json below, or a pattern")
+        return fold([found for path in paths if (found := load_run_results(path)) is not None])
 
     def _stamps(self) -> tuple[object, ...]:
         names = ("run_results.json", "manifest.json")
@@ -364,7 +375,6 @@ class Session:
 
     def gate_by_now(self) -> tuple[Gate, RunResults | None]:
         """The gate and what it goes by, as dbt's artifacts are now, perhaps others than when the session began."""
-        from dinmo_dbt.gate import load_run_results
         from dinmo_dbt.manifest import load_manifest
 
         before = self.gate, self.run_results
@@ -372,7 +382,7 @@ class Session:
             self.following.look(self)
         if self._artifacts in ((), self._stamps()):  # not read from files, or as they were
             return before
-        results = load_run_results(self.target_path / "run_results.json")
+        results = self._load_results()
         return self._gate(load_manifest(self.target_path / "manifest.json"), results), results
 
     @cached_property
@@ -432,7 +442,13 @@ class Session:
         problem = target_check(
             self.manifest,
             self.run_results,
-            ConnectedTarget(connected.database or "", connected.schema, connected.target, connected.adapter_type),
+            ConnectedTarget(
+                connected.database or "",
+                connected.schema,
+                connected.target,
+                connected.adapter_type,
+                self._default_target(),
+            ),
         )
         if problem is None:
             return
@@ -440,6 +456,26 @@ class Session:
             self.console.note(problem)
             return
         raise Refused.of(problem)
+
+    def _default_target(self) -> str:
+        """The target that dbt takes where none is named."""
+        from dinmo_dbt.warehouse import target_of
+
+        flags, env = self.flags, {name: text for name, text in os.environ.items() if not name.endswith("_TARGET")}
+        with suppress(ConfigError):
+            return target_of(self.root, flags.profiles_dir, flags.profile, None, env, vars=self.vars)[1]
+        return ""
+
+    def say_other_vars(self) -> None:
+        """Conditions, segments and constants are in the manifest as dbt rendered them."""
+        from dinmo_dbt.declaration import listed
+
+        built = self.run_results.vars if self.run_results else None
+        other = [name for name, value in self.vars.items() if built is not None and built.get(name) != value]
+        if other:
+            told = f"dbt rendered conditions and constants with other vars than --vars gives: {listed(other)}"
+            hint = "they change only dinmo.yml and profiles.yml here: run dbt build --vars, then sync"
+            self.console.note(Problem("DB208", told, str(self.target_path / "manifest.json"), hint))
 
     @cached_property
     def state(self) -> Store:
@@ -554,6 +590,14 @@ class Session:
         )
         self.stack.callback(destination.disconnect)
         return destination
+
+
+def _results_at(given: str) -> list[Path]:
+    """The files that a path, a folder or a pattern of --run-results means."""
+    place = Path(given).expanduser()
+    if place.is_dir():
+        return sorted(place.rglob("run_results*.json"))
+    return [place] if place.is_file() else [Path(each) for each in glob.glob(str(place), recursive=True)]  # noqa: PTH207
 
 
 def stamp(path: Path) -> tuple[int, int, int] | None:

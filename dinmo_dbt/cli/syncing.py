@@ -349,6 +349,7 @@ def _plan(session: Session, ceilings: Ceilings, gating: Gating, *, show_values: 
     chosen = session.chosen
     session.say_notes()
     if chosen:
+        session.say_other_vars()
         session.start_orgs()
         session.check_target(allow_mismatch=gating.allow_target_mismatch)
     documents: list[dict[str, Any]] = []
@@ -564,6 +565,7 @@ def sync_each(
     for note in session.gate.notes if not gating.ignore else ():
         console.note(note)
     if chosen:
+        session.say_other_vars()
         session.start_orgs()
         session.check_target(allow_mismatch=gating.allow_target_mismatch)
     report = Report(time.monotonic())

@@ -161,7 +161,8 @@ class ActivationState:
                 "DB518",
                 f"the state is an older copy: it has serial {self.serial}, and serial {newest} was reached before",
                 where=self.where,
-                hint="put the newer state back, or go on from this one: "
+                hint="was this folder copied, and the other copy synced since? Give each an org of its own. "
+                "Else put the newer state back, or go on from this one: "
                 + _ways_out(name, self.activation, self.serial),
             )
 
