@@ -12,7 +12,7 @@ from typing import Any
 import typer
 import yaml
 
-from dinmo_dbt import block, project
+from dinmo_dbt import block, dbt_file, project
 from dinmo_dbt.cli import commands
 from dinmo_dbt.salesforce import errors as salesforce_errors
 from dinmo_dbt.values import Reason
@@ -175,6 +175,7 @@ def pages() -> dict[str, str]:
         "docs/architecture.md": with_block(_read(ROOT / "docs/architecture.md"), "modules", modules()),
         "dinmo_dbt/meta.schema.json": json.dumps(meta, indent=2) + "\n",
         "dinmo_dbt/dinmo_yml.schema.json": json.dumps(dinmo_yml, indent=2) + "\n",
+        "dinmo_dbt/dbt.schema.json": json.dumps(dbt_file.json_schema(), indent=2) + "\n",
     }
 
 

@@ -21,6 +21,7 @@ from dinmo_dbt.cli import (
     retrying,
     reverting,
     scheduling,
+    schemas,
     serving,
     starting,
     states,
@@ -59,6 +60,7 @@ def app() -> typer.Typer:
     root.command("retry")(options.of_project(retrying.retry, reading=True))
     root.command("verify")(options.of_project(trust.verify))
     root.command("revert")(options.of_project(reverting.revert, reading=True, choosing=False))
+    root.command("schema")(schemas.schema)
     root.command("demo")(demonstration.demo)
 
     org = _group("Show what the org offers: its objects and their fields.")

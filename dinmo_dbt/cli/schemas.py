@@ -1,0 +1,39 @@
+"""schema: the JSON Schemas of what people write, as editors take them."""
+
+from __future__ import annotations
+
+from enum import StrEnum
+from typing import Annotated
+
+import typer
+
+
+class Written(StrEnum):
+    """What a schema is of."""
+
+    DBT = "dbt"
+    DINMO_YML = "dinmo.yml"
+    META = "meta"
+
+
+_FILES = {Written.DBT: "dbt.schema.json", Written.DINMO_YML: "dinmo_yml.schema.json", Written.META: "meta.schema.json"}
+
+
+def schema(
+    of: Annotated[
+        Written, typer.Argument(metavar="[dbt|dinmo.yml|meta]", help="A dbt YAML file, dinmo.yml, or the block alone.")
+    ] = Written.DBT,
+) -> None:
+    """Print a JSON Schema for your editor.
+
+    dbt: any YAML file of a dbt project, in which dbt's own keys are free, and dinmo blocks are checked. dinmo.yml:
+    that file. meta: what stands under config.meta.dinmo.
+
+    \b
+    Examples:
+      dinmo-dbt schema > dbt.schema.json
+      dinmo-dbt schema dinmo.yml > dinmo.schema.json
+    """
+    from importlib.resources import files
+
+    typer.echo(files("dinmo_dbt").joinpath(_FILES[of]).read_text(encoding="utf-8"), nl=False)
