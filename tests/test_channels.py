@@ -204,6 +204,8 @@ def test_every_url_in_the_page_is_understood() -> None:
         (f"https://acme.webhook.office.com/webhookb2/{TOKEN}", "Workflows in Teams"),
         (f"nonsense://{TOKEN}", "neither a webhook's https:// URL nor an Apprise URL"),
         (f"slack://{TOKEN}", "neither"),
+        (f"https://[{TOKEN}", "neither"),
+        (f"https://{TOKEN}:99999/hook", "neither"),
         (f"mqtt://{TOKEN}/topic", "needs a package"),
     ],
 )

@@ -340,4 +340,5 @@ def test_a_services_own_address_is_known_as_the_service() -> None:
     assert {name: keeps(url) for name, url in URLS.items()} == dict.fromkeys(URLS, Keeps.MESSAGES)
     assert {name: keeps(url) for name, url in INCIDENTS.items()} == dict.fromkeys(INCIDENTS, Keeps.INCIDENTS)
     assert keeps("https://acme.xmatters.com/api/integration/1/functions/1/triggers") is Keeps.OPEN_INCIDENTS
+    assert keeps("https://[not a url") is Keeps.MESSAGES
     assert (keeps("betterstack://token"), keeps("betterstack://token@h")) == (Keeps.OPEN_INCIDENTS, Keeps.MESSAGES)

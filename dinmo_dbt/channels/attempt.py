@@ -195,13 +195,16 @@ class _Lines(logging.Handler):
 
 def _webhook(url: str, notice: Sent | None) -> dict[str, Any] | None:
     """A plain http or https URL as Apprise's JSON webhook; its query stays one, whatever Apprise would read in it."""
-    parts = urlsplit(url)
+    try:
+        parts, port = urlsplit(url), urlsplit(url).port
+    except ValueError:
+        return None
     if parts.scheme not in ("http", "https") or not parts.hostname or _OWN_URLS.fullmatch(parts.hostname):
         return None
     return {
         "schema": "jsons" if parts.scheme == "https" else "json",
         "host": f"[{parts.hostname}]" if ":" in parts.hostname else parts.hostname,
-        "port": parts.port,
+        "port": port,
         "user": parts.username,
         "password": parts.password,
         "fullpath": (parts.path or "/") + (f"?{parts.query}" if parts.query else ""),
@@ -210,7 +213,10 @@ def _webhook(url: str, notice: Sent | None) -> dict[str, Any] | None:
 
 
 def _not_understood(url: str, lines: Sequence[str]) -> str:
-    host = urlsplit(url).hostname or ""
+    try:
+        host = urlsplit(url).hostname or ""
+    except ValueError:
+        host = ""
     if any("disabled on this system" in line for line in lines):
         return "this service needs a package, or a system, that is not here"
     if host.endswith("office.com"):

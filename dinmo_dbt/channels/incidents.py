@@ -57,7 +57,10 @@ _HOSTS = {
 
 def keeps(url: str) -> Keeps:
     """Of the service behind a channel's URL, by the look of it."""
-    parts = urlsplit(url)
+    try:
+        parts = urlsplit(url)
+    except ValueError:  # an attempt says that it is no URL
+        return Keeps.MESSAGES
     host = parts.hostname or ""
     schema = _HOSTS.get(host, "xmatters" if host.endswith(".xmatters.com") else parts.scheme.lower())
     if schema in _KEYS:

@@ -84,6 +84,8 @@ def _read_by_slack(service: Any) -> None:
         return post(url, payload, *others, **more)
 
     service._send = send
+    if service.use_blocks:  # https://docs.slack.dev/reference/block-kit/blocks: a section's text, a header's
+        service.body_maxlen, service.title_maxlen = 3000, 150
 
 
 def _as_text_runs(service: Any) -> None:

@@ -101,6 +101,6 @@ def _sample(channel: Channel, now: float, target: str) -> Notice:
 def _over(sample: Notice) -> Notice:
     from dinmo_dbt.notice import Severity
 
-    title, body = f"{sample.title} recovered", "The test is over."
+    title, body = "TEST subscriptions_to_crm: rejected recovered", "The test is over."
     id = f"{sample.id}:recovered"
     return replace(sample, id=id, severity=Severity.RECOVERED, title=title, body=body, ends_critical=True)
