@@ -423,6 +423,28 @@ def test_salesforce_that_is_away_pauses_nothing_and_is_told_once_for_all_and_onc
     assert len(receiver.asked) == 2, "nothing waits"
 
 
+def test_a_service_of_incidents_gets_one_of_each_activation_and_its_end_after_its_beginning(
+    lab: Lab, org: Org, receiver: Receiver, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("dinmo_dbt.salesforce.client.BACKOFF_MAX_S", 0.1)
+    hook = {"HOOK": f"goalert://127.0.0.1:{receiver.port}/12345678-1234-1234-1234-123456789012"}
+    (lab.root / "dinmo.yml").write_text(
+        "destinations:\n  crm:\n    targets:\n      dev:\n        login_url: http://127.0.0.1:9\n"
+        "        auth: {flow: client_credentials, client_id: x, client_secret: \"{{ env_var('S') }}\"}\n" + CHANNELS
+    )
+    receiver.behaviour = 500
+    ran = lab.run("sync", S="secret", **hook)
+    assert ran.code == 1 and "3 notices wait for the next command" in ran.err
+    receiver.behaviour, receiver.asked[:] = 204, []
+    (lab.root / "dinmo.yml").write_text(DINMO + CHANNELS)
+    assert lab.run("sync", **hook).code == 0
+    posts = [json.loads(asked[3]) for asked in receiver.asked]
+    told = [(post["dedup"].rpartition("/")[2], post.get("action", "open")) for post in posts]
+    for name in {name for name, _ in told}:
+        assert [what for of, what in told if of == name] == ["open", "close"]
+    assert len(told) == 6 and all(re.fullmatch(r"dinmo-dbt/\w+/dev/\w+_to_crm", post["dedup"]) for post in posts)
+
+
 # What is told
 
 
