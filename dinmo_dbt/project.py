@@ -54,7 +54,7 @@ class Secret:
 
 @dataclass(frozen=True, slots=True)
 class Credentials:
-    """How to log in: `jwt`, `client_credentials` or `access_token`; only that flow's values are set."""
+    """How to log in, by `flow`; only that flow's values are set."""
 
     flow: str
     login_url: str = ""
@@ -65,6 +65,8 @@ class Credentials:
     client_secret: Secret | None = None
     instance_url: str = ""
     access_token: Secret | None = None
+    refresh_token: Secret | None = None
+    alias: str = ""  # of an org of the Salesforce CLI's
 
 
 @dataclass(frozen=True, slots=True)
@@ -296,11 +298,12 @@ class AuthSpec(Strict):
     """How to log in. Secrets come from `env_var()` or a file."""
 
     flow: _Text = Field(
-        description="`jwt` (client_id, username, private_key_path), `client_credentials` (client_id, client_secret) "
-        "or `access_token` (instance_url, access_token)."
+        description="`jwt` (client_id, username, private_key_path), `client_credentials` (client_id, client_secret), "
+        "`refresh_token` (client_id, refresh_token, perhaps client_secret), `sf_cli` (alias or username of an org that "
+        "the Salesforce CLI is logged in to) or `access_token` (instance_url, access_token)."
     )
     client_id: _Text | None = Field(default=None, description="Consumer key of the connected app.")
-    username: _Text | None = Field(default=None, description="The integration user, for `jwt`.")
+    username: _Text | None = Field(default=None, description="The integration user, for `jwt`; for `sf_cli` the CLI's.")
     private_key_path: _Text | None = Field(
         default=None, description="PEM file of mode 0600, relative to the project; `~` works."
     )
@@ -314,6 +317,13 @@ class AuthSpec(Strict):
     instance_url: _Text | None = Field(default=None, description="The org's URL, for `access_token`.")
     access_token: _Text | None = Field(default=None, description="`{{ env_var('...') }}` only.")
     access_token_path: _Text | None = Field(default=None, description="A file that holds it, instead; mode 0600.")
+    refresh_token: _Text | None = Field(
+        default=None,
+        description="`{{ env_var('...') }}` only. An org that gives a new one with each login: it is kept beside the "
+        "state, in `logins/`.",
+    )
+    refresh_token_path: _Text | None = Field(default=None, description="A file that holds it, instead; mode 0600.")
+    alias: _Text | None = Field(default=None, description="Of an org of the Salesforce CLI, for `sf_cli`.")
 
 
 class TargetSpec(Strict):
@@ -442,10 +452,13 @@ class FileSpec(Strict):
 _FLOW_KEYS = {
     "jwt": ("client_id", "username", "private_key_path"),
     "client_credentials": ("client_id", "client_secret"),
+    "refresh_token": ("client_id", "refresh_token"),
+    "sf_cli": (),
     "access_token": ("instance_url", "access_token"),
 }
-_OPTIONAL_KEYS = {"jwt": ("audience",)}
-_LATER_FLOWS = ("refresh_token", "sf_cli", "password")
+_OPTIONAL_KEYS = {"jwt": ("audience",), "refresh_token": ("client_secret",), "sf_cli": ("alias", "username")}
+_BY_PASSWORD = ("password",)
+_NOT_OFFERED = "flow password is not offered: new orgs refuse it, and every org does from February 2027"
 
 
 class _Reading:
@@ -596,6 +609,9 @@ class _Reading:
         auth = spec.auth
         username = self.final(auth.username, (*path, "auth", "username"), chosen) if auth and auth.username else None
         instance = auth.instance_url if auth else None
+        if auth and auth.flow == "sf_cli":
+            name = self.final(auth.alias or auth.username or "", (*path, "auth", "alias"), chosen)
+            found |= {f"org {name} of the Salesforce CLI"} if name is not None else set()
         for text, key in ((spec.login_url, ("login_url",)), (instance, ("auth", "instance_url"))):
             url = self.final(text, (*path, *key), chosen) if text else None
             parts = urlsplit(url or "")
@@ -616,7 +632,7 @@ class _Reading:
         if secret and value is not None and not template.only_from_environment(text):
             what = "a channel" if channel else show(key)
             hint = "write \"{{ env_var('NAME') }}\" and set NAME where dinmo-dbt runs" + (
-                f", or use {key}_path" if key in ("client_secret", "access_token") else ""
+                f", or use {key}_path" if key in ("client_secret", "access_token", "refresh_token") else ""
             )
             self.add(MISPLACED, f"{what} is a secret: it must come from env_var(), without a default", path, hint)
         elif declaration.holds_secret(text):
@@ -629,7 +645,7 @@ class _Reading:
 
     def shape(self, raw: Mapping[str, Any]) -> FileSpec | None:
         """The file as its spec, without the entries of destinations that are wrong; None when more is wrong."""
-        skipped = self.later_flows(raw)
+        skipped = self.by_password(raw)
         try:
             return FileSpec.model_validate(raw)
         except ValidationError as error:
@@ -645,15 +661,15 @@ class _Reading:
         except ValidationError:
             return None
 
-    def later_flows(self, raw: Mapping[str, Any]) -> list[KeyPath]:
-        """Report login flows that do not exist yet, once each; their other keys are then not looked at."""
+    def by_password(self, raw: Mapping[str, Any]) -> list[KeyPath]:
+        """Report logins by password, once each; their other keys are then not looked at."""
         found: list[KeyPath] = []
         for name, destination in _mapping(raw.get("destinations")).items():
             for target, written in _mapping(_mapping(destination).get("targets")).items():
                 flow = _mapping(_mapping(written).get("auth")).get("flow")
                 path: KeyPath = ("destinations", name, "targets", target, "auth")
-                if isinstance(flow, str) and flow in _LATER_FLOWS:
-                    self.add(NOT_YET, f"flow {flow} is not available yet", (*path, "flow"), f"use one of: {_FLOWS}")
+                if isinstance(flow, str) and flow in _BY_PASSWORD:
+                    self.add(NOT_YET, _NOT_OFFERED, (*path, "flow"), f"use one of: {_FLOWS}")
                     found.append(path)
         return found
 
@@ -685,17 +701,17 @@ class _Reading:
             return None
         if flow not in _FLOW_KEYS:
             code, message = NOT_ALLOWED, f"{show(flow)} is not a flow{declaration.did_you_mean(flow, _FLOW_KEYS)}"
-            if flow in _LATER_FLOWS:
-                code, message = NOT_YET, f"flow {flow} is not available yet"
+            if flow in _BY_PASSWORD:
+                code, message = NOT_YET, _NOT_OFFERED
             self.add(code, message, (*auth_path, "flow"), f"use one of: {_FLOWS}")
             return None
-        allowed = {"flow", *_FLOW_KEYS[flow], *_OPTIONAL_KEYS.get(flow, ())} | {
-            f"{key}_path" for key in _FLOW_KEYS[flow] if key in SECRET_KEYS
-        }
+        allowed = {"flow", *_keys(flow)} | {f"{key}_path" for key in _keys(flow) if key in SECRET_KEYS}
         for key in sorted(auth.model_fields_set - allowed):
             self.add(CONFLICT, f"flow {flow} has no use for {show(key)}", (*auth_path, key))
         login_url = self.url(spec.login_url, (*path, "login_url"), spec, chosen)
-        if flow != "access_token" and spec.login_url is None:
+        if auth.alias and auth.username and flow == "sf_cli":
+            self.add(CONFLICT, "both 'alias' and 'username' are given", auth_path, "keep one of them")
+        if flow not in ("access_token", "sf_cli") and spec.login_url is None:
             self.add(REQUIRED, f"flow {flow} needs 'login_url'", path, 'login_url: "https://acme.my.salesforce.com"')
         if flow == "client_credentials" and urlsplit(login_url).hostname in _LOGIN_HOSTS:
             message = (
@@ -717,26 +733,29 @@ class _Reading:
                 chosen,
             ),
             access_token=self.secret(auth, "access_token", flow, auth_path, chosen),
+            refresh_token=self.secret(auth, "refresh_token", flow, auth_path, chosen),
+            alias=self.needed(auth, "alias", flow, auth_path, chosen),
         )
 
     def needed(self, auth: AuthSpec, key: str, flow: str, path: KeyPath, chosen: bool) -> str:
-        """The rendered value of a key that the flow needs; empty for a key it does not use."""
-        if key not in _FLOW_KEYS[flow]:
+        """The rendered value of a key that the flow needs or may have; empty for any other."""
+        if key not in _keys(flow):
             return ""
         text: str | None = getattr(auth, key)
         if text is None:
-            self.add(REQUIRED, f"flow {flow} needs {show(key)}", path)
+            if key in _FLOW_KEYS[flow]:
+                self.add(REQUIRED, f"flow {flow} needs {show(key)}", path)
             return ""
         return self.final(text, (*path, key), chosen) or ""
 
     def secret(self, auth: AuthSpec, key: str, flow: str, path: KeyPath, chosen: bool) -> Secret | None:
         """A secret from its key or, by `<key>_path`, from a file; not read offline."""
-        if key not in _FLOW_KEYS[flow]:
+        if key not in _keys(flow):
             return None
         by_file: str | None = getattr(auth, f"{key}_path")
         if by_file is None:
             text = self.needed(auth, key, flow, path, chosen)
-            return Secret(text.strip())
+            return Secret(text.strip()) if text or key in _FLOW_KEYS[flow] else None
         if getattr(auth, key) is not None:
             self.add(CONFLICT, f"both {show(key)} and '{key}_path' are given", path, "keep one of them")
         file = self.file(by_file, (*path, f"{key}_path"), chosen)
@@ -885,6 +904,10 @@ class _Reading:
             self.add(UNSET, "the rendered value is empty", path, hint)
             return text
         return result.text
+
+
+def _keys(flow: str) -> tuple[str, ...]:
+    return (*_FLOW_KEYS[flow], *_OPTIONAL_KEYS.get(flow, ()))
 
 
 _FLOWS = ", ".join(_FLOW_KEYS)

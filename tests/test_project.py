@@ -82,8 +82,9 @@ WRONG: dict[str, str | bytes] = {
     "emulator_with_more": prod("        org: emulator\n        login_url: https://acme.my.salesforce.com\n"),
     "flow_unknown": auth("flow: jtw"),
     "flow_password": auth("flow: password, username: a, password: hunter2"),
-    "flow_sf_cli": auth("flow: sf_cli, alias: mine"),
-    "flow_refresh_token": auth("flow: refresh_token, refresh_token: \"{{ env_var('SECRET') }}\""),
+    "flow_sf_cli": auth("flow: sf_cli, alias: mine, username: a@example.com"),
+    "flow_refresh_token": auth("flow: refresh_token, refresh_token: \"{{ env_var('SECRET') }}\", alias: mine"),
+    "refresh_token_literal": auth("flow: refresh_token, client_id: a, refresh_token: hunter2"),
     "jwt_missing": prod("        auth: {flow: jwt}\n"),
     "jwt_with_a_secret": prod(JWT.replace("flow: jwt", "flow: jwt, access_token: \"{{ env_var('SECRET') }}\"")),
     "client_credentials_at_login": auth(

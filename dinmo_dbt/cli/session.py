@@ -586,6 +586,8 @@ class Session:
             sleep=self.clock.sleep,
             rng=random.Random(),
             now=self.clock.now,
+            logins=self.project.state_location / "logins",
+            env=os.environ,
             told=self.console.timed,
         )
         self.stack.callback(destination.disconnect)

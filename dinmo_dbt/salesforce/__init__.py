@@ -5,9 +5,10 @@ Importing this package is cheap; `connect` loads requests and logs in, a batch l
 
 from __future__ import annotations
 
-from collections.abc import Callable, Collection, Iterator, Sequence
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from functools import cached_property
 from pathlib import Path
+from types import MappingProxyType
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
@@ -43,17 +44,22 @@ def connect(
     rng: random.Random,
     now: Callable[[], float],
     trust_env: bool = False,
+    logins: Path | None = None,
+    env: Mapping[str, str] = MappingProxyType({}),
     told: Callable[[str], None] = lambda _: None,
 ) -> SalesforceDestination:
     """Log in to `org`; AuthError if that fails or the org is not the pinned one.
 
     `scratch` is a private folder for unlinked temporary files, `now` gives seconds since the epoch (as `time.time`).
+    `logins`: where refresh tokens are kept that an org gave; of no use to the other flows. `env`: this process's, for a
+    program that is run.
     `told` is called with a line for people while the login waits for an answer.
     """
     from dinmo_dbt.salesforce.auth import LogIn
     from dinmo_dbt.salesforce.client import Client
 
-    client = Client(LogIn(org, now), sleep=sleep, rng=rng, api_share=org.api_share, trust_env=trust_env, told=told)
+    log_in = LogIn(org, now, logins, env)
+    client = Client(log_in, sleep=sleep, rng=rng, api_share=org.api_share, trust_env=trust_env, told=told)
     return SalesforceDestination(client, scratch=scratch, sleep=sleep)
 
 

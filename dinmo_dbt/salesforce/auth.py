@@ -1,4 +1,4 @@
-"""Logging in: OAuth 2.0 JWT bearer, client credentials, or a token that the user already has.
+"""Logging in: OAuth 2.0 JWT bearer, client credentials, a refresh token, or a session that the user already has.
 
 The token request is our own POST, not simple-salesforce's `token_login`: that one follows redirects with the
 assertion in hand, puts a body that isn't JSON whole into its exception, prints a warning with the consumer key, and
@@ -12,15 +12,18 @@ from __future__ import annotations
 import re
 from base64 import b64encode
 from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
 from typing import Any
 from urllib.parse import urlsplit
 
 from dinmo_dbt.durable import read_file
-from dinmo_dbt.errors import AuthError, DestinationError, WrongOrg
+from dinmo_dbt.errors import AuthError, DinmoError, WrongOrg
 from dinmo_dbt.project import Credentials, Org, Secret
+from dinmo_dbt.salesforce import sf_cli
 from dinmo_dbt.salesforce.client import API_VERSION, Client, Login, without_frames
 from dinmo_dbt.salesforce.hosts import checked_url
-from dinmo_dbt.salesforce.refusals import Refused, refused
+from dinmo_dbt.salesforce.refreshing import kept
+from dinmo_dbt.salesforce.refusals import SPENT, Refused, refused
 
 _KEY_BYTES_MAX = 64 * 1024
 # Salesforce refuses an assertion that expires more than three minutes ahead (Help, "OAuth 2.0 JWT Bearer Flow").
@@ -29,21 +32,23 @@ _LOGIN, _TEST = "https://login.salesforce.com", "https://test.salesforce.com"
 
 
 class LogIn:
-    """How a client of `org` logs in, now and when its session expires; refuses any org but the pinned one."""
+    """How a client of `org` logs in, now and when its session expires; refuses any org but the pinned one. `logins`:
+    the folder where refresh tokens are kept that an org gave."""
 
-    def __init__(self, org: Org, now: Callable[[], float]) -> None:
+    def __init__(self, org: Org, now: Callable[[], float], logins: Path | None, env: Mapping[str, str]) -> None:
         assert org.credentials is not None, "the emulator is served, and its credentials known, before anyone connects"
         self._org, self._credentials, self._now = org, org.credentials, now
-        self._is_first = True
+        self._logins, self._env = logins, env
+        self._last: Secret | None = None
         self._audiences: tuple[str, ...] = ()  # the one that was taken comes first
 
     def __call__(self, client: Client) -> Login:
         try:
             login = self._of_its_flow(client)
             self._check_pin(login)
-        except DestinationError as error:
+        except DinmoError as error:
             raise without_frames(error) from None
-        self._is_first = False
+        self._last = login.token
         return login
 
     def _of_its_flow(self, client: Client) -> Login:
@@ -51,6 +56,8 @@ class LogIn:
             "jwt": self._by_jwt,
             "client_credentials": self._by_secret,
             "access_token": self._by_token,
+            "refresh_token": self._by_refresh_token,
+            "sf_cli": self._by_sf_cli,
         }
         return flows[self._credentials.flow](client)
 
@@ -97,13 +104,42 @@ class LogIn:
         return self._granted(client, server, answer)
 
     def _by_token(self, client: Client) -> Login:
-        if not self._is_first:
+        if self._last is not None:
             raise AuthError(
                 "DB604", "the access token has expired, and this flow can't renew it", hint="get a new token"
             )
         given = self._credentials.access_token
         assert given is not None
-        return self._with_token(client, self._credentials.instance_url, given, self._credentials.username)
+        return self._with_token(client, self._credentials.instance_url, given, _RENEW)
+
+    def _by_sf_cli(self, client: Client) -> Login:
+        name = self._credentials.alias or self._credentials.username
+        again = f"log in again: sf org login web --alias {name or 'NAME'}"
+        url, token, _ = sf_cli.session(name, self._env, client.rest)
+        if token == self._last:
+            raise AuthError("DB604", "the Salesforce CLI gave the session again that has expired", hint=again)
+        return self._with_token(client, url, token, again)
+
+    def _by_refresh_token(self, client: Client) -> Login:
+        server, given = self._server(), self._credentials.refresh_token
+        assert given is not None and self._logins is not None
+        public = {} if self._credentials.client_secret else {"client_id": self._credentials.client_id}
+        with kept(self._logins, given, client.rest) as held:
+            held.before()
+            calls, form = client.calls, {"grant_type": "refresh_token", "refresh_token": held.token.reveal()}
+            answer = _asked(client, server, {**form, **public}, {} if public else self._basic())
+            if isinstance(answer, Refused):
+                if answer.refusal is SPENT and (held.in_doubt or client.calls > calls + 1):
+                    raise AuthError(
+                        "DB616",
+                        "the refresh token is spent: an earlier login's answer was lost, and the next token with it",
+                        where=str(held.path),
+                        hint="authorize the app again, and give the new refresh token",
+                    )
+                raise _not_let_in([("", answer)])
+            rotated = answer.get("refresh_token")
+            held.answered(rotated if isinstance(rotated, str) and TOKEN.fullmatch(rotated) else None)
+        return self._granted(client, server, answer)
 
     # What they share
 
@@ -125,12 +161,12 @@ class LogIn:
         login = Login(instance_url, Secret(token), organization_id, self._credentials.username)
         return login if organization_id else _identified(client, login)
 
-    def _with_token(self, client: Client, instance_url: str, given: Secret, name: str) -> Login:
+    def _with_token(self, client: Client, instance_url: str, given: Secret, advice: str) -> Login:
         token = given.reveal().strip()
         if not TOKEN.fullmatch(token):
             raise AuthError("DB601", "the access token is empty or holds characters that no token has")
         address = checked_url(instance_url, allowed_hosts=self._org.allowed_hosts)
-        return _identified(client, Login(address, Secret(token), "", name))
+        return _identified(client, Login(address, Secret(token), "", self._credentials.username), advice)
 
 
 TOKEN = re.compile(r"[\x21-\x7e]{1,10000}")
@@ -199,7 +235,7 @@ _RENEW = (
 )
 
 
-def _identified(client: Client, login: Login) -> Login:
+def _identified(client: Client, login: Login, advice: str = "") -> Login:
     """The login with its org id and username, asked of the org.
 
     userinfo answers tokens with an identity scope; the resource list, which names the identity URL, any API token.
@@ -214,7 +250,9 @@ def _identified(client: Client, login: Login) -> Login:
     if status == 200 and organization_id:
         return Login(login.instance_url, login.token, organization_id, login.username)
     if status in (401, 403):
-        raise AuthError("DB604", "Salesforce refused the token: expired, revoked, or without API access", hint=_RENEW)
+        raise AuthError(
+            "DB604", "Salesforce refused the token: expired, revoked, or without API access", hint=advice or _RENEW
+        )
     raise AuthError("DB601", f"the org did not say who it is (HTTP {status})", hint="is instance_url the org's own?")
 
 

@@ -23,7 +23,7 @@ from dataclasses import dataclass
 from decimal import Decimal
 from email.utils import parsedate_to_datetime
 from enum import Enum
-from typing import TYPE_CHECKING, Any, BinaryIO, NoReturn
+from typing import TYPE_CHECKING, Any, BinaryIO, NoReturn, TypeVar
 from urllib.parse import quote, urlencode, urlsplit
 
 import requests
@@ -34,6 +34,7 @@ from dinmo_dbt.destination import ApiUsage, ErrorClass, Remedy
 from dinmo_dbt.errors import (
     AuthError,
     DestinationError,
+    DinmoError,
     LimitReached,
     NotApplied,
     OutcomeUnknown,
@@ -62,6 +63,9 @@ RETRY_AFTER_MAX_S = 60.0
 JSON_BYTES_MAX = 64 << 20
 FILE_BYTES_MAX = 1 << 30
 _CHUNK_BYTES = 1 << 16  # of a file that is sent
+
+
+Failed = TypeVar("Failed", bound=DinmoError)
 
 
 class Effect(Enum):
@@ -186,6 +190,10 @@ class Client:
 
     def close(self) -> None:
         self._session.close()
+
+    def rest(self, seconds: float) -> None:
+        """Sleep; ends early, with an exception, when the user asks to stop."""
+        self._sleep(seconds)
 
     # The calls of the package
 
@@ -395,7 +403,7 @@ class Client:
         self._sleep(backoff if after_s is None else min(after_s, RETRY_AFTER_MAX_S) + backoff)
 
 
-def without_frames(error: DestinationError) -> DestinationError:
+def without_frames(error: Failed) -> Failed:
     """The error without the frames it came through: their variables hold secrets, which crash reporters would send."""
     error.__suppress_context__ = True
     return error.with_traceback(None)

@@ -42,6 +42,10 @@ class Refusal:
         return self.error in ("", error) and self.words in description
 
 
+SPENT = Refusal(
+    "", "expired access/refresh token", "the refresh token has expired, was revoked, or was used before",
+    f"authorize the app again for a new one; how long they live: {_APP} -> Policies -> Refresh Token Policy",
+)  # fmt: skip
 # The first that fits counts; descriptions name a cause better than codes do.
 REFUSALS = (
     Refusal(
@@ -58,10 +62,7 @@ REFUSALS = (
     Refusal("", "not supported on this domain", "this login server does not take the flow", _MY_DOMAIN),
     Refusal("", "ip restricted", "this machine's address or the hour is not allowed", _ADDRESS),
     Refusal("", "ip not allowed", "this machine's address is not allowed", _ADDRESS),
-    Refusal(
-        "", "expired access/refresh token", "the refresh token has expired, was revoked, or was used before",
-        f"authorize the app again for a new one; how long they live: {_APP} -> Policies -> Refresh Token Policy",
-    ),
+    SPENT,
     Refusal("", "expired", "the assertion or the token has expired", "is this machine's clock right?"),
     Refusal(
         "", "invalid assertion", "the JWT is not accepted",

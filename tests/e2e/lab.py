@@ -314,6 +314,7 @@ class Lab:
         with contextlib.closing(app), served(noting) as url:
             told = {"instance_url": url, "access_token": who.access_token, "organization_id": who.organization_id}
             told |= {"client_id": who.client_id, "client_secret": who.client_secret, "username": who.username}
+            told["refresh_token"] = who.refresh_token
             (self.data / "server.json").write_text(json.dumps({**told, "pid": os.getpid(), "standing": True}))
             try:
                 yield Org(url, who.access_token)

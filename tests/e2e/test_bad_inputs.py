@@ -292,6 +292,9 @@ CASES: dict[str, Case] = {
         "fields": {"tax_id": "Tax_Id__c"}}.items() if k != "match"}), "fields.tax_id"),
     # Login and org
     "login_refused": Case("DB601", lambda lab: dinmo(login(lab))(lab), exit=1, env={"LAB_SECRET": "CANARY"}),
+    "salesforce_cli_not_there": Case(
+        "DB615", target("        auth: {flow: sf_cli, alias: mine}\n"), exit=1, env={"PATH": "/nonexistent"}
+    ),
     "org_not_the_pinned_one": Case(
         "DB602", lambda lab: dinmo(
             login(lab).replace("client_id: lab", f"client_id: {told(lab)['client_id']}").rstrip()

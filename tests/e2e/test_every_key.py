@@ -63,7 +63,21 @@ from .seen import (
     with_defaults,
     with_few_calls,
 )
-from .world import BY_TOKEN, EMULATOR, HOOK, OTHER_ORG, SECRET, TOKEN, WRONG, Document, See, World
+from .world import (
+    BY_CLI,
+    BY_REFRESH,
+    BY_TOKEN,
+    EMULATOR,
+    HOOK,
+    OTHER_ORG,
+    REFRESH,
+    SECRET,
+    TOKEN,
+    WRONG,
+    Document,
+    See,
+    World,
+)
 
 GONE: Any = object()
 
@@ -260,6 +274,7 @@ BY_KEY = {
     "login_url": "@URL",
     "auth": {"flow": "jwt", "client_id": "@CLIENT", "username": "@USER", "private_key_path": "key.pem"},
 }
+WITHOUT_TOKEN = to(BY_REFRESH, "refresh_token")
 PROD = {"login_url": "https://acme.my.salesforce.com", "auth": BY_SECRET["auth"]}
 ELSEWHERE = {"destinations": {"crm": {"targets": {"prod": PROD}}}}
 AWAY = {"login_url": "https://proxy.example", "auth": BY_SECRET["auth"]}
@@ -276,6 +291,8 @@ DINMO_YML = [
     Proof(f"{AUTH}.flow", "jwt", signed_in, "DB114", "jwt-bearer", to(BY_KEY, flow="access_token")),
     Proof(f"{AUTH}.flow", "client_credentials", signed_in, "DB114", CLIENT, to(BY_SECRET, flow="jwt")),
     Proof(f"{AUTH}.flow", "access_token", signed_in, "DB114", "token", to(BY_TOKEN, flow="jwt")),
+    Proof(f"{AUTH}.flow", "refresh_token", signed_in, "DB114", "refresh_token", to(BY_REFRESH, flow="jwt")),
+    Proof(f"{AUTH}.flow", "sf_cli", signed_in, "DB114", "token", to(BY_CLI, flow="jwt")),
     Proof(f"{AUTH}.client_id", "@CLIENT", signed_in, "DB601", CLIENT, to(BY_SECRET, client_id="x")),
     Proof(f"{AUTH}.username", "@USER", signed_in, "DB601", "jwt-bearer", to(BY_KEY, username="x")),
     Proof(f"{AUTH}.private_key_path", "key.pem", signed_in, "DB122", "jwt-bearer", to(BY_KEY, private_key_path="x")),
@@ -285,6 +302,9 @@ DINMO_YML = [
     Proof(f"{AUTH}.instance_url", "@URL", signed_in, "DB607", "token", to(BY_TOKEN, instance_url="@DEAD")),
     Proof(f"{AUTH}.access_token", TOKEN, signed_in, "DB604", "token", to(BY_TOKEN, access_token=WRONG)),
     Proof(f"{AUTH}.access_token_path", "token.txt", signed_in, "DB113", "token", to(BY_TOKEN, "access_token")),
+    Proof(f"{AUTH}.refresh_token", REFRESH, signed_in, "DB601", "refresh_token", to(BY_REFRESH, refresh_token=WRONG)),
+    Proof(f"{AUTH}.refresh_token_path", "refresh.txt", signed_in, "DB113", "refresh_token", WITHOUT_TOKEN),
+    Proof(f"{AUTH}.alias", "mine", signed_in, "DB615", "token", to(BY_CLI, "alias")),
     Proof(f"{DEV}.organization_id", OTHER_ORG, signed_in, "token", "DB602", to(BY_TOKEN)),
     Proof(f"{DEV}.shares_org_with", ["ci"], reached, "DB127", 30, TWO_TARGETS),
     Proof(f"{DEV}.api_share", "1%", with_few_calls, "ok", "DB609", to(BY_TOKEN)),

@@ -17,6 +17,7 @@ from urllib.parse import quote, quote_plus
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
+from salesforce import sf_stand_in
 
 from .lab import PEOPLE, Lab, Org, children, until
 from .test_reach import ADDRESSED, CLIENT, url_of
@@ -79,7 +80,14 @@ def assert_absent(where: object, text: str, secrets: dict[str, str]) -> None:
         assert not [form for form in forms(secret) if form in text], f"{name} in {where}"
 
 
-@pytest.mark.parametrize("flow", ["access_token", "client_credentials"])
+REFRESH = CLIENT.replace("flow: client_credentials", "flow: refresh_token").replace(
+    '}}}}"}}', '}}}}", refresh_token: "{{{{ env_var(\'LAB_REFRESH\') }}}}"}}'
+)
+CLI = "destinations: {{crm: {{targets: {{dev: {{auth: {{flow: sf_cli, alias: mine}}}}}}}}}}\n"
+FLOWS = {"access_token": ADDRESSED, "client_credentials": CLIENT, "refresh_token": REFRESH, "sf_cli": CLI}
+
+
+@pytest.mark.parametrize("flow", FLOWS)
 def test_no_secret_and_no_row_value_comes_out_anywhere(
     lab: Lab, org: Org, flow: str, caplog: pytest.LogCaptureFixture
 ) -> None:
@@ -91,22 +99,32 @@ def test_no_secret_and_no_row_value_comes_out_anywhere(
         "update people set note = 'CANARY-NOTE', email = 'CANARY at nowhere' where person_id = 'P6'",  # quoted
     )
     url, secrets = url_of(lab), told(lab)
-    text = ADDRESSED.format(url=url, flow="access_token") if flow == "access_token" else CLIENT.format(url=url)
+    text = FLOWS[flow].format(url=url, flow="access_token")
+    assert org.http.post(f"{url}/emulator/logins", json={"rotates": True}).ok
+    mine = {"username": "a@example.com", "instanceUrl": url, "id": secrets["organization_id"]}
+    sf_stand_in.write(lab.root.parent / "tools", orgs={"mine": {**mine, "tokens": [secrets["access_token"]]}})
     (lab.root / "dinmo.yml").write_text(text.replace("client_id: lab", f"client_id: {secrets['client_id']}"))
     variables = {"LAB_TOKEN": secrets["access_token"], "LAB_SECRET": secrets["client_secret"]}
+    variables |= {"LAB_REFRESH": secrets["refresh_token"]}
+    tools = {"PATH": f"{lab.root.parent / 'tools'}:{os.environ['PATH']}"}
     hidden = {**variables, "row value": "CANARY", "row value with signs": VALUE}
     caplog.set_level(logging.DEBUG)
     for name in list(logging.root.manager.loggerDict):
         if name != "urllib3.connectionpool":  # the client itself holds this one down, which is what is tested
             caplog.set_level(logging.DEBUG, logger=name)
     for command in COMMANDS:
-        ran = lab.run(*command, **variables)
+        ran = lab.run(*command, **variables, **tools)
         assert ran.code in (0, 3), ran.all
+        for kept in lab.root.glob(".dinmo/logins/*.json"):
+            hidden[f"refresh token after {command}"] = json.loads(kept.read_text())["refresh_token"]
         assert_absent(command, ran.all, hidden)
     assert_absent("the log", caplog.text, hidden)
     assert org.query("SELECT Name FROM Person__c WHERE Person_Id__c = 'P1'")[0]["Name"] == VALUE, "sent as it is"
     for path, content in written(lab):
         # Salesforce's own messages are kept whole, for the owner alone; no other file holds a value.
+        if path.parent.name == "logins":
+            assert flow == "refresh_token" and stat.S_IMODE(path.stat().st_mode) == 0o600
+            continue
         quoted = path.parent.name == "runs" or path.name.startswith(("state.db", "history.db"))
         assert_absent(path, content, variables if quoted else hidden)
         if quoted:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import re
 import shutil
 from collections.abc import Callable
@@ -10,6 +11,7 @@ from typing import Any
 
 from cryptography.hazmat.primitives import serialization
 from cryptography.hazmat.primitives.asymmetric import rsa
+from salesforce import sf_stand_in
 from test_channels import Receiver
 
 from .lab import Lab, Org, Ran
@@ -18,9 +20,16 @@ from .test_reach import free_port
 Document = dict[str, Any]
 See = Callable[["World", Document], Any]
 
-SECRET, TOKEN, WRONG, HOOK = ("{{ env_var('" + name + "') }}" for name in ("SECRET", "TOKEN", "WRONG", "HOOK"))
+SECRET, TOKEN, REFRESH, WRONG, HOOK = (
+    "{{ env_var('" + name + "') }}" for name in ("SECRET", "TOKEN", "REFRESH", "WRONG", "HOOK")
+)
 EMULATOR = {"targets": {"dev": {"org": "emulator"}}}
 OTHER_ORG = "00D000000000001EAA"
+BY_REFRESH = {
+    "login_url": "@URL",
+    "auth": {"flow": "refresh_token", "client_id": "@CLIENT", "client_secret": SECRET, "refresh_token": REFRESH},
+}
+BY_CLI = {"auth": {"flow": "sf_cli", "alias": "mine"}}
 BY_TOKEN = {"auth": {"flow": "access_token", "instance_url": "@URL", "access_token": TOKEN}}
 PINNED = {**BY_TOKEN, "organization_id": OTHER_ORG}
 
@@ -37,6 +46,9 @@ class World:
         for name, text in self.secrets().items():
             (self.kept / name).write_text(text)
             (self.kept / name).chmod(0o600)
+        mine = {"username": "a@example.com", "instanceUrl": org.url, "id": self.known["organization_id"]}
+        orgs = {name: {**mine, "tokens": [self.known["access_token"]]} for name in ("mine", "another")}
+        sf_stand_in.write(self.kept / "tools", orgs=orgs)
         shutil.copytree(self.kept / "force-app", self.kept / "bare")
         shutil.rmtree(self.kept / "bare/main/default/objects/Account")
         (self.kept / "few").mkdir()
@@ -49,7 +61,8 @@ class World:
         form, plain = serialization.PrivateFormat.PKCS8, serialization.NoEncryption()
         key = rsa.generate_private_key(public_exponent=65537, key_size=2048)
         pem = key.private_bytes(serialization.Encoding.PEM, form, plain).decode()
-        return {"key.pem": pem, "secret.txt": self.known["client_secret"], "token.txt": self.known["access_token"]}
+        named = {"secret": "client_secret", "token": "access_token", "refresh": "refresh_token"}
+        return {"key.pem": pem, **{f"{name}.txt": self.known[key] for name, key in named.items()}}
 
     def control(self, path: str, **body: Any) -> Any:
         answer = self.org.http.post(f"{self.org.url}/emulator/{path}", json=body)
@@ -78,6 +91,7 @@ class World:
 
     def run(self, *command: str) -> Ran:
         told = {"TOKEN": self.known["access_token"], "SECRET": self.known["client_secret"], "WRONG": "wrong"}
+        told |= {"REFRESH": self.known["refresh_token"], "PATH": f"{self.lab.root / 'tools'}:{os.environ['PATH']}"}
         return self.lab.run(*command, **told, HOOK=f"http://127.0.0.1:{self.receiver.port}/x")
 
     def block(self, written: Document, model: str = "people") -> None:
