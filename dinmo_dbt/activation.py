@@ -174,6 +174,12 @@ class Activation:
     contract_enforced: bool = False
 
     @property
+    def only_finds(self) -> bool:
+        """Whether its rows only lead to records that are there: a row without a match value has none."""
+        by_id = self.match is not None and self.match.field.lower() == "id"
+        return self.mode in (Mode.UPDATE, Mode.DELETE) or (self.mode is Mode.UPSERT and by_id)
+
+    @property
     def adopting(self) -> str:
         """The command that takes over the records that its rows have, as a hint gives it. An insert's are found by what
         its key is mapped to; where it is not mapped, only the user knows which fields tell a record."""

@@ -187,6 +187,7 @@ def between(
     resend: bool = False,
     inserting: bool = False,
     ignore_changes: bool = False,
+    finding: bool = False,
     watched: Positions | None = None,
     hash_key: Callable[[pa.Array], Hashes] = key_hash,
 ) -> ChangeSet:
@@ -196,11 +197,12 @@ def between(
     `resend` spools unchanged rows too (--full). `inserting`: a returned or remapped row is only re-baselined;
     with `ignore_changes` a changed one too. `older` are the stored mappings besides today's, newest first; their
     model columns must all be in the batches. Key and match problems are `refusals`: nothing may be sent then.
+    `finding`: rows only lead to records that are there, so that one without a match value is no reason to refuse.
     `watched`: snapshot positions whose values are kept if they are unchanged.
     """
     scan = _Scan(mapping, snapshot, spool, older, pending or Pending.none(), hash_key)
     scan.watch(watched)
-    scan.resend, scan.inserting, scan.ignore_changes = resend, inserting, ignore_changes
+    scan.resend, scan.inserting, scan.ignore_changes, scan.finding = resend, inserting, ignore_changes, finding
     for batch in batches:
         if batch.num_rows:
             scan.add(batch)
@@ -318,7 +320,7 @@ class _Canonical:
 
 
 class _Scan:
-    resend = inserting = ignore_changes = False
+    resend = inserting = ignore_changes = finding = False
     doubtful_dropped = 0
 
     def __init__(
@@ -452,7 +454,9 @@ class _Scan:
         if column is None:
             return
         match = canonical.arrays[(column.source, column.header, column.keep_nulls)]
-        folded = values.fold(match, column.field)
+        # Two numbers that are one double there, or two moments of one second, are one value as well.
+        text = pa.types.is_string(match.type)
+        folded = values.fold(match if text else values.echo_form(match, column.field), column.field)
         self.blank_matches += int(pc.sum(pc.and_(pc.is_null(folded), pa.array(canonical.reason == 0))).as_py() or 0)
         self.match_hashes.append(digest_columns([folded.drop_null()], seed=_MATCH_SEED))
 
@@ -730,15 +734,17 @@ class _Scan:
         if len(repeated):
             examples = ", ".join(f"{number:016x}" for number in repeated[:5].tolist())
             found.append(f"{_occurring(len(repeated), 'key')} more than once (key hashes {examples})")
-        if self.blank_matches and self.mapping.match:
+        if self.blank_matches and self.mapping.match and not self.finding:
             found.append(f"{_rows(self.blank_matches)} no match value ({self.mapping.match.source} is null or blank)")
         if self.match_hashes and self.mapping.match:
             twins = self.repeated_matches()
             if len(twins) and not len(repeated):
                 examples = ", ".join(f"{number:016x}" for number in twins[:5].tolist())
+                by = self.mapping.match
+                kept = ", which keeps 15 digits of a number" if by.field.type in values.NUMBER_TYPES else ""
                 found.append(
-                    f"{_occurring(len(twins), 'value', f' of {self.mapping.match.source}')} more than once, as "
-                    f"Salesforce compares {self.mapping.match.header} (value hashes {examples})"
+                    f"{_occurring(len(twins), 'value', f' of {by.source}')} more than once, as "
+                    f"Salesforce compares {by.header}{kept} (value hashes {examples})"
                 )
         return found
 

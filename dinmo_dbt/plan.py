@@ -338,6 +338,7 @@ def draw(
         resend=ceilings.full and not inserting,
         inserting=inserting,
         ignore_changes=inserting and activation.on_change == "ignore",
+        finding=activation.only_finds,
         watched=watched,
         hash_key=hash_key,
     )
@@ -607,6 +608,7 @@ class _Work:
     def delete(self, rows: Positions) -> None:
         """By the match value alone: what a known row was matched with before is gone already."""
         assert self.mapping.match is not None
+        rows = self.with_match(rows)
         if self.mapping.match.header != "Id":
             self.match_records(rows, none_found=None, found=Operation.DELETE)
             rows = rows[self.operation[rows] == _OPERATIONS.index(Operation.DELETE)]
@@ -639,10 +641,24 @@ class _Work:
 
     def update(self, rows: Positions) -> None:
         assert self.mapping.match is not None
+        rows = self.with_match(rows)
         if self.mapping.match.header == "Id":
             self.operation[rows] = _OPERATIONS.index(Operation.UPDATE)
             return
         self.match_records(self.by_own_record(rows), none_found=None)
+
+    def with_match(self, rows: Positions) -> Positions:
+        """The rows that have a match value; the others have no record."""
+        match = self.mapping.match
+        assert match is not None
+        if not rows.size:
+            return rows
+        folded = values.fold(self.spool.take(rows, ["match"])["match"].combine_chunks(), match.field)
+        blank = pc.is_null(folded).to_numpy(zero_copy_only=False)
+        message = f"the row has no match value: {match.source} is null or blank"
+        self.leave_out(rows[blank], Fate.NO_MATCH, "NO_RECORD", message, match.header)
+        there: Positions = rows[~blank]
+        return there
 
     def by_own_record(self, rows: Positions) -> Positions:
         """Update the rows whose record is known and no other row's; the others, in their order."""
@@ -661,7 +677,7 @@ class _Work:
         assert match is not None
         assert declared is not None
         if match.header == "Id":
-            self.operation[rows] = _OPERATIONS.index(Operation.UPDATE)
+            self.operation[self.with_match(rows)] = _OPERATIONS.index(Operation.UPDATE)
             return
         if declared.create and not (match.field.external_id or match.field.id_lookup):
             self.match_records(self.by_own_record(rows), none_found=Operation.INSERT)

@@ -83,7 +83,7 @@ def scan(activation: Activation, source: Source, destination: Destination, state
         raise ConfigError.of(problems)
     batches = source.read(activation.relation_name, mapping.sources, activation.where)
     # Rows that wait, and those of an older mapping, are pending like any other change: only equal rows are told apart.
-    found = changes.between(batches, mapping, state.snapshot, spool, resend=True)
+    found = changes.between(batches, mapping, state.snapshot, spool, resend=True, finding=activation.only_finds)
     if found.refusals:
         hint = "mend the model (dbt's unique and not_null tests find such rows), or choose another key or match"
         raise Refused("DB410", "; ".join(found.refusals), where=activation.relation_name, hint=hint)

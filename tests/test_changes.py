@@ -1,6 +1,7 @@
 """Laws of change detection: against a plain model in dictionaries, and the same answer with colliding key hashes."""
 
 from dataclasses import dataclass, field
+from decimal import Decimal
 
 import numpy as np
 import pyarrow as pa
@@ -298,3 +299,27 @@ def test_a_key_that_can_t_be_read_is_none():
     marked = batch([(None, "x", "y")]).append_column(unreadable_mark("id"), pa.array([True]))
     found, _ = scan([marked], MemorySnapshot({}))
     assert found.refusals == ["1 row has no key (id is null or blank)"]
+
+
+TWINS = [
+    ([2**53, 2**53 + 1], pa.int64(), "double"),
+    ([123456789012345678, 123456789012345679], pa.int64(), "double"),
+    ([9007199254740990, 9007199254740991], pa.int64(), "double"),
+    (["0.1", "0.10000000000000001"], pa.decimal128(38, 18), "double"),
+    ([1_700_000_000_100, 1_700_000_000_900], pa.timestamp("ms", "UTC"), "datetime"),
+]
+
+
+@pytest.mark.parametrize(("values_of_two", "kind", "field_type"), TWINS)
+def test_two_match_values_that_salesforce_keeps_as_one_are_refused(values_of_two, kind, field_type):
+    """A number field is a double there, and we tell 15 digits of it apart."""
+    match = Column("m", "M__c", Field("M__c", "M", field_type))
+    mapping = Mapping(("id",), match, (text_column("a"),))
+    column = pa.array([Decimal(each) if isinstance(each, str) else each for each in values_of_two], kind)
+    rows = pa.RecordBatch.from_arrays([pa.array(["1", "2"]), column, pa.array(["x", "y"])], ["id", "m", "a"])
+    for batches in ([rows], [rows.slice(0, 1), rows.slice(1)]):
+        found, _ = scan(batches, MemorySnapshot({}), mapping)
+        (refusal,) = found.refusals
+        assert refusal.startswith("1 value of m occurs more than once, as Salesforce compares M__c")
+    found, _ = scan([rows.slice(0, 1)], MemorySnapshot({}), mapping)
+    assert found.refusals == []

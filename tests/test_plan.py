@@ -480,6 +480,40 @@ def test_keys_and_matches_that_repeat_or_are_blank_refuse_the_plan(world):
     assert plan.refusal.message == "1 row has no match value (ext is null or blank)"
 
 
+@pytest.mark.parametrize("blank", [None, "", "  ", "\u00a0"])
+@pytest.mark.parametrize("mode", ["update", "delete"])
+def test_a_row_without_a_match_value_has_no_record_and_stops_no_other(world, mode, blank):
+    world.sync(activation(), rows("1 e1 x y", "2 e2 x y"))
+    more = {"fields": (), "guards": Guards(Ceiling(rows=9), Ceiling(rows=9))} if mode == "delete" else {}
+    act = activation(mode, name=mode, match=Match("ext", "Ext__c"), **more)
+    plan = world.plan(
+        act, Model.of([{"id": key, "ext": ext, "a": "z", "b": "y"} for key, ext in (("1", "e1"), ("2", blank))])
+    )
+    assert plan.refusal is None
+    # The other row's record is kept by the activation that made it: no other deletes it.
+    assert (plan.counts.planned, plan.counts.no_match) == (0 if mode == "delete" else 1, 1)
+    assert plan.counts.add_up
+    left_out = plan.left_out.select(["key", "fate", "code"]).to_pylist()
+    assert {"key": "2", "fate": "no_match", "code": "NO_RECORD"} in left_out
+
+
+def test_a_known_row_that_lost_its_match_value_has_no_record(world):
+    act = activation("update", match=Match("ext", "Ext__c"))
+    world.sync(activation(name="made"), rows("1 e1 x y"))
+    world.sync(act, rows("1 e1 z y"))
+    plan = world.plan(act, Model.of([{"id": "1", "ext": None, "a": "w", "b": "y"}]))
+    assert (plan.refusal, plan.counts.planned, plan.counts.no_match) == (None, 0, 1)
+
+
+@pytest.mark.parametrize("mode", ["update", "upsert", "delete"])
+def test_a_row_without_an_id_has_no_record(world, mode):
+    world.sync(activation(), rows("1 e1 x y"))
+    more = {"fields": (), "guards": Guards(Ceiling(rows=9), Ceiling(rows=9))} if mode == "delete" else {}
+    act = activation(mode, name="by_id", match=Match("ext", "Id"), **more)
+    plan = world.plan(act, Model.of([{"id": "2", "ext": None, "a": "z", "b": "y"}]))
+    assert (plan.refusal, plan.counts.planned, plan.counts.no_match) == (None, 0, 1)
+
+
 def test_a_mapping_that_does_not_fit_is_every_problem_at_once(world):
     fields = (FieldMapping("a", "Nope__c"), FieldMapping("zz", "B__c"))
     with pytest.raises(ConfigError) as error:

@@ -103,3 +103,32 @@ def test_a_number_that_has_no_text_leaves_its_row_out(shop: tuple[Lab, Org]) -> 
     result, held = synced(shop, rows, fields={"note": "Note__c"})
     assert result["counts"]["invalid"] == 1
     assert {key: record["Note__c"] for key, record in held.items()} == {"S1": "0.1", "S3": None}
+
+
+def test_two_ids_that_are_one_double_in_salesforce_are_found_before_anything_is_sent(shop: tuple[Lab, Org]) -> None:
+    lab, org = shop
+    lab.only("people", {**SHOPS, "match": {"number": "Number__c"}, "fields": {"id": "Shop_Id__c"}}, key="id")
+    lab.sql(
+        "create or replace table people as select * from (values ('S1', 123456789012345678), "
+        "('S2', 123456789012345679), ('S3', 5)) t(id, number)"
+    )
+    ran = lab.run("sync")
+    assert (ran.code, org.count("Shop__c")) == (4, 0), ran.all
+    assert "DB410" in ran.err and "15 digits of a number" in " ".join(ran.err.split()), ran.err
+    lab.sql("delete from people where id = 'S2'")
+    assert lab.run("sync").code == 0
+    assert org.count("Shop__c") == 2
+
+
+def test_an_update_leaves_out_the_row_without_a_match_value(shop: tuple[Lab, Org]) -> None:
+    rows = """select * from (values ('k1', 'S1', ['Online']), ('k2', null, ['Online']), ('k3', 'S9', null))
+        t(id, shop, tags)"""
+    lab, org = shop
+    org.create("Shop__c", Name="North", Shop_Id__c="S1")
+    lab.only("people", {**SHOPS, "name": "known", "mode": "update", "match": {"shop": "Shop_Id__c"}}, key="id")
+    lab.sql(f"create or replace table people as {rows}")
+    ran = lab.run("sync", "--json")
+    assert ran.code == 0, ran.all
+    result, (held,) = ran.result("known"), org.query("SELECT Tags__c FROM Shop__c")
+    assert (result["counts"]["planned"], result["counts"]["no_match"]) == (1, 2)
+    assert held["Tags__c"] == "Online"
