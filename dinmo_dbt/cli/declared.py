@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Iterable, Iterator
+from collections.abc import Generator, Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -16,7 +16,12 @@ from dinmo_dbt.cli.session import Session
 from dinmo_dbt.errors import ConfigError, DinmoError, Problem
 
 if TYPE_CHECKING:
+    import pyarrow as pa
+
     from dinmo_dbt.activation import Activation
+    from dinmo_dbt.mapping import Mapping
+
+LEFT_OUT = "DB439"
 
 
 def list_activations(
@@ -64,7 +69,10 @@ def _listed(activation: Activation, paused: bool) -> dict[str, Any]:
 def validate(
     flags: Flags,
     online: Annotated[
-        bool, typer.Option("--online", help="Check objects and fields against Salesforce's describe, too.")
+        bool, typer.Option("--online", help="Check against Salesforce's describe and the warehouse's relations, too.")
+    ] = False,
+    data: Annotated[
+        bool, typer.Option("--data", help="With it, read the rows: keys that repeat, values that no field can take.")
     ] = False,
     no_parse: options.NoParse = False,
     as_json: options.Json = False,
@@ -73,23 +81,26 @@ def validate(
     """Check every activation; report all problems in one go.
 
     Offline nothing but files is read. With --online each object or field that Salesforce lacks, or the user may not
-    write, is named with the place in Setup that creates or opens it, and each channel's URL is read, without sending.
+    write, is named with the place in Setup that creates or opens it, each column that the relation lacks or whose type
+    does not fit, and each condition that the warehouse refuses; each channel's URL is read, without sending. --data
+    reads every row once, and counts those that a sync would stop at or leave out.
 
     \b
     Examples:
       dinmo-dbt validate
       dinmo-dbt validate --online --target prod
+      dinmo-dbt validate --data -s customers      reads the model's rows
     """
     from dinmo_dbt import render
     from dinmo_dbt.manifest import at_most
 
     console = Console(as_json, quiet)
-    found = Found()
+    found, online = Found(), online or data
     with Session(flags, console, offline=not online) as session:
         if not no_parse:
             session.parse_if_changed()
         found.add([session.unparsed] if session.unparsed else [])
-        count = _judge(session, found, online=online)
+        count = _judge(session, found, online=online, data=data)
     problems = at_most(found.problems)
     if problems:
         console.problems(problems)
@@ -122,7 +133,7 @@ class Found:
             self.add(error.problems, error.exit_code)
 
 
-def _judge(session: Session, found: Found, *, online: bool) -> int:
+def _judge(session: Session, found: Found, *, online: bool, data: bool) -> int:
     """Find what is wrong with dinmo.yml and with the selected activations; how many of these are right."""
     from dinmo_dbt import sharing
 
@@ -144,34 +155,84 @@ def _judge(session: Session, found: Found, *, online: bool) -> int:
         for note in sharing.same_fields(session.declared.activations, session.org_of):
             session.console.note(note)
     if online:
-        _judge_online(session, chosen, found)
+        _judge_online(session, chosen, found, data=data)
     return len(chosen)
 
 
-def _judge_online(session: Session, chosen: tuple[Activation, ...], found: Found) -> None:
+def _judge_online(session: Session, chosen: tuple[Activation, ...], found: Found, *, data: bool) -> None:
     reached = []
     for activation in chosen:
         with contextlib.suppress(DinmoError):  # told when its org was logged in to
             session.destination(activation.destination)
             reached.append(activation)
     found.add(_shared(session, reached))
-    for activation in reached:
+    is_readable = False
+    if chosen:
         with found.layer():
-            found.add(_against_describe(session, activation))
+            session.check_target(allow_mismatch=False)
+            is_readable = True
+    for activation in chosen:
+        relation = None
+        if is_readable:
+            with found.layer():
+                relation = session.source.schema(activation.relation_name)
+        if relation is not None and activation.where:
+            with found.layer(), contextlib.closing(_rows(session, activation, relation.names[:1])) as rows:
+                next(rows, None)
+        if activation in reached:
+            with found.layer():
+                found.add(_against_describe(session, activation, relation, data=data))
     with contextlib.suppress(ConfigError):  # of dinmo.yml, told before
         found.add(_channels(session))
 
 
-def _against_describe(session: Session, activation: Activation) -> tuple[Problem, ...]:
+def _rows(session: Session, activation: Activation, columns: Sequence[str]) -> Generator[pa.RecordBatch, None, None]:
+    yield from session.source.read(activation.relation_name, columns, activation.where)
+
+
+def _against_describe(
+    session: Session, activation: Activation, relation: pa.Schema | None, *, data: bool
+) -> tuple[Problem, ...]:
+    """What Salesforce says of the object and its fields, and how the relation's columns and their types fit it."""
     from dinmo_dbt.mapping import resolve
 
     destination = session.destination(activation.destination)
     try:
         schema = destination.describe(activation.object)
-        return resolve(activation, schema, destination.describe, None)[1]
     except ConfigError as error:
         place = f"{activation.meta_path}.object"
         return tuple(Problem(p.code, p.message, place, p.hint) for p in error.problems)
+    mapping, problems = resolve(activation, schema, destination.describe, relation)
+    if data and mapping is not None and relation is not None:
+        for note in _in_the_data(session, activation, mapping):
+            session.console.note(note)
+    return problems
+
+
+def _in_the_data(session: Session, activation: Activation, mapping: Mapping) -> Iterator[Problem]:
+    """Keys that identify no row, and values that their fields can't take, with how many rows have them."""
+    from collections import Counter
+
+    import pyarrow.compute as pc
+
+    from dinmo_dbt import render
+    from dinmo_dbt.changes import Aside, between
+    from dinmo_dbt.cli.syncing import scan_spool
+    from dinmo_dbt.values import Reason
+
+    state = session.state.view(session.destination(activation.destination).org_id, activation)
+    with scan_spool(session) as spool:
+        rows = session.source.read(activation.relation_name, mapping.sources, activation.where)
+        scanned = between(rows, mapping, state.snapshot, spool)
+    for refusal in scanned.refusals:
+        yield Problem(
+            "DB410", refusal, activation.relation_name, "a sync would stop: mend the model, or choose another key"
+        )
+    invalid = scanned.aside.filter(pc.equal(scanned.aside["why"], Aside.INVALID.value))
+    reasons = Counter(zip(invalid["reason"].to_pylist(), invalid["column"].to_pylist(), strict=True))
+    for (reason, column), number in sorted(reasons.items(), key=str):
+        told = f"{render.count(number, 'row')} of {scanned.read:,} would be left out: {Reason(reason).code} [{column}]"
+        yield Problem(LEFT_OUT, told, activation.relation_name)
 
 
 def _shared(session: Session, activations: Iterable[Activation]) -> list[Problem]:

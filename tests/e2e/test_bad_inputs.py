@@ -409,5 +409,32 @@ def test_it_is_said_before_anything_is_written(sound: tuple[Lab, Org], name: str
     assert message == golden.read_text(encoding="utf-8")
 
 
+# What a look at the files, the org's description and the relations can't know: rows, and what a state remembers.
+ROWS = ("DB401", "DB402", "DB403", "DB410", "DB451", "DB452")
+
+
+@pytest.mark.parametrize(
+    "name", [name for name, case in CASES.items() if case.argv[0] == "sync" and case.code and case.code not in ROWS]
+)
+def test_a_plan_refuses_nothing_that_validate_let_pass(sound: tuple[Lab, Org], name: str) -> None:
+    (lab, _), case = sound, CASES[name]
+    first = files(lab)
+    try:
+        case.change(lab)
+        variables = {key: told(lab)[text[1:]] if text.startswith("@") else text for key, text in case.env.items()}
+        planned = lab.run("plan", *case.argv[1:], **variables)
+        if planned.code in (0, 10):
+            return
+        judged = lab.run("validate", "--online", *case.argv[1:], **variables)
+        assert judged.code, planned.all + judged.all
+        assert case.code in judged.err and case.where in judged.err, judged.all
+    finally:
+        for path in set(files(lab)) - set(first):
+            path.unlink()
+        for path, raw in first.items():
+            if not path.exists() or path.read_bytes() != raw:
+                path.write_bytes(raw)
+
+
 def test_every_text_that_is_kept_has_its_case() -> None:
     assert {path.stem for path in GOLDEN.glob("*.txt")} == set(CASES)

@@ -152,3 +152,25 @@ def test_a_list_names_what_is_wrong_beside_the_others(lab: Lab, built: Path) -> 
     lab.declare("people", WRONG)
     ran = lab.run("list")
     assert ran.code == 2 and "companies_to_crm" in ran.out and "'mirror' is not allowed" in ran.err
+
+
+def test_online_every_layer_is_judged_at_once(lab: Lab, org: Org) -> None:
+    (lab.root / "dinmo.yml").write_text(TWO_ORGS)
+    lab.declare("people", {**PEOPLE, "fields": {"nome": "Name", "note": "Nothing__c", "name": "Big__c"}})
+    lab.declare("companies", {**COMPANIES, "colour": "red"}, {**COMPANIES, "name": "second", "where": "scor > 1"})
+    lab.sql("drop table events")
+    ran = lab.run("validate", "--online")
+    assert ran.code, ran.all
+    said = ("DB117", "DB151", "DB302", "DB314", "DB110", "'colour'", "DB702", "DB710", "scor")
+    assert [each for each in said if each not in ran.err] == [], ran.all
+
+
+def test_the_data_is_read_where_that_is_asked_for(lab: Lab, org: Org) -> None:
+    lab.declare("people", {**PEOPLE, "fields": {"nick": "Nick__c", "plan": "Plan__c"}})
+    lab.sql("update people set nick = 'far too long a name' where person_id in ('P1', 'P2')")
+    lab.sql("update people set plan = 'Gold' where person_id = 'P3'", "insert into people (person_id) values ('P4')")
+    assert "DB439" not in lab.run("validate", "--online", "-s", "people").err
+    ran = lab.run("validate", "--data", "-s", "people")
+    told = " ".join(ran.err.split())
+    assert ran.code == 0 and "2 rows of 31 would be left out: V-LENGTH [Nick__c]" in told, ran.all
+    assert "1 row of 31 would be left out: V-PICKLIST [Plan__c]" in told and "DB410" in told, ran.all
