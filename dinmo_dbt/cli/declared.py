@@ -324,6 +324,7 @@ def _warehouse(session: Session) -> str:
 
 def _org(session: Session, name: str) -> str:
     destination = session.destination(name)
+    destination.try_api()  # a login alone does not tell that
     usage = destination.usage
     used = f", {usage.used:,} of {usage.limit:,} daily API calls used" if usage.limit else ""
     kind = " (embedded emulator)" if session.project.org(name).is_emulator else ""

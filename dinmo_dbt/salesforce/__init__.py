@@ -97,6 +97,10 @@ class SalesforceDestination:
 
         return username(self._client)
 
+    def try_api(self) -> None:
+        """One call of the API that needs nothing but the right to call it; DestinationError where that is missing."""
+        self._client.get("limits")
+
     def disconnect(self) -> None:
         """Close the connections. The session is left alive: other processes may share it."""
         self._client.close()

@@ -23,6 +23,7 @@ from dataclasses import dataclass
 from decimal import Decimal
 from email.utils import parsedate_to_datetime
 from enum import Enum
+from http import HTTPStatus
 from typing import TYPE_CHECKING, Any, BinaryIO, NoReturn, TypeVar
 from urllib.parse import quote, urlencode, urlsplit
 
@@ -44,7 +45,7 @@ from dinmo_dbt.errors import (
     is_untrusted,
 )
 from dinmo_dbt.project import Secret
-from dinmo_dbt.salesforce.errors import ReplyTooLarge, SalesforceRefusal, classify, hint
+from dinmo_dbt.salesforce.errors import RETIRED_HINT, ReplyTooLarge, SalesforceRefusal, classify, hint
 
 if TYPE_CHECKING:
     from simple_salesforce import Salesforce
@@ -221,9 +222,8 @@ class Client:
                 return self._attempt(request, url, {"Authorization": f"Bearer {login.token.reveal()}"})
             except _SessionExpired:
                 if renewed:
-                    error = AuthError(
-                        "DB604", "Salesforce refused a session that was just renewed", hint="is the user still active?"
-                    )
+                    message = "Salesforce refused a session that was just renewed"
+                    error = AuthError("DB604", message, hint=hint("INVALID_SESSION_ID"))
                     break
                 renewed = True
                 try:
@@ -528,7 +528,7 @@ def _refuse(request: Request, response: requests.Response, attempt: wire.Attempt
         status=status,
         salesforce_code=code,
         salesforce_message=message,
-        hint=hint(code),
+        hint=RETIRED_HINT if status == HTTPStatus.GONE else hint(code),
     )
 
 

@@ -38,7 +38,19 @@ _TRANSIENT, _AUTOMATION, _REFERENCE = ErrorClass.TRANSIENT, ErrorClass.AUTOMATIO
 _LIMIT, _AUTH, _MAINTENANCE, _DATA = ErrorClass.LIMIT, ErrorClass.AUTH, ErrorClass.MAINTENANCE, ErrorClass.DATA
 
 _AGAIN_HINT = "another transaction held the record or its parent; it is tried again"
-_QUOTA_HINT = "the org's API calls of the last 24 hours are used up"
+_QUOTA_HINT = (
+    "the org's API calls of the last 24 hours are used up: Setup -> Company Information -> API Requests, Last 24 Hours"
+)
+_BULK_HINT = "the org's daily Bulk API limit is used up: Setup -> Bulk Data Load Jobs shows whose jobs"
+_NO_API_HINT = (
+    "the user, or the org's edition, has no API access: Setup -> Users -> the user's profile or permission sets -> "
+    "System Permissions -> API Enabled"
+)
+_SESSION_HINT = (
+    "the session ended and could not be renewed: Setup -> Login History; the app needs the OAuth scope api, and where "
+    "Setup -> API Access Control limits apps, it must be allowed there"
+)
+RETIRED_HINT = "the org no longer takes this version of the API: use a newer dinmo-dbt"
 
 # What a delete answers where there is no record any more: it is in the recycle bin, or not even there. Done, for us.
 GONE = ("ENTITY_IS_DELETED", "INVALID_CROSS_REFERENCE_KEY")
@@ -73,11 +85,11 @@ _CODES: dict[str, tuple[ErrorClass, str]] = {
     "PARENT_AMBIGUOUS": (_REFERENCE, ""),
     "STORAGE_LIMIT_EXCEEDED": (_LIMIT, "the org's data storage is full: Setup -> Storage Usage"),
     "REQUEST_LIMIT_EXCEEDED": (_LIMIT, _QUOTA_HINT),
-    "LIMIT_EXCEEDED": (_LIMIT, "the org's daily Bulk API limit is used up"),
+    "LIMIT_EXCEEDED": (_LIMIT, _BULK_HINT),
     "EXCEEDEDQUOTA": (_LIMIT, _QUOTA_HINT),
-    "INVALID_SESSION_ID": (_AUTH, "the session ended and could not be renewed"),
-    "API_DISABLED_FOR_ORG": (_AUTH, "the org, or the user's profile, has no API access"),
-    "API_CURRENTLY_DISABLED": (_AUTH, "the org, or the user's profile, has no API access"),
+    "INVALID_SESSION_ID": (_AUTH, _SESSION_HINT),
+    "API_DISABLED_FOR_ORG": (_AUTH, _NO_API_HINT),
+    "API_CURRENTLY_DISABLED": (_AUTH, _NO_API_HINT),
     "ORG_LOCKED": (_AUTH, "the org is locked: ask Salesforce, or its administrator"),
     "INACTIVE_ORG": (_AUTH, "the org is inactive: ask Salesforce, or its administrator"),
     "INSERT_UPDATE_DELETE_NOT_ALLOWED_DURING_MAINTENANCE": (

@@ -65,6 +65,28 @@ def test_wrong_credentials_are_said_without_the_secret(lab: Lab, org: Org, comma
         assert "destination crm: ERROR" in ran.out
 
 
+@pytest.mark.parametrize(
+    ("call", "body", "screen"),
+    [
+        ("logins", {"refuses": "app_blocked"}, "Setup -> Connected Apps OAuth Usage -> Unblock"),
+        ("logins", {"refuses": "no_run_as"}, "Policies -> Run As"),
+        ("faults", {"kind": "status", "call": "limits", "status": 403, "code": "API_DISABLED_FOR_ORG"}, "API Enabled"),
+    ],
+    ids=["app blocked", "no run-as user", "no API"],
+)
+def test_debug_names_the_screen_that_mends_a_refusal(
+    lab: Lab, org: Org, call: str, body: dict[str, str], screen: str
+) -> None:
+    told = json.loads((lab.data / "server.json").read_text())
+    text = CLIENT.format(url=url_of(lab)).replace("client_id: lab", f"client_id: {told['client_id']}")
+    (lab.root / "dinmo.yml").write_text(text)
+    assert lab.run("debug", LAB_SECRET=told["client_secret"]).code == 0
+    assert org.http.post(f"{org.url}/emulator/{call}", json=body).ok
+    ran = lab.run("debug", LAB_SECRET=told["client_secret"])
+    assert ran.code == 1 and "destination crm: ERROR" in ran.out, ran.all
+    assert screen in ran.all and told["client_secret"] not in ran.all
+
+
 def test_an_unset_variable_is_named(lab: Lab, org: Org) -> None:
     (lab.root / "dinmo.yml").write_text(CLIENT.format(url=url_of(lab)))
     ran = lab.run("sync")

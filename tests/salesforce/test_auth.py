@@ -3,6 +3,7 @@
 import base64
 import random
 from dataclasses import replace
+from pathlib import Path
 from urllib.parse import parse_qs
 
 import jwt
@@ -13,11 +14,12 @@ from mounted_org import URL, mounted
 
 from dinmo_dbt import emulator
 from dinmo_dbt.emulator.logins import REFUSALS as LOGIN_REFUSALS
-from dinmo_dbt.errors import AuthError
+from dinmo_dbt.errors import AuthError, DinmoError
 from dinmo_dbt.project import Credentials, Org, Secret
 from dinmo_dbt.salesforce import auth, connect
 from dinmo_dbt.salesforce.refusals import REFUSALS, refused
 
+from . import setup_page
 from .scripted_org import ORG_ID, TOKEN, USERINFO, Answer, token_reply
 
 NOW = 1_700_000_000
@@ -281,3 +283,26 @@ def test_client_credentials_need_the_my_domain(log_in):
 def test_ids_of_15_characters_gain_their_suffix():
     assert auth.id_18("001A0000006Vm9r") == "001A0000006Vm9rIAC"
     assert auth.id_18("a00B000000FSjVUIA1") == "a00B000000FSjVUIA1"
+
+
+def test_the_setup_page_has_a_row_for_each_refusal_and_no_other():
+    page = (Path(__file__).parents[2] / "docs" / "salesforce-setup.md").read_text(encoding="utf-8")
+    table = page.partition("<!-- refusals -->\n")[2].partition("<!-- end -->")[0]
+    assert table.splitlines()[2:] == setup_page.rows()
+
+
+@pytest.mark.parametrize(
+    ("status", "code", "screen"),
+    [
+        (403, "API_DISABLED_FOR_ORG", "API Enabled"),
+        (403, "REQUEST_LIMIT_EXCEEDED", "Setup -> Company Information"),
+        (401, "INVALID_SESSION_ID", "Setup -> API Access Control"),
+        (410, "GONE", "newer dinmo-dbt"),
+    ],
+)
+def test_a_session_that_may_not_use_the_api_is_told_what_mends_it(server, log_in, by_secret, status, code, screen):
+    server.on("POST", "/services/oauth2/token", token_reply(server))
+    server.on("GET", "limits", Answer(status, [{"errorCode": code, "message": "CANARY_TOKEN"}]))
+    with pytest.raises(DinmoError) as caught:
+        log_in(by_secret).try_api()
+    assert screen in str(caught.value)
