@@ -7,11 +7,19 @@ from __future__ import annotations
 
 import math
 import re
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from decimal import Decimal
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any, Literal, cast
 
-from pydantic import BeforeValidator, Field, PlainValidator, StringConstraints, WithJsonSchema
+from pydantic import (
+    BeforeValidator,
+    Field,
+    PlainValidator,
+    StringConstraints,
+    ValidatorFunctionWrapHandler,
+    WithJsonSchema,
+    WrapValidator,
+)
 
 from dinmo_dbt import declaration
 from dinmo_dbt.activation import Ceiling, Match, Schedule
@@ -153,7 +161,17 @@ def _field_spec(value: object) -> object:
     return value
 
 
-MappedField = Annotated[FieldSpec, BeforeValidator(_field_spec)]
+def _each_field(value: object, one: ValidatorFunctionWrapHandler) -> tuple[FieldSpec, ...]:
+    """What one column feeds: a field, or several of a list."""
+    if not isinstance(value, list):
+        return (one(value),)
+    if not value:
+        raise wrong(NOT_ALLOWED, "expected a field or a list of fields, got an empty list")
+    return tuple(FieldSpec(field=_field(each)) for each in value)
+
+
+# The fields that one column feeds, as a tuple.
+MappedFields = Annotated[FieldSpec, BeforeValidator(_field_spec), WrapValidator(_each_field)]
 
 
 def _match(value: object) -> Match:
@@ -264,9 +282,10 @@ class ActivationSpec(Strict):
         "Not in `insert`. `create: true` beside it (upsert): records not found by a field that is no external id are "
         "inserted.",
     )
-    fields: dict[Text, MappedField] = Field(
+    fields: dict[Text, MappedFields] = Field(
         default_factory=dict,
-        description="Model column: Salesforce field, or a parent by its external id (`Customer__r.Customer_Id__c`).",
+        description="Model column: Salesforce field, a parent by its external id (`Customer__r.Customer_Id__c`), or a "
+        "list of these, all of which it feeds.",
     )
     constants: dict[PlainField, Scalar] = Field(
         default_factory=dict,
@@ -331,6 +350,14 @@ class ActivationSpec(Strict):
         "parent, and once more when that is there (an insert does not write it again).",
     )
 
+    @property
+    def mapped(self) -> Iterator[tuple[str, tuple[str | int, ...], FieldSpec]]:
+        """Each column with each field that it feeds: the column, the way to the field, the field."""
+        for column, given in self.fields.items():
+            specs = cast(tuple[FieldSpec, ...], given)
+            for number, spec in enumerate(specs):
+                yield column, ("fields", column, *([number] if len(specs) > 1 else [])), spec
+
 
 def _names(value: object) -> object:
     """`key: id` as `[id]`."""
@@ -369,7 +396,7 @@ def json_schema() -> dict[str, Any]:
     schema["title"] = "config.meta.dinmo"
     mapped = schema["$defs"]["ActivationSpec"]["properties"]["fields"]["additionalProperties"]
     schema["$defs"]["ActivationSpec"]["properties"]["fields"]["additionalProperties"] = {
-        "anyOf": [{"type": "string"}, mapped]
+        "anyOf": [{"type": "string"}, mapped, {"type": "array", "items": {"type": "string"}, "minItems": 1}]
     }
     declaration.without_null(schema)
     return schema

@@ -237,7 +237,7 @@ def _activation(spec: ActivationSpec, block: BlockSpec, source: Source, name: st
         mode=Mode(spec.mode),
         key=tuple(block.key) or source.primary_key,
         match=spec.match,
-        fields=tuple(FieldMapping(column, f.field, f.nulls, f.write) for column, f in spec.fields.items()),
+        fields=tuple(FieldMapping(column, f.field, f.nulls, f.write) for column, _, f in spec.mapped),
         constants=tuple(spec.constants.items()),
         guards=Guards(
             max_delete=spec.guards.max_delete,
@@ -269,7 +269,7 @@ def _activation(spec: ActivationSpec, block: BlockSpec, source: Source, name: st
 def _not_yet(spec: ActivationSpec, where: Callable[[Path], str]) -> list[Problem]:
     """Values that are known and have no effect in this release: without them a sync would not do what they say."""
     given: list[tuple[Path, str]] = [
-        (("fields", column, "write"), field.write) for column, field in spec.fields.items() if field.write != "always"
+        ((*path, "write"), field.write) for _, path, field in spec.mapped if field.write != "always"
     ]
     given += [(("engine",), spec.engine)] if spec.engine != "arrow" else []
     return [
@@ -353,7 +353,7 @@ def _fields_twice(spec: ActivationSpec, where: Callable[[Path], str]) -> list[Pr
     feeds: list[tuple[str, Path]] = []
     if spec.match and spec.mode != "insert":
         feeds.append((spec.match.field, ("match", spec.match.column)))
-    feeds += [(field.field, ("fields", column)) for column, field in spec.fields.items()]
+    feeds += [(field.field, path) for _, path, field in spec.mapped]
     feeds += [(field, ("constants", field)) for field in spec.constants]
     problems = []
     seen: dict[str, Path] = {}

@@ -3,8 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Collection, Iterable, Iterator
+from typing import Any
 
+from dinmo_dbt.declaration import Path as KeyPath
 from dinmo_dbt.declaration import did_you_mean, show
+from dinmo_dbt.document import DUPLICATE_KEY
 from dinmo_dbt.errors import Problem
 from dinmo_dbt.manifest import MISPLACED, NOT_A_MODEL, Manifest, Node
 from dinmo_dbt.meta import Left
@@ -68,6 +71,40 @@ def owned(written: Written, node: Node) -> Key | None:
         if key.folder and key.folder[0] == node.resource_type and node.fqn[: len(key.folder[1])] == key.folder[1]
     ]
     return max(reaching, key=lambda key: len(key.path), default=None)
+
+
+def given_twice(written: Written, kind: str, name: str) -> list[Problem]:
+    """Keys that stand twice in the block of a resource, or the block itself: dbt keeps the last without a word, so no
+    manifest tells."""
+    found: list[Problem] = []
+    first: dict[tuple[str, KeyPath], int] = {}
+    for key in written.keys:
+        if key.resource != (kind, name):
+            continue
+        twice = [((*key.path[-1:], *path), before, line) for path, before, line in key.twice]
+        before = first.setdefault((key.file, key.path), key.line)
+        if before != key.line:
+            twice.append((key.path[-1:], before, key.line))
+        for path, before, line in twice:
+            message = (
+                f"the key {show(path[-1])} is given twice, on lines {before} and {line}: the first counts for nothing"
+            )
+            hint = "keep one" + (
+                f"; one column for several fields: {path[-1]}: [{_fed(key.value, path[1:])}, ...]"
+                if len(path) > 1 and path[-2] == "fields"
+                else ""
+            )
+            found.append(Problem(DUPLICATE_KEY, message, f"{key.file}:{line}: {key.told}", hint))
+    return found
+
+
+def _fed(value: Any, path: KeyPath) -> str:
+    for part in path:
+        if isinstance(value, dict):
+            value = value.get(part)
+        else:
+            value = value[part] if isinstance(value, list) and isinstance(part, int) else None
+    return value if isinstance(value, str) else "Field__c"
 
 
 def _is_generated(key: Key) -> bool:

@@ -343,3 +343,54 @@ def test_types_of_one_kind_are_one_and_others_are_another():
         len({with_type(kind).digest for kind in ("string", "double", "boolean", "date", "datetime", "time", "id")}) == 7
     )
     assert with_type("string").added_since(with_type("double")) == (frozenset({"A__c"}), frozenset())
+
+
+# Hints that can be followed
+
+
+def hint_of(field: Field, *, parts: tuple[Field, ...] = (), mode: str = "upsert", target: str = "") -> tuple[str, str]:
+    """What is said of the one field that is mapped, and what helps."""
+    schema = dataclasses.replace(SCHEMA, fields={**SCHEMA.fields, **{f.name: f for f in (field, *parts)}})
+    _, problems = resolved(mode=mode, schema=schema, **fields("a", target or field.name))
+    [problem] = problems
+    assert "Field-Level Security" not in problem.hint
+    return problem.message, problem.hint
+
+
+def test_a_name_of_parts_names_its_parts() -> None:
+    name = text_field("Name", createable=False, updateable=False)
+    parts = tuple(text_field(each, compound="Name") for each in ("FirstName", "LastName"))
+    assert hint_of(name, parts=parts) == (
+        "Thing__c.Name is put together by Salesforce of FirstName, LastName",
+        "map columns to FirstName, LastName",
+    )
+
+
+def test_a_master_that_can_not_change_says_how_it_could() -> None:
+    master = dataclasses.replace(
+        text_field("Boss__c", updateable=False), type="reference", is_master=True, reference_to=("Parent__c",)
+    )
+    message, hint = hint_of(master, mode="update")
+    assert "master-detail" in message
+    assert "mode: upsert" in hint and "Allow reparenting" in hint
+    campaign = dataclasses.replace(master, name="CampaignId", label="Campaign", is_master=False)
+    message, hint = hint_of(campaign, mode="update")
+    assert "new records only" in message and "reparenting" not in hint
+
+
+def test_a_field_of_known_records_only_is_no_insert_s() -> None:
+    message, hint = hint_of(text_field("Later__c", createable=False), mode="insert")
+    assert "only on records that are there" in message and "mode: update or upsert" in hint
+
+
+def test_a_record_type_by_its_name_is_refused_with_a_way(monkeypatch: pytest.MonkeyPatch) -> None:
+    kind = ObjectSchema(
+        "RecordType", "Record Type", "012", False, False, False, False, {"DeveloperName": text_field("DeveloperName")}
+    )
+    monkeypatch.setitem(PARENTS, "RecordType", kind)
+    lookup = dataclasses.replace(
+        text_field("RecordTypeId"), type="reference", reference_to=("RecordType",), relationship_name="RecordType"
+    )
+    message, hint = hint_of(lookup, target="RecordType.DeveloperName")
+    assert message == "a RecordType can't be found by its DeveloperName yet"
+    assert "RecordTypeId" in hint and "SobjectType = 'Thing__c'" in hint and "tick" not in hint

@@ -263,7 +263,7 @@ class Session:
     def declared(self) -> Loaded:
         """What the manifest declares; an activation whose destination can't be used is none."""
         from dinmo_dbt.manifest import activations, left_activation
-        from dinmo_dbt.misplaced import misplaced, owned
+        from dinmo_dbt.misplaced import given_twice, misplaced, owned
 
         def placed(node: Node) -> str:
             key = owned(self.written, node)
@@ -276,9 +276,12 @@ class Session:
         loaded = activations(self.manifest, self.project.defaults, placed=placed, strays=strays)
         usable, left = [], list(loaded.left)
         for each in loaded.activations:
-            problems = self.project.problems_with(each.destination, where=each.meta_path)
+            problems = [
+                *self.project.problems_with(each.destination, where=each.meta_path),
+                *given_twice(self.written, each.resource_type, each.model_name),
+            ]
             if problems:
-                left.append(left_activation(each, problems))
+                left.append(left_activation(each, tuple(problems)))
             else:
                 usable.append(each)
         return replace(loaded, activations=tuple(usable), left=tuple(left))

@@ -176,6 +176,7 @@ ACTIVATION = [
     Proof("match.create", True, rows, "DB308", 30, people(match=BY_NICK, fields=NAME)),
     Proof("match.create", False, rows, 30, "DB308", people(match={**BY_NICK, "create": True}, fields=NAME)),
     Proof("fields.name", "Nick__c", header, ["Person_Id__c", "Name"], ["Person_Id__c", "Nick__c"], PLAIN),
+    Proof("fields.name", ["Name", "Nick__c"], header, WITH_NAME, [*WITH_NAME, "Nick__c"], PLAIN),
     Proof("fields.nick.field", "Note__c", header, [*WITH_NAME, "Nick__c"], [*WITH_NAME, "Note__c"], long_form()),
     Proof("fields.nick.nulls", "keep", nick, [[None]], [["kept"]], long_form()),
     Proof("fields.nick.nulls", "clear", nick, [["kept"]], [[None]], long_form(nulls="keep")),
