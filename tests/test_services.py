@@ -242,9 +242,11 @@ def test_what_is_cut_keeps_the_ending_and_counts_what_it_left_out(
     elif size(whole := f"{body}\n\nid 7") <= limit:
         assert text == whole
     else:
-        *head, empty, ending = text.splitlines() if "\n" in text else ["", text]
-        assert (empty, ending) == ("", "id 7")
-        if head and head[-1].startswith("... "):
+        *head, ending = text.splitlines()
+        assert ending == "id 7"
+        if len(head) > 1 and head[-2].startswith("... "):
+            *head, empty = head
+            assert not empty
             told = int(head[-1].split()[1])
             whole_lines = [line for line in head[:-1] if not line.endswith(" ...")]
             assert whole_lines == given_[: len(given_) - told]

@@ -24,7 +24,8 @@ def one_message(body: str, ending: str, fits: Callable[[str], bool]) -> str:
 
     kept = _most(len(lines) - 1, lambda number: fits(cut(number)))
     if kept is None:
-        return next((text for text in (f"{where}\n\n{ending}", ending) if fits(text)), body)
+        least = (f"{where}\n\n{ending}", f"{lines[0] if lines else where}\n{ending}", ending)
+        return next((text for text in least if fits(text)), body)
     if kept:
         return cut(kept)
     first = lines[0] if lines else ""  # one that is too long by itself
