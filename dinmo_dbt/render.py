@@ -171,11 +171,14 @@ def next_lines(left_out: pa.Table, name: str, *, waiting: int, most: int = 3) ->
 
 
 def sample_lines(sample: dict[str, Any]) -> list[str]:
-    head = f"{sample['kind']} {sample['key']}"
-    lines = [head + (f" ({sample['record_id']})" if sample["record_id"] else "")]
+    """A row that would be sent (`preview.RowChange` as a dict): what is done, then each field that changes."""
+    told = ", ".join(part for part in (sample["record_id"], sample["note"]) if part)
+    lines = [f"{sample['kind']} {sample['key']}" + (f" ({told})" if told else "")]
     for change in sample["fields"]:
         now = "" if sample["record_id"] is None else f"{_value(change['now'])} -> "
         lines.append(f"    {change['field']}: {now}{_value(change['then'])}")
+    if sample["record_id"] and not sample["fields"] and not sample["note"]:
+        lines.append("    nothing changes: Salesforce holds these values")
     return lines
 
 

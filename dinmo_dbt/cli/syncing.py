@@ -8,7 +8,7 @@ import threading
 import time
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, contextmanager, nullcontext
-from dataclasses import dataclass, field, replace
+from dataclasses import asdict, dataclass, field, replace
 from functools import partial
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -53,7 +53,6 @@ if TYPE_CHECKING:
     from dinmo_dbt.state_record import RecordOf
     from dinmo_dbt.sync import SyncRun
 
-SAMPLE_ROWS = 20
 LEFT_S = 120.0  # a job that has not moved for so long is left to a later look, where there are others to run
 BLOCKED = "DB450"
 MEANWHILE = "it is not due any more: another process ran it meanwhile, or its quiet hours began"
@@ -407,77 +406,10 @@ def _parents_note(drawn: Plan) -> list[str]:
 
 
 def _samples(session: Session, drawn: Plan) -> list[dict[str, Any]]:
-    """Up to 20 rows, changed ones first: what Salesforce holds now (one call) and what would be sent."""
-    import pyarrow as pa
+    """Up to 20 rows, known ones first: what Salesforce holds now and what it would hold."""
+    from dinmo_dbt.preview import preview
 
-    from dinmo_dbt import values
-    from dinmo_dbt.changes import Kind
-
-    picked: list[tuple[Any, dict[str, Any], str | None]] = []
-    shown = [batch for batch in drawn.batches if batch.operation != "delete" and not (batch.leavers or batch.foregoing)]
-    for batch in sorted(shown, key=lambda b: b.operation == "insert"):
-        kinds = drawn.changes.kind[batch.rows]
-        order = sorted(range(len(batch.rows)), key=lambda n: (kinds[n] == Kind.ADDED, n))[: SAMPLE_ROWS - len(picked)]
-        if not order:
-            break
-        chosen = batch.rows[sorted(order)]
-        table = drawn.batch_rows(replace(batch, rows=chosen))
-        texts = {c.header: values.text(table[c.header].combine_chunks(), c.field).to_pylist() for c in batch.columns}
-        known = drawn.known_ids(table["key"].combine_chunks(), chosen)
-        for number, key in enumerate(table["key"].to_pylist()):
-            row = {header: column[number] for header, column in texts.items() if header != "Id"}
-            picked.append((key, row, known[number]))
-    ids = tuple(dict.fromkeys(record_id for _, _, record_id in picked if record_id))
-    fields = tuple(sorted({header for _, row, _ in picked for header in row if "." not in header}))
-    held: dict[str, dict[str, Any]] = {}
-    if ids and fields:
-        destination = session.destination(drawn.activation.destination)
-        held = {str(record["Id"]): record for record in destination.read(drawn.schema.name, fields, ids)}
-    samples = []
-    for key, row, record_id in picked:
-        now = held.get(record_id or "", {})
-        changes = [
-            {"field": header, "now": _plain(drawn, header, now.get(header)), "then": then}
-            for header, then in row.items()
-            if record_id is None or "." in header or not _alike(drawn, header, now.get(header), then, pa)
-        ]
-        samples.append(
-            {"kind": "update" if record_id else "create", "key": key, "record_id": record_id, "fields": changes}
-        )
-    return samples
-
-
-def _as_text(value: Any) -> str | None:
-    if value is None:
-        return None
-    if isinstance(value, bool):
-        return "true" if value else "false"
-    return str(value)
-
-
-def _plain(drawn: Plan, header: str, value: Any) -> str | None:
-    """What Salesforce holds, in the form in which it would be sent: 44, where its JSON says 44.0."""
-    import pyarrow as pa
-
-    from dinmo_dbt import values
-
-    text, field = _as_text(value), drawn.schema.field(header)
-    if text is None or field is None or field.type not in values.NUMBER_TYPES | {"datetime", "time"}:
-        return text
-    known = values.text(values.from_text(pa.array([text], pa.utf8()), field), field)[0].as_py()
-    return known if isinstance(known, str) else text
-
-
-def _alike(drawn: Plan, header: str, now: Any, then: str | None, pa: Any) -> bool:
-    """Whether Salesforce already holds the value, as far as its own form of it tells."""
-    from dinmo_dbt import values
-
-    field = drawn.schema.field(header)
-    if field is None:
-        return False
-    both = [values.from_text(pa.array([text], pa.utf8()), field) for text in (_as_text(now), then)]
-    first, second = (values.echo_form(array, field)[0].as_py() for array in both)
-    return bool(first == second)
+    return [asdict(row) for row in preview(drawn, session.destination(drawn.activation.destination))]
 
 
 # sync
