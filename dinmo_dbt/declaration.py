@@ -92,6 +92,26 @@ def near(word: str, words: Iterable[str], *, count: int = 1) -> list[str]:
     return [folded[match] for match in difflib.get_close_matches(_fold(word), list(folded), n=count, cutoff=0.6)]
 
 
+def near_names(name: str, names: Iterable[str], *, count: int = 1) -> list[str]:
+    """The API names that are nearly this one, best first: misspelt, or longer or shorter by an end. What all of them
+    end with (`__c`, `__r`) makes none near."""
+    word = _without_end(name)
+    bare: dict[str, str] = {}
+    for candidate in names:
+        bare.setdefault(_without_end(candidate), candidate)
+    close = difflib.get_close_matches(word, list(bare), n=count, cutoff=0.75)
+    longer = [other for other in bare if min(len(other), len(word)) > 3 and _begins(word, other)]
+    return [bare[match] for match in dict.fromkeys((*close, *sorted(longer, key=len)))][:count]
+
+
+def _begins(first: str, second: str) -> bool:
+    return first.startswith(second) or second.startswith(first)
+
+
+def _without_end(name: str) -> str:
+    return _fold(re.sub("__[a-z]+$", "", name.lower()))
+
+
 def did_you_mean(word: str, words: Iterable[str]) -> str:
     """` did you mean 'x'?` or, without a near match, an empty text."""
     match = near(word, words)

@@ -6,7 +6,6 @@ Pure. The resolved `Mapping` is what change detection hashes and what a snapshot
 from __future__ import annotations
 
 import dataclasses
-import difflib
 import hashlib
 import json
 from collections.abc import Callable, Iterator, Sequence
@@ -299,7 +298,7 @@ class _Resolution:
         if folded:
             self.problem("DB152", f"column {name} fits several columns: {', '.join(folded)}", key)
             return None
-        near = difflib.get_close_matches(name, names, 1)
+        near = declaration.near(name, names)
         hint = f"did you mean {near[0]}?" if near else f"its columns are {', '.join(names)}"
         hint = declaration.unquoted_key(name) or hint
         self.problem("DB151", f"{self.activation.relation_name} has no column {name}", key, hint)
@@ -371,8 +370,8 @@ class _Resolution:
         lookup = self.schema.relationship(relationship)
         if lookup is None:
             known = [f.relationship_name for f in self.schema.fields.values() if f.relationship_name]
-            near = difflib.get_close_matches(relationship, known, 1)
-            hint = f"did you mean {near[0]}?" if near else "a lookup Parent__c is reached as Parent__r"
+            near = declaration.near_names(relationship, known)
+            hint = "a lookup Parent__c is reached as Parent__r" + (f". Did you mean {near[0]}?" if near else "")
             self.problem("DB305", f"{self.schema.name} has no relationship {relationship}", key, hint)
             return None
         self.writable(self.schema, lookup, key)
@@ -447,11 +446,10 @@ class _Resolution:
         if labelled:
             self.problem("DB315", f"{name!r} is a label; its API name is {labelled[0]}", key)
             return
-        near = difflib.get_close_matches(name, list(schema.fields), 1)
+        near = declaration.near_names(name, schema.fields)
         hint = f"Setup > Object Manager > {schema.label} > Fields & Relationships > New creates it"
-        if near:
-            hint = f"did you mean {near[0]}? Otherwise: {hint}"
         hint += "; if it exists, the user lacks field-level security on it"
+        hint += f". Did you mean {near[0]}?" if near else ""
         hint = declaration.unquoted_key(name) or hint
         self.problem("DB302", f"{schema.name} has no field {name} that the user may see", key, hint)
 

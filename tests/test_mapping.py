@@ -94,8 +94,14 @@ CASES = [
     (
         fields("a", "Sourse__c"),
         "DB302 {w}.fields.a: Thing__c has no field Sourse__c that the user may see\n"
-        "    did you mean Source__c? Otherwise: Setup > Object Manager > Thing > Fields & Relationships > "
-        "New creates it; if it exists, the user lacks field-level security on it",
+        "    Setup > Object Manager > Thing > Fields & Relationships > New creates it; if it exists, the user lacks "
+        "field-level security on it. Did you mean Source__c?",
+    ),
+    (
+        fields("a", "Loyalty__c"),
+        "DB302 {w}.fields.a: Thing__c has no field Loyalty__c that the user may see\n"
+        "    Setup > Object Manager > Thing > Fields & Relationships > New creates it; if it exists, the user lacks "
+        "field-level security on it",
     ),
     (
         fields("a", "Total__c"),
@@ -119,7 +125,8 @@ CASES = [
     ),
     (
         fields("a", "Parents__r.Code__c"),
-        "DB305 {w}.fields.a: Thing__c has no relationship Parents__r\n    did you mean Parent__r?",
+        "DB305 {w}.fields.a: Thing__c has no relationship Parents__r\n"
+        "    a lookup Parent__c is reached as Parent__r. Did you mean Parent__r?",
     ),
     (
         fields("a", "Xyz__r.Code__c"),

@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-import difflib
 from typing import Any
 
+from dinmo_dbt.declaration import near_names
 from dinmo_dbt.destination import Field, ListedObject, ObjectSchema
 from dinmo_dbt.errors import ConfigError, NotApplied
 from dinmo_dbt.salesforce.client import Client
@@ -106,7 +106,7 @@ def objects(client: Client) -> list[ListedObject]:
 
 def _unknown(object_name: str, names: list[str]) -> ConfigError:
     by_folded = {name.lower(): name for name in names}
-    near = [by_folded[name] for name in difflib.get_close_matches(object_name.lower(), by_folded, n=3, cutoff=0.6)]
+    near = near_names(object_name, names, count=3)
     custom = f"{object_name}__c".lower()
     if custom in by_folded and by_folded[custom] not in near:
         near.insert(0, by_folded[custom])
@@ -115,5 +115,5 @@ def _unknown(object_name: str, names: list[str]) -> ConfigError:
         "DB301",
         f"the org has no object {object_name}, or the user may not see it",
         where=f"object {object_name}",
-        hint=(f"did you mean {' or '.join(near)}? Or " if near else "") + create,
+        hint=create + (f". Did you mean {' or '.join(near)}?" if near else ""),
     )

@@ -45,7 +45,7 @@ def test_words_pick_fields_by_name_label_type_and_notes(lab: Lab, org: Org) -> N
 def test_an_object_that_is_not_there_names_the_nearest(lab: Lab, org: Org) -> None:
     ran = lab.run("org", "fields", "Persn__c")
     assert ran.code == 2
-    assert "DB301" in ran.err and "did you mean Person__c" in ran.err
+    assert "DB301" in ran.err and "Did you mean Person__c?" in ran.err
 
 
 def test_of_several_destinations_one_is_named(lab: Lab, org: Org) -> None:
