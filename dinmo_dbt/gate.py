@@ -375,11 +375,11 @@ def _block(manifest: Manifest, result: Result, verdicts: dict[str, Verdict]) -> 
 
 
 def _other_invocation(manifest: Manifest, run_results: RunResults, verdicts: dict[str, Verdict]) -> list[Problem]:
-    """The manifest was rewritten since (`dbt ls` and `dbt parse` do), or the results are another project's."""
+    """The results are of another project, or of one that has changed. That the manifest was only written again since
+    (`dbt ls`, `dbt parse` and `validate` do) is nobody's concern."""
     unknown = [result.unique_id for result in run_results.results if result.unique_id not in manifest.ids]
     if not unknown:
-        message = "run results and manifest come from different dbt commands; the project is the same"
-        return [Problem(OTHER_INVOCATION, message)]
+        return []
     for model, verdict in list(verdicts.items()):
         if not verdict.is_blocked:
             verdicts[model] = Verdict(Standing.UNBUILT, "the run results are older than the manifest")

@@ -82,9 +82,7 @@ def init(
         if made is not None:
             files |= {session.project.emulator.schema / f"{described.name}.yml": (None, made.text)}
         if _write(console, session.root, files, yes=yes):
-            console.answer(
-                ["next: dbt parse, then dinmo-dbt validate --online, dinmo-dbt plan, and dinmo-dbt sync", ""]
-            )
+            console.answer(["next: dinmo-dbt validate --online, dinmo-dbt plan, and dinmo-dbt sync"])
 
 
 _Files = dict[Path, tuple[str | None, str]]  # each file's text before (None: it is not there), and after
