@@ -239,8 +239,8 @@ class Session:
         self.changed = self._changed(manifest)
         if self.changed:
             told = f"the project was changed since dbt last read it: {listed(self.changed)}"
-            hint = "this goes by what dbt made before; run dbt build (or dbt parse)"
-            self.console.note_once(Problem("DB206", told, str(self.target_path / "manifest.json"), hint))
+            hint = "this goes by what dbt made before: dbt build, or dbt parse, brings it up to date"
+            self.console.note_once(Problem("DB206", told, hint=hint))
 
     def parse_if_changed(self) -> None:
         """Have dbt read the project where it was changed. DB207 where dbt can't; nothing where there is no dbt."""
