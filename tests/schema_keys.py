@@ -37,7 +37,8 @@ def lines(node: Any, root: dict[str, Any], path: str = "", *, given: Any = ALL, 
             yield from lines(each, root, path, given=given, whole=whole)
     elif "enum" in node or "const" in node:
         values = node.get("enum") or [node["const"]]
-        yield from (f"{path}: {value}" for value in values if given is ALL or given == value)
+        equal = [value for value in values if type(value) is type(given) and value == given]  # false is not 0
+        yield from (f"{path}: {value}" for value in (values if given is ALL else equal))
     elif node["type"] == "object":
         named, other = node.get("properties", {}), node.get("additionalProperties", True)
         inside: dict[str, Any] = {**named, **({"<name>": other} if other is not False else {})}
