@@ -285,7 +285,7 @@ class Plan:
         making = [b.rows for b in self.batches if b.operation in (Operation.UPSERT, Operation.INSERT)]
         if match is None or not making or self.refusal:
             return None
-        values_sent = self.spool.take(np.sort(np.concatenate(making)), ["match"])["match"].combine_chunks()
+        values_sent = self.spool.take(np.unique(np.concatenate(making)), ["match"])["match"].combine_chunks()
         return Arriving(self.schema.name, match.field.name, compared(values_sent, match.field))
 
     def known_ids(self, keys: pa.Array, rows: Positions) -> list[str | None]:

@@ -194,6 +194,8 @@ def test_a_hierarchy_is_made_level_by_level_in_one_run(world: World, api: str) -
         (1, True, False),
     ]
     assert plan.counts.planned == 5
+    assert (coming := plan.arriving()) is not None
+    assert sorted(coming.values.to_pylist()) == ["s0", "s1", "s2", "s3", "s9"], "each once"
     run = world.sync(act, model)
     assert (fates(run), run.outcome.succeeded, run.outcome.created) == ({}, 5, 5)
     assert held_tree(world) == {"s1": None, "s2": "s1", "s3": "s2", "s0": "s3", "s9": "s9"}
