@@ -78,6 +78,7 @@ class Org:
     credentials: Credentials | None
     organization_id: str | None = None
     api_share: Decimal = field(default=Decimal(80))  # percent of the org's daily API calls
+    ca_file: Path | None = None  # authorities of its certificate, instead of the usual ones
     allowed_hosts: tuple[str, ...] = ()  # besides Salesforce's own and loopback; `*.suffix` or a whole name
 
     @property
@@ -341,6 +342,11 @@ class TargetSpec(Strict):
         default=None,
         description="Share of the org's daily API calls that a run may use up.",
         json_schema_extra={"default": "80%"},
+    )
+    ca_file: _Text | None = Field(
+        default=None,
+        description="PEM file of the authorities that sign the host's certificate, instead of the usual ones; relative "
+        "to the project. Without it `REQUESTS_CA_BUNDLE`, `CURL_CA_BUNDLE` or `SSL_CERT_FILE` counts.",
     )
     allowed_hosts: list[_Text] = Field(
         default_factory=list, description="Hosts besides Salesforce's own, such as a proxy's: a name, or `*.suffix`."
@@ -689,10 +695,11 @@ class _Reading:
         credentials = self.credentials(spec, spec.auth, path, chosen)
         pin = self.organization_id(spec, path, chosen)
         share = self.api_share(spec, path, chosen)
+        ca_file = self.ca_file(spec, (*path, "ca_file"), chosen)
         if len(self.problems) > before:
             return None
         hosts = tuple(spec.allowed_hosts)
-        return Org(destination, target, credentials, organization_id=pin, api_share=share, allowed_hosts=hosts)
+        return Org(destination, target, credentials, pin, share, ca_file, hosts)
 
     def credentials(self, spec: TargetSpec, auth: AuthSpec, path: KeyPath, chosen: bool) -> Credentials | None:
         auth_path: KeyPath = (*path, "auth")
@@ -793,6 +800,15 @@ class _Reading:
         elif mode & 0o027:  # a group may read it: a mounted secret of a container that isn't root needs that
             hint = "chmod 600 it; a mounted secret takes a mode: 0400 or 0440 (Kubernetes: defaultMode)"
             self.add(SHARED_FILE, "other users of this machine may read or change this file", path, hint)
+        return file
+
+    def ca_file(self, spec: TargetSpec, path: KeyPath, chosen: bool) -> Path | None:
+        final = self.final(spec.ca_file, path, chosen) if spec.ca_file else None
+        if not final or not chosen:
+            return None
+        file = self.absolute(final)
+        if not self.offline and not _is_file(file):
+            self.add(NO_PATH, "no such file", path, "a relative path starts at the dbt project")
         return file
 
     def url(self, text: str | None, path: KeyPath, spec: TargetSpec, chosen: bool) -> str:
@@ -933,6 +949,13 @@ def _without(raw: Mapping[str, Any], owners: Collection[tuple[str, str]]) -> dic
             targets = _mapping(_mapping(destination).get("targets"))
             kept[name] = {**destination, "targets": {t: e for t, e in targets.items() if (name, t) not in owners}}
     return {**raw, "destinations": kept}
+
+
+def _is_file(path: Path) -> bool:
+    try:
+        return path.is_file()
+    except (OSError, ValueError):
+        return False
 
 
 def _scalars(value: object, path: KeyPath) -> Iterator[tuple[KeyPath, object]]:

@@ -10,6 +10,7 @@ from __future__ import annotations
 import json
 import logging
 import os
+import queue
 import re
 import socket
 import threading
@@ -27,6 +28,7 @@ from urllib3.exceptions import ConnectTimeoutError, NameResolutionError, NewConn
 
 from dinmo_dbt import whole_text
 
+LOOKUP_SECONDS_MAX = 7.0  # of a host's name: the system's own bound may be minutes
 JSON_MEMORY_MAX = 192 << 20  # of a parsed reply, with its text
 _CHUNK_BYTES = 1 << 16
 _SMALL_BYTES = 1 << 20  # a JSON text that can't make much of itself
@@ -50,7 +52,7 @@ class TooLarge(Broken):
 
 class Attempt:
     """One request and its reply: `with Attempt(seconds) as attempt`, and what a `session` of ours sends within is cut
-    at the end of its time, whatever it waits for; only the system's own look-up of a name has its own bound.
+    at the end of its time, whatever it waits for; the system's look-up of a name by `LOOKUP_SECONDS_MAX` too.
 
     `is_unsent`: a connection was begun, and nothing of the request has gone out.
     """
@@ -279,7 +281,7 @@ class _Held(HTTPConnection):
         attempt = _attempt()
         attempt.is_unsent = True
         try:
-            addresses = socket.getaddrinfo(self._dns_host.strip("[]"), self.port, type=socket.SOCK_STREAM)
+            addresses = _addresses(self._dns_host.strip("[]"), self.port, min(LOOKUP_SECONDS_MAX, attempt.left_s))
         except socket.gaierror as unknown:
             raise NameResolutionError(self.host, self, unknown) from unknown
         except (UnicodeError, OSError) as unknown:
@@ -310,6 +312,29 @@ class _Held(HTTPConnection):
         attempt.hold(self.sock)
         attempt.is_unsent = False
         super().request(*args, **options)
+
+
+def _addresses(host: str, port: int, seconds: float) -> list[Any]:
+    """`getaddrinfo`, which can't be broken off: what takes too long ends in a thread of its own, and is a gaierror."""
+    if host == "localhost" or re.fullmatch(r"[0-9.]+|[0-9A-Fa-f:.]+", host):
+        return socket.getaddrinfo(host, port, type=socket.SOCK_STREAM)
+    found: queue.SimpleQueue[Any] = queue.SimpleQueue()
+
+    def look() -> None:
+        try:
+            found.put(socket.getaddrinfo(host, port, type=socket.SOCK_STREAM))
+        except (OSError, UnicodeError) as unknown:
+            found.put(unknown)
+
+    threading.Thread(target=look, name="look-up", daemon=True).start()
+    try:
+        answer = found.get(timeout=seconds)
+    except queue.Empty:
+        raise socket.gaierror(socket.EAI_AGAIN, "no answer in time") from None
+    if isinstance(answer, BaseException):
+        raise answer
+    addresses: list[Any] = answer
+    return addresses
 
 
 class _HeldTls(_Held, HTTPSConnection):

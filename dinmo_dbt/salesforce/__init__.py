@@ -52,14 +52,23 @@ def connect(
 
     `scratch` is a private folder for unlinked temporary files, `now` gives seconds since the epoch (as `time.time`).
     `logins`: where refresh tokens are kept that an org gave; of no use to the other flows. `env`: this process's, for a
-    program that is run.
+    program that is run
+    or a file of certificates.
     `told` is called with a line for people while the login waits for an answer.
     """
     from dinmo_dbt.salesforce.auth import LogIn
+    from dinmo_dbt.salesforce.authorities import authorities
     from dinmo_dbt.salesforce.client import Client
 
-    log_in = LogIn(org, now, logins, env)
-    client = Client(log_in, sleep=sleep, rng=rng, api_share=org.api_share, trust_env=trust_env, told=told)
+    client = Client(
+        LogIn(org, now, logins, env),
+        sleep=sleep,
+        rng=rng,
+        api_share=org.api_share,
+        trust_env=trust_env,
+        ca_file=authorities(org.ca_file, env),
+        told=told,
+    )
     return SalesforceDestination(client, scratch=scratch, sleep=sleep)
 
 

@@ -58,6 +58,9 @@ JSON_SECONDS_MAX = 300
 FILE_SECONDS_MAX = 3_600  # 100 MB at 28 kB/s
 ATTEMPTS_MAX = 8
 TOLD_AFTER = 3
+# A login to a host without a name ends within 10 seconds, with `wire.LOOKUP_SECONDS_MAX` for a look-up.
+NAME_ATTEMPTS_MAX = 3
+NAME_AGAIN_WITHIN_S = 1.5
 BACKOFF_BASE_S = 0.5
 BACKOFF_MAX_S = 30.0
 RETRY_AFTER_MAX_S = 60.0
@@ -134,6 +137,10 @@ class _NotSent(Exception):
         self.final = final
 
 
+class _NoSuchHost(_NotSent):
+    """The host's name leads nowhere, or nobody says where."""
+
+
 class _TimedBody:
     """A file to send, from its beginning, as requests takes one: it is read piece by piece until the deadline."""
 
@@ -172,6 +179,7 @@ class Client:
         rng: random.Random,
         api_share: Decimal = Decimal(80),
         trust_env: bool = False,
+        ca_file: str | None = None,
         told: Callable[[str], None] = lambda _: None,
     ) -> None:
         self._log_in = log_in
@@ -180,6 +188,7 @@ class Client:
         self._rng = rng
         self._api_share = api_share
         self._session = _plain_session(trust_env)
+        self._session.verify = ca_file or True
         self._lock = threading.Lock()
         self._renewal = threading.Lock()
         self._simple: Salesforce | None = None
@@ -268,7 +277,7 @@ class Client:
 
     def _ask(self, method: str, url: str, headers: Mapping[str, str], body: bytes | None) -> tuple[int, Any]:
         """One call of the login: repeated on faults, any other answer is the caller's to judge."""
-        reason = ""
+        reason, advice, began = "", "", time.monotonic()
         for attempt in range(ATTEMPTS_MAX):
             if attempt == TOLD_AFTER:  # a first answer that is lost is nothing to speak of
                 self._told(f"no answer from {urlsplit(url).hostname} ({reason}): asking again for a while")
@@ -282,10 +291,14 @@ class Client:
                 if 200 <= response.status_code < 500 and response.status_code not in (420, 429):
                     return response.status_code, _json_or_none(text)
                 reason = f"HTTP {response.status_code}"
+            except _NoSuchHost as fault:
+                reason, advice = str(fault), _NAME_HINT
+                if attempt + 1 == NAME_ATTEMPTS_MAX or time.monotonic() - began > NAME_AGAIN_WITHIN_S:
+                    break
             except (_NotSent, wire.Broken) as fault:
                 reason = str(fault)
             self._pause(attempt, None)
-        raise AuthError("DB607", f"no answer from {urlsplit(url).hostname}: {reason}")
+        raise AuthError("DB607", f"no answer from {urlsplit(url).hostname}: {reason}", hint=advice)
 
     @property
     def simple(self) -> Salesforce:
@@ -341,9 +354,12 @@ class Client:
             )
         except requests.exceptions.RequestException as fault:
             if isinstance(fault, requests.exceptions.SSLError) and is_untrusted(fault):
-                raise NotApplied("DB603", f"the certificate of {urlsplit(url).hostname} is not trusted") from None
+                message = f"the certificate of {urlsplit(url).hostname} is not trusted"
+                raise NotApplied("DB603", message, hint=_AUTHORITY_HINT) from None
             if attempt.is_over:
                 raise (_NotSent if attempt.is_unsent else wire.Broken)(attempt.overdue) from None
+            if _is_unnamed(fault):
+                raise _NoSuchHost("its name can't be found") from None
             if attempt.is_unsent or isinstance(fault, _NO_CONNECTION) or _never_connected(fault):
                 raise _NotSent("no connection") from None
             raise wire.Broken("connection lost") from None
@@ -455,6 +471,18 @@ def _url(instance_url: str, request: Request) -> str:
 def _name(request: Request) -> str:
     """Method and path without its query, which can hold row values."""
     return f"{request.method} {request.path.partition('?')[0]}"
+
+
+_AUTHORITY_HINT = (
+    "its authority can be named: ca_file in dinmo.yml, beside auth; or REQUESTS_CA_BUNDLE or SSL_CERT_FILE in the "
+    "environment"
+)
+_NAME_HINT = "is login_url right? Setup -> My Domain. Does this machine find other names (VPN, DNS, proxy)?"
+
+
+def _is_unnamed(fault: requests.exceptions.RequestException) -> bool:
+    reason = fault.args[0] if fault.args else None
+    return isinstance(getattr(reason, "reason", reason), urllib3.exceptions.NameResolutionError)
 
 
 _NO_CONNECTION = (requests.exceptions.ConnectTimeout, requests.exceptions.ProxyError)

@@ -309,6 +309,7 @@ DINMO_YML = [
     Proof(f"{DEV}.organization_id", OTHER_ORG, signed_in, "token", "DB602", to(BY_TOKEN)),
     Proof(f"{DEV}.shares_org_with", ["ci"], reached, "DB127", 30, TWO_TARGETS),
     Proof(f"{DEV}.api_share", "1%", with_few_calls, "ok", "DB609", to(BY_TOKEN)),
+    Proof(f"{DEV}.ca_file", "nowhere.pem", signed_in, "token", "DB122", to(BY_TOKEN)),
     Proof(f"{DEV}.allowed_hosts", ["proxy.example"], valid, "DB118", "ok", to(AWAY)),
     Proof("defaults.object", "Person__c", with_defaults, "DB113", 30, beside()),
     Proof("state.location", "kept", synced(state_folder), ".dinmo", "kept", STANDING),

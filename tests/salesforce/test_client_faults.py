@@ -4,7 +4,9 @@ import datetime as dt
 import json
 import logging
 import random
+import socket
 import ssl
+import threading
 from concurrent.futures import ThreadPoolExecutor
 from decimal import Decimal
 
@@ -16,6 +18,7 @@ from cryptography.hazmat.primitives.asymmetric import rsa
 from hypothesis import given
 from hypothesis import strategies as st
 
+from dinmo_dbt import wire
 from dinmo_dbt.destination import Api, Batch, Field, Operation, PayloadColumn, Remedy
 from dinmo_dbt.errors import AuthError, DestinationError, LimitReached, NotApplied, OutcomeUnknown, ReadOnly, StateError
 from dinmo_dbt.project import Credentials, Org, Secret, url_problem
@@ -457,20 +460,107 @@ def test_many_threads_renew_an_expired_session_once(server, connected):
     assert len(server.asked("POST", "/services/oauth2/token")) == 2
 
 
-def test_an_untrusted_certificate_is_refused_before_anything_is_sent(tmp_path, naps):
+@pytest.fixture
+def secure(tmp_path):
     certificate, key = self_signed(tmp_path)
     context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
     context.load_cert_chain(certificate, key)
     secure = Server(context)
-    credentials = Credentials("access_token", instance_url=secure.url, access_token=Secret(TOKEN))
-    try:
-        with pytest.raises(NotApplied, match="certificate"):
-            connect(
-                Org("crm", "dev", credentials), scratch=tmp_path, sleep=naps.append, rng=random.Random(1), now=float
-            )
-    finally:
-        secure.close()
+    yield secure
+    secure.close()
+
+
+@pytest.fixture
+def reach(secure, tmp_path, naps):
+    def reach(ca_file=None, **env):
+        credentials = Credentials("access_token", instance_url=secure.url, access_token=Secret(TOKEN))
+        return connect(
+            Org("crm", "dev", credentials, ca_file=ca_file),
+            scratch=tmp_path,
+            sleep=naps.append,
+            rng=random.Random(1),
+            now=float,
+            env=env,
+        )
+
+    return reach
+
+
+def test_an_untrusted_certificate_is_refused_before_anything_is_sent(secure, reach, naps):
+    with pytest.raises(NotApplied, match="certificate") as caught:
+        reach()
+    assert "ca_file" in str(caught.value) and "REQUESTS_CA_BUNDLE" in str(caught.value)
     assert secure.seen == [] and naps == []
+
+
+def test_an_authority_that_is_named_is_trusted_in_place_of_the_usual_ones(secure, reach, tmp_path):
+    mine = tmp_path / "c.pem"
+    assert reach(mine).org_id == ORG_ID
+    for name in ("REQUESTS_CA_BUNDLE", "CURL_CA_BUNDLE", "SSL_CERT_FILE"):
+        assert reach(**{name: str(mine)}).org_id == ORG_ID, name
+    (tmp_path / "other").mkdir()
+    other, _ = self_signed(tmp_path / "other")
+    seen = len(secure.seen)
+    with pytest.raises(NotApplied, match="not trusted"):
+        reach(other, REQUESTS_CA_BUNDLE=str(mine))
+    assert len(secure.seen) == seen, "the destination's own counts"
+
+
+@pytest.mark.parametrize("content", [None, b"", b"no certificate"])
+def test_a_file_of_no_certificates_is_named_and_nothing_is_sent(secure, reach, tmp_path, content):
+    bad = tmp_path / "bad.pem"
+    if content is not None:
+        bad.write_bytes(content)
+    for named, source in (((bad,), {}), ((), {"SSL_CERT_FILE": str(bad)})):
+        with pytest.raises(AuthError, match="DB603") as caught:
+            reach(*named, **source)
+        assert str(bad) in str(caught.value) and next(iter(source), "ca_file") in str(caught.value)
+    assert secure.seen == []
+
+
+def name_look_ups(monkeypatch, answer):
+    asked = []
+
+    def look_up(host, *_, **__):
+        asked.append(host)
+        return answer()
+
+    monkeypatch.setattr(socket, "getaddrinfo", look_up)
+    return asked
+
+
+def away(tmp_path, naps):
+    who = Credentials(
+        "client_credentials", "https://nowhere.my.salesforce.com", client_id="a", client_secret=Secret("b")
+    )
+    return connect(Org("crm", "dev", who), scratch=tmp_path, sleep=naps.append, rng=random.Random(1), now=float)
+
+
+def test_a_host_without_a_name_ends_the_login_soon_with_a_way_out(monkeypatch, tmp_path, naps):
+    def unknown():
+        raise socket.gaierror(socket.EAI_NONAME, "Name or service not known")
+
+    asked = name_look_ups(monkeypatch, unknown)
+    with pytest.raises(AuthError, match="DB607") as caught:
+        away(tmp_path, naps)
+    assert "Setup -> My Domain" in str(caught.value) and "nowhere.my.salesforce.com" in str(caught.value)
+    assert len(asked) == door.NAME_ATTEMPTS_MAX
+    # The last look-up begins, after its pause, at the latest then, and takes that long.
+    longest_pause = door.BACKOFF_BASE_S * 2 ** (door.NAME_ATTEMPTS_MAX - 2)
+    assert door.NAME_AGAIN_WITHIN_S + longest_pause + wire.LOOKUP_SECONDS_MAX < 10
+
+
+def test_a_look_up_that_hangs_is_not_waited_for(monkeypatch, tmp_path, naps):
+    gate = threading.Event()
+    asked = name_look_ups(monkeypatch, lambda: gate.wait() and [])
+    monkeypatch.setattr(wire, "LOOKUP_SECONDS_MAX", 0.05)
+    monkeypatch.setattr(door, "NAME_AGAIN_WITHIN_S", 0.01)
+    try:
+        with pytest.raises(AuthError, match="can't be found"):
+            away(tmp_path, naps)
+        assert len(asked) == 1
+    finally:
+        gate.set()
 
 
 def self_signed(folder):
