@@ -9,6 +9,7 @@ import typer
 from dinmo_dbt import __version__
 from dinmo_dbt.cli import (
     accepting,
+    copying,
     declared,
     demonstration,
     emulators,
@@ -68,12 +69,13 @@ def app() -> typer.Typer:
     org.command("fields")(options.of_project(offering.fields, choosing=False))
     root.add_typer(org, name="org")
 
-    state = _group("Show, adopt, forget, move or unlock a state.")
+    state = _group("Show, adopt, forget, copy, move or unlock a state.")
     state.command("show")(options.of_project(states.show, choosing=False))
     state.command("reset")(options.of_project(states.reset))
     state.command("adopt")(options.of_project(trust.adopt, reading=True, choosing=False))
     state.command("rekey")(options.of_project(rekeying.rekey, reading=True, choosing=False))
     state.command("accept")(options.of_project(accepting.accept, choosing=False))
+    state.command("copy")(options.of_project(copying.copy, choosing=False))
     state.command("move")(options.of_project(states.move, choosing=False))
     state.command("unlock")(options.of_project(states.unlock, choosing=False))
     root.add_typer(state, name="state")

@@ -20,7 +20,7 @@ from dinmo_dbt.cli.console import Console
 from dinmo_dbt.cli.options import Flags
 from dinmo_dbt.cli.scratch import scratch_folder
 from dinmo_dbt.cli.stopping import Stop
-from dinmo_dbt.errors import ConfigError, DinmoError, Problem, Refused, UsageError, unwritable
+from dinmo_dbt.errors import ConfigError, DinmoError, Problem, Refused, StateError, UsageError, unwritable
 from dinmo_dbt.whole_text import whole_environment
 
 if TYPE_CHECKING:
@@ -38,7 +38,7 @@ if TYPE_CHECKING:
     from dinmo_dbt.project import Channel, Project
     from dinmo_dbt.salesforce import SalesforceDestination
     from dinmo_dbt.selection import Declared
-    from dinmo_dbt.state import ActivationState, Activity, Store
+    from dinmo_dbt.state import ActivationState, Activity, Place, Store
     from dinmo_dbt.warehouse import Warehouse
     from dinmo_dbt.written import Written
 
@@ -97,6 +97,7 @@ class Session:
     stop: Stop | None = None  # entered already, by who makes one session after the other
     following: Following | None = None  # the job of dbt Cloud that builds the models; without one dbt runs here
     lanes: Lanes | None = None  # of the sessions that run side by side
+    writes: bool = False  # a state is copied to the warehouse, or from it
 
     def __post_init__(self) -> None:
         self.stack = ExitStack()
@@ -424,7 +425,7 @@ class Session:
             target=flags.target,
             vars=self.vars,
             env=os.environ,
-            writes=self.project.state_warehouse_schema is not None,
+            writes=self.writes or self.project.state_warehouse_schema is not None,
             show_values=flags.show_values,
         )
         self.stack.callback(warehouse.close)
@@ -483,19 +484,35 @@ class Session:
     @cached_property
     def state(self) -> Store:
         """Where dinmo.yml says; in the warehouse it is reached over the connection that models are read by."""
-        from dinmo_dbt.state import LocalState, Marks, WarehouseState, open_to_others
+        from dinmo_dbt.state import open_to_others
 
-        marks, schema = Marks(_user_state_folder()), self.project.state_warehouse_schema
-        if schema is None:
-            store: Store = LocalState(self.project.state_location, self.clock, marks, target=self.target[1])
-        else:
-            tables, scratch = self.warehouse.tables(schema), self.scratch / "state"
-            store = WarehouseState(tables, scratch, self.clock, marks, target=self.target[1])
-        store.history_s = self.project.history_s
-        store.tell = self.console.note
+        store = self.store_at(self.place)
         open_folder = open_to_others(self.project.state_location, self.project.root)
         if open_folder is not None:
             self.console.note(open_folder)
+        store.refuse_copied()
+        return store
+
+    @property
+    def place(self) -> Place:
+        """Where dinmo.yml keeps the state."""
+        from dinmo_dbt.state import Kind, Place
+
+        schema = self.project.state_warehouse_schema
+        return Place(Kind.WAREHOUSE, schema) if schema else Place(Kind.FOLDER, str(self.project.state_location))
+
+    def store_at(self, place: Place) -> Store:
+        """That place, whatever is in it; a schema needs a session that `writes`, or keeps its state in one."""
+        from dinmo_dbt.state import Kind, LocalState, Marks, WarehouseState
+
+        marks, target = Marks(_user_state_folder()), self.target[1]
+        if place.kind is Kind.FOLDER:
+            store: Store = LocalState(Path(place.name), self.clock, marks, target=target)
+        else:
+            tables, scratch = self.warehouse.tables(place.name), self.scratch / f"state-{place.name}"
+            store = WarehouseState(tables, scratch, self.clock, marks, target=target)
+        store.history_s = self.project.history_s
+        store.tell = self.console.note
         return store
 
     @property
@@ -556,9 +573,31 @@ class Session:
         if project.shared_orgs:
             raise ConfigError.of(list(project.shared_orgs))
         state.refuse_shared(project.may_share, project.places)
+        self._refuse_left_behind(activation, state)
         problems = [each for each in self.removals if each.where == activation.meta_path]
         if problems:
             raise ConfigError.of(problems)
+
+    def _refuse_left_behind(self, activation: Activation, state: ActivationState) -> None:
+        """A first sync beside a state of the activation in another place: an insert would make every row again, others
+        send them again."""
+        from dinmo_dbt.activation import Mode
+        from dinmo_dbt.state import Kind, Place
+
+        place, old = self.place, Place(Kind.FOLDER, str(self.root / ".dinmo"))
+        if state.exists or place == old:
+            return
+        left = False
+        with suppress(StateError):  # one that can't be read says nothing; the org is asked for inserts all the same
+            left = self.store_at(old).began(state.own)
+        if not left:
+            return
+        told = f"{activation.name} has no state in {place}, and one in the folder .dinmo"
+        hint = f"take it along: dinmo-dbt state copy --to {place.kind}. Is it of no use? Move .dinmo/state.db away"
+        problem = Problem("DB535", told, activation.meta_path, hint)
+        if activation.mode is Mode.INSERT:
+            raise StateError(problem.code, problem.message, where=problem.where, hint=problem.hint)
+        self.console.note_once(problem)
 
     @cached_property
     def removals(self) -> list[Problem]:

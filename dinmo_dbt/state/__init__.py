@@ -1,6 +1,8 @@
 """State: journal, snapshots, lock and history, in a folder or in the warehouse. Else only dbt's target is written."""
 
 from dinmo_dbt.state.activity import Activity, Pause, Unsent
+from dinmo_dbt.state.copied import Kind, Place
+from dinmo_dbt.state.copying import copy
 from dinmo_dbt.state.journal import ActivationState
 from dinmo_dbt.state.local import LocalState
 from dinmo_dbt.state.marks import Marks
@@ -14,13 +16,16 @@ __all__ = [
     "ActivationState",
     "Activity",
     "Judged",
+    "Kind",
     "LocalState",
     "Marks",
     "Pause",
+    "Place",
     "Runs",
     "ScanSpool",
     "Store",
     "Unsent",
     "WarehouseState",
+    "copy",
     "open_to_others",
 ]

@@ -20,6 +20,7 @@ from pathlib import Path
 from dinmo_dbt.durable import make_folder, read_file, sync_folder
 from dinmo_dbt.errors import StateError, unwritable
 from dinmo_dbt.state import activity
+from dinmo_dbt.state.copied import Kind, Place
 from dinmo_dbt.state.expendable import HistoryDamaged, salvaged
 from dinmo_dbt.state.files import LocalFiles, write_note
 from dinmo_dbt.state.journal import START_ANEW, bent, bent_history
@@ -176,6 +177,10 @@ class LocalState(Store):
             if error.problems[0].where in map(str, (self._past.path, *self._past.beside)):
                 raise bent_history(self.history_place) from error
             raise
+
+    @property
+    def place(self) -> Place:
+        return Place(Kind.FOLDER, str(self.location))
 
     @property
     def history_place(self) -> str:

@@ -20,7 +20,7 @@ import numpy as np
 from dinmo_dbt.activation import Activation
 from dinmo_dbt.changes import Flag
 from dinmo_dbt.errors import Problem, StateError
-from dinmo_dbt.state import activity, daily, seal
+from dinmo_dbt.state import activity, copied, daily, seal
 from dinmo_dbt.state.expendable import damage, out_of_reach
 from dinmo_dbt.state.files import Files, Stored, first_bent, stored_of
 from dinmo_dbt.state.imaging import image_place
@@ -152,6 +152,11 @@ class Store(ABC):
 
     @property
     @abstractmethod
+    def place(self) -> copied.Place:
+        """The location as dinmo.yml names it."""
+
+    @property
+    @abstractmethod
     def history_place(self) -> str:
         """Where the history is, as a message names it."""
 
@@ -199,6 +204,24 @@ class Store(ABC):
     def start_anew(self) -> int | None:
         """Remove a state of an older format whole, and say which; None, and nothing goes, where there is none.
         StateError DB501 while a run holds it, DB514 for a newer format."""
+
+    def refuse_copied(self) -> None:
+        """StateError DB533 where the target's state was copied to another place, or has not come from one yet."""
+        refusal = None
+        with suppress(StateError):  # what else is wrong with it, who uses it is told
+            if self.exists():
+                with self.connection(writing=False) as connection:
+                    refusal = copied.refusal(connection, self.target, self.place)
+        if refusal is not None:
+            raise refusal
+
+    def began(self, own: StateId) -> bool:
+        """Whether a run has begun it, and no copy has taken it elsewhere."""
+        if not self.exists():
+            return False
+        with self.connection(writing=False) as connection:
+            row = connection.execute(f"SELECT runs FROM activation WHERE {OWN}", own).fetchone()
+            return bool(row and row["runs"]) and copied.refusal(connection, own.target, self.place) is None
 
     def own(self, org_id: str, name: str) -> StateId:
         """That activation's state under the target that the store is opened for."""
@@ -256,6 +279,9 @@ class Store(ABC):
     def take(self, connection: Connection, lock: Lock, own: StateId, holder: Holder) -> Any:
         """Make the lease ours with a new epoch, in which no earlier writer can write: the activation's row as it was
         before, made if need be. StateError DB501 if it may not be taken."""
+        refusal = copied.refusal(connection, own.target, self.place)
+        if refusal is not None:
+            raise refusal
         if connection.execute(f"SELECT name FROM activation WHERE {OWN}", own).fetchone() is None:
             _begin(connection, own, 0)
         now = self.now(connection)

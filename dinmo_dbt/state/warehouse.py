@@ -19,6 +19,7 @@ import pyarrow as pa
 from dinmo_dbt.durable import make_folder
 from dinmo_dbt.errors import StateError
 from dinmo_dbt.state import activity
+from dinmo_dbt.state.copied import Kind, Place
 from dinmo_dbt.state.expendable import salvaged
 from dinmo_dbt.state.files import Stored, stored, write_whole
 from dinmo_dbt.state.journal import START_ANEW, bent, bent_history
@@ -43,6 +44,7 @@ class Tables(Protocol):
     """A schema of the warehouse, as `dinmo_dbt.warehouse` gives it. Every method may raise StateError."""
 
     place: str
+    schema: str
     here: bool  # it is a file of this machine, and so are all processes that can be at it
 
     def transaction(self) -> AbstractContextManager[Any]:
@@ -159,6 +161,10 @@ class WarehouseState(Store):
 
     def forget_lock(self, own: StateId) -> None:
         """There is none but the lease."""
+
+    @property
+    def place(self) -> Place:
+        return Place(Kind.WAREHOUSE, self.tables.schema)
 
     @property
     def history_place(self) -> str:

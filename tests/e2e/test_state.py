@@ -278,6 +278,67 @@ def test_state_in_the_warehouse_does_what_a_folder_does(lab: Lab, org: Org) -> N
     assert not list((lab.root / ".dinmo").glob("*.db"))
 
 
+def test_a_state_goes_to_the_warehouse_and_back_and_nothing_is_sent_twice(lab: Lab, org: Org) -> None:
+    lab.only("events", PLAIN_EVENTS)
+    lab.declare("people", PEOPLE)
+    assert lab.run("sync").code == 0
+    dinmo = lab.root / "dinmo.yml"
+    before = dinmo.read_text()
+    dinmo.write_text(before + "state: {warehouse: {schema: dinmo}}\n")
+    first = lab.run("sync")
+    assert first.code == 5, first.all
+    assert "DB535" in first.err
+    assert "dinmo-dbt state copy --to warehouse" in first.err
+    assert "events_to_crm has no state in the warehouse's schema dinmo, and one in the folder .dinmo" in first.err
+    assert org.count("Event__c") == 20
+    reset = lab.run("state", "reset", "--all")  # what the upsert began there
+    assert reset.code == 0, reset.all
+
+    copied = lab.run("state", "copy", "--to", "warehouse", "--json")
+    assert copied.code == 0, copied.all
+    assert [own["name"] for own in copied.json["copied"]] == ["events_to_crm", "people_to_crm"]
+    ran = lab.run("sync", "--json")
+    assert ran.code == 0, ran.all
+    assert [ran.result(name)["counts"]["unchanged"] for name in ("events_to_crm", "people_to_crm")] == [20, 30]
+    assert lab.run("history").out.count("success") >= 3
+
+    dinmo.write_text(before)
+    for command in (
+        ["sync"],
+        ["plan"],
+        ["status"],
+        ["history"],
+        ["pause", "-s", "people_to_crm", "--reason", "x"],
+        ["state", "show"],
+    ):
+        refused = lab.run(*command)
+        assert refused.code == 5, (command, refused.all)
+        assert "DB533" in refused.err
+        assert "state: {warehouse: {schema: dinmo}}" in refused.err
+    back = lab.run("state", "copy", "--to", "folder", "--from", "dinmo")
+    assert back.code == 0, back.all
+    ran = lab.run("sync", "--json")
+    assert [ran.result(name)["counts"]["unchanged"] for name in ("events_to_crm", "people_to_crm")] == [20, 30]
+    assert org.count("Event__c") == 20
+
+
+def test_a_folder_that_moved_is_named_before_it_is_synced_anew(lab: Lab, org: Org) -> None:
+    lab.only("events", PLAIN_EVENTS)
+    assert lab.run("sync").code == 0
+    dinmo = lab.root / "dinmo.yml"
+    dinmo.write_text(dinmo.read_text() + "state: {location: kept}\nemulator: {data: .dinmo/emulator}\n")
+    planned = lab.run("plan")
+    assert planned.code == 5, planned.all
+    assert "dinmo-dbt state copy --to folder" in planned.err
+    copied = lab.run("state", "copy", "--to", "folder", "--from", ".dinmo")
+    assert copied.code == 0, copied.all
+    assert lab.run("sync", "--json").result("events_to_crm")["counts"]["unchanged"] == 20
+    assert org.count("Event__c") == 20
+    again = lab.run("state", "copy", "--to", "folder", "--from", ".dinmo")
+    assert again.code == 5
+    assert "DB534" in again.err
+
+
 def test_a_sync_that_is_killed_with_its_state_in_the_warehouse_is_settled_by_the_next(lab: Lab) -> None:
     lab.only("events", PLAIN_EVENTS)
     (lab.root / "dinmo.yml").write_text((lab.root / "dinmo.yml").read_text() + "state: {warehouse: {schema: dinmo}}\n")
