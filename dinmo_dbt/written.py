@@ -19,6 +19,7 @@ from typing import Any
 import yaml
 
 from dinmo_dbt.declaration import Path as KeyPath
+from dinmo_dbt.declaration import dotted
 from dinmo_dbt.durable import read_file
 
 PROJECT = "dbt_project.yml"
@@ -146,6 +147,23 @@ class Written:
             if file.endswith((".yml", ".yaml")):
                 found += keys_of(self.root, file)
         return tuple(found)
+
+    def with_line(self, where: str, blocks: Mapping[tuple[str, str], Any]) -> str:
+        """`FILE: NAME.config.meta.dinmo.PATH` with the line of that key, `FILE:LINE: …`; as it is, where it is no such
+        place. `blocks`: what the manifest has at each resource: of another block than the file's, its first line."""
+        file, colon, way = where.partition(": ")
+        if not colon or not file.endswith((".yml", ".yaml")):
+            return where
+        for key in self.keys:
+            start = f"{key.names[0]}.config.meta.dinmo" if key.resource else ""
+            if key.file != file or not start or not (way == start or way.startswith((f"{start}.", f"{start}["))):
+                continue
+            assert key.resource is not None
+            is_same = key.is_rendered or blocks.get(key.resource) == key.value
+            inner = way[len(start) :].lstrip(".")
+            within = [path for path in key.lines if _begins(inner, dotted(path))] if is_same else [()]
+            return f"{file}:{key.lines[max(within, key=len)]}: {way}"
+        return where
 
     def of(self, kind: str, name: str) -> Key | None:
         """The block of a resource in a properties file."""
@@ -299,6 +317,10 @@ def is_near(word: str, target: str = "dinmo") -> bool:
             row.append(cost)
         rows.append(row)
     return rows[-1][-1] <= 2
+
+
+def _begins(way: str, start: str) -> bool:
+    return not start or way == start or way.startswith((f"{start}.", f"{start}["))
 
 
 def _name(node: yaml.Node) -> str:

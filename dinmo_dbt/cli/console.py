@@ -11,7 +11,7 @@ import sys
 import threading
 import time
 from collections.abc import Callable, Iterable
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from types import FrameType
 from typing import Any
 
@@ -33,6 +33,7 @@ class Console:
     as_json: bool = False
     quiet: bool = False
     log_format: str = "text"
+    place: Callable[[str], str] = str  # a problem's place, with the line that it has in its file
     _noted: set[Problem] = field(default_factory=set)
 
     @property
@@ -75,7 +76,7 @@ class Console:
         from dinmo_dbt.render import problem_lines
 
         for problem in problems:
-            for line in problem_lines(problem, label):
+            for line in problem_lines(replace(problem, where=self.place(problem.where)), label):
                 # What to do next is often a command, which must be copied whole.
                 for part in [line] if line.startswith(("  ->", "     ")) else self.fitted(line):
                     self._tell("error", part)
@@ -89,7 +90,8 @@ class Console:
     def note(self, problem: Problem) -> None:
         """Something worth knowing that stops nothing."""
         if not self.quiet:
-            text = f"note: {problem.code} {problem.where + ': ' if problem.where else ''}{problem.message}"
+            where = self.place(problem.where)
+            text = f"note: {problem.code} {where + ': ' if where else ''}{problem.message}"
             for line in self.fitted(text + (f" ({problem.hint})" if problem.hint else "")):
                 self._tell("warn", line)
 

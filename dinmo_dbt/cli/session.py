@@ -216,6 +216,8 @@ class Session:
 
         self._artifacts = self._artifacts or self._stamps()
         manifest = load_manifest(self.target_path / "manifest.json")
+        blocks = {(node.resource_type, node.name): node.block for node in manifest.nodes.values() if node.is_latest}
+        self.console.place = lambda where: self.written.with_line(where, blocks)
         self._say_changed(manifest)
         name = self.project_name
         if name and manifest.project_name and name != manifest.project_name:

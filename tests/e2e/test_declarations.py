@@ -174,3 +174,15 @@ def test_the_data_is_read_where_that_is_asked_for(lab: Lab, org: Org) -> None:
     told = " ".join(ran.err.split())
     assert ran.code == 0 and "2 rows of 31 would be left out: V-LENGTH [Nick__c]" in told, ran.all
     assert "1 row of 31 would be left out: V-PICKLIST [Plan__c]" in told and "DB410" in told, ran.all
+
+
+def test_debug_tells_one_cause_once(lab: Lab) -> None:
+    (lab.root / "dinmo.yml").write_text("destinations: {crm: [")
+    ran = lab.run("debug")
+    assert ran.code == 2 and ran.err.count("DB103") == 1, ran.all
+    assert ran.out.count("not checked") > 1, ran.all
+
+
+def test_meta_has_its_line(lab: Lab) -> None:
+    lab.only("people", {**PEOPLE, "mode": "mirror"})
+    assert "models/models.yml:1: people.config.meta.dinmo.activations[0].mode" in lab.run("validate").err
