@@ -172,3 +172,34 @@ def test_a_pipe_that_closes_is_no_defect(tmp_path: Path) -> None:
         f"{sys.executable} -m dinmo_dbt --help | head -1", shell=True, capture_output=True, text=True, check=False
     )
     assert "Traceback" not in done.stderr and "Exception" not in done.stderr
+
+
+def completed(folder: Path, words: str, shell: str = "bash") -> list[str]:
+    count = len(words.split(" ")) - 1
+    env = {**os.environ, "_DINMO_DBT_COMPLETE": f"complete_{shell}", "COMP_WORDS": words, "COMP_CWORD": str(count)}
+    done = subprocess.run(
+        [sys.executable, "-m", "dinmo_dbt"], env=env, cwd=folder, capture_output=True, text=True, check=False
+    )
+    assert done.stderr == ""
+    return done.stdout.split()
+
+
+def test_a_shell_completes_commands_and_the_names_of_activations(tmp_path: Path) -> None:
+    (tmp_path / "dbt_project.yml").write_text("name: shop\n")
+    (tmp_path / "models").mkdir()
+    (tmp_path / "target").mkdir()
+    own = {"activations": [{"name": "shops_to_crm", "object": "Account"}, {"object": "Shop__c"}]}
+    nodes = {"a": {"name": "shops", "config": {"meta": {"dinmo": own}}}, "b": {"name": "shipped", "config": {}}}
+    manifest = tmp_path / "target" / "manifest.json"
+    manifest.write_text(json.dumps({"nodes": nodes}))
+    assert completed(tmp_path, "dinmo-dbt pla") == ["plan"]
+    names = ["shops", "shops__Shop__c", "shops_to_crm"]
+    assert completed(tmp_path / "models", "dinmo-dbt sync -s sh") == names
+    assert completed(tmp_path, "dinmo-dbt plan --exclude shops_") == names[1:]
+    manifest.write_text('{"nodes": [')
+    assert completed(tmp_path, "dinmo-dbt sync -s sh") == []
+
+
+def test_the_completion_script_names_the_command(capsys: pytest.CaptureFixture[str]) -> None:
+    assert cli.run(["--help"]) == 0
+    assert "--install-completion" in capsys.readouterr().out

@@ -40,7 +40,9 @@ _EPILOG = (
 
 def app() -> typer.Typer:
     """The whole command line."""
-    root = _group("Sync dbt models to Salesforce: only what changed, every row accounted for.", epilog=_EPILOG)
+    root = _group(
+        "Sync dbt models to Salesforce: only what changed, every row accounted for.", epilog=_EPILOG, completion=True
+    )
     root.callback()(_root)
     root.command("init")(options.of_project(starting.init, choosing=False))
     root.command("list")(options.of_project(declared.list_activations))
@@ -92,12 +94,12 @@ def app() -> typer.Typer:
     return root
 
 
-def _group(text: str, *, epilog: str | None = None) -> typer.Typer:
+def _group(text: str, *, epilog: str | None = None, completion: bool = False) -> typer.Typer:
     return typer.Typer(
         help=text,
         epilog=epilog,
         no_args_is_help=True,
-        add_completion=False,
+        add_completion=completion,
         rich_markup_mode=None,
         pretty_exceptions_enable=False,
         context_settings={"help_option_names": ["-h", "--help"]},

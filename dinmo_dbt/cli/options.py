@@ -11,6 +11,8 @@ from typing import Annotated, Any, get_type_hints
 
 import typer
 
+from dinmo_dbt.cli import completing
+
 ProjectDir = Annotated[
     Path | None,
     typer.Option(
@@ -30,9 +32,18 @@ TargetPath = Annotated[
 Vars = Annotated[str | None, typer.Option("--vars", help="dbt vars, as a YAML mapping.", envvar="DINMO_VARS")]
 Select = Annotated[
     list[str] | None,
-    typer.Option("--select", "-s", "--models", "-m", help="Activations by name, model, folder or tag: (as in dbt)."),
+    typer.Option(
+        "--select",
+        "-s",
+        "--models",
+        "-m",
+        help="Activations by name, model, folder or tag: (as in dbt).",
+        autocompletion=completing.activations,
+    ),
 ]
-Exclude = Annotated[list[str] | None, typer.Option("--exclude", help="Activations to leave out.")]
+Exclude = Annotated[
+    list[str] | None, typer.Option("--exclude", help="Activations to leave out.", autocompletion=completing.activations)
+]
 Json = Annotated[bool, typer.Option("--json", help="One versioned JSON document on stdout; the story goes to stderr.")]
 Quiet = Annotated[bool, typer.Option("--quiet", "-q", help="Errors only.", envvar="DINMO_QUIET")]
 
