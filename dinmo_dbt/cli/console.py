@@ -5,20 +5,27 @@ from __future__ import annotations
 import io
 import json
 import os
+import re
 import shutil
 import signal
 import sys
 import threading
 import time
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field, replace
 from types import FrameType
-from typing import Any
+from typing import Any, TextIO
 
 from dinmo_dbt.errors import DinmoError, Interrupted, Problem, UsageError
 
 INTERRUPTED, TERMINATED = 130, 143
 # Of several activations the first present of these decides (design: exit codes).
+_GREEN, _YELLOW, _RED, _PLAIN = "\033[32m", "\033[33m", "\033[31m", "\033[0m"
+_COLOURS = {
+    **dict.fromkeys(("OK", "PASS"), _GREEN),
+    **dict.fromkeys(("WARN", "UNKNOWN", "SKIP", "ON ITS WAY", "note"), _YELLOW),
+    **dict.fromkeys(("ERROR", "REFUSED", "INTERRUPTED"), _RED),
+}
 _ORDER = (INTERRUPTED, TERMINATED, 7, 5, 6, 1, 2, 4, 3, 0)
 
 
@@ -43,22 +50,28 @@ class Console:
             return 98
         return min(max(shutil.get_terminal_size().columns, 80), 120)
 
-    def say(self, line: str = "") -> None:
-        """One line of the story."""
+    @property
+    def for_people(self) -> bool:
+        """Whether somebody, and no program, reads along."""
+        return not (self.quiet or self.as_json or self.log_format == "json")
+
+    def say(self, line: str = "", word: str = "") -> None:
+        """One line of the story; `word`: what it says became of an activation, which has a colour in a terminal."""
         if self.quiet:
             return
         stream = sys.stderr if self.as_json else sys.stdout
-        stream.write(self._formatted("info", line) + "\n")
+        stream.write(self._coloured(self._formatted("info", line), word, stream) + "\n")
         stream.flush()
 
-    def timed(self, line: str) -> None:
+    def timed(self, line: str, word: str = "") -> None:
         """One line of the story with the time before it, as dbt prints them."""
-        self.say(line if self.log_format == "json" else f"{time.strftime('%H:%M:%S')}  {line}")
+        self.say(line if self.log_format == "json" else f"{time.strftime('%H:%M:%S')}  {line}", word)
 
-    def answer(self, lines: Iterable[str]) -> None:
+    def answer(self, lines: Iterable[str], word: str = "") -> None:
         """What was asked for, as text."""
         if not self.as_json:
-            sys.stdout.write("".join(f"{_printable(line)}\n" for line in lines))
+            shown = (self._coloured(_printable(line), word, sys.stdout) for line in lines)
+            sys.stdout.write("".join(f"{line}\n" for line in shown))
 
     def document(self, content: dict[str, Any]) -> None:
         """What was asked for, as the one JSON document."""
@@ -76,10 +89,11 @@ class Console:
         from dinmo_dbt.render import problem_lines
 
         for problem in problems:
-            for line in problem_lines(replace(problem, where=self.place(problem.where)), label):
+            placed = replace(problem, where=self.place(problem.where))
+            for number, line in enumerate(problem_lines(placed, label)):
                 # What to do next is often a command, which must be copied whole.
                 for part in [line] if line.startswith(("  ->", "     ")) else self.fitted(line):
-                    self._tell("error", part)
+                    self._tell("error", part, problem.code if number == 0 else "")
 
     def stopped(self, what: str) -> None:
         """Why a command ends as it does, where the story does not tell."""
@@ -92,8 +106,8 @@ class Console:
         if not self.quiet:
             where = self.place(problem.where)
             text = f"note: {problem.code} {where + ': ' if where else ''}{problem.message}"
-            for line in self.fitted(text + (f" ({problem.hint})" if problem.hint else "")):
-                self._tell("warn", line)
+            for number, line in enumerate(self.fitted(text + (f" ({problem.hint})" if problem.hint else ""))):
+                self._tell("warn", line, "note" if number == 0 else "")
 
     def note_once(self, problem: Problem) -> None:
         """A note of what lasts: a service looks often."""
@@ -107,15 +121,32 @@ class Console:
 
         return [line] if self.log_format == "json" else wrapped(line, self.width)
 
-    def _tell(self, level: str, line: str) -> None:
+    def _tell(self, level: str, line: str, word: str = "") -> None:
         sys.stdout.flush()  # so that both streams of a terminal or a CI log stay in order
-        sys.stderr.write(self._formatted(level, line) + "\n")
+        sys.stderr.write(self._coloured(self._formatted(level, line), word, sys.stderr) + "\n")
+
+    def _coloured(self, line: str, word: str, stream: TextIO) -> str:
+        """The line with the first such word in its colour: a status in its own, a problem's code in red."""
+        if not word or self.as_json or self.log_format == "json" or not has_colours(stream, os.environ):
+            return line
+        return re.sub(
+            rf"(?<![^ ]){re.escape(word)}(?!\w)", lambda m: _COLOURS.get(m[0], _RED) + m[0] + _PLAIN, line, count=1
+        )
 
     def _formatted(self, level: str, line: str) -> str:
         if self.log_format != "json":
             return _printable(line)
         moment = time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime())
         return json.dumps({"info": {"level": level, "msg": line, "ts": moment}})
+
+
+def has_colours(stream: TextIO, environ: Mapping[str, str]) -> bool:
+    """Whether words are coloured there: in a terminal, unless NO_COLOR is set; elsewhere where FORCE_COLOR is."""
+    if environ.get("NO_COLOR"):
+        return False
+    if environ.get("FORCE_COLOR"):
+        return environ["FORCE_COLOR"] != "0"
+    return stream.isatty() and environ.get("TERM") != "dumb"
 
 
 def _printable(line: str) -> str:

@@ -304,11 +304,11 @@ def _check(console: Console, checks: list[dict[str, Any]], name: str, check: Any
             console.answer([f"{name}: not checked"])
             checks.append({"check": name, "ok": False, "checked": False})
             return error.exit_code
-        console.answer([f"{name}: ERROR"])
+        console.answer([f"{name}: ERROR"], "ERROR")
         console.failure(error)
         checks.append({"check": name, "ok": False, "problems": [render.problem_json(p) for p in error.problems]})
         return error.exit_code
-    console.answer([f"{name}: OK, {told}"])
+    console.answer([f"{name}: OK, {told}"], "OK")
     checks.append({"check": name, "ok": True, "told": told})
     return 0
 

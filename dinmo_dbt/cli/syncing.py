@@ -536,14 +536,14 @@ def sync_each(
             elif in_the_way is not None:
                 _sync_one(session, turn, ceilings, gating, report)
     for number, each in enumerate(wrong, len(chosen) + 1):
-        console.timed(render.dotted(f"{number} of {total} ERROR {each.name}", "NOT VALID", console.width - 10))
+        console.timed(render.dotted(f"{number} of {total} ERROR {each.name}", "NOT VALID", console.width - 10), "ERROR")
         console.problems(each.problems)
         documents = [render.problem_json(problem) for problem in each.problems]
         report.add(each, "failed", 0.0, each.problems[0].message, problems=documents, exit_code=ConfigError.exit_code)
     if any(result["status"] == "interrupted" for result in report.results):
         console.say("          stopped as asked: what was sent is journalled, and the next run continues")
     _write_results(session, report)
-    console.timed(_summary(report))
+    console.timed(_summary(report), _summary_word(report))
     return report
 
 
@@ -561,7 +561,7 @@ def _skip(session: Session, turn: Turn, skip: tuple[str, str], report: Report) -
 
     status, reason = skip
     console, activation = session.console, turn.activation
-    console.timed(render.dotted(f"{turn.place} SKIP {activation.name}", "SKIP", console.width - 10))
+    console.timed(render.dotted(f"{turn.place} SKIP {activation.name}", "SKIP", console.width - 10), "SKIP")
     for line in render.wrapped(f"          {reason}", console.width):
         console.say(line)
     if STATUS_EXIT[status]:
@@ -587,7 +587,8 @@ def _sync_one(session: Session, turn: Turn, ceilings: Ceilings, gating: Gating, 
         run = _run_activation(session, activation, ceilings, turn.trigger, gating)
     except Interrupted as stop:
         seconds = time.monotonic() - began
-        console.timed(render.dotted(f"{place} INTERRUPTED {activation.name}", f"in {seconds:.2f}s", width))
+        line = render.dotted(f"{place} INTERRUPTED {activation.name}", f"in {seconds:.2f}s", width)
+        console.timed(line, "INTERRUPTED")
         message = "stopped by a signal before anything was sent"
         report.add(activation, "interrupted", seconds, message, exit_code=128 + stop.number)
         return
@@ -599,13 +600,8 @@ def _sync_one(session: Session, turn: Turn, ceilings: Ceilings, gating: Gating, 
             report.state_problem = error.problems[0]
         seconds = time.monotonic() - began
         status = "refused" if isinstance(error, Refused) else "failed"
-        console.timed(
-            render.dotted(
-                f"{place} {'REFUSED' if status == 'refused' else 'ERROR'} {activation.name}",
-                f"in {seconds:.2f}s",
-                width,
-            )
-        )
+        word = "REFUSED" if status == "refused" else "ERROR"
+        console.timed(render.dotted(f"{place} {word} {activation.name}", f"in {seconds:.2f}s", width), word)
         console.failure(error)
         problems = [render.problem_json(problem) for problem in error.problems]
         report.add(
@@ -624,7 +620,7 @@ def _sync_one(session: Session, turn: Turn, ceilings: Ceilings, gating: Gating, 
         "on_its_way": "ON ITS WAY",
     }.get(run.status.value, "INTERRUPTED")
     status = render.run_status(run, seconds)
-    console.timed(render.dotted(f"{place} {word} {activation.name}", status, width))
+    console.timed(render.dotted(f"{place} {word} {activation.name}", status, width), word)
     for line in _after(run, activation):
         for part in render.wrapped(f"          {line}", console.width):
             console.say(part)
@@ -706,7 +702,7 @@ def _run_activation(
                 session.console.say(
                     f"          first sync to org {destination.org_id}; state of other orgs is not used"
                 )
-            bar = progress(activation.name, enabled=not session.console.quiet and session.lanes is None)
+            bar = progress(activation.name, enabled=session.console.for_people and session.lanes is None)
             with entry.held(destination), bar as shown:
                 try:
                     with entry.timed("recover"):
@@ -754,6 +750,13 @@ def _summary(report: Report) -> str:
     numbers = [(name, sum(r["status"] in statuses for r in report.results)) for name, statuses in groups]
     counts = [f"{name}={number}" for name, number in numbers if number or name not in ("INTERRUPTED", "ON ITS WAY")]
     return f"Done. {' '.join(counts)} TOTAL={len(report.results)}"
+
+
+def _summary_word(report: Report) -> str:
+    """The word of a summary that is to stand out: what went wrong, or that nothing did."""
+    worst_first = [("ERROR", "failed"), ("REFUSED", "refused"), ("WARN", "unknown"), ("WARN", "rejected")]
+    present = {result["status"] for result in report.results}
+    return next((word for word, status in worst_first if status in present), "PASS")
 
 
 def _write_results(session: Session, report: Report) -> None:
