@@ -14,6 +14,8 @@ from dinmo_dbt.cli.scheduling import moment, paused_json, paused_line
 from dinmo_dbt.cli.session import Session
 from dinmo_dbt.errors import UsageError
 
+FOLDED_KEYS = 3  # of rows that need nobody
+
 if TYPE_CHECKING:
     import pyarrow as pa
 
@@ -191,7 +193,10 @@ def _run_lines(run: dict[str, Any]) -> list[str]:
     if run.get("jobs"):
         lines.append(f"  jobs: {', '.join(run['jobs'])}")
     if run.get("problem"):
-        lines.append(f"  {run['problem']['code']}: {run['problem']['message']}")
+        problem = run["problem"]
+        lines.append(f"  {problem['code']}  {problem['where']}".rstrip())
+        lines.append(f"    {problem['message']}")
+        lines += [f"    -> {problem['hint']}"] if problem["hint"] else []
     if run.get("plan_digest"):
         lines.append(f"  plan {run['plan_digest'][:16]}")
     if run.get("versions"):
@@ -221,7 +226,7 @@ def rejected(
     """List rows that were not delivered, and what to do.
 
     By reason: fate, class, code, field and what to do; then the keys, with Salesforce's message, in which the values
-    that were sent are masked.
+    that were sent are masked. What needs a person comes first; of the others a few keys are shown.
 
     \b
     Examples:
@@ -244,7 +249,7 @@ def rejected(
             found = (session.state.history.latest([activation.name], 1) for activation in session.chosen)
             runs = [run for latest in found for run in latest]
         for run in runs:
-            table = explained(session.state.history.not_delivered(run))
+            table = _for_people_first(explained(session.state.history.not_delivered(run)))
             exported.append(exporting.undelivered(run, table, whole=show_values))
             rows = [_as_printed(row, whole=show_values) for row in table.slice(0, limit).to_pylist()]
             entries.append(
@@ -285,10 +290,25 @@ def _rejected_lines(run: RunRecord, table: pa.Table, rows: list[dict[str, Any]])
     for (reason, hint), alike in groups.items():
         lines.append(_one_line(f"  {reason}"))
         lines += [_one_line(f"      -> {hint}")] if hint else []
-        lines += [_one_line(f"    {row['key']}  {row['message'] or ''}".rstrip()) for row in alike]
+        shown = alike[:FOLDED_KEYS] if _is_harmless(alike[0]) else alike
+        lines += [_one_line(f"    {row['key']}  {row['message'] or ''}".rstrip()) for row in shown]
+        if len(alike) > len(shown):
+            lines.append(f"    and {len(alike) - len(shown):,} more, which need nobody now")
     if len(table) > len(rows):
         lines.append(f"  and {len(table) - len(rows):,} more: --limit {len(table)}")
     return lines
+
+
+def _for_people_first(table: pa.Table) -> pa.Table:
+    """The rows in their order, those that need a person before those that do not."""
+    harmless = [_is_harmless(row) for row in table.select(["fate", "code", "class"]).to_pylist()]
+    return table.take(sorted(range(len(harmless)), key=harmless.__getitem__))
+
+
+def _is_harmless(row: dict[str, Any]) -> bool:
+    """Whether it mends itself: a row without a record yet, or one that a later run tries again as it is."""
+    again = row["class"] == "transient" or row["code"] == "PARENT_MISSING"
+    return bool(row["fate"] == "no_match") or (row["fate"] == "held" and bool(again))
 
 
 def _one_line(text: str) -> str:

@@ -197,3 +197,22 @@ def test_rows_in_a_job_that_goes_on_are_told_as_on_their_way(
             assert said in told and "held" not in told, told
         entry = lab.run("status", "--json").json["activations"][0]
         assert (entry["held"], entry["last_run"]["on_their_way"], entry["orgs"][0]["in_flight"]) == (0, 30, 30)
+
+
+def test_what_needs_a_person_comes_first_and_the_rest_is_folded(lab: Lab, org: Org) -> None:
+    lab.only("people", {**PEOPLE, "mode": "update"})
+    lab.sql("update people set plan = 'Platinum' where person_id = 'P30'")
+    ran = lab.run("sync")
+    assert ran.code == 3, ran.all
+    listed = lab.run("rejected").out
+    assert listed.index("  invalid  ") < listed.index("  no_match  "), listed
+    assert "    and 26 more, which need nobody now\n" in listed, listed
+    assert lab.run("rejected", "--json").json["activations"][0]["rows"][0]["fate"] == "invalid"
+
+
+def test_a_failed_run_in_the_history_says_where_and_what_to_do(lab: Lab, org: Org) -> None:
+    lab.only("people", {**PEOPLE, "fields": {"nick": "Nothing__c"}})
+    assert lab.run("sync").code == 2
+    run = lab.run("history", "--json").json["runs"][0]
+    told = lab.run("history", run["run_id"]).out
+    assert "  DB302  models/models.yml" in told and "    -> Setup > Object Manager" in told, told
