@@ -587,19 +587,21 @@ class Session:
         from dinmo_dbt.state import Kind, Place
 
         place, old = self.place, Place(Kind.FOLDER, str(self.root / ".dinmo"))
-        if state.exists or place == old:
-            return
-        left = False
-        with suppress(StateError):  # one that can't be read says nothing; the org is asked for inserts all the same
-            left = self.store_at(old).began(state.own)
-        if not left:
+        if state.exists or place == old or not self._began(old, state):
             return
         told = f"{activation.name} has no state in {place}, and one in the folder .dinmo"
-        hint = f"take it along: dinmo-dbt state copy --to {place.kind}. Is it of no use? Move .dinmo/state.db away"
+        copying = f"dinmo-dbt state copy --to {place.kind} --from .dinmo"
+        hint = f"take it along: {copying}. Is it of no use? Move .dinmo/state.db away"
         problem = Problem("DB535", told, activation.meta_path, hint)
         if activation.mode is Mode.INSERT:
             raise StateError(problem.code, problem.message, where=problem.where, hint=problem.hint)
         self.console.note_once(problem)
+
+    def _began(self, place: Place, state: ActivationState) -> bool:
+        """One that can't be read says nothing; the org is asked before an insert all the same."""
+        with suppress(DinmoError):
+            return self.store_at(place).began(state.own)
+        return False
 
     @cached_property
     def removals(self) -> list[Problem]:

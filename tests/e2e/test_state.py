@@ -288,8 +288,10 @@ def test_a_state_goes_to_the_warehouse_and_back_and_nothing_is_sent_twice(lab: L
     first = lab.run("sync")
     assert first.code == 5, first.all
     assert "DB535" in first.err
-    assert "dinmo-dbt state copy --to warehouse" in first.err
-    assert "events_to_crm has no state in the warehouse's schema dinmo, and one in the folder .dinmo" in first.err
+    assert "dinmo-dbt state copy --to warehouse --from .dinmo" in " ".join(first.err.split())
+    assert "events_to_crm has no state in the warehouse's schema dinmo, and one in the folder .dinmo" in " ".join(
+        first.err.split()
+    )
     assert org.count("Event__c") == 20
     reset = lab.run("state", "reset", "--all")  # what the upsert began there
     assert reset.code == 0, reset.all
@@ -329,7 +331,7 @@ def test_a_folder_that_moved_is_named_before_it_is_synced_anew(lab: Lab, org: Or
     dinmo.write_text(dinmo.read_text() + "state: {location: kept}\nemulator: {data: .dinmo/emulator}\n")
     planned = lab.run("plan")
     assert planned.code == 5, planned.all
-    assert "dinmo-dbt state copy --to folder" in planned.err
+    assert "dinmo-dbt state copy --to folder --from .dinmo" in " ".join(planned.err.split())
     copied = lab.run("state", "copy", "--to", "folder", "--from", ".dinmo")
     assert copied.code == 0, copied.all
     assert lab.run("sync", "--json").result("events_to_crm")["counts"]["unchanged"] == 20
