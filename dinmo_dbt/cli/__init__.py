@@ -23,7 +23,19 @@ def invoke(arguments: Sequence[str]) -> None:
     """The command itself: ends by SystemExit, or by an error that `run` would print."""
     from dinmo_dbt.cli.commands import app
 
+    _refuse_dry_run(arguments)
     app()(args=spread(arguments), prog_name="dinmo-dbt", standalone_mode=True)
+
+
+def _refuse_dry_run(arguments: Sequence[str]) -> None:
+    """Other tools have it; here a command of its own shows what a sync would do."""
+    from dinmo_dbt.errors import UsageError
+
+    own = arguments[: arguments.index("--")] if "--" in arguments else arguments
+    if list(own[:1]) in (["sync"], ["run"]) and "--dry-run" in own:
+        rest = "" if own[0] == "run" else "".join(f" {word}" for word in own[1:] if word != "--dry-run")
+        message = f"{own[0]} has no --dry-run: plan shows what it would send, and changes nothing"
+        raise UsageError("DB830", message, hint=f"dinmo-dbt plan{rest}")
 
 
 def spread(arguments: Sequence[str]) -> list[str]:

@@ -146,3 +146,9 @@ def test_show_values_prints_both_sides_alike(lab: Lab, org: Org) -> None:
     shown = lab.run("plan", "--show-values")
     assert "Score__c: 44 -> 45" in shown.out
     assert "Name: Person 1 -> Renamed" in shown.out
+
+
+def test_a_dry_run_is_called_plan(lab: Lab) -> None:
+    ran = lab.run("sync", "-s", "people", "--dry-run")
+    assert ran.code == 2
+    assert "plan shows what it would send" in ran.err and "-> dinmo-dbt plan -s people" in ran.err
