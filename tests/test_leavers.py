@@ -17,6 +17,7 @@ from test_sync import Unreliable, kill_points, memory  # noqa: F401  (a fixture)
 from dinmo_dbt import plan as planning
 from dinmo_dbt.activation import Ceiling, Guards
 from dinmo_dbt.errors import ConfigError, DestinationError, NotApplied, OutcomeUnknown, Refused
+from dinmo_dbt.state import seal
 from dinmo_dbt.sync import Outcome, Status
 
 WAYS = ("bulk", "collections")
@@ -248,6 +249,7 @@ def adopt(world, act):
         delta = state._write_delta(known.append_column("op", pa.repeat("put", len(known))))
         with store.connection(writing=True) as connection:
             state._move_pointer(connection, [*state.files, delta])
+            seal.renew(connection, state.own)
 
 
 # Guards

@@ -276,9 +276,9 @@ def debug(
         for name, check in (
             ("dbt project", lambda: str(session.root)),
             ("dbt target", lambda: f"{session.target[1]} of profile {session.target[0]}"),
-            ("dinmo.yml", lambda: f"destinations {', '.join(session.project.targets)}"),
+            ("dinmo.yml", lambda: _destinations_told(session)),
             ("manifest", lambda: f"dbt {session.manifest.dbt_version}, {session.target_path / 'manifest.json'}"),
-            ("activations", lambda: ", ".join(a.name for a in session.declared.activations) or "none"),
+            ("activations", lambda: _activations_told(session)),
             ("warehouse", lambda: _warehouse(session)),
             ("state", lambda: f"{session.state.location}" + ("" if session.state.exists() else " (none yet)")),
         ):
@@ -290,6 +290,18 @@ def debug(
             )
     console.document(render.document("debug", ok=worst == 0, checks=checks))
     raise typer.Exit(worst)
+
+
+def _destinations_told(session: Session) -> str:
+    if session.project.problems:
+        raise ConfigError.of(list(session.project.problems))
+    return f"destinations {', '.join(session.project.targets)}"
+
+
+def _activations_told(session: Session) -> str:
+    if session.declared.wrong:
+        raise ConfigError.of(list(session.declared.wrong))
+    return ", ".join(activation.name for activation in session.declared.activations) or "none"
 
 
 def _check(console: Console, checks: list[dict[str, Any]], name: str, check: Any) -> int:

@@ -111,5 +111,6 @@ class World:
 
 def code(ran: Ran) -> str:
     """`ok`, or the first error's code."""
-    found = re.search(r"DB\d{3}", ran.err + ran.out)
+    said = re.sub(r"^note: .*\n(?:  .*\n)*", "", ran.err + ran.out, flags=re.MULTILINE)
+    found = re.search(r"DB\d{3}", said)
     return "ok" if ran.code == 0 else found[0] if found else str(ran.code)

@@ -743,11 +743,12 @@ class History:
             removals=sharing.removals(declared, lambda name: name),
             manifest=SimpleNamespace(dbt_version="1.11", adapter_type="duckdb", project_name="simulated"),
             console=SimpleNamespace(
-                quiet=True, say=self._tell, note=lambda problem: self._tell(str(problem)),
+                quiet=True, for_people=False, say=self._tell, note=lambda problem: self._tell(str(problem)),
                 answer=lambda lines: self._tell("\n".join(lines)),
                 problems=lambda problems: self._tell("\n".join(map(str, problems))),
             ),
         )  # fmt: skip
+        session._refuse_left_behind = lambda act, state: None  # a history has no other place beside it
         session.refuse_sharing = partial(Session.refuse_sharing, session)  # type: ignore[arg-type]
         return session
 
