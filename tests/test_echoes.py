@@ -52,10 +52,13 @@ KEY = AUTH + "          client_secret: "
 )
 def test_no_message_about_dinmo_yml_holds_what_may_be_a_secret(text: str, tmp_path: Path) -> None:
     (tmp_path / "dinmo.yml").write_text(text)
-    with pytest.raises(DinmoError) as caught:
-        load_project(tmp_path, target="dev", env={}, vars={}, offline=True)
-    assert SECRET not in str(caught.value) and NUMBER not in str(caught.value)
-    assert "dinmo.yml" in str(caught.value), "the place is told"
+    try:
+        project = load_project(tmp_path, target="dev", env={}, vars={}, offline=True)
+        told = "\n".join(map(str, project.problems))  # of a destination's entry, which stops that entry alone
+    except DinmoError as error:
+        told = str(error)
+    assert SECRET not in told and NUMBER not in told
+    assert "dinmo.yml" in told, "the place is told"
 
 
 PORT = "type: postgres, host: h, user: u, dbname: d, schema: s, password: x, port: "
