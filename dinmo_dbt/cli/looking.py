@@ -301,8 +301,10 @@ def _rejected_lines(run: RunRecord, table: pa.Table, rows: list[dict[str, Any]])
 
 def _for_people_first(table: pa.Table) -> pa.Table:
     """The rows in their order, those that need a person before those that do not."""
+    import pyarrow as pa
+
     harmless = [_is_harmless(row) for row in table.select(["fate", "code", "class"]).to_pylist()]
-    return table.take(sorted(range(len(harmless)), key=harmless.__getitem__))
+    return table.take(pa.array(sorted(range(len(harmless)), key=harmless.__getitem__), pa.int64()))
 
 
 def _is_harmless(row: dict[str, Any]) -> bool:

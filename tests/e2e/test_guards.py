@@ -98,12 +98,12 @@ def test_full_is_refused_for_an_insert(lab: Lab, org: Org) -> None:
 
 def test_a_key_that_has_no_effect_yet_stops_the_sync_by_its_name(lab: Lab, org: Org) -> None:
     fields: dict[str, Any] = {"name": "Name", "plan": {"field": "Plan__c", "write": "if_empty"}}
-    lab.only("people", {**PEOPLE, "fields": fields, "engine": "warehouse", "missing_parent": "reject"})
+    lab.only("people", {**PEOPLE, "fields": fields, "engine": "warehouse"})
     refused = lab.run("sync")
     assert refused.code == 2, refused.all
-    for key in ("fields.plan.write", "engine", "missing_parent"):
+    for key in ("fields.plan.write", "engine"):
         assert f"[0].{key}\n" in refused.err
-    assert refused.err.count("is not available yet") == 3
+    assert refused.err.count("is not available yet") == 2
     assert org.count("Person__c") == 0
 
 

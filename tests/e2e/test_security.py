@@ -180,10 +180,15 @@ def test_a_model_s_name_that_a_terminal_would_obey_is_printed_harmless(lab: Lab,
     path = lab.root / "target" / "manifest.json"
     manifest = json.loads(path.read_text())
     node = manifest["nodes"]["model.lab.people"]
-    node["name"] = node["fqn"][-1] = "people\x1b]0;owned\x07"
-    node["patch_path"] = "lab://models/\x1b[2J.yml"
+    name, yaml_file = "people\x1b]0;owned\x07", "models/\x1b[2J.yml"
+    node["name"] = node["fqn"][-1] = name
+    node["patch_path"] = f"lab://{yaml_file}"
+    written = lab.root / "models/models.yml"
+    text = written.read_text(encoding="utf-8").replace('"name": "people"', f'"name": {json.dumps(name)}')
+    assert json.dumps(name) in text
+    written.rename(lab.root / yaml_file).write_text(text, encoding="utf-8")
     path.write_text(json.dumps(manifest))
-    for command in (("list",), ("validate",), ("plan",), ("sync",), ("status",)):
+    for command in (("list",), ("validate", "--no-parse"), ("plan", "--no-parse"), ("sync",), ("status",)):
         ran = lab.run(*command)
         assert ran.code == 0, ran.all
         assert all(line.isprintable() for line in ran.all.split("\n")), command
