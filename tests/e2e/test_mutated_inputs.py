@@ -171,7 +171,7 @@ DINMO = {
     "emulator": {"schema": "force-app", "records": "emulator_records"},
     "warnings": {"channels": []},
 }
-OFFLINE = (("validate",), ("list", "--json"), ("state", "show"), ("status",))
+OFFLINE = (("validate", "--no-parse"), ("list", "--json"), ("state", "show"), ("status",))
 
 
 @pytest.fixture(scope="module")
@@ -202,14 +202,14 @@ def dinmo(synced: tuple[Lab, Org]) -> dict[str, Any]:
 @given(st.data())
 def test_any_values_in_dinmo_yml(synced: tuple[Lab, Org], dinmo: dict[str, Any], data: st.DataObject) -> None:
     # JSON is YAML, but for what no YAML can hold: a lone surrogate then goes in as its bytes.
-    tried(synced[0], synced[0].root / "dinmo.yml", as_json(data.draw(mutated(dinmo))), *OFFLINE, ("plan",))
+    tried(synced[0], synced[0].root / "dinmo.yml", as_json(data.draw(mutated(dinmo))), *OFFLINE, ("plan", "--no-parse"))
 
 
 @examples(40)
 @given(st.data())
 def test_any_bytes_in_dinmo_yml(synced: tuple[Lab, Org], dinmo: dict[str, Any], data: st.DataObject) -> None:
     raw = yaml.safe_dump(dinmo).encode()
-    tried(synced[0], synced[0].root / "dinmo.yml", data.draw(bent(raw)), *OFFLINE, ("plan",))
+    tried(synced[0], synced[0].root / "dinmo.yml", data.draw(bent(raw)), *OFFLINE, ("plan", "--no-parse"))
 
 
 @examples(60)
@@ -218,33 +218,33 @@ def test_any_values_in_meta(synced: tuple[Lab, Org], data: st.DataObject) -> Non
     path = synced[0].root / "target" / "manifest.json"
     document = json.loads(path.read_bytes())
     within = ("nodes", "model.lab.people", "config", "meta")
-    tried(synced[0], path, as_json(data.draw(mutated(document, within))), *OFFLINE, ("plan",))
+    tried(synced[0], path, as_json(data.draw(mutated(document, within))), *OFFLINE, ("plan", "--no-parse"))
 
 
 @examples(40)
 @given(st.data())
 def test_any_values_in_the_manifest(synced: tuple[Lab, Org], data: st.DataObject) -> None:
     path = synced[0].root / "target" / "manifest.json"
-    tried(synced[0], path, as_json(data.draw(mutated(json.loads(path.read_bytes())))), *OFFLINE, ("plan",))
+    tried(synced[0], path, as_json(data.draw(mutated(json.loads(path.read_bytes())))), *OFFLINE, ("plan", "--no-parse"))
 
 
 @examples(30)
 @given(st.data())
 def test_any_values_in_the_run_results(synced: tuple[Lab, Org], data: st.DataObject) -> None:
     path = synced[0].root / "target" / "run_results.json"
-    tried(synced[0], path, as_json(data.draw(mutated(json.loads(path.read_bytes())))), ("plan",))
+    tried(synced[0], path, as_json(data.draw(mutated(json.loads(path.read_bytes())))), ("plan", "--no-parse"))
 
 
-LOOKS = (("state", "show"), ("status",), ("history",), ("rejected",), ("plan",))
+LOOKS = (("state", "show"), ("status",), ("history",), ("rejected",), ("plan", "--no-parse"))
 
 
 @pytest.mark.parametrize(
     ("name", "commands"),
     [
-        ("target/manifest.json", (("list",), ("plan",))),  # one that is cut is read twice, with a pause
-        ("target/run_results.json", (("plan",),)),
-        ("dbt_project.yml", (*OFFLINE, ("plan",))),
-        ("profiles.yml", (*OFFLINE, ("plan",))),
+        ("target/manifest.json", (("list",), ("plan", "--no-parse"))),  # one that is cut is read twice, with a pause
+        ("target/run_results.json", (("plan", "--no-parse"),)),
+        ("dbt_project.yml", (*OFFLINE, ("plan", "--no-parse"))),
+        ("profiles.yml", (*OFFLINE, ("plan", "--no-parse"))),
     ],
 )
 @examples(25)
