@@ -17,7 +17,7 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
-from dinmo_dbt.durable import whole_file
+from dinmo_dbt.durable import read_file, whole_file
 from dinmo_dbt.errors import ConfigError
 from dinmo_dbt.gate import (
     BUILDS,
@@ -34,7 +34,7 @@ from dinmo_dbt.gate import (
     load_run_results,
     of_built,
 )
-from dinmo_dbt.manifest import Manifest, load_manifest
+from dinmo_dbt.manifest import Manifest, Node, load_manifest
 
 KEPT = "dinmo_answers.json"
 IN_PLACE_S = 10.0  # results are on disk so soon after their own time: a copy of the folder has other times, of no use
@@ -170,14 +170,21 @@ def _text(moment: float) -> str:
     return datetime.fromtimestamp(moment, UTC).isoformat()
 
 
-def ran_unsaid(folder: Path, ran_as: str, model: str, last: RunResults | None) -> float | None:
+def ran_unsaid(folder: Path, node: Node, last: RunResults | None) -> float | None:
     """When dbt ran a model's SQL, in a command that another one wrote over since: `dbt build` before `dbt retry`. None
-    where the last command speaks of the model, where dbt runs it right now, and where the files tell no times."""
+    where the last command speaks of the model, where dbt runs it right now or ran it for another target's schema, and
+    where the files tell no times."""
     written = _moment(folder / "run_results.json")
     if last is None or written is None or last.written is None or abs(written - last.written) > IN_PLACE_S:
         return None
-    ran = _moment(folder / "run" / ran_as) if ran_as and model not in last.built else None
-    return ran if ran is not None and ran <= written else None
+    file = folder / "run" / node.ran_as
+    ran = _moment(file) if node.ran_as and node.unique_id not in last.built else None
+    if ran is None or ran > written:
+        return None
+    with suppress(OSError):
+        schema = node.relation_name.rpartition(".")[0].casefold()
+        return ran if schema in read_file(file).decode("utf-8", "replace").casefold() else None
+    return None
 
 
 def _without_a_word(

@@ -93,7 +93,7 @@ def built_by(session: Session, activation: Activation, past: Past | None = None)
     node = session.manifest.nodes.get(activation.model)
     if past is None or node is None or session.following is not None:
         return ""
-    ran = earlier.ran_unsaid(session.target_path, node.ran_as, activation.model, results)
+    ran = earlier.ran_unsaid(session.target_path, node, results)
     is_new = ran is not None and (not past.ran or ran > past.since)
     return f"{BY_MOMENT}{moment(ran)}" if is_new and ran is not None else ""
 
