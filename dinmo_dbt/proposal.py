@@ -142,6 +142,18 @@ def _folded(name: str) -> str:
     return re.sub(r"[^a-z0-9]", "", bare.lower())
 
 
+def parent_paths(field: Field, parent: Callable[[str], ObjectSchema]) -> list[str]:
+    """How a row can name the record that a lookup leads to, by its external ids: `Account__r.Number__c`. None where the
+    lookup may not be written, leads to several objects, or to one that this user may not see."""
+    if len(field.reference_to) != 1 or not field.relationship_name or not (field.createable or field.updateable):
+        return []
+    try:
+        fields = parent(field.reference_to[0]).fields.values()
+    except ConfigError:
+        return []
+    return [f"{field.relationship_name}.{each.name}" for each in fields if each.external_id]
+
+
 class _Names:
     """The object's fields by what a column that feeds them may be called, the likeliest first."""
 
@@ -154,21 +166,8 @@ class _Names:
             _grouped((_folded(field.name), field.name) for field in own),
             _grouped((_folded(field.label), field.name) for field in plain),
             _grouped((object_name + _folded(field.name), field.name) for field in plain),
-            _grouped(self._parents(own, parent)),
+            _grouped((_folded(path.partition(".")[2]), path) for field in own for path in parent_paths(field, parent)),
         ]
-
-    @staticmethod
-    def _parents(own: Sequence[Field], parent: Callable[[str], ObjectSchema]) -> Iterable[tuple[str, str]]:
-        for field in own:
-            if len(field.reference_to) != 1 or not field.relationship_name:
-                continue
-            try:
-                fields = parent(field.reference_to[0]).fields.values()
-            except ConfigError:  # this user may not see the parent
-                continue
-            for each in fields:
-                if each.external_id:
-                    yield _folded(each.name), f"{field.relationship_name}.{each.name}"
 
     def match(self, columns: Sequence[str]) -> dict[str, str]:
         fields = [field for field in self.schema.fields.values() if field.external_id or field.type == "id"]

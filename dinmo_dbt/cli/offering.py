@@ -89,12 +89,13 @@ def fields(
       dinmo-dbt org fields Contact phone --json
     """
     from dinmo_dbt import render
+    from dinmo_dbt.proposal import parent_paths
 
     console = Console(as_json)
     with Session(flags, console) as session:
         org = _org(session, destination)
         schema = org.describe(object_name)
-        every = [_described(field, _external_ids(org, field)) for field in schema.fields.values()]
+        every = [_described(field, parent_paths(field, org.describe)) for field in schema.fields.values()]
         listed = [each for each in every if _has(words, *(str(each[part]) for part in _FIELD_COLUMNS))]
         console.answer(_lines(listed, console.width))
         number = f"{len(listed):,} of {len(every):,}" if len(listed) < len(every) else f"{len(every):,}"
@@ -162,20 +163,6 @@ def _notes(field: Field, parent_keys: list[str]) -> list[str]:
     if parent_keys:
         notes.append(f"by {' or '.join(parent_keys)}")
     return notes
-
-
-def _external_ids(org: SalesforceDestination, field: Field) -> list[str]:
-    """The paths by which a row can name the parent record: `Account__r.Number__c`. Only of custom objects' keys and
-    standard ones' external ids, and only where the lookup has one kind of parent."""
-    from dinmo_dbt.errors import ConfigError
-
-    if len(field.reference_to) != 1 or not field.relationship_name or not (field.createable or field.updateable):
-        return []
-    try:
-        parent = org.describe(field.reference_to[0])
-    except ConfigError:  # this user may not see it
-        return []
-    return [f"{field.relationship_name}.{each.name}" for each in parent.fields.values() if each.external_id]
 
 
 def _lines(listed: list[dict[str, Any]], width: int) -> list[str]:
