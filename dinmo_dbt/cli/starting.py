@@ -151,8 +151,10 @@ def _node(session: Session, name: str) -> Node:
     nodes = [node for node in session.manifest.nodes.values() if node.is_latest]
     found = [node for node in nodes if node.name == name]
     if not found:
-        near = difflib.get_close_matches(name, sorted({node.name for node in nodes}), n=3)
-        told = f"did you mean {' or '.join(near)}? Else " if near else ""
+        from dinmo_dbt.declaration import near
+
+        close = near(name, sorted({node.name for node in nodes}), count=3)
+        told = f"did you mean {' or '.join(close)}? Else " if close else ""
         raise UsageError(
             "DB818", f"dbt's manifest has no model {name}", hint=f"{told}run dbt parse, and then this again"
         )
@@ -269,8 +271,10 @@ def _pair(text: str | None, columns: Columns) -> dict[str, str]:
 
 def _known(column: str, columns: Columns, flag: str) -> str:
     if column not in columns.names:
-        near = difflib.get_close_matches(column, columns.names, n=3)
-        hint = f"did you mean {' or '.join(near)}?" if near else f"it has: {', '.join(columns.names)}"
+        from dinmo_dbt.declaration import near
+
+        close = near(column, columns.names, count=3)
+        hint = f"did you mean {' or '.join(close)}?" if close else f"it has: {', '.join(columns.names)}"
         raise UsageError("DB818", f"{flag}: the model has no column {column}", hint=hint)
     return column
 
