@@ -260,9 +260,18 @@ class Lab:
     # The warehouse and the declarations
 
     def sql(self, *statements: str) -> None:
-        with duckdb.connect(str(self.root / "lab.duckdb")) as connection:
+        with until(self._database) as connection:
             for statement in statements:
                 connection.execute(statement)
+
+    def _database(self) -> duckdb.DuckDBPyConnection | None:
+        """The warehouse's file, or None while a process beside this one has it open."""
+        try:
+            return duckdb.connect(str(self.root / "lab.duckdb"))
+        except duckdb.IOException as error:
+            if "Conflicting lock" not in str(error):
+                raise
+            return None
 
     def declare(self, model: str, *activations: dict[str, Any], key: Any = None) -> None:
         """What `config.meta.dinmo` of the model says from now on."""
