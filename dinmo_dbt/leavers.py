@@ -49,11 +49,12 @@ def sort_out(
 ) -> Leavers:
     """What is to happen with the keys that left, where `on_removed` is not `ignore`.
 
-    Only records that this activation created or adopted are ever touched. `shared` tells of record ids whether another
-    row of the segment has that record; `flying` of positions whether they are in flight. `retry`: no row waits.
+    Only records that this activation created or adopted are ever touched; where a key was spelled anew, its row of
+    before tells so. `shared` tells of record ids whether another row of the segment has that record; `flying` of
+    positions whether they are in flight. `retry`: no row waits.
     """
-    own = snapshot.flags[left] & (Flag.CREATED | Flag.ADOPTED) != 0
-    noted, left = left[~own], left[own]
+    left, own = _by_claim(left, snapshot)
+    noted, left = np.sort(left[~own]), left[own]
     away = flying(left)
     in_flight, left = int(away.sum()), left[~away]
     held: list[tuple[str, pa.Array]] = []
@@ -70,12 +71,26 @@ def sort_out(
     ids = snapshot.record_ids(left)
     nameless = pc.is_null(ids).to_numpy(zero_copy_only=False)
     left, ids = hold(left, nameless, RECORD_ID_UNKNOWN), ids.drop_null()
-    # Of two leavers with one record the first speaks for both: the other finds it gone, or set, in the next run.
+    # Of two leavers with one record the first speaks for both: the other finds it gone, or set, in the next run. So the
+    # row that tells whose record it is goes last.
     first = pc.index_in(ids, value_set=pc.unique(ids)).to_numpy(zero_copy_only=False)
     repeated = np.ones(len(left), np.bool_)
     repeated[np.unique(first, return_index=True)[1]] = False
     left = hold(left, repeated | shared(ids), RECORD_SHARED)
     return Leavers(noted, _rows_of(snapshot, left), tuple(held), in_flight)
+
+
+def _by_claim(left: Positions, snapshot: Snapshot) -> tuple[Positions, npt.NDArray[np.bool_]]:
+    """The leavers whose record this activation did not make or adopt under that key before the others, and which of
+    them all have a record that it did, under whatever key."""
+    marked = snapshot.flags[left] & (Flag.CREATED | Flag.ADOPTED) != 0
+    left = np.concatenate([left[~marked], left[marked]])
+    if marked.all() or not marked.any():
+        return left, np.full(len(left), marked.any())
+    plain = int(np.count_nonzero(~marked))
+    ids = snapshot.record_ids(left[plain:]).drop_null()
+    own = pc.is_in(snapshot.record_ids(left[:plain]), value_set=ids).to_numpy(zero_copy_only=False)
+    return left, np.concatenate([own, np.ones(len(left) - plain, np.bool_)])
 
 
 def _waiting(left: Positions, snapshot: Snapshot, pending: Pending) -> list[tuple[str, Positions]]:

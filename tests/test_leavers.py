@@ -189,6 +189,13 @@ def test_a_record_that_another_row_has_is_held_for_as_long_as_it_does(world, mod
     assert ("new", "y", None) in things(world)
     run = world.sync(act, rows("1 e1 x y"))
     assert (run.outcome.removed, run.plan_counts.left) == (1, 2), "nobody in the segment has it any more"
+    run = world.sync(act, rows("1 e1 x y"))
+    assert (run.outcome.removed, run.status) == (1, Status.SUCCESS), "its other key finds that done"
+    assert not world.plan(act, rows("1 e1 x y")).notes, "no record is said to stay that is gone"
+    marks = [flags & (Flag.LEFT | Flag.CREATED) for _, flags in world.snapshot(act).values()]
+    assert sorted(marks) == sorted(
+        [Flag.CREATED] if on_removed == "delete" else [Flag.CREATED, Flag.CREATED | Flag.LEFT, Flag.LEFT]
+    )
 
 
 @pytest.mark.parametrize("why", ["rejected", "invalid", "waiting"])
