@@ -101,7 +101,7 @@ class Fact:
     field: Field
     column: str = ""
     constant: pa.Array | None = None
-    keep_nulls: bool = False
+    open_nulls: bool = False  # where null was sent, Salesforce may hold anything
     folds: bool = False  # found by this value, so another case of it is no other value
 
     def sent(self, rows: pa.Table) -> pa.Array:
@@ -114,7 +114,7 @@ class Fact:
         """Where Salesforce's text is not what it makes of the value sent."""
         ours, theirs = self._plain(sent), self._plain(self._read(held))
         equal = pc.or_(pc.fill_null(pc.equal(ours, theirs), False), pc.and_(pc.is_null(ours), pc.is_null(theirs)))
-        if self.keep_nulls:
+        if self.open_nulls:
             equal = pc.or_(equal, pc.is_null(sent))
         differs: Flags = pc.invert(equal).to_numpy(zero_copy_only=False)
         return differs
@@ -141,8 +141,9 @@ def facts(activation: Activation, mapping: Mapping) -> tuple[tuple[Fact, ...], t
             left_out.append((column.header, why))
         else:
             folds = column.lookup is not None or (match is not None and column.header == match.header)
-            fact = Fact(column.header, column.field, column.header, keep_nulls=column.keep_nulls, folds=folds)
-            compared.append(fact)
+            # A null leaves the value as it is, or the org puts its own in its place, as in a Name that is left empty.
+            open_nulls = column.keep_nulls or (not column.field.nillable and column.field.defaulted_on_create)
+            compared.append(Fact(column.header, column.field, column.header, open_nulls=open_nulls, folds=folds))
     sends_match = activation.mode is Mode.UPSERT and match is not None and match.header != "Id"
     if match and sends_match and match.header not in {column.header for column in mapping.columns}:
         compared.append(Fact(match.header, match.field, "match", folds=True))

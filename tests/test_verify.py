@@ -6,10 +6,11 @@ from dataclasses import replace
 
 import pyarrow as pa
 import pytest
-from memory_org import Flag, Match, Model, World, activation
+from memory_org import THING, Flag, Match, Model, World, activation
 
 from dinmo_dbt import verify as verifying
 from dinmo_dbt.activation import Activation, FieldMapping
+from dinmo_dbt.destination import Field
 from dinmo_dbt.errors import Refused
 from dinmo_dbt.state import ScanSpool
 
@@ -101,6 +102,20 @@ def test_a_column_that_keeps_nulls_and_left_rows_are_not_compared(tmp_path):
     of(world, "2", act)["B__c"] = "theirs"
     assert drifted(verify(world, act, Model.of(rows))) == {"2": ["B__c"]}
     assert verify(world, act, Model.of(rows[3:])).verified == 5
+
+
+def test_an_empty_name_that_the_org_fills_is_no_drift(tmp_path):
+    act = activation(fields=(FieldMapping("a", "Name"), FieldMapping("b", "B__c")))
+    name = Field("Name", "Name", "string", length=80, nillable=False, defaulted_on_create=True)
+    world = World(tmp_path / "s")
+    world.org.schemas[THING.name] = replace(THING, fields={**THING.fields, "Name": name})
+    rows = [{**row, "a": None if row["id"] < "4" else row["a"]} for row in ROWS]
+    world.sync(act, Model.of(rows))
+    for record_id, record in world.org.records[THING.name].items():
+        record["Name"] = record["Name"] or record_id
+    assert verify(world, act, Model.of(rows)).verified == 8
+    of(world, "5", act)["Name"] = "theirs"
+    assert drifted(verify(world, act, Model.of(rows))) == {"5": ["Name"]}
 
 
 def test_a_parent_is_compared_by_its_external_id(tmp_path):
