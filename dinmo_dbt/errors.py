@@ -7,6 +7,7 @@ sync run, never an exception. No message carries a secret or a row value.
 from __future__ import annotations
 
 import errno
+from collections.abc import Callable
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -32,6 +33,10 @@ class Problem:
         for name in ("message", "where", "hint"):
             object.__setattr__(self, name, whole(getattr(self, name)))
 
+    def at(self, place: Callable[[str], str]) -> Problem:
+        """The same, at the place that `place` makes of its own."""
+        return replace(self, where=place(self.where))
+
     def __str__(self) -> str:
         place = f"{self.where}: " if self.where else ""
         hint = f"\n    {self.hint}" if self.hint else ""
@@ -56,8 +61,15 @@ class DinmoError(Exception):
         """One more line of what to do next, of the first problem."""
         first = self.problems[0]
         hint = "\n".join(part for part in (first.hint, line) if part)
-        self.problems = (replace(first, hint=hint), *self.problems[1:])
-        self.args = ("\n".join(str(problem) for problem in self.problems),)
+        self._set((replace(first, hint=hint), *self.problems[1:]))
+
+    def put(self, place: Callable[[str], str]) -> None:
+        """Give each problem the place that `place` makes of its own."""
+        self._set(tuple(problem.at(place) for problem in self.problems))
+
+    def _set(self, problems: tuple[Problem, ...]) -> None:
+        self.problems = problems
+        self.args = ("\n".join(str(problem) for problem in problems),)
 
 
 class Interrupted(BaseException):
@@ -84,8 +96,7 @@ class ConfigError(DinmoError):
         """One error that reports all `problems` (at least one), in the order given."""
         first = problems[0]
         error = cls(first.code, first.message, where=first.where, hint=first.hint)
-        error.problems = tuple(problems)
-        error.args = ("\n".join(str(problem) for problem in problems),)
+        error._set(tuple(problems))
         return error
 
 

@@ -12,7 +12,7 @@ import sys
 import threading
 import time
 from collections.abc import Callable, Iterable, Mapping
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from types import FrameType
 from typing import Any, TextIO
 
@@ -89,11 +89,17 @@ class Console:
         from dinmo_dbt.render import problem_lines
 
         for problem in problems:
-            placed = replace(problem, where=self.place(problem.where))
+            placed = problem.at(self.place)
             for number, line in enumerate(problem_lines(placed, label)):
                 # What to do next is often a command, which must be copied whole.
                 for part in [line] if line.startswith(("  ->", "     ")) else self.fitted(line):
                     self._tell("error", part, problem.code if number == 0 else "")
+
+    def documents(self, problems: Iterable[Problem]) -> list[dict[str, Any]]:
+        """Problems as JSON has them."""
+        from dinmo_dbt.render import problem_json
+
+        return [problem_json(problem.at(self.place)) for problem in problems]
 
     def stopped(self, what: str) -> None:
         """Why a command ends as it does, where the story does not tell."""

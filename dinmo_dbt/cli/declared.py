@@ -107,9 +107,7 @@ def validate(
     else:
         against = "offline and against Salesforce" if online else "offline; --online checks against Salesforce"
         console.answer([f"{render.count(count, 'activation')} valid ({against})"])
-    console.document(
-        render.document("validate", valid=not problems, problems=[render.problem_json(p) for p in problems])
-    )
+    console.document(render.document("validate", valid=not problems, problems=console.documents(problems)))
     raise typer.Exit(worst([0, *found.codes]))
 
 
@@ -305,20 +303,19 @@ def _activations_told(session: Session) -> str:
 
 
 def _check(console: Console, checks: list[dict[str, Any]], name: str, check: Any) -> int:
-    from dinmo_dbt import render
 
     try:
         told = check()
     except DinmoError as error:
         told = [problem for check in checks for problem in check.get("problems", ())]
-        problems = [render.problem_json(problem) for problem in error.problems]
+        problems = console.documents(error.problems)
         if all(problem in told for problem in problems):
             console.answer([f"{name}: not checked"])
             checks.append({"check": name, "ok": False, "checked": False})
             return error.exit_code
         console.answer([f"{name}: ERROR"], "ERROR")
         console.failure(error)
-        checks.append({"check": name, "ok": False, "problems": [render.problem_json(p) for p in error.problems]})
+        checks.append({"check": name, "ok": False, "problems": problems})
         return error.exit_code
     console.answer([f"{name}: OK, {told}"], "OK")
     checks.append({"check": name, "ok": True, "told": told})

@@ -114,7 +114,9 @@ class Session:
             self.stack.enter_context(self._stop)
         return self
 
-    def __exit__(self, *_: object) -> None:
+    def __exit__(self, _: object, error: object, __: object) -> None:
+        if isinstance(error, DinmoError):
+            error.put(self.console.place)  # who tells it knows no project
         self.stack.close()
 
     # Where things are
@@ -215,7 +217,10 @@ class Session:
         from dinmo_dbt.manifest import load_manifest
 
         self._artifacts = self._artifacts or self._stamps()
-        manifest = load_manifest(self.target_path / "manifest.json")
+        file = self.target_path / "manifest.json"
+        if self.unparsed and not file.exists():
+            raise ConfigError.of([self.unparsed])
+        manifest = load_manifest(file)
         blocks = {(node.resource_type, node.name): node.block for node in manifest.nodes.values() if node.is_latest}
         self.console.place = lambda where: self.written.with_line(where, blocks)
         self._say_changed(manifest)
@@ -246,12 +251,14 @@ class Session:
             self.console.note_once(Problem("DB206", told, hint=hint))
 
     def parse_if_changed(self) -> None:
-        """Have dbt read the project where it was changed. DB207 where dbt can't; nothing where there is no dbt."""
+        """Have dbt read the project where it was changed, or never read. DB207 where dbt can't; nothing where there is
+        no dbt."""
         from dinmo_dbt.cli.dbt_command import parse
         from dinmo_dbt.manifest import load_manifest
 
         with suppress(ConfigError):  # it is told by who needs it
-            if not self._changed(load_manifest(self.target_path / "manifest.json")):
+            file = self.target_path / "manifest.json"
+            if file.exists() and not self._changed(load_manifest(file)):
                 return
             results = None
             with suppress(ConfigError):

@@ -380,14 +380,11 @@ def _plan(session: Session, ceilings: Ceilings, gating: Gating, *, show_values: 
                 coming += filter(None, [drawn.arriving()])
         except DinmoError as error:
             console.failure(error, f"{activation.name}: ")
-            documents.append(
-                {"activation": activation.name, "problems": [render.problem_json(p) for p in error.problems]}
-            )
+            documents.append({"activation": activation.name, "problems": console.documents(error.problems)})
             codes.append(error.exit_code)
     for wrong in session.wrong:
         console.problems(wrong.problems, f"{wrong.name}: ")
-        told = [render.problem_json(p) for p in wrong.problems]
-        documents.append({"activation": wrong.name, "problems": told})
+        documents.append({"activation": wrong.name, "problems": console.documents(wrong.problems)})
         codes.append(ConfigError.exit_code)
     console.document(render.document("plan", activations=documents))
     code = worst(codes)
@@ -538,7 +535,7 @@ def sync_each(
     for number, each in enumerate(wrong, len(chosen) + 1):
         console.timed(render.dotted(f"{number} of {total} ERROR {each.name}", "NOT VALID", console.width - 10), "ERROR")
         console.problems(each.problems)
-        documents = [render.problem_json(problem) for problem in each.problems]
+        documents = console.documents(each.problems)
         report.add(each, "failed", 0.0, each.problems[0].message, problems=documents, exit_code=ConfigError.exit_code)
     if any(result["status"] == "interrupted" for result in report.results):
         console.say("          stopped as asked: what was sent is journalled, and the next run continues")
@@ -603,7 +600,7 @@ def _sync_one(session: Session, turn: Turn, ceilings: Ceilings, gating: Gating, 
         word = "REFUSED" if status == "refused" else "ERROR"
         console.timed(render.dotted(f"{place} {word} {activation.name}", f"in {seconds:.2f}s", width), word)
         console.failure(error)
-        problems = [render.problem_json(problem) for problem in error.problems]
+        problems = console.documents(error.problems)
         report.add(
             activation, status, seconds, str(error.problems[0].message), problems=problems, exit_code=error.exit_code
         )

@@ -119,10 +119,9 @@ class _Checked:
             return verifying.verify(self.activation, session.source, destination, state, spool, with_values=show_values)
 
     def fail(self, session: Session, error: DinmoError) -> None:
-        from dinmo_dbt import render
 
         session.console.failure(error, f"{self.activation.name}: ")
-        self.document["problems"] = [render.problem_json(problem) for problem in error.problems]
+        self.document["problems"] = session.console.documents(error.problems)
         self.code = error.exit_code
 
     def mark(self, session: Session) -> pa.Table:

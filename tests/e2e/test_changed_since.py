@@ -39,6 +39,18 @@ def test_validate_and_plan_have_dbt_parse_what_was_edited(lab: Lab, org: Org) ->
     assert ran.code == 0 and "DB206" not in ran.err, ran.all
 
 
+def test_what_dbt_never_read_is_parsed_too(lab: Lab) -> None:
+    (lab.root / "target" / "manifest.json").unlink()
+    ran = lab.run("validate", "--no-parse")
+    assert ran.code == 2 and "DB201" in ran.err, ran.all
+    ran = lab.run("validate")
+    assert ran.code == 0 and "DB2" not in ran.err, ran.all
+    (lab.root / "target" / "manifest.json").unlink()
+    edit(lab, "models/models.yml", '"version": 2', '"version": [')
+    ran = lab.run("validate")
+    assert ran.code == 2 and "DB207" in ran.err and "DB201" not in ran.err, ran.all
+
+
 def test_what_dbt_can_not_parse_is_said_by_all(lab: Lab, org: Org) -> None:
     edit(lab, "models/models.yml", '"version": 2', '"version": [')
     for command in ("validate", "plan"):

@@ -185,4 +185,7 @@ def test_debug_tells_one_cause_once(lab: Lab) -> None:
 
 def test_meta_has_its_line(lab: Lab) -> None:
     lab.only("people", {**PEOPLE, "mode": "mirror"})
-    assert "models/models.yml:1: people.config.meta.dinmo.activations[0].mode" in lab.run("validate").err
+    place = "models/models.yml:1: people.config.meta.dinmo.activations[0].mode"
+    for command in ("validate", "list", "sync", "plan", "status"):
+        assert place in lab.run(command).err, command
+    assert lab.run("validate", "--json").json["problems"][0]["where"] == place
