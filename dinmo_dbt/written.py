@@ -8,10 +8,12 @@ from __future__ import annotations
 
 import hashlib
 import importlib
+import json
 import os
 import re
 from collections.abc import Collection, Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
+from datetime import date
 from functools import cached_property
 from pathlib import Path
 from typing import Any
@@ -259,15 +261,15 @@ class _Walk:
                 found.append(self.value(item, (*path, number), lines, twice))
             return found
         if isinstance(node, yaml.MappingNode):
-            own: dict[Any, Any] = {}
-            merged: dict[Any, Any] = {}
+            own: dict[str, Any] = {}
+            merged: dict[str, Any] = {}
             for key, value in node.value:
-                word = self.scalar(key) if isinstance(key, yaml.ScalarNode) else None
+                word = _json_key(self.scalar(key)) if isinstance(key, yaml.ScalarNode) else ""
                 if isinstance(key, yaml.ScalarNode) and key.value == "<<":
                     inner = self.value(value, path, lines, [])
                     merged = (inner if isinstance(inner, dict) else {}) | merged
                     continue
-                place, line = (*path, word if isinstance(word, str) else str(word)), key.start_mark.line + 1
+                place, line = (*path, word), key.start_mark.line + 1
                 if word in own:
                     twice.append((place, lines[place], line))
                 lines[place] = line
@@ -276,10 +278,16 @@ class _Walk:
         return self.scalar(node)
 
     def scalar(self, node: yaml.Node) -> Any:
+        """As dbt has it in its manifest: JSON knows no dates."""
         try:
-            return self.scalars.construct_object(node)
+            found = self.scalars.construct_object(node)
+            return found.isoformat() if isinstance(found, date) else found  # a datetime is one
         except (ArithmeticError, ValueError, LookupError, AttributeError, yaml.YAMLError):
             return getattr(node, "value", None)
+
+
+def _json_key(word: object) -> str:
+    return json.dumps(word) if isinstance(word, bool) or word is None else str(word)
 
 
 def is_block(word: str, value: object) -> bool:

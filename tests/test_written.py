@@ -5,7 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 
 import pytest
-from hypothesis import given
+from hypothesis import example, given
 from hypothesis import strategies as st
 
 from dinmo_dbt.written import is_block, is_near, keys_of, written
@@ -58,6 +58,16 @@ def test_a_place_has_the_line_of_its_key_or_of_what_would_hold_it(tmp_path: Path
         assert found.with_line(other, same) == other
 
 
+def test_values_and_keys_are_as_dbt_has_them_in_its_manifest(tmp_path: Path) -> None:
+    constants = "{On__c: 2024-01-01, At__c: 2024-01-01 10:00:00, yes: a, 1: b, ~: c, 0755: d, 'no': e}"
+    text = f"models: [{{name: a, config: {{meta: {{dinmo: {{activation: {{constants: {constants}}}}}}}}}}}]"
+    (key,) = written(project(tmp_path, text), {}).keys
+    found = key.value["activation"]["constants"]
+    moment = {"On__c": "2024-01-01", "At__c": "2024-01-01T10:00:00"}
+    assert found == {**moment, "true": "a", "1": "b", "null": "c", "493": "d", "no": "e"}
+    assert not key.twice and all(("activation", "constants", word) in key.lines for word in found)
+
+
 @pytest.mark.parametrize(
     "word", ["dimno", "dinm", "dinmoo", "dnimo", "Dinmo", "DINMO", "dinmo_dbt", "dinmo-dbt", "denmo"]
 )
@@ -76,6 +86,8 @@ def test_a_near_word_without_a_block_is_anybodys() -> None:
 
 
 @given(st.text(max_size=200))
+@example("{yes: 1, 1: 2, 1.0: 3}")
+@example("{0x1: {}, '1': {}, ? [a] : b, ? {c: d} : e, ? [a] : f}")
 def test_any_text_gives_keys_or_none(text: str) -> None:
     import tempfile
 

@@ -217,10 +217,9 @@ class Session:
         from dinmo_dbt.manifest import load_manifest
 
         self._artifacts = self._artifacts or self._stamps()
-        file = self.target_path / "manifest.json"
-        if self.unparsed and not file.exists():
+        if self.unparsed and self._readable_manifest() is None:
             raise ConfigError.of([self.unparsed])
-        manifest = load_manifest(file)
+        manifest = load_manifest(self.target_path / "manifest.json")
         blocks = {(node.resource_type, node.name): node.block for node in manifest.nodes.values() if node.is_latest}
         self.console.place = lambda where: self.written.with_line(where, blocks)
         self._say_changed(manifest)
@@ -233,6 +232,17 @@ class Session:
                 hint="run `dbt build` or `dbt parse` in this project, or choose its folder with --target-path",
             )
         return manifest
+
+    def _readable_manifest(self) -> Manifest | None:
+        """None where dbt wrote none, or left it half written."""
+        from dinmo_dbt.manifest import ABSENT, UNREADABLE, load_manifest
+
+        try:
+            return load_manifest(self.target_path / "manifest.json")
+        except ConfigError as error:
+            if error.problems[0].code in (ABSENT, UNREADABLE):
+                return None
+            raise
 
     def _changed(self, manifest: Manifest) -> tuple[str, ...]:
         """Files of the project that are not what the manifest was made of. dbt Cloud makes its own of another copy."""
@@ -251,14 +261,13 @@ class Session:
             self.console.note_once(Problem("DB206", told, hint=hint))
 
     def parse_if_changed(self) -> None:
-        """Have dbt read the project where it was changed, or never read. DB207 where dbt can't; nothing where there is
-        no dbt."""
+        """Have dbt read the project where it was changed, or left no whole manifest. DB207 where dbt can't; nothing
+        where there is no dbt."""
         from dinmo_dbt.cli.dbt_command import parse
-        from dinmo_dbt.manifest import load_manifest
 
         with suppress(ConfigError):  # it is told by who needs it
-            file = self.target_path / "manifest.json"
-            if file.exists() and not self._changed(load_manifest(file)):
+            made = self._readable_manifest()
+            if made is not None and not self._changed(made):
                 return
             results = None
             with suppress(ConfigError):
