@@ -40,7 +40,7 @@ from .beside import TARGET, Beside
 from .org import SimulatedOrg
 from .process import BadDisk, End, Process, Stopped, current
 from .schemas import Schema
-from .shape import Shape, key_of
+from .shape import Keys, Shape, key_of
 from .upkeep import Upkeep
 from .wall import Wall
 
@@ -130,6 +130,7 @@ class History:
             self.events.add("stops")
         self.runs, self.seams = 0, 40
         self.settled = True  # nothing is in flight
+        self.spelled: list[str] = []  # how keys were written that the state knows as other rows
         self.quota_gone = self.ignores_once = False
         self.jobs_gone = False  # Salesforce may have forgotten one of ours
         self.lingers: Process | None = None  # the latest one, if it was to end or had a bad disk
@@ -395,6 +396,10 @@ class History:
             if self._is_refused("DB409"):  # as the type has changed, keys that left beside new ones are asked about
                 self._run(ceilings=replace(ANY_DELETES, allow_replaced=1000))
             return
+        if self.shape.keys.text in self.spelled:  # known of before, so nothing tells them from rows that came back
+            self._tell(f"model: keys are {self.shape.keys.said}")
+            self._say_they_are_others(was)
+            return
         self._refused(f"keys are {self.shape.keys.said}", lambda table: table)
         way = self.shape.random.choice(("back", "rekey", "rekey", "adopt", "allow"))
         if not self._is_refused("DB409"):
@@ -402,9 +407,8 @@ class History:
         if way == "rekey":
             self._rekey()
         elif way == "allow" and self.mode == "upsert":
-            self.audit.delivered.clear()
             self._tell("they are other rows, it is said")
-            self._run(ceilings=replace(ANY_DELETES, allow_replaced=1000))
+            self._say_they_are_others(was)
         elif way == "adopt" and self.mode == "insert" and not self.audit.ignores and not self.audit.doubtful:
             self.audit.delivered.clear()
             self._adopt([("a", "A__c")])
@@ -412,6 +416,11 @@ class History:
         else:
             self.shape.keys = was
             self._tell(f"model: keys are {was.said} again")
+
+    def _say_they_are_others(self, was: Keys) -> None:
+        self.spelled.append(was.text)
+        self.audit.delivered.clear()
+        self._run(ceilings=replace(ANY_DELETES, allow_replaced=1000))
 
     def _is_refused(self, code: str) -> bool:
         return self.error is not None and self.error.problems[0].code == code
