@@ -172,6 +172,8 @@ class Activation:
     audit: Ceiling = Ceiling(rows=200)  # how many rows are compared after a run, value by value
     documented_columns: tuple[str, ...] = ()
     contract_enforced: bool = False
+    # `constants.FIELD` or `on_removed.set.FIELD`: the bare text of which YAML made another value.
+    bare: Mapping[str, str] = field(default_factory=dict, hash=False, compare=False)
 
     @property
     def only_finds(self) -> bool:

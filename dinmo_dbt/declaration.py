@@ -21,6 +21,7 @@ from dinmo_dbt.errors import Problem
 Path = tuple[str | int, ...]
 """Where in a document: mapping keys and list positions from its root."""
 
+MISREAD = "DB108"
 UNKNOWN_KEY = "DB110"
 WRONG_TYPE = "DB111"
 NOT_ALLOWED = "DB112"
@@ -249,6 +250,23 @@ _EXPECTED = {
     "model_type": "a mapping",
     "model_attributes_type": "a mapping",
 }
+
+
+def is_another_number(text: str, value: object) -> bool:
+    """Whether YAML made a number of a text that isn't that number in decimal: `0755` is 493, `12:30:00` is 45000, and a
+    number with a point and 25 digits is the nearest double."""
+    if isinstance(value, bool) or not isinstance(value, int | float):
+        return False
+    try:
+        return Decimal(text) != Decimal(str(value))
+    except (ArithmeticError, ValueError):
+        return True
+
+
+def misread(text: str, value: object) -> tuple[str, str]:
+    """What to say of such a number, and the way out."""
+    way = f"put it in quotes, as in '{text[:20]}', if it is text; a number is written in decimal"
+    return f"YAML reads {show(text)} as {kind(value)}", way
 
 
 def unquoted(value: bool | float) -> str:

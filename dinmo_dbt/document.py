@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -16,7 +16,7 @@ import yaml
 
 from dinmo_dbt import whole_text
 from dinmo_dbt.declaration import Path as KeyPath
-from dinmo_dbt.declaration import dotted, show
+from dinmo_dbt.declaration import dotted, is_another_number, show
 from dinmo_dbt.durable import read_file
 from dinmo_dbt.errors import ConfigError, Problem
 
@@ -38,11 +38,13 @@ _TEXT = "tag:yaml.org,2002:str"
 
 @dataclass(frozen=True, slots=True)
 class Document:
-    """The file's values, and the line of every key and list item."""
+    """The file's values, and the line of every key and list item. `misread`: numbers, as they stand, that YAML makes
+    others of."""
 
     name: str
     value: Any
     lines: Mapping[KeyPath, int]
+    misread: Mapping[KeyPath, str] = field(default_factory=dict)
 
     def where(self, path: KeyPath) -> str:
         """`dinmo.yml:12: destinations.crm`; what is not in the file has the line of what would hold it."""
@@ -148,7 +150,8 @@ def parse(raw: bytes, name: str) -> Document:
     value = reading.value(node, ())
     if reading.problems:
         raise ConfigError.of(reading.problems)
-    return Document(name, whole_text.whole(value) if whole_text.is_odd(raw) else value, reading.lines)
+    value = whole_text.whole(value) if whole_text.is_odd(raw) else value
+    return Document(name, value, reading.lines, reading.misread)
 
 
 def _syntax(error: yaml.MarkedYAMLError, text: str, name: str) -> ConfigError:
@@ -198,6 +201,7 @@ class _Reading:
     def __init__(self, name: str) -> None:
         self.name = name
         self.lines: dict[KeyPath, int] = {}
+        self.misread: dict[KeyPath, str] = {}
         self.problems: list[Problem] = []
         self.scalars = yaml.SafeLoader("")
 
@@ -207,7 +211,7 @@ class _Reading:
             return self.mapping(node, path)
         if isinstance(node, yaml.SequenceNode):
             return [self.value(item, (*path, i)) for i, item in enumerate(node.value)]
-        return self.scalar(node)
+        return self.scalar(node, path)
 
     def mapping(self, node: yaml.MappingNode, path: KeyPath) -> dict[str, Any]:
         own: dict[str, Any] = {}
@@ -247,11 +251,14 @@ class _Reading:
             merged = value | merged
         return merged
 
-    def scalar(self, node: yaml.Node) -> Any:
+    def scalar(self, node: yaml.Node, path: KeyPath) -> Any:
         if node.tag.rpartition(":")[2] not in ("null", "bool", "int", "float"):
             return str(node.value)  # dates too: they are written back as they were read
         try:
-            return self.scalars.construct_object(node)
+            read = self.scalars.construct_object(node)
+            if is_another_number(str(node.value), read):
+                self.misread[path] = str(node.value)
+            return read
         except (ValueError, OverflowError, yaml.YAMLError):
             where = f"{self.name}:{node.start_mark.line + 1}"
             self.problems.append(Problem(SYNTAX, "this can't be read as a number: put it in quotes", where))

@@ -8,8 +8,10 @@ from __future__ import annotations
 import dataclasses
 import hashlib
 import json
+import re
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
+from decimal import Decimal
 from functools import cached_property
 from typing import Any
 
@@ -430,6 +432,12 @@ class _Resolution:
             what = f"{declaration.kind(value)} is no text for {self.schema.name}.{field.name} ({field.type})"
             self.problem("DB316", what, key, declaration.unquoted(value))
             return None
+        text = self.activation.bare.get(key)
+        if text is not None and _is_other(text, value, field):
+            what = f"YAML reads {declaration.show(text)} as {'null' if value is None else declaration.show(value)}"
+            hint = "null alone empties a field; put any other text in quotes" if value is None else "put it in quotes"
+            self.problem("DB316", what, key, hint)
+            return None
         array = _constant_array(value, field)
         if array is None:
             self.problem("DB316", f"{value!r} is no value for {self.schema.name}.{field.name} ({field.type})", key)
@@ -531,6 +539,18 @@ def _parts(schema: ObjectSchema, field: Field) -> list[str]:
     return [f.name for f in schema.fields.values() if f.compound == field.name != f.name and f.createable]
 
 
+def _is_other(text: str, value: Any, field: Field) -> bool:
+    """Whether a value that YAML made of a bare text is another one to this field than stands there."""
+    if value is None:
+        return text not in (("null", "") if field.type in values.TEXT_TYPES else ("null", "", "~", "Null", "NULL"))
+    if field.type in values.TEXT_TYPES | values.ID_TYPES:
+        return bool(text != value)
+    if field.type == "boolean":
+        return False
+    meant, read = _constant_array(text, field), _constant_array(value, field)
+    return meant is not None and read is not None and bool(meant.to_pylist() != read.to_pylist())
+
+
 def _constant_array(value: Any, field: Field) -> pa.Array | None:
     """A one-row array of the constant in a type `canonical` takes for the field; None if it can't be one."""
     if value is None:
@@ -540,8 +560,17 @@ def _constant_array(value: Any, field: Field) -> pa.Array | None:
     if field.type == "boolean":
         return pa.array([value]) if isinstance(value, bool) else None
     if field.type in values.NUMBER_TYPES:
-        number = isinstance(value, int | float) and not isinstance(value, bool)
-        return pa.array([value]) if number else None
+        if isinstance(value, bool):
+            return None
+        if isinstance(value, float):
+            return pa.array([value])
+        # Digits that YAML would not keep stand in quotes.
+        plain = re.fullmatch(r"[+-]?[0-9]{1,20}(\.[0-9]{1,18})?", str(value))
+        return (
+            pa.array([Decimal(plain[0])] if isinstance(value, str) or abs(value) >= 2**63 else [value])
+            if plain
+            else None
+        )
     parsed = values.from_text(pa.array([value]), field)
     return None if parsed.null_count else parsed
 

@@ -504,6 +504,12 @@ class _Reading:
         for place, value in _scalars(raw, ()):
             self.check_scalar(place, value)
         spec = self.shape(raw)
+        for place, value in _scalars(raw, ()):
+            line = self.read.where(place).partition(": ")[0]
+            is_told = any(problem.where.startswith(f"{line}:") for problem in self.problems)
+            if not is_told and (text := self.read.misread.get(place)):
+                told, hint = declaration.misread(text, value)
+                self.add(declaration.MISREAD, told, place, hint)
         if spec is None:
             raise ConfigError.of(self.problems)
 

@@ -49,6 +49,7 @@ class Key:
 
     `names`: the `name` of each list item on the way, so the model's or the column's. `lines`: of each key within, by
     its way from here. `twice`: keys within that one mapping has twice, of which YAML takes the last, with both lines.
+    `bare`: the text of each value within that stands without quotes, and what YAML 1.1 reads it as.
     """
 
     file: str
@@ -57,6 +58,7 @@ class Key:
     value: Any
     lines: Mapping[KeyPath, int] = field(repr=False)
     twice: tuple[tuple[KeyPath, int, int], ...] = ()
+    bare: Mapping[KeyPath, tuple[str, Any]] = field(default_factory=dict, repr=False)
 
     @property
     def line(self) -> int:
@@ -167,6 +169,15 @@ class Written:
             return f"{file}:{key.lines[max(within, key=len)]}: {way}"
         return where
 
+    def given_to(self, kind: str, name: str, fqn: tuple[str, ...]) -> tuple[Key, ...]:
+        """The blocks of a resource, in properties files and in dbt_project.yml."""
+        return tuple(
+            key
+            for key in self.keys
+            if key.resource == (kind, name)
+            or (key.folder and key.folder[0] == kind and fqn[: len(key.folder[1])] == key.folder[1])
+        )
+
     def of(self, kind: str, name: str) -> Key | None:
         """The block of a resource in a properties file."""
         return self._by_resource.get((kind, name))
@@ -208,6 +219,7 @@ class _Walk:
     def __init__(self, file: str) -> None:
         self.file = file
         self.values = 0
+        self.bare: dict[KeyPath, tuple[str, Any]] = {}  # of the block that is read
         self.scalars = yaml.SafeLoader("")
 
     def blocks(self, node: yaml.Node, path: KeyPath, names: tuple[str, ...]) -> Iterator[Key]:
@@ -248,7 +260,9 @@ class _Walk:
     def key(self, key: yaml.Node, value: yaml.Node, path: KeyPath, names: tuple[str, ...]) -> Key:
         lines: dict[KeyPath, int] = {(): key.start_mark.line + 1}
         twice: list[tuple[KeyPath, int, int]] = []
-        return Key(self.file, path, names, self.value(value, (), lines, twice), lines, tuple(twice))
+        self.bare = {}
+        read = self.value(value, (), lines, twice)
+        return Key(self.file, path, names, read, lines, tuple(twice), self.bare)
 
     def value(
         self, node: yaml.Node, path: KeyPath, lines: dict[KeyPath, int], twice: list[tuple[KeyPath, int, int]]
@@ -275,7 +289,10 @@ class _Walk:
                 lines[place] = line
                 own[word] = self.value(value, place, lines, twice)
             return merged | own
-        return self.scalar(node)
+        read = self.scalar(node)
+        if isinstance(node, yaml.ScalarNode) and not node.style:  # a plain one
+            self.bare[path] = (node.value, read)
+        return read
 
     def scalar(self, node: yaml.Node) -> Any:
         """As dbt has it in its manifest: JSON knows no dates."""

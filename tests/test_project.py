@@ -447,3 +447,12 @@ def test_any_values_give_a_project_or_an_error_of_ours(tmp_path: Path, value: An
                 load_project(tmp_path, target="prod", env=ENV, vars={}, offline=False)
             except DinmoError as error:
                 assert error.problems
+
+
+@pytest.mark.parametrize("text", ["0755", "12:30:00", "0x1F", "1234567890123456789.123", ".inf"])
+def test_a_number_that_yaml_changes_is_told(tmp_path: Path, text: str) -> None:
+    with pytest.raises(ConfigError) as raised:
+        load(tmp_path, prod(JWT, f"defaults:\n  constants:\n    Amount__c: {text}\n"))
+    (problem,) = raised.value.problems
+    assert (problem.code, problem.where) == ("DB108", "dinmo.yml:10: defaults.constants.Amount__c")
+    assert load(tmp_path, prod(JWT, f"defaults:\n  constants:\n    Amount__c: '{text}'\n")).defaults

@@ -283,6 +283,7 @@ class Session:
         """What the manifest declares; an activation whose destination can't be used is none."""
         from dinmo_dbt.manifest import activations, left_activation
         from dinmo_dbt.misplaced import given_twice, misplaced, owned
+        from dinmo_dbt.spelling import bare_words, other_numbers
 
         def placed(node: Node) -> str:
             key = owned(self.written, node)
@@ -295,14 +296,17 @@ class Session:
         loaded = activations(self.manifest, self.project.defaults, placed=placed, strays=strays)
         usable, left = [], list(loaded.left)
         for each in loaded.activations:
+            given = self.written.given_to(each.resource_type, each.model_name, each.fqn)
+            read = [key for key in given if key.file not in self.changed]
             problems = [
                 *self.project.problems_with(each.destination, where=each.meta_path),
                 *given_twice(self.written, each.resource_type, each.model_name),
+                *other_numbers(read, each),
             ]
             if problems:
                 left.append(left_activation(each, tuple(problems)))
             else:
-                usable.append(each)
+                usable.append(replace(each, bare=bare_words(read, each)))
         return replace(loaded, activations=tuple(usable), left=tuple(left))
 
     @cached_property

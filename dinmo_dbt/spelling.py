@@ -1,0 +1,74 @@
+"""Values that YAML made of bare words: what stands in the file, and what was read of it. Pure.
+
+dbt hands on what it read: of `0755` a manifest has 493, of `2026-01-05 10:00:00` the text 2026-01-05T10:00:00.
+"""
+
+from __future__ import annotations
+
+import datetime as dt
+import math
+from collections.abc import Iterable, Iterator, Mapping
+from typing import Any
+
+from dinmo_dbt.activation import Activation
+from dinmo_dbt.declaration import MISREAD, dotted, is_another_number, misread
+from dinmo_dbt.declaration import Path as KeyPath
+from dinmo_dbt.errors import Problem
+from dinmo_dbt.written import Key
+
+
+def bare_words(keys: Iterable[Key], activation: Activation) -> Mapping[str, str]:
+    """`constants.FIELD` and `on_removed.set.FIELD` of the activation: the bare text of which its value was read, where
+    that is another one. `keys`: the blocks that its model is given. What is rendered, or quoted, is not in it."""
+    found: dict[str, str] = {}
+    sent: list[tuple[KeyPath, Any]] = [(("constants", field), value) for field, value in activation.constants]
+    sent += [(("on_removed", "set", field), value) for field, value in activation.on_removed_set]
+    for key in keys:
+        for way, value in sent:
+            bare = next((key.bare[path] for path in key.bare if _is_at(path, way, activation)), None)
+            if bare is not None and bare[0] != value and _may_be(value, *bare):
+                found[dotted(way)] = bare[0]
+    return found
+
+
+def other_numbers(keys: Iterable[Key], activation: Activation) -> Iterator[Problem]:
+    """Numbers within the blocks that aren't what stands there, in decimal, wherever they stand."""
+    for key in keys:
+        for path, (text, value) in key.bare.items():
+            is_here = path[:1] not in (("activation",), ("activations",)) or _is_at(
+                path, path[_depth(path) :], activation
+            )
+            if is_here and is_another_number(text, value):
+                told, hint = misread(text, value)
+                where = f"{key.file}:{key.lines.get(path, key.line)}: {key.told}.{dotted(path)}"
+                yield Problem(MISREAD, told, where, hint)
+
+
+def _depth(path: KeyPath) -> int:
+    return 2 if path[:1] == ("activations",) else 1
+
+
+def _is_at(path: KeyPath, way: KeyPath, activation: Activation) -> bool:
+    """Whether a path of a block is that way of this activation."""
+    depth = _depth(path)
+    return path[depth:] == way and activation.meta_path.endswith(f".{dotted(path[:depth])}")
+
+
+def _may_be(value: Any, text: str, reading: Any) -> bool:
+    """Whether dbt has read that value of the bare text: by YAML 1.1, as `reading` is, or by 1.2."""
+    if isinstance(reading, float) and not math.isfinite(reading):
+        return value is None or isinstance(value, float)
+    if isinstance(reading, dt.date):
+        return value in (reading.isoformat(), str(reading))
+    if value == reading and isinstance(value, bool) == isinstance(reading, bool):
+        return True
+    return isinstance(reading, str) and isinstance(value, int | float) and value in _by_another_yaml(text)
+
+
+def _by_another_yaml(text: str) -> Iterator[float]:
+    """`1e3` and `0o17` are numbers in YAML 1.2."""
+    for made in (float, lambda digits: int(digits, 0)):
+        try:
+            yield made(text)
+        except ValueError:
+            continue
