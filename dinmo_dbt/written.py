@@ -39,6 +39,8 @@ RESOURCES = {"models": "model", "seeds": "seed", "snapshots": "snapshot"}
 SUFFIXES = (".sql", ".py", ".csv", ".yml", ".yaml")
 VALUES_MAX = 200_000  # of one file, aliases expanded: what goes further is left to dbt
 _WORTH_A_LOOK = re.compile(rb"dinmo|activation|destination", re.IGNORECASE)
+_VARIABLE = re.compile(r"""env_var\(\s*\\?["'](\w+)\\?["']""")
+_DEFAULT = "DBT_DEFAULT_PLACEHOLDER"  # dbt-core 1.x notes it where a variable was not set
 _BLOCK_KEYS = ("activation", "activations", "segments", "key")
 _TELLING = ("destination", "object", "mode", "match", "fields")
 
@@ -142,6 +144,14 @@ class Written:
             by_content = [file for file in newer if noted and noted.get(file) != _checksum(self.root / file)]
             newer = by_content if noted else [] if len(newer) == len(self.changed) else newer
         return tuple(sorted({*newer, *gone}))
+
+    def variables(self, target: Path) -> Mapping[str, str | None]:
+        """Environment variables that blocks name, and what dbt read in each as it wrote its `target` folder; None:
+        nothing, so that the block's own default counted. None of those whose value dbt did not note."""
+        named = {name for key in self.keys if key.is_rendered for name in _VARIABLE.findall(repr(key.value))}
+        noted = _kept(target).get("env_vars") if named else None
+        found = {name: noted[name] for name in named if name in noted} if isinstance(noted, dict) else {}
+        return {name: None if value == _DEFAULT else str(value) for name, value in found.items()}
 
     @cached_property
     def keys(self) -> tuple[Key, ...]:
@@ -361,13 +371,21 @@ def _files(place: Path) -> Iterable[Path]:
     return (Path(folder) / name for folder, _, names in os.walk(place) for name in names)
 
 
-def _noted(target: Path) -> Mapping[str, str]:
-    """What dbt-core 1.x keeps for its partial parsing: the checksum of each file that it read; none where it can't be
-    told. dbt brings msgpack with it."""
+def _kept(target: Path) -> Mapping[str, Any]:
+    """What dbt-core 1.x keeps for its partial parsing; nothing where it can't be read. dbt brings msgpack with it."""
     try:
         msgpack = importlib.import_module("msgpack")  # it has no types
 
         kept = msgpack.unpackb(read_file(target / "partial_parse.msgpack"), strict_map_key=False)
+        return kept if isinstance(kept, dict) else {}
+    except Exception:  # noqa: BLE001 - another's file, of any form: without it nothing is told
+        return {}
+
+
+def _noted(target: Path) -> Mapping[str, str]:
+    """The checksum of each file that dbt-core 1.x read; none where it can't be told."""
+    try:
+        kept = _kept(target)
         found = {id.partition("://")[2]: each["checksum"]["checksum"] for id, each in kept["files"].items()}
         own = kept["metadata"]["project_name"]
         return {**found, PROJECT: kept["state_check"]["project_hashes"][own]["checksum"]}

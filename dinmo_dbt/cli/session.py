@@ -150,9 +150,21 @@ class Session:
         return self._of_dbt("name")
 
     def _of_dbt(self, key: str) -> str:
-        """A plain text of dbt_project.yml; '' where it has none, or one that dbt would render."""
+        """A text of dbt_project.yml, rendered as dbt does; '' where it has none."""
+        from dinmo_dbt import template
+
         declared = self.dbt_project.get(key)
-        return declared if isinstance(declared, str) and "{{" not in declared else ""
+        if not isinstance(declared, str) or not template.is_template(declared):
+            return declared if isinstance(declared, str) else ""
+        try:
+            rendered = template.render(declared, env=whole_environment(os.environ), vars=self.vars)
+            wrong = rendered.unset and f"{rendered.unset} is not set"
+        except template.NotAllowed as error:
+            wrong = str(error)
+        if wrong:
+            told, hint = f"{key} can't be rendered: {wrong}", "name the folder with --target-path, or DBT_TARGET_PATH"
+            raise ConfigError("DB209", told, where="dbt_project.yml", hint=hint if key == "target-path" else "")
+        return rendered.text
 
     @cached_property
     def written(self) -> Written:
@@ -267,7 +279,7 @@ class Session:
 
         with suppress(ConfigError):  # it is told by who needs it
             made = self._readable_manifest()
-            if made is not None and not self._changed(made):
+            if made is not None and not self._changed(made) and not self._other_variables():
                 return
             results = None
             with suppress(ConfigError):
@@ -492,9 +504,22 @@ class Session:
             return target_of(self.root, flags.profiles_dir, flags.profile, None, env, vars=self.vars)[1]
         return ""
 
+    def _other_variables(self) -> tuple[str, ...]:
+        """Environment variables that blocks are rendered with, and that had another value when dbt read them."""
+        if self.following is not None:
+            return ()
+        read = self.written.variables(self.target_path)
+        return tuple(sorted(name for name, value in read.items() if os.environ.get(name) != value))
+
     def say_other_vars(self) -> None:
         """Conditions, segments and constants are in the manifest as dbt rendered them."""
         from dinmo_dbt.declaration import listed
+
+        variables = self._other_variables()
+        if variables:
+            told = f"dbt rendered blocks with another value of environment variables: {listed(variables)}"
+            hint = "what it rendered counts: run dbt build with the same variables, then sync"
+            self.console.note_once(Problem("DB208", told, str(self.target_path / "manifest.json"), hint))
 
         built = self.run_results.vars if self.run_results else None
         other = [name for name, value in self.vars.items() if built is not None and built.get(name) != value]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import shutil
 import time
@@ -11,7 +12,7 @@ import pytest
 
 from dinmo_dbt.written import written
 
-from .lab import Lab, Org
+from .lab import Lab, Org, dbt
 
 
 def edit(lab: Lab, file: str, old: str, new: str) -> None:
@@ -102,3 +103,30 @@ def test_without_dbts_notes_times_tell_but_not_those_of_a_checkout(lab: Lab, tmp
     for path in files if all_newer else files[:1]:
         later(path)
     assert ("DB206" in Lab(root).run("list").err) is not all_newer
+
+
+def test_a_target_folder_that_dbt_renders(lab: Lab) -> None:
+    project = lab.root / "dbt_project.yml"
+    project.write_text(project.read_text() + "target-path: \"{{ env_var('PLACE', var('place', 'target')) }}\"\n")
+    assert lab.run("list").code == 0
+    (lab.root / "target").rename(lab.root / "made")
+    assert "DB201" in lab.run("list").err
+    assert lab.run("list", PLACE="made").code == 0
+    assert lab.run("list", "--vars", "{place: made}").code == 0
+    project.write_text(project.read_text().replace(", var('place', 'target')", ""))
+    ran = lab.run("list")
+    assert ran.code == 2 and "DB209" in ran.err and "'PLACE' is not set" in ran.err, ran.all
+    assert lab.run("list", "--target-path", "made").code == 0
+
+
+def test_what_dbt_rendered_with_other_environment_variables(lab: Lab, org: Org) -> None:
+    models = json.loads((lab.root / "models" / "models.yml").read_text())
+    people = models["models"][0]["config"]["meta"]["dinmo"]["activations"][0]
+    people["where"] = "score > {{ env_var('LEAST', '1') }}"
+    (lab.root / "models" / "models.yml").write_text(json.dumps(models))
+    assert dbt(lab.root, "parse").returncode == 0
+    assert "DB208" not in lab.run("plan", "--no-parse").err
+    ran = lab.run("plan", "--no-parse", LEAST="30")
+    assert "DB208" in ran.err and "'LEAST'" in " ".join(ran.err.split()), ran.all
+    ran = lab.run("plan", LEAST="30", DBT_SEND_ANONYMOUS_USAGE_STATS="false")
+    assert "read 1," in ran.out and "DB208" not in ran.err, ran.all
