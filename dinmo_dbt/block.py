@@ -56,7 +56,7 @@ def _plain_field(value: object) -> str:
 
 
 def _field(value: object) -> str:
-    """A field's API name, or a parent by its external id: `Customer__r.Customer_Id__c`, `Lead:Who.Email`."""
+    """A field's API name, or a parent by a field of its own: `Customer__r.Customer_Id__c`, `Lead:Who.Email`."""
     text = declaration.text(value)
     if _FIELD_NAME.fullmatch(text):
         return text
@@ -142,7 +142,7 @@ Scalar = Annotated[Any, PlainValidator(_scalar), WithJsonSchema({"type": ["strin
 class FieldSpec(Strict):
     """The long form of one mapped field."""
 
-    field: FieldPath = Field(description="The Salesforce field, or a parent by its external id.")
+    field: FieldPath = Field(description="The Salesforce field, or a parent by a field of its own.")
     nulls: Literal["clear", "keep"] = Field(
         default="clear", description="What a null does: empties the field in Salesforce, or leaves it as it is."
     )
@@ -284,8 +284,8 @@ class ActivationSpec(Strict):
     )
     fields: dict[Text, MappedFields] = Field(
         default_factory=dict,
-        description="Model column: Salesforce field, a parent by its external id (`Customer__r.Customer_Id__c`), or a "
-        "list of these, all of which it feeds.",
+        description="Model column: Salesforce field, a parent by a field of its own (`Customer__r.Customer_Id__c`), or "
+        "a list of these, all of which it feeds.",
     )
     constants: dict[PlainField, Scalar] = Field(
         default_factory=dict,

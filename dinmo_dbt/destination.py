@@ -113,6 +113,12 @@ class Field:
         return not self.nillable and self.createable and not self.defaulted_on_create
 
     @property
+    def identifies(self) -> bool:
+        """Whether a write may name a record by it, the one it is for or a parent: an external id, or a field that
+        describe calls idLookup (Bulk API 2.0 guide, "Relationship Fields in a Header Row")."""
+        return self.external_id or self.id_lookup
+
+    @property
     def folds_case(self) -> bool:
         """Whether an upsert by this external id takes ABC and abc for one record (SOAP guide, upsert())."""
         return self.type == "email" or (self.unique and not self.case_sensitive)
@@ -165,7 +171,7 @@ class PayloadColumn:
     """One column of a batch as it travels.
 
     `header` is the wire name in describe's exact case: `Plan__c`, `Id`, or `Customer__r.Customer_Id__c`.
-    `field` is the field whose type decides the text form; for a parent path, the parent's external id.
+    `field` is the field whose type decides the text form; for a parent path, the parent's field.
     `keep_nulls`: a null leaves the field alone (empty cell, omitted key) instead of clearing it.
     """
 
@@ -297,8 +303,9 @@ class Destination(Protocol):
     def has_records(self, object_name: str) -> bool:
         """Whether the object holds at least one record (one call)."""
 
-    def lookup(self, object_name: str, field: Field, values: pa.Array) -> pa.Table:
-        """Every record whose `field` holds one of `values` (canonical, distinct, no nulls), in no order.
+    def lookup(self, object_name: str, field: Field, values: pa.Array, only: tuple[str, str] | None = None) -> pa.Table:
+        """Every record whose `field` holds one of `values` (canonical, distinct, no nulls), in no order. `only`: a text
+        field and what it holds, of those records alone.
 
         Columns `value` (canonical type of `field`) and `record_id` (18 characters). May hold values that differ in
         case from those asked: SOQL compares without case, so the caller folds and compares again.

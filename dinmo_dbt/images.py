@@ -17,7 +17,7 @@ import pyarrow.compute as pc
 from dinmo_dbt import values
 from dinmo_dbt.destination import Batch, Destination, Field, Operation, PayloadColumn
 from dinmo_dbt.jobs import lookup_of
-from dinmo_dbt.records import find_records, parent_object
+from dinmo_dbt.records import find_parents, find_records
 from dinmo_dbt.rowhash import hash_columns
 
 BEFORE, SENT = "before:", "sent:"
@@ -87,7 +87,7 @@ def _written(batch: Batch, column: PayloadColumn, destination: Destination) -> t
     if not column.is_parent_path:
         return column.field, sent, column.keep_nulls
     lookup = lookup_of(batch, column, destination)
-    parents, _ = find_records(destination, parent_object(column.header, lookup), column.field, sent)
+    parents, _ = find_parents(destination, batch.object, column.header, lookup, column.field, sent)
     return lookup, parents, column.keep_nulls
 
 

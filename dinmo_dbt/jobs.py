@@ -11,12 +11,13 @@ import numpy.typing as npt
 import pyarrow as pa
 
 from dinmo_dbt.destination import Api, Batch, Destination, Field, Operation, PayloadColumn
-from dinmo_dbt.records import find_records, ids_missing, parent_object
+from dinmo_dbt.records import find_parents, ids_missing
 
 
 def with_parents(batch: Batch, destination: Destination) -> tuple[Batch, npt.NDArray[np.bool_]]:
-    """The batch, and which of its rows have a parent that no record is, or several are. An insert names parents by
-    their ids from then on: its results tell them so (`salesforce.results`)."""
+    """The batch, and which of its rows have a parent that no record is, or several are. Parents are named by their ids
+    from then on where Salesforce does not find them by that field, and by an insert: its results tell them so
+    (`salesforce.results`)."""
     missing = np.zeros(len(batch.rows), np.bool_)
     columns, rows = list(batch.columns), batch.rows
     for number, column in enumerate(batch.columns):
@@ -24,9 +25,9 @@ def with_parents(batch: Batch, destination: Destination) -> tuple[Batch, npt.NDA
             continue
         lookup = lookup_of(batch, column, destination)
         wanted = rows[column.header].combine_chunks()
-        ids, _ = find_records(destination, parent_object(column.header, lookup), column.field, wanted)
+        ids, _ = find_parents(destination, batch.object, column.header, lookup, column.field, wanted)
         missing |= ids_missing(ids) & ~ids_missing(wanted)
-        if batch.operation is Operation.INSERT:
+        if batch.operation is Operation.INSERT or not column.field.identifies:
             columns[number] = PayloadColumn(lookup.name, lookup, column.keep_nulls)
             rows = rows.set_column(rows.column_names.index(column.header), lookup.name, ids)
     return replace(batch, columns=tuple(columns), rows=rows), missing

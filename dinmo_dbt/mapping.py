@@ -31,8 +31,6 @@ _AUDIT_FIELDS = frozenset({"CreatedById", "CreatedDate", "LastModifiedById", "La
 _KEPT_BY_SALESFORCE = _AUDIT_FIELDS | {
     "Id", "IsDeleted", "LastActivityDate", "LastReferencedDate", "LastViewedDate", "MasterRecordId", "SystemModstamp",
 }  # fmt: skip
-# No field of these can be made an external id: their records belong to the org's setup.
-_SETUP_OBJECTS = frozenset({"BusinessHours", "Group", "Organization", "Profile", "RecordType", "UserRole"})
 _EXTERNAL_ID_TYPES = frozenset({"string", "double", "email"})  # describe's words for Text, Number and Email
 _DESCRIBED = [field.name for field in dataclasses.fields(Field) if field.name != "label"]
 
@@ -69,7 +67,7 @@ class Column:
         return PayloadColumn(self.header, self.field, self.keep_nulls)
 
     def by_id(self) -> PayloadColumn:
-        """The same with the parent's record id in the place of its external id."""
+        """The same with the parent's record id in the place of what names it."""
         return PayloadColumn(self.written.name, self.written, self.keep_nulls)
 
     def stored(self) -> list[Any]:
@@ -326,7 +324,7 @@ class _Resolution:
         if field is None:
             self.missing_field(self.schema, match.field, key)
             return None
-        by_external_id = field.name == "Id" or field.external_id or field.id_lookup
+        by_external_id = field.name == "Id" or field.identifies
         if self.activation.mode is Mode.UPSERT and not match.create and not by_external_id:
             hint = (
                 f"{_external_id(self.schema, field)} (and Unique), "
@@ -366,8 +364,8 @@ class _Resolution:
         return values.text_form(self.relation.field(source), field) if self.relation is not None else ""
 
     def parent_path(self, target: str, key: str) -> tuple[str, Field, Field] | None:
-        """`Customer__r.Customer_Id__c`: its exact header, the parent's external id, and our lookup field."""
-        path, _, external_id = target.rpartition(".")
+        """`Customer__r.Customer_Id__c`: its exact header, the parent's field, and our lookup field."""
+        path, _, named_by = target.rpartition(".")
         type_name, _, relationship = path.rpartition(":")
         lookup = self.schema.relationship(relationship)
         if lookup is None:
@@ -378,11 +376,11 @@ class _Resolution:
             return None
         self.writable(self.schema, lookup, key)
         if len(lookup.reference_to) > 1 and not type_name:
-            choices = ", ".join(f"{name}:{relationship}.{external_id}" for name in lookup.reference_to[:3])
+            choices = ", ".join(f"{name}:{relationship}.{named_by}" for name in lookup.reference_to[:3])
             self.problem("DB307", f"{relationship} may point to several objects: say which, as in {choices}", key)
             return None
         if type_name and len(lookup.reference_to) == 1:
-            self.problem("DB307", f"{relationship} points to one object only: write {relationship}.{external_id}", key)
+            self.problem("DB307", f"{relationship} points to one object only: write {relationship}.{named_by}", key)
             return None
         parents = {name.lower(): name for name in lookup.reference_to}
         if type_name and type_name.lower() not in parents:
@@ -391,23 +389,14 @@ class _Resolution:
             return None
         type_name = parents[type_name.lower()] if type_name else ""
         parent = self.parent(type_name or lookup.reference_to[0])
-        field = parent.field(external_id)
+        field = parent.field(named_by)
         if field is None:
-            self.missing_field(parent, external_id, key)
+            self.missing_field(parent, named_by, key)
             return None
-        if not (field.external_id or field.id_lookup) or field.name == "Id":
-            by_id = f"map a column of its record id to {lookup.name}"
-            if parent.name in _SETUP_OBJECTS:
-                message = f"a {parent.name} can't be found by its {field.name} yet"
-                if parent.name == "RecordType":
-                    by_id += (
-                        ", or give that under constants; the id is another one in each org: SELECT Id, DeveloperName "
-                    )
-                    by_id += f"FROM RecordType WHERE SobjectType = '{self.schema.name}'"
-                self.problem("DB306", message, key, by_id)
-                return None
-            hint = f"{_external_id(parent, field)}; or {by_id}"
-            self.problem("DB306", f"{parent.name}.{field.name} is not an external id", key, hint)
+        if field.name == "Id" or not field.filterable:
+            self.problem(
+                "DB306", f"{parent.name}.{field.name} can't name a parent", key, _named_by(parent, field, lookup)
+            )
             return None
         prefix = f"{type_name}:" if type_name else ""
         return f"{prefix}{lookup.relationship_name}.{field.name}", field, lookup
@@ -532,6 +521,24 @@ def _external_id(schema: ObjectSchema, field: Field) -> str:
         return f"{_setup(schema, field)} > Edit: tick External ID"
     new = f"Setup > Object Manager > {schema.label} > Fields & Relationships > New"
     return f"{field.name} can't be one; {new} makes a field of type Text, Number or Email: tick External ID"
+
+
+def _named_by(parent: ObjectSchema, field: Field, lookup: Field) -> str:
+    """What to do where parents can't be named by a field: Salesforce can't search by it, or it is the record id."""
+    by_id = f"map a column of its record id to {lookup.name}"
+    if field.name == "Id":
+        return by_id
+    known = identifying(parent)
+    such = f", such as {', '.join(known[:5])}" if known else ""
+    return f"name it by a field that Salesforce can search by{such}; or {by_id}"
+
+
+def identifying(schema: ObjectSchema) -> list[str]:
+    """The fields that tell one record of the object from another, external ids first, as far as describe says so. By
+    others a parent can be named too, where no two records hold the same."""
+    fields = [field for field in schema.fields.values() if field.filterable and field.name != "Id"]
+    names = [f.name for f in fields if f.external_id] + [f.name for f in fields if f.unique and not f.external_id]
+    return names + (["DeveloperName"] if schema.name == "RecordType" else [])
 
 
 def _parts(schema: ObjectSchema, field: Field) -> list[str]:

@@ -3,16 +3,17 @@ they make the parents of others. Reads only."""
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 import numpy.typing as npt
 import pyarrow as pa
 import pyarrow.compute as pc
 
+from dinmo_dbt.activation import Mode
 from dinmo_dbt.destination import Destination
 from dinmo_dbt.mapping import Column, Mapping
-from dinmo_dbt.records import compared, find_records, ids_missing, parent_object
+from dinmo_dbt.records import compared, find_parents, ids_missing, parent_object
 
 Positions = npt.NDArray[np.int64]
 Rows = npt.NDArray[np.bool_]
@@ -51,30 +52,45 @@ def object_of(column: Column) -> str:
     return parent_object(column.header, column.lookup)
 
 
-def find(column: Column, rows: Positions, wanted: pa.Array, destination: Destination) -> Link:
-    """Look for the parents that these rows name in a parent path."""
-    parent = object_of(column)
-    ids, several = find_records(destination, parent, column.field, wanted)
+def find(column: Column, child: str, rows: Positions, wanted: pa.Array, destination: Destination) -> Link:
+    """Look for the parents that these rows, of the object `child`, name in a parent path."""
+    assert column.lookup is not None
+    ids, several = find_parents(destination, child, column.header, column.lookup, column.field, wanted)
     missing = pc.is_valid(wanted).to_numpy(zero_copy_only=False) & ids_missing(ids) & ~several
-    return Link(column, parent, rows, compared(wanted, column.field), ids, missing, several)
+    return Link(column, object_of(column), rows, compared(wanted, column.field), ids, missing, several)
 
 
-def maker_column(mapping: Mapping, link: Link) -> str | None:
-    """The spool's column of the values by which other rows of the same object find a record as their parent."""
+def maker_column(mapping: Mapping, mode: Mode, link: Link) -> str | None:
+    """The spool's column that writes the field by which rows of the same object find a record as their parent."""
     name = link.column.field.name
-    if mapping.match is not None and mapping.match.field.name == name:
+    if mode is Mode.UPSERT and mapping.match is not None and mapping.match.field.name == name:
         return "match"
     return next((column.header for column in mapping.columns if column.header == name), None)
 
 
-def makers(link: Link, rows: Positions, made: pa.Array) -> Positions:
-    """For each row of the link whose parent is missing, which of `rows` (ascending, `made` are their values) makes it;
-    -1 for none."""
-    place = pc.index_in(link.wanted, value_set=compared(made, link.column.field))
-    at = pc.fill_null(place, -1).to_numpy(zero_copy_only=False).astype(np.int64)
-    at[~link.missing] = -1
-    found: Positions = np.where(at >= 0, rows[at], -1) if len(rows) else at
-    return found
+def after(link: Link, rows: Positions, made: pa.Array, written: pa.Array) -> tuple[Link, Positions]:
+    """The link as it is once `rows` are sent, and for each of its rows which of those makes the parent; -1 for none.
+
+    `made` is what the rows write to the field that parents are named by, `written` the records they write to (null: new
+    ones). A record that is given another value is no parent by the one it had.
+    """
+    made = compared(made, link.column.field)
+    counts = made.value_counts()
+    writers = counts.field("counts").take(pc.index_in(link.wanted, value_set=counts.field("values")))
+    own = pc.index_in(link.ids, value_set=written, skip_nulls=True)  # the row that writes to the record found
+    keeps = pc.equal(made.take(own), link.wanted)
+    keeps = pc.fill_null(keeps, False)
+    lost = pc.and_(pc.is_valid(own), pc.invert(keeps)).to_numpy(zero_copy_only=False)
+    others = pc.subtract(pc.fill_null(writers, 0), keeps.cast(pa.int64()))
+    others = np.where(pc.is_valid(link.wanted), others.to_numpy(zero_copy_only=False), 0)
+    there = ~ids_missing(link.ids) & ~lost
+    several = link.several | (others + there > 1)
+    makes = (others == 1) & ~there & ~several
+    place = pc.fill_null(pc.index_in(link.wanted, value_set=made), 0).to_numpy(zero_copy_only=False)
+    maker = np.where(makes, rows[place], -1) if len(rows) else np.full(len(makes), -1, np.int64)
+    missing = pc.is_valid(link.wanted).to_numpy(zero_copy_only=False) & ~there & ~several
+    ids = pc.if_else(pa.array(there & ~several), link.ids, pa.scalar(None, pa.utf8()))
+    return replace(link, ids=ids, missing=missing, several=several), maker
 
 
 def behind(rows: Positions, children: Positions, made_by: Positions, size: int) -> Rows:

@@ -6,7 +6,7 @@ it knows the activation, the state and the org it was computed from, and `sync` 
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Collection, Iterator, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any, Protocol
 
@@ -172,13 +172,14 @@ class Plan:
     """Ordered batches, the rows left out and why, and what all that was computed from.
 
     `refusal` is the guard that keeps it from being executed. `record_ids` runs parallel to the spool (null: none
-    known), and so does `stored_ids` (those the snapshot has); `parents` holds for an insert the resolved lookup ids by
-    header, `emptied` the rows whose parent is left empty by header of the column, `unfinished` the rows that are not
-    sent whole. `baseline` and `leavers.noted` move the snapshot without sending anything. `awaits_parents`: some
-    parents are still to be created by an earlier plan, so this one is for showing; a sync draws it again when they
-    exist. `counted` runs parallel to the spool too: as what each row counts for the day (`guards.Counted`) once it is
-    acknowledged; what `passed` a ceiling by a flag counts for nothing, and ends the day of its kind. `replacing`: keys
-    that left beside new ones, where it looks as if they were the same rows. `admitted`: `StateView.admitted` after it.
+    known), and so does `stored_ids` (those the snapshot has); `parents` holds the resolved lookup ids by header, where
+    Salesforce does not find the parents itself or an insert names them, `emptied` the rows whose parent is left empty
+    by header of the column, `unfinished` the rows that are not sent whole. `baseline` and `leavers.noted` move the
+    snapshot without sending anything. `awaits_parents`: some parents are still to be created by an earlier plan, so
+    this one is for showing; a sync draws it again when they exist. `counted` runs parallel to the spool too: as what
+    each row counts for the day (`guards.Counted`) once it is acknowledged; what `passed` a ceiling by a flag counts
+    for nothing, and ends the day of its kind. `replacing`: keys that left beside new ones, where it looks as if they
+    were the same rows. `admitted`: `StateView.admitted` after it.
     """
 
     activation: Activation
@@ -279,14 +280,23 @@ class Plan:
             table = table.append_column(constant.header, value)
         return table
 
-    def arriving(self) -> Arriving | None:
-        """The match values of the records this plan will create: parents that a later plan may count on."""
-        match = self.mapping.match
-        making = [b.rows for b in self.batches if b.operation in (Operation.UPSERT, Operation.INSERT)]
-        if match is None or not making or self.refusal:
-            return None
-        values_sent = self.spool.take(np.unique(np.concatenate(making)), ["match"])["match"].combine_chunks()
-        return Arriving(self.schema.name, match.field.name, compared(values_sent, match.field))
+    def arriving(self, named_by: Collection[str]) -> list[Arriving]:
+        """The records that this plan will make or change, by the fields `named_by` (in lower case): parents that a
+        later plan may count on."""
+        writing = [b.rows for b in self.batches if b.operation is not Operation.DELETE and not b.leavers]
+        if not writing or self.refusal:
+            return []
+        rows, match = np.unique(np.concatenate(writing)), self.mapping.match
+        by = {column.header: column.field for column in self.mapping.columns if column.lookup is None}
+        if match is not None and match.header not in by and self.activation.mode is Mode.UPSERT:
+            by["match"] = match.field
+        fields = {name: field for name, field in by.items() if field.name.lower() in named_by}
+        return [
+            Arriving(
+                self.schema.name, field.name, compared(self.spool.take(rows, [name])[name].combine_chunks(), field)
+            )
+            for name, field in fields.items()
+        ]
 
     def known_ids(self, keys: pa.Array, rows: Positions) -> list[str | None]:
         """The record id, where one is known, of each key; `rows` are the spool rows that hold the keys."""
@@ -679,7 +689,7 @@ class _Work:
         if match.header == "Id":
             self.operation[self.with_match(rows)] = _OPERATIONS.index(Operation.UPDATE)
             return
-        if declared.create and not (match.field.external_id or match.field.id_lookup):
+        if declared.create and not match.field.identifies:
             self.match_records(self.by_own_record(rows), none_found=Operation.INSERT)
             return
         if self.match_moved:
@@ -711,8 +721,7 @@ class _Work:
         assert match is not None
         if not rows.size:
             return
-        wanted = self.spool.take(rows, ["match"])["match"].combine_chunks()
-        ids, several = find_records(self.destination, self.schema.name, match.field, wanted)
+        ids, several = self.found_by_match(rows)
         missing = ids_missing(ids) & ~several
         name = f"{self.schema.name}.{match.header}"
         self.leave_out(rows[several], Fate.AMBIGUOUS, "SEVERAL_RECORDS", f"several records hold this {name}")
@@ -770,13 +779,17 @@ class _Work:
         there: an upsert by an external id does not tell, so the records are looked for."""
         self.makes = np.isin(self.operation, [_OPERATIONS.index(o) for o in (Operation.UPSERT, Operation.INSERT)])
         rows = np.flatnonzero(self.operation == _OPERATIONS.index(Operation.UPSERT))
-        match = self.mapping.match
-        if not rows.size or match is None or not self.mapping.is_partial:
+        if not rows.size or not self.mapping.is_partial:
             return
-        wanted = self.spool.take(rows, ["match"])["match"].combine_chunks()
-        ids, several = find_records(self.destination, self.schema.name, match.field, wanted)
+        ids, several = self.found_by_match(rows)
         self.makes[rows] = ids_missing(ids) & ~several
         self.found_ids = _placed(ids, rows, self.size)
+
+    def found_by_match(self, rows: Positions) -> tuple[pa.Array, npt.NDArray[np.bool_]]:
+        """As `find_records`, of these rows."""
+        assert self.mapping.match is not None
+        wanted = self.spool.take(rows, ["match"])["match"].combine_chunks()
+        return find_records(self.destination, self.schema.name, self.mapping.match.field, wanted)
 
     def fixed_notes(self) -> list[str]:
         """What is said of known rows whose record has another value in a field that is written on new records only."""
@@ -794,7 +807,7 @@ class _Work:
         for column in fixed:
             wanted = self.spool.take(rows, [column.header])[column.header].combine_chunks()
             if column.lookup is not None:
-                wanted = parents.find(column, rows, wanted, self.destination).ids
+                wanted = parents.find(column, self.schema.name, rows, wanted, self.destination).ids
             now = values.from_text(held[column.written.name].combine_chunks(), column.written).take(place)
             ours, theirs = compared(wanted, column.written), compared(now, column.written)
             same = pc.or_(pc.fill_null(pc.equal(ours, theirs), False), pc.and_(pc.is_null(ours), pc.is_null(theirs)))
@@ -811,8 +824,8 @@ class _Work:
     def meet_parents(self) -> None:
         """Leave out rows whose parents are not there, or let them go without, as `missing_parent` says; let parents
         that are rows of this plan go first."""
-        links = [link for column in self.mapping.columns for link in self.link_of(column)]
-        made_by = [self.makers_of(link) for link in links]
+        found = [self.after(link) for column in self.mapping.columns for link in self.link_of(column)]
+        links, made_by = [link for link, _ in found], [maker for _, maker in found]
         for link, maker in zip(links, made_by, strict=True):
             self.leave_out(
                 link.rows[link.several & (self.operation[link.rows] != 0)],
@@ -824,8 +837,9 @@ class _Work:
             self.miss(link, link.rows[link.missing & (maker < 0) & ~self.coming(link)])
         self.put_in_order(links, made_by)
         self.make_first(*self.waits_for(links, made_by))
-        if (self.operation == _OPERATIONS.index(Operation.INSERT)).any():
-            self.parents = {link.column.written.name: _placed(link.ids, link.rows, self.size) for link in links}
+        inserts = (self.operation == _OPERATIONS.index(Operation.INSERT)).any()
+        by_id = [link for link in links if inserts or not link.column.field.identifies]
+        self.parents = {link.column.written.name: _placed(link.ids, link.rows, self.size) for link in by_id}
 
     def link_of(self, column: Column) -> Iterator[Link]:
         """The parents that rows to be sent name by this column; none where it does not go with them."""
@@ -838,7 +852,7 @@ class _Work:
         rows = np.flatnonzero(goes)
         if rows.size:
             wanted = self.spool.take(rows, [column.header])[column.header].combine_chunks()
-            yield parents.find(column, rows, wanted, self.destination)
+            yield parents.find(column, self.schema.name, rows, wanted, self.destination)
 
     def coming(self, link: Link) -> npt.NDArray[np.bool_]:
         """Which missing parents an earlier plan, not executed yet, will have created."""
@@ -850,13 +864,34 @@ class _Work:
         self.awaits_parents |= bool(coming.any())
         return coming
 
-    def makers_of(self, link: Link) -> Positions:
-        """Which row of this plan makes each missing parent; -1 for none."""
-        name = parents.maker_column(self.mapping, link) if link.object == self.schema.name else None
+    def after(self, link: Link) -> tuple[Link, Positions]:
+        """The link as the rows of this plan leave it, and which of them makes each parent; -1 for none."""
+        name = (
+            parents.maker_column(self.mapping, self.activation.mode, link) if link.object == self.schema.name else None
+        )
+        if name is None or link.wanted.null_count == len(link.wanted):
+            return link, np.full(len(link.rows), -1, np.int64)
         rows = np.flatnonzero(self.operation)
-        if name is None or not link.missing.any():
-            return np.full(len(link.rows), -1, np.int64)
-        return parents.makers(link, rows, self.spool.take(rows, [name])[name].combine_chunks())
+        made = self.spool.take(rows, [name])[name].combine_chunks()
+        if any(column.header == name and column.keep_nulls for column in self.mapping.columns):
+            there = pc.is_valid(made)
+            rows, made = rows[there.to_numpy(zero_copy_only=False)], made.filter(there)
+        return parents.after(link, rows, made, self.written(rows, link, made if name == "match" else None))
+
+    def written(self, rows: Positions, link: Link, matched: pa.Array | None) -> pa.Array:
+        """The record that each of these rows is written to; null for a new one. An upsert finds it by the match value;
+        where that is what parents are named by (`matched`), the link has asked for the records in question."""
+        upserted = rows[self.operation[rows] == _OPERATIONS.index(Operation.UPSERT)]
+        if not upserted.size:
+            return self.record_ids.take(pa.array(rows))
+        if matched is None:
+            ids, _ = self.found_by_match(upserted)
+        else:
+            asked = compared(matched.filter(pa.array(np.isin(rows, upserted))), link.column.field)
+            ids = link.ids.take(pc.index_in(asked, value_set=link.wanted))
+        by_match = _placed(ids, upserted, self.size)
+        kept = pa.array(self.operation != _OPERATIONS.index(Operation.UPSERT))
+        return pc.if_else(kept, self.record_ids, by_match).take(pa.array(rows))
 
     def miss(self, link: Link, rows: Positions) -> None:
         """What becomes of rows whose parent is missing."""
@@ -1231,7 +1266,8 @@ class _Work:
         for column in self.mapping.columns:
             own = column.lookup is not None and parents.object_of(column) == self.schema.name
             if (only is None or column.header in only[0]) and column.goes(makes) and not (foregoing and own):
-                resolved = operation is Operation.INSERT and column.lookup is not None and not (own and awaits)
+                by_id = operation is Operation.INSERT or not column.field.identifies
+                resolved = by_id and column.lookup is not None and not (own and awaits)
                 columns.append(column.by_id() if resolved else column.payload())
         of_all = [c for c in self.mapping.constants if c.goes(makes)]
         return (*columns, *(c.payload() for c in of_all if only is None or c.header in only[1]))

@@ -18,7 +18,7 @@ from dinmo_dbt import values
 from dinmo_dbt.changes import Kind, Positions
 from dinmo_dbt.destination import Destination, Field, Operation, PayloadColumn
 from dinmo_dbt.plan import Plan, PlannedBatch
-from dinmo_dbt.records import find_records, parent_object
+from dinmo_dbt.records import find_parents, find_records, parent_object
 
 ROWS_MAX = 20
 CREATE, UPDATE, EITHER = "create", "update", "create or update"
@@ -147,9 +147,9 @@ def _writing(
         _, _, relationship = column.header.rpartition(".")[0].rpartition(":")
         lookup = plan.schema.relationship(relationship)
         assert lookup is not None, column.header
-        parent = parent_object(column.header, lookup)
-        ids, _ = find_records(destination, parent, column.field, sent)
-        return _Writing(column.header, lookup, told, ids.to_pylist(), column.keep_nulls, (parent, column.field))
+        ids, _ = find_parents(destination, plan.schema.name, column.header, lookup, column.field, sent)
+        by = (parent_object(column.header, lookup), column.field)
+        return _Writing(column.header, lookup, told, ids.to_pylist(), column.keep_nulls, by)
     path = next((c for c in plan.mapping.columns if c.lookup is not None and c.lookup.name == column.header), None)
     if path is None:
         return _Writing(column.header, column.field, told, told, column.keep_nulls)

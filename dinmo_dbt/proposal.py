@@ -143,15 +143,16 @@ def _folded(name: str) -> str:
 
 
 def parent_paths(field: Field, parent: Callable[[str], ObjectSchema]) -> list[str]:
-    """How a row can name the record that a lookup leads to, by its external ids: `Account__r.Number__c`. None where the
-    lookup may not be written, leads to several objects, or to one that this user may not see."""
+    """How a row can name the record that a lookup leads to, by the fields that tell one from another:
+    `Account__r.Number__c`. None where the lookup may not be written, leads to several objects, or to one that this user
+    may not see."""
     if len(field.reference_to) != 1 or not field.relationship_name or not (field.createable or field.updateable):
         return []
     try:
-        fields = parent(field.reference_to[0]).fields.values()
+        names = mapping.identifying(parent(field.reference_to[0]))
     except ConfigError:
         return []
-    return [f"{field.relationship_name}.{each.name}" for each in fields if each.external_id]
+    return [f"{field.relationship_name}.{name}" for name in names]
 
 
 class _Names:

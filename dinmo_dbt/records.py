@@ -12,14 +12,15 @@ from dinmo_dbt.destination import Destination, Field
 
 
 def find_records(
-    destination: Destination, object_name: str, by: Field, wanted: pa.Array
+    destination: Destination, object_name: str, by: Field, wanted: pa.Array, only: tuple[str, str] | None = None
 ) -> tuple[pa.Array, npt.NDArray[np.bool_]]:
-    """The record id for each wanted value (null: none or several), and where there are several."""
+    """The record id for each wanted value (null: none or several), and where there are several. `only`: as
+    `Destination.lookup` has it."""
     distinct = pc.unique(wanted.drop_null())
     nothing = pa.nulls(len(wanted), pa.utf8()), np.zeros(len(wanted), np.bool_)
     if len(distinct) == 0:
         return nothing
-    records = destination.lookup(object_name, by, distinct)
+    records = destination.lookup(object_name, by, distinct, only)
     records = records.filter(pc.is_valid(records["value"]))
     if len(records) == 0:
         return nothing
@@ -32,6 +33,15 @@ def find_records(
     ids = records["record_id"].combine_chunks().take(pc.index_in(asked, value_set=held))
     twice = pc.and_(pc.is_in(asked, value_set=several), pc.is_valid(asked)).to_numpy(zero_copy_only=False)
     return pc.if_else(pa.array(twice), pa.scalar(None, pa.utf8()), ids), twice
+
+
+def find_parents(
+    destination: Destination, child: str, header: str, lookup: Field, by: Field, wanted: pa.Array
+) -> tuple[pa.Array, npt.NDArray[np.bool_]]:
+    """As `find_records`, for the parents that rows of the object `child` name in the parent path `header`. Each object
+    has record types of its own, and two may have some of one name."""
+    parent = parent_object(header, lookup)
+    return find_records(destination, parent, by, wanted, ("SobjectType", child) if parent == "RecordType" else None)
 
 
 def compared(array: pa.Array, by: Field) -> pa.Array:

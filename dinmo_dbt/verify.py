@@ -153,7 +153,7 @@ def facts(activation: Activation, mapping: Mapping) -> tuple[tuple[Fact, ...], t
 
 def _why_not(column: Column) -> str:
     if ":" in column.header:
-        return "a lookup to several objects can't be queried by one parent's external id"
+        return "a lookup to several objects can't be queried by a field of one parent"
     return "rich text is cleaned by Salesforce when it is saved" if column.field.html else ""
 
 

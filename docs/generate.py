@@ -45,12 +45,21 @@ Salesforce's recycle bin, and with a master go its details; nothing is ever dele
   Salesforce deletes details with their master, also those that a later activation was about to move to another one.
 - An empty segment, or one that can't be read to its end, removes nothing.
 
-Parents, named by an external id (`Shop__r.Shop_Id__c`), are looked for before their rows are sent, in every mode:
+A parent is named by an external id of its own (`Shop__r.Shop_Id__c`), or by any other field that Salesforce can search
+by (`Account.Name`, `RecordType.DeveloperName`). Parents are looked for before their rows are sent, in every mode:
+
+- Values are compared as Salesforce compares them: without case where the field does not tell it apart, without blanks
+  around them. A record type is one of the object's own.
 
 - A row whose parent is not there is `held` (`PARENT_MISSING`) and looked at again by every run; `missing_parent` has it
   counted as rejected, or sent without its parent and once more when that is there.
 - Parents of the same object go first, level by level, in one run. Rows that are their own parent by some way, which
   only an upsert can make, go twice: without the parent, then with it.
+- A value that several records hold leads to none of them: the row is `ambiguous` (`PARENT_AMBIGUOUS`) and looked at again
+  by every run. So it is where a record has the value, and the run gives it to another one.
+- A row is sent when it changes in the model. A value that passes on to another parent in Salesforce changes no row:
+  `dinmo-dbt verify` finds those whose parent holds another value by now, `--repair` sends them to the one that holds it.
+  A value that never passes on is the better name: an external id, unique.
 - A null empties the lookup, or under `nulls: keep` leaves it alone.
 
 A field that Salesforce takes on new records only (a master-detail field, `CampaignMember.CampaignId`) goes with the
@@ -130,7 +139,7 @@ if the job failed on locks, otherwise by the next.
 | `SEVERAL_RECORDS` | `ambiguous` | several records hold the match value |
 | `RECORD_CLAIMED_TWICE` | `ambiguous` | another row of the model leads to the same record |
 | `PARENT_MISSING` | `held`, `rejected` | the parent record is not there yet; by `missing_parent` |
-| `PARENT_AMBIGUOUS` | `ambiguous` | several records hold the parent's external id |
+| `PARENT_AMBIGUOUS` | `ambiguous` | several records hold the value that names the parent |
 | `KEY_RESPELLED` | `held` | insert: the key is another spelling of one that left: `state rekey`, `--allow-replaced` |
 | `MATCH_CHANGED` | `held` | a known key has a new match value, and its record's id is not known |
 | `RECORD_ID_UNKNOWN` | `held` | the row left the segment, and which record is its own is not known |

@@ -142,9 +142,10 @@ class MemoryOrg:
     def has_records(self, object_name: str) -> bool:
         return bool(self.records[object_name])
 
-    def lookup(self, object_name: str, field: Field, wanted: pa.Array) -> pa.Table:
+    def lookup(self, object_name: str, field: Field, wanted: pa.Array, only: tuple[str, str] | None = None) -> pa.Table:
         asked = {text.lower() for text in values.text(wanted, field).to_pylist()}
-        found = [(r.get(field.name), i) for i, r in self.records[object_name].items()]
+        records = self.records[object_name].items()
+        found = [(r.get(field.name), i) for i, r in records if only is None or r.get(only[0]) == only[1]]
         found = [(text, i) for text, i in found if text is not None and text.lower() in asked]
         self.random.shuffle(found)
         return pa.table(
@@ -338,6 +339,9 @@ class MemoryOrg:
                 relationship, _, external_id = name.partition(".")
                 name = relationship[:-1] + "c"
                 lookup = self.schemas[object_name].fields[name]
+                assert self.schemas[lookup.reference_to[0]].fields[external_id].identifies, (
+                    "Salesforce refuses the call"
+                )
                 parents = [p for p, r in self.records[lookup.reference_to[0]].items() if r.get(external_id) == text]
                 if len(parents) != 1 if text is not None or by_job else False:
                     return "INVALID_FIELD:no such parent:--", "" if created else i, False

@@ -134,9 +134,9 @@ CASES = [
     ),
     (
         {**fields("a", "Parent__r.Name"), "parents": "name"},
-        "DB306 {w}.fields.a: Parent__c.Name is not an external id\n"
-        "    Name can't be one; Setup > Object Manager > Parent > Fields & Relationships > New makes a field of type "
-        "Text, Number or Email: tick External ID; or map a column of its record id to Parent__c",
+        "DB306 {w}.fields.a: Parent__c.Name can't name a parent\n"
+        "    name it by a field that Salesforce can search by, such as Code__c; or map a column of its record id to "
+        "Parent__c",
     ),
     (
         fields("a", "Who.Code__c"),
@@ -232,7 +232,8 @@ def test_what_yaml_made_of_a_bare_word_is_no_text(kind, key, value):
 def test_every_way_not_to_fit_has_its_text(case, monkeypatch):
     changes, text = dict(case[0]), case[1]
     if changes.pop("parents", None):
-        named = dataclasses.replace(PARENT, fields={**PARENT.fields, "Name": text_field("Name")})
+        name = text_field("Name", filterable=False)
+        named = dataclasses.replace(PARENT, fields={**PARENT.fields, "Name": name})
         monkeypatch.setitem(PARENTS, "Parent__c", named)
     mapping, problems = resolved(**changes)
     assert mapping is None
@@ -390,14 +391,11 @@ def test_a_field_of_known_records_only_is_no_insert_s() -> None:
     assert "only on records that are there" in message and "mode: update or upsert" in hint
 
 
-def test_a_record_type_by_its_name_is_refused_with_a_way(monkeypatch: pytest.MonkeyPatch) -> None:
-    kind = ObjectSchema(
-        "RecordType", "Record Type", "012", False, False, False, False, {"DeveloperName": text_field("DeveloperName")}
-    )
-    monkeypatch.setitem(PARENTS, "RecordType", kind)
-    lookup = dataclasses.replace(
-        text_field("RecordTypeId"), type="reference", reference_to=("RecordType",), relationship_name="RecordType"
-    )
-    message, hint = hint_of(lookup, target="RecordType.DeveloperName")
-    assert message == "a RecordType can't be found by its DeveloperName yet"
-    assert "RecordTypeId" in hint and "SobjectType = 'Thing__c'" in hint and "tick" not in hint
+def test_a_parent_is_named_by_any_field_that_can_be_searched(monkeypatch: pytest.MonkeyPatch) -> None:
+    name = text_field("Name")
+    monkeypatch.setitem(PARENTS, "Parent__c", dataclasses.replace(PARENT, fields={**PARENT.fields, "Name": name}))
+    mapping, problems = resolved(**fields("a", "parent__r.NAME"))
+    assert problems == ()
+    assert [(c.header, c.field, c.lookup) for c in mapping.columns] == [
+        ("Parent__r.Name", name, THING.fields["Parent__c"])
+    ]

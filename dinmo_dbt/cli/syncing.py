@@ -362,6 +362,7 @@ def _plan(session: Session, ceilings: Ceilings, gating: Gating, *, show_values: 
         else:
             fitting.append(activation)
     arriving: dict[str, list[Arriving]] = {}
+    named_by = {m.field.rpartition(".")[2].lower() for each in fitting for m in each.fields if "." in m.field}
     for activation in _ordered(session, fitting):
         try:
             with scan_spool(session) as spool:
@@ -377,7 +378,7 @@ def _plan(session: Session, ceilings: Ceilings, gating: Gating, *, show_values: 
                 documents.append(render.plan_json(drawn, samples, jobs=jobs, notes=notes))
                 sends = sends or drawn.has_changes
                 codes.append(4 if drawn.refusal else 0)
-                coming += filter(None, [drawn.arriving()])
+                coming += drawn.arriving(named_by)
         except DinmoError as error:
             console.failure(error, f"{activation.name}: ")
             documents.append({"activation": activation.name, "problems": console.documents(error.problems)})

@@ -139,10 +139,10 @@ class SalesforceDestination:
 
         return has_records(self._client, object_name)
 
-    def lookup(self, object_name: str, field: Field, values: pa.Array) -> pa.Table:
+    def lookup(self, object_name: str, field: Field, values: pa.Array, only: tuple[str, str] | None = None) -> pa.Table:
         from dinmo_dbt.salesforce.lookup import lookup
 
-        return lookup(self._client, object_name, field, values, scratch=self._scratch, sleep=self._sleep)
+        return lookup(self._client, object_name, field, values, only, scratch=self._scratch, sleep=self._sleep)
 
     def read(self, object_name: str, fields: tuple[str, ...], record_ids: tuple[str, ...]) -> list[dict[str, object]]:
         from dinmo_dbt.salesforce.collections import read

@@ -40,19 +40,22 @@ def lookup(
     object_name: str,
     field: Field,
     wanted: pa.Array,
+    only: tuple[str, str] | None = None,
     *,
     scratch: Path,
     sleep: Callable[[float], None],
 ) -> pa.Table:
-    """Columns `value` and `record_id`: every record whose `field` holds one of `wanted`, perhaps in another case."""
+    """Columns `value` and `record_id`: every record whose `field` holds one of `wanted`, perhaps in another case; where
+    `only` names a text field and a value, of those that hold that too."""
     checked_name(object_name)
+    also = f" AND {checked_name(only[0])} = '{only[1].translate(_ESCAPES)}'" if only else ""
     if len(wanted) > SOQL_VALUES_MAX:
         try:
-            return _by_bulk_query(client, object_name, field, wanted, scratch=scratch, sleep=sleep)
+            return _by_bulk_query(client, object_name, field, wanted, also, scratch=scratch, sleep=sleep)
         except SalesforceRefusal as refusal:
             if refusal.salesforce_code not in _NO_BULK_QUERY:
                 raise
-    return _by_soql(client, object_name, field, wanted)
+    return _by_soql(client, object_name, field, wanted, also)
 
 
 def has_records(client: Client, object_name: str) -> bool:
@@ -177,7 +180,7 @@ def literal(text: str, field: Field) -> str:
     return text
 
 
-def _by_soql(client: Client, object_name: str, field: Field, wanted: pa.Array) -> pa.Table:
+def _by_soql(client: Client, object_name: str, field: Field, wanted: pa.Array, also: str) -> pa.Table:
     literals = [
         literal(text, field)
         for text in values.text(wanted, field).to_pylist()
@@ -186,8 +189,8 @@ def _by_soql(client: Client, object_name: str, field: Field, wanted: pa.Array) -
     room = _room(wanted)
     pages = [_table(pa.array([], pa.utf8()), pa.array([], pa.utf8()), field)]
     head = f"SELECT {_select(field)} FROM {object_name} WHERE {field.name} IN ("
-    for chunk in _chunks(literals, _QUERY_BYTES_MAX - len(quote(head + ")", safe=""))):
-        for page in query(client, head + ",".join(chunk) + ")"):
+    for chunk in _chunks(literals, _QUERY_BYTES_MAX - len(quote(head + ")" + also, safe=""))):
+        for page in query(client, head + ",".join(chunk) + ")" + also):
             found = [record.get(field.name) for record in page]
             texts = [str(value).lower() if isinstance(value, bool) else value for value in found]
             held = pa.array([text if isinstance(text, str) else None for text in texts], pa.utf8())
@@ -207,7 +210,7 @@ def _taken(room: int, page: pa.Table) -> int:
         raise NotApplied(
             "DB610",
             "a look-up finds far more records than were asked for",
-            hint="match by a field that is unique in Salesforce",
+            hint="match by a field that is unique in Salesforce, and name parents by one",
         )
     return left
 
@@ -231,12 +234,13 @@ def _by_bulk_query(
     object_name: str,
     field: Field,
     wanted: pa.Array,
+    also: str,
     *,
     scratch: Path,
     sleep: Callable[[float], None],
 ) -> pa.Table:
     asked = _compared(wanted, field)
-    where = "" if field.name == "Id" else f" WHERE {field.name} != null"
+    where = f" WHERE {field.name} != null{also}" if also or field.name != "Id" else ""
     pages = [_table(pa.array([], pa.utf8()), pa.array([], pa.utf8()), field)]
     soql = f"SELECT {_select(field)} FROM {object_name}{where}"
     room = _room(wanted)

@@ -282,8 +282,11 @@ CASES: dict[str, Case] = {
     "relationship_unknown": Case(
         "DB305", lambda lab: lab.only("events", {**EVENTS, "fields": {"person_id": "Persn__r.Person_Id__c"}}), "fields"
     ),
-    "parent_field_that_is_no_external_id": Case(
-        "DB306", lambda lab: lab.only("events", {**EVENTS, "fields": {"person_id": "Person__r.Nick__c"}}), "fields"
+    "parent_field_that_can_not_be_searched": Case(
+        "DB306", lambda lab: lab.only("events", {**EVENTS, "fields": {"person_id": "Person__r.Note__c"}}), "fields"
+    ),
+    "parent_by_its_record_id": Case(
+        "DB306", lambda lab: lab.only("events", {**EVENTS, "fields": {"person_id": "Person__r.Id"}}), "fields"
     ),
     "constant_not_in_the_picklist": Case("DB316", lambda lab: meta(
         fields={"name": "Name"}, constants={"Plan__c": "Gold"})(lab), "constants.Plan__c"),

@@ -28,7 +28,7 @@ def test_fields_tell_what_a_mapping_needs(lab: Lab, org: Org) -> None:
         "picklist": [], "restricted": False, "refers_to": [], "parent_paths": [],
     }  # fmt: skip
     assert listed["Person__c"]["refers_to"] == ["Person__c"]
-    assert listed["Person__c"]["parent_paths"] == ["Person__r.Person_Id__c"]
+    assert listed["Person__c"]["parent_paths"] == ["Person__r.Person_Id__c", "Person__r.Tax_Id__c"]
     assert not listed["CreatedDate"]["createable"]
     people = {each["field"]: each for each in lab.run("org", "fields", "Person__c", "--json").json["fields"]}
     assert (people["Plan__c"]["picklist"], people["Plan__c"]["restricted"]) == (["Free", "Team"], True)

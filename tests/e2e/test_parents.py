@@ -12,6 +12,10 @@ from .lab import EXTERNAL, TEXT, Lab, Org, object_files
 UP = "<type>Lookup</type><referenceTo>Site__c</referenceTo><relationshipName>Branches</relationshipName>"
 MASTER = "<type>MasterDetail</type><referenceTo>Site__c</referenceTo><relationshipName>Desks</relationshipName>"
 KEY = TEXT.format(40) + EXTERNAL
+RECORD_TYPE = (
+    '<?xml version="1.0" encoding="UTF-8"?><RecordType xmlns="http://soap.sforce.com/2006/04/metadata">'
+    "<fullName>{0}</fullName><label>{0} one</label><active>true</active></RecordType>"
+)
 SITES = {
     "name": "sites",
     "destination": "crm",
@@ -32,9 +36,16 @@ DESKS = {
 
 @pytest.fixture
 def org(lab: Lab) -> Iterator[Org]:
-    objects = {"Site__c": {"Site_Id__c": KEY, "Up__c": UP}, "Desk__c": {"Desk_Id__c": KEY, "Site__c": MASTER}}
+    objects = {
+        "Site__c": {"Site_Id__c": KEY, "Up__c": UP, "Town__c": TEXT.format(40)},
+        "Desk__c": {"Desk_Id__c": KEY, "Site__c": MASTER},
+    }
     for name, fields in objects.items():
-        for path, text in object_files(name, fields).items():
+        files = object_files(name, fields)
+        for kind in ("Small", "Big"):
+            folder = f"force-app/main/default/objects/{name}/recordTypes"
+            files[f"{folder}/{kind}.recordType-meta.xml"] = RECORD_TYPE.format(kind)
+        for path, text in files.items():
             (lab.root / path).parent.mkdir(parents=True, exist_ok=True)
             (lab.root / path).write_text(text, encoding="utf-8")
     with lab.serve() as org:
@@ -101,6 +112,78 @@ def test_a_detail_is_made_under_its_master_and_keeps_it(lab: Lab, org: Org, api:
         ("K1", "till 2", "S1"),
         ("K2", "bar", "S2"),
     }
+
+
+@pytest.mark.parametrize(
+    ("mode", "api"),
+    [("upsert", "bulk"), ("upsert", "collections"), ("update", "bulk"), ("update", "collections"), ("insert", "bulk")],
+)
+def test_a_parent_by_a_field_that_is_no_external_id(lab: Lab, org: Org, mode: str, api: str) -> None:
+    for name, town in (("S1", "Basel"), ("S2", "Bern"), ("S3", "bern")):
+        org.create("Site__c", Name=name, Site_Id__c=name, Town__c=town)
+    by_town: dict[str, Any] = {**DESKS, "mode": mode, "api": api, "fields": {"name": "Name", "site": "Site__r.Town__c"}}
+    if mode == "insert":
+        del by_town["match"]
+        by_town |= {"fields": {**by_town["fields"], "desk": "Desk_Id__c"}, "on_change": "ignore"}
+    if mode == "update":  # a master-detail field takes no other value
+        by_town |= {"object": "Site__c", "match": {"desk": "Site_Id__c"}, "fields": {"site": "Up__r.Town__c"}}
+        for name in ("K1", "K2", "K3"):
+            org.create("Site__c", Name=name, Site_Id__c=name)
+    kept, lookup, child = (
+        ("Site_Id__c", "Up__r", "Site__c") if mode == "update" else ("Desk_Id__c", "Site__r", "Desk__c")
+    )
+
+    def held() -> dict[str, str]:
+        """Each child that has a parent, and which."""
+        found = org.query(f"SELECT {kept}, {lookup}.Site_Id__c FROM {child} WHERE {kept} LIKE 'K%'")
+        return {row[kept]: row[lookup]["Site_Id__c"] for row in found if row[lookup]}
+
+    rows = "('K1', 'till', 'basel '), ('K2', 'bar', 'Bern'), ('K3', 'door', 'Chur')"
+    lab.sql(f"create or replace table people as select * from (values {rows}) t(desk, name, site)")
+    lab.only("people", by_town, key="desk")
+    assert lab.run("validate", "--online").code == 0
+    ran = lab.run("sync")
+    assert "PARENT_AMBIGUOUS" in ran.all, ran.all
+    assert "PARENT_MISSING" in ran.all
+    assert held() == {"K1": "S1"}
+    org.create("Site__c", Name="S4", Site_Id__c="S4", Town__c="CHUR")
+    ids = {row["Site_Id__c"]: row["Id"] for row in org.query("SELECT Id, Site_Id__c FROM Site__c")}
+    org.edit("Site__c", ids["S2"], Town__c="Biel")
+    ran = lab.run("sync")
+    assert ran.code == 0, ran.all
+    assert held() == {"K1": "S1", "K2": "S3", "K3": "S4"}
+    assert lab.run("plan", "--detailed-exitcode").code == 0
+    if mode == "update":
+        assert lab.run("verify").code == 0
+        org.edit("Site__c", ids["S1"], Town__c="Genf")
+        ran = lab.run("verify")
+        assert ran.code != 0, "the parent is not the one that the model names any more"
+        assert "Town__c" in ran.all, ran.all
+
+
+def test_a_hierarchy_by_such_a_field_and_record_types_by_developer_name(lab: Lab, org: Org) -> None:
+    types = {f"{row['SobjectType']} {row['DeveloperName']}": row["Id"]
+             for row in org.query("SELECT Id, SobjectType, DeveloperName FROM RecordType")}  # fmt: skip
+    fields = {"name": "Town__c", "up": "Up__r.Town__c", "kind": "RecordType.DeveloperName"}
+    lab.sql(
+        "create or replace table people as select * from (values ('A', 'Aarau', null, 'Small'), "
+        "('B', 'Brugg', 'aarau', 'Big'), ('C', 'Chur', 'Brugg', 'small'), ('D', 'Davos', 'Chur', 'Odd')) "
+        "t(site, name, up, kind)"
+    )
+    lab.only("people", {**SITES, "fields": fields}, key="site")
+    shown = lab.run("plan", "--show-values")
+    assert shown.code == 0 and "RecordType.DeveloperName" in shown.out, shown.all
+    ran = lab.run("sync")
+    assert "1 held (PARENT_MISSING [RecordType.DeveloperName])" in ran.out, ran.all
+    found = org.query("SELECT Town__c, Up__r.Town__c, RecordTypeId FROM Site__c")
+    assert {(r["Town__c"], (r["Up__r"] or {}).get("Town__c"), r["RecordTypeId"]) for r in found} == {
+        ("Aarau", None, types["Site__c Small"]),
+        ("Brugg", "Aarau", types["Site__c Big"]),
+        ("Chur", "Brugg", types["Site__c Small"]),
+    }
+    assert len(set(types.values())) == 4, "two objects have types of these names"
+    assert lab.run("plan", "--detailed-exitcode").code == 0
+    assert lab.run("verify").code == 0
 
 
 def test_what_a_run_warns_of_has_its_reason_and_the_next_command(lab: Lab, org: Org) -> None:
