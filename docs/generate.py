@@ -55,11 +55,11 @@ by (`Account.Name`, `RecordType.DeveloperName`). Parents are looked for before t
   counted as rejected, or sent without its parent and once more when that is there.
 - Parents of the same object go first, level by level, in one run. Rows that are their own parent by some way, which
   only an upsert can make, go twice: without the parent, then with it.
-- A value that several records hold leads to none of them: the row is `ambiguous` (`PARENT_AMBIGUOUS`) and looked at again
-  by every run. So it is where a record has the value, and the run gives it to another one.
+- A value that several records hold leads to none of them: the row is `ambiguous` (`PARENT_AMBIGUOUS`) and looked at
+  again by every run. So it is where a record has the value, and the run gives it to another one.
 - A row is sent when it changes in the model. A value that passes on to another parent in Salesforce changes no row:
-  `dinmo-dbt verify` finds those whose parent holds another value by now, `--repair` sends them to the one that holds it.
-  A value that never passes on is the better name: an external id, unique.
+  `dinmo-dbt verify` finds those whose parent holds another value by now, and `--repair` sends them to the one that has
+  it. A value that never passes on is the better name: an external id, unique.
 - A null empties the lookup, or under `nulls: keep` leaves it alone.
 
 A field that Salesforce takes on new records only (a master-detail field, `CampaignMember.CampaignId`) goes with the
