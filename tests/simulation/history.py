@@ -714,7 +714,7 @@ class History:
             self.met[problem.code] += 1
             if isinstance(error, CountsError):
                 raise Broken(f"I5: {problem.message}") from error
-            if process.hurt and not isinstance(error, StateError):
+            if process.hurt and not process.told_of_history and not isinstance(error, StateError):
                 raise Broken(f"I12: a disk that failed is told as {problem.code}") from error
         self.seams = max(10, len(process.seen)) if not process.dead else self.seams
         self.org.app.faults.clear()  # the auditor looks undisturbed
