@@ -11,6 +11,7 @@ from dataclasses import asdict, dataclass, field
 from typing import Any
 
 from dinmo_dbt.errors import Problem
+from dinmo_dbt.moments import iso
 
 JOB_RUNNING = "JOB_RUNNING"  # the code of a row that is in such a job
 ON_ITS_WAY = "on_its_way"  # a job of it goes on at Salesforce, and its rows are not delivered yet
@@ -90,15 +91,26 @@ class RunRecord:
 
     def document(self) -> dict[str, Any]:
         """The run as `history --json` prints it."""
-        own = ("run_id", "activation", "target", "org_id", "started", "finished", "status")
-        also = {"seconds": self.seconds, "on_their_way": self.on_their_way}
-        return {name: getattr(self, name) for name in own} | also | {"object": "", "mode": "", **self.detail}
+        own = ("run_id", "activation", "target", "org_id", "status", "on_their_way")
+        return {
+            **{name: getattr(self, name) for name in own},
+            "started": iso(self.started),
+            "finished": _iso(self.finished),
+            "seconds": None if self.seconds is None else round(self.seconds, 3),
+            **self.detail,
+            "waiting_since": _iso(self.waiting_since),
+            "trigger": {**asdict(self.trigger), "due": _iso(self.trigger.due)},
+        }
 
     def as_text(self) -> str:
         """What a row of the history keeps besides its own columns, as JSON."""
         judged = {name: getattr(self, name) for name in _JUDGED}
         problem = asdict(self.problem) if self.problem else None
         return json.dumps({**self.detail, **judged, "trigger": asdict(self.trigger), "problem": problem})
+
+
+def _iso(moment: float | None) -> str | None:
+    return None if moment is None else iso(moment)
 
 
 _JUDGED = (
@@ -144,12 +156,12 @@ _WITHIN: dict[str, Any] = {
     "counts": int,
     "outcome": int,
     "recovered": int,
-    "phases": int | float,
+    "phase_seconds": int | float,
     "field_types": str,
     "problem": str,
     "versions": str | None,
 }
-_GROUP = {"rows": int, "fate": str, "code": str | None, "class": str | None, "hint": str | None, "fields": str | None}
+_GROUP = {"rows": int, "fate": str, "code": str | None, "class": str | None, "hint": str | None, "fields": list}
 
 
 def _check(detail: dict[str, Any]) -> None:

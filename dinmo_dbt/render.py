@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import re
 import textwrap
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict
@@ -23,6 +24,7 @@ from dinmo_dbt.sync import Audited, Outcome, SyncRun
 if TYPE_CHECKING:
     from dinmo_dbt.adopt import Adoption
     from dinmo_dbt.rekey import Rekeying
+    from dinmo_dbt.state.state_id import StateId
     from dinmo_dbt.verify import Verification
 
 JSON_VERSION = 1
@@ -88,6 +90,11 @@ def problem_lines(problem: Problem, label: str = "") -> list[str]:
 
 def problem_json(problem: Problem) -> dict[str, Any]:
     return {"code": problem.code, "message": problem.message, "where": problem.where, "hint": problem.hint}
+
+
+def state_id_json(state_id: StateId) -> dict[str, str]:
+    """Whose a state is."""
+    return {"org_id": state_id.org_id, "target": state_id.target, "activation": state_id.name}
 
 
 # Plans
@@ -248,7 +255,13 @@ def groups_json(left_out: pa.Table) -> list[dict[str, Any]]:
     """How many rows were not delivered for each reason, with its class and what a person can do; never a value."""
     if not left_out.num_rows:
         return []
-    return _grouped(left_out if "class" in left_out.column_names else explained(left_out), "class", "hint")
+    groups = _grouped(left_out if "class" in left_out.column_names else explained(left_out), "class", "hint")
+    return [{**group, "fields": field_names(group["fields"])} for group in groups]
+
+
+def field_names(fields: str | None) -> list[str]:
+    """The fields of a row that was left out, one by one; Salesforce names several in one text."""
+    return re.split(r"[,;\s]+", fields) if fields else []
 
 
 def _grouped(left_out: pa.Table, *more: str) -> list[dict[str, Any]]:

@@ -8,7 +8,6 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
-from datetime import UTC, datetime
 from decimal import Decimal
 from itertools import groupby
 from math import ceil, floor
@@ -17,6 +16,7 @@ from typing import Any
 from dinmo_dbt.activation import Activation, Ceiling, WarningKind, Watch
 from dinmo_dbt.errors import Problem
 from dinmo_dbt.history import DONE, ON_ITS_WAY, RunRecord
+from dinmo_dbt.moments import minute
 from dinmo_dbt.notice import Notice, Severity, incident
 from dinmo_dbt.usual import NEW_RUNS, RUNS, Band, Measure, usual_rows, usual_seconds
 
@@ -159,10 +159,10 @@ def paused(activation: Activation, *, target: str, reason: str, by_hand: bool, a
         return None
     resume = f"dinmo-dbt resume --select {activation.name} --target {target}"
     if by_hand:
-        lines = [f"Paused by hand at {_moment(at)}: {reason}", "It does not run until it is resumed:", resume]
+        lines = [f"Paused by hand at {minute(at)}: {reason}", "It does not run until it is resumed:", resume]
     else:
         lines = [
-            f"Paused by itself at {_moment(at)}: {reason}",
+            f"Paused by itself at {minute(at)}: {reason}",
             "Whenever it is due it is looked at, and runs again once that is mended. To have it run before:",
             resume,
         ]
@@ -175,7 +175,7 @@ def resumed(activation: Activation, *, target: str, reason: str, by_hand: bool, 
     """That it runs again; None if nobody asked to be told."""
     if WarningKind.PAUSED not in activation.warnings or _is_muted(activation, at):
         return None
-    told = f"Resumed {'by hand' if by_hand else 'by itself'} at {_moment(at)}"
+    told = f"Resumed {'by hand' if by_hand else 'by itself'} at {minute(at)}"
     if reason:
         told += f"; it was paused because {reason}"
     critical = activation.warnings[WarningKind.PAUSED].critical
@@ -200,7 +200,7 @@ def digest(
 ) -> Notice:
     """One line for each activation: its runs of that time, what they did, and what stands. `paused`: why, by name."""
     pauses = paused or {}
-    lines = [f"{_moment(start)} to {_moment(end)}"]
+    lines = [f"{minute(start)} to {minute(end)}"]
     for activation in activations:
         own = [run for run in runs if run.activation == activation.name and start <= run.started < end]
         open_here = [each for each in standing if each.activation == activation.name]
@@ -224,7 +224,7 @@ def _day(activation: Activation, runs: Sequence[RunRecord], standing: Sequence[S
     parts += [f"{number:,} {name}" for number, name in numbers if number or (name == "sent" and runs)]
     parts += [_count(calls, "API call")] if calls else []
     line = f"{activation.name}: {', '.join(parts)}"
-    line += "".join(f"; {each.kind} since {_moment(each.since)}" for each in standing)
+    line += "".join(f"; {each.kind} since {minute(each.since)}" for each in standing)
     return line if paused is None else f"{line}; paused" + (f": {paused}" if paused else "")
 
 
@@ -255,7 +255,7 @@ def _stopped(case: _Case, statuses: tuple[str, ...], otherwise: str) -> _Verdict
     good = next((each for each in case.earlier if each.status in DONE), None)
     lines = [_progress(run)]
     if good and good.finished is not None:
-        lines.append(f"The last good run ended {span(case.at - good.finished)} before: {_moment(good.finished)}")
+        lines.append(f"The last good run ended {span(case.at - good.finished)} before: {minute(good.finished)}")
     return _Finding(_short(run.problem) if run.problem else otherwise, tuple(lines), run.problem)
 
 
@@ -363,7 +363,7 @@ def _missed(case: _Case) -> _Verdict:
     late = case.run.started - trigger.due
     if late <= _number(case.watch) and not trigger.passed:
         return _Well()
-    said = f"due {_moment(trigger.due)}, started {span(late)} later"
+    said = f"due {minute(trigger.due)}, started {span(late)} later"
     lines = [f"It was {said} (limit {span(_number(case.watch))})"]
     if trigger.passed:
         lines.append(f"It was due {_times(trigger.passed)} more by then; one run does for all")
@@ -556,7 +556,7 @@ def _name(target: str, activation: str) -> str:
 def _place(run: RunRecord, object_name: str) -> list[str]:
     """Which run it was, and where to look."""
     place = f"{object_name}, org {run.org_id}" if run.org_id else object_name
-    return ["", f"{_moment(run.started)}, {run.trigger.said}", place, _command("history", run)]
+    return ["", f"{minute(run.started)}, {run.trigger.said}", place, _command("history", run)]
 
 
 def _command(name: str, run: RunRecord) -> str:
@@ -593,7 +593,7 @@ def _causes(run: RunRecord, wanted: Callable[[Mapping[str, Any]], bool]) -> list
     groups = [group for group in run.detail.get("left_out") or () if wanted(group)]
     lines = []
     for group in groups[:CAUSES_MAX]:
-        fields = f" [{group['fields']}]" if group["fields"] else ""
+        fields = f" [{', '.join(group['fields'])}]" if group["fields"] else ""
         lines.append(f"- {group['rows']:,} {group['code'] or group['fate']}{fields}")
         lines += [f"  {group['hint']}"] if group.get("hint") else []
     more = len(groups) - CAUSES_MAX
@@ -606,10 +606,6 @@ def _count(number: int, noun: str) -> str:
 
 def _times(number: int) -> str:
     return {1: "once", 2: "twice"}.get(number, f"{number:,} times")
-
-
-def _moment(seconds: float) -> str:
-    return datetime.fromtimestamp(seconds, UTC).strftime("%Y-%m-%d %H:%M UTC")
 
 
 def span(seconds: float) -> str:

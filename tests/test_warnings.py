@@ -53,12 +53,12 @@ TOO_MANY = Problem(
 USED_UP = Problem("DB609", "the share of the org's daily API calls that api_share allows is used", "", "wait")
 UNFIT = Problem("", "dbt: test failed: not_null_dim_subscriptions_subscription_id")
 LEFT_OUT = [
-    {"fate": "rejected", "code": "FIELD_CUSTOM_VALIDATION_EXCEPTION", "fields": "MRR__c", "class": "data",
+    {"fate": "rejected", "code": "FIELD_CUSTOM_VALIDATION_EXCEPTION", "fields": ["MRR__c"], "class": "data",
      "hint": "a validation rule refused the row: Setup -> Object Manager -> Validation Rules", "rows": 391},
-    {"fate": "invalid", "code": "V-PICKLIST", "fields": "Plan__c", "class": None, "hint": "", "rows": 12},
-    {"fate": "held", "code": "PARENT_MISSING", "fields": "Customer__r", "class": "reference",
+    {"fate": "invalid", "code": "V-PICKLIST", "fields": ["Plan__c"], "class": None, "hint": "", "rows": 12},
+    {"fate": "held", "code": "PARENT_MISSING", "fields": ["Customer__r"], "class": "reference",
      "hint": "sync the parents first; the row is tried again by every run", "rows": 7},
-    {"fate": "no_match", "code": "NO_RECORD", "fields": "", "class": None, "hint": "", "rows": 3},
+    {"fate": "no_match", "code": "NO_RECORD", "fields": [], "class": None, "hint": "", "rows": 3},
 ]  # fmt: skip
 
 

@@ -7,6 +7,10 @@ stays quick.
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from dinmo_dbt.errors import DinmoError
 
 # Flags that take several values after one name, as dbt's do: `-s a b` is `-s a -s b`.
 _MANY = ("--select", "-s", "--models", "-m", "--exclude")
@@ -16,7 +20,7 @@ def run(arguments: Sequence[str]) -> int:
     """Run one command line; the process's exit code. Prints errors, raises nothing."""
     from dinmo_dbt.cli.console import guarded
 
-    return guarded(lambda: invoke(arguments))
+    return guarded(lambda: invoke(arguments), lambda error: _print_failure(arguments, error))
 
 
 def invoke(arguments: Sequence[str]) -> None:
@@ -27,12 +31,33 @@ def invoke(arguments: Sequence[str]) -> None:
     app()(args=spread(arguments), prog_name="dinmo-dbt", standalone_mode=True)
 
 
+def _own(arguments: Sequence[str]) -> list[str]:
+    """Without what is dbt's."""
+    return list(arguments[: arguments.index("--")] if "--" in arguments else arguments)
+
+
+def _print_failure(arguments: Sequence[str], error: DinmoError) -> None:
+    """The document of a command that failed before it had one: a program that reads it is told why, too."""
+    if "--json" not in (own := _own(arguments)):
+        return
+    from dinmo_dbt import render
+    from dinmo_dbt.cli.commands import named
+    from dinmo_dbt.cli.console import Console
+    from dinmo_dbt.cli.emulators import SERVE
+
+    if named(own) == SERVE:
+        return  # its line says that it listens
+    problems = [render.problem_json(problem) for problem in error.problems]
+    told = render.document(named(own), exit_code=error.exit_code, problems=problems)
+    Console(as_json=True).document(told)
+
+
 def _refuse_dry_run(arguments: Sequence[str]) -> None:
     """Other tools have it; here a command of its own shows what a sync would do."""
     from dinmo_dbt.errors import UsageError
 
-    own = arguments[: arguments.index("--")] if "--" in arguments else arguments
-    if list(own[:1]) in (["sync"], ["run"]) and "--dry-run" in own:
+    own = _own(arguments)
+    if own[:1] in (["sync"], ["run"]) and "--dry-run" in own:
         rest = "" if own[0] == "run" else "".join(f" {word}" for word in own[1:] if word != "--dry-run")
         message = f"{own[0]} has no --dry-run: plan shows what it would send, and changes nothing"
         raise UsageError("DB830", message, hint=f"dinmo-dbt plan{rest}")

@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-import dataclasses
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
@@ -11,6 +10,9 @@ from dinmo_dbt.cli import options
 from dinmo_dbt.cli.console import Console
 from dinmo_dbt.cli.known import one_known
 from dinmo_dbt.cli.options import Flags
+
+if TYPE_CHECKING:
+    from dinmo_dbt.destination import ListedJob
 
 
 def accept(
@@ -55,7 +57,25 @@ def accept(
             counted = [render.count(len(found), "job")] * bool(found) + ["1 record of the state"] * bool(ahead)
             told = " and ".join(counted)
             console.answer([f"accepted: {told}" if yes else f"{told}; --yes accepts {'it' if not found else 'them'}"])
-        jobs, record = [dataclasses.asdict(job) for job in found], dataclasses.asdict(ahead) if ahead else None
+        jobs = [_job_json(job) for job in found]
+        record = {"serial": ahead.serial, "lineage": ahead.lineage, "run_id": ahead.run} if ahead else None
         console.document(
             render.document("state accept", accepted=yes, activation=activation.name, jobs=jobs, record=record)
         )
+
+
+def _job_json(job: ListedJob) -> dict[str, Any]:
+    from dinmo_dbt.gate import moment_of
+    from dinmo_dbt.moments import iso
+
+    created = moment_of(job.created)
+    return {
+        "job_id": job.id,
+        "operation": job.operation,
+        "object": job.object,
+        "status": job.state,
+        "created": None if created is None else iso(created),
+        "user_id": job.user,
+        "api_version": job.api_version,
+        "as_ours": job.as_ours,
+    }

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from typing import Annotated
+from collections.abc import Sequence
+from typing import Annotated, Any
 
 import typer
 
@@ -92,6 +93,18 @@ def app() -> typer.Typer:
     emulator.command("import")(options.of_project(importing.import_schema, choosing=False))
     root.add_typer(emulator, name="emulator")
     return root
+
+
+def named(arguments: Sequence[str]) -> str:
+    """Which command a command line is for: `state show`."""
+    command: Any = typer.main.get_command(app())
+    words: list[str] = []
+    for word in arguments:
+        command = getattr(command, "commands", {}).get(word)
+        if command is None:
+            break
+        words.append(word)
+    return " ".join(words)
 
 
 def _group(text: str, *, epilog: str | None = None, completion: bool = False) -> typer.Typer:

@@ -17,6 +17,7 @@ from types import FrameType
 from typing import Any, TextIO
 
 from dinmo_dbt.errors import DinmoError, Interrupted, Problem, UsageError
+from dinmo_dbt.moments import iso
 
 INTERRUPTED, TERMINATED = 130, 143
 # Of several activations the first present of these decides (design: exit codes).
@@ -26,6 +27,7 @@ _COLOURS = {
     **dict.fromkeys(("WARN", "UNKNOWN", "SKIP", "ON ITS WAY", "note"), _YELLOW),
     **dict.fromkeys(("ERROR", "REFUSED", "INTERRUPTED"), _RED),
 }
+_documents: list[dict[str, Any]] = []  # what this command line printed on stdout: one, or none yet
 _ORDER = (INTERRUPTED, TERMINATED, 7, 5, 6, 1, 2, 4, 3, 0)
 
 
@@ -76,6 +78,7 @@ class Console:
     def document(self, content: dict[str, Any]) -> None:
         """What was asked for, as the one JSON document."""
         if self.as_json:
+            _documents.append(content)
             sys.stdout.write(json.dumps(content, indent=2, default=str) + "\n")
             sys.stdout.flush()
 
@@ -142,8 +145,7 @@ class Console:
     def _formatted(self, level: str, line: str) -> str:
         if self.log_format != "json":
             return _printable(line)
-        moment = time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime())
-        return json.dumps({"info": {"level": level, "msg": line, "ts": moment}})
+        return json.dumps({"info": {"level": level, "msg": line, "ts": iso(time.time())}})
 
 
 def has_colours(stream: TextIO, environ: Mapping[str, str]) -> bool:
@@ -166,8 +168,10 @@ def worst(codes: Iterable[int]) -> int:
     return next((code for code in _ORDER if code in present), max(present, default=0))
 
 
-def guarded(command: Callable[[], Any]) -> int:
-    """Run a command; its exit code. The one place where every kind of failure ends."""
+def guarded(command: Callable[[], Any], failed: Callable[[DinmoError], None] = lambda _: None) -> int:
+    """Run a command; its exit code. The one place where every kind of failure ends. `failed` is told of an error that
+    ended it before it printed its document."""
+    _documents.clear()
     if threading.current_thread() is threading.main_thread():
         signal.signal(signal.SIGTERM, _terminate)
     for stream in (sys.stdout, sys.stderr):
@@ -183,6 +187,8 @@ def guarded(command: Callable[[], Any]) -> int:
         return stop.code if isinstance(stop.code, int) else 0 if stop.code is None else 2
     except DinmoError as error:
         Console().failure(error)
+        if not _documents:
+            failed(error)
         return error.exit_code
     except KeyboardInterrupt:
         return _interrupted()

@@ -52,7 +52,12 @@ def copy(
         if new != session.place:
             lines.append(f"next: write into dinmo.yml: {new.setting}")
         console.answer(lines)
-        told = {"old": str(old), "new": str(new), "setting": new.setting, "copied": [own._asdict() for own in owns]}
+        told = {
+            "old": str(old),
+            "new": str(new),
+            "setting": new.setting,
+            "copied": [render.state_id_json(own) for own in owns],
+        }
         console.document(render.document("state copy", **told))
 
 

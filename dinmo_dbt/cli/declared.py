@@ -41,7 +41,8 @@ def list_activations(
     with Session(flags, console, offline=True) as session:
         pauses = session.activity.pauses()
         rows = [_listed(activation, activation.name in pauses) for activation in session.chosen]
-        console.answer(render.table(("activation", "model", "object", "mode", "match", "schedule", "enabled"), rows))
+        shown = [_as_printed(row, activation) for row, activation in zip(rows, session.chosen, strict=True)]
+        console.answer(render.table(("activation", "model", "object", "mode", "match", "schedule", "enabled"), shown))
         code = session.say_wrong()
         console.document(render.document("list", activations=rows))
     raise typer.Exit(code)
@@ -51,18 +52,29 @@ def _listed(activation: Activation, paused: bool) -> dict[str, Any]:
     match = activation.match
     return {
         "activation": activation.name,
-        "model": activation.model_name + (f" [{activation.segment}]" if activation.segment else ""),
-        "unique_id": activation.model,
+        "model": activation.model,
+        "segment": activation.segment,
         "destination": activation.destination,
         "object": activation.object,
         "mode": activation.mode.value,
         "key": list(activation.key),
-        "match": f"{match.column} = {match.field}" if match else "",
-        "fields": len(activation.fields),
+        "match": {"column": match.column, "field": match.field} if match else None,
+        "fields": [{"column": each.column, "field": each.field} for each in activation.fields],
         "schedule": str(activation.schedule),
-        "enabled": "no" if not activation.enabled else "paused" if paused else "yes",
+        "enabled": activation.enabled,
+        "paused": paused,
         "tags": list(activation.tags),
         "file": activation.file,
+    }
+
+
+def _as_printed(row: dict[str, Any], activation: Activation) -> dict[str, Any]:
+    segment, match = row["segment"], row["match"]
+    return {
+        **row,
+        "model": activation.model_name + (f" [{segment}]" if segment else ""),
+        "match": f"{match['column']} = {match['field']}" if match else "",
+        "enabled": "no" if not row["enabled"] else "paused" if row["paused"] else "yes",
     }
 
 
@@ -311,14 +323,14 @@ def _check(console: Console, checks: list[dict[str, Any]], name: str, check: Any
         problems = console.documents(error.problems)
         if all(problem in told for problem in problems):
             console.answer([f"{name}: not checked"])
-            checks.append({"check": name, "ok": False, "checked": False})
+            checks.append({"check": name, "ok": False, "checked": False, "told": None, "problems": []})
             return error.exit_code
         console.answer([f"{name}: ERROR"], "ERROR")
         console.failure(error)
-        checks.append({"check": name, "ok": False, "problems": problems})
+        checks.append({"check": name, "ok": False, "checked": True, "told": None, "problems": problems})
         return error.exit_code
     console.answer([f"{name}: OK, {told}"], "OK")
-    checks.append({"check": name, "ok": True, "told": told})
+    checks.append({"check": name, "ok": True, "checked": True, "told": told, "problems": []})
     return 0
 
 

@@ -10,12 +10,14 @@ from typing import Annotated, Any
 
 import typer
 
+from dinmo_dbt import __version__
 from dinmo_dbt.cli import options
 from dinmo_dbt.cli.console import Console
 from dinmo_dbt.cli.options import Flags
 from dinmo_dbt.cli.session import Session
 from dinmo_dbt.errors import DinmoError
 
+SERVE = "emulator serve"
 Data = Annotated[Path | None, typer.Option("--data", help="Folder that keeps the org (default: the project's).")]
 
 
@@ -74,7 +76,8 @@ def serve(
 
 def _announce(told: dict[str, Any], *, as_json: bool) -> None:
     if as_json:
-        sys.stdout.write(json.dumps(told) + "\n")
+        # Not by `render`, which loads pyarrow: every command waits for this line.
+        sys.stdout.write(json.dumps({"version": 1, "command": SERVE, "dinmo_dbt": __version__, **told}) + "\n")
     else:
         sys.stdout.write(
             f"Salesforce emulator at {told['instance_url']}, org {told['organization_id']}, user {told['username']}\n"

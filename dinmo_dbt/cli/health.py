@@ -8,9 +8,9 @@ from http import HTTPStatus
 from typing import TYPE_CHECKING, Any
 
 from dinmo_dbt.cli.lanes import Lanes
-from dinmo_dbt.cli.scheduling import moment
 from dinmo_dbt.cli.sending import BUSY_DATABASE
 from dinmo_dbt.errors import Problem
+from dinmo_dbt.moments import iso
 
 if TYPE_CHECKING:
     from dinmo_dbt.cli.session import Session
@@ -37,7 +37,7 @@ class Undelivered:
     @property
     def document(self) -> dict[str, Any]:
         told = {"activation": self.activation, "status": self.status, "rows": self.rows}
-        return {**told, "since": moment(self.since)}
+        return {**told, "since": iso(self.since)}
 
 
 @dataclass
@@ -82,19 +82,19 @@ class Health:
             "status": status or ("undelivered" if self.undelivered else "ok"),
             "dinmo_dbt": __version__,
             "target": self.target,
-            "started": moment(self.started),
-            "looked": moment(self.looked) if self.looked else None,
+            "started": iso(self.started),
+            "looked": iso(self.looked) if self.looked else None,
             "running": bool(running),
             "runs": [
                 {
                     "activation": each.activation.name,
-                    "since": moment(each.since),
+                    "since": iso(each.since),
                     "seconds": round(passed - each.began),
                     "silent_seconds": round(each.silent_s),
                 }
                 for each in running
             ],
-            "next": {"activation": first[0], "at": moment(first[1])} if first else None,
+            "next": {"activation": first[0], "at": iso(first[1])} if first else None,
             "overdue": overdue,
             "undelivered": [each.document for each in self.undelivered],
             "problem": render.problem_json(self.problems[0]) if self.problems else None,

@@ -10,9 +10,10 @@ import typer
 from dinmo_dbt.cli import exporting, options
 from dinmo_dbt.cli.console import Console
 from dinmo_dbt.cli.options import Flags
-from dinmo_dbt.cli.scheduling import moment, paused_json, paused_line
+from dinmo_dbt.cli.scheduling import paused_json, paused_line
 from dinmo_dbt.cli.session import Session
 from dinmo_dbt.errors import UsageError
+from dinmo_dbt.moments import iso, said
 
 FOLDED_KEYS = 3  # of rows that need nobody
 
@@ -54,7 +55,12 @@ def status(
                     "held": latest.waiting_rows - latest.on_their_way if latest else 0,
                     "paused": paused_json(pauses.get(activation.name)),
                     "warnings": [
-                        {"kind": each.kind.value, "critical": each.critical, "since": each.since, "said": each.said}
+                        {
+                            "kind": each.kind.value,
+                            "critical": each.critical,
+                            "since": iso(each.since),
+                            "said": each.said,
+                        }
                         for each in standing
                         if each.activation == activation.name
                     ],
@@ -83,7 +89,7 @@ def _status_lines(entry: dict[str, Any]) -> list[str]:
     last = entry["last_run"]
     if last is None:
         return [f"{entry['activation']}: never synced", *_told(entry)]
-    lines = [f"{entry['activation']}: {last['status']} at {moment(last['started'])} (run {last['run_id']})"]
+    lines = [f"{entry['activation']}: {last['status']} at {said(last['started'])} (run {last['run_id']})"]
     if last["on_their_way"]:
         lines.append(f"  {render.count(last['on_their_way'], 'row')} on their way: the next run asks their job again")
     if entry["held"]:
@@ -111,7 +117,7 @@ def _told(entry: dict[str, Any]) -> list[str]:
     lines = [f"  {paused_line(entry['paused'])}"] if entry["paused"] else []
     for each in entry["warnings"]:
         severity = "critical" if each["critical"] else "warning"
-        lines.append(f"  {severity}: {each['kind']} since {moment(each['since'])}: {each['said']}")
+        lines.append(f"  {severity}: {each['kind']} since {said(each['since'])}: {each['said']}")
     return lines
 
 
@@ -140,7 +146,8 @@ def history(
         names = [activation.name for activation in session.chosen] if flags.select or flags.exclude else None
         runs = [run.document() for run in session.state.history.latest(names, limit)]
         names_wide = max((len(run["activation"]) for run in runs), default=0)
-        console.answer([_run_line(run, names_wide) for run in runs] or ["no runs yet"])
+        lines = (line for run in runs for line in (_run_line(run, names_wide), *_cause(run)))
+        console.answer(list(lines) or ["no runs yet"])
         console.document(render.document("history", runs=runs))
 
 
@@ -166,7 +173,13 @@ def _run_line(run: dict[str, Any], names_wide: int = 0) -> str:
     parts += [f"{number:,} {name.replace('_', ' ')}" for name, number in told.items() if number]
     parts.append(f"{counts.get('unchanged', 0):,} unchanged")
     named = f"{run['activation']:{names_wide}}  {run['status']:{len('interrupted') if names_wide else 0}}"
-    return f"{moment(run['started'])}  {run['run_id']}  {named}  {', '.join(parts)}"
+    return f"{said(run['started'])}  {run['run_id']}  {named}  {', '.join(parts)}"
+
+
+def _cause(run: dict[str, Any]) -> list[str]:
+    """What kept a run from its work: the code, and the place."""
+    problem = run["problem"]
+    return [f"    {problem['code']}  {problem['where']}".rstrip()] if problem else []
 
 
 def _run_lines(run: dict[str, Any]) -> list[str]:
@@ -189,7 +202,7 @@ def _run_lines(run: dict[str, Any]) -> list[str]:
             lines.append(f"  {name}: {told}")
     if run.get("waiting_since"):
         waits = "held" if run["waiting_rows"] > run["on_their_way"] else "on their way"
-        lines.append(f"  {run['waiting_rows']:,} {waits}, the oldest since {moment(run['waiting_since'])}")
+        lines.append(f"  {run['waiting_rows']:,} {waits}, the oldest since {said(run['waiting_since'])}")
     if run.get("jobs"):
         lines.append(f"  jobs: {', '.join(run['jobs'])}")
     if run.get("problem"):
@@ -205,7 +218,9 @@ def _run_lines(run: dict[str, Any]) -> list[str]:
 
 
 def _phases(run: dict[str, Any]) -> str:
-    told = ", ".join(f"{name} {seconds:.2f}s" for name, seconds in (run.get("phases") or {}).items() if seconds >= 0.01)
+    told = ", ".join(
+        f"{name} {seconds:.2f}s" for name, seconds in (run.get("phase_seconds") or {}).items() if seconds >= 0.01
+    )
     return f" ({told})" if told else ""
 
 
@@ -252,13 +267,14 @@ def rejected(
             table = _for_people_first(explained(session.state.history.not_delivered(run)))
             exported.append(exporting.undelivered(run, table, whole=show_values))
             rows = [_as_printed(row, whole=show_values) for row in table.slice(0, limit).to_pylist()]
+            told = [{**row, "fields": render.field_names(row["fields"])} for row in rows]
             entries.append(
                 {
                     "activation": run.activation,
                     "run_id": run.run_id,
                     "total": len(table),
                     "groups": render.groups_json(table),
-                    "rows": rows,
+                    "rows": told,
                 }
             )
             if export is None:

@@ -10,10 +10,11 @@ import typer
 from dinmo_dbt.cli import options
 from dinmo_dbt.cli.console import Console
 from dinmo_dbt.cli.options import Flags
-from dinmo_dbt.cli.scheduling import Turn, moment
+from dinmo_dbt.cli.scheduling import Turn
 from dinmo_dbt.cli.sending import deliver
 from dinmo_dbt.cli.session import Session
 from dinmo_dbt.errors import DinmoError, Problem
+from dinmo_dbt.moments import moment
 from dinmo_dbt.whole_text import whole
 
 if TYPE_CHECKING:

@@ -211,7 +211,7 @@ class Recorder:
                 "adapter": session.manifest.adapter_type,
             },
             "plan_digest": render.plan_digest(self.plan) if self.plan else None,
-            "phases": self.phases,
+            "phase_seconds": self.phases,
             "rows_per_second": round(sent / sending) if sent and sending else None,
         }
 

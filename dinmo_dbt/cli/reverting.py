@@ -200,7 +200,7 @@ def _caution(drawn: Reversal) -> list[str]:
 def _json(drawn: Reversal, past: RunRecord, run: SyncRun | None) -> dict[str, Any]:
     from dinmo_dbt import render
 
-    told = ("record_id", "fate", "code", "fields", "message")
+    told = ("record_id", "fate", "code", "message")
     return {
         "reverts": drawn.run_id,
         "activation": past.activation,
@@ -208,7 +208,10 @@ def _json(drawn: Reversal, past: RunRecord, run: SyncRun | None) -> dict[str, An
         "counts": render.counts_json(drawn.counts),
         "put_back": drawn.restored,
         "deleted": drawn.deleted,
-        "left_alone": [{name: row[name] for name in told} for row in drawn.left_alone.to_pylist()],
+        "left_alone": [
+            {name: row[name] for name in told} | {"fields": render.field_names(row["fields"])}
+            for row in drawn.left_alone.to_pylist()
+        ],
         "not_updateable": list(drawn.fixed),
         "refusal": render.problem_json(drawn.refusal) if drawn.refusal else None,
         "run_id": run.run_id if run else None,

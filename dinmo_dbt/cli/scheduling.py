@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
-from datetime import UTC, datetime
 from enum import StrEnum
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -16,6 +15,7 @@ from dinmo_dbt.cli.options import Flags
 from dinmo_dbt.cli.session import Session
 from dinmo_dbt.errors import Problem, Refused
 from dinmo_dbt.history import ON_ITS_WAY, Trigger
+from dinmo_dbt.moments import iso, moment, said
 
 if TYPE_CHECKING:
     from dinmo_dbt.activation import Activation
@@ -198,17 +198,13 @@ def next_lines(session: Session) -> list[str]:
     return [f"next: {name} at {moment(at)}" for name, at in coming[:1]]
 
 
-def moment(seconds: float) -> str:
-    return datetime.fromtimestamp(seconds, UTC).strftime("%Y-%m-%d %H:%M:%SZ")
-
-
 def paused_json(pause: Pause | None) -> dict[str, Any] | None:
-    return None if pause is None else {"since": pause.at, "by_itself": pause.by_itself, "reason": pause.reason}
+    return None if pause is None else {"since": iso(pause.at), "by_itself": pause.by_itself, "reason": pause.reason}
 
 
 def paused_line(paused: dict[str, Any]) -> str:
     who = "by itself" if paused["by_itself"] else "by hand"
-    return f"paused {who} since {moment(paused['since'])}: {paused['reason']}"
+    return f"paused {who} since {said(paused['since'])}: {paused['reason']}"
 
 
 def _entries(session: Session) -> list[dict[str, Any]]:
@@ -234,9 +230,9 @@ def _entry(
         "quiet_hours": f"{_clock(quiet.start)}-{_clock(quiet.end)} ({quiet.timezone})" if quiet else None,
         "enabled": activation.enabled,
         "paused": paused_json(pause),
-        "last_run": {"started": last.started, "status": last.status, "why": last.trigger.said} if last else None,
+        "last_run": last.document() if last else None,
         "due": trigger.said if trigger and not pause else None,
-        "next": coming,
+        "next": None if coming is None else iso(coming),
     }
 
 
@@ -244,7 +240,8 @@ def _lines(entry: dict[str, Any]) -> list[str]:
     quiet = f", quiet {entry['quiet_hours']}" if entry["quiet_hours"] else ""
     lines = [f"{entry['activation']}: {entry['schedule']}{quiet}"]
     last = entry["last_run"]
-    lines.append(f"  last  {moment(last['started'])} {last['status']} ({last['why']})" if last else "  last  never")
+    why = f" ({last['trigger']['said']})" if last else ""
+    lines.append(f"  last  {said(last['started'])} {last['status']}{why}" if last else "  last  never")
     if not entry["enabled"]:
         lines.append("  next  not enabled")
     elif entry["paused"]:
@@ -252,7 +249,7 @@ def _lines(entry: dict[str, Any]) -> list[str]:
     elif entry["due"]:
         lines.append(f"  next  now: {entry['due']}")
     elif entry["next"] is not None:
-        lines.append(f"  next  {moment(entry['next'])}")
+        lines.append(f"  next  {said(entry['next'])}")
     else:
         lines.append("  next  when dbt builds its model" if entry["schedule"] == "after_dbt" else "  next  by hand")
     return lines

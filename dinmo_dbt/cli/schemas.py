@@ -1,4 +1,4 @@
-"""schema: the JSON Schemas of what people write, as editors take them."""
+"""schema: the JSON Schemas of what people write, as editors take them, and of what commands print."""
 
 from __future__ import annotations
 
@@ -14,20 +14,30 @@ class Written(StrEnum):
     DBT = "dbt"
     DINMO_YML = "dinmo.yml"
     META = "meta"
+    JSON = "json"
 
 
-_FILES = {Written.DBT: "dbt.schema.json", Written.DINMO_YML: "dinmo_yml.schema.json", Written.META: "meta.schema.json"}
+_FILES = {
+    Written.DBT: "dbt.schema.json",
+    Written.DINMO_YML: "dinmo_yml.schema.json",
+    Written.META: "meta.schema.json",
+    Written.JSON: "documents.schema.json",
+}
 
 
 def schema(
     of: Annotated[
-        Written, typer.Argument(metavar="[dbt|dinmo.yml|meta]", help="A dbt YAML file, dinmo.yml, or the block alone.")
+        Written,
+        typer.Argument(
+            metavar="[dbt|dinmo.yml|meta|json]",
+            help="A dbt YAML file, dinmo.yml, the block alone, or what commands print.",
+        ),
     ] = Written.DBT,
 ) -> None:
-    """Print a JSON Schema for your editor.
+    """Print a JSON Schema, for your editor or your programs.
 
     dbt: any YAML file of a dbt project, in which dbt's own keys are free, and dinmo blocks are checked. dinmo.yml:
-    that file. meta: what stands under config.meta.dinmo.
+    that file. meta: what stands under config.meta.dinmo. json: what commands print with --json, and what runs leave.
 
     \b
     Examples:

@@ -9,11 +9,12 @@ from __future__ import annotations
 from collections.abc import Iterator
 from contextlib import AbstractContextManager, contextmanager
 from dataclasses import dataclass
-from datetime import UTC, datetime, timedelta
+from datetime import datetime, timedelta
 from typing import TYPE_CHECKING
 from urllib.parse import quote
 from zoneinfo import ZoneInfo
 
+from dinmo_dbt import moments
 from dinmo_dbt.errors import ConfigError, DbtCloudError, DinmoError, Problem, StateError, UsageError
 from dinmo_dbt.notice import Notice, Severity, caught_up, gathered, incident
 
@@ -99,7 +100,7 @@ def _as_sent(for_it: list[Unsent], target: str) -> list[Notice]:
     together = gathered([each.notice for each in for_it])
     if len(together) < 2 or not any(each.tried for each in for_it):
         return together
-    at = [datetime.fromtimestamp(each.made, UTC).strftime("%Y-%m-%d %H:%M UTC") for each in for_it]
+    at = [moments.minute(each.made) for each in for_it]
     told = list(zip(at, [each.notice for each in for_it], strict=True))
     return [caught_up(told, target, f"{for_it[0].notice.id}+{len(for_it) - 1}")]
 
@@ -270,7 +271,7 @@ def _none_runs(of: str, target: str, now: float, what: str, problem: Problem) ->
 
 
 def _again(of: str, target: str, what: str, since: float, said: str) -> Notice:
-    at = datetime.fromtimestamp(since, UTC).strftime("%Y-%m-%d %H:%M UTC")
+    at = moments.minute(since)
     id, title = f"{of}:{target}:{since:.0f}:recovered", f"dinmo-dbt [{target}]: {what}"
     text, about = f"Not since {at}: {said}", incident(target, f":{of}")
     return Notice(id, Severity.RECOVERED, title, text, ends_critical=True, incident=about)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
@@ -15,6 +15,7 @@ from dinmo_dbt.errors import UsageError
 
 if TYPE_CHECKING:
     from dinmo_dbt.state.lease import Held
+    from dinmo_dbt.state.store import Known
 
 Org = Annotated[str | None, typer.Option("--org", help="Only in this org (18 characters).")]
 OfTarget = Annotated[
@@ -67,9 +68,21 @@ def show(
                 "state show",
                 location=str(session.state.location),
                 lineage=lineage,
-                states=[dataclasses.asdict(s) for s in known],
+                states=[_json(state) for state in known],
             )
         )
+
+
+def _json(state: Known) -> dict[str, Any]:
+    from dinmo_dbt import render
+
+    names = ("model", "object", "serial", "rows", "left", "unknown", "in_flight", "bytes", "held_by", "problem")
+    return {
+        **render.state_id_json(state.id),
+        **{name: getattr(state, name) for name in names},
+        "waiting": state.pending,
+        "kept_serials": list(state.kept_serials),
+    }
 
 
 def _size(octets: int) -> str:
@@ -136,7 +149,7 @@ def reset(
         for state in chosen:
             session.state.reset(state.id)
         console.answer([f"forgot {s.id}: {render.count(s.rows, 'row')}" for s in chosen] or ["nothing to forget"])
-        console.document(render.document("state reset", reset=[dataclasses.asdict(s) for s in chosen]))
+        console.document(render.document("state reset", reset=[_json(state) for state in chosen]))
 
 
 def move(
@@ -174,7 +187,7 @@ def move(
         for own, to in moves:
             session.state.move(own, to)
         console.answer([f"{own} is now {to.name}, target {to.target}" for own, to in moves])
-        moved = [{"org_id": own.org_id, "old": own._asdict(), "new": to._asdict()} for own, to in moves]
+        moved = [{"old": render.state_id_json(own), "new": render.state_id_json(to)} for own, to in moves]
         console.document(render.document("state move", moved=moved))
 
 
@@ -209,10 +222,19 @@ def unlock(
                 session.state.unlock(held)
         if not found:
             console.answer([f"nobody holds {name}"])
-        told = [{**dataclasses.asdict(held), "lives": held.holder.lives} for held in found]
+        told = [_held_json(held) for held in found]
         console.document(render.document("state unlock", unlocked=yes, held=told))
     if found and not yes:
         raise typer.Exit(5)
+
+
+def _held_json(held: Held) -> dict[str, Any]:
+    from dinmo_dbt import render
+    from dinmo_dbt.moments import iso
+
+    holder = {**dataclasses.asdict(held.holder), "since": iso(held.holder.since), "lives": held.holder.lives}
+    told = {"epoch": held.epoch, "until": iso(held.until), "overdue": held.overdue, "in_flight": held.in_flight}
+    return {**render.state_id_json(held.id), **told, "holder": holder}
 
 
 _LIVES = {
@@ -223,7 +245,7 @@ _LIVES = {
 
 
 def _held_lines(held: Held, in_flight: str, *, done: bool) -> list[str]:
-    from dinmo_dbt.state.lease import moment
+    from dinmo_dbt.moments import moment
 
     until = f"{'ran out at' if held.overdue else 'lasts until'} {moment(held.until)}"
     return [

@@ -41,6 +41,7 @@ from dinmo_dbt.errors import (
     UsageError,
 )
 from dinmo_dbt.history import ON_ITS_WAY
+from dinmo_dbt.moments import iso
 
 if TYPE_CHECKING:
     from dinmo_dbt.activation import Activation
@@ -426,12 +427,12 @@ class Report:
         self.codes.append(content.pop("exit_code", STATUS_EXIT.get(status, 1)))
         self.results.append(
             {
-                "unique_id": activation.model,
                 "activation": activation.name,
+                "model": activation.model,
                 "object": activation.object,
                 "status": status,
                 "message": message,
-                "execution_time": round(seconds, 3),
+                "seconds": round(seconds, 3),
                 **content,
             }
         )
@@ -757,15 +758,20 @@ def _summary_word(report: Report) -> str:
     return next((word for word, status in worst_first if status in present), "PASS")
 
 
+def _as_dbt_names(result: dict[str, Any]) -> dict[str, Any]:
+    own = {name: value for name, value in result.items() if name not in ("model", "seconds")}
+    return {"unique_id": result["model"], "execution_time": result["seconds"], **own}
+
+
 def _write_results(session: Session, report: Report) -> None:
-    """target/dinmo_run_results.json, shaped like dbt's run results: whole or not at all."""
+    """target/dinmo_run_results.json, with the names that dbt's run results have: whole or not at all."""
     from dinmo_dbt import __version__
 
     content = {
         "metadata": {
             "dinmo_schema_version": "1",
             "dinmo_version": __version__,
-            "generated_at": time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime()),
+            "generated_at": iso(session.clock.now()),
             "dbt_invocation_id": session.manifest.invocation_id,
         },
         "args": {
@@ -774,7 +780,7 @@ def _write_results(session: Session, report: Report) -> None:
             "exclude": list(session.flags.exclude),
         },
         "elapsed_time": round(time.monotonic() - report.started, 3),
-        "results": report.results,
+        "results": [_as_dbt_names(result) for result in report.results],
     }
     path = session.target_path / "dinmo_run_results.json"
     half = path.with_suffix(f".{os.getpid()}.{threading.get_ident()}.tmp")

@@ -8,11 +8,11 @@ import json
 import os
 import secrets
 import socket
-import time
 from contextlib import suppress
 from dataclasses import dataclass
 
 from dinmo_dbt.errors import StateError
+from dinmo_dbt.moments import moment
 from dinmo_dbt.state.state_id import StateId
 
 # Who holds an activation says so again before this has passed: with each write of its journal, and between them once
@@ -104,10 +104,6 @@ def holder_of(text: str) -> Holder:
         if all(isinstance(value, type(getattr(nobody, name))) for name, value in told.items()):
             return Holder(**told)
     return nobody
-
-
-def moment(seconds: float) -> str:
-    return time.strftime("%Y-%m-%d %H:%M:%SZ", time.gmtime(seconds))
 
 
 def held_error(name: str, held: Held | None) -> StateError:

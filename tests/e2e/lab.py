@@ -22,6 +22,7 @@ from pathlib import Path
 from typing import Any
 
 import duckdb
+import json_documents
 import requests
 from loopback import served
 
@@ -183,7 +184,7 @@ class Ran:
     @property
     def json(self) -> dict[str, Any]:
         document: dict[str, Any] = json.loads(self.out)
-        assert document["version"] == 1
+        json_documents.hold(document)
         return document
 
     def result(self, name: str) -> dict[str, Any]:
@@ -336,6 +337,7 @@ class Lab:
         child = self.start("emulator", "serve", "--json", *arguments)
         assert child.stdout is not None
         told = json.loads(child.stdout.readline())
+        json_documents.hold(told)
         try:
             yield Org(told["instance_url"], told["access_token"]), child
         finally:

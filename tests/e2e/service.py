@@ -11,6 +11,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import IO, Any
 
+import json_documents
 import requests
 
 from .lab import Lab, until
@@ -53,7 +54,9 @@ class Service:
 
     def health(self) -> tuple[int, dict[str, Any]]:
         answer = requests.get(f"{self.url}/health", timeout=30)
-        return answer.status_code, answer.json()
+        told = answer.json()
+        json_documents.hold(told, "Health")
+        return answer.status_code, told
 
     def end(self, number: int) -> tuple[int, float]:
         """Exit code, and the seconds it took to end after the signal: worth telling, and no measure of anything."""

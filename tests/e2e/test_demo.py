@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import signal
 import subprocess
@@ -11,6 +12,7 @@ from pathlib import Path
 import pytest
 
 from .lab import environment, hear_interrupts, until, using
+from .test_json import as_golden
 
 
 def start(folder: Path, *arguments: str) -> subprocess.Popen[str]:
@@ -28,15 +30,15 @@ def start(folder: Path, *arguments: str) -> subprocess.Popen[str]:
 
 
 def test_the_demo_runs_to_its_end_and_what_is_kept_can_be_looked_at(tmp_path: Path) -> None:
-    child = start(tmp_path, "--keep")
-    out, err = child.communicate(timeout=180)
-    assert child.returncode == 0, out + err
+    child = start(tmp_path, "--keep", "--json")
+    document, story = child.communicate(timeout=180)
+    assert child.returncode == 0, document + story
     for told in ("$ dinmo-dbt plan", "nothing is sent", " -> ", "[0 sent, 1,225 unchanged", "Where to look next"):
-        assert told in out
-    assert err == ""
+        assert told in story
+    as_golden("Demo", json.loads(document))
     assert using(tmp_path) == []
     kept = next(tmp_path.iterdir()) / "sample_dbt_project"
-    assert f"cd {kept} && dinmo-dbt status" in out
+    assert f"cd {kept} && dinmo-dbt status" in story
     command = [sys.executable, "-m", "dinmo_dbt", "status"]
     looked = subprocess.run(command, cwd=kept, env=environment(), capture_output=True, text=True, check=True)
     assert looked.stdout.count(": success at") == 4

@@ -33,8 +33,8 @@ def test_rows_that_can_not_be_delivered_are_listed_with_reasons(lab: Lab, org: O
     assert result["outcome"]["rejected"] in (2, 3)
     assert org.count("Person__c") == 30 - result["counts"]["invalid"] - result["outcome"]["rejected"]
     rows = undelivered(lab)
-    assert (rows["P1"]["fate"], rows["P1"]["fields"]) == ("invalid", "Plan__c")
-    assert (rows["P2"]["fate"], rows["P2"]["fields"]) == ("invalid", "Nick__c")
+    assert (rows["P1"]["fate"], rows["P1"]["fields"]) == ("invalid", ["Plan__c"])
+    assert (rows["P2"]["fate"], rows["P2"]["fields"]) == ("invalid", ["Nick__c"])
     twins = [rows[key] for key in ("P3", "P4") if key in rows]
     assert {row["code"] for row in twins} <= {"DUPLICATE_VALUE", "DUPLICATES_DETECTED"}
     assert rows["P5"]["code"] == "INVALID_EMAIL_ADDRESS"
@@ -52,7 +52,7 @@ def test_reasons_are_told_once_with_their_class_wherever_they_are_told(lab: Lab,
     group = {
         "fate": "rejected",
         "code": "INVALID_EMAIL_ADDRESS",
-        "fields": "Email__c",
+        "fields": ["Email__c"],
         "class": "data",
         "hint": "Email__c is not an e-mail address",
         "rows": 3,

@@ -86,7 +86,7 @@ def test_edits_by_others_and_by_later_runs_are_left_alone_and_named(lab: Lab, or
     done = lab.run("revert", run, "--yes", "--json")
     assert done.code == 0, done.all
     left = {row["record_id"]: (row["code"], row["fields"]) for row in done.json["left_alone"]}
-    assert left == {after[key]["Id"]: ("CONFLICT", "Name") for key in ("P3", "P5")}
+    assert left == {after[key]["Id"]: ("CONFLICT", ["Name"]) for key in ("P3", "P5")}
     now = people(org)
     assert [now[key]["Name"] for key in ("P3", "P4", "P5")] == ["By hand", "Person 4", "Later"]
     assert now["P4"]["Nick__c"] == "mine"

@@ -556,7 +556,7 @@ def test_a_run_tells_why_it_ran_with_what_and_how_fast(lab: Lab, org: Org) -> No
     assert run["resent"] == "first sync to this org"
     assert set(run["versions"]) == {"dinmo_dbt", "dbt", "adapter"} and run["versions"]["adapter"] == "duckdb"
     assert len(run["plan_digest"]) == 64
-    assert set(run["phases"]) == {"recover", "plan", "send", "audit"} and run["seconds"] > 0
+    assert set(run["phase_seconds"]) == {"recover", "plan", "send", "audit"} and run["seconds"] > 0
     assert run["rows_per_second"] > 0 and run["api_calls"] > 0
     assert 0 < run["calls_used"] < run["calls_allowed"] == 100_000
     assert run["field_types"]["Plan__c"] == "picklist"

@@ -65,7 +65,7 @@ def test_a_renamed_activation_keeps_its_state_by_a_move(lab: Lab, org: Org) -> N
     assert ran.result("events_renamed")["counts"]["unchanged"] == 20
     assert org.count("Event__c") == 20
     shown = lab.run("state", "show", "--json").json["states"]
-    assert [(state["name"], state["rows"]) for state in shown] == [("events_renamed", 20)]
+    assert [(state["activation"], state["rows"]) for state in shown] == [("events_renamed", 20)]
 
 
 def test_another_object_is_another_state(lab: Lab, org: Org) -> None:
@@ -238,7 +238,7 @@ def test_who_holds_a_state_is_told_and_let_go(lab: Lab) -> None:
         assert f"held by process {child.pid}" in lab.run("state", "show").out
         done = lab.run("state", "unlock", "events_to_crm", "--yes", "--json")
         assert done.code == 0
-        assert [held["lives"] for held in done.json["held"]] == [True]
+        assert [held["holder"]["lives"] for held in done.json["held"]] == [True]
         _, err = child.communicate(timeout=60)
         assert child.returncode == 5, err
         assert "DB503" in err
@@ -298,7 +298,7 @@ def test_a_state_goes_to_the_warehouse_and_back_and_nothing_is_sent_twice(lab: L
 
     copied = lab.run("state", "copy", "--to", "warehouse", "--json")
     assert copied.code == 0, copied.all
-    assert [own["name"] for own in copied.json["copied"]] == ["events_to_crm", "people_to_crm"]
+    assert [own["activation"] for own in copied.json["copied"]] == ["events_to_crm", "people_to_crm"]
     ran = lab.run("sync", "--json")
     assert ran.code == 0, ran.all
     assert [ran.result(name)["counts"]["unchanged"] for name in ("events_to_crm", "people_to_crm")] == [20, 30]
