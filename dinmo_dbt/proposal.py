@@ -46,20 +46,23 @@ class Proposal:
         assert isinstance(activation, dict)
         key = self.block["key"]
         assert isinstance(key, list)
-        keys = _inline(key[0]) if len(key) == 1 else f"[{', '.join(map(_inline, key))}]"
+        keys = inline(key[0]) if len(key) == 1 else f"[{', '.join(map(inline, key))}]"
         lines = [
             ("dinmo:", ""),
             (f"  key: {keys}", "what identifies a row from one sync to the next"),
             ("  activation:", ""),
-            (f"    destination: {_inline(activation['destination'])}", "a destination of dinmo.yml"),
+            (f"    destination: {inline(activation['destination'])}", "a destination of dinmo.yml"),
             (f"    object: {activation['object']}", ""),
             (f"    mode: {activation['mode']}", "insert | update | upsert | delete"),
         ]
         if match := activation.get("match"):
             ((column, field),) = match.items()
-            lines.append((f"    match: {{{_inline(column)}: {field}}}", "column: the field that identifies the record"))
-        lines.append(("    fields:", "column: field"))
-        lines += [(f"      {_inline(column)}: {field}", "") for column, field in activation["fields"].items()]
+            lines.append((f"    match: {{{inline(column)}: {field}}}", "column: the field that identifies the record"))
+        if where := activation.get("where"):
+            lines.append((f"    where: {inline(where)}", "the current version of each row"))
+        if activation.get("fields"):
+            lines.append(("    fields:", "column: field"))
+        lines += [(f"      {inline(column)}: {field}", "") for column, field in activation.get("fields", {}).items()]
         wide = max((len(text) for text, said in lines if said and len(text) <= 40), default=0)
         told = [f"{text.ljust(wide)}  # {said}" if said else text for text, said in lines]
         told += [f"      # {column}: {why}" for column, why in self.unmapped]
@@ -77,16 +80,18 @@ def propose(
     destination: str,
     mode: str = "",
     match: Mapping[str, str] | None = None,
+    where: str = "",
 ) -> Proposal:
     """The activation that sends the model to the object. `mode` and `match` are the user's choice, else guessed: an
-    upsert by an external id that a column is named like, the key's own first.
+    upsert by an external id that a column is named like, the key's own first; not by one of several key columns, which
+    repeats. `where` holds for the rows that are sent.
 
     ConfigError DB819 where nothing of the object identifies a record by a column, or what the user chose can't be.
     """
     guess = _Names(schema, parent)
     chosen = dict(match or {})
     if not chosen and mode != "insert":
-        chosen = guess.match((*key, *columns.names))
+        chosen = guess.match((*key, *columns.names) if len(key) == 1 else [n for n in columns.names if n not in key])
         if not chosen:
             raise _no_match_field(schema, key)
     mode = mode or "upsert"
@@ -96,12 +101,20 @@ def propose(
     while True:
         activation: dict[str, object] = {"destination": destination, "object": schema.name, "mode": mode}
         activation |= {"match": dict(chosen)} if chosen else {}
-        block: dict[str, object] = {"key": list(key), "activation": {**activation, "fields": dict(fields)}}
+        activation |= {"where": where} if where else {}
+        activation |= {"fields": dict(fields)} if fields else {}
+        block: dict[str, object] = {"key": list(key), "activation": activation}
         problems = _problems(block, source, schema, parent, columns.types)
         refused = {column: problem for column in fields for problem in problems if _is_of(problem, column)}
         if not refused:
             break
         unmapped += [(column, _why(refused[column], schema, column, fields.pop(column))) for column in refused]
+    if mode == "insert" and not fields:
+        raise ConfigError(
+            NO_MATCH_FIELD,
+            f"no column of {source.model_name} has the name of a field of {schema.name} that may be written",
+            hint=f"dinmo-dbt org fields {schema.name} lists them; write the activation by hand (docs/meta.md)",
+        )
     others = [problem for problem in problems if problem.code != _FIELD_REQUIRED]
     if others:
         raise ConfigError.of(others)
@@ -168,6 +181,8 @@ class _Names:
             _grouped((_folded(field.label), field.name) for field in plain),
             _grouped((object_name + _folded(field.name), field.name) for field in plain),
             _grouped((_folded(path.partition(".")[2]), path) for field in own for path in parent_paths(field, parent)),
+            # Nothing can be written there: the check says why.
+            _grouped((_folded(f.name), f.name) for f in schema.fields.values() if f not in own and f.type != "id"),
         ]
 
     def match(self, columns: Sequence[str]) -> dict[str, str]:
@@ -236,15 +251,19 @@ def _no_match_field(schema: ObjectSchema, key: Sequence[str]) -> ConfigError:
         f"create one: Setup > Object Manager > {schema.label} > Fields & Relationships > New: Text, tick Unique and "
         "External ID"
     )
+    several = f"each of {' and '.join(key)} repeats: let the model join them to one column, unique\n"
     return ConfigError(
         NO_MATCH_FIELD,
-        f"no external id of {schema.name} has the name of {' or '.join(key)} or of another column; {known}",
-        hint=(f"name the pair: --match COLUMN={ids[0]}\nor " if ids else "")
+        f"no external id of {schema.name} has the name of {' or '.join(key)} or of another column; {known}"
+        if len(key) == 1
+        else f"no external id of {schema.name} has the name of one column that identifies a row; {known}",
+        hint=(several if len(key) > 1 else "")
+        + (f"name the pair: --match COLUMN={ids[0]}\nor " if ids else "")
         + f"{create}\nor make a record of each row: --mode insert",
     )
 
 
-def _inline(text: object) -> str:
+def inline(text: object) -> str:
     """A text as a YAML scalar that is read as that text."""
     shown = str(text)
     plain = re.fullmatch(r"[A-Za-z_][A-Za-z0-9_.]*", shown) and yaml.safe_load(shown) == shown

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import re
-from collections.abc import Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass
 
 import pyarrow as pa
@@ -23,21 +23,22 @@ class Stub:
     text: str
 
 
-def stub(object_name: str, columns: pa.Schema, key: Sequence[str]) -> Stub:
-    """A custom object with a field for each column that one type of Salesforce's fits; the first key column is its
-    external id. `object_name` ends in `__c`."""
+def stub(object_name: str, columns: pa.Schema, match: Mapping[str, str], origin: str) -> Stub:
+    """A custom object with a field for each column that one type of Salesforce's fits; that of the matched column is an
+    external id. `object_name` ends in `__c`; `origin`: what imports the real org's own."""
     label = object_name.removesuffix("__c").replace("_", " ")
     own_name = re.sub("[^a-z]", "", label.lower()) + "name"
     fields: dict[str, tuple[Field, str]] = {}
     for column in columns:
         if re.sub("[^a-z]", "", column.name.lower()) in ("name", own_name):
             continue  # every custom object has Name
-        made = _field(column, is_key=column.name == key[0])
+        given = match.get(column.name, "")
+        made = _field(column, given if given.endswith("__c") else "", is_key=column.name in match)
         if made is not None and made[0].name not in fields:
             fields[made[0].name] = made
     lines = [
         f"# {object_name} for the local org, after the columns of the model. Where the real org has the object, bring",
-        "# its own fields instead: dinmo-dbt emulator import --from org:crm --target prod",
+        f"# its own fields instead: {origin} --object {object_name}",
         "objects:",
         f"  {object_name}:",
         f"    label: {json.dumps(label)}",
@@ -57,9 +58,9 @@ def api_name(column: str) -> str:
     return f"{name[:40].rstrip('_')}__c"
 
 
-def _field(column: pa.Field, *, is_key: bool) -> tuple[Field, str] | None:
+def _field(column: pa.Field, given: str, *, is_key: bool) -> tuple[Field, str] | None:
     """The field that a column's values fit, and its YAML; None where none does."""
-    name, type_ = api_name(column.name), column.type
+    name, type_ = given or api_name(column.name), column.type
     label = name.removesuffix("__c").replace("_", " ")
     if is_key:
         key = Field(name, label, "string", length=80, external_id=True, unique=True, nillable=False, id_lookup=True)

@@ -112,6 +112,41 @@ def test_what_the_user_chose_is_taken_or_refused_as_validate_would() -> None:
     assert refused.value.problems[0].code == "DB302"
 
 
+def test_a_field_that_is_read_only_is_the_reason_and_a_model_of_its_key_alone_has_no_fields() -> None:
+    made = propose(SOURCE, Columns(("customer_id", "total")), CUSTOMER, parent, key=("customer_id",), destination="crm")
+    assert dict(made.unmapped)["total"].startswith("Total__c: ")
+    assert "fields" not in yaml.safe_load("\n".join(made.lines()))["dinmo"]["activation"]
+    with pytest.raises(ConfigError) as refused:
+        propose(SOURCE, Columns(("id",)), CUSTOMER, parent, key=("id",), destination="crm", mode="insert")
+    assert "org fields Customer__c" in refused.value.problems[0].hint
+
+
+def test_one_of_several_key_columns_identifies_no_record() -> None:
+    names = Columns(("customer_id", "region"))
+    with pytest.raises(ConfigError) as refused:
+        propose(SOURCE, names, CUSTOMER, parent, key=names.names, destination="crm")
+    assert "join them to one column" in refused.value.problems[0].hint
+    joined = Columns(("customer", "region", "customer_id"))
+    made = propose(SOURCE, joined, CUSTOMER, parent, key=("customer", "region"), destination="crm")
+    assert made.block["activation"]["match"] == {"customer_id": "Customer_Id__c"}  # type: ignore[index]
+
+
+def test_of_a_snapshot_the_current_rows_are_sent() -> None:
+    made = propose(
+        SOURCE, Columns(("customer_id", "region")), CUSTOMER, parent, key=("customer_id",), destination="crm",
+        where="dbt_valid_to is null",
+    )  # fmt: skip
+    written = yaml.safe_load("\n".join(made.lines()))["dinmo"]
+    assert {**written, "key": [written["key"]]} == made.block
+    assert written["activation"]["where"] == "dbt_valid_to is null"
+
+
+def test_a_stub_takes_the_field_that_the_match_names() -> None:
+    made = stub("Customer__c", pa.schema([("mail", pa.string())]), {"mail": "E_Mail__c"}, "the command")
+    assert made.schema.fields["E_Mail__c"].external_id
+    assert "the command --object Customer__c" in made.text
+
+
 def test_an_insert_needs_no_match() -> None:
     made = propose(SOURCE, Columns(("id", "name")), CUSTOMER, parent, key=("id",), destination="crm", mode="insert")
     assert made.block["activation"] == {
@@ -153,7 +188,7 @@ def test_a_stub_of_any_model_gives_a_valid_activation(columns: list[tuple[str, p
     relation = pa.schema(
         [("customer_id", pa.string()), ("customer_name", pa.string()), *((f"c {n}", t) for n, t in columns)]
     )
-    made = stub("Customer__c", relation, ("customer_id",))
+    made = stub("Customer__c", relation, {"customer_id": "Customer_Id__c"}, "dinmo-dbt emulator import")
     proposal = propose(
         SOURCE, Columns(tuple(relation.names), relation), made.schema, parent, key=("customer_id",), destination="crm"
     )

@@ -5,6 +5,7 @@ from __future__ import annotations
 
 import difflib
 import os
+import shlex
 import sys
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -64,24 +65,35 @@ def init(
       dinmo-dbt init --target prod --login-url https://acme.my.salesforce.com
     """
     console = Console()
+    from dinmo_dbt.stub import api_name
+
     with Session(flags, console) as session:
-        files = {} if (session.root / "dinmo.yml").exists() else _dinmo_yml(session, destination or "crm", login_url)
+        url = _real_org(session, destination or "crm", login_url) if login_url else None
+        files = {} if (session.root / "dinmo.yml").exists() else _dinmo_yml(session, destination or "crm", url)
         if files and not _write(console, session.root, files, yes=yes):
             return
         if model is None:
             console.answer([] if files else ["dinmo.yml is there, and is left as it is"])
             console.answer(["next: dinmo-dbt init MODEL writes a model's first activation; docs/meta.md has every key"])
             return
+        session.parse_if_changed()
+        if session.unparsed is not None:
+            raise ConfigError.of([session.unparsed])
         node = _node(session, model)
         columns = _columns(session, node)
         name = _destination(session, destination)
         keys = tuple(key or ()) or node.primary_key or _asked("--key", f"the column that is unique in {node.name}")
         _ = [_known(column, columns, "--key") for column in keys]
-        made, described, org = _object(session, name, node, object_name, columns, keys)
-        files = _activation(session, node, columns, described, org, keys, name, mode or "", _pair(match, columns))
+        pair = _pair(match, columns)
+        found = pair or ({keys[0]: api_name(keys[0])} if len(keys) == 1 else {})
+        made, described, org = _object(session, name, node, object_name, columns, found)
+        files, by_hand = _activation(session, node, columns, described, org, keys, name, mode or "", pair)
         if made is not None:
             files |= {session.project.emulator.schema / f"{described.name}.yml": (None, made.text)}
-        if _write(console, session.root, files, yes=yes):
+        is_written = not files or _write(console, session.root, files, yes=yes)
+        if by_hand is not None:
+            raise by_hand
+        if is_written:
             console.answer(["next: dinmo-dbt validate --online, dinmo-dbt plan, and dinmo-dbt sync"])
 
 
@@ -99,33 +111,67 @@ def _dinmo_yml(session: Session, destination: str, login_url: str | None) -> _Fi
     flags, chosen = session.flags, session.target[1]
     targets = targets_of(session.root, flags.profiles_dir, flags.profile, os.environ, vars=session.vars)
     others = [name for name in targets if name != chosen] or ([] if login_url else ["prod"])
-    local = f"      {chosen}: {{org: emulator}}  # a Salesforce on this machine, which each command starts and stops"
+    target = _inline(chosen)
+    local = f"      {target}: {{org: emulator}}  # a Salesforce on this machine, which each command starts and stops"
     lines = [
         "# Where Salesforce is, for dinmo-dbt. Every key: docs/dinmo_yml.md",
         "destinations:",
-        f"  {destination}:  # a name of yours, which activations give as their destination",
+        f"  {_inline(destination)}:  # a name of yours, which activations give as their destination",
         "    targets:  # an org for each dbt target, so that a dev build never reaches production",
-        *([f"      {chosen}:", *_real(login_url)] if login_url else [local]),
+        *([f"      {target}:", *_real(login_url)] if login_url else [local]),
     ]
-    for name in others:
-        lines += [f"      # {name}:  # a real org: docs/salesforce-setup.md", *_commented(_real(None))]
+    for name in map(_inline, others):
+        if login_url:
+            lines.append(f"      # {name}: {{org: emulator}}  # a Salesforce on this machine")
+        else:
+            lines += [f"      # {name}:  # a real org: docs/salesforce-setup.md", *_commented(_real(None))]
     files: _Files = {session.root / "dinmo.yml": (None, "\n".join(lines) + "\n")}
     folder = session.root / _SCHEMA_FOLDER
-    if login_url or folder.exists() or (session.root / "force-app").exists():
+    if login_url or (session.root / "force-app").exists():
         return files
     lines += ["emulator:", f"  schema: {_SCHEMA_FOLDER}  # the objects of the local org"]
-    example = _EXAMPLE.format(destination=destination, target=next(iter(others), chosen))
-    return {session.root / "dinmo.yml": (None, "\n".join(lines) + "\n"), folder / "objects.yml": (None, example)}
+    files = {session.root / "dinmo.yml": (None, "\n".join(lines) + "\n")}
+    if folder.exists():
+        return files
+    origin = _origin(destination, next(iter(others), chosen))
+    return files | {folder / "objects.yml": (None, _EXAMPLE.format(origin=origin))}
 
 
 _EXAMPLE = """\
 # What the local org has beside Account, Contact, Lead, Opportunity and Case. All files of this folder are read.
-# A real org's own objects: dinmo-dbt emulator import --from org:{destination} --target {target} --object Account
+# A real org's own objects: {origin} --object Account
 objects: {{}}
 #  Customer__c:
 #    fields:
 #      Customer_Id__c: {{type: Text, length: 40, unique: true, external_id: true}}
 """
+
+
+def _origin(destination: str, target: str) -> str:
+    """The command that takes over a real org's objects."""
+    return f"dinmo-dbt emulator import --from {shlex.quote(f'org:{destination}')} --target {shlex.quote(target)}"
+
+
+def _real_org(session: Session, destination: str, login_url: str) -> str:
+    """The address as dinmo.yml has it. AuthError DB603 if it can be none; UsageError DB818 if dinmo.yml is there."""
+    from dinmo_dbt.salesforce.hosts import checked_url
+
+    url = checked_url(login_url if "://" in login_url else f"https://{login_url}")
+    if (session.root / "dinmo.yml").exists():
+        lines = [f"{_inline(session.target[1])}:", *(line[6:] for line in _real(url))]
+        raise UsageError(
+            "DB818",
+            "dinmo.yml is there, and init changes nothing in it",
+            where=str(session.root / "dinmo.yml"),
+            hint="\n".join([f"write it there, under destinations.{destination}.targets:", *lines]),
+        )
+    return url
+
+
+def _inline(name: str) -> str:
+    from dinmo_dbt.proposal import inline
+
+    return inline(name)
 
 
 def _real(login_url: str | None) -> list[str]:
@@ -170,6 +216,8 @@ def _node(session: Session, name: str) -> Node:
 
 def _columns(session: Session, node: Node) -> Columns:
     """The relation's own columns where it is built, else those that the project documents."""
+    import pyarrow as pa
+
     from dinmo_dbt.errors import DinmoError
     from dinmo_dbt.proposal import Columns
 
@@ -181,6 +229,9 @@ def _columns(session: Session, node: Node) -> Columns:
             raise
         session.console.answer([f"{node.name} is not built yet: its documented columns are used, without types"])
         return Columns(node.columns)
+    if node.current:  # dbt's own columns of a snapshot tell versions of a row, not what it is
+        kept = [field for field in relation if not field.name.lower().startswith("dbt_")]
+        relation = pa.schema(kept)
     return Columns(tuple(relation.names), relation)
 
 
@@ -196,7 +247,7 @@ def _destination(session: Session, name: str | None) -> str:
 
 
 def _object(
-    session: Session, destination: str, node: Node, given: str | None, columns: Columns, keys: Sequence[str]
+    session: Session, destination: str, node: Node, given: str | None, columns: Columns, match: Mapping[str, str]
 ) -> tuple[Stub | None, ObjectSchema, SalesforceDestination]:
     """The object; where the local org lacks it, one after the model's columns."""
     from dinmo_dbt.proposal import new_object_for, object_for
@@ -212,7 +263,8 @@ def _object(
         name = _asked("--object", what)[0]
     if name.lower() in names or not is_local or not name.endswith("__c") or columns.types is None:
         return None, org.describe(names.get(name.lower(), name)), org
-    made = stub(name, columns.types, keys)
+    others = [each for each in session.project.targets.get(destination, ()) if each != session.target[1]]
+    made = stub(name, columns.types, match, _origin(destination, next(iter(others), "prod")))
     return made, made.schema, org
 
 
@@ -226,27 +278,28 @@ def _activation(
     destination: str,
     mode: str,
     match: Mapping[str, str],
-) -> _Files:
-    """The model's properties file with the block in it."""
+) -> tuple[_Files, UsageError | None]:
+    """The model's properties file with the block in it; or what to write by hand, where lines alone can't do it."""
     from dinmo_dbt import insertion
     from dinmo_dbt.manifest import source_of
     from dinmo_dbt.proposal import propose
 
     proposal = propose(
-        source_of(node), columns, schema, org.describe, key=keys, destination=destination, mode=mode, match=match
-    )
+        source_of(node), columns, schema, org.describe, key=keys, destination=destination, mode=mode, match=match,
+        where=" and ".join(node.current),
+    )  # fmt: skip
     lines = proposal.lines()
     if node.yaml_file == node.file:  # no properties yet
         path = (session.root / node.file).with_suffix(".yml")
         if path.exists():
-            raise _by_hand(node.name, path, lines)
-        return {path: (None, insertion.new_file(node.name, f"{node.resource_type}s", lines))}
+            return {}, _by_hand(node.name, path, lines)
+        return {path: (None, insertion.new_file(node.name, f"{node.resource_type}s", lines))}, None
     path = session.root / node.yaml_file
     before = path.read_bytes().decode("utf-8")
     after = insertion.inserted(before, node.name, lines)
     if after is None:
-        raise _by_hand(node.name, path, lines)
-    return {path: (before, after)}
+        return {}, _by_hand(node.name, path, lines)
+    return {path: (before, after)}, None
 
 
 def _by_hand(model: str, path: Path, lines: Sequence[str]) -> UsageError:
