@@ -168,6 +168,7 @@ class Activation:
     enabled: bool = True
     shares_object_with: tuple[str, ...] = ()  # names of activations that write the same object, as is meant
     missing_parent: str = "hold"  # hold | reject | set_null
+    give_up_after: float | None = None  # seconds that a row is tried which Salesforce refuses; None: without end
     keep_before_images: bool = False
     audit: Ceiling = Ceiling(rows=200)  # how many rows are compared after a run, value by value
     documented_columns: tuple[str, ...] = ()

@@ -27,12 +27,14 @@ from dinmo_dbt.declaration import CONFLICT, NOT_ALLOWED, REQUIRED, Strict, show,
 from dinmo_dbt.when import (
     CEILING_SCHEMA,
     PAUSE_AFTER,
+    SPAN_SCHEMA,
     Moment,
     PauseAfter,
     QuietHoursSpec,
     ScheduleSpec,
     WarningsSpec,
     ceiling,
+    span,
 )
 
 ACTIVATION_NAME = re.compile(r"[A-Za-z0-9_.-]{1,100}")
@@ -340,6 +342,11 @@ class ActivationSpec(Strict):
         "those called unchanged and those just delivered: a number of rows, a share of the known ones, or off (0). Up "
         "to 200 take one API call.",
         json_schema_extra={"default": "200 rows"},
+    )
+    give_up_after: Annotated[float, PlainValidator(span), WithJsonSchema(SPAN_SCHEMA)] | None = Field(
+        default=None,
+        description="For how long a row that Salesforce refuses is tried again: `30 days`. Then it no longer counts as "
+        "refused; it is tried when its values change, and by `retry`. Without it: until it is delivered.",
     )
     engine: Literal["arrow", "warehouse"] = Field(
         default="arrow", description="Where changes are computed (`warehouse`: later)."

@@ -32,6 +32,7 @@ _Number = TypeVar("_Number", bound=np.generic)
 ROW_CHARACTERS_MAX = 400_000
 _ROW_BYTES = 24  # a record id, its comma, the line's end
 OUTCOME_UNKNOWN = "OUTCOME_UNKNOWN"
+GIVEN_UP = "GIVEN_UP"
 _KEY_SEED = 0x6B6579  # "key"
 _MATCH_SEED = 0x6D61746368  # "match"
 
@@ -91,18 +92,31 @@ class Spool(Protocol):
 @dataclass(frozen=True)
 class Pending:
     """Rows that wait, sorted by `kh`: key and check hashes, whether each may be tried now, why it waits, and what
-    describe said of the mapped fields when it was refused (`Mapping.described`, '' where that is not known)."""
+    describe said of the mapped fields when it was refused (`Mapping.described`, '' where that is not known). `since`:
+    when each was refused first with these values, by the org's clock, in seconds since the epoch; 0 where that is not
+    known, or where it is asked for by name."""
 
     kh: Hashes
     ck: Digests
     due: npt.NDArray[np.bool_]
     codes: pa.Array
     described: pa.Array
+    since: npt.NDArray[np.float64] = field(default_factory=lambda: np.empty(0))
 
     @classmethod
     def none(cls) -> Pending:
         empty = pa.array([], pa.utf8())
         return cls(np.empty(0, np.uint64), NO_DIGESTS, np.empty(0, np.bool_), empty, empty)
+
+    def given_up(self, after: float | None, now: float | None) -> Pending:
+        """The same; what was refused for so many seconds is not tried, and its code says so, with the day and the code
+        of the refusal. `now`: by the org's clock. Nothing is given up where either is None."""
+        if after is None or now is None or not len(self.since):
+            return self
+        old = (self.since > 0) & (self.since <= now - after)
+        days = pa.array(self.since.astype(np.int64)).cast(pa.timestamp("s")).cast(pa.date32()).cast(pa.utf8())
+        told = pc.binary_join_element_wise(GIVEN_UP, days, pc.fill_null(self.codes, ""), " ")
+        return dataclasses.replace(self, due=self.due & ~old, codes=pc.if_else(pa.array(old), told, self.codes))
 
     def released(self, described: str) -> Pending:
         """The same; what was refused under another description of the fields may be tried now."""

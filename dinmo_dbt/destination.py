@@ -297,6 +297,10 @@ class Destination(Protocol):
     @property
     def usage(self) -> ApiUsage: ...
 
+    @property
+    def org_time(self) -> float | None:
+        """What time it is by the org's clock: seconds since the epoch, UTC. None: no reply has told yet."""
+
     def describe(self, object_name: str) -> ObjectSchema:
         """The object's schema, cached for the life of the session. ConfigError DB301 if the org lacks it."""
 

@@ -259,6 +259,7 @@ def _activation(spec: ActivationSpec, block: BlockSpec, source: Source, name: st
         enabled=spec.enabled,
         shares_object_with=tuple(spec.shares_object_with),
         missing_parent=spec.missing_parent,
+        give_up_after=spec.give_up_after,
         keep_before_images=spec.keep_before_images,
         audit=spec.audit,
         documented_columns=source.documented_columns,

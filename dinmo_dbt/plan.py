@@ -333,6 +333,7 @@ def draw(
     if mapping is None:
         raise ConfigError.of(problems)
     described = mapping.described(schema)
+    waits = state.pending.given_up(activation.give_up_after, destination.org_time)
     older, notes = _stored_mappings(activation, mapping, state, relation)
     moved = _moved(mapping, state, relation)
     notes += _retyped(mapping, state, relation)
@@ -344,7 +345,7 @@ def draw(
         state.snapshot,
         spool,
         older=older,
-        pending=state.pending.released(described),
+        pending=waits.released(described),
         resend=ceilings.full and not inserting,
         inserting=inserting,
         ignore_changes=inserting and activation.on_change == "ignore",
@@ -353,7 +354,7 @@ def draw(
         hash_key=hash_key,
     )
     refusal = _model_refusal(activation, state, found) or _guards(activation, state, destination, ceilings)
-    work = _Work(activation, mapping, schema, destination, state, spool, found, arriving, older)
+    work = _Work(activation, mapping, schema, destination, state, spool, found, arriving, older, waits)
     work.match_moved = any(mapping.match_moved_since(stored) for stored in older)
     if refusal is None or not found.refusals:
         work.resolve()
@@ -535,6 +536,7 @@ class _Work:
     found: ChangeSet
     arriving: Sequence[Arriving] = ()
     older: Sequence[Mapping] = ()
+    waits: Pending = field(default_factory=Pending.none)
     awaits_parents: bool = False
     parents: dict[str, pa.Array] = field(default_factory=dict)
     emptied: dict[str, npt.NDArray[np.bool_]] = field(default_factory=dict)
@@ -564,13 +566,14 @@ class _Work:
         invalid = pc.equal(aside["why"], int(Aside.INVALID))
         reasons = [values.Reason(number) for number in range(len(values.Reason))]
         index = aside["reason"]
-        message = pc.if_else(invalid, pa.array([r.message for r in reasons]).take(index), _WAITING)
+        codes, waiting = _told_waits(aside["code"])
+        message = pc.if_else(invalid, pa.array([r.message for r in reasons]).take(index), waiting)
         self.asides.append(
             pa.table(
                 [
                     aside["key"],
                     pc.if_else(invalid, Fate.INVALID.value, Fate.HELD.value),
-                    pc.if_else(invalid, pa.array([r.code for r in reasons]).take(index), aside["code"]),
+                    pc.if_else(invalid, pa.array([r.code for r in reasons]).take(index), codes),
                     message,
                     aside["column"],
                     pa.nulls(len(aside), pa.utf8()),
@@ -581,7 +584,8 @@ class _Work:
         )
         self.without[Fate.INVALID] = int(pc.sum(invalid.cast(pa.int64())).as_py() or 0)
         self.without[Fate.HELD] = len(aside) - self.without[Fate.INVALID]
-        doubtful = pc.equal(pc.fill_null(aside["code"], ""), changes.OUTCOME_UNKNOWN)
+        done = pa.array([changes.OUTCOME_UNKNOWN, changes.GIVEN_UP])
+        doubtful = pc.is_in(codes, value_set=done)
         self.waiting = int(pc.sum(pc.and_(pc.invert(invalid), pc.invert(doubtful)).cast(pa.int64())).as_py() or 0)
 
     def resolve(self) -> None:
@@ -973,14 +977,15 @@ class _Work:
         self.leavers = leavers.sort_out(
             left,
             state.snapshot,
-            state.pending,
+            self.waits,
             flying=self.leavers_flying,
             shared=lambda ids: self.shared(ids, most),
             retry=ceilings.full,
         )
         for code, keys in self.leavers.held:
-            message = _LEAVERS_HELD.get(code, _WAITING)
-            self.waiting += len(keys) if code not in _LEAVERS_HELD else 0
+            (code,), (waiting,) = (told.to_pylist() for told in _told_waits(pa.array([code])))
+            message = _LEAVERS_HELD.get(code, waiting)
+            self.waiting += len(keys) if code not in (*_LEAVERS_HELD, changes.GIVEN_UP) else 0
             texts = [pa.repeat(text, len(keys)) for text in (Fate.HELD.value, code, message)]
             nothing = pa.nulls(len(keys), pa.utf8())
             self.asides.append(pa.table([keys, *texts, nothing, nothing, texts[2]], schema=LEFT_OUT))
@@ -1293,6 +1298,21 @@ _LEAVERS_HELD = {
     leavers.RECORD_SHARED: "the row left the segment, but another row, activation or dbt target has its record: "
     "that stays as it is",
 }
+
+
+def _told_waits(codes: pa.Array | pa.ChunkedArray) -> tuple[pa.Array, pa.Array]:
+    """Of rows that wait (`Pending.codes`): the code of each, and what is said of it."""
+    codes = codes.combine_chunks() if isinstance(codes, pa.ChunkedArray) else codes
+    each = codes.dictionary_encode()
+    told, said = [], []
+    for code in each.dictionary.to_pylist():
+        word, _, rest = code.partition(" ")
+        day, _, refusal = rest.partition(" ")
+        told.append(word)
+        why = f"Salesforce refuses it since {day}" + (f" ({refusal})" if refusal else "")
+        said.append(f"{why}: it is tried again when its values change" if word == changes.GIVEN_UP else _WAITING)
+    messages = pa.array(said, pa.utf8()).take(each.indices).fill_null(_WAITING)
+    return pa.array(told, pa.utf8()).take(each.indices), messages
 
 
 def _not_ours(name: str, number: int) -> str:

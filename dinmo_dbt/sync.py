@@ -1138,6 +1138,7 @@ def _waiting(rows: pa.Table, results: pa.Table, destination: Destination, descri
             "fields": results["fields"],
             "transient": pa.array(passing, pa.bool_()),
             "described": pa.repeat(described, len(rows)),
+            "since": pa.repeat(pa.scalar(destination.org_time or 0.0, pa.float64()), len(rows)),
         }
     )
 

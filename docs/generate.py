@@ -171,6 +171,7 @@ if the job failed on locks, otherwise by the next.
 | `RECORD_CLAIMED_TWICE` | `ambiguous` | another row of the model leads to the same record |
 | `PARENT_MISSING` | `held`, `rejected` | the parent record is not there yet; by `missing_parent` |
 | `PARENT_AMBIGUOUS` | `ambiguous` | several records hold the value that names the parent |
+| `GIVEN_UP` | `held` | Salesforce refuses it for longer than `give_up_after`; its message has day and code |
 | `KEY_RESPELLED` | `held` | insert: the key is another spelling of one that left: `state rekey`, `--allow-replaced` |
 | `MATCH_CHANGED` | `held` | a known key has a new match value, and its record's id is not known |
 | `RECORD_ID_UNKNOWN` | `held` | the row left the segment, and which record is its own is not known |

@@ -124,6 +124,7 @@ class MemoryOrg:
     org_id = ORG
     calls = 0
     usage = None
+    org_time: float | None = None
 
     def __init__(self, *schemas: ObjectSchema) -> None:
         self.schemas = {schema.name: schema for schema in (schemas or (THING, PARENT))}

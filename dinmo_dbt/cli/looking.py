@@ -23,6 +23,9 @@ if TYPE_CHECKING:
     from dinmo_dbt.history import RunRecord
 
 
+_OF_ROWS = ("left", "waiting", "given_up", "in_flight")
+
+
 def status(
     flags: Flags,
     as_json: options.Json = False,
@@ -71,6 +74,7 @@ def status(
                             "left": state.left,
                             "unknown": state.unknown,
                             "waiting": state.pending,
+                            "given_up": state.given_up,
                             "in_flight": state.in_flight,
                             "problem": state.problem,
                         }
@@ -101,7 +105,7 @@ def _status_lines(entry: dict[str, Any]) -> list[str]:
             lines.append(f"  org {org['org_id']}: its rows can't be read: {org['problem']}")
             continue
         parts = [f"{render.count(org['rows'], 'row')} known"]
-        parts += [f"{org[name]:,} {name.replace('_', ' ')}" for name in ("left", "waiting", "in_flight") if org[name]]
+        parts += [f"{org[name]:,} {name.replace('_', ' ')}" for name in _OF_ROWS if org[name]]
         lines.append(f"  org {org['org_id']}: {', '.join(parts)}")
         if org["unknown"]:
             name = entry["activation"]
@@ -325,7 +329,7 @@ def _for_people_first(table: pa.Table) -> pa.Table:
 
 def _is_harmless(row: dict[str, Any]) -> bool:
     """Whether it mends itself: a row without a record yet, or one that a later run tries again as it is."""
-    again = row["class"] == "transient" or row["code"] == "PARENT_MISSING"
+    again = row["class"] == "transient" or row["code"] in ("PARENT_MISSING", "GIVEN_UP")
     return bool(row["fate"] == "no_match") or (row["fate"] == "held" and bool(again))
 
 

@@ -51,6 +51,7 @@ def show(
                     (state.left, "left"),
                     (state.unknown, "of unknown outcome"),
                     (state.pending, "waiting"),
+                    (state.given_up, "given up"),
                     (state.in_flight, "in flight"),
                 )
                 if n

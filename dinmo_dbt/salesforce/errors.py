@@ -140,6 +140,7 @@ _CODES: dict[str, tuple[ErrorClass, str]] = {
 _OURS = {
     "OUTCOME_UNKNOWN": "dinmo-dbt state adopt looks for the record and takes it over; "
     "dinmo-dbt retry --unknown inserts the row again, whatever became of it",
+    "GIVEN_UP": "dinmo-dbt retry sends it once more; give_up_after says when a row is given up",
     **dict.fromkeys(("KEY_RESPELLED", "MATCH_CHANGED", "RECORD_ID_UNKNOWN", "RECORD_SHARED", "REMOVAL_DOUBTFUL"), ""),
     **dict.fromkeys(("CONFLICT", "DELETED", "RECORD_UNKNOWN"), ""),
 }

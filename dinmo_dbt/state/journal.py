@@ -23,7 +23,7 @@ import pyarrow.parquet as pq
 
 from dinmo_dbt.activation import Activation, Mode
 from dinmo_dbt.audit import WATCHED
-from dinmo_dbt.changes import Flag, Pending, snapshot_rows
+from dinmo_dbt.changes import GIVEN_UP, Flag, Pending, snapshot_rows
 from dinmo_dbt.destination import Api, Batch, Operation
 from dinmo_dbt.errors import StateError
 from dinmo_dbt.guards import Counted, Day
@@ -51,6 +51,7 @@ TRACE_MIN = 2_000  # whatever the clock says: it may have run ahead
 # A permanently rejected row is tried again after 1, 2, 4… runs, but at least once a day.
 BACK_OFF_MAX_S = 24 * 3600
 _HOLD_EVERY_S = 1.0
+GIVEN_UP_RUNS = 32
 _HELD_ROWS = 1 << 20  # of others' records, looked at at one time
 
 
@@ -72,6 +73,7 @@ class ActivationState:
         self.other_targets: dict[str, list[str]] = {}  # whose state is of this org too: their activations
         self.siblings: list[str] = []
         self.lineage = ""
+        self._given_up: frozenset[str] = frozenset()  # keys of rows that the plan does not try any more
         self._began = False  # a run has drawn a plan for it
         self.admitted = 0
         self._born = 0  # the serial at which it began, or was forgotten
@@ -293,7 +295,7 @@ class ActivationState:
             return Pending.none()
         with self.store.connection(writing=False) as connection:
             rows = connection.execute(
-                f"SELECT kh, ck, code, next_run, next_try, described FROM pending WHERE {OWN}", self.own
+                f"SELECT kh, ck, code, next_run, next_try, described, since FROM pending WHERE {OWN}", self.own
             ).fetchall()
         now = self.store.clock.now()
         kh = np.array([row["kh"] for row in rows], np.int64).view(np.uint64)
@@ -305,9 +307,10 @@ class ActivationState:
         due = np.array([row["next_run"] <= self.run_number for row in rows], np.bool_) | np.array(passed, np.bool_)
         codes = pa.array([row["code"] for row in rows], pa.utf8())
         described = pa.array([row["described"] for row in rows], pa.utf8())
+        since = np.array([row["since"] if row["next_try"] else 0.0 for row in rows], np.float64)  # 0: `retry_now`
         order = np.argsort(kh, kind="stable")
         taken = pa.array(order)
-        return Pending(kh[order], ck[order], due[order], codes.take(taken), described.take(taken))
+        return Pending(kh[order], ck[order], due[order], codes.take(taken), described.take(taken), since[order])
 
     def _day(self) -> Day:
         if not self._began:
@@ -500,6 +503,7 @@ class ActivationState:
         rows = pa.concat_tables([self._rebased(plan), self._leaving(plan)])
         self.mappings = [plan.mapping.header(), *(older.header() for older in plan.older)]
         self.admitted = plan.admitted
+        self._given_up = frozenset(plan.left_out.filter(pc.equal(plan.left_out["code"], GIVEN_UP))["key"].to_pylist())
         delta = self._write_delta(rows)
         with self._transaction() as connection:
             self._update_row(connection)
@@ -664,7 +668,7 @@ class ActivationState:
         before = connection.execute(f"SELECT kh, key, ck, attempts FROM pending WHERE {OWN}", self.own).fetchall()
         tried = {(row["kh"], row["key"], row["ck"]): row["attempts"] for row in before}
         next_try = self.store.clock.now() + BACK_OFF_MAX_S
-        columns = ("fate", "code", "message", "fields", "transient", "described")
+        columns = ("fate", "code", "message", "fields", "transient", "described", "since")
         values = zip(
             _signed(rows["kh"]),
             rows["key"].to_pylist(),
@@ -673,17 +677,18 @@ class ActivationState:
             strict=True,
         )
         noted = []
-        for kh, key, ck, fate, code, message, fields, transient, described in values:
+        for kh, key, ck, fate, code, message, fields, transient, described, since in values:
             attempts = tried.get((kh, key, ck), 0) + 1
             wait = 1 if transient else 2 ** min(attempts - 1, 30)
-            told = (fate, code, message, fields, attempts, tried_in + wait, next_try, described)
+            told = (fate, code, message, fields, attempts, tried_in + wait, next_try, described, since, 0)
             noted.append((*self.own, kh, key, ck, *told))
         connection.executemany(
-            "INSERT INTO pending VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?) "
+            "INSERT INTO pending VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?) "
             "ON CONFLICT (org_id, target, name, kh, key, ck) DO UPDATE SET "
             "class = excluded.class, code = excluded.code, message = excluded.message, "
             "fields = excluded.fields, attempts = excluded.attempts, next_run = excluded.next_run, "
-            "next_try = excluded.next_try, described = excluded.described",
+            "next_try = excluded.next_try, described = excluded.described, given_up = 0, "
+            "since = CASE WHEN pending.since > 0 THEN pending.since ELSE excluded.since END",
             noted,
         )
 
@@ -739,8 +744,19 @@ class ActivationState:
             return connection.execute(f"UPDATE pending SET next_run = 0, next_try = 0 WHERE {OWN}", self.own).rowcount
 
     def _forget_waits(self, connection: Connection) -> None:
-        """Waits that were due have been tried by now: delivered, noted anew, or of a row that changed or left."""
-        connection.execute(f"DELETE FROM pending WHERE {OWN} AND next_run <= ?", (*self.own, self.run_number))
+        """Waits that were due have been tried by now: delivered, noted anew, or of a row that changed or left. Those
+        that are given up wait on, and are looked after again some runs later."""
+        due = (*self.own, self.run_number)
+        if self._given_up:
+            found = connection.execute(
+                f"SELECT kh, key, ck, since FROM pending WHERE {OWN} AND next_run <= ?", due
+            ).fetchall()
+            later = self.run_number + GIVEN_UP_RUNS
+            connection.executemany(
+                f"UPDATE pending SET given_up = 1, next_run = ? WHERE {OWN} AND kh = ? AND key = ? AND ck = ?",
+                [(later, *self.own, row["kh"], row["key"], row["ck"]) for row in found if row["key"] in self._given_up],
+            )
+        connection.execute(f"DELETE FROM pending WHERE {OWN} AND next_run <= ?", due)
 
     def _should_compact(self) -> bool:
         deltas = [file.bytes for file in self.files if file.name.startswith("delta-")]

@@ -14,6 +14,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
+from dinmo_dbt.changes import GIVEN_UP
 from dinmo_dbt.destination import Fate
 from dinmo_dbt.durable import open_file
 from dinmo_dbt.errors import StateError
@@ -140,6 +141,7 @@ class Runs:
         if len(not_delivered):
             table = self._with_since(record, not_delivered)
             waiting = table.filter(pc.equal(table["fate"], Fate.HELD.value))
+            waiting = waiting.filter(pc.not_equal(pc.fill_null(waiting["code"], ""), GIVEN_UP))
             held, since = len(waiting), pc.min(waiting["since"]).as_py()
             file = f"{record.run_id}.parquet"
             self._store.files.put(

@@ -52,7 +52,8 @@ TABLES = {
   {_ID}, kh BIGINT NOT NULL, key TEXT NOT NULL, ck TEXT NOT NULL,
   class TEXT NOT NULL, code TEXT, message TEXT, fields TEXT,
   attempts BIGINT NOT NULL, next_run BIGINT NOT NULL, next_try DOUBLE PRECISION NOT NULL,
-  described TEXT NOT NULL DEFAULT '', PRIMARY KEY (org_id, target, name, kh, key, ck)""",
+  described TEXT NOT NULL DEFAULT '', since DOUBLE PRECISION NOT NULL DEFAULT 0,
+  given_up BIGINT NOT NULL DEFAULT 0, PRIMARY KEY (org_id, target, name, kh, key, ck)""",
     "watched": f"""
   {_ID}, kh BIGINT NOT NULL, ck TEXT NOT NULL, record_id TEXT,
   digests TEXT NOT NULL, seal TEXT NOT NULL, PRIMARY KEY (org_id, target, name, kh)""",
@@ -95,7 +96,7 @@ class Connection(Protocol):
 @dataclass(frozen=True, slots=True)
 class Known:
     """One activation's state, as `state show` prints it. `unknown` are inserts that may have been made;
-    `problem`: why its rows can't be read."""
+    `given_up`: rows that Salesforce refused for too long. `problem`: why its rows can't be read."""
 
     org_id: str
     target: str
@@ -107,6 +108,7 @@ class Known:
     left: int
     unknown: int
     pending: int
+    given_up: int
     in_flight: int
     bytes: int
     kept_serials: tuple[int, ...]
@@ -384,7 +386,9 @@ class Store(ABC):
             unknown = int(np.count_nonzero(flags & Flag.UNKNOWN))
         except StateError as error:
             problem = error.problems[0].message
-        waiting = connection.execute(f"SELECT count(*) AS n FROM pending WHERE {OWN}", own).fetchone()
+        counted = f"SELECT count(*) AS n FROM pending WHERE {OWN} AND given_up"
+        waiting = connection.execute(f"{counted} = 0", own).fetchone()
+        given_up = connection.execute(f"{counted} <> 0", own).fetchone()
         held = self._held(connection, row)
         return Known(
             *own,
@@ -395,6 +399,7 @@ class Store(ABC):
             left,
             unknown,
             waiting["n"],
+            given_up["n"],
             _in_flight(connection, own),
             sum(file.bytes for file in files),
             kept,

@@ -135,6 +135,15 @@ def parentless(world: World, written: Document) -> list[str]:
     return sorted({group["fate"] for group in world.run("sync", "--json").json["results"][0]["left_out"]})
 
 
+def refused_for_long(world: World, written: Document) -> list[str]:
+    """Codes of rows that Salesforce refuses, forty days after it did so first."""
+    world.block(around(written))
+    world.run("sync")
+    with closing(sqlite3.connect(world.lab.root / ".dinmo/state.db")) as connection, connection:
+        connection.execute("UPDATE pending SET since = since - 40 * 86400")
+    return sorted({group["code"] for group in world.run("sync", "--json").json["results"][0]["left_out"]})
+
+
 def statuses(world: World, written: Document) -> list[str]:
     """Of two syncs that fail for a reason that lasts."""
     world.block(around(written))

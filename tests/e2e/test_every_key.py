@@ -47,6 +47,7 @@ from .seen import (
     parentless,
     paused_after,
     reached,
+    refused_for_long,
     resolved,
     rows,
     runs_kept,
@@ -152,6 +153,7 @@ NAME = {"name": "Name"}
 BY_NICK = {"person_id": "Nick__c"}
 INSERT = people("match", mode="insert", object="Event__c", fields={"plan": "Kind__c"})
 CHILDREN = people("match", mode="insert", object="Event__c", fields={"person_id": "Person__r.Person_Id__c"})
+TWINS = people(constants={"Tax_Id__c": "one"})
 LATE = {"from": "13:00", "to": "14:00"}
 AT_13_30 = {"cron": "30 13 * * *"}
 BROKEN = people(fields={"name": "Nowhere__c"}, auto_pause=False)
@@ -242,6 +244,7 @@ ACTIVATION = [
     Proof("missing_parent", "reject", parentless, ["held"], ["rejected"], CHILDREN),
     Proof("missing_parent", "hold", parentless, ["rejected"], ["held"], {**CHILDREN, "missing_parent": "reject"}),
     Proof("missing_parent", "set_null", parentless, ["held"], [], CHILDREN),
+    Proof("give_up_after", "30 days", refused_for_long, ["DUPLICATE_VALUE"], ["GIVEN_UP"], TWINS),
 ]  # fmt: skip
 FEW = {"key": "person_id", "segments": {"few": "plan = 'Free'"}, "activation": people(segment="few")}
 BLOCK = [
