@@ -452,7 +452,9 @@ class _Scan:
         for number, column in columns:
             array, unfit = values.canonical(batch.column(column.source), column.field, keep_nulls=column.keep_nulls)
             arrays[(column.source, column.header, column.keep_nulls)] = array
-            for bad in (values.unreadable(batch, column.source), unfit):
+            # A match is compared as a double: two that are one are refused, which says more.
+            unkept = None if number < 0 else values.unkept(batch.column(column.source), array, column.field)
+            for bad in (values.unreadable(batch, column.source), unfit, unkept):
                 if bad is not None:
                     first = (bad != 0) & (reason == 0)
                     reason[first], culprit[first] = bad[first], number

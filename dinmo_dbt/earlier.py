@@ -22,7 +22,6 @@ from dinmo_dbt.errors import ConfigError
 from dinmo_dbt.gate import (
     BUILDS,
     BUILT,
-    FAILED,
     LOST,
     NOTHING_DONE,
     TESTS,
@@ -31,8 +30,10 @@ from dinmo_dbt.gate import (
     RunResults,
     Standing,
     Verdict,
+    is_failure,
     load_run_results,
     of_built,
+    why_failed,
 )
 from dinmo_dbt.manifest import Manifest, Node, load_manifest
 
@@ -138,7 +139,7 @@ def _relation(unique_id: str, manifest: Manifest) -> str | None:
 
 def _is_bad(result: Result) -> bool:
     if result.kind in TESTS:
-        return result.status in FAILED
+        return is_failure(result)
     return result.kind in BUILT and of_built(result).is_blocked
 
 
@@ -150,8 +151,7 @@ def _judged(manifest: Manifest, result: Result) -> Iterable[tuple[str, Verdict]]
         yield result.unique_id, Verdict(Standing.BLOCKED, f"{of_built(result).reason}, in an earlier dbt command")
         return
     for model in test.nodes:
-        what = "test failed" if result.status == "fail" else "test could not run"
-        yield model, Verdict(Standing.BLOCKED, f"{what}, in an earlier dbt command: {test.name}")
+        yield model, Verdict(Standing.BLOCKED, f"{why_failed(result)}, in an earlier dbt command: {test.name}")
 
 
 def _document(result: Result) -> dict[str, Any]:

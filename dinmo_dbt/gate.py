@@ -34,11 +34,17 @@ BUILT = ("model", "seed", "snapshot")
 TESTS = ("test", "unit_test")
 NOTHING_DONE = ("no-op",)
 FAILED = ("fail", "error", "runtime error")
+_NO_FAILURE = ("pass", "warn", "success", "reused", "skipped", *NOTHING_DONE)  # of tests; another word may be one
 _OK = ("success", "reused", "warn")  # reused: dbt found the table current, or cloned it; warn: built, dbt 2 has a word
 # dbt 2 before its betas leaves models that failed or were skipped out of its results (dbt-fusion issue 1130).
 _LEAVES_OUT = re.compile(r"2\.0\.0[-.]?(preview|alpha|dev|a\d)")
 # What `--empty` makes of a ref, in the SQL of a model (dbt-adapters, `BaseRelation.render_limited`).
 _NO_ROWS = re.compile(r"\(\s*select \* from [^()]+ where false limit 0\s*\)", re.IGNORECASE)
+# And `--sample`, where the ref has an event time (`render_event_time_filtered`); a microbatch model has it always.
+_A_PART = re.compile(
+    r"\(\s*select \* from [^()]+ where [^']{1,200}>= '\d{4}-\d\d-\d\d[ T]\d\d:\d\d:\d\d[0-9.]*(?:\+00:00|Z)'",
+    re.IGNORECASE,
+)
 # Not dbt's own words: `dbt_cloud` gives these to a model that a run builds right now, or built and left no word on.
 UNDER_WAY = "executing"
 LOST = "lost"
@@ -160,6 +166,7 @@ def parse_run_results(document: object, where: str) -> RunResults:
     empty = args.get("empty") is True or _has_flag(command, "--empty")
     empty = empty or ("empty" not in args and any(_holds_nothing(_mapping(result)) for result in results))
     sample = bool(args.get("sample")) or _has_flag(command, "--sample")
+    sample = sample or ("sample" not in args and any(_holds_a_part(_mapping(result)) for result in results))
     named = _text(args, "target") or _named_target(command)
     partial = PARTIAL[0] if empty else PARTIAL[1] if sample else ""
     parsed = tuple(_result(result, invocation_id, generated, partial) for result in map(_mapping, results))
@@ -193,6 +200,10 @@ def _holds_nothing(raw: Mapping[str, Any]) -> bool:
     return _NO_ROWS.search(_text(raw, "compiled_code")) is not None
 
 
+def _holds_a_part(raw: Mapping[str, Any]) -> bool:
+    return not raw.get("batch_results") and _A_PART.search(_text(raw, "compiled_code")) is not None
+
+
 def fold(reports: Sequence[RunResults]) -> RunResults | None:
     """Several commands' results as those of one, the last word on each node by its time: an orchestrator may run dbt
     once for each model. A command that builds nothing says nothing of models. None for none."""
@@ -211,8 +222,8 @@ def fold(reports: Sequence[RunResults]) -> RunResults | None:
     return replace(
         last,
         target=last.target if len(targets) == 1 else "",
-        empty=any(report.empty for report in builds),
-        sample=any(report.sample for report in builds),
+        empty=False,  # each result says it of its own table
+        sample=False,
         results=tuple(each for _, each in words.values()),
         is_default_target=all(report.is_default_target for report in builds),
         leaves_out=any(report.leaves_out for report in builds),
@@ -246,7 +257,7 @@ def _of_last(manifest: Manifest, run_results: RunResults | None) -> Gate:
         verdicts[unique_id] = of_built(result)
     if builds or which == "test":
         for result in run_results.results:
-            if result.kind in TESTS and result.status in FAILED:
+            if is_failure(result):
                 notes += _block(manifest, result, verdicts)
     if run_results.invocation_id != manifest.invocation_id:
         notes += _other_invocation(manifest, run_results, verdicts)
@@ -341,6 +352,18 @@ def moment_of(text: object) -> float | None:
         return None
 
 
+def is_failure(result: Result) -> bool:
+    """Whether it is of a test that failed, or may have: a status that is not known is no pass."""
+    return result.kind in TESTS and result.status not in _NO_FAILURE
+
+
+def why_failed(result: Result) -> str:
+    """In words, of a test that `is_failure`."""
+    if result.status == "fail":
+        return "test failed"
+    return "test could not run" if result.status in FAILED else f"test ended as {result.status}"
+
+
 def of_built(result: Result) -> Verdict:
     """What the result of a build says of its model."""
     if result.status in _OK:
@@ -367,7 +390,7 @@ def _block(manifest: Manifest, result: Result, verdicts: dict[str, Verdict]) -> 
     if test is None:
         message = f"failed test {show(result.unique_id)} is not in the manifest: the models it judges are not known"
         return [Problem(UNKNOWN_TEST, message, hint="run `dbt build` again")]
-    what = "test failed" if result.status == "fail" else "test could not run"
+    what = why_failed(result)
     for node in test.nodes:
         if not verdicts.get(node, Verdict(Standing.OK)).is_blocked:
             verdicts[node] = Verdict(Standing.BLOCKED, f"{what}: {test.name}")

@@ -55,6 +55,7 @@ class Reason(IntEnum):
     CHOICE = 13
     TIME_RANGE = 14
     UNREADABLE = 15
+    NUMBER_DIGITS = 16
 
     @property
     def code(self) -> str:
@@ -81,6 +82,7 @@ _REASON_TEXT = {
     Reason.ROW_SIZE: "the row has more than the 400,000 characters of Bulk API 2.0, and can only travel by it",
     Reason.CHOICE: "a choice holds a semicolon, or is itself a list: it can't be told from several choices",
     Reason.TIME_RANGE: "the time lies outside 00:00 to 23:59:59.999",
+    Reason.NUMBER_DIGITS: "Salesforce keeps numbers as doubles, and would change this one: an id goes in a text field",
     Reason.UNREADABLE: "the warehouse holds a value that its column's type has no place for here",
 }
 
@@ -141,6 +143,23 @@ def canonical(array: pa.Array, field: Field, *, keep_nulls: bool = False) -> tup
     if field.type == "datetime":
         return _in_years(_milliseconds(array), 1)
     return _times(array)
+
+
+def unkept(source: pa.Array, array: pa.Array, field: Field) -> Reasons | None:
+    """Numbers whose whole part a double changes, as `canonical` gives reasons; `array`: canonical, of `source`."""
+    if field.type not in NUMBER_TYPES or pa.types.is_null(source.type):
+        return None
+    is_double = pa.types.is_floating(source.type)
+    # Below these a double's 15 decimal digits, and a whole number, are kept as they are.
+    large = pc.fill_null(pc.greater_equal(pc.abs(array), _decimal(10**15 if is_double else 2**53)), False)
+    if not pc.any(large).as_py():
+        return None
+    places = np.flatnonzero(large.to_numpy(zero_copy_only=False))
+    whole = [int(value) for value in array.take(pa.array(places)).to_pylist()]
+    given = _doubles(source).take(pa.array(places)).to_pylist() if is_double else whole
+    changed = np.zeros(len(array), np.bool_)
+    changed[places] = [not number % 1 and number != int(float(sent)) for number, sent in zip(given, whole, strict=True)]
+    return _reasons(changed, Reason.NUMBER_DIGITS)
 
 
 def unreadable_mark(column: str) -> str:

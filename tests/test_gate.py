@@ -248,6 +248,21 @@ def test_each_status_of_a_model_is_one_thing(status: str, standing: str) -> None
     assert standing != "blocked" or status in found.reason
 
 
+def test_a_test_that_ended_as_nobody_knows_is_no_pass() -> None:
+    for status, standing in (
+        ("glorious", "blocked"),
+        ("pass", "ok"),
+        ("warn", "ok"),
+        ("reused", "ok"),
+        ("no-op", "ok"),
+    ):
+        found = gate(lab(), reported("build", "2026-11-29T10:00:00Z", a="success", b="success", both=status)).verdict(A)
+        assert found.standing == standing, status
+        assert standing == "ok" or found.reason == "test ended as glorious: a_and_b"
+
+
+PART = """select * from (select * from "dev"."main"."src" where at >= '2026-11-26 00:00:00+00:00' and
+    at < '2026-11-29 00:00:00+00:00') _dbt_et_filter_subq_src"""
 EMPTY = 'select * from (select * from "dev"."main"."src" where false limit 0) as src'
 
 
@@ -257,7 +272,11 @@ EMPTY = 'select * from (select * from "dev"."main"."src" where false limit 0) as
         ({}, EMPTY, "DB451"),
         ({"command": "build --empty"}, "select 1", "DB451"),
         ({"command": "build --sample=3d"}, "select 1", "DB452"),
+        ({}, PART, "DB452"),
+        ({}, PART.replace("where at >=", "where cast(at as timestamp) >="), "DB452"),
+        ({}, PART.replace(" 00:00:00+00:00", ""), ""),
         ({"empty": False}, EMPTY, ""),
+        ({"sample": None}, PART, ""),
         ({}, "select * from src where false limit 0", ""),
     ],
 )
@@ -271,6 +290,20 @@ def test_a_build_of_no_rows_is_told_by_its_sql_where_its_flags_are_not_noted(
     with pytest.raises(Refused) as raised:
         gate(lab(), found)
     assert raised.value.problems[0].code == code
+
+
+def test_a_microbatch_model_is_no_sample() -> None:
+    one = {"status": "success", "compiled_code": PART, "batch_results": {"successful": [], "failed": []}}
+    assert gate(lab(), reported("build", "2026-11-29T10:00:00Z", a=one)).verdict(A).standing == "ok"
+
+
+def test_a_table_without_rows_is_its_own_trouble_among_several_results() -> None:
+    empty = reported("build", "2026-11-29T10:00:00Z", args={"empty": True}, a="success")
+    other = reported("build", "2026-11-29T11:00:00Z", b="success")
+    again = reported("build", "2026-11-29T12:00:00Z", a="success")
+    found = gate(lab(), fold([empty, other]))
+    assert (found.verdict(A).reason, found.verdict(B).standing) == ("built with --empty", "ok")
+    assert gate(lab(), fold([again, empty, other])).verdict(A).standing == "ok"
 
 
 def test_a_model_that_a_preview_leaves_out_may_have_failed() -> None:

@@ -65,6 +65,25 @@ def test_a_double_that_is_rounded_up_to_21_digits_is_too_large():
 
 
 @pytest.mark.parametrize(
+    ("given", "kept"),
+    [
+        (pa.array([2**53, 2**53 + 1, None, -(2**53) - 1, 10**17, 123456789012345678]), [1, 0, 1, 0, 1, 0]),
+        (pa.array([1e17, 1234567890123457.0, 999999999999999.9, 0.1, None]), [1, 0, 1, 1, 1]),
+        (pa.array([Decimal("99999999999999.99"), Decimal("9999999999999999.00"), None]), [1, 0, 1]),
+        (pa.array([1, None]), [1, 1]),
+    ],
+)
+def test_a_number_that_a_double_changes_is_told(given, kept):
+    canonical, _ = values.canonical(given, field("double"))
+    reasons = values.unkept(given, canonical, field("double"))
+    assert [0 if all(kept) else Reason.NUMBER_DIGITS * (1 - each) for each in kept] == (
+        [0] * len(given) if reasons is None else reasons.tolist()
+    )
+    text, _ = values.canonical(given, field("string", length=40))
+    assert values.unkept(given, text, field("string")) is None
+
+
+@pytest.mark.parametrize(
     ("number", "text"),
     [
         (19.99, "19.99"),
@@ -326,6 +345,10 @@ def test_reasons_have_one_number_code_and_text_each():
         Reason.TIME_RANGE: (14, "V-TIME-RANGE", "the time lies outside 00:00 to 23:59:59.999"),
         Reason.UNREADABLE: (
             15, "V-UNREADABLE", "the warehouse holds a value that its column's type has no place for here",
+        ),
+        Reason.NUMBER_DIGITS: (
+            16, "V-NUMBER-DIGITS",
+            "Salesforce keeps numbers as doubles, and would change this one: an id goes in a text field",
         ),
     }  # fmt: skip
     assert {each: (int(each), each.code, each.message) for each in Reason if each} == told

@@ -105,6 +105,13 @@ def test_a_number_that_has_no_text_leaves_its_row_out(shop: tuple[Lab, Org]) -> 
     assert {key: record["Note__c"] for key, record in held.items()} == {"S1": "0.1", "S3": None}
 
 
+def test_an_id_that_is_no_double_is_not_sent_as_another(shop: tuple[Lab, Org]) -> None:
+    rows = "select * from (values ('S1', 123456789012345679), ('S2', 5), ('S3', -9007199254740993)) t(id, share)"
+    result, held = synced(shop, rows, fields={"share": "Number__c"})
+    assert result["counts"]["invalid"] == 2
+    assert {key: record["Number__c"] for key, record in held.items()} == {"S2": 5}
+
+
 def test_two_ids_that_are_one_double_in_salesforce_are_found_before_anything_is_sent(shop: tuple[Lab, Org]) -> None:
     lab, org = shop
     lab.only("people", {**SHOPS, "match": {"number": "Number__c"}, "fields": {"id": "Shop_Id__c"}}, key="id")
