@@ -1004,15 +1004,15 @@ class _Work:
         """Which of these records another row of the segment has, or will have once it is sent: by record id, or because
         the record holds its match value, as it does where only the key of a row changed.
 
-        Records are asked for their match values only where a row could have one of them, and not beyond `most`: such a
-        plan is refused as it is.
+        Records are asked for their match values only where a row could have one of them, and not beyond `most` and a
+        few calls: such a plan is refused as it is.
         """
         if not len(ids):
             return np.zeros(0, np.bool_)
         own = pc.is_in(ids, value_set=self.record_ids.drop_null()).to_numpy(zero_copy_only=False)
         taken: npt.NDArray[np.bool_] = (self.holders(ids) > 0) | own | self.state.held_elsewhere(ids)
         match, open_ids = self.mapping.match, ids.filter(pa.array(~taken))
-        if match is None or not 0 < len(open_ids) <= most:
+        if match is None or not 0 < len(open_ids) <= max(most, COLLECTIONS_ROWS_MAX):
             return taken
         wanted = self.match_hashes_without_record()
         if len(wanted):

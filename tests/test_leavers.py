@@ -222,6 +222,15 @@ def test_a_row_that_takes_over_the_value_but_has_a_record_claims_nothing(world):
     assert things(world, "Ext__c") == [("e2",)]
 
 
+def test_a_record_that_is_held_needs_no_leave_to_be_deleted(world):
+    """The row under its new key can't be sent, so the record alone tells that it is the same one's."""
+    act = leaving(guards=Guards(Ceiling(rows=0), Ceiling(percent=Decimal(100))))
+    world.sync(act, rows("1 e1 x y", "2 e2 x y"))
+    renamed = rows("1 e1 x y", f"9 e2 {'z' * 300} y")
+    run = world.sync(act, renamed)
+    assert fates(run) == {"9": ("invalid", "V-LENGTH"), "2": ("held", "RECORD_SHARED")}
+
+
 def test_two_leavers_with_one_record_delete_it_once(world):
     act = leaving()
     world.sync(act, rows("1 e1 x y", "2 e2 x y"))
