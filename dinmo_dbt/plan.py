@@ -557,6 +557,9 @@ class _Work:
         self.makes = np.ones(self.size, np.bool_)  # where nothing tells that the record is there already
         self.level = np.zeros(self.size, np.int16)
         self.unfinished = np.zeros(self.size, np.bool_)
+        self.lacking = self.found.position >= 0  # delivered before without what could not be sent yet
+        flags = self.state.snapshot.flags[self.found.position[self.lacking]]
+        self.lacking[self.lacking] = flags & changes.Flag.UNFINISHED != 0
         self.waiting = self.in_flight = 0
         self.without: dict[Fate, int] = {}
         self.from_scan()
@@ -900,9 +903,7 @@ class _Work:
     def miss(self, link: Link, rows: Positions) -> None:
         """What becomes of rows whose parent is missing."""
         rows = rows[self.operation[rows] != 0]
-        position = self.found.position[rows]
-        known = (position >= 0) & (self.found.kind[rows] == Kind.SAME)
-        known[known] = self.state.snapshot.flags[position[known]] & changes.Flag.UNFINISHED != 0
+        known = self.lacking[rows] & (self.found.kind[rows] == Kind.SAME)
         policy, header = self.activation.missing_parent, link.column.header
         if policy == "set_null":
             lost, rows = rows[~known], rows[known]
@@ -1172,9 +1173,9 @@ class _Work:
     @property
     def only_added(self) -> npt.NDArray[np.bool_]:
         """Rows that send the fields which joined the mapping, and no other. Where the record was only just found, or is
-        made anew, nothing tells that it has the others."""
+        made anew, nothing tells that it has the others; and a row may lack some."""
         only: npt.NDArray[np.bool_] = (self.found.kind == Kind.REMAPPED) & self.known_ids & (not self.match_moved)
-        return only
+        return only & ~self.lacking
 
     def batches(self) -> Iterator[PlannedBatch]:
         total = int(np.count_nonzero(self.operation)) + len(self.leavers.removing)

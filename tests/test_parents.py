@@ -132,6 +132,20 @@ def test_a_row_goes_without_its_parent_and_once_more_when_that_is_there(world: W
     assert world.sync(act, model).outcome.rows == 0
 
 
+@pytest.mark.parametrize("is_there", [True, False])
+def test_a_row_without_its_parent_still_lacks_it_when_a_field_joins(world: World, is_there: bool) -> None:
+    rows = Model.of([{"id": "y", "ext": "y", "a": "y", "b": "b", "p": "nowhere"}])
+    world.sync(activation(fields=BY_PARENT, missing_parent="set_null"), rows)
+    late = world.org.add("Parent__c", Code__c="nowhere" if is_there else "elsewhere")
+    act = activation(fields=(*BY_PARENT, FieldMapping("b", "B__c")), missing_parent="set_null")
+    assert world.sync(act, rows).outcome.succeeded == 1
+    assert world.org.held("A__c", "B__c", "Parent__c") == [("y", "b", late if is_there else None)]
+    late = late if is_there else world.org.add("Parent__c", Code__c="nowhere")
+    world.sync(act, rows)
+    assert world.org.held("A__c", "B__c", "Parent__c") == [("y", "b", late)]
+    assert world.sync(act, rows).outcome.rows == 0
+
+
 def test_an_insert_goes_without_its_parent_and_is_not_made_again(world: World) -> None:
     act = activation("insert", fields=BY_PARENT, missing_parent="set_null")
     model = children(y="nowhere")
