@@ -22,6 +22,7 @@ snapshots, journals or jobs. A row's values name its key and version, so a recor
 | I17 verify is true | at the end: it tells of all that others changed and of nothing else, and `--repair` mends it |
 | I18 what another keeps stays | after every call: no record that another activation or target has is deleted or set |
 | I19 a revert undoes its run | at the end: its records are as before, but where others wrote since |
+| I20 a lookup is right | after every call: to the parent that is named, not one of two; who lacks it is told |
 """
 
 from __future__ import annotations
@@ -32,7 +33,8 @@ from collections import Counter
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
+from zlib import crc32
 
 import pyarrow as pa
 import pyarrow.parquet as pq
@@ -43,6 +45,9 @@ from dinmo_dbt.sync import Status, SyncRun
 from .org import SimulatedOrg
 from .process import Process
 from .shape import key_of
+
+if TYPE_CHECKING:
+    from .family import Family
 
 VALUE = re.compile(r"k\d+_+\S")
 RUN_MAX_S, CALLS_MAX = 3_600.0, 400
@@ -66,7 +71,8 @@ class Row:
         long = " " + "x" * 90 if self.too_long else ""
         return {
             "id": self.key, "ext": self.key, "code": self.key, "a": a_of(self.key, self.version) + long,
-            "b": b_of(self.version), "c": c_of(self.version),
+            "b": b_of(self.version), "c": c_of(self.version), "p": parent_of(self.key, self.version),
+            "up": up_of(self.key, self.version),
         }  # fmt: skip
 
 
@@ -87,6 +93,20 @@ def _digits(b: str | None) -> str | None:
 
 def c_of(version: int) -> str | None:
     return "c" * (version % 3) or None
+
+
+PARENTS = ("k0_p0", "k0_p1", "k0_p2")
+
+
+def parent_of(key: str, version: int) -> str | None:
+    """The name of its parent of another object."""
+    return (*PARENTS, None)[crc32(f"{key} {version}".encode()) % 4]
+
+
+def up_of(key: str, version: int) -> str | None:
+    """The key of its parent of the same object: perhaps its own, or one that is not there."""
+    number = crc32(f"up {key} {version}".encode())
+    return f"k{number // 2 % 12}" if number % 2 else None
 
 
 _SHORT_VERSIONS = 19
@@ -126,6 +146,7 @@ class Auditor:
         self._at, self._last_call = -1, self.org.last_call()
         self._last_epochs: dict[str, int] = {}  # by whose state it is
         self.held: list[dict[str, Any]] = []
+        self.family: Family | None = None  # where rows have parents
 
     # What happens around the org
 
@@ -196,11 +217,15 @@ class Auditor:
             return
         self._at = self.org.changes
         self.held = self.org.held()
+        if self.family:
+            self.family.look()
         copies: Counter[tuple[str, int]] = Counter()
         now: dict[str, tuple[str, int]] = {}
         for record in self.held:
             told = self._identity(record)
             if told:
+                if self.family and (wrong := self.family.wrong(record, *told)):
+                    raise Broken(f"I20: {wrong}")
                 copies[told] += 1
                 now[record["Id"]] = told
         self._no_copies(copies)
@@ -291,13 +316,23 @@ class Auditor:
         if counts.unchanged < kept:
             raise Broken(f"I15: {kept} rows were delivered before, only {counts.unchanged} are unchanged")
         self.all_there("I6: the run does not name them", left_out)
+        there = {self._identity(record): record for record in self.held}
         self.delivered = {key: row for key, row in self.rows.items() if key not in left_out}
+        if self.family:
+            for key in self.rows.keys() & left_out.keys() if run.problem is None else ():
+                if wrong := self.family.misnamed(self.rows[key], str(left_out[key][1])):
+                    raise Broken(f"I20: {wrong}")
+            for key, row in list(self.delivered.items()):  # it goes once more when its parent is there
+                if self.family.is_open(there.get((key, row.version)), row):
+                    del self.delivered[key]
         self.acknowledged = (self.acknowledged & self.rows.keys()) | self.delivered.keys()
         self.rebased -= self.delivered.keys()
         if self.mode != "delete":
             self.may_go -= self.delivered.keys()
         if run.status is Status.SUCCESS and any(fate in ("rejected", "unknown") for fate, _ in left_out.values()):
             raise Broken("I6: the run says success")
+        if run.status is Status.SUCCESS and counts.waiting:
+            raise Broken("I6: the run says success, and rows that Salesforce refused wait")
         self.bounded(took_s)
 
     def bounded(self, took_s: float) -> None:
@@ -321,6 +356,8 @@ class Auditor:
                 raise Broken(f"{why}, and {key} v{row.version} is not in the org")
             elif self.mode != "insert":
                 self._whole(record, row)
+            if self.family and record and record["Id"] not in self.theirs and self.family.lacks(record, row):
+                raise Broken(f"I20: {why}, and {key} v{row.version} is there without its parent")
 
     def _whole(self, record: dict[str, Any], row: Row) -> None:
         values = row.values()

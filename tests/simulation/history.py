@@ -35,8 +35,9 @@ from dinmo_dbt.state.marks import Marks
 from dinmo_dbt.state.store import Store
 from dinmo_dbt.sync import SyncRun
 
-from .auditor import CLOSED, Auditor, Broken, Row, a_of, b_of, is_over
+from .auditor import CLOSED, Auditor, Broken, Row, a_of, b_of
 from .beside import TARGET, Beside
+from .family import Family
 from .org import SimulatedOrg
 from .process import BadDisk, End, Process, Stopped, current
 from .schemas import Schema
@@ -123,6 +124,8 @@ class History:
         if self.events & {"copies", "damage", "mapping"}:  # an older state knows nothing of others
             self.beside.is_there = False
         self.upkeep = Upkeep(self)
+        self.family = Family(self)
+        self.audit.family = self.family if self.family.path else None
         self.home = self.org.folder / str(self.seed)
         self.place = self.org.place(self.seed, self.home)
         self.marks = self.home / "marks"
@@ -150,8 +153,9 @@ class History:
         if self._on("queue", 1.0):
             self.org.app.pace = emulator.Pace(queue_s=self.random.randint(1, 6), batch_s=self.random.randint(0, 3))
         records = "; the org keeps records of states" if self.is_recorded else ""
-        said = f"{', '.join(sorted(self.events)) or 'nothing goes wrong'}{records}{self.place.said}"
+        said = f"{', '.join(sorted(self.events)) or 'nothing goes wrong'}{records}{self.family.said}{self.place.said}"
         self._tell(f"{self.kind}; {said}")
+        self.family.begin()
         self._grow(self.random.randint(3, 20))
         if self.mode in ("update", "delete"):
             self._others_create(sorted(self.audit.rows))
@@ -292,6 +296,7 @@ class History:
                 audit.excuse(key)
                 self._tell(f"others: edit {key}")
             case "delete":
+                self.family.let_go(record_id)
                 self.org.delete(record_id)
                 audit.removed.add(record_id)
                 audit.excuse(key)
@@ -311,6 +316,7 @@ class History:
             self._run_beside()
         if self._on("others", 0.6):
             self._others()
+        self.family.change()
         if self._on("damage", 0.5) and self.settled and self.place.exists():
             self._damaged()
         if self._on("copies", 0.6) and self.copied:
@@ -702,6 +708,8 @@ class History:
         """What became of a run: it ended, with a report or an error, or it was killed."""
         began, run, self.error = self.org.clock.now(), None, None
         self.settled = False
+        self.family.look()
+        self.family.before = self.family.held
         try:
             run = work()
         except Killed as killed:
@@ -745,7 +753,7 @@ class History:
         destination = self.org.connect(self.org.folder, self.wall, pinned=self.pinned)
         if destination.org_id != self.org.org_id:
             raise Broken("I8: the run goes to another org")
-        declared = self.beside.declared(target)
+        declared = (*self.beside.declared(target), *([self.family.activation()] if self.family.made else ()))
         shared = frozenset({"dev", TARGET} if self.beside.is_meant else ())
         session = SimpleNamespace(
             destination=lambda _: destination, state=self._state(target), clock=self.wall, source=source,
@@ -764,7 +772,7 @@ class History:
         session.refuse_sharing = partial(Session.refuse_sharing, session)  # type: ignore[arg-type]
         return session
 
-    def _sync(self, session: Any, act: Activation, ceilings: Ceilings) -> SyncRun:
+    def _sync(self, session: Any, act: Activation, ceilings: Ceilings = ANY_DELETES) -> SyncRun:
         run = syncing._run_activation(session, act, ceilings, Trigger(), Gating(ignore=True))
         assert run is not None
         return run
@@ -797,7 +805,9 @@ class History:
 
     def _activation(self) -> Activation:
         fields = tuple(FieldMapping(column, f"{column.upper()}__c") for column in self.audit.columns)
+        fields += self.family.fields()
         more: dict[str, Any] = {"api": self.api, "keep_before_images": self.upkeep.keeps_images}
+        more |= {"missing_parent": self.family.policy} if self.family.path else {}
         # Of an insert most rows change from one run to the next here, which its own guard would stop.
         most = Ceiling(percent=Decimal(100 if self.mode == "insert" else 50))
         more |= {"guards": Guards(Ceiling(rows=0), most)}
@@ -822,6 +832,7 @@ class History:
         """Nothing goes wrong any more: all is delivered, and then there is nothing left to do."""
         self.org.app.site.usage.clear()
         self._tell("nothing goes wrong any more")
+        self.family.finish()
         for _ in range(CLEAN_RUNS_MAX):
             self.org.clock.sleep(2 * DAY_S)
             run = self._run()
@@ -831,7 +842,7 @@ class History:
                 run = self._take_as_they_are()
             if run is None:
                 raise Broken("I2: a run without faults fails")
-            if any(not is_over(row) for row in pa.concat_tables(run.not_delivered).to_pylist()):
+            if any(not self.is_over(row) for row in pa.concat_tables(run.not_delivered).to_pylist()):
                 continue
             drawn, state = self._planned()
             if not drawn.has_changes:
@@ -845,6 +856,13 @@ class History:
         self._look_after({row["key"] for row in known} - named)
         self.upkeep.revert()
         self.audit.contents(self.place.written())
+
+    def is_over(self, row: dict[str, Any]) -> bool:
+        """Nothing more can become of that row by itself."""
+        return self.family.is_over(key_of(row["key"]), row)
+
+    def warehouse(self, rows: Callable[[], pa.Table]) -> _Warehouse:
+        return _Warehouse(rows)
 
     # What people do to keep it in order
 
@@ -862,6 +880,7 @@ class History:
                 self.org.edit(record_id, **draw.choice(({"A__c": "theirs"}, {"A__c": None})))
                 self._tell(f"others: edit {key}")
             else:
+                self.family.let_go(record_id)
                 self.org.delete(record_id)
                 self.audit.removed.add(record_id)
                 self._tell(f"others: delete {key}")

@@ -33,7 +33,7 @@ if TYPE_CHECKING:
 
 TIMEOUT_MAX_S = 120
 DUCKDB_SHARE = 0.1
-FIELDS = ("Ext__c", "Code__c", "A__c", "B__c", "C__c")
+FIELDS = ("Ext__c", "Code__c", "A__c", "B__c", "C__c", *(LOOKUPS := ("Parent__c", "Up__c")))
 SCHEMA = """
 objects:
   Thing__c:
@@ -43,6 +43,13 @@ objects:
       A__c: {type: Text, length: 80}
       B__c: {type: Text, length: 80}
       C__c: {type: Text, length: 80}
+      Parent__c: {type: Lookup, to: Parent__c}
+      Up__c: {type: Lookup, to: Thing__c}
+  Parent__c:
+    fields:
+      Key__c: {type: Text, length: 40, external_id: true, unique: true}
+      Code__c: {type: Text, length: 40, external_id: true}
+      Tag__c: {type: Text, length: 40}
   Dinmo_State__c:
     fields:
       Key__c: {type: Text, length: 64, external_id: true, unique: true, required: true}
@@ -207,10 +214,20 @@ class SimulatedOrg:
 
     def held(self) -> list[dict[str, Any]]:
         """Every record of Thing__c."""
+        return self._records("Thing__c", FIELDS)
+
+    def parents(self) -> list[dict[str, Any]]:
+        """Every record of Parent__c."""
+        return self._records("Parent__c", ("Code__c", "Tag__c"))
+
+    def _records(self, name: str, names: tuple[str, ...]) -> list[dict[str, Any]]:
         store = self.app.site.store
-        table, names = store.tables["Thing__c"].name, ", ".join(FIELDS)
-        rows = store.reading().execute(f"SELECT rid, {names} FROM {table} WHERE IsDeleted = 0").fetchall()
-        return [{"Id": self._id_of(rid), **dict(zip(FIELDS, fields, strict=True))} for rid, *fields in rows]
+        table = store.tables[name].name
+        rows = store.reading().execute(f"SELECT rid, {', '.join(names)} FROM {table} WHERE IsDeleted = 0").fetchall()
+        found = [{"Id": self._id_of(rid), **dict(zip(names, fields, strict=True))} for rid, *fields in rows]
+        for record in found:
+            record |= {each: self._id_of(record[each]) for each in LOOKUPS if record.get(each) is not None}
+        return found
 
     # What others do
 
@@ -222,11 +239,11 @@ class SimulatedOrg:
             session.headers["Authorization"] = f"Bearer {self.app.identity.access_token}"
             yield session
 
-    def create(self, records: list[dict[str, Any]]) -> list[str]:
+    def create(self, records: list[dict[str, Any]], name: str = "Thing__c") -> list[str]:
         ids = []
         with self._session() as session:
             for start in range(0, len(records), 200):
-                body = {"records": [{"attributes": {"type": "Thing__c"}, **r} for r in records[start : start + 200]]}
+                body = {"records": [{"attributes": {"type": name}, **r} for r in records[start : start + 200]]}
                 made = session.post(f"{URL}/services/data/v62.0/composite/sobjects", json=body).json()
                 assert all(m["success"] for m in made), made
                 ids += [m["id"] for m in made]
@@ -237,7 +254,7 @@ class SimulatedOrg:
             reply = session.patch(f"{URL}/services/data/v62.0/sobjects/Thing__c/{record_id}", json=fields)
         assert reply.status_code == 204, reply.text
 
-    def delete(self, record_id: str) -> None:
+    def delete(self, record_id: str, name: str = "Thing__c") -> None:
         with self._session() as session:
-            reply = session.delete(f"{URL}/services/data/v62.0/sobjects/Thing__c/{record_id}")
+            reply = session.delete(f"{URL}/services/data/v62.0/sobjects/{name}/{record_id}")
         assert reply.status_code == 204, reply.text

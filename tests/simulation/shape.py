@@ -88,7 +88,7 @@ class Shape:
 
     def table(self, rows: list[dict[str, str | None]]) -> pa.Table:
         """Rows of the auditor as the model has them: its column names and the types of now."""
-        texts = ("ext", "code", "a", "c")
+        texts = ("ext", "code", "a", "c", "p", "up")
         made = {name: pa.array([row[name] for row in rows], pa.utf8()) for name in texts}
         written = [self.keys.write(int((row["id"] or "")[1:])) for row in rows]
         made["id"] = pa.array(written, self.keys.type)

@@ -10,7 +10,7 @@ from memory_org import Killed
 
 from dinmo_dbt.cli import retrying, reverting
 
-from .auditor import Broken, is_over
+from .auditor import Broken
 from .org import FIELDS
 
 if TYPE_CHECKING:
@@ -48,7 +48,7 @@ class Upkeep:
             doubtful.clear()
         run = history._run()
         told = [] if run is None else pa.concat_tables(run.not_delivered).to_pylist()
-        if run is None or not all(is_over(row) for row in told):
+        if run is None or not all(history.is_over(row) for row in told):
             raise Broken("I2: rows that nothing keeps back are not delivered by a retry")
 
     # revert
