@@ -263,6 +263,19 @@ def url_problem(url: str, allowed_hosts: tuple[str, ...] = ()) -> str:
     return ""
 
 
+_PAGES = re.compile(
+    r"([a-z0-9-]+(?:\.(?:sandbox|develop|scratch|trailblaze|demo|patch|free))?)"
+    r"\.(?:lightning\.force|my\.salesforce-setup|my\.salesforce)\.com"
+)
+
+
+def own_url(url: str) -> str:
+    """The login URL of an org of which some page's address is given (Help, "My Domain URL Formats"); '' if that can't
+    be told."""
+    found = re.fullmatch(rf"\s*(?:https?://)?{_PAGES.pattern}(?::443)?(?:[/?#].*)?\s*", url, re.IGNORECASE | re.DOTALL)
+    return f"https://{found[1].lower()}.my.salesforce.com" if found else ""
+
+
 def channel_url_problem(url: str) -> str:
     """Why a text can't be a channel's URL, without showing it; empty if it can, as far as its shape goes."""
     try:
@@ -827,11 +840,12 @@ class _Reading:
                 if final == text and message == "not a Salesforce host"
                 else ""
             )
+            own = own_url(final) if final == text else ""
             hint = (
                 "expected https://<domain>.my.salesforce.com, login.salesforce.com or test.salesforce.com; "
                 "other hosts go under `allowed_hosts`"
             )
-            self.add(HOST, shown + message, path, hint)
+            self.add(HOST, shown + message, path, f"the org's own is {own}" if own else hint)
         return final.rstrip("/")
 
     def organization_id(self, spec: TargetSpec, path: KeyPath, chosen: bool) -> str | None:

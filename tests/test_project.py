@@ -15,7 +15,17 @@ from hypothesis import strategies as st
 
 from dinmo_dbt import document
 from dinmo_dbt.errors import ConfigError, DinmoError
-from dinmo_dbt.project import Channel, Digest, Project, Secret, host_allowed, load_project, organization_id, url_problem
+from dinmo_dbt.project import (
+    Channel,
+    Digest,
+    Project,
+    Secret,
+    host_allowed,
+    load_project,
+    organization_id,
+    own_url,
+    url_problem,
+)
 
 ENV = {
     "ID": "3MVG9",
@@ -456,3 +466,19 @@ def test_a_number_that_yaml_changes_is_told(tmp_path: Path, text: str) -> None:
     (problem,) = raised.value.problems
     assert (problem.code, problem.where) == ("DB108", "dinmo.yml:10: defaults.constants.Amount__c")
     assert load(tmp_path, prod(JWT, f"defaults:\n  constants:\n    Amount__c: '{text}'\n")).defaults
+
+
+@pytest.mark.parametrize(
+    ("given", "own"),
+    [
+        ("https://acme.lightning.force.com/lightning/setup/SetupOneHome/home", "https://acme.my.salesforce.com"),
+        ("acme--dev.sandbox.lightning.force.com", "https://acme--dev.sandbox.my.salesforce.com"),
+        ("https://Acme.my.salesforce-setup.com/lightning/setup", "https://acme.my.salesforce.com"),
+        ("http://acme.my.salesforce.com:443/services/oauth2/token", "https://acme.my.salesforce.com"),
+        ("https://acme.example.com/lightning.force.com", ""),
+        ("https://evil.com/?acme.lightning.force.com", ""),
+        ("https://user@acme.lightning.force.com", ""),
+    ],
+)
+def test_the_orgs_own_address_is_told_of_a_pages(given: str, own: str) -> None:
+    assert own_url(given) == own

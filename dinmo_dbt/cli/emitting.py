@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import re
 import shlex
@@ -60,15 +61,15 @@ def github_actions(session: Session) -> list[str]:
         "  sync:",
         "    runs-on: ubuntu-latest",
         *(["    env:", "      DBT_SEND_ANONYMOUS_USAGE_STATS: false", *variables] if variables else []),
-        *([f"    defaults: {{run: {{working-directory: {folder}}}}}"] if folder != "." else []),
+        *([f"    defaults: {{run: {{working-directory: {json.dumps(folder)}}}}}"] if folder != "." else []),
         "    steps:",
         "      - uses: actions/checkout@v4",
         "      - uses: actions/setup-python@v5",
         '        with: {python-version: "3.12"}',
         "      - run: pip install -r requirements.txt  # with dinmo-dbt and your adapter in it",
         *_restored(session, folder),
-        f"      - run: dbt parse {_flags(session)}",
-        f"      - run: dinmo-dbt sync --due {_flags(session)}",
+        f"      - run: {_scalar(f'dbt parse {_flags(session)}')}",
+        f"      - run: {_scalar(f'dinmo-dbt sync --due {_flags(session)}')}",
         *_saved(session, folder),
         *_after_dbt(session),
     ]
@@ -87,7 +88,8 @@ def _restored(session: Session, folder: str) -> list[str]:
         "      # The state is a folder here. GitHub drops a cache after 7 days unread: an insert stops then (DB401).",
         "      # state: {warehouse: {schema: ...}} in dinmo.yml keeps it where the models are.",
         "      - uses: actions/cache/restore@v4",
-        f'        with: {{path: "{where}", key: "dinmo-dbt-${{{{ github.run_id }}}}", restore-keys: "dinmo-dbt-"}}',
+        f"        with: {{path: {json.dumps(where)}, key: "
+        '"dinmo-dbt-${{ github.run_id }}", restore-keys: "dinmo-dbt-"}',
     ]
 
 
@@ -99,7 +101,7 @@ def _saved(session: Session, folder: str) -> list[str]:
     return [
         "      - uses: actions/cache/save@v4",
         "        if: always()  # what a failed run has sent is in the state too",
-        f'        with: {{path: "{where}", key: "{key}"}}',
+        f'        with: {{path: {json.dumps(where)}, key: "{key}"}}',
     ]
 
 
@@ -108,6 +110,11 @@ def _state_folder(session: Session, folder: str) -> str | None:
     if session.project.state_warehouse_schema is not None:
         return None
     return os.path.normpath(os.path.join(folder, os.path.relpath(session.project.state_location, session.root)))  # noqa: PTH118
+
+
+def _scalar(text: str) -> str:
+    """As a YAML value that is read as that text."""
+    return json.dumps(text) if re.search(r": |:$| #|[\n\t]", text) else text
 
 
 def _flags(session: Session) -> str:

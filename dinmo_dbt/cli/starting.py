@@ -154,9 +154,10 @@ def _origin(destination: str, target: str) -> str:
 
 def _real_org(session: Session, destination: str, login_url: str) -> str:
     """The address as dinmo.yml has it. AuthError DB603 if it can be none; UsageError DB818 if dinmo.yml is there."""
+    from dinmo_dbt.project import own_url
     from dinmo_dbt.salesforce.hosts import checked_url
 
-    url = checked_url(login_url if "://" in login_url else f"https://{login_url}")
+    url = own_url(login_url) or checked_url(login_url)
     if (session.root / "dinmo.yml").exists():
         lines = [f"{_inline(session.target[1])}:", *(line[6:] for line in _real(url))]
         raise UsageError(

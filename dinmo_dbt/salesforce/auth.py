@@ -12,6 +12,7 @@ from __future__ import annotations
 import re
 from base64 import b64encode
 from collections.abc import Callable, Mapping, Sequence
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 from urllib.parse import urlsplit
@@ -25,7 +26,7 @@ from dinmo_dbt.salesforce.hosts import checked_url
 from dinmo_dbt.salesforce.refreshing import kept
 from dinmo_dbt.salesforce.refusals import SPENT, Refused, refused
 
-_KEY_BYTES_MAX = 64 * 1024
+_KEY_BYTES_MAX, _KEY_BITS_MIN = 64 * 1024, 2048
 # Salesforce refuses an assertion that expires more than three minutes ahead (Help, "OAuth 2.0 JWT Bearer Flow").
 _JWT_LIFE_S = 180
 _LOGIN, _TEST = "https://login.salesforce.com", "https://test.salesforce.com"
@@ -270,6 +271,9 @@ def _org_id(text: str) -> str:
 
 def _assertion(credentials: Credentials, audience: str, now: float) -> str:
     import jwt
+    from cryptography.exceptions import UnsupportedAlgorithm
+    from cryptography.hazmat.primitives.asymmetric.rsa import RSAPrivateKey
+    from cryptography.hazmat.primitives.serialization import load_pem_private_key
 
     path = credentials.private_key_path
     assert path is not None
@@ -280,11 +284,29 @@ def _assertion(credentials: Credentials, audience: str, now: float) -> str:
         "exp": int(now) + _JWT_LIFE_S,
     }
     try:
-        return jwt.encode(claims, read_file(path, _KEY_BYTES_MAX), algorithm="RS256")
+        raw = read_file(path, _KEY_BYTES_MAX)
     except OSError as fault:
         raise AuthError("DB601", f"the private key can't be read: {fault.strerror}", where=str(path)) from None
-    except (jwt.PyJWTError, ValueError, TypeError):
-        # The library's text can hold pieces of the key.
-        raise AuthError(
-            "DB601", "the file is no RSA private key without a passphrase", where=str(path), hint="PEM, from openssl"
-        ) from None
+    with suppress(ValueError, TypeError, UnsupportedAlgorithm):  # their text can hold pieces of the key
+        key = load_pem_private_key(raw, None)
+        if isinstance(key, RSAPrivateKey) and key.key_size < _KEY_BITS_MIN:
+            told = f"the private key has {key.key_size} bits"
+            raise AuthError("DB601", told, where=str(path), hint=f"Salesforce takes RSA of {_KEY_BITS_MIN} or more")
+        if isinstance(key, RSAPrivateKey):
+            return jwt.encode(claims, key, algorithm="RS256")
+    message, advice = next((told for sign, told in _NO_KEYS if sign in raw), _NO_KEY)
+    raise AuthError("DB601", message, where=str(path), hint=advice)
+
+
+_PARTS = "openssl wrote the private key to its -keyout, and the certificate, which the app holds, to its -out"
+_NO_KEYS = (
+    (b"ENCRYPTED", ("the private key has a passphrase", "openssl rsa -in KEY -out dinmo.key takes it off")),
+    (b"EC PRIVATE KEY", ("the private key is of another kind than RSA", "Salesforce takes RSA, of 2048 bits or more")),
+    (
+        b"PRIVATE KEY",
+        ("the file is no RSA private key", "PEM, from openssl; Salesforce takes RSA of 2048 bits or more"),
+    ),
+    (b"CERTIFICATE", ("the file is a certificate, not the private key", _PARTS)),
+    (b"PUBLIC KEY", ("the file is a public key, not the private key", _PARTS)),
+)
+_NO_KEY = ("the file is no RSA private key", "PEM, from openssl: it starts with -----BEGIN PRIVATE KEY-----")

@@ -278,6 +278,21 @@ def test_the_workflow_keeps_the_state_and_finds_the_project_in_its_repository(mi
     assert not [step for step in job["steps"] if "cache" in step.get("uses", "")]
 
 
+def test_a_place_and_variables_with_signs_of_yaml_stay_themselves(lab: Lab) -> None:
+    lab.only("people", {**PEOPLE, "schedule": "every 30 minutes"})
+    (lab.root.parent / ".git").mkdir()
+    lab = Lab(lab.root.rename(lab.root.with_name("it's: {dbt, 50%} #1")))
+    variables = ["--vars", "{day: 2, why: 'a #1'}"]
+    ran = lab.process("schedule", "--emit", "github-actions", *variables)
+    assert ran.code == 0, ran.all
+    job = yaml.safe_load(ran.out)["jobs"]["sync"]
+    assert job["defaults"]["run"]["working-directory"] == lab.root.name
+    commands = [shlex.split(step["run"]) for step in job["steps"] if "dinmo-dbt sync" in step.get("run", "")]
+    assert [command[-2:] for command in commands] == [variables]
+    paths = [step["with"]["path"] for step in job["steps"] if "cache" in step.get("uses", "")]
+    assert paths == [f"{lab.root.name}/.dinmo"] * 2
+
+
 def test_github_is_asked_for_five_minutes_at_the_least(lab: Lab, org: Org) -> None:
     lab.only("people", {**PEOPLE, "schedule": "every 1 minute"})
     workflow = yaml.safe_load(lab.run("schedule", "--emit", "github-actions").out)

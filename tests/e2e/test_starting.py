@@ -39,5 +39,5 @@ def test_a_real_orgs_address_is_judged_before_it_is_written(lab: Lab) -> None:
     (lab.root / "dinmo.yml").unlink()
     assert "DB603" in lab.run("init", "--login-url", "https://acme.example.com", "--yes").err
     assert written(lab) == {name: text for name, text in before.items() if name != "dinmo.yml"}
-    ran = lab.run("init", "--login-url", "acme.my.salesforce.com/lightning/setup", "--yes")
-    assert 'login_url: "https://acme.my.salesforce.com"\n' in ran.out, ran.all
+    ran = lab.run("init", "--login-url", "acme--dev.sandbox.lightning.force.com/lightning/setup/Home", "--yes")
+    assert 'login_url: "https://acme--dev.sandbox.my.salesforce.com"\n' in ran.out, ran.all

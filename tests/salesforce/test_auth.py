@@ -165,6 +165,33 @@ def test_a_key_that_is_none_is_told_without_its_text(server, log_in, by_jwt, tmp
 
 
 @pytest.mark.parametrize(
+    ("kind", "told"),
+    [("public", "a public key"), ("passphrase", "has a passphrase"), ("elliptic", "another kind"), ("der", "PEM"),
+     ("short", "1024 bits"), ("certificate", "a certificate")],
+)  # fmt: skip
+def test_a_file_of_another_kind_than_the_key_is_told_by_its_kind(server, log_in, by_jwt, kind, told):
+    from cryptography.hazmat.primitives.asymmetric import ec, rsa
+    from cryptography.hazmat.primitives.serialization import BestAvailableEncryption as Encrypted
+    from cryptography.hazmat.primitives.serialization import Encoding, NoEncryption, PrivateFormat, PublicFormat
+
+    key = rsa.generate_private_key(public_exponent=65537, key_size=1024)
+    plain = (PrivateFormat.TraditionalOpenSSL, NoEncryption())
+    texts = {
+        "public": lambda: key.public_key().public_bytes(Encoding.PEM, PublicFormat.SubjectPublicKeyInfo),
+        "passphrase": lambda: key.private_bytes(Encoding.PEM, PrivateFormat.PKCS8, Encrypted(b"x")),
+        "elliptic": lambda: ec.generate_private_key(ec.SECP256R1()).private_bytes(Encoding.PEM, *plain),
+        "der": lambda: key.private_bytes(Encoding.DER, *plain),
+        "short": lambda: key.private_bytes(Encoding.PEM, *plain),
+        "certificate": lambda: b"-----BEGIN CERTIFICATE-----\nAAAA\n-----END CERTIFICATE-----\n",
+    }
+    by_jwt.private_key_path.write_bytes(texts[kind]())
+    with pytest.raises(AuthError, match="DB601") as caught:
+        log_in(by_jwt)
+    assert told in str(caught.value)
+    assert server.seen == []
+
+
+@pytest.mark.parametrize(
     ("url", "others"),
     [
         ("https://login.salesforce.com", []),
