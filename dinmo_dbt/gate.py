@@ -30,6 +30,7 @@ OTHER_RELATIONS = "DB457"
 # dbt's commands that build, whose results say what was built; the kinds of nodes; and what their results say.
 RESULTS_MAX = 150_000  # far more than a dbt command has: of each about a kilobyte is kept beside the JSON
 BUILDS = ("build", "run", "seed", "snapshot", "retry", "clone")
+_BUILD_NOTHING = ("test", "compile", "generate", "show", "list", "parse", "freshness", "run-operation")
 BUILT = ("model", "seed", "snapshot")
 TESTS = ("test", "unit_test")
 NOTHING_DONE = ("no-op",)
@@ -107,13 +108,13 @@ class RunResults:
 
     @property
     def built(self) -> Mapping[str, Result]:
-        """Models that the command built, or was to build and did not; none for a command that builds nothing."""
-        if self.which not in BUILDS:
+        """Models that the command built, or was to build and did not; none for a command that builds nothing, and of
+        one that nobody knows what it did not."""
+        if self.which in _BUILD_NOTHING:
             return {}
+        idle = NOTHING_DONE if self.which in BUILDS else (*NOTHING_DONE, *_OK)
         return {
-            result.unique_id: result
-            for result in self.results
-            if result.kind in BUILT and result.status not in NOTHING_DONE
+            result.unique_id: result for result in self.results if result.kind in BUILT and result.status not in idle
         }
 
 
@@ -175,7 +176,7 @@ def parse_run_results(document: object, where: str) -> RunResults:
         raise ConfigError(UNREADABLE, "a result has no unique_id or status", where=where, hint="run `dbt build` again")
     return RunResults(
         invocation_id=invocation_id,
-        which=_text(args, "which"),
+        which=_text(args, "which") or _first_word(command),
         target=named,
         empty=empty,
         sample=sample,
@@ -189,6 +190,11 @@ def parse_run_results(document: object, where: str) -> RunResults:
 
 def _has_flag(command: str, flag: str) -> bool:
     return any(word.partition("=")[0] == flag for word in command.split())
+
+
+def _first_word(command: str) -> str:
+    words = [word for word in command.split() if word != "dbt" and not word.startswith("-")]
+    return words[0] if words else ""
 
 
 def _named_target(command: str) -> str:
@@ -255,7 +261,7 @@ def _of_last(manifest: Manifest, run_results: RunResults | None) -> Gate:
     notes: list[Problem] = []
     for unique_id, result in run_results.built.items():
         verdicts[unique_id] = of_built(result)
-    if builds or which == "test":
+    if which == "test" or which not in _BUILD_NOTHING:
         for result in run_results.results:
             if is_failure(result):
                 notes += _block(manifest, result, verdicts)

@@ -261,6 +261,22 @@ def test_a_test_that_ended_as_nobody_knows_is_no_pass() -> None:
         assert standing == "ok" or found.reason == "test ended as glorious: a_and_b"
 
 
+def test_what_failed_in_a_command_that_nobody_knows_stays_blocked() -> None:
+    told = {"a": "error", "b": "success", "both": "fail"}
+    for args, standing in (
+        ({"which": ""}, "blocked"),
+        ({"which": "new"}, "blocked"),
+        ({"which": "compile"}, "unbuilt"),
+    ):
+        found = gate(lab(), reported("", "2026-11-29T10:00:00Z", args=args, **told))
+        assert (found.verdict(A).standing, found.verdict(B).standing) == (standing, standing)
+    for args in ({"which": "", "command": "dbt build -s a"}, {"which": "", "command": "build"}):
+        found = gate(lab(), reported("", "2026-11-29T10:00:00Z", args=args, a="success"))
+        assert found.verdict(A).standing == "ok"
+    found = gate(lab(), reported("", "2026-11-29T10:00:00Z", args={"which": ""}, a="success"))
+    assert found.verdict(A).standing == "unbuilt"
+
+
 PART = """select * from (select * from "dev"."main"."src" where at >= '2026-11-26 00:00:00+00:00' and
     at < '2026-11-29 00:00:00+00:00') _dbt_et_filter_subq_src"""
 EMPTY = 'select * from (select * from "dev"."main"."src" where false limit 0) as src'
