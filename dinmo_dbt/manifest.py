@@ -316,6 +316,7 @@ def left_activation(activation: Activation, problems: tuple[Problem, ...]) -> Le
         problems=problems,
         object=activation.object,
         enabled=activation.enabled,
+        nearly=activation,
     )
 
 

@@ -39,7 +39,8 @@ class Source:
 
 @dataclass(frozen=True, slots=True)
 class Left:
-    """What is declared and is no activation here: what selects it, and why. `is_wrong`: it was to be one."""
+    """What is declared and is no activation here: what selects it, and why. `is_wrong`: it was to be one. `nearly`: the
+    activation that it would be without what is wrong, where that can be told: for a look at the rest of it."""
 
     name: str
     model: str
@@ -52,6 +53,7 @@ class Left:
     object: str = ""  # as it is written; '' where it can't be told
     enabled: bool = True
     is_wrong: bool = True
+    nearly: Activation | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -102,7 +104,9 @@ def resolve(block: object, source: Source, defaults: Mapping[str, Any]) -> Resol
         )
     for path, raw, activation, found in resolved:
         if activation is None or problems:
-            left.append(_left(raw, source, defaults, where(path), (*problems, *found)))
+            each = _left(raw, source, defaults, where(path), (*problems, *found))
+            nearly = activation or _nearly(raw, spec, source, defaults, _under(where, path))
+            left.append(replace(each, nearly=nearly if nearly and nearly.key else None))
         else:
             activations.append(activation)
     if problems and not resolved:
@@ -218,6 +222,26 @@ def _resolve_one(
     if problems or block is None:
         return None, problems
     return _activation(spec, block, source, name, where(())), []
+
+
+_ONLINE = {"destination", "object", "mode", "match", "fields", "constants", "on_removed", "segment", "where"}
+
+
+def _nearly(
+    raw: object, block: BlockSpec | None, source: Source, defaults: Mapping[str, Any], where: Callable[[Path], str]
+) -> Activation | None:
+    """The activation without the keys that are wrong, if what the org and the warehouse are asked about is right."""
+    if not isinstance(raw, Mapping):
+        return None
+    try:
+        ActivationSpec.model_validate(_with_defaults(raw, defaults))
+        return None
+    except ValidationError as error:
+        wrong = {str(details["loc"][0]) for details in error.errors(include_url=False) if details["loc"]}
+    if not wrong or wrong & _ONLINE:
+        return None
+    rest = {key: value for key, value in raw.items() if key not in wrong}
+    return _resolve_one(rest, block, source, {k: v for k, v in defaults.items() if k not in wrong}, where)[0]
 
 
 def _activation(spec: ActivationSpec, block: BlockSpec, source: Source, name: str, meta_path: str) -> Activation:

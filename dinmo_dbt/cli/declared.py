@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Generator, Iterable, Iterator, Sequence
+from collections.abc import Callable, Generator, Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -156,8 +156,11 @@ def _judge(session: Session, found: Found, *, online: bool, data: bool) -> int:
         found.add(session.wrong_problems)
     with contextlib.suppress(DinmoError):  # told right before
         chosen = session.chosen
+    looked_at = chosen
     if online:
-        for name in sorted({each.destination for each in chosen}):
+        with contextlib.suppress(DinmoError):
+            looked_at = (*chosen, *_nearly(session))
+        for name in sorted({each.destination for each in looked_at}):
             with found.layer():
                 session.destination(name)
     if chosen:
@@ -165,8 +168,14 @@ def _judge(session: Session, found: Found, *, online: bool, data: bool) -> int:
         for note in sharing.same_fields(session.declared.activations, session.org_of):
             session.console.note(note)
     if online:
-        _judge_online(session, chosen, found, data=data)
+        _judge_online(session, looked_at, found, data=data)
     return len(chosen)
+
+
+def _nearly(session: Session) -> list[Activation]:
+    """What is wrong by itself, without that: the org and the warehouse may have more to say of it."""
+    nearly = [each.nearly for each in session.left if each.is_wrong and each.nearly]
+    return [each for each in nearly if not session.project.problems_with(each.destination, where=each.meta_path)]
 
 
 def _judge_online(session: Session, chosen: tuple[Activation, ...], found: Found, *, data: bool) -> None:
@@ -188,12 +197,21 @@ def _judge_online(session: Session, chosen: tuple[Activation, ...], found: Found
                 relation = session.source.schema(activation.relation_name)
         if relation is not None and activation.where:
             with found.layer(), contextlib.closing(_rows(session, activation, relation.names[:1])) as rows:
-                next(rows, None)
+                try:
+                    next(rows, None)
+                except DinmoError as error:
+                    error.put(_condition(activation))
+                    raise
         if activation in reached:
             with found.layer():
                 found.add(_against_describe(session, activation, relation, data=data))
     with contextlib.suppress(ConfigError):  # of dinmo.yml, told before
         found.add(_channels(session))
+
+
+def _condition(activation: Activation) -> Callable[[str], str]:
+    """Where its rows' condition is, for what has no place of its own."""
+    return lambda place: place or f"{activation.meta_path}.{'segment' if activation.segment else 'where'}"
 
 
 def _rows(session: Session, activation: Activation, columns: Sequence[str]) -> Generator[pa.RecordBatch, None, None]:

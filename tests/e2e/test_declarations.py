@@ -176,6 +176,25 @@ def test_the_data_is_read_where_that_is_asked_for(lab: Lab, org: Org) -> None:
     assert "1 row of 31 would be left out: V-PICKLIST [Plan__c]" in told and "DB410" in told, ran.all
 
 
+def test_what_is_wrong_by_itself_is_looked_at_online_too(lab: Lab, org: Org) -> None:
+    fields = {"nome": "Name", "note": "Nothing__c", "name": "Nick__c"}
+    lab.only("people", {**PEOPLE, "segmnt": "a", "audit": "much", "fields": fields, "where": "no_such > 1"})
+    ran = lab.run("validate", "--online", "--no-parse")
+    assert ran.code == 1, ran.all
+    for told in (
+        "DB710  models/models.yml:1: people.config.meta.dinmo.activations[0].where",
+        "'segmnt'",
+        "activations[0].audit",
+        "no column nome",
+        "no field Nothing__c",
+        "no_such",
+    ):
+        assert told in ran.err, ran.err
+    lab.only("people", {**PEOPLE, "mode": "mirror", "fields": fields})
+    ran = lab.run("validate", "--online", "--no-parse")
+    assert "'mirror' is not allowed" in ran.err and "DB302" not in ran.err, ran.err
+
+
 def test_debug_tells_one_cause_once(lab: Lab) -> None:
     (lab.root / "dinmo.yml").write_text("destinations: {crm: [")
     ran = lab.run("debug")
