@@ -143,6 +143,7 @@ class ChangeSet:
     key, kh, why (`Aside`), reason (`values.Reason`), column (its header), code and mh (`match_hash`).
     `unchanged` includes the re-baselined rows. `left` are positions of the keys that leave the segment, `away` of those
     that had left before and are not back.
+    `longest`: by header, the most characters of a text that its field has no place for.
     `known_aside` are the rows of `aside` that the snapshot has, hashed perhaps under an older mapping. `watched`, if
     rows were to be watched: those of them that are unchanged, with the columns of the spool and `position`.
     """
@@ -162,6 +163,7 @@ class ChangeSet:
     known_aside: int = 0
     refusals: list[str] = field(default_factory=list)
     watched: pa.Table | None = None
+    longest: dict[str, int] = field(default_factory=dict)
 
     def count(self, kind: Kind) -> int:
         return int(np.count_nonzero(self.kind == kind))
@@ -369,6 +371,7 @@ class _Scan:
         self.match_hashes: list[Digests] = []  # enough to call two equal hashes one value
         # Rows whose slot is known only by key hash: where they are, and their keys.
         self.candidates: list[_Candidates] = []
+        self.longest: dict[str, int] = {}
         self.baseline_positions: list[Positions] = []
         self.baseline_ck: list[Digests] = []
         self.watching: npt.NDArray[np.bool_] | None = None
@@ -452,6 +455,7 @@ class _Scan:
         for number, column in columns:
             array, unfit = values.canonical(batch.column(column.source), column.field, keep_nulls=column.keep_nulls)
             arrays[(column.source, column.header, column.keep_nulls)] = array
+            self.note_length(column.header, batch.column(column.source), unfit)
             # A match is compared as a double: two that are one are refused, which says more.
             unkept = None if number < 0 else values.unkept(batch.column(column.source), array, column.field)
             for bad in (values.unreadable(batch, column.source), unfit, unkept):
@@ -459,6 +463,13 @@ class _Scan:
                     first = (bad != 0) & (reason == 0)
                     reason[first], culprit[first] = bad[first], number
         return _Canonical(arrays, reason, culprit)
+
+    def note_length(self, header: str, given: pa.Array, unfit: values.Reasons | None) -> None:
+        long = None if unfit is None else unfit == values.Reason.LENGTH
+        if long is not None and long.any() and values.why_not_key(given.type) is None:  # it is one text
+            text = values.key_text([given.filter(pa.array(long))])
+            most = pc.max(pc.utf8_length(pc.utf8_trim_whitespace(text))).as_py() or 0
+            self.longest[header] = max(most, self.longest.get(header, 0))
 
     def check_hash(self, key: pa.Array, mapping: Mapping, arrays: dict[tuple[str, str, bool], pa.Array]) -> Digests:
         columns = ([mapping.match] if mapping.match else []) + list(mapping.columns)
@@ -689,6 +700,7 @@ class _Scan:
             away=np.flatnonzero(~self.seen & had_left),
             known_aside=known_aside,
             watched=pa.concat_tables(self.watched) if self.watched else None,
+            longest=self.longest,
         )
         changes.refusals = self.refusals(changes)
         return changes

@@ -379,6 +379,7 @@ class Known(Part):
     left: int
     unknown: int
     waiting: int
+    given_up: int
     in_flight: int
     problem: str | None
     """Why its rows can't be read."""
@@ -601,6 +602,7 @@ class State(StateId):
     left: int
     unknown: int
     waiting: int
+    given_up: int
     in_flight: int
     bytes: int
     held_by: str | None

@@ -162,6 +162,12 @@ class Mapping:
         return not all(each.goes(True) and each.goes(False) for each in self.sent)
 
     @property
+    def field_of(self) -> dict[str, Field]:
+        """The field of each header of a column, the match among them."""
+        columns = (*self.columns, *([self.match] if self.match else []))
+        return {column.header: column.field for column in columns}
+
+    @property
     def sent(self) -> tuple[Column | Constant, ...]:
         return (*self.columns, *self.constants)
 
@@ -433,7 +439,8 @@ class _Resolution:
             return None
         canonical, reasons = values.canonical(array, field)
         if reasons is not None:
-            reason = values.Reason(int(reasons[0])).message
+            longest = len(value) if isinstance(value, str) else 0
+            reason = values.why_unfit(values.Reason(int(reasons[0])), field, longest)
             self.problem("DB316", f"{value!r} is no value for {self.schema.name}.{field.name}: {reason}", key)
             return None
         return Constant(field.name, field, canonical)

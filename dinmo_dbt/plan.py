@@ -570,7 +570,7 @@ class _Work:
         reasons = [values.Reason(number) for number in range(len(values.Reason))]
         index = aside["reason"]
         codes, waiting = _told_waits(aside["code"])
-        message = pc.if_else(invalid, pa.array([r.message for r in reasons]).take(index), waiting)
+        message = pc.if_else(invalid, self.why_invalid(index, aside["column"]), waiting)
         self.asides.append(
             pa.table(
                 [
@@ -590,6 +590,16 @@ class _Work:
         done = pa.array([changes.OUTCOME_UNKNOWN, changes.GIVEN_UP])
         doubtful = pc.is_in(codes, value_set=done)
         self.waiting = int(pc.sum(pc.and_(pc.invert(invalid), pc.invert(doubtful)).cast(pa.int64())).as_py() or 0)
+
+    def why_invalid(self, reasons: pa.ChunkedArray, columns: pa.ChunkedArray) -> pa.Array:
+        """The message of each row's reason, as its column's field has it."""
+        fields, told = self.mapping.field_of, []
+        columns = pc.fill_null(columns, "")
+        pairs = pc.binary_join_element_wise(reasons.cast(pa.utf8()), columns, " ").combine_chunks().dictionary_encode()
+        for pair in pairs.dictionary.to_pylist():
+            reason, _, name = pair.partition(" ")
+            told.append(values.why_unfit(values.Reason(int(reason)), fields.get(name), self.found.longest.get(name, 0)))
+        return pa.array(told, pa.utf8()).take(pairs.indices)
 
     def resolve(self) -> None:
         sent = self.found.kind != Kind.DROPPED

@@ -17,6 +17,7 @@ import numpy.typing as npt
 import pyarrow as pa
 import pyarrow.compute as pc
 
+from dinmo_dbt.declaration import listed
 from dinmo_dbt.destination import Field
 
 TEXT_TYPES = frozenset({"string", "textarea", "email", "url", "phone", "picklist", "multipicklist", "combobox"})
@@ -85,6 +86,16 @@ _REASON_TEXT = {
     Reason.NUMBER_DIGITS: "Salesforce keeps numbers as doubles, and would change this one: an id goes in a text field",
     Reason.UNREADABLE: "the warehouse holds a value that its column's type has no place for here",
 }
+
+
+def why_unfit(reason: Reason, field: Field | None, longest: int = 0) -> str:
+    """A reason's message with what the field takes, and with the length of the longest text that it refused."""
+    if reason is Reason.LENGTH and field is not None and field.length:
+        told = f", and the longest has {longest:,}" if longest else ""
+        return f"{reason.message}: it takes {field.length:,} characters{told}"
+    if reason is Reason.PICKLIST and field is not None and field.picklist:
+        return f"{reason.message}: {listed(field.picklist, most=5)}"
+    return reason.message
 
 
 def canonical_type(field: Field) -> pa.DataType:

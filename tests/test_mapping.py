@@ -178,7 +178,7 @@ CASES = [
     (
         {"constants": (("Tier__c", "Silver"),)},
         "DB316 {w}.constants.Tier__c: 'Silver' is no value for Thing__c.Tier__c: "
-        "the value is not in the field's restricted picklist",
+        "the value is not in the field's restricted picklist: 'Gold'",
     ),
     (
         {"constants": (("Source__c", False),)},

@@ -9,11 +9,13 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from memory_org import (
     ORG,
+    PARENT,
     THING,
     Ceilings,
     FieldMapping,
     Flag,
     Match,
+    MemoryOrg,
     Model,
     World,
     activation,
@@ -573,3 +575,17 @@ def test_counts_add_up_and_every_delivered_value_is_the_models(tmp_path_factory,
     if mode != "insert":
         matches = [r["Ext__c"] for r in world.org.records["Thing__c"].values()]
         assert len(set(matches)) == len(matches)
+
+
+def test_what_is_too_long_is_told_with_both_lengths_and_a_picklist_with_its_values(tmp_path):
+    fields = {**THING.fields, "A__c": dataclasses.replace(THING.fields["A__c"], length=5)}
+    fields["B__c"] = dataclasses.replace(
+        THING.fields["B__c"], type="picklist", picklist=tuple("ABCDEFG"), restricted_picklist=True
+    )
+    world = World(tmp_path / "s", MemoryOrg(dataclasses.replace(THING, fields=fields), PARENT))
+    rows = [("1", "seven77", "A"), ("2", "eleven chars", "A"), ("3", "a", "Z"), ("4", "a", "A")]
+    model = Model.of([{"id": i, "ext": i, "a": a, "b": b} for i, a, b in rows])
+    shown = dict(zip(*(world.plan(activation(), model).left_out[n].to_pylist() for n in ("key", "shown")), strict=True))
+    long = "the text is longer than the field allows: it takes 5 characters, and the longest has 12"
+    listed = "the value is not in the field's restricted picklist: 'A', 'B', 'C', 'D', 'E' and 2 more"
+    assert shown == {"1": long, "2": long, "3": listed}

@@ -246,7 +246,7 @@ def _in_the_data(session: Session, activation: Activation, mapping: Mapping) -> 
     from dinmo_dbt import render
     from dinmo_dbt.changes import Aside, between
     from dinmo_dbt.cli.syncing import scan_spool
-    from dinmo_dbt.values import Reason
+    from dinmo_dbt.values import Reason, why_unfit
 
     state = session.state.view(session.destination(activation.destination).org_id, activation)
     with scan_spool(session) as spool:
@@ -260,7 +260,8 @@ def _in_the_data(session: Session, activation: Activation, mapping: Mapping) -> 
     reasons = Counter(zip(invalid["reason"].to_pylist(), invalid["column"].to_pylist(), strict=True))
     for (reason, column), number in sorted(reasons.items(), key=str):
         told = f"{render.count(number, 'row')} of {scanned.read:,} would be left out: {Reason(reason).code} [{column}]"
-        yield Problem(LEFT_OUT, told, activation.relation_name)
+        why = why_unfit(Reason(reason), mapping.field_of.get(column or ""), scanned.longest.get(column or "", 0))
+        yield Problem(LEFT_OUT, told, activation.relation_name, why)
 
 
 def _shared(session: Session, activations: Iterable[Activation]) -> list[Problem]:

@@ -82,8 +82,9 @@ def status(
                     ],
                 }
             )
-        lines = (line for entry in entries for line in _status_lines(entry))
+        lines = [*(line for entry in entries for line in _status_lines(entry)), *session.wrong_lines()]
         console.answer(part for line in lines for part in console.fitted(line))
+        session.say_wrong()
         console.document(render.document("status", activations=entries))
 
 

@@ -77,8 +77,12 @@ def _set(flags: Flags, as_json: bool, reason: str | None) -> None:
             console.answer([f"{name}: {'resumed' if reason is None else 'paused'}"])
             done.append(name)
         deliver(session)
+        console.answer(session.wrong_lines())
+        code = session.say_wrong()
         command = "resume" if reason is None else "pause"
         console.document(render.document(command, target=session.target[1], activations=done))
+    if code:
+        raise typer.Exit(code)
 
 
 def paused_by_hand(session: Session, activation: Activation) -> str:

@@ -68,8 +68,9 @@ def schedule(
             console.document(render.document("schedule", emit=emit.value, lines=printed))
             return
         entries = _entries(session)
-        lines = (line for entry in entries for line in _lines(entry))
+        lines = [*(line for entry in entries for line in _lines(entry)), *session.wrong_lines()]
         console.answer(part for line in lines for part in console.fitted(line))
+        session.say_wrong()
         console.document(render.document("schedule", activations=entries))
 
 

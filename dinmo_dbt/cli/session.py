@@ -382,6 +382,10 @@ class Session:
             if of_the_manifest or note.code != NOT_DOCUMENTED:
                 self.console.note(note)
 
+    def wrong_lines(self) -> list[str]:
+        """Each selected activation that is wrong, where a command lists the others."""
+        return [f"{each.name}: wrong, no sync runs it ({each.problems[0].code})" for each in self.wrong]
+
     def say_wrong(self) -> int:
         """Tell what is wrong beside the chosen, where a command goes on without it; the exit code that it asks for."""
         problems = tuple(dict.fromkeys(problem for each in self.wrong for problem in each.problems))

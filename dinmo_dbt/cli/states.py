@@ -82,6 +82,7 @@ def _json(state: Known) -> dict[str, Any]:
         **render.state_id_json(state.id),
         **{name: getattr(state, name) for name in names},
         "waiting": state.pending,
+        "given_up": state.given_up,
         "kept_serials": list(state.kept_serials),
     }
 

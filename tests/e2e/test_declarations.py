@@ -173,6 +173,7 @@ def test_the_data_is_read_where_that_is_asked_for(lab: Lab, org: Org) -> None:
     ran = lab.run("validate", "--data", "-s", "people")
     told = " ".join(ran.err.split())
     assert ran.code == 0 and "2 rows of 31 would be left out: V-LENGTH [Nick__c]" in told, ran.all
+    assert "it takes 10 characters, and the longest has " in told and "picklist: 'Free', 'Team'" in told, ran.all
     assert "1 row of 31 would be left out: V-PICKLIST [Plan__c]" in told and "DB410" in told, ran.all
 
 
@@ -208,3 +209,12 @@ def test_meta_has_its_line(lab: Lab) -> None:
     for command in ("validate", "list", "sync", "plan", "status"):
         assert place in lab.run(command).err, command
     assert lab.run("validate", "--json").json["problems"][0]["where"] == place
+
+
+@pytest.mark.parametrize(("command", "code"), [("status", 0), ("schedule", 0), ("pause", 2), ("resume", 2)])
+def test_what_is_wrong_is_named_beside_the_others(lab: Lab, command: str, code: int) -> None:
+    lab.declare("companies", COMPANIES, {**COMPANIES, "name": "second", "colour": "red"})
+    ran = lab.run(command, *(["--reason", "x"] if command == "pause" else []))
+    assert ran.code == code, ran.all
+    assert "second: wrong, no sync runs it (DB110)" in ran.out and "'colour'" in ran.err, ran.all
+    assert "companies_to_crm: " in ran.out, ran.all
