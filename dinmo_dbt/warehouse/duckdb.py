@@ -268,6 +268,9 @@ class _Asked:
 
     def _column(self, name: str, kind: str) -> str:
         quoted = quote(name, "duckdb")
+        if kind == "JSON":  # a string without its quotes, null for JSON's null, anything else as it is written
+            text = f"when 'VARCHAR' then json_extract_string({quoted}, '$') when 'NULL' then null"
+            return f"case json_type({quoted}) {text} else cast({quoted} as varchar) end as {quoted}"
         element, brackets, _ = kind.partition("[")
         if element not in _AS_TEXT:
             return quoted

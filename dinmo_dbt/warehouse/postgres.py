@@ -70,8 +70,9 @@ _FROM_TEXT: dict[int, pa.DataType] = {
 }
 _NUMERIC = 1700
 _KNOWN = frozenset({*_PLAIN, *_FROM_TEXT, _NUMERIC, 19, 25, 1042, 1043})
-# What is asked for in the column's place. A cast to text takes the blanks that pad a `character` (manual, 8.3).
-_ASKED = {790: "{0}::numeric", 1042: "{0}::text"}
+# What is asked for in the column's place. A cast to text takes the blanks that pad a `character` (manual, 8.3). Of json
+# and jsonb (9.16): a string without its quotes, null for JSON's null, anything else as it is written.
+_ASKED = {790: "{0}::numeric", 1042: "{0}::text", 114: "{0} #>> '{{}}'", 3802: "{0} #>> '{{}}'"}
 _ARRAY = "to_json({0}::text[])::text"
 _LIST = pa.list_(pa.utf8())
 # Of other types: the name where values are written in a way of its own, so in neither a text's nor an enum's

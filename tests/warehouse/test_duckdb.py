@@ -126,6 +126,9 @@ def test_views_are_read_and_a_path_in_one_means_the_project_s_folder(
 
 WIDE = pa.decimal256(76, 0)
 TYPES = {
+    "json string": ("""'"a \\"b\\""'::json""", pa.utf8(), 'a "b"'),
+    "json number": ("'1.50'::json", pa.utf8(), "1.50"),
+    "json array": ("""'["a",  null]'::json""", pa.utf8(), '["a",  null]'),
     "hugeint": ("(i * 1e20)::hugeint", pa.decimal128(38, 0), Decimal(3 * 10**20)),
     "sum": ("(select sum(x) from range(4) s(x))", pa.decimal128(38, 0), Decimal(6)),
     "decimal": ("12.34::decimal(10,2)", pa.decimal128(10, 2), Decimal("12.34")),
@@ -178,6 +181,13 @@ def test_a_number_of_more_digits_than_arrow_has_leaves_its_row_out(project: Proj
         assert warehouse.schema("t").field("v").type == batch.schema.field("v").type
     assert batch.column("v").to_pylist() == [1, None, None]
     assert values.unreadable(batch, "v").tolist() == [0, values.Reason.UNREADABLE, 0]
+
+
+def test_null_in_json_is_null(project: Project, fill: Fill) -> None:
+    fill("create table t as select 'null'::json as v")
+    with project.connect() as warehouse:
+        (batch,) = warehouse.read("t", ["v"], None)
+    assert batch.column("v").to_pylist() == [None]
 
 
 @pytest.mark.parametrize("name", TYPES)
