@@ -52,8 +52,9 @@ def retry(
                 f"{render.count(doubtful, 'row')} may have been inserted, which can't be learned any more. Sent again, "
                 "those that were exist twice",
                 where=", ".join(activation.name for activation, _, doubts in found if doubts),
-                hint="look in Salesforce first, or let it be looked for: dinmo-dbt state adopt. Then: "
-                "dinmo-dbt retry --unknown --yes",
+                hint="look in Salesforce first, or let it be looked for: "
+                + ", ".join(f"dinmo-dbt state adopt {a.name}" for a, _, doubts in found if doubts)
+                + ". Then: dinmo-dbt retry --unknown --yes",
             )
         chosen = [a for a, waits, doubts in found if waits or (unknown and doubts)]
         for activation in chosen:

@@ -819,7 +819,7 @@ def bent(where: str) -> StateError:
         "the state is damaged, or is none of dinmo-dbt's; it is left as it is",
         where=where,
         hint="restore the state from a copy, or move it away and start again: insert activations then by "
-        "dinmo-dbt state adopt",
+        "dinmo-dbt state adopt ACTIVATION",
     )
 
 
