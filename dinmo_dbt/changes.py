@@ -143,6 +143,7 @@ class ChangeSet:
     key, kh, why (`Aside`), reason (`values.Reason`), column (its header), code and mh (`match_hash`).
     `unchanged` includes the re-baselined rows. `left` are positions of the keys that leave the segment, `away` of those
     that had left before and are not back.
+    `unjudged` rows of an insert are back, and whether they changed while away can't be told: they count as unchanged.
     `longest`: by header, the most characters of a text that its field has no place for.
     `known_aside` are the rows of `aside` that the snapshot has, hashed perhaps under an older mapping. `watched`, if
     rows were to be watched: those of them that are unchanged, with the columns of the spool and `position`.
@@ -164,6 +165,7 @@ class ChangeSet:
     refusals: list[str] = field(default_factory=list)
     watched: pa.Table | None = None
     longest: dict[str, int] = field(default_factory=dict)
+    unjudged: int = 0
 
     def count(self, kind: Kind) -> int:
         return int(np.count_nonzero(self.kind == kind))
@@ -372,6 +374,7 @@ class _Scan:
         # Rows whose slot is known only by key hash: where they are, and their keys.
         self.candidates: list[_Candidates] = []
         self.longest: dict[str, int] = {}
+        self.unjudged = 0
         self.baseline_positions: list[Positions] = []
         self.baseline_ck: list[Digests] = []
         self.watching: npt.NDArray[np.bool_] | None = None
@@ -701,6 +704,7 @@ class _Scan:
             known_aside=known_aside,
             watched=pa.concat_tables(self.watched) if self.watched else None,
             longest=self.longest,
+            unjudged=self.unjudged,
         )
         changes.refusals = self.refusals(changes)
         return changes
@@ -732,7 +736,9 @@ class _Scan:
         if self.inserting:
             quiet |= kind == Kind.REMAPPED
             # A row that left under a mapping no longer stored may or may not have changed: never insert on a guess.
-            quiet |= (kind == Kind.CHANGED) & ((flags & Flag.STALE != 0) | self.ignore_changes)
+            unjudged = (kind == Kind.CHANGED) & (flags & Flag.STALE != 0) & (not self.ignore_changes)
+            self.unjudged = int(np.count_nonzero(unjudged))
+            quiet |= unjudged | ((kind == Kind.CHANGED) & self.ignore_changes)
         else:
             kind[(position >= 0) & left & (kind != Kind.SAME)] = Kind.RETURNED
             kind[(position >= 0) & ~left & (flags & Flag.STALE != 0)] = Kind.SAME

@@ -353,6 +353,7 @@ def draw(
         watched=watched,
         hash_key=hash_key,
     )
+    notes += _unjudged(found.unjudged)
     refusal = _model_refusal(activation, state, found) or _guards(activation, state, destination, ceilings)
     work = _Work(activation, mapping, schema, destination, state, spool, found, arriving, older, waits)
     work.match_moved = any(mapping.match_moved_since(stored) for stored in older)
@@ -450,6 +451,14 @@ def _retyped(mapping: Mapping, state: StateView, relation: pa.Schema) -> list[st
         means += [": its text changes with it"] if name in moved[1] and not means else []
         notes.append(f"column {name} was of type {before}, and is of type {now}{''.join(means)}")
     return notes
+
+
+def _unjudged(count: int) -> list[str]:
+    told = (
+        f"{count:,} rows are back that left before the mapping's fields or types changed: whether they changed while "
+        "away can't be told, so they are not inserted again; their next change is"
+    )
+    return [told] if count else []
 
 
 def _moved(mapping: Mapping, state: StateView, relation: pa.Schema) -> Moved:

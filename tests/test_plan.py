@@ -365,6 +365,8 @@ def test_a_row_that_left_under_an_older_mapping_is_not_inserted_again(world):
     wider = dataclasses.replace(act, fields=THREE)
     world.sync(wider, rows("1 e1 x y", c="c"))
     assert world.snapshot(wider)["2"][1] & Flag.STALE
+    (note,) = world.plan(wider, rows("1 e1 x y", "2 e2 other y", c="c")).notes
+    assert note.startswith("1 rows are back that left before the mapping's fields or types changed")
     run = world.sync(wider, rows("1 e1 x y", "2 e2 other y", c="c"))
     assert run.plan_counts.planned == 0
     run = world.sync(wider, rows("1 e1 x y", "2 e2 third y", c="c"))

@@ -49,7 +49,7 @@ from .shape import key_of
 if TYPE_CHECKING:
     from .family import Family
 
-VALUE = re.compile(r"k\d+_+\S")
+VALUE = re.compile(r"k\d+_(?:_{3,}\S|p\d)")  # no chance of a digest's text
 RUN_MAX_S, CALLS_MAX = 3_600.0, 400
 CLOSED = "closed"  # what on_removed sets
 COMMITTING = {"ingest.close", "collections.create", "collections.update", "collections.upsert", "collections.delete"}
@@ -169,9 +169,13 @@ class Auditor:
 
     def remap(self, columns: tuple[str, ...]) -> None:
         self.columns, self.mixed = columns, True
-        if self.mode == "insert":  # whether a row that was away meanwhile has changed can't be told: it is not sent
-            self.rebased |= self.newest.keys() - self.rows.keys()
+        self.rebase()
         self.delivered.clear()
+
+    def rebase(self) -> None:
+        """Whether a row of an insert that was away meanwhile has changed can't be told: it is not sent."""
+        if self.mode == "insert":
+            self.rebased |= self.newest.keys() - self.rows.keys()
 
     def forget(self) -> None:
         """The state is as it was before the first sync, and so is what follows from it."""
@@ -188,6 +192,12 @@ class Auditor:
     def excuse(self, key: str) -> None:
         """Others changed its record: that is for verify to see, until the row has values it never had."""
         self.excused[key] = self.newest[key]
+
+    def excuse_returned(self) -> None:
+        """Rows that have values of before: an older state may have acknowledged just those."""
+        for key, row in self.rows.items():
+            if row.version < self.newest[key]:
+                self.excuse(key)
 
     def excuse_known(self) -> set[str]:
         """Rows that may have changed since they were delivered are taken as they are: their keys."""

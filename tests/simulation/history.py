@@ -377,6 +377,8 @@ class History:
         said, is_quiet, can_tell = self.shape.change_digits()
         self._tell(f"model: column b is {said}")
         self.met["type changed"] += 1
+        if not is_quiet:
+            self.audit.rebase()
         if not is_quiet and self.mode != "insert":
             self.audit.delivered.clear()
         self._run()
@@ -519,6 +521,8 @@ class History:
         age = self.org.clock.now() - self.copied[copy]
         self._tell(f"another machine, {'with' if has_marks else 'without'} marks: a copy of {age / 3600:,.0f} h ago")
         self.audit.forget()
+        if self.mode != "insert":  # it says that it does not know of all records
+            self.audit.excuse_returned()
         self._run()
         self.met["a copy is refused"] += isinstance(self.error, StateError)
         takes_over = self.mode == "insert" and not has_marks and self._is_fenced() and self.random.random() < 0.5

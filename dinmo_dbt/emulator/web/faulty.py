@@ -181,7 +181,7 @@ def _other_org(call: Call, response: Response) -> Response:
     other = own[:14] + ALPHABET[(ALPHABET.index(own[14]) + 1) % len(ALPHABET)]
     data = _plain(response)
     changed = data.replace(own.encode(), (other + checksum(other)).encode()).replace(own[:15].encode(), other.encode())
-    if call.name == "token" and response.status_code == 200:
+    if call.name == "token" and response.status_code == 200 and response.is_json:
         call.site.sessions.admit(json.loads(changed)["access_token"])
     response.set_data(changed)
     return response
