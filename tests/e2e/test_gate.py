@@ -109,8 +109,8 @@ def test_run_says_that_a_command_is_missing(lab: Lab) -> None:
 
 def test_without_a_manifest_the_message_says_what_to_run(lab: Lab) -> None:
     (lab.root / "target" / "manifest.json").unlink()
-    for command in ("list", "validate", "plan", "sync", "status"):
-        ran = lab.run(command)
+    for command in ("list", "validate --no-parse", "plan --no-parse", "sync", "status"):
+        ran = lab.run(*command.split())
         assert ran.code == 2, command
         assert "manifest.json" in ran.err and "dbt parse" in ran.err
         assert len(ran.err.splitlines()) <= 4
