@@ -93,10 +93,10 @@ def test_a_record_too_many_is_seen(org: SimulatedOrg, tmp_path: Path) -> None:
 
 def test_a_folder_whose_name_looks_like_a_value_is_none(org: SimulatedOrg, tmp_path: Path) -> None:
     history = History(org, 0)
-    org.folder = tmp_path / "tmpk3_x"
+    org.folder = tmp_path / "tmpk3_____0"
     history.audit.says_nothing("a message", f"{org.folder}/state is held")
     with pytest.raises(Broken, match="I16"):
-        history.audit.says_nothing("a message", f"{org.folder}/state holds k3__v1")
+        history.audit.says_nothing("a message", f"{org.folder}/state holds k3_____1")
 
 
 def test_what_a_power_cut_takes_is_what_was_not_synced(tmp_path: Path) -> None:
