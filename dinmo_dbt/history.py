@@ -11,7 +11,7 @@ from dataclasses import asdict, dataclass, field
 from typing import Any
 
 from dinmo_dbt.errors import Problem
-from dinmo_dbt.moments import iso
+from dinmo_dbt.moments import iso, iso_or_none
 
 JOB_RUNNING = "JOB_RUNNING"  # the code of a row that is in such a job
 ON_ITS_WAY = "on_its_way"  # a job of it goes on at Salesforce, and its rows are not delivered yet
@@ -95,11 +95,11 @@ class RunRecord:
         return {
             **{name: getattr(self, name) for name in own},
             "started": iso(self.started),
-            "finished": _iso(self.finished),
+            "finished": iso_or_none(self.finished),
             "seconds": None if self.seconds is None else round(self.seconds, 3),
             **self.detail,
-            "waiting_since": _iso(self.waiting_since),
-            "trigger": {**asdict(self.trigger), "due": _iso(self.trigger.due)},
+            "waiting_since": iso_or_none(self.waiting_since),
+            "trigger": {**asdict(self.trigger), "due": iso_or_none(self.trigger.due)},
         }
 
     def as_text(self) -> str:
@@ -107,10 +107,6 @@ class RunRecord:
         judged = {name: getattr(self, name) for name in _JUDGED}
         problem = asdict(self.problem) if self.problem else None
         return json.dumps({**self.detail, **judged, "trigger": asdict(self.trigger), "problem": problem})
-
-
-def _iso(moment: float | None) -> str | None:
-    return None if moment is None else iso(moment)
 
 
 _JUDGED = (

@@ -580,11 +580,10 @@ def _constant_array(value: Any, field: Field) -> pa.Array | None:
             return pa.array([value])
         # Digits that YAML would not keep stand in quotes.
         plain = re.fullmatch(r"[+-]?[0-9]{1,20}(\.[0-9]{1,18})?", str(value))
-        return (
-            pa.array([Decimal(plain[0])] if isinstance(value, str) or abs(value) >= 2**63 else [value])
-            if plain
-            else None
-        )
+        if plain is None:
+            return None
+        is_int64 = isinstance(value, int) and abs(value) < 2**63
+        return pa.array([value if is_int64 else Decimal(plain[0])])
     parsed = values.from_text(pa.array([value]), field)
     return None if parsed.null_count else parsed
 

@@ -22,6 +22,11 @@ def iso(seconds: float) -> str:
     return _at(seconds).isoformat(timespec="milliseconds").replace("+00:00", "Z")
 
 
+def iso_or_none(seconds: float | None) -> str | None:
+    """The same; None for a time that there is not."""
+    return None if seconds is None else iso(seconds)
+
+
 def said(iso: str) -> str:
     """A time of a JSON document, for people."""
     return f"{iso[:19].replace('T', ' ')}Z"

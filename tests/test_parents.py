@@ -62,19 +62,21 @@ def held_tree(world: World) -> dict[str, str | None]:
     return found  # type: ignore[return-value]
 
 
+WAYS = [
+    ("insert", {}),
+    ("upsert", {}),
+    ("upsert", {"match": Match("ext", "Code__c", create=True)}),
+    ("update", {}),
+]
+
+
 # Parents that are not there
 
 
 @pytest.mark.parametrize("api", ["bulk", "collections"])
 @pytest.mark.parametrize(
     ("mode", "more"),
-    [
-        ("insert", {}),
-        ("upsert", {}),
-        ("upsert", {"match": Match("ext", "Code__c", create=True)}),
-        ("update", {}),
-        ("update", {"match": Match("ext", "Code__c")}),
-    ],
+    [*WAYS, ("update", {"match": Match("ext", "Code__c")})],
 )
 def test_a_row_whose_parent_is_missing_is_held_in_every_mode(world: World, api: str, mode: str, more: dict) -> None:
     act = activation(mode, fields=BY_PARENT, api=api, **more)
@@ -184,13 +186,7 @@ def named(tmp_path: Path) -> World:
 @pytest.mark.parametrize("api", ["bulk", "collections"])
 @pytest.mark.parametrize(
     ("mode", "more"),
-    [
-        ("insert", {}),
-        ("upsert", {}),
-        ("upsert", {"match": Match("ext", "Code__c", create=True)}),
-        ("update", {}),
-        ("update", {"match": Match("ext", "Id")}),
-    ],
+    [*WAYS, ("update", {"match": Match("ext", "Id")})],
 )
 def test_a_parent_is_found_by_any_field_that_can_be_searched(named: World, api: str, mode: str, more: dict) -> None:
     act = activation(mode, fields=BY_NAME, api=api, **more)

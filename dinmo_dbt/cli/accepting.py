@@ -66,15 +66,14 @@ def accept(
 
 def _job_json(job: ListedJob) -> dict[str, Any]:
     from dinmo_dbt.gate import moment_of
-    from dinmo_dbt.moments import iso
+    from dinmo_dbt.moments import iso_or_none
 
-    created = moment_of(job.created)
     return {
         "job_id": job.id,
         "operation": job.operation,
         "object": job.object,
         "status": job.state,
-        "created": None if created is None else iso(created),
+        "created": iso_or_none(moment_of(job.created)),
         "user_id": job.user,
         "api_version": job.api_version,
         "as_ours": job.as_ours,

@@ -334,7 +334,6 @@ def _activations_told(session: Session) -> str:
 
 
 def _check(console: Console, checks: list[dict[str, Any]], name: str, check: Any) -> int:
-
     try:
         told = check()
     except DinmoError as error:

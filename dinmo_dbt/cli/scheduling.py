@@ -15,7 +15,7 @@ from dinmo_dbt.cli.options import Flags
 from dinmo_dbt.cli.session import Session
 from dinmo_dbt.errors import Problem, Refused
 from dinmo_dbt.history import ON_ITS_WAY, Trigger
-from dinmo_dbt.moments import iso, moment, said
+from dinmo_dbt.moments import iso, iso_or_none, moment, said
 
 if TYPE_CHECKING:
     from dinmo_dbt.activation import Activation
@@ -233,7 +233,7 @@ def _entry(
         "paused": paused_json(pause),
         "last_run": last.document() if last else None,
         "due": trigger.said if trigger and not pause else None,
-        "next": None if coming is None else iso(coming),
+        "next": iso_or_none(coming),
     }
 
 

@@ -119,7 +119,6 @@ class _Checked:
             return verifying.verify(self.activation, session.source, destination, state, spool, with_values=show_values)
 
     def fail(self, session: Session, error: DinmoError) -> None:
-
         session.console.failure(error, f"{self.activation.name}: ")
         self.document["problems"] = session.console.documents(error.problems)
         self.code = error.exit_code
