@@ -21,6 +21,7 @@ import pyarrow.compute as pc
 
 from dinmo_dbt import values
 from dinmo_dbt.destination import Field
+from dinmo_dbt.errors import Problem, Refused
 from dinmo_dbt.mapping import Column, Mapping
 from dinmo_dbt.rowhash import NO_DIGESTS, Digests, Hashes, as_arrow, digest_columns, hash_columns, same_digests
 
@@ -132,6 +133,38 @@ class Baseline:
     ck: Digests
 
 
+@dataclass(frozen=True)
+class KeyProblem:
+    """Rows that their key, or the value that records are matched by, does not identify. `columns` are the model's,
+    `hashes` of the values that several rows have; none where rows have no value."""
+
+    message: str
+    columns: tuple[str, ...]
+    is_match: bool = False
+    hashes: Hashes = field(default_factory=lambda: np.empty(0, np.uint64))
+
+
+class KeysRefused(Refused):
+    """Nothing may be sent of rows that are not told apart."""
+
+    mapping: Mapping
+    key_problems: Sequence[KeyProblem]
+
+
+def key_refusal(problems: Sequence[KeyProblem], relation_name: str, activation: str) -> Problem:
+    hint = (
+        "mend the model (dbt's unique and not_null tests find such rows), or choose another key or match\n"
+        f"dinmo-dbt plan -s {activation} --show-values names some, with a query that finds their rows"
+    )
+    return Problem("DB410", "; ".join(each.message for each in problems), relation_name, hint)
+
+
+def keys_refused(problem: Problem, mapping: Mapping, key_problems: Sequence[KeyProblem]) -> KeysRefused:
+    error = KeysRefused(problem.code, problem.message, where=problem.where, hint=problem.hint)
+    error.mapping, error.key_problems = mapping, key_problems
+    return error
+
+
 @dataclass
 class ChangeSet:
     """Every row of the segment, accounted for: with no refusal, `read == unchanged + spooled + aside`, where
@@ -162,7 +195,7 @@ class ChangeSet:
     left: Positions
     away: Positions
     known_aside: int = 0
-    refusals: list[str] = field(default_factory=list)
+    refusals: list[KeyProblem] = field(default_factory=list)
     watched: pa.Table | None = None
     longest: dict[str, int] = field(default_factory=dict)
     unjudged: int = 0
@@ -192,6 +225,17 @@ def key_hash(keys: pa.Array) -> Hashes:
 def match_hash(matches: pa.Array, by: Field) -> Hashes:
     """Match values as one number each, equal where Salesforce takes two for one; from the model or from Salesforce."""
     return hash_columns([values.fold(values.echo_form(matches, by), by)], seed=_MATCH_SEED)
+
+
+def as_matched(matches: pa.Array, by: Field) -> pa.Array:
+    """Match values of the model in the form in which two of them would be one record; null where there is none."""
+    # Two numbers that are one double there, or two moments of one second, are one value as well.
+    return values.fold(matches if pa.types.is_string(matches.type) else values.echo_form(matches, by), by)
+
+
+def match_digests(folded: pa.Array) -> Digests:
+    """Of `as_matched` values; the first half is what `KeyProblem.hashes` has."""
+    return digest_columns([folded], seed=_MATCH_SEED)
 
 
 def between(
@@ -483,12 +527,9 @@ class _Scan:
         column = self.mapping.match
         if column is None:
             return
-        match = canonical.arrays[(column.source, column.header, column.keep_nulls)]
-        # Two numbers that are one double there, or two moments of one second, are one value as well.
-        text = pa.types.is_string(match.type)
-        folded = values.fold(match if text else values.echo_form(match, column.field), column.field)
+        folded = as_matched(canonical.arrays[(column.source, column.header, column.keep_nulls)], column.field)
         self.blank_matches += int(pc.sum(pc.and_(pc.is_null(folded), pa.array(canonical.reason == 0))).as_py() or 0)
-        self.match_hashes.append(digest_columns([folded.drop_null()], seed=_MATCH_SEED))
+        self.match_hashes.append(match_digests(folded.drop_null()))
 
     def flags_at(self, slot: Positions, rows: npt.NDArray[np.bool_]) -> npt.NDArray[np.uint8]:
         flags = np.zeros(len(slot), np.uint8)
@@ -760,26 +801,24 @@ class _Scan:
             taken = self.spool.take(rows, ["key", "kh"]).combine_chunks()
             self.asides.append(_doubtful(taken["key"], taken["kh"]))
 
-    def refusals(self, changes: ChangeSet) -> list[str]:
-        found = []
+    def refusals(self, changes: ChangeSet) -> list[KeyProblem]:
+        found, key, match = [], self.mapping.key, self.mapping.match
         if self.blank_keys:
-            found.append(f"{_rows(self.blank_keys)} no key ({', '.join(self.mapping.key)} is null or blank)")
+            found.append(KeyProblem(f"{_rows(self.blank_keys)} no key ({', '.join(key)} is null or blank)", key))
         repeated = self.repeated_keys(changes)
         if len(repeated):
-            examples = ", ".join(f"{number:016x}" for number in repeated[:5].tolist())
-            found.append(f"{_occurring(len(repeated), 'key')} more than once (key hashes {examples})")
-        if self.blank_matches and self.mapping.match and not self.finding:
-            found.append(f"{_rows(self.blank_matches)} no match value ({self.mapping.match.source} is null or blank)")
-        if self.match_hashes and self.mapping.match:
-            twins = self.repeated_matches()
-            if len(twins) and not len(repeated):
-                examples = ", ".join(f"{number:016x}" for number in twins[:5].tolist())
-                by = self.mapping.match
-                kept = ", which keeps 15 digits of a number" if by.field.type in values.NUMBER_TYPES else ""
-                found.append(
-                    f"{_occurring(len(twins), 'value', f' of {by.source}')} more than once, as "
-                    f"Salesforce compares {by.header}{kept} (value hashes {examples})"
-                )
+            told = f"{_occurring(len(repeated), 'key')} more than once ({', '.join(key)})"
+            found.append(KeyProblem(told, key, hashes=repeated))
+        if match is None:
+            return found
+        if self.blank_matches and not self.finding:
+            told = f"{_rows(self.blank_matches)} no match value ({match.source} is null or blank)"
+            found.append(KeyProblem(told, (match.source,), is_match=True))
+        twins = self.repeated_matches() if self.match_hashes else np.empty(0, np.uint64)
+        if len(twins) and not len(repeated):
+            kept = ", which keeps 15 digits of a number" if match.field.type in values.NUMBER_TYPES else ""
+            told = f"{_occurring(len(twins), 'value', f' of {match.source}')} more than once, as Salesforce compares "
+            found.append(KeyProblem(f"{told}{match.header}{kept}", (match.source,), is_match=True, hashes=twins))
         return found
 
     def repeated_matches(self) -> Hashes:

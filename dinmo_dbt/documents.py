@@ -269,6 +269,21 @@ class Sample(Part):
     note: str
 
 
+class Repeated(Part):
+    """A key or a match value, as it is compared, and how many rows have it; null: rows that have none."""
+
+    key: str | None
+    rows: int
+
+
+class NotToldApart(Part):
+    """Some keys or match values that do not identify their rows, and a query that finds these rows in the warehouse."""
+
+    columns: list[str]
+    values: list[Repeated]
+    query: str
+
+
 class Replaced(Part):
     left: str
     came: str
@@ -294,8 +309,10 @@ class Planned(Part):
     in_flight_jobs: list[str]
     notes: list[str]
     samples: list[Sample] | None = None
-    """With --show-values; `keys_replaced` too."""
+    """With --show-values; `keys_replaced` and `not_told_apart` too."""
     keys_replaced: list[Replaced] | None = None
+    not_told_apart: list[NotToldApart] | None = None
+    """Where keys or match values are null or repeated."""
 
 
 class Skipped(Part):

@@ -46,7 +46,7 @@ class Problem:
 class DinmoError(Exception):
     """The world's mistake. Carries one `Problem`; `ConfigError` may carry many.
 
-    `whole` is what others said of it, row values included: '' unless --show-values asked for it, and for the terminal
+    `whole` is what it is about in full, row values included: '' unless --show-values asked for it, and for the terminal
     alone. No problem holds it, so neither does the history, a notice or a document.
     """
 

@@ -494,8 +494,7 @@ def _was(name: str, mapping: Mapping, stored: Mapping) -> str:
 
 def _model_refusal(activation: Activation, state: StateView, found: ChangeSet) -> Problem | None:
     if found.refusals:
-        hint = "mend the model (dbt's unique and not_null tests find such rows), or choose another key or match"
-        return Problem("DB410", "; ".join(found.refusals), activation.relation_name, hint)
+        return changes.key_refusal(found.refusals, activation.relation_name, activation.name)
     known = changes.present(state.snapshot)
     # A list of records to delete may well be empty: nothing is done then.
     if found.read == 0 and known and activation.mode is not Mode.DELETE:

@@ -20,7 +20,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from dinmo_dbt import values
-from dinmo_dbt.changes import Flag
+from dinmo_dbt.changes import Flag, keys_refused
 from dinmo_dbt.destination import RESULTS, Api, Batch, Destination, Fate, Job, Operation, Remedy, Verdict
 from dinmo_dbt.errors import (
     CountsError,
@@ -337,6 +337,8 @@ def execute(
     A failure of Salesforce or the network stops the run, as `Interrupted` does: the rest of the rows are `held`, and
     the run says why. Rows refused for a passing reason are sent again before the run ends, within bounds.
     """
+    if plan.refusal and plan.changes.refusals:
+        raise keys_refused(plan.refusal, plan.mapping, plan.changes.refusals)
     if plan.refusal:
         raise Refused.of(plan.refusal)
     assert not plan.awaits_parents, "a plan with parents on their way is for showing"

@@ -138,7 +138,7 @@ def canonical(array: pa.Array, field: Field, *, keep_nulls: bool = False) -> tup
     A value that can't be sent becomes null with its reason. '' is null. A checkbox has no null: null is false there
     unless `keep_nulls`. The pair of types must have passed `why_not`.
     """
-    array = _plain(array)
+    array = plain(array)
     if pa.types.is_null(array.type):
         array = pa.nulls(len(array), canonical_type(field))
     if field.type in TEXT_TYPES:
@@ -194,7 +194,7 @@ def key_text(arrays: Sequence[pa.Array]) -> pa.Array:
     """
     parts = []
     for array in arrays:
-        part = _key_part(_plain(array))
+        part = _key_part(plain(array))
         blank = pc.equal(pc.utf8_trim_whitespace(part), "")
         parts.append(pc.if_else(blank, pa.scalar(None, pa.utf8()), part))
     return _joined_key(parts)
@@ -442,7 +442,7 @@ def _plain_type(source: pa.DataType) -> pa.DataType:
     return pa.utf8() if isinstance(source, pa.UuidType) else source
 
 
-def _plain(array: pa.Array) -> pa.Array:
+def plain(array: pa.Array) -> pa.Array:
     """Text as utf8, whatever Arrow layout the adapter gave it."""
     if isinstance(array, pa.ChunkedArray):
         array = array.combine_chunks()
@@ -557,7 +557,7 @@ def _trimmed(array: pa.Array) -> pa.Array:
 def _choices(array: pa.Array) -> tuple[pa.Array, Reasons | None]:
     """Choices joined by semicolons, each without blanks at its ends; one that is null or empty is none."""
     if _is_list(array.type):
-        elements = _plain(pc.list_flatten(array))
+        elements = plain(pc.list_flatten(array))
         elements = pa.nulls(len(elements), pa.utf8()) if pa.types.is_null(elements.type) else elements
         return _joined_choices(array, elements, pc.list_parent_indices(array).to_numpy())
     array, reasons = _as_text(array)

@@ -20,7 +20,7 @@ from dinmo_dbt import changes, values
 from dinmo_dbt.activation import Activation, Mode
 from dinmo_dbt.changes import ChangeSet, Flag, Kind, Positions, Spool
 from dinmo_dbt.destination import Destination, Field, ObjectSchema
-from dinmo_dbt.errors import ConfigError, Refused
+from dinmo_dbt.errors import ConfigError
 from dinmo_dbt.mapping import Column, Mapping, resolve
 from dinmo_dbt.plan import Source, StateView
 from dinmo_dbt.records import find_records, ids_missing
@@ -75,7 +75,7 @@ class Scan:
 
 def scan(activation: Activation, source: Source, destination: Destination, state: StateView, spool: Spool) -> Scan:
     """Read the segment and class every row against the snapshot. ConfigError for a mapping that does not fit the
-    object, Refused DB410 for a model whose keys or matches are not unique."""
+    object, KeysRefused DB410 for a model whose keys or matches are not unique."""
     schema = destination.describe(activation.object)
     relation = source.schema(activation.relation_name)
     mapping, problems = resolve(activation, schema, destination.describe, relation)
@@ -85,8 +85,8 @@ def scan(activation: Activation, source: Source, destination: Destination, state
     # Rows that wait, and those of an older mapping, are pending like any other change: only equal rows are told apart.
     found = changes.between(batches, mapping, state.snapshot, spool, resend=True, finding=activation.only_finds)
     if found.refusals:
-        hint = "mend the model (dbt's unique and not_null tests find such rows), or choose another key or match"
-        raise Refused("DB410", "; ".join(found.refusals), where=activation.relation_name, hint=hint)
+        problem = changes.key_refusal(found.refusals, activation.relation_name, activation.name)
+        raise changes.keys_refused(problem, mapping, found.refusals)
     return Scan(activation, schema, mapping, found, spool, state)
 
 

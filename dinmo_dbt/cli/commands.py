@@ -48,7 +48,7 @@ def app() -> typer.Typer:
     root.command("init")(options.of_project(starting.init, choosing=False))
     root.command("list")(options.of_project(declared.list_activations))
     root.command("debug")(options.of_project(declared.debug, reading=True, choosing=False))
-    root.command("validate")(options.of_project(declared.validate))
+    root.command("validate")(options.of_project(declared.validate, reading=True))
     root.command("plan")(options.of_project(syncing.plan, gated=True))
     root.command("sync")(options.of_project(syncing.sync, reading=True, gated=True))
     root.command("run", context_settings={"allow_extra_args": True, "ignore_unknown_options": True})(

@@ -85,8 +85,8 @@ class Console:
     def failure(self, error: DinmoError, label: str = "") -> None:
         """Its problems, and what others said of them where that was asked for."""
         self.problems(error.problems, label)
-        for number, line in enumerate(error.whole.splitlines()):
-            self._tell("error", f"  {'the database said: ' if number == 0 else ''}{line}")
+        for line in error.whole.splitlines():
+            self._tell("error", f"  {line}")
 
     def problems(self, problems: Iterable[Problem], label: str = "") -> None:
         from dinmo_dbt.render import problem_lines

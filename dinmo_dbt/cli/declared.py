@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from dinmo_dbt.cli import options
+from dinmo_dbt.cli import examples, options
 from dinmo_dbt.cli.console import Console, worst
 from dinmo_dbt.cli.options import Flags
 from dinmo_dbt.cli.session import Session
@@ -252,10 +252,11 @@ def _in_the_data(session: Session, activation: Activation, mapping: Mapping) -> 
     with scan_spool(session) as spool:
         rows = session.source.read(activation.relation_name, mapping.sources, activation.where)
         scanned = between(rows, mapping, state.snapshot, spool)
+    hint = "a sync would stop: mend the model, or choose another key"
     for refusal in scanned.refusals:
-        yield Problem(
-            "DB410", refusal, activation.relation_name, "a sync would stop: mend the model, or choose another key"
-        )
+        yield Problem("DB410", refusal.message, activation.relation_name, hint)
+    shown = examples.found(session, activation, mapping, scanned.refusals)
+    session.console.answer(f"  {line}" for line in examples.lines(shown))
     invalid = scanned.aside.filter(pc.equal(scanned.aside["why"], Aside.INVALID.value))
     reasons = Counter(zip(invalid["reason"].to_pylist(), invalid["column"].to_pylist(), strict=True))
     for (reason, column), number in sorted(reasons.items(), key=str):

@@ -8,6 +8,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
+from dinmo_dbt.cli import examples
 from dinmo_dbt.cli.console import Console
 from dinmo_dbt.cli.options import Flags
 from dinmo_dbt.cli.session import Session
@@ -40,7 +41,8 @@ def one_known(
         session.start_orgs()
         if reads_model:
             session.check_target(allow_mismatch=allow_mismatch)
-        yield Known(session, activation, *known_state(session, activation))
+        with examples.told(session, activation):
+            yield Known(session, activation, *known_state(session, activation))
 
 
 def known_state(session: Session, activation: Activation) -> tuple[SalesforceDestination, ActivationState]:

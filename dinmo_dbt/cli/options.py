@@ -75,7 +75,10 @@ NoParse = Annotated[
     bool, typer.Option("--no-parse", help="Don't have dbt parse the project where it was changed since it last did.")
 ]
 ShowValues = Annotated[
-    bool, typer.Option("--show-values", help="Print what the warehouse says of an error whole, row values included.")
+    bool,
+    typer.Option(
+        "--show-values", help="Print what an error is about whole, row values included: the database's words, keys."
+    ),
 ]
 Full = Annotated[bool, typer.Option("--full", help="Send all known rows again (update and upsert).")]
 FirstSync = Annotated[

@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from dinmo_dbt.cli import cloud, options
+from dinmo_dbt.cli import cloud, examples, options
 from dinmo_dbt.cli.console import Console, worst
 from dinmo_dbt.cli.options import Flags
 from dinmo_dbt.cli.pauses import look_at_pause, paused_by_hand
@@ -375,8 +375,11 @@ def _plan(session: Session, ceilings: Ceilings, gating: Gating, *, show_values: 
                 jobs = [flying.job_id for flying in state.in_flight if flying.job_id]
                 notes = [*_org_note(state), *_parents_note(drawn)]
                 lines = render.plan_lines(drawn, samples, jobs=jobs, notes=notes)
-                console.answer([part for line in lines for part in render.wrapped(line, console.width)] + [""])
-                documents.append(render.plan_json(drawn, samples, jobs=jobs, notes=notes))
+                untold = examples.found(session, activation, drawn.mapping, drawn.changes.refusals)
+                wrapped = [part for line in lines for part in render.wrapped(line, console.width)]
+                console.answer([*wrapped, *(f"  {line}" for line in examples.lines(untold)), ""])
+                told = render.plan_json(drawn, samples, jobs=jobs, notes=notes)
+                documents.append(told | ({"not_told_apart": examples.documents(untold)} if show_values else {}))
                 sends = sends or drawn.has_changes
                 codes.append(4 if drawn.refusal else 0)
                 coming += drawn.arriving(named_by)
@@ -719,7 +722,8 @@ def _run_activation(
                 if drawn.has_changes and not gating.ignore:
                     _judge_again(session, activation)
                 record = record_of(session, activation, state)
-                with entry.timed("send"), record.kept(drawn, run.run_id, partial(_note, session)):
+                sending = entry.timed("send"), record.kept(drawn, run.run_id, partial(_note, session))
+                with examples.told(session, activation), sending[0], sending[1]:
                     run.sampling = audit.size(drawn.counts.sending)
                     execute(drawn, destination, state, session.clock, run=run, progress=shown)
                 with entry.timed("audit"):

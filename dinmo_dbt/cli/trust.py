@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from dinmo_dbt.cli import options
+from dinmo_dbt.cli import examples, options
 from dinmo_dbt.cli.console import Console, worst
 from dinmo_dbt.cli.known import known_state, one_known
 from dinmo_dbt.cli.options import Flags
@@ -115,7 +115,7 @@ class _Checked:
         from dinmo_dbt import verify as verifying
 
         destination, state = known_state(session, self.activation)
-        with scan_spool(session) as spool:
+        with scan_spool(session) as spool, examples.told(session, self.activation):
             return verifying.verify(self.activation, session.source, destination, state, spool, with_values=show_values)
 
     def fail(self, session: Session, error: DinmoError) -> None:

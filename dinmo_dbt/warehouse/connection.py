@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any, Protocol
 
 from dinmo_dbt.errors import WarehouseError
 from dinmo_dbt.warehouse import dbt_profile, profiles
-from dinmo_dbt.warehouse.query import Cause, QueryRefused, why_not_condition
+from dinmo_dbt.warehouse.query import Cause, QueryRefused, rows_of, why_not_condition
 from dinmo_dbt.warehouse.tables import Tables, unsupported
 
 if TYPE_CHECKING:
@@ -111,6 +111,17 @@ class Warehouse:
         with self._said_plainly(relation_name, where):
             self._check(where)
             return self._engine.count(relation_name, where)
+
+    def query_for(
+        self, relation_name: str, where: str | None, columns: Sequence[str], rows: Sequence[Sequence[object]]
+    ) -> str:
+        """A query that a person may run: of the rows that `read` would give, those with these values."""
+        condition = rows_of(columns, rows, self.connected.adapter_type)
+        if not where or not where.strip():
+            return f"select * from {relation_name} where {condition}"
+        one_line = "\n" not in where.strip() and "--" not in where
+        given = f"({where.strip()})" if one_line else f"(\n{where}\n)"
+        return f"select * from {relation_name} where {given} and ({condition})"
 
     def ping(self) -> str:
         """The database's product and version, asked of the database now."""
@@ -218,7 +229,7 @@ def _withheld(whole: str) -> str:  # noqa: ARG001 - the one of the two that tell
 
 def _quoted(whole: str, *, credentials: Any, env: Mapping[str, str]) -> str:
     """A database's words, row values included, but never a secret."""
-    return dbt_profile.scrub(whole, credentials, env)
+    return f"the database said: {dbt_profile.scrub(whole, credentials, env)}" if whole else ""
 
 
 def _engine(adapter_type: str, writes: bool) -> Callable[[Any, Path, profiles.Chosen], Engine]:

@@ -8,7 +8,10 @@ from __future__ import annotations
 
 import re
 from collections.abc import Sequence
+from datetime import date, datetime
+from decimal import Decimal
 from enum import Enum
+from itertools import groupby
 
 import pyarrow as pa
 
@@ -16,9 +19,10 @@ from dinmo_dbt.redaction import Foreign, told
 
 BATCH_ROWS = 32_768
 
-_BACKTICK = frozenset({"bigquery", "databricks", "spark", "hive", "impala", "mysql", "mariadb"})
+_MYSQL = frozenset({"mysql", "mariadb"})
+_BACKTICK = frozenset({"bigquery", "databricks", "spark", "hive", "impala"}) | _MYSQL
 _BRACKET = frozenset({"fabric", "sqlserver", "synapse"})
-_BACKSLASH = frozenset({"bigquery", "databricks", "spark", "hive", "impala", "mysql", "mariadb", "snowflake"})
+_BACKSLASH = _BACKTICK | {"snowflake"}
 
 
 class Cause(Enum):
@@ -96,6 +100,47 @@ def first_rows(what: str, relation_name: str, where: str | None, rows: int, adap
         return select(f"top {rows} {what}", relation_name, where)
     end = f"fetch first {rows} rows only" if adapter_type == "oracle" else f"limit {rows}"
     return f"{select(what, relation_name, where)} {end}"
+
+
+def rows_of(columns: Sequence[str], rows: Sequence[Sequence[object]], adapter_type: str) -> str:
+    """The condition for rows that hold in those columns what one of `rows` does."""
+    names = [quote(name, adapter_type) for name in columns]
+    if len(names) == 1:
+        listed = ", ".join(literal(value, adapter_type) for (value,) in rows if value is not None)
+        parts = [f"{names[0]} in ({listed})"] if listed else []
+        return " or ".join(parts + [f"{names[0]} is null"] * any(value is None for (value,) in rows))
+    return " or ".join(
+        "("
+        + " and ".join(
+            f"{name} is null" if value is None else f"{name} = {literal(value, adapter_type)}"
+            for name, value in zip(names, row, strict=True)
+        )
+        + ")"
+        for row in rows
+    )
+
+
+def literal(value: object, adapter_type: str) -> str:
+    """A value as SQL that means exactly that value, on one line of characters that can be seen."""
+    if isinstance(value, bool | int | float):
+        return str(value).lower()
+    if isinstance(value, Decimal):
+        return format(value, "f")
+    if isinstance(value, date):
+        kind = "" if adapter_type in _BRACKET else "timestamp " if isinstance(value, datetime) else "date "
+        zoned = "with time zone " if isinstance(value, datetime) and value.tzinfo and kind else ""
+        return f"{kind}{zoned}'{value}'"
+    number, parts = "char" if adapter_type in _BRACKET | _MYSQL else "chr", list[str]()
+    for is_seen, run in groupby(str(value), key=str.isprintable):
+        text = "".join(run)
+        parts += [_quoted_text(text, adapter_type)] if is_seen else [f"{number}({ord(each)})" for each in text]
+    return f"concat({', '.join(parts)})" if len(parts) > 1 else "".join(parts) or "''"
+
+
+def _quoted_text(text: str, adapter_type: str) -> str:
+    if adapter_type in _BACKSLASH:
+        text = text.replace("\\", "\\\\")
+    return "'" + text.replace("'", "\\'" if adapter_type == "bigquery" else "''") + "'"
 
 
 def one_by_one(values: Sequence[object], kind: pa.DataType, bad: Sequence[bool]) -> tuple[pa.Array, list[bool]]:

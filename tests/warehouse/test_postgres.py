@@ -18,6 +18,7 @@ from dinmo_dbt.destination import Field
 from dinmo_dbt.errors import DinmoError
 from dinmo_dbt.values import TYPE_IN_WAREHOUSE
 from dinmo_dbt.warehouse import Connected, Warehouse
+from dinmo_dbt.warehouse.query import rows_of
 
 from .conftest import Postgres, Project
 
@@ -432,3 +433,29 @@ def test_700_000_rows_of_half_a_kilobyte_pass_through_a_bounded_memory(
     assert rows == 700_000
     assert megabytes > 330
     assert grown < 200
+
+
+HELD = {
+    "varchar": ["it's", "a\tb", "\\", "\u00a0 é"],
+    "char(4)": ["ab"],
+    "integer": [7],
+    "numeric": ["12345678901234567890123456789.5", "7.00"],
+    "numeric(9, 2)": ["7.10"],
+    "uuid": ["11111111-2222-3333-4444-555555555555"],
+    "date": ["2024-01-31"],
+    "timestamp": ["2024-01-31 08:00:00.123456"],
+    "timestamptz": ["2024-01-31 08:00:00.123456+02"],
+    "double precision": ["0.1"],
+}
+
+
+@pytest.mark.parametrize("kind", HELD)
+def test_a_query_for_rows_finds_them_by_what_was_read_of_them(
+    kind: str, warehouse: Warehouse, postgres: Postgres
+) -> None:
+    quoted = [str(value).replace("'", "''") for value in HELD[kind]]
+    postgres.run(f"create table t (a {kind})", *(f"insert into t values ('{value}')" for value in quoted))
+    postgres.run("insert into t values (null)")
+    for batch in warehouse.read("t", ["a"], None):
+        for held in values.plain(batch["a"]).to_pylist():
+            assert warehouse.count("t", rows_of(["a"], [(held,)], "postgres")) == 1, held

@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import datetime as dt
+from decimal import Decimal
+
 import pytest
 
-from dinmo_dbt.warehouse.query import quote, why_not_condition
+from dinmo_dbt.warehouse.query import literal, quote, rows_of, why_not_condition
 
 
 @pytest.mark.parametrize(
@@ -19,6 +22,31 @@ from dinmo_dbt.warehouse.query import quote, why_not_condition
 )
 def test_an_identifier_is_quoted_as_its_database_reads_it(adapter: str, name: str, quoted: str) -> None:
     assert quote(name, adapter) == quoted
+
+
+@pytest.mark.parametrize(
+    ("adapter", "value", "written"),
+    [
+        ("duckdb", "it's", "'it''s'"),
+        ("duckdb", "a\tb\u00a0", "concat('a', chr(9), 'b', chr(160))"),
+        ("fabric", "\t", "char(9)"),
+        ("snowflake", "a\\b'", "'a\\\\b'''"),
+        ("bigquery", "a\\b'", "'a\\\\b\\''"),
+        ("postgres", "a\\b", "'a\\b'"),
+        ("postgres", "", "''"),
+        ("postgres", dt.date(2024, 1, 31), "date '2024-01-31'"),
+        ("fabric", dt.date(2024, 1, 31), "'2024-01-31'"),
+        ("postgres", Decimal("1E+3"), "1000"),
+    ],
+)
+def test_a_value_is_written_as_its_database_reads_it(adapter: str, value: object, written: str) -> None:
+    assert literal(value, adapter) == written
+
+
+def test_a_condition_is_of_these_values_and_no_others() -> None:
+    assert rows_of(["a"], [("x",), (None,)], "duckdb") == '"a" in (\'x\') or "a" is null'
+    assert rows_of(["a"], [(None,)], "duckdb") == '"a" is null'
+    assert rows_of(["a", "b"], [("x", None)], "duckdb") == '("a" = \'x\' and "b" is null)'
 
 
 @pytest.mark.parametrize(

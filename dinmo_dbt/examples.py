@@ -1,0 +1,72 @@
+"""Rows that are not told apart, by example: for those who may see values. Pure."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass, field
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.compute as pc
+
+from dinmo_dbt import values
+from dinmo_dbt.changes import KeyProblem, as_matched, key_hash, match_digests
+from dinmo_dbt.mapping import Mapping
+
+VALUES_MAX = 5
+ROWS_MAX = 20
+
+
+@dataclass
+class Examples:
+    """Some of the rows that a problem is of. `values`: how many have each key or match value, as it is compared; None
+    is for none. `rows`: what the warehouse holds in the problem's columns, each once."""
+
+    problem: KeyProblem
+    values: Counter[str | None] = field(default_factory=Counter)
+    rows: dict[tuple[object, ...], None] = field(default_factory=dict)
+
+    def look(self, batch: pa.RecordBatch, mapping: Mapping) -> None:
+        compared, hashes = _compared(self.problem, batch, mapping)
+        if len(self.problem.hashes):
+            wanted = pa.array(np.isin(hashes, self.problem.hashes[:VALUES_MAX]))
+        else:
+            wanted = pc.is_null(compared)
+        if not pc.any(wanted).as_py():
+            return
+        self.values.update(compared.filter(wanted).to_pylist())
+        held = [values.plain(batch.column(name)).filter(wanted).to_pylist() for name in self.problem.columns]
+        for row in zip(*held, strict=True):
+            if len(self.rows) < ROWS_MAX:
+                self.rows.setdefault(row)
+
+
+def sources(problems: Iterable[KeyProblem]) -> tuple[str, ...]:
+    """The model columns that are to be read for them."""
+    return tuple(dict.fromkeys(name for problem in problems for name in problem.columns))
+
+
+def examples(batches: Iterable[pa.RecordBatch], mapping: Mapping, problems: Iterable[KeyProblem]) -> Iterator[Examples]:
+    found = [Examples(problem) for problem in problems]
+    for batch in batches:
+        for each in found:
+            each.look(batch, mapping)
+    return iter(found)
+
+
+def _compared(problem: KeyProblem, batch: pa.RecordBatch, mapping: Mapping) -> tuple[pa.Array, np.ndarray]:
+    """The texts of a batch's keys or match values, null for none, and their hashes; 0 for none."""
+    if problem.is_match:
+        match = mapping.match
+        assert match is not None
+        held = values.canonical(batch.column(match.source), match.field, keep_nulls=match.keep_nulls)[0]
+        compared = as_matched(held, match.field)
+        text = values.text(compared, match.field)
+        hashed = match_digests(compared.drop_null())[:, 0]
+    else:
+        compared = text = values.key_text([batch.column(name) for name in problem.columns])
+        hashed = key_hash(compared.drop_null())
+    hashes = np.zeros(len(compared), np.uint64)
+    hashes[compared.is_valid().to_numpy(zero_copy_only=False)] = hashed
+    return text, hashes
