@@ -21,7 +21,7 @@ from dinmo_dbt.plan import Plan, PlannedBatch
 from dinmo_dbt.records import find_parents, find_records, parent_object
 
 ROWS_MAX = 20
-CREATE, UPDATE, EITHER = "create", "update", "create or update"
+CREATE, UPDATE, EITHER, DELETE = "create", "update", "create or update", "delete"
 
 
 @dataclass(frozen=True)
@@ -36,7 +36,8 @@ class Change:
 @dataclass(frozen=True)
 class RowChange:
     """What becomes of one row's record. An upsert of a row whose record the state does not know is a "create or
-    update": `note` says what Salesforce holds by now, and `record_id` is the record that it would take."""
+    update": `note` says what Salesforce holds by now, and `record_id` is the record that it would take. One that is
+    deleted is told by the fields that the activation writes."""
 
     kind: str
     key: str
@@ -46,16 +47,22 @@ class RowChange:
 
 
 def preview(plan: Plan, destination: Destination, most: int = ROWS_MAX) -> list[RowChange]:
-    """Up to `most` rows that would be sent, known ones first. Raises what the destination does."""
+    """Up to `most` rows that would be sent, known ones first, and as many whose records are deleted or set. Raises what
+    the destination does."""
     shown: dict[str, RowChange] = {}
-    sending = [b for b in plan.batches if b.operation is not Operation.DELETE and not b.leavers]
+    removing = [b for b in plan.batches if b.operation is Operation.DELETE or b.leavers]
+    sending = [b for b in plan.batches if b not in removing]
     sending.sort(key=lambda batch: batch.operation is Operation.INSERT)
     chosen = _first(plan, sending, most)
     for batch in sending:
         rows = batch.rows[np.isin(batch.rows, chosen)]
         for row in _of_batch(plan, destination, replace(batch, rows=rows)) if rows.size else ():
             shown[row.key] = _joined(shown[row.key], row) if row.key in shown else row
-    return list(shown.values())
+    removed: list[RowChange] = []
+    for batch in removing:
+        first = replace(batch, rows=batch.rows[: most - len(removed)])
+        removed += _removed(plan, destination, first) if first.rows.size else []
+    return [*shown.values(), *removed]
 
 
 def _first(plan: Plan, batches: Sequence[PlannedBatch], most: int) -> Positions:
@@ -108,6 +115,41 @@ def _of_batch(plan: Plan, destination: Destination, batch: PlannedBatch) -> list
     return told
 
 
+def _removed(plan: Plan, destination: Destination, batch: PlannedBatch) -> list[RowChange]:
+    """Of records that are deleted, or set because their rows left."""
+    rows = plan.batch_rows(batch)
+    deleting = batch.operation is Operation.DELETE
+    match, columns = plan.mapping.match, plan.mapping.columns
+    known = [column.field for column in ([match] if match else []) + [c for c in columns if c.lookup is None]]
+    setting = [_of_constant(column, rows) for column in batch.columns if column.header != "Id"]
+    fields = known if deleting else [each.field for each in setting]
+    names = tuple(dict.fromkeys(field.name for field in fields if field.name != "Id"))
+    ids = rows["Id"].to_pylist()
+    held = {str(record["Id"]): record for record in destination.read(plan.schema.name, names, tuple(ids))}
+    told = []
+    for number, (key, record_id) in enumerate(zip(rows["key"].to_pylist(), ids, strict=True)):
+        record = held.get(record_id, {})
+        if deleting:
+            changes = [_emptied(field, record) for field in dict.fromkeys(fields)]
+        else:
+            changes = [_change(each, number, record, {}) for each in setting] if record else []
+        gone = "" if record else "the record is gone already"
+        note = "; ".join(part for part in ("left the segment" if batch.leavers else "", gone) if part)
+        shown = tuple(change for change in changes if change is not None)
+        told.append(RowChange(DELETE if deleting else UPDATE, key, record_id, shown, note))
+    return told
+
+
+def _of_constant(column: PayloadColumn, rows: pa.Table) -> _Writing:
+    told = values.text(rows[column.header].combine_chunks(), column.field).to_pylist()
+    return _Writing(column.header, column.field, told, told, column.keep_nulls)
+
+
+def _emptied(field: Field, record: dict[str, object]) -> Change | None:
+    now = _as_sent(_as_text(record.get(field.name)), field)
+    return None if now is None else Change(field.name, now, None)
+
+
 def _kind(
     plan: Plan, batch: PlannedBatch, record_id: str | None, known: str | None, *, several: bool, is_there: bool
 ) -> tuple[str, str]:
@@ -152,7 +194,7 @@ def _writing(
         return _Writing(column.header, lookup, told, ids.to_pylist(), column.keep_nulls, by)
     path = next((c for c in plan.mapping.columns if c.lookup is not None and c.lookup.name == column.header), None)
     if path is None:
-        return _Writing(column.header, column.field, told, told, column.keep_nulls)
+        return _of_constant(column, rows)
     # The plan has looked for its parents already; those that an earlier plan makes have no id yet.
     spooled = plan.spool.take(batch.rows, ["key", path.header])
     place = pc.index_in(rows["key"].combine_chunks(), value_set=spooled["key"].combine_chunks())

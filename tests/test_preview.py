@@ -67,9 +67,10 @@ FIELDS = {"id": "Code__c", "a": "A__c", "n": "N__c", "on": "On__c", "p": "Parent
     missing=st.sampled_from(["hold", "set_null", "reject"]),
     by_ext=st.booleans(),
     api=st.sampled_from(["bulk", "auto"]),
+    removed=st.sampled_from(["ignore", "delete", "set"]),
 )
 def test_what_is_shown_is_what_becomes_of_the_records(
-    tmp_path_factory, steps, edits, mode, kept, mapped, missing, by_ext, api
+    tmp_path_factory, steps, edits, mode, kept, mapped, missing, by_ext, api, removed
 ):
     """Applied to what Salesforce held before a sync, the shown changes give what it holds after it."""
     world = World(tmp_path_factory.mktemp("w") / "state", MemoryOrg(TREE, PARENT))
@@ -80,7 +81,8 @@ def test_what_is_shown_is_what_becomes_of_the_records(
     fields = [FieldMapping(n, FIELDS[n], "keep" if n in kept else "clear") for n in ("id", *sorted(mapped))]
     match = None if mode == "insert" else Match("ext", "Ext__c")
     act = activation(mode, fields=tuple(fields), match=match, key=("ext",) if by_ext else ("id",),
-                     missing_parent=missing, api=api)  # fmt: skip
+                     missing_parent=missing, api=api, on_removed=removed,
+                     on_removed_set=(("A__c", "left"), ("Up__c", None)) if removed == "set" else ())  # fmt: skip
     for number, step in enumerate(steps):
         rows = [row | {"id": key, "ext": row["ext"].replace("own", f"own{key}")} for key, row in step.items()]
         rows = list({row["ext"]: row | {"up": row["up"] and f"own{row['up']}"} for row in rows}.values())
@@ -92,7 +94,7 @@ def test_what_is_shown_is_what_becomes_of_the_records(
         by_key = {row["ext" if by_ext else "id"]: row["id"] for row in rows}
         for change in changes:
             if change.key not in fates(run):
-                held_as_shown(org, before, change, by_key[change.key])
+                held_as_shown(org, before, change, by_key.get(change.key))
 
 
 def edit(org, edits, parents):
@@ -108,6 +110,10 @@ def edit(org, edits, parents):
 
 def held_as_shown(org, before, change, code):
     after = org.records["Thing__c"]
+    if change.kind == "delete":
+        held = before.get(change.record_id, {})
+        assert change.record_id not in after and all(each.now == held[each.field] for each in change.fields)
+        return
     if change.record_id is None:
         [record_id] = [i for i, r in after.items() if i not in before and r.get("Code__c") == code]
     else:
@@ -116,7 +122,7 @@ def held_as_shown(org, before, change, code):
     told = {each.field: each for each in change.fields}
     for name in TREE.fields:
         field = TREE.fields[name]
-        header = {"Parent__c": "Parent__r.Code__c", "Up__c": "Up__r.Ext__c"}.get(name, name)
+        header = name if name in told else {"Parent__c": "Parent__r.Code__c", "Up__c": "Up__r.Ext__c"}.get(name, name)
         if name == "Id":
             continue
         wanted = told[header].then if header in told else was.get(name)
@@ -206,3 +212,52 @@ def test_no_more_rows_are_shown_than_are_asked_for_and_known_ones_come_first(wor
     more = Model.of([{"id": f"{n:02}", "ext": f"e{n}", "a": "z", "b": "y"} for n in range(30)])
     kinds = [row.kind for row in shown(world, activation(), more).values()]
     assert (kinds.count("update"), len(kinds)) == (2, 20)
+
+
+# Records that are deleted or set
+
+
+def test_records_of_rows_that_left_are_shown_as_they_are_deleted(world):
+    act = activation(on_removed="delete", fields=(FieldMapping("a", "A__c"), FieldMapping("n", "N__c")))
+    rows = [{"id": n, "ext": f"e{n}", "a": "x", "n": Decimal("1.5")} for n in "123"]
+    world.sync(act, model(*rows), FIRST)
+    left = {r["Ext__c"]: i for i, r in world.org.records["Thing__c"].items()}
+    world.org.records["Thing__c"][left["e2"]]["A__c"] = "theirs"
+    world.org.delete(left["e3"])
+    found = shown(world, act, model({**rows[0], "a": "y"}))
+    assert [found[key].kind for key in "123"] == ["update", "delete", "delete"]
+    told = [line for key in "23" for line in render.sample_lines(dataclasses.asdict(found[key]))]
+    assert told == [
+        f"delete 2 ({left['e2']}, left the segment)",
+        "    Ext__c: e2",
+        "    A__c: theirs",
+        "    N__c: 1.5",
+        f"delete 3 ({left['e3']}, left the segment; the record is gone already)",
+    ]
+
+
+def test_records_of_rows_that_left_are_shown_as_they_are_set(world):
+    fields = (FieldMapping("a", "A__c"), FieldMapping("p", "Parent__r.Code__c"))
+    parent = world.org.add("Parent__c", Code__c="p")
+    act = activation(fields=fields, on_removed="set", on_removed_set=(("A__c", "closed"), ("Parent__c", None)))
+    rows = [{"id": n, "ext": f"e{n}", "a": "x", "p": "p"} for n in "12"]
+    world.sync(act, model(*rows), FIRST)
+    [record_id] = [i for i, r in world.org.records["Thing__c"].items() if r["Ext__c"] == "e2"]
+    row = shown(world, act, model(rows[0]))["2"]
+    assert (row.kind, row.record_id, row.note) == ("update", record_id, "left the segment")
+    assert changed(row) == [("A__c", "x", "closed"), ("Parent__c", parent, None)]
+
+
+def test_a_list_of_records_to_delete_is_shown_with_what_they_hold(world):
+    there = world.org.add(Ext__c="e1", A__c="x")
+    [(key, row)] = shown(world, activation("delete", fields=()), model({"id": "1", "ext": "e1"})).items()
+    assert (key, row.kind, row.record_id, row.note) == ("1", "delete", there, "")
+    assert changed(row) == [("Ext__c", "e1", None)]
+
+
+def test_what_is_deleted_is_not_hidden_behind_what_is_changed(world):
+    act = activation(on_removed="delete")
+    rows = [{"id": str(n), "ext": f"e{n}", "a": "x", "b": "y"} for n in range(60)]
+    world.sync(act, Model.of(rows), FIRST)
+    kinds = [row.kind for row in shown(world, act, Model.of([row | {"a": "z"} for row in rows[:30]])).values()]
+    assert kinds == ["update"] * 20 + ["delete"] * 20

@@ -74,7 +74,11 @@ STATUS_EXIT = {
 def plan(
     flags: Flags,
     show_values: Annotated[
-        bool, typer.Option("--show-values", help="For up to 20 rows: what Salesforce holds now -> what would be sent.")
+        bool,
+        typer.Option(
+            "--show-values",
+            help="For up to 20 rows, and 20 that would be removed: what Salesforce holds now -> what would be sent.",
+        ),
     ] = False,
     detailed_exitcode: Annotated[
         bool, typer.Option("--detailed-exitcode", help="Exit 10 when a sync would send rows.")
