@@ -2,14 +2,14 @@
 
 A row is matched if exactly one record agrees with it in every matching field, no other row has that record, and no
 known row does. A known row that changed, of which an insert would make one more record, is matched as well by a record
-that holds every value of it: another copy of the state made that. Several are ambiguous, never a pick: an insert of
+that holds every value of it, but for a parent that it may go without: another copy of the state made that. Several are ambiguous, never a pick: an insert of
 such a row may make one more record of it, so it is kept like one whose outcome is unknown.
 """
 
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, Protocol
 
 import numpy as np
@@ -81,10 +81,12 @@ def draw(
     doubtful = seen.flags_of(np.arange(size)) & Flag.UNKNOWN != 0
     changed = _inserted_anew(activation, seen) & ~doubtful
     wanted = np.flatnonzero(((seen.found.position < 0) | doubtful | changed) & ~seen.flying)
-    pairs = _only_whole(seen, _agreeing(seen, destination, by, compared, wanted), changed)
+    sent = _as_sent(activation, seen.mapping, compared)
+    pairs = _only_whole(seen, _agreeing(seen, destination, by, compared, sent, wanted), changed)
     reason = _ambiguous(seen, pairs, size)
     matched = reason[pairs.rows] == 0
     rows, ids, equal = pairs.rows[matched], pairs.ids.filter(pa.array(matched)), pairs.equal[matched] & (not left_out)
+    flags = _adopted(activation, equal, lacking=pairs.sent[matched] & ~pairs.equal[matched])
     doubts = np.flatnonzero((reason > 0) & ~doubtful & (activation.mode is Mode.INSERT))
     found = np.zeros(size, np.bool_)
     found[pairs.rows] = True
@@ -101,7 +103,7 @@ def draw(
         invalid=len(seen.found.aside),
         equal=int(equal.sum()),
         doubtful=int(doubtful[rows].sum()),
-        rows=_moves(seen, rows, ids, _adopted(activation, equal)),
+        rows=_moves(seen, rows, ids, flags),
         doubts=_moves(seen, doubts, pa.nulls(len(doubts), pa.utf8()), np.full(len(doubts), Flag.UNKNOWN, np.uint8)),
         ambiguous=_reasons(seen, reason),
         unmatched=_keys(seen, wanted[~found[wanted]]),
@@ -148,17 +150,32 @@ def _searchable(fact: Fact) -> bool:
 
 @dataclass(frozen=True)
 class _Pairs:
-    """Rows and records that agree: parallel. `equal`: the record holds every value of the row."""
+    """Rows and records that agree: parallel. `equal`: the record holds every value of the row; `sent`: it does, or lacks
+    what the row may be sent without."""
 
     rows: Positions
     ids: pa.Array
     equal: Flags
+    sent: Flags
+
+
+def _as_sent(activation: Activation, mapping: Mapping, compared: Sequence[Fact]) -> list[Fact]:
+    """The facts of a record that a send of the row may have left: without a parent that was not there."""
+    lookups = {column.header for column in mapping.columns if column.lookup is not None}
+    lacking = lookups if activation.missing_parent == "set_null" else set()
+    return [replace(fact, may_lack=fact.name in lacking) for fact in compared]
 
 
 def _agreeing(
-    seen: Scan, destination: Destination, by: Sequence[Fact], compared: Sequence[Fact], wanted: Positions
+    seen: Scan,
+    destination: Destination,
+    by: Sequence[Fact],
+    compared: Sequence[Fact],
+    sent: Sequence[Fact],
+    wanted: Positions,
 ) -> _Pairs:
-    none = _Pairs(np.empty(0, np.int64), pa.array([], pa.utf8()), np.empty(0, np.bool_))
+    nothing = np.empty(0, np.bool_)
+    none = _Pairs(np.empty(0, np.int64), pa.array([], pa.utf8()), nothing, nothing)
     rows, ids = _candidates(seen, destination, by[0], wanted)
     if not rows.size:
         return none
@@ -173,12 +190,14 @@ def _agreeing(
         if not here.size:
             continue
         held, taken = page.take(pa.array(at)), _taken(seen, here)
-        agree, equal = verify.agree(by, taken, held), verify.agree(compared, taken, held)
-        parts.append(_Pairs(here[agree], held["Id"].combine_chunks().filter(pa.array(agree)), equal[agree]))
+        agree, ids = verify.agree(by, taken, held), held["Id"].combine_chunks()
+        equal, as_sent = verify.agree(compared, taken, held), verify.agree(sent, taken, held)
+        parts.append(_Pairs(here[agree], ids.filter(pa.array(agree)), equal[agree], as_sent[agree]))
     return _Pairs(
         np.concatenate([part.rows for part in parts]),
         pa.concat_arrays([part.ids for part in parts]),
         np.concatenate([part.equal for part in parts]),
+        np.concatenate([part.sent for part in parts]),
     )
 
 
@@ -195,11 +214,11 @@ def _inserted_anew(activation: Activation, seen: Scan) -> Flags:
 def _only_whole(seen: Scan, pairs: _Pairs, changed: Flags) -> _Pairs:
     """Without the pairs of changed rows that another copy of the state did not make of them: the record is the one
     that the row has already, or holds what the row was before."""
-    kept = ~changed[pairs.rows] | pairs.equal
+    kept = ~changed[pairs.rows] | pairs.sent
     at = np.flatnonzero(changed[pairs.rows] & kept)
     own = seen.state.snapshot.record_ids(seen.found.position[pairs.rows[at]])
     kept[at] = ~pc.fill_null(pc.equal(own, pairs.ids.take(pa.array(at))), False).to_numpy(zero_copy_only=False)
-    return _Pairs(pairs.rows[kept], pairs.ids.filter(pa.array(kept)), pairs.equal[kept])
+    return _Pairs(pairs.rows[kept], pairs.ids.filter(pa.array(kept)), pairs.equal[kept], pairs.sent[kept])
 
 
 def _candidates(seen: Scan, destination: Destination, fact: Fact, wanted: Positions) -> tuple[Positions, pa.Array]:
@@ -269,11 +288,12 @@ def _keys(seen: Scan, rows: Positions) -> pa.Table:
     return seen.spool.take(rows, ["key"]) if rows.size else pa.table({"key": pa.array([], pa.utf8())})
 
 
-def _adopted(activation: Activation, equal: Flags) -> npt.NDArray[np.uint8]:
-    """The matched rows' flags. An insert's count as delivered; others that differ are sent again."""
+def _adopted(activation: Activation, equal: Flags, lacking: Flags) -> npt.NDArray[np.uint8]:
+    """The matched rows' flags. An insert's count as delivered, some without a parent; others that differ are sent
+    again."""
     flags = np.full(len(equal), Flag.ADOPTED, np.uint8)
-    if activation.mode is not Mode.INSERT:
-        flags[~equal] |= np.uint8(Flag.STALE)
+    inserting = activation.mode is Mode.INSERT
+    flags[lacking if inserting else ~equal] |= np.uint8(Flag.UNFINISHED if inserting else Flag.STALE)
     return flags
 
 

@@ -102,6 +102,7 @@ class Fact:
     column: str = ""
     constant: pa.Array | None = None
     open_nulls: bool = False  # where null was sent, Salesforce may hold anything
+    may_lack: bool = False  # it may have been sent without this value
     folds: bool = False  # found by this value, so another case of it is no other value
 
     def sent(self, rows: pa.Table) -> pa.Array:
@@ -116,6 +117,8 @@ class Fact:
         equal = pc.or_(pc.fill_null(pc.equal(ours, theirs), False), pc.and_(pc.is_null(ours), pc.is_null(theirs)))
         if self.open_nulls:
             equal = pc.or_(equal, pc.is_null(sent))
+        if self.may_lack:
+            equal = pc.or_(equal, pc.is_null(theirs))
         differs: Flags = pc.invert(equal).to_numpy(zero_copy_only=False)
         return differs
 

@@ -83,6 +83,36 @@ def test_what_another_copy_inserted_of_known_keys_that_changed_is_taken_over(tmp
     assert (run.plan_counts.changed, run.outcome.created) == (1, 1), "only what no copy made of the third"
 
 
+@pytest.mark.parametrize("policy", ["hold", "set_null"])
+def test_a_record_that_another_copy_made_without_its_parent_is_taken_over(policy, tmp_path):
+    """Only where rows may go without: elsewhere a record without its parent is no send of the row."""
+    world = World(tmp_path / "s")
+    fields = (*INSERT.fields, FieldMapping("p", "Parent__r.Code__c"))
+    act = activation("insert", fields=fields, missing_parent=policy)
+    parent = world.org.add("Parent__c", Code__c="P1")
+    known = [{**row, "p": "P1"} for row in ROWS]
+    world.sync(act, Model.of(known))
+    late = [{**row, "a": "new", "p": "P2"} if row["id"] in "012" else row for row in known]
+    made = {row["id"]: world.org.add(Code__c=row["ext"], A__c="new") for row in late[:2]}
+    other = world.org.add(Code__c="e2", A__c="new", Parent__c=parent)
+    world.org.add("Parent__c", Code__c="P2")
+    found = adopt(world, act, Model.of(late), BY_CODE)
+    run = world.sync(act, Model.of(late))
+    if policy == "hold":
+        assert (len(found.rows), run.outcome.created) == (0, 3)
+        return
+    assert (len(found.rows), found.equal) == (2, 0)
+    assert {key: world.snapshot(act)[key] for key in made} == {
+        key: (record_id, Flag.ADOPTED | Flag.UNFINISHED) for key, record_id in made.items()
+    }
+    assert run.outcome.created == 1, "another parent is no missing one"
+    assert world.org.records["Thing__c"][other]["Parent__c"] == parent
+    spool = ScanSpool(world.folder.parent)
+    seen = verifying.verify(act, Model.of(late), world.org, world.state().view(ORG, act), spool)
+    spool.close()
+    assert (seen.holds, seen.pending["unknown"], seen.verified) == (True, 0, 4), "without its parent it is no drift"
+
+
 def test_two_records_of_a_known_key_that_changed_are_ambiguous(tmp_path):
     world = World(tmp_path / "s")
     world.sync(INSERT, Model.of(ROWS))

@@ -39,8 +39,6 @@ class Family:
         self.made: dict[str, str] = {}  # by the activation of parents: names by keys
         if history.mode == "delete" or history.beside.is_there or self.random.random() < 0.5:
             return
-        if history.mode == "insert" and self.policy == "set_null" and history.events & {"copies", "damage"}:
-            return  # `state adopt` can't tell that a record without its parent is that row's
         kinds = list(_OF_OTHERS)
         if history.on_removed != "delete" and not history.upkeep.keeps_images:  # what they delete has children
             kinds += {"upsert": _OWN, "update": _OWN[1:]}.get(history.mode, ())
