@@ -355,6 +355,13 @@ def respelled(left: pa.Array, came: pa.Array) -> tuple[npt.NDArray[np.bool_], li
     return first, list(pairs)
 
 
+def same_spelling(left: pa.Array, others: pa.Array) -> npt.NDArray[np.bool_]:
+    """Which keys that left are one of the others, written in another way."""
+    same = pc.is_in(spelling(left), value_set=spelling(others))
+    there: npt.NDArray[np.bool_] = same.to_numpy(zero_copy_only=False)
+    return there
+
+
 _EXAMPLES = 5
 _SPELLINGS = (
     (r"^(\d{4}-\d\d-\d\d)[t ]00:00(:00(\.0+)?)?(z|[+]00(:?00)?)?$", r"\1"),

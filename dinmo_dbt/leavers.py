@@ -15,6 +15,7 @@ from dinmo_dbt.rowhash import DIGEST, as_arrow
 
 RECORD_ID_UNKNOWN = "RECORD_ID_UNKNOWN"
 RECORD_SHARED = "RECORD_SHARED"
+KEY_RESPELLED = "KEY_RESPELLED"
 
 _NONE: Positions = np.empty(0, np.int64)
 
@@ -45,13 +46,15 @@ def sort_out(
     *,
     flying: Callable[[Positions], npt.NDArray[np.bool_]],
     shared: Callable[[pa.Array], npt.NDArray[np.bool_]],
+    moved: Callable[[Positions], npt.NDArray[np.bool_]],
     retry: bool = False,
 ) -> Leavers:
     """What is to happen with the keys that left, where `on_removed` is not `ignore`.
 
     Only records that this activation created or adopted are ever touched; where a key was spelled anew, its row of
-    before tells so. `shared` tells of record ids whether another row of the segment has that record; `flying` of
-    positions whether they are in flight. `retry`: no row waits.
+    before tells so. `shared` tells of record ids whether another row of the segment has that record; of positions,
+    `flying` tells whether they are in flight, and `moved` whether their row is in the segment under another key and is
+    not sent. `retry`: no row waits.
     """
     left, own = _by_claim(left, snapshot)
     noted, left = np.sort(left[~own]), left[own]
@@ -68,6 +71,7 @@ def sort_out(
     if not retry:
         for code, waits in _waiting(left, snapshot, pending):
             left = hold(left, np.isin(left, waits), code)
+    left = hold(left, moved(left), KEY_RESPELLED)
     ids = snapshot.record_ids(left)
     nameless = pc.is_null(ids).to_numpy(zero_copy_only=False)
     left, ids = hold(left, nameless, RECORD_ID_UNKNOWN), ids.drop_null()

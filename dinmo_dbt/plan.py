@@ -361,11 +361,12 @@ def draw(
         work.resolve()
         work.know_new_from_known()
         work.meet_parents()
-        notes += work.see_off(ceilings)
+        work.find_respelled()
+        notes += work.see_off(ceilings, (mapping, *older))
         notes += work.fixed_notes()
     effect = work.effect((mapping, *older))
     verdict = guards.judge(activation, effect, state.day, ceilings, moved)
-    if inserting and verdict.refusal is None and len(work.respelled) > ceilings.allow_replaced:
+    if verdict.refusal is None and work.holds_respelled(ceilings):
         effect = replace(effect, created=effect.created - len(work.respelled), respelled=len(work.alike))
         work.hold_respelled()
     counts = work.counts()
@@ -985,7 +986,7 @@ class _Work:
 
     # Leavers
 
-    def see_off(self, ceilings: Ceilings) -> list[str]:
+    def see_off(self, ceilings: Ceilings, mappings: Sequence[Mapping]) -> list[str]:
         """Sort out the keys that left. Where no row was read nothing is done to a record, whatever the guards say. What
         is to be told of those whose records stay, although `on_removed` asks for more."""
         left, state = self.found.left, self.state
@@ -999,6 +1000,7 @@ class _Work:
             self.waits,
             flying=self.leavers_flying,
             shared=lambda ids: self.shared(ids, most),
+            moved=lambda positions: self.moved(positions, ceilings, mappings),
             retry=ceilings.full,
         )
         for code, keys in self.leavers.held:
@@ -1018,6 +1020,21 @@ class _Work:
                 zero_copy_only=False
             )
         return flying
+
+    def moved(self, left: Positions, ceilings: Ceilings, mappings: Sequence[Mapping]) -> npt.NDArray[np.bool_]:
+        """Which of the keys that left are here under another one, in another spelling or by their values, in a row that
+        is not sent: nothing else would be left of them."""
+        aside, new = self.found.aside, self.new & (self.operation == 0)
+        if self.holds_respelled(ceilings):
+            new[self.respelled] = True
+        rows = np.flatnonzero(new)
+        unknown = ~np.isin(aside["kh"].to_numpy(), self.state.snapshot.kh)
+        keys = [aside["key"].combine_chunks().filter(pa.array(unknown)), self.keys_of(rows)]
+        moved = guards.same_spelling(self.state.snapshot.keys(left), pa.concat_arrays(keys))
+        if rows.size and self.values_tell:
+            own = np.full(len(rows), -1)
+            moved |= np.isin(left, carried.find(mappings, self.state.snapshot, self.spool, rows, own, left).slots)
+        return moved
 
     def shared(self, ids: pa.Array, most: int) -> npt.NDArray[np.bool_]:
         """Which of these records another row of the segment has, or will have once it is sent: by record id, or because
@@ -1077,9 +1094,7 @@ class _Work:
         """What the rows that would be sent do, as guards look at it."""
         snapshot, found, sent = self.state.snapshot, self.found, self.operation != 0
         deleting = self.activation.mode is Mode.DELETE
-        came = np.flatnonzero(sent & (found.kind == Kind.ADDED))
-        if not deleting and came.size:
-            self.find_respelled(came)
+        came = np.flatnonzero(sent & self.new)
         self.find_carried(came, mappings)
         return Effect(
             known=len(snapshot.kh),
@@ -1095,15 +1110,28 @@ class _Work:
             admitted=max(0, self.state.admitted - len(snapshot.kh)),
         )
 
-    def find_respelled(self, came: Positions) -> None:
-        """New keys that are another spelling of one that left, now or at any time before."""
+    @property
+    def new(self) -> npt.NDArray[np.bool_]:
+        """Rows whose key is not known."""
+        new: npt.NDArray[np.bool_] = self.found.kind == Kind.ADDED
+        return new
+
+    def keys_of(self, rows: Positions) -> pa.Array:
+        return self.spool.take(rows, ["key"])["key"].combine_chunks() if rows.size else pa.array([], pa.utf8())
+
+    def find_respelled(self) -> None:
+        """New keys, of rows that are sent, which are another spelling of one that left, now or at any time before."""
+        came = np.flatnonzero(self.new & (self.operation != 0))
         gone = np.concatenate([self.found.left, self.found.away])
-        if not gone.size:
+        if self.activation.mode is Mode.DELETE or not (came.size and gone.size):
             return
-        keys, left = self.spool.take(came, ["key"])["key"].combine_chunks(), self.state.snapshot.keys(gone)
+        keys, left = self.keys_of(came), self.state.snapshot.keys(gone)
         again, pairs = guards.respelled(left, keys)
         self.respelled = came[again]
         self.replacing = tuple(pairs or zip(left[:5].to_pylist(), keys[:5].to_pylist(), strict=False))
+
+    def holds_respelled(self, ceilings: Ceilings) -> bool:
+        return self.activation.mode is Mode.INSERT and len(self.respelled) > ceilings.allow_replaced
 
     def hold_respelled(self) -> None:
         """An insert makes no second record of a row whose key is told in another way: a person says which it is."""
@@ -1112,17 +1140,30 @@ class _Work:
             f"the key is another spelling of one that left. The same row: dinmo-dbt state rekey {name}; a row of its "
             f"own: dinmo-dbt sync -s {name} --allow-replaced {len(rows)}"
         )
-        self.leave_out(rows, Fate.HELD, KEY_RESPELLED, message)
+        self.leave_out(rows, Fate.HELD, leavers.KEY_RESPELLED, message)
         self.respelled = rows[:0]
+
+    @property
+    def makes_by_key(self) -> bool:
+        """Whether a row under another key makes another record."""
+        match = self.mapping.match
+        by_key = match is not None and match.source in self.mapping.key
+        return self.activation.mode is Mode.INSERT or (self.activation.mode is Mode.UPSERT and by_key)
+
+    @property
+    def values_tell(self) -> bool:
+        """Whether a row under another key is known by its values. Where each day has other rows (`max_replaced: 100%`),
+        they may be those of yesterday."""
+        present = changes.present(self.state.snapshot)
+        return self.makes_by_key and self.activation.guards.max_replaced.limit(present) < present
 
     def find_carried(self, came: Positions, mappings: Sequence[Mapping]) -> None:
         """New keys with the values of one that left, and known keys with those of another: where such rows would be
-        made once more. Where each day has other rows (`max_replaced: 100%`), their values may be those of yesterday."""
+        made once more."""
         self.alike, self.shifted = came[:0], 0
-        inserting, match = self.activation.mode is Mode.INSERT, self.mapping.match
-        by_key = match is not None and match.source in self.mapping.key
-        if not (inserting or (self.activation.mode is Mode.UPSERT and by_key)):
+        if not self.makes_by_key:
             return
+        inserting = self.activation.mode is Mode.INSERT
         found, snapshot = self.found, self.state.snapshot
         gone = np.concatenate([found.left, found.away])
         other = inserting & (found.position >= 0) & np.isin(found.kind, (Kind.CHANGED, Kind.DROPPED))
@@ -1130,8 +1171,7 @@ class _Work:
         moved = carried.find(mappings, snapshot, self.spool, rows, found.position[rows], gone)
         anew = np.isin(moved.rows, came) & np.isin(moved.slots, gone)
         self.shifted = int(np.count_nonzero(~anew))
-        present = changes.present(snapshot)
-        if anew.any() and self.activation.guards.max_replaced.limit(present) < present:
+        if anew.any() and self.values_tell:
             self.alike = np.setdiff1d(moved.rows[anew], self.respelled)
             old = snapshot.keys(moved.slots[anew][:5]).to_pylist()
             new = self.spool.take(moved.rows[anew][:5], ["key"])["key"].to_pylist()
@@ -1308,12 +1348,13 @@ _OPERATIONS: tuple[Operation | None, ...] = (
 _CLAIM_ROWS = 1 << 20
 FIXED_ROWS_MAX = 2_000  # known rows whose record is looked at for fields that are written on new records only
 _ID = Field(name="Id", label="Record ID", type="id", length=18, nillable=False, id_lookup=True)
-KEY_RESPELLED = "KEY_RESPELLED"
 _WAITING = "Salesforce refused it in an earlier run, and it waits to be tried again"
 _IN_A_CIRCLE = "its parent is itself, or a row that waits for it: an insert can't point to it (mode: upsert can)"
 _TOO_DEEP = f"its parents are more than {parents.LEVELS_MAX} levels deep, and not there yet: the next run sends more"
 _LEAVERS_HELD = {
     leavers.RECORD_ID_UNKNOWN: "the row left the segment, and its record id is not known: its record stays as it is",
+    leavers.KEY_RESPELLED: "the row left the segment, but is there under another key, and not sent: its record stays as "
+    "it is",
     leavers.RECORD_SHARED: "the row left the segment, but another row, activation or dbt target has its record: "
     "that stays as it is",
 }

@@ -25,6 +25,7 @@ ON_REMOVED = {
     "delete": {"on_removed": "delete"},
     "set": {"on_removed": "set", "on_removed_set": (("Source__c", "closed"),)},
 }
+P = FieldMapping("p", "Parent__r.Code__c")
 SOURCE = (FieldMapping("a", "A__c"), FieldMapping("b", "B__c"), FieldMapping("s", "Source__c"))
 
 
@@ -209,6 +210,37 @@ def test_a_row_that_claims_the_record_but_could_not_be_sent_keeps_it(world, why)
         run = world.sync(act, renamed)
         assert fates(run)["2"] == ("held", "RECORD_SHARED")
         assert len(things(world)) == 2
+
+
+@pytest.mark.parametrize(
+    ("mode", "why", "key"),
+    [
+        *((mode, why, key) for mode in ("upsert", "insert") for why in ("hold", "reject") for key in ("K2 ", "new")),
+        ("upsert", "invalid", "K2 "),
+        ("insert", "invalid", "K2 "),
+        ("insert", "respelled", "K2 "),
+    ],
+)
+def test_a_row_that_waits_under_another_key_keeps_its_record(world, mode, why, key):
+    """It left in one spelling and is there in another, or its values are: not sent, so its record is all there is."""
+    parents = {} if why == "respelled" else {"missing_parent": "reject" if why == "reject" else "hold"}
+    act = leaving(mode, match=None if mode == "insert" else Match("id", "Ext__c"), fields=(*SOURCE[:2], P), **parents)
+    parent = world.org.add("Parent__c", Code__c="P1")
+    known = [{"id": f"k{n}", "a": f"a{n}", "b": "y", "p": "P1"} for n in range(12)]
+    world.sync(act, Model.of(known))
+    if why in ("hold", "reject"):
+        world.org.records["Parent__c"].clear()
+    there = {**known[2], "id": key, "a": "z" * 300 if why == "invalid" else "a2"}
+    model = Model.of([*known[:2], there, *known[4:]])
+    for _ in range(2):
+        run = world.sync(act, model)
+        told = fates(run)
+        assert told["k2"] == ("held", "KEY_RESPELLED")
+        assert key in told
+        assert len(things(world)) == 11, "the record of k3, whose row is nowhere, is gone"
+    world.org.records["Parent__c"][parent] = {"Code__c": "P1"}
+    run = world.sync(act, Model.of([*known[:2], *known[4:]]))
+    assert (run.outcome.removed, len(things(world))) == (1, 10), "nor is its row anywhere now"
 
 
 def test_a_row_that_takes_over_the_value_but_has_a_record_claims_nothing(world):
