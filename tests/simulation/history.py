@@ -457,8 +457,7 @@ class History:
     def _is_known(self) -> bool:
         """Whether a run would find most of the keys that it knows in the model, and make records of others."""
         here = self.audit.delivered.keys() & self.audit.rows.keys()
-        # Rows that wait for a parent are not counted among keys in another spelling, so that no guard may speak.
-        makes = self.mode in ("insert", "upsert") and not self.family.path
+        makes = self.mode in ("insert", "upsert")
         return makes and self.settled and len(here) > max(2, len(self.audit.newest) / 2)
 
     def _refused(
