@@ -2,8 +2,9 @@
 
 A row is matched if exactly one record agrees with it in every matching field, no other row has that record, and no
 known row does. A known row that changed, of which an insert would make one more record, is matched as well by a record
-that holds every value of it, but for a parent that it may go without: another copy of the state made that. Several are ambiguous, never a pick: an insert of
-such a row may make one more record of it, so it is kept like one whose outcome is unknown.
+that holds every value of it, but for a parent that it may go without: another copy of the state made that. Several are
+ambiguous, never a pick: an insert of such a row may make one more record of it, so it is kept like one whose outcome is
+unknown.
 """
 
 from __future__ import annotations
@@ -150,8 +151,8 @@ def _searchable(fact: Fact) -> bool:
 
 @dataclass(frozen=True)
 class _Pairs:
-    """Rows and records that agree: parallel. `equal`: the record holds every value of the row; `sent`: it does, or lacks
-    what the row may be sent without."""
+    """Rows and records that agree: parallel. `equal`: the record holds every value of the row; `sent`: it does, or
+    lacks what the row may be sent without."""
 
     rows: Positions
     ids: pa.Array

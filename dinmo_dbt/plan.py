@@ -1353,8 +1353,8 @@ _IN_A_CIRCLE = "its parent is itself, or a row that waits for it: an insert can'
 _TOO_DEEP = f"its parents are more than {parents.LEVELS_MAX} levels deep, and not there yet: the next run sends more"
 _LEAVERS_HELD = {
     leavers.RECORD_ID_UNKNOWN: "the row left the segment, and its record id is not known: its record stays as it is",
-    leavers.KEY_RESPELLED: "the row left the segment, but is there under another key, and not sent: its record stays as "
-    "it is",
+    leavers.KEY_RESPELLED: "the row left the segment, but is there under another key, and not sent: its record "
+    "stays as it is",
     leavers.RECORD_SHARED: "the row left the segment, but another row, activation or dbt target has its record: "
     "that stays as it is",
 }

@@ -41,8 +41,8 @@ Salesforce's recycle bin, and with a master go its details; nothing is ever dele
 - Rows that left while it was `ignore` stay as they are, also when it is turned on later.
 - A row that comes back after `delete` is a new row; after `set` it is sent again, as far as its mapping goes.
 - The state changes with Salesforce's answer only: what was refused or not sent is tried again by later runs.
-- A record that another row of the segment has, by its id or match value, is `held` (`RECORD_SHARED`), not touched; so is
-  one whose row is there under another key and is not sent (`KEY_RESPELLED`).
+- A record that another row of the segment has, by its id or match value, is `held` (`RECORD_SHARED`), not touched;
+  so is one whose row is there under another key and is not sent (`KEY_RESPELLED`).
 - It comes after everything else that the activation sends; a unique value that passes on from such a record to another
   row is let go of first, in the same run. Other activations have their own turn, parents before children:
   Salesforce deletes details with their master, also those that a later activation was about to move to another one.
@@ -173,7 +173,7 @@ if the job failed on locks, otherwise by the next.
 | `PARENT_MISSING` | `held`, `rejected` | the parent record is not there yet; by `missing_parent` |
 | `PARENT_AMBIGUOUS` | `ambiguous` | several records hold the value that names the parent |
 | `GIVEN_UP` | `held` | Salesforce refuses it for longer than `give_up_after`; its message has day and code |
-| `KEY_RESPELLED` | `held` | insert: the key is another spelling of one that left: `state rekey`, `--allow-replaced`; or the row left, and is there under another key, not sent |
+| `KEY_RESPELLED` | `held` | the key is another spelling of one that left (`state rekey`), or is that one |
 | `MATCH_CHANGED` | `held` | a known key has a new match value, and its record's id is not known |
 | `RECORD_ID_UNKNOWN` | `held` | the row left the segment, and which record is its own is not known |
 | `RECORD_SHARED` | `held` | the row left the segment, or revert: another row, activation or target has the record |
