@@ -1,8 +1,8 @@
-"""How processes end that read a warehouse: `python ending.py FOLDER READER WAY TIMES`, in the folder of a dbt project.
+"""How processes end that read a warehouse: `python ending.py FOLDER READER TIMES`, in the folder of a dbt project.
 
-One child after the other, forked from a process that has imported all there is, goes WAY through table `t` by READER
-and ends as a command does. Printed: how often each way of ending came, such as `{"0": 200}`; a child that is ended by
-a signal counts as its negative number, one that still runs after a minute as `late`.
+One child after the other, forked from a process that has imported all there is, goes one of `WAYS` through table `t` by
+READER and ends as a command does. Printed: how often each ending came of each way, such as `{"whole": {"0": 200}}`; a
+child that is ended by a signal counts as its negative number, one that still runs after a minute as `late`.
 """
 
 from __future__ import annotations
@@ -72,16 +72,20 @@ def ended(pid: int) -> str:
     return "late"
 
 
-if __name__ == "__main__":
-    folder, reader, way, times = Path(sys.argv[1]), sys.argv[2], sys.argv[3], int(sys.argv[4])
+def main() -> None:
+    folder, reader, times = Path(sys.argv[1]), sys.argv[2], int(sys.argv[3])
     if reader == "dbapi":
         connection._engine = lambda adapter_type, writes: DbApi  # type: ignore[assignment, return-value]
-    counted: Counter[str] = Counter()
-    for _ in range(times):
-        child = os.fork()
-        if not child:
-            go(folder, way)
-            break
-        counted[ended(child)] += 1
-    else:
-        print(json.dumps(counted))
+    counted: dict[str, Counter[str]] = {way: Counter() for way in WAYS}
+    for way in WAYS:
+        for _ in range(times):
+            child = os.fork()
+            if not child:
+                go(folder, way)
+                return
+            counted[way][ended(child)] += 1
+    print(json.dumps(counted))
+
+
+if __name__ == "__main__":
+    main()
