@@ -25,10 +25,10 @@ def run(arguments: Sequence[str]) -> int:
 
 def invoke(arguments: Sequence[str]) -> None:
     """The command itself: ends by SystemExit, or by an error that `run` would print."""
-    from dinmo_dbt.cli.commands import app
+    from dinmo_dbt.cli.commands import built
 
     _refuse_dry_run(arguments)
-    app()(args=spread(arguments), prog_name="dinmo-dbt", standalone_mode=True)
+    built()(args=spread(arguments), prog_name="dinmo-dbt", standalone_mode=True)
 
 
 def _own(arguments: Sequence[str]) -> list[str]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Sequence
 from typing import Annotated, Any
 
@@ -95,9 +96,15 @@ def app() -> typer.Typer:
     return root
 
 
+@functools.cache
+def built() -> Any:
+    """The whole command line, ready to be run. Typer takes longer to make it than many a command takes: made once."""
+    return typer.main.get_command(app())
+
+
 def named(arguments: Sequence[str]) -> str:
     """Which command a command line is for: `state show`."""
-    command: Any = typer.main.get_command(app())
+    command = built()
     words: list[str] = []
     for word in arguments:
         command = getattr(command, "commands", {}).get(word)
