@@ -185,6 +185,10 @@ def _judge_online(session: Session, chosen: tuple[Activation, ...], found: Found
             session.destination(activation.destination)
             reached.append(activation)
     found.add(_shared(session, reached))
+    for activation in reached:
+        with found.layer():
+            state = session.state.view(session.destination(activation.destination).org_id, activation)
+            session.say_left_behind(activation, state)
     is_readable = False
     if chosen:
         with found.layer():

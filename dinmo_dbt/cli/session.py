@@ -553,7 +553,8 @@ class Session:
         return Place(Kind.WAREHOUSE, schema) if schema else Place(Kind.FOLDER, str(self.project.state_location))
 
     def store_at(self, place: Place) -> Store:
-        """That place, whatever is in it; a schema needs a session that `writes`, or keeps its state in one."""
+        """That place, whatever is in it; to write to a schema needs a session that `writes`, or keeps its state in
+        one."""
         from dinmo_dbt.state import Kind, LocalState, Marks, WarehouseState
 
         marks, target = Marks(_user_state_folder()), self.target[1]
@@ -624,27 +625,49 @@ class Session:
         if project.shared_orgs:
             raise ConfigError.of(list(project.shared_orgs))
         state.refuse_shared(project.may_share, project.places)
-        self._refuse_left_behind(activation, state)
+        self.say_left_behind(activation, state)
         problems = [each for each in self.removals if each.where == activation.meta_path]
         if problems:
             raise ConfigError.of(problems)
 
-    def _refuse_left_behind(self, activation: Activation, state: ActivationState) -> None:
-        """A first sync beside a state of the activation in another place: an insert would make every row again, others
-        send them again."""
+    def say_left_behind(self, activation: Activation, state: ActivationState) -> None:
+        """A first sync beside a state of the activation in another place: an insert would make every row again, and is
+        refused; others send them again."""
         from dinmo_dbt.activation import Mode
-        from dinmo_dbt.state import Kind, Place
+        from dinmo_dbt.state import Kind
 
-        place, old = self.place, Place(Kind.FOLDER, str(self.root / ".dinmo"))
-        if state.exists or place == old or not self._began(old, state):
+        if state.exists:
             return
-        told = f"{activation.name} has no state in {place}, and one in the folder .dinmo"
-        copying = f"dinmo-dbt state copy --to {place.kind} --from .dinmo"
-        hint = f"take it along: {copying}. Is it of no use? Move .dinmo/state.db away"
-        problem = Problem("DB535", told, activation.meta_path, hint)
+        old = next((place for place in self._other_places if self._began(place, state)), None)
+        if old is None:
+            return
+        name = Path(old.name).name if old == self._usual_folder else old.name
+        where = f"the folder {name}" if old.kind is Kind.FOLDER else str(old)
+        means = "an insert would make every row again" if activation.mode is Mode.INSERT else "every row is sent again"
+        told = f"{activation.name} has no state in {self.place}, and one in {where}: {means}"
+        copying = f"dinmo-dbt state copy --to {self.place.kind} --from {name}"
+        unused = f"drop the schema {name}" if old.kind is Kind.WAREHOUSE else f"move {name}/state.db away"
+        problem = Problem("DB535", told, activation.meta_path, f"take it along: {copying}. Is it of no use? {unused}")
         if activation.mode is Mode.INSERT:
             raise StateError(problem.code, problem.message, where=problem.where, hint=problem.hint)
         self.console.note_once(problem)
+
+    @property
+    def _usual_folder(self) -> Place:
+        from dinmo_dbt.state import Kind, Place
+
+        return Place(Kind.FOLDER, str(self.root / ".dinmo"))
+
+    @cached_property
+    def _other_places(self) -> tuple[Place, ...]:
+        """Where else than dinmo.yml says a state may be: in the usual folder, and in schemas that have its tables."""
+        from dinmo_dbt.state import TABLES, Kind, Place
+
+        places = [self._usual_folder]
+        with suppress(DinmoError):
+            schemas = self.warehouse.tables("dinmo").schemas_with(TABLES)
+            places += [Place(Kind.WAREHOUSE, schema) for schema in schemas]
+        return tuple(place for place in places if place != self.place)
 
     def _began(self, place: Place, state: ActivationState) -> bool:
         """One that can't be read says nothing; the org is asked before an insert all the same."""

@@ -143,8 +143,6 @@ class DuckDB:
 
     def tables(self, schema: str) -> DuckDBTables:
         """Our own tables in that schema of the database, over this process's one connection to it."""
-        if not self.read_write_because:
-            raise QueryRefused(Cause.OTHER, "it is open read-only")
         return DuckDBTables(schema, self._place, self._handle, self._done, here=not _is_shared(self.path))
 
     def interrupt(self) -> None:

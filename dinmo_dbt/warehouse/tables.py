@@ -24,6 +24,8 @@ _COLUMNS = (
     "WHERE table_schema = ? AND table_catalog = current_database()"
 )
 
+_TABLES = "SELECT table_schema, table_name FROM information_schema.tables WHERE table_catalog = current_database()"
+
 
 @dataclass
 class Rows:
@@ -96,6 +98,15 @@ class Tables(ABC):
         """Whether our tables are there, and may be seen by this user."""
         with self.transaction():
             return bool(self.execute(self._EXISTS, (self.schema,)).fetchall())
+
+    def schemas_with(self, tables: Iterable[str]) -> list[str]:
+        """The schemas beside this one that have tables of all these names."""
+        wanted = set(tables)
+        found: dict[str, set[str]] = {}
+        with self.transaction():
+            for row in self.execute(_TABLES).found:
+                found.setdefault(row["table_schema"], set()).add(row["table_name"])
+        return sorted(schema for schema, names in found.items() if wanted <= names)
 
     def columns(self) -> dict[str, dict[str, str]]:
         """What each table of the schema has: its columns, and what the database calls their types."""

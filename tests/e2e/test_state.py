@@ -9,6 +9,8 @@ import sqlite3
 import stat
 from contextlib import closing
 
+import pytest
+
 from dinmo_dbt import emulator
 
 from .lab import COMPANIES, EVENTS, PEOPLE, Lab, Org, until
@@ -322,6 +324,33 @@ def test_a_state_goes_to_the_warehouse_and_back_and_nothing_is_sent_twice(lab: L
     ran = lab.run("sync", "--json")
     assert [ran.result(name)["counts"]["unchanged"] for name in ("events_to_crm", "people_to_crm")] == [20, 30]
     assert org.count("Event__c") == 20
+
+
+@pytest.mark.parametrize("mode", ["upsert", "update", "insert"])
+@pytest.mark.parametrize("way", ["to the warehouse", "to a folder", "to another schema"])
+def test_a_state_that_is_left_behind_is_named_by_every_command(way: str, mode: str, lab: Lab, org: Org) -> None:
+    lab.only("events", PLAIN_EVENTS) if mode == "insert" else lab.only("people", {**PEOPLE, "mode": mode})
+    dinmo = lab.root / "dinmo.yml"
+    folder = dinmo.read_text()
+    schema = folder + "state: {warehouse: {schema: kept_here}}\n"
+    old, new, kind, name = {
+        "to the warehouse": (folder, schema, "warehouse", ".dinmo"),
+        "to a folder": (schema, folder, "folder", "kept_here"),
+        "to another schema": (schema, schema.replace("kept_here", "elsewhere"), "warehouse", "kept_here"),
+    }[way]
+    dinmo.write_text(old)
+    assert lab.run("sync").code in (0, 3)
+    assert "DB535" not in lab.run("sync").all
+    dinmo.write_text(new)
+    stops = mode == "insert"
+    for command in (["validate", "--online"], ["plan"], ["sync"]):
+        ran = lab.run(*command)
+        told = " ".join(ran.err.split())
+        assert told.count("DB535") == 1, (command, ran.all)
+        assert ("would make every row again" if stops else "every row is sent again") in told
+        assert f"dinmo-dbt state copy --to {kind} --from {name}" in told
+        assert (ran.code == 5) is stops, ran.all
+    assert "DB535" not in lab.run("plan").all or stops, "by now it has a state here"
 
 
 def test_a_folder_that_moved_is_named_before_it_is_synced_anew(lab: Lab, org: Org) -> None:

@@ -435,6 +435,14 @@ def test_700_000_rows_of_half_a_kilobyte_pass_through_a_bounded_memory(
     assert grown < 200
 
 
+def test_schemas_that_have_certain_tables_are_found(warehouse: Warehouse, postgres: Postgres) -> None:
+    postgres.run("drop schema if exists other cascade", "create schema other", "create table other.meta (a text)")
+    postgres.run("create table other.batch (a text)", "create table public.meta (a text)")
+    tables = warehouse.tables("not_there")
+    assert (tables.schemas_with(["meta", "batch"]), tables.schemas_with(["meta"])) == (["other"], ["other", "public"])
+    postgres.run("drop schema other cascade")
+
+
 HELD = {
     "varchar": ["it's", "a\tb", "\\", "\u00a0 é"],
     "char(4)": ["ab"],
