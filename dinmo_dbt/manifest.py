@@ -572,7 +572,8 @@ def _duplicate_names(found: Sequence[Activation | Left]) -> dict[str, Problem]:
 
 
 def _columns(activation: Activation) -> tuple[list[Problem], list[Problem]]:
-    """Columns used that the manifest does not list: wrong under an enforced contract, else only worth a note."""
+    """Columns used that the manifest does not list: wrong under an enforced contract, else only worth a note where it
+    lists one of nearly that name. Few models list all of their columns."""
     used = [*activation.key, *(f.column for f in activation.fields)]
     if activation.match:
         used.append(activation.match.column)
@@ -601,8 +602,15 @@ def _columns(activation: Activation) -> tuple[list[Problem], list[Problem]]:
             )
             for column in missing
         ], []
-    message = f"columns that the model's YAML does not list: {declaration.listed(missing)}"
-    return [], [Problem(NOT_DOCUMENTED, message, activation.meta_path, "they are checked when the relation is read")]
+    guesses = {column: declaration.did_you_mean(column, activation.documented_columns) for column in missing}
+    message = "; ".join(
+        f"the model's YAML lists no column {show(name)}{meant}" for name, meant in guesses.items() if meant
+    )
+    if not message:
+        return [], []
+    return [], [
+        Problem(NOT_DOCUMENTED, message, activation.meta_path, "validate --online looks at the relation itself")
+    ]
 
 
 def _ordered(

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Hashable, Iterable, Sequence
+from collections.abc import Callable, Container, Hashable, Iterable, Sequence
 from itertools import combinations
 
 from dinmo_dbt.activation import Activation, Mode
@@ -37,19 +37,34 @@ def removals(activations: Iterable[Activation], org_of: Callable[[str], Hashable
     return found
 
 
-def same_fields(activations: Iterable[Activation], org_of: Callable[[str], Hashable]) -> list[Problem]:
-    """Fields that two activations write, in records that both may match: notes, for whoever comes last wins."""
-    found = []
+def same_fields(
+    activations: Sequence[Activation], org_of: Callable[[str], Hashable], among: Container[str]
+) -> list[Problem]:
+    """Fields that several activations write, in records that more than one may match: a note for the fields of the same
+    ones, for whoever comes last wins. `among`: one of them has to be of these."""
+    writers: dict[tuple[Hashable, str, str], dict[str, Activation]] = {}
     for one, other in _pairs(activations, org_of):
-        fields = sorted(_written(one) & _written(other))
-        if fields and not _is_meant(one, other) and not one.mode is other.mode is Mode.INSERT:
+        if not _is_meant(one, other) and not one.mode is other.mode is Mode.INSERT:
+            for name in _written(one) & _written(other):
+                place = (org_of(one.destination), one.object.lower(), name)
+                writers.setdefault(place, {}).update({one.name: one, other.name: other})
+    fields: dict[tuple[str, ...], list[str]] = {}
+    for (_, _, name), those in sorted(writers.items(), key=str):
+        fields.setdefault(tuple(sorted(those)), []).append(name)
+    by_name = {activation.name: activation for activation in activations}
+    found = []
+    for names, written in fields.items():
+        first, *others = (by_name[name] for name in names)
+        if any(name in among for name in names):
+            listed, places = ", ".join(names[1:]), ", ".join(each.meta_path for each in others)
+            told = f"{first.name}, {listed} all" if len(others) > 1 else f"{first.name} and {listed} both"
             found.append(
                 Problem(
                     SAME_FIELDS,
-                    f"{one.name} and {other.name} both write {', '.join(fields)} of {one.object}: of a record that "
-                    f"both have, the one that runs last decides. {other.name} is at {other.meta_path}",
-                    one.meta_path,
-                    f"if their rows are apart, or it is meant: shares_object_with: [{other.name}] on {one.name}",
+                    f"{told} write {', '.join(written)} of {first.object}: of a record that more than one of them has, "
+                    f"the one that runs last decides. The others are at {places}",
+                    first.meta_path,
+                    f"if their rows are apart, or it is meant: shares_object_with: [{listed}] on {first.name}",
                 )
             )
     return found

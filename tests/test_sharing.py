@@ -198,7 +198,17 @@ def test_destinations_that_lead_to_one_org_are_one():
     ],
 )
 def test_a_field_that_two_activations_write_is_noted(other, fields):
-    found = sharing.same_fields([act("a"), other], by_name)
+    found = sharing.same_fields([act("a"), other], by_name, "a")
     assert [problem.code for problem in found] == (["DB146"] if fields else [])
     assert all(f"both write {fields} of" in problem.message for problem in found)
-    assert sharing.same_fields([act("a", "insert"), act("b", "insert")], by_name) == []
+    assert sharing.same_fields([act("a", "insert"), act("b", "insert")], by_name, "ab") == []
+
+
+def test_a_field_that_many_write_is_noted_once_where_one_of_them_is_looked_at():
+    many = [act(name) for name in "abcd"]
+    [found] = sharing.same_fields(many, by_name, "c")
+    assert "a, b, c, d all write a__c, b__c of" in found.message
+    assert "shares_object_with: [b, c, d] on a" in found.hint
+    assert sharing.same_fields(many, by_name, "") == []
+    meant = [act("a", shares_object_with=("b", "c")), act("b", shares_object_with=("c",)), act("c")]
+    assert sharing.same_fields(meant, by_name, "abc") == []

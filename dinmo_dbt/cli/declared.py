@@ -152,7 +152,7 @@ def _judge(session: Session, found: Found, *, online: bool, data: bool) -> int:
         found.add(session.project.problems)
         found.add(session.project.shared_orgs)
     with found.layer():
-        session.say_notes(of_the_manifest=True)
+        session.say_notes(of_the_manifest=not online)
         found.add(session.wrong_problems)
     with contextlib.suppress(DinmoError):  # told right before
         chosen = session.chosen
@@ -164,8 +164,10 @@ def _judge(session: Session, found: Found, *, online: bool, data: bool) -> int:
             with found.layer():
                 session.destination(name)
     if chosen:
-        found.add(session.removals)
-        for note in sharing.same_fields(session.declared.activations, session.org_of):
+        names = {each.name for each in chosen}
+        places = {each.meta_path for each in chosen}
+        found.add(problem for problem in session.removals if problem.where in places)
+        for note in sharing.same_fields(session.declared.activations, session.org_of, among=names):
             session.console.note(note)
     if online:
         _judge_online(session, looked_at, found, data=data)

@@ -120,10 +120,27 @@ def test_an_entry_of_another_target_stops_nothing_here(lab: Lab, org: Org, entry
 
 
 def test_notes_of_what_is_not_selected_are_not_printed(lab: Lab, org: Org) -> None:
-    lab.declare("people", {**PEOPLE, "fields": {"nome": "Name"}})
-    assert "DB136" in lab.run("validate").err
+    lab.declare("people", {**PEOPLE, "fields": {"person_ids": "Name"}})
+    told = lab.run("validate").err
+    assert "DB136" in told and "did you mean 'person_id'?" in told, told
     ran = lab.run("validate", "-s", "companies")
-    assert "nome" not in ran.all, ran.all
+    assert "person_ids" not in ran.all, ran.all
+
+
+def test_nothing_is_said_of_columns_that_nobody_listed_or_that_the_relation_has(lab: Lab, org: Org) -> None:
+    assert lab.run("validate").err == "", "name, plan and others are not listed"
+    lab.declare("people", {**PEOPLE, "fields": {"person_ids": "Name"}})
+    ran = lab.run("validate", "--online")
+    assert "DB136" not in ran.err and "DB151" in ran.err, ran.err
+
+
+def test_a_selection_is_judged_without_what_others_share(lab: Lab, org: Org) -> None:
+    other = {**PEOPLE, "name": "others_to_crm", "on_removed": "delete"}
+    lab.declare("people", PEOPLE, other)
+    every = lab.run("validate")
+    assert (every.code, every.err.count("DB145"), every.err.count("DB146")) == (2, 1, 1), every.all
+    alone = lab.run("validate", "-s", "companies")
+    assert (alone.code, alone.err) == (0, ""), alone.all
 
 
 def test_a_model_that_is_disabled_for_the_target_is_skipped_with_a_note(lab: Lab, org: Org) -> None:
