@@ -761,7 +761,7 @@ class History:
         shared = frozenset({"dev", TARGET} if self.beside.is_meant else ())
         session = SimpleNamespace(
             destination=lambda _: destination, state=self._state(target), clock=self.wall, source=source,
-            scratch=self.org.folder, target=("p", target), lanes=None,
+            scratch=self.org.folder, target=("p", target), lanes=None, flags=SimpleNamespace(show_values=False),
             declared=SimpleNamespace(activations=declared, names=[each.name for each in declared]),
             project=SimpleNamespace(shared_orgs=(), may_share=shared, places={}),
             removals=sharing.removals(declared, lambda name: name),
@@ -772,7 +772,7 @@ class History:
                 problems=lambda problems: self._tell("\n".join(map(str, problems))),
             ),
         )  # fmt: skip
-        session._refuse_left_behind = lambda act, state: None  # a history has no other place beside it
+        session.say_left_behind = lambda act, state: None  # a history has no other place beside it
         session.refuse_sharing = partial(Session.refuse_sharing, session)  # type: ignore[arg-type]
         return session
 
