@@ -8,6 +8,7 @@ from collections.abc import Callable, Iterator
 from contextlib import ExitStack
 from pathlib import Path
 
+import duckdb
 import pytest
 from memory_org import Trip, WatchedWarehouseState, World
 from warehouse.conftest import Postgres, Project, postgres, project
@@ -55,6 +56,9 @@ def new_world(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[Callab
         server: Postgres = request.getfixturevalue("postgres")
         project.profiles({"dev": server.output()})
     with ExitStack() as stack:
+        if request.param == "duckdb":
+            # A file that is open already opens at once. That we let go of it is for test_warehouse.py to see.
+            stack.enter_context(duckdb.connect(str(tmp_path / "shop.duckdb")))
 
         def opened() -> Warehouse:
             warehouse = connect(
