@@ -25,6 +25,7 @@ import duckdb
 import json_documents
 import requests
 from loopback import served
+from warm import WarmPopen
 
 from dinmo_dbt import cli, emulator
 
@@ -158,15 +159,11 @@ def environment() -> dict[str, str]:
 
 
 def dbt(root: Path, *arguments: str) -> subprocess.CompletedProcess[str]:
-    return subprocess.run(
-        [str(Path(sys.executable).with_name("dbt")), *arguments],
-        cwd=root,
-        env=environment(),
-        capture_output=True,
-        text=True,
-        timeout=120,
-        check=False,
-    )
+    command = [sys.executable, str(Path(sys.executable).with_name("dbt")), *arguments]
+    pipe = subprocess.PIPE
+    child = WarmPopen(command, cwd=root, env=environment(), stdin=pipe, stdout=pipe, stderr=pipe, text=True)
+    out, err = child.communicate(timeout=120)
+    return subprocess.CompletedProcess(command, child.returncode, out, err)
 
 
 @dataclass(frozen=True)
@@ -237,7 +234,7 @@ class Deadly:
     victim: int = 0
 
     def is_at(self, environ: dict[str, Any]) -> bool:
-        return bool(self.victim) and environ["REQUEST_METHOD"] == self.method and self.path in environ["PATH_INFO"]
+        return environ["REQUEST_METHOD"] == self.method and self.path in environ["PATH_INFO"]
 
     def halfway(self, answer: bytes) -> Iterator[bytes]:
         yield answer[: len(answer) // 2]
@@ -245,6 +242,7 @@ class Deadly:
         yield answer[len(answer) // 2 :]
 
     def strike(self) -> None:
+        until(lambda: self.victim)  # who started it may still be noting which process it is
         with contextlib.suppress(ProcessLookupError):
             os.kill(self.victim, signal.SIGKILL)
 
@@ -363,10 +361,10 @@ class Lab:
         return ran
 
     def start(
-        self, *arguments: str, by: Sequence[str] = ("-m", "dinmo_dbt"), **variables: str
+        self, *arguments: str, by: Sequence[str] = ("-m", "dinmo_dbt"), warm: bool = True, **variables: str
     ) -> subprocess.Popen[str]:
-        """A command as a process of its own, in a session of its own."""
-        return subprocess.Popen(
+        """A command as a process of its own, in a session of its own. Warm, it has the command line of `warm.py`."""
+        return (WarmPopen if warm else subprocess.Popen[str])(
             [sys.executable, *by, *arguments],
             cwd=self.root,
             env=environment() | variables,

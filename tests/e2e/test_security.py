@@ -153,7 +153,7 @@ def test_no_process_has_a_secret_on_its_command_line(lab: Lab, org: Org) -> None
     url, secrets = url_of(lab), told(lab)
     text = CLIENT.format(url=url).replace("client_id: lab", f"client_id: {secrets['client_id']}")
     (lab.root / "dinmo.yml").write_text(text)
-    child = lab.start("sync", LAB_SECRET=secrets["client_secret"])
+    child = lab.start("sync", warm=False, LAB_SECRET=secrets["client_secret"])
     lines = b""
     while child.poll() is None:
         for pid in [child.pid, *children(child.pid)]:
