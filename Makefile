@@ -22,7 +22,7 @@ demo: $(VENV)/.run  ## A dbt project reaches a local Salesforce org, then only i
 	@$(BIN)/dinmo-dbt demo
 
 test: lint  ## Everything CI runs: lint, types, import contracts, generated docs, tests, 1,000 simulated histories.
-	$(BIN)/python -m pytest -n 3 --dist loadfile --ignore tests/conformance
+	$(BIN)/python -m pytest -n 3 --dist loadfile --no-loadscope-reorder --ignore tests/conformance  # long files first
 	$(BIN)/python -m pytest tests/conformance  # one org sees the calls of all these clients
 	cd tests && ../$(BIN)/python -m simulation --seeds $(SEEDS)
 
