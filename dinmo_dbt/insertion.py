@@ -37,7 +37,7 @@ def inserted(text: str, name: str, lines: Sequence[str]) -> str | None:
 
 
 def new_file(name: str, section: str, lines: Sequence[str]) -> str:
-    """A properties file of that model, seed or snapshot alone."""
+    """A properties file of that model, seed or snapshot alone; `name` as YAML has it."""
     head = f"{section}:\n  - name: {name}\n    config:\n      meta:\n"
     return head + textwrap.indent("\n".join(lines), " " * 8) + "\n"
 

@@ -581,17 +581,6 @@ def _columns(activation: Activation) -> tuple[list[Problem], list[Problem]]:
     missing = [column for column in dict.fromkeys(used) if column.lower() not in documented]
     if not missing:
         return [], []
-    bare = [column for column in missing if column in ("true", "false", "null")]
-    if bare:
-        return [
-            Problem(
-                declaration.WRONG_TYPE,
-                f"expected a column's name, got the bare word {column}",
-                activation.meta_path,
-                declaration.unquoted_key(column),
-            )
-            for column in bare
-        ], []
     if activation.contract_enforced:
         return [
             Problem(

@@ -65,7 +65,7 @@ class Proposal:
         lines += [(f"      {inline(column)}: {field}", "") for column, field in activation.get("fields", {}).items()]
         wide = max((len(text) for text, said in lines if said and len(text) <= 40), default=0)
         told = [f"{text.ljust(wide)}  # {said}" if said else text for text, said in lines]
-        told += [f"      # {column}: {why}" for column, why in self.unmapped]
+        told += [f"      # {inline(column)}: {why}" for column, why in self.unmapped]
         told += [f"      # {name} is required for new records, and no column has its name" for name in self.required]
         return told
 
@@ -267,4 +267,4 @@ def inline(text: object) -> str:
     """A text as a YAML scalar that is read as that text."""
     shown = str(text)
     plain = re.fullmatch(r"[A-Za-z_][A-Za-z0-9_.]*", shown) and yaml.safe_load(shown) == shown
-    return shown if plain else json.dumps(shown, ensure_ascii=False)
+    return shown if plain else json.dumps(shown, ensure_ascii=not shown.isprintable())

@@ -6,12 +6,13 @@ dbt hands on what it read: of `0755` a manifest has 493, of `2026-01-05 10:00:00
 from __future__ import annotations
 
 import datetime as dt
+import json
 import math
 from collections.abc import Iterable, Iterator, Mapping
 from typing import Any
 
 from dinmo_dbt.activation import Activation
-from dinmo_dbt.declaration import MISREAD, dotted, is_another_number, misread
+from dinmo_dbt.declaration import MISREAD, WRONG_TYPE, dotted, is_another_number, misread, show
 from dinmo_dbt.declaration import Path as KeyPath
 from dinmo_dbt.errors import Problem
 from dinmo_dbt.written import Key
@@ -42,6 +43,25 @@ def other_numbers(keys: Iterable[Key], activation: Activation) -> Iterator[Probl
                 told, hint = misread(text, value)
                 where = f"{key.file}:{key.lines.get(path, key.line)}: {key.told}.{dotted(path)}"
                 yield Problem(MISREAD, told, where, hint)
+
+
+def other_columns(keys: Iterable[Key], activation: Activation) -> Iterator[Problem]:
+    """Columns whose names are not what stands there, because YAML makes something else of a bare word."""
+    for key in keys:
+        for path, (text, is_date) in key.bare_keys.items():
+            way = path[_depth(path) :]
+            if not is_date and way[:1] in (("fields",), ("match",)) and len(way) == 2 and _is_at(path, way, activation):
+                where = f"{key.file}:{key.lines.get(path, key.line)}: {key.told}.{dotted(path)}"
+                told = f"YAML reads {show(text)} as {show(path[-1])}, so that is the column's name"
+                yield Problem(WRONG_TYPE, told, where, f"put the name in quotes: {json.dumps(text)}")
+
+
+def dates(keys: Iterable[Key]) -> Iterator[tuple[str, str]]:
+    """Keys that YAML takes for dates, which dbt-core can't write into its manifest: the place of each, and its text."""
+    for key in keys:
+        for path, (text, is_date) in key.bare_keys.items():
+            if is_date:
+                yield f"{key.file}:{key.lines.get(path, key.line)}: {key.told}.{dotted(path)}", text
 
 
 def _depth(path: KeyPath) -> int:

@@ -41,6 +41,7 @@ VALUES_MAX = 200_000  # of one file, aliases expanded: what goes further is left
 _WORTH_A_LOOK = re.compile(rb"dinmo|activation|destination", re.IGNORECASE)
 _VARIABLE = re.compile(r"""env_var\(\s*\\?["'](\w+)\\?["']""")
 _DEFAULT = "DBT_DEFAULT_PLACEHOLDER"  # dbt-core 1.x notes it where a variable was not set
+_DATE = "tag:yaml.org,2002:timestamp"
 _BLOCK_KEYS = ("activation", "activations", "segments", "key")
 _TELLING = ("destination", "object", "mode", "match", "fields")
 
@@ -51,7 +52,8 @@ class Key:
 
     `names`: the `name` of each list item on the way, so the model's or the column's. `lines`: of each key within, by
     its way from here. `twice`: keys within that one mapping has twice, of which YAML takes the last, with both lines.
-    `bare`: the text of each value within that stands without quotes, and what YAML 1.1 reads it as.
+    `bare`: the text of each value within that stands without quotes, and what YAML 1.1 reads it as. `bare_keys`: the
+    text of each key within that YAML takes for another one or for a date, and whether for a date.
     """
 
     file: str
@@ -61,6 +63,7 @@ class Key:
     lines: Mapping[KeyPath, int] = field(repr=False)
     twice: tuple[tuple[KeyPath, int, int], ...] = ()
     bare: Mapping[KeyPath, tuple[str, Any]] = field(default_factory=dict, repr=False)
+    bare_keys: Mapping[KeyPath, tuple[str, bool]] = field(default_factory=dict, repr=False)
 
     @property
     def line(self) -> int:
@@ -230,6 +233,7 @@ class _Walk:
         self.file = file
         self.values = 0
         self.bare: dict[KeyPath, tuple[str, Any]] = {}  # of the block that is read
+        self.bare_keys: dict[KeyPath, tuple[str, bool]] = {}
         self.scalars = yaml.SafeLoader("")
 
     def blocks(self, node: yaml.Node, path: KeyPath, names: tuple[str, ...]) -> Iterator[Key]:
@@ -270,9 +274,9 @@ class _Walk:
     def key(self, key: yaml.Node, value: yaml.Node, path: KeyPath, names: tuple[str, ...]) -> Key:
         lines: dict[KeyPath, int] = {(): key.start_mark.line + 1}
         twice: list[tuple[KeyPath, int, int]] = []
-        self.bare = {}
+        self.bare, self.bare_keys = {}, {}
         read = self.value(value, (), lines, twice)
-        return Key(self.file, path, names, read, lines, tuple(twice), self.bare)
+        return Key(self.file, path, names, read, lines, tuple(twice), self.bare, self.bare_keys)
 
     def value(
         self, node: yaml.Node, path: KeyPath, lines: dict[KeyPath, int], twice: list[tuple[KeyPath, int, int]]
@@ -294,6 +298,8 @@ class _Walk:
                     merged = (inner if isinstance(inner, dict) else {}) | merged
                     continue
                 place, line = (*path, word), key.start_mark.line + 1
+                if isinstance(key, yaml.ScalarNode) and (key.value != word or key.tag == _DATE):
+                    self.bare_keys[place] = (str(key.value), key.tag == _DATE)
                 if word in own:
                     twice.append((place, lines[place], line))
                 lines[place] = line

@@ -9,6 +9,7 @@ import shutil
 import signal
 import subprocess
 import sys
+from collections.abc import Collection
 from dataclasses import replace
 from pathlib import Path
 
@@ -92,9 +93,19 @@ class DbtCommand:
         return code
 
 
-def parse(root: Path, target_path: Path, flags: Flags, vars: str | None) -> Problem | None:
+# dbt-core's for YAML, and for what has a node; and the arrow of dbt 2.
+_ABOUT = (
+    r"Error reading [^\s:]+: (?P<file>.+?\.ya?ml) - .*(?:\n.*?near line (?P<line>\d+))?",
+    r"\((?P<file>[^()\n]+\.(?:sql|py|csv|ya?ml))\)(?:\n\s*line (?P<line>\d+))?",
+    r"--> (?P<file>[^\n]+?\.(?:sql|py|csv|ya?ml))(?::(?P<line>\d+))?",
+    r"(?P<file>[\w./-]+\.(?:sql|py|csv|ya?ml))\b",
+)
+
+
+def parse(root: Path, target_path: Path, flags: Flags, vars: str | None, files: Collection[str]) -> Problem | None:
     """Have dbt write the manifest of the project as it is; what it says where it can't, None too where there is no dbt.
-    Its output is dbt's own, and is told for its first lines, which quote nothing."""
+    Its output is dbt's own, and is told for its first lines, which quote nothing. `files`: the project's, of which one
+    may be what it is about."""
     from dinmo_dbt.warehouse.profiles import profiles_file
 
     found = shutil.which("dbt") or str(Path(sys.executable).with_name("dbt"))
@@ -113,7 +124,20 @@ def parse(root: Path, target_path: Path, flags: Flags, vars: str | None) -> Prob
     lines = [re.sub(r"^\d\d:\d\d:\d\d +", "", line).strip() for line in done.stdout.splitlines()]
     about = [line for line in lines if re.match(r"[A-Z]\w+ Error\b|Error reading |Syntax error near line|  in ", line)]
     told = "; ".join(dict.fromkeys(about[:3])) or f"it ended with exit code {done.returncode}"
-    return Problem(UNPARSED, f"dbt can't read the project as it is: {told}", str(root), "run dbt parse to see it whole")
+    where = _place("\n".join(lines), files) or str(root)
+    return Problem(UNPARSED, f"dbt can't read the project as it is: {told}", where, "run dbt parse to see it whole")
+
+
+def _place(said: str, files: Collection[str]) -> str:
+    """The file, and the line where dbt gives one, that an error of dbt's is about; '' where it names none of these."""
+    for pattern in _ABOUT:
+        for found in re.finditer(pattern, said):
+            name = found["file"].strip()
+            fitting = [file for file in files if file == name or file.endswith(f"/{name}")]
+            if len(fitting) == 1:
+                line = found.groupdict().get("line") or ""
+                return f"{fitting[0]}:{line}" if line else fitting[0]
+    return ""
 
 
 def _run(arguments: list[str], *, as_json: bool) -> int:

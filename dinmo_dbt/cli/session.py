@@ -279,23 +279,36 @@ class Session:
 
         with suppress(ConfigError):  # it is told by who needs it
             made = self._readable_manifest()
-            if made is not None and not self._changed(made) and not self._other_variables():
+            changed = self._changed(made) if made is not None else ()
+            if made is not None and not changed and not self._other_variables():
                 return
             results = None
             with suppress(ConfigError):
                 results = self.run_results
             given = self.flags.vars or (json.dumps(results.vars) if results and results.vars else None)
-            problem = parse(self.root, self.target_path, self.flags, given)
+            problem = parse(self.root, self.target_path, self.flags, given, self.written.changed)
             self.__dict__.pop("written", None)
             if problem is not None:
-                self.unparsed = problem
+                is_placed = problem.where != str(self.root)
+                guess = replace(problem, where=changed[0]) if len(changed) == 1 and not is_placed else problem
+                self.unparsed = problem if is_placed else self._date_as_key(problem) or guess
+
+    def _date_as_key(self, problem: Problem) -> Problem | None:
+        """What dbt ends at without a word of where it stands."""
+        from dinmo_dbt.declaration import show
+        from dinmo_dbt.spelling import dates
+
+        for where, text in dates(self.written.keys):
+            told = f"dbt can't write its manifest: YAML reads the key {show(text)} as a date"
+            return replace(problem, message=told, where=where, hint=f"put it in quotes: {json.dumps(text)}")
+        return None
 
     @cached_property
     def declared(self) -> Loaded:
         """What the manifest declares; an activation whose destination can't be used is none."""
         from dinmo_dbt.manifest import activations, left_activation
         from dinmo_dbt.misplaced import given_twice, misplaced, owned
-        from dinmo_dbt.spelling import bare_words, other_numbers
+        from dinmo_dbt.spelling import bare_words, other_columns, other_numbers
 
         def placed(node: Node) -> str:
             key = owned(self.written, node)
@@ -314,6 +327,7 @@ class Session:
                 *self.project.problems_with(each.destination, where=each.meta_path),
                 *given_twice(self.written, each.resource_type, each.model_name),
                 *other_numbers(read, each),
+                *other_columns(read, each),
             ]
             if problems:
                 left.append(left_activation(each, tuple(problems)))

@@ -294,7 +294,7 @@ def _activation(
         path = (session.root / node.file).with_suffix(".yml")
         if path.exists():
             return {}, _by_hand(node.name, path, lines)
-        return {path: (None, insertion.new_file(node.name, f"{node.resource_type}s", lines))}, None
+        return {path: (None, insertion.new_file(_inline(node.name), f"{node.resource_type}s", lines))}, None
     path = session.root / node.yaml_file
     before = path.read_bytes().decode("utf-8")
     after = insertion.inserted(before, node.name, lines)

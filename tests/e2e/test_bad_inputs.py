@@ -205,7 +205,7 @@ CASES: dict[str, Case] = {
     "norway_as_a_constant": Case("DB316", meta(constants={"Nick__c": False}), "constants.Nick__c"),
     "octal_as_a_constant": Case("DB316", meta(constants={"Nick__c": 493}), "constants.Nick__c"),
     "base_60_as_what_is_set": Case("DB316", meta(on_removed={"set": {"Seen__c": 45000}}), "on_removed.set.Seen__c"),
-    "norway_as_a_column": Case("DB111", mapped(false="Nick__c"), "activations[0]"),
+    "norway_as_a_column": Case("DB151", mapped(false="Nick__c"), "fields.false"),
     "octal_as_a_column": Case("DB151", mapped(**{"493": "Nick__c"}), "fields.493"),
     "zero": Case("DB111", meta(auto_pause=0), "activations[0].auto_pause"),
     "negative": Case("DB112", meta(guards={"max_change": -1}), "activations[0].guards.max_change"),

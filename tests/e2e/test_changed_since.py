@@ -65,6 +65,29 @@ def test_what_dbt_can_not_parse_is_said_by_all(lab: Lab, org: Org) -> None:
 
 
 @pytest.mark.parametrize(
+    ("file", "text", "place"),
+    [
+        ("models/more/new.yml", "models:\n  - name: [\n", "models/more/new.yml:"),
+        ("models/people.sql", "select {{ config( }} 1", "models/people.sql"),
+        ("models/people.sql", "select * from {{ ref('nobody') }}", "models/people.sql"),
+        ("macros/m.sql", "{% macro m() %}1", "macros/m.sql"),
+        ("dbt_project.yml", "name: lab\nversion: [", "dbt_project.yml"),
+        ("models/new.yml", "models: [{name: people, config: {meta: {dinmo: {fields: {2026-01-05: A}}}}}]",
+         "models/new.yml:1: models.people.config.meta.dinmo.fields.2026-01-05"),
+    ],
+)  # fmt: skip
+def test_the_file_that_dbt_can_not_read_is_named(file: str, text: str, place: str, lab: Lab) -> None:
+    path = lab.root / file
+    if file == "models/new.yml":
+        (lab.root / "models" / "models.yml").unlink()
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.write_text(text)
+    later(path)
+    ran = lab.run("validate")
+    assert ran.code == 2 and f"DB207  {place}" in ran.err, ran.all
+
+
+@pytest.mark.parametrize(
     ("file", "text"),
     [
         ("models/people.sql", "select 1 as person_id"),
