@@ -435,7 +435,8 @@ class _Resolution:
             return None
         array = _constant_array(value, field)
         if array is None:
-            self.problem("DB316", f"{value!r} is no value for {self.schema.name}.{field.name} ({field.type})", key)
+            what = f"{value!r} is no value for {self.schema.name}.{field.name} ({field.type})"
+            self.problem("DB316", what, key, _in_decimal(value, field))
             return None
         canonical, reasons = values.canonical(array, field)
         if reasons is not None:
@@ -504,10 +505,20 @@ class _Resolution:
         sent |= {constant.header for constant in constants}
         if match:
             sent.add(match.header)
+        # What is given and was refused is told by that: it is not missing.
+        act = self.activation
+        given = [name for name, _ in act.constants] + [mapped.field for mapped in act.fields]
+        given += [act.match.field] if act.match else []
+        sent |= {field.name for name in given if (field := self.given_field(name)) is not None}
         for field in self.schema.fields.values():
             if field.required_on_create and field.type != "boolean" and field.name not in sent:
                 hint = f"map a column to {field.name}, or give it under constants"
                 self.problem("DB310", f"{self.schema.name}.{field.name} is required to create records", "fields", hint)
+
+    def given_field(self, name: str) -> Field | None:
+        """The field that a name of the activation's means, or the lookup that its parent path goes by."""
+        path, _, _ = name.rpartition(".")
+        return self.schema.relationship(path.rpartition(":")[2]) if path else self.schema.field(name)
 
     def unique_fields(self, columns: tuple[Column, ...]) -> None:
         if self.activation.mode is not Mode.INSERT or self.activation.on_change == "ignore":
@@ -563,6 +574,19 @@ def _is_other(text: str, value: Any, field: Field) -> bool:
         return False
     meant, read = _constant_array(text, field), _constant_array(value, field)
     return meant is not None and read is not None and bool(meant.to_pylist() != read.to_pylist())
+
+
+def _in_decimal(value: Any, field: Field) -> str:
+    """What to do about a number in a notation that YAML does not read as one, such as 1e3."""
+    if field.type not in values.NUMBER_TYPES or not isinstance(value, str):
+        return ""
+    try:
+        number = Decimal(value)
+    except ArithmeticError:
+        return ""
+    if not number.is_finite() or abs(number.adjusted()) > 18:
+        return ""
+    return f"YAML reads {declaration.show(value)} as text: write the number in decimal, {number:f}"
 
 
 def _constant_array(value: Any, field: Field) -> pa.Array | None:

@@ -195,6 +195,21 @@ CASES = [
         "DB316 {w}.constants.N__c: True is no value for Thing__c.N__c (double)",
     ),
     (
+        {"constants": (("N__c", "1e3"),)},
+        "DB316 {w}.constants.N__c: '1e3' is no value for Thing__c.N__c (double)\n"
+        "    YAML reads '1e3' as text: write the number in decimal, 1000",
+    ),
+    (
+        {"schema": REQUIRED, "constants": (("Must__c", 7),)},
+        "DB316 {w}.constants.Must__c: whole number 7 is no text for Thing__c.Must__c (string)\n"
+        "    put the value in quotes, as in '0755': YAML reads a bare 0755 as 493, 1.10 as 1.1, 12:30:00 as 45000",
+    ),
+    (
+        {"schema": REQUIRED, **fields("zzz", "Must__c")},
+        "DB151 {w}.fields.zzz: db.things has no column zzz\n"
+        "    its columns are id, ext, a, b, Twice, TWICE, real, flag, n",
+    ),
+    (
         fields("false"),
         "DB151 {w}.fields.false: db.things has no column false\n"
         "    put the name in quotes, as in 'no': YAML reads bare yes, on, no and off as true and false",

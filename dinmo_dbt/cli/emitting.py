@@ -13,6 +13,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 from zoneinfo import ZoneInfo
 
+from dinmo_dbt.errors import UsageError
+
 if TYPE_CHECKING:
     from dinmo_dbt.cli.session import Session
 
@@ -28,7 +30,7 @@ def crontab(session: Session) -> list[str]:
 
     lines = wakes(session.chosen, now=session.clock.now(), zone=_zone())
     log = shlex.quote(str(session.root / "logs" / "dinmo-dbt.log"))
-    command = f"cd {shlex.quote(str(session.root))} && mkdir -p logs && {shlex.quote(_program())} sync --due"
+    command = _one_line(f"cd {shlex.quote(str(session.root))} && mkdir -p logs && {shlex.quote(_program())} sync --due")
     command = f"{command} {_flags(session)} >> {log} 2>&1".replace("%", "\\%")  # to cron a bare % ends the line
     head = ["# dinmo-dbt: each line only wakes it; what is due then is decided there. Times are this machine's."]
     if variables := _variables(session):
@@ -114,7 +116,7 @@ def _state_folder(session: Session, folder: str) -> str | None:
 
 def _scalar(text: str) -> str:
     """As a YAML value that is read as that text."""
-    return json.dumps(text) if re.search(r": |:$| #|[\n\t]", text) else text
+    return json.dumps(text) if re.search(r": |:$| #", text) or not text.isprintable() else text
 
 
 def _flags(session: Session) -> str:
@@ -130,8 +132,14 @@ def _flags(session: Session) -> str:
     if flags.target_path:
         told += ["--target-path", str(flags.target_path)]
     if flags.vars:
-        told += ["--vars", flags.vars]
-    return shlex.join(told)
+        told += ["--vars", flags.vars if flags.vars.isprintable() else json.dumps(session.vars, default=str)]
+    return _one_line(shlex.join(told))
+
+
+def _one_line(text: str) -> str:
+    if len(text.splitlines()) > 1:
+        raise UsageError("DB831", "a path or a flag has a line break, which no line of a schedule can hold")
+    return text
 
 
 def _variables(session: Session) -> dict[str, bool]:

@@ -220,6 +220,17 @@ def mixed(lab: Lab) -> Lab:
     return lab
 
 
+def test_what_has_a_line_break_breaks_no_line_of_a_schedule(mixed: Lab) -> None:
+    many = "a: |\n  * * * * * root x\nb: 2\n"
+    for kind in ("crontab", "github-actions"):
+        plain = mixed.run("schedule", "--emit", kind, "--vars", "{a: 1}")
+        ran = mixed.run("schedule", "--emit", kind, "--vars", many)
+        assert ran.code == 0 and len(ran.out.splitlines()) == len(plain.out.splitlines()), ran.all
+        assert "\n* * *" not in ran.out and "root x" in ran.out
+        refused = mixed.run("schedule", "--emit", kind, "--target-path", "target\n* * * * * root x")
+        assert (refused.code, refused.out) == (2, "") and "DB" in refused.err, refused.all
+
+
 def test_the_crontab_wakes_it_and_its_command_runs_as_cron_runs_it(mixed: Lab) -> None:
     """By the installed program: /bin/sh, four variables, and no folder of ours on the PATH (crontab(5))."""
     root = mixed.root.rename(mixed.root.with_name("50% of it's"))
