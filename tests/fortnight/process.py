@@ -245,6 +245,7 @@ class SimulatedSession(Session):
         state = State(world.project.state_location, self.clock, target=TARGET)
         state.process, state.history_s = process, world.project.history_s
         self.state = state
+        self._other_places = ()  # a fortnight keeps its state in one place
 
     @cached_property
     def warehouse(self) -> Any:
