@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 
+import duckdb
 import pytest
 from test_redaction import CANARY, HARD
 
@@ -78,7 +81,7 @@ def reading(
     request: pytest.FixtureRequest, project: Project, fill: Callable[..., None], monkeypatch: pytest.MonkeyPatch
 ) -> Iterator[tuple[Callable[..., None], Callable[[], Warehouse], tuple[str, ...]]]:
     """How to fill the database, how to open it, and what fails there."""
-    run, failing = fill, OF_DUCKDB
+    run, failing, connect = fill, OF_DUCKDB, project.connect
     if "postgres" in request.param:
         server: Postgres = request.getfixturevalue("postgres")
         server.run("drop schema public cascade", "create schema public", *RAISING)
@@ -88,7 +91,17 @@ def reading(
         project.profiles({"dev": {"type": "duckdb", "path": str(project.folder / "warehouse.duckdb")}})
     if "dbapi" in request.param:
         monkeypatch.setattr(connection, "_engine", lambda adapter_type, writes: DbApi)
-    yield run, project.connect, (*EVERYWHERE, *failing)
+    elif request.param == "duckdb":
+        connect = functools.partial(connect_held, project)
+    yield run, connect, (*EVERYWHERE, *failing)
+
+
+@contextmanager
+def connect_held(project: Project) -> Iterator[Warehouse]:
+    """While the process has the file open, each statement opens it at once."""
+    file, config = str(project.folder / "warehouse.duckdb"), {"access_mode": "READ_ONLY"}
+    with duckdb.connect(file, config=config), project.connect() as warehouse:
+        yield warehouse
 
 
 def assert_hidden(error: DinmoError, value: str) -> None:
