@@ -306,7 +306,7 @@ class Auditor:
         if len({row["key"] for row in told}) != len(told):
             raise Broken("I5: a row is named twice")
         # Of two spellings of a key, one that left and waits for the other says nothing of the row that is there.
-        told.sort(key=lambda row: row["code"] != "RECORD_SHARED")
+        told.sort(key=lambda row: row["code"] not in ("RECORD_SHARED", "KEY_RESPELLED"))
         left_out = {key_of(row["key"]): (row["fate"], row["code"]) for row in told}
         run.check_counts()
         counts, outcome = run.plan_counts, run.outcome

@@ -191,6 +191,11 @@ class Family:
         may = self.policy == "set_null" and (self.history.mode == "insert" or not self._is_there(self.held, row))
         return not may
 
+    def keeps_back(self, row: Row) -> bool:
+        """Whether the row waits for its parent."""
+        named = self.wanted(row.key, row.version)
+        return named is not None and self.policy != "set_null" and not self._is_there(self.held, row)
+
     def _is_there(self, held: dict[str, list[str]], row: Row) -> bool:
         return len(held.get(self.wanted(row.key, row.version) or "", ())) == 1
 

@@ -23,6 +23,7 @@ from memory_org import Killed, Match, activation
 
 from dinmo_dbt import adopt, emulator, rekey, sharing
 from dinmo_dbt.activation import Activation, Ceiling, FieldMapping, Guards
+from dinmo_dbt.changes import GIVEN_UP
 from dinmo_dbt.cli import syncing, trust
 from dinmo_dbt.cli.session import Session
 from dinmo_dbt.cli.syncing import Gating
@@ -66,7 +67,7 @@ OFTEN = {"calls", "deaths"}
 COLUMNS = (("a", "b"), ("a", "b"), ("a",), ("a", "b", "c"))
 STEPS = (1, 1, 1, 2, 2, 2, 2, 3)
 DAY_S, LEASE_S = 86_400.0, 700.0
-JOBS_KEPT_S = 6 * DAY_S
+JOBS_KEPT_S, GIVE_UP_S = 6 * DAY_S, DAY_S
 ANY_DELETES = Ceilings(allow_deletes=1000)
 CLEAN_RUNS_MAX = 8
 BATCH_ROWS = 8
@@ -108,6 +109,7 @@ class History:
         self.damages = random.Random(f"damage {self.seed}")
         self.wall = Wall(self.org.clock, self.seed, self._tell)
         self.audits = random.Random(f"audit {self.seed}").random() < 0.75
+        self.gives_up = random.Random(f"give up {self.seed}").random() < 0.25
         self.kind = self.random.choice(KINDS)
         self.mode, self.api = re.split("[, ]", self.kind)[0], self.kind.rpartition(" ")[2]
         self.events = {e for e in EVENTS if self.random.random() < (0.6 if e in OFTEN else 0.25)}
@@ -153,7 +155,9 @@ class History:
         if self._on("queue", 1.0):
             self.org.app.pace = emulator.Pace(queue_s=self.random.randint(1, 6), batch_s=self.random.randint(0, 3))
         records = "; the org keeps records of states" if self.is_recorded else ""
-        said = f"{', '.join(sorted(self.events)) or 'nothing goes wrong'}{records}{self.family.said}{self.place.said}"
+        gives_up = "; rows are given up after a day" if self.gives_up else ""
+        events = ", ".join(sorted(self.events)) or "nothing goes wrong"
+        said = f"{events}{records}{gives_up}{self.family.said}{self.place.said}"
         self._tell(f"{self.kind}; {said}")
         self.family.begin()
         self._grow(self.random.randint(3, 20))
@@ -310,6 +314,8 @@ class History:
     def _meanwhile(self) -> None:
         """One run, or what a run can meet."""
         self.met["clock set"] += self.wall.draw()
+        if self.gives_up and self.settled:
+            self.org.clock.sleep(GIVE_UP_S)
         if self.settled and self.place.exists() and self.session:
             self.upkeep.retry()
         if self.beside.is_there and self.settled and self.place.exists() and self.beside.random.random() < 0.7:
@@ -408,7 +414,17 @@ class History:
             self._tell(f"model: keys are {self.shape.keys.said}")
             self._say_they_are_others(was)
             return
-        self._refused(f"keys are {self.shape.keys.said}", lambda table: table)
+        if not self._is_known(ready=True):
+            self._tell(f"model: keys are {self.shape.keys.said}, and many rows wait")
+            self._run()
+            if not self._is_refused("DB409"):  # what waits is not counted: nothing is made of it, and nothing goes
+                self.spelled.append(self.shape.keys.text)
+                self.audit.delivered.clear()
+                self.shape.keys = was
+                self._tell(f"model: keys are {was.said} again")
+                return
+        else:
+            self._refused(f"keys are {self.shape.keys.said}", lambda table: table)
         way = self.shape.random.choice(("back", "rekey", "rekey", "adopt", "allow"))
         if not self._is_refused("DB409"):
             way = "back"
@@ -454,11 +470,13 @@ class History:
             for key in set(paired) - self.audit.delivered.keys():
                 self.audit.excuse(key)
 
-    def _is_known(self) -> bool:
-        """Whether a run would find most of the keys that it knows in the model, and make records of others."""
-        here = self.audit.delivered.keys() & self.audit.rows.keys()
-        makes = self.mode in ("insert", "upsert")
-        return makes and self.settled and len(here) > max(2, len(self.audit.newest) / 2)
+    def _is_known(self, *, ready: bool = False) -> bool:
+        """Whether a run would find most of the keys that it knows in the model, and make records of others. `ready`: as
+        rows that wait for no parent."""
+        rows = self.audit.rows
+        here = self.audit.delivered.keys() & rows.keys()
+        count = sum(not (ready and self.family.keeps_back(rows[key])) for key in here)
+        return self.mode in ("insert", "upsert") and self.settled and count > max(2, len(self.audit.newest) / 2)
 
     def _refused(
         self, why: str, change: Callable[[pa.Table], pa.Table], *, dies_after: int | None = None,
@@ -745,6 +763,7 @@ class History:
         counts = f"{run.plan_counts.planned} planned, {outcome.succeeded} succeeded, {outcome.rejected} rejected"
         self._tell(f"run: {run.status}, {counts}" + (f", {run.problem}" if run.problem else ""))
         self.met[str(run.status)] += 1
+        self.met["given up"] += GIVEN_UP in pa.concat_tables(run.not_delivered)["code"].to_pylist()
         return run
 
     def _work(self, model: _Warehouse, ceilings: Ceilings = ANY_DELETES) -> SyncRun:
@@ -817,6 +836,8 @@ class History:
         more |= {"guards": Guards(Ceiling(rows=0), most)}
         if not self.audits:
             more["audit"] = Ceiling(rows=0)
+        if self.gives_up:
+            more["give_up_after"] = GIVE_UP_S
         if self.on_removed != "ignore":
             more["on_removed"] = self.on_removed
         if self.on_removed == "set":
@@ -846,7 +867,10 @@ class History:
                 run = self._take_as_they_are()
             if run is None:
                 raise Broken("I2: a run without faults fails")
-            if any(not self.is_over(row) for row in pa.concat_tables(run.not_delivered).to_pylist()):
+            told = pa.concat_tables(run.not_delivered).to_pylist()
+            if any(row["code"] == GIVEN_UP for row in told):
+                self.upkeep.ask_again()
+            if any(not self.is_over(row) for row in told):
                 continue
             drawn, state = self._planned()
             if not drawn.has_changes:

@@ -51,6 +51,18 @@ class Upkeep:
         if run is None or not all(history.is_over(row) for row in told):
             raise Broken("I2: rows that nothing keeps back are not delivered by a retry")
 
+    def ask_again(self) -> None:
+        """What was given up is asked for by name, which counts anew."""
+        history = self.history
+
+        def work() -> int:
+            retrying._make_due(history.session, history._activation(), unknown=False)
+            return retrying._waiting(history.session, history._activation())[0]
+
+        rows = history._process().run(work)
+        history._tell(f"retry: {rows} rows wait, some of them given up")
+        history.met["asked for again"] += 1
+
     # revert
 
     def revert(self) -> None:
