@@ -254,6 +254,12 @@ _AS_TEXT = frozenset({"TIME WITH TIME ZONE", "UHUGEINT", "BIGNUM", "BIT"})
 _WIDE = pa.decimal256(76, 0)
 
 
+def _json_text(value: str) -> str:
+    """A string without its quotes, null for JSON's null, anything else as it is written."""
+    text = f"when 'VARCHAR' then json_extract_string({value}, '$') when 'NULL' then null"
+    return f"case json_type({value}) {text} else cast({value} as varchar) end"
+
+
 @dataclass(frozen=True)
 class _Asked:
     """The columns of one query: name and DuckDB's own type."""
@@ -266,9 +272,11 @@ class _Asked:
 
     def _column(self, name: str, kind: str) -> str:
         quoted = quote(name, "duckdb")
-        if kind == "JSON":  # a string without its quotes, null for JSON's null, anything else as it is written
-            text = f"when 'VARCHAR' then json_extract_string({quoted}, '$') when 'NULL' then null"
-            return f"case json_type({quoted}) {text} else cast({quoted} as varchar) end as {quoted}"
+        if kind == "JSON":
+            return f"{_json_text(quoted)} as {quoted}"
+        if re.fullmatch(r"JSON\[\d*\]", kind):
+            text = _json_text("dinmo_element")
+            return f"[{text} for dinmo_element in cast({quoted} as json[])] as {quoted}"
         element, brackets, _ = kind.partition("[")
         if element not in _AS_TEXT:
             return quoted

@@ -74,6 +74,15 @@ _KNOWN = frozenset({*_PLAIN, *_FROM_TEXT, _NUMERIC, 19, 25, 1042, 1043})
 # and jsonb (9.16): a string without its quotes, null for JSON's null, anything else as it is written.
 _ASKED = {790: "{0}::numeric", 1042: "{0}::text", 114: "{0} #>> '{{}}'", 3802: "{0} #>> '{{}}'"}
 _ARRAY = "to_json({0}::text[])::text"
+# Of json[] and jsonb[]: each element as a json column is asked for; lists and objects in it stay such, and are refused.
+_JSON_ARRAYS = frozenset({199, 3807})
+_JSON_ARRAY = (
+    "case when {0} is null then null when array_ndims({0}) > 1 then to_json({0}::text[])::text else "
+    "(select coalesce(json_agg(case json_typeof(dinmo_element::json) when 'null' then null "
+    "when 'array' then dinmo_element::json when 'object' then dinmo_element::json "
+    "else to_json(dinmo_element #>> '{{}}') end order by dinmo_position), '[]')::text "
+    "from unnest({0}) with ordinality as dinmo_elements (dinmo_element, dinmo_position)) end"
+)
 _LIST = pa.list_(pa.utf8())
 # Of other types: the name where values are written in a way of its own, so in neither a text's nor an enum's
 # (pg_type.typcategory) nor uuid's (2950), and the kind of an array's elements (pg_type.typtype).
@@ -426,7 +435,8 @@ class _Column:
 def _column(described: Any, name: str, elements: str) -> _Column:
     """`name` and `elements` as `_NAMED` gives them."""
     quoted, code = quote(described.name, "postgres"), described.type_code
-    asked = _ARRAY if elements else _ASKED.get(code, "{0}")
+    array = _JSON_ARRAY if code in _JSON_ARRAYS else _ARRAY
+    asked = array if elements else _ASKED.get(code, "{0}")
     if elements:
         kind = pa.list_(pa.struct([])) if elements == "c" else _LIST
     elif code == _NUMERIC:
@@ -538,9 +548,9 @@ def _bytes(text: str) -> bytes:
 
 
 def _list(text: str) -> list[str | None]:
-    """An array's elements. ValueError for one of several dimensions."""
+    """An array's elements. ValueError for one of several dimensions, or of JSON with lists or objects in it."""
     elements: list[str | None] = json.loads(text)
-    if any(isinstance(each, list) for each in elements):
+    if any(isinstance(each, list | dict) for each in elements):
         raise ValueError
     return elements
 

@@ -129,6 +129,12 @@ TYPES = {
     "json string": ("""'"a \\"b\\""'::json""", pa.utf8(), 'a "b"'),
     "json number": ("'1.50'::json", pa.utf8(), "1.50"),
     "json array": ("""'["a",  null]'::json""", pa.utf8(), '["a",  null]'),
+    "list of json": (
+        """['"a; \\"b\\""', 'null', '1.50', 'true']::json[]""",
+        pa.list_(pa.utf8()),
+        ['a; "b"', None, "1.50", "true"],
+    ),
+    "array of json": ("""['"a"', '2']::json[2]""", pa.list_(pa.utf8()), ["a", "2"]),
     "hugeint": ("(i * 1e20)::hugeint", pa.decimal128(38, 0), Decimal(3 * 10**20)),
     "sum": ("(select sum(x) from range(4) s(x))", pa.decimal128(38, 0), Decimal(6)),
     "decimal": ("12.34::decimal(10,2)", pa.decimal128(10, 2), Decimal("12.34")),
@@ -210,7 +216,7 @@ def test_each_type_comes_out_as_one_that_values_takes_or_refuses_by_type(
         assert len(sent) == 1
         assert reasons is None
     else:
-        assert name in ("list", "struct")
+        assert name in ("list", "struct", "list of json", "array of json")
 
 
 def test_infinite_dates_and_the_widest_integers_arrive_and_are_invalid(project: Project, fill: Fill) -> None:
