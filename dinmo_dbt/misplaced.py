@@ -136,9 +136,9 @@ def _in_place(key: Key, manifest: Manifest) -> Problem | None:
 
 
 def _out_of_place(key: Key) -> Problem:
-    word, section = str(key.path[-1]), str(key.path[0]) if key.path else ""
+    section = str(key.path[0]) if key.path else ""
     if key.is_in_project_file:
-        return Problem(MISPLACED, f"dbt hands nothing on from here{_misspelt(word)}", key.where, _in_project_file(key))
+        return Problem(MISPLACED, f"dbt hands nothing on from here{_misspelt(key)}", key.where, _in_project_file(key))
     kind = next((part for part in reversed(key.path) if part in _KINDS), None)
     if kind is not None:
         what, hint = _KINDS[str(kind)]
@@ -149,15 +149,17 @@ def _out_of_place(key: Key) -> Problem:
         hint = f"write it at {show(name)} itself, under {_RIGHT}, and name the column there, under `fields`"
         return Problem(MISPLACED, "a column can't be activated, its model can", key.where, hint)
     place = f"write it under {section} > {name} > {_RIGHT}" if section in RESOURCES and name else f"under {_RIGHT}"
-    return Problem(MISPLACED, f"nothing is read here{_misspelt(word)}", key.where, place)
+    return Problem(MISPLACED, f"nothing is read here{_misspelt(key)}", key.where, place)
 
 
 _RIGHT = "config > meta > dinmo"
 
 
-def _misspelt(word: str) -> str:
+def _misspelt(key: Key) -> str:
+    word, above = (*key.path[-1:], *key.path[-2:-1], "")[:2]
     if word in ("activation", "activations"):
-        return ": `dinmo` is missing above it"
+        is_other = "meta" in str(key.path[-3:-2]) and isinstance(above, str)
+        return f": {show(above)} is not `dinmo`" if is_other else ": `dinmo` is missing above it"
     return "" if word == "dinmo" else f": {show(word)} is not `dinmo`"
 
 

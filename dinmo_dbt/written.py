@@ -331,7 +331,7 @@ def is_block(word: str, value: object) -> bool:
         return False
     if word in ("activation", "activations"):
         each = value[0] if isinstance(value, list) and value else value
-        return _tells(each)
+        return _tells(each) or (isinstance(each, Mapping) and any(_tells(inner) for inner in each.values()))
     folded = re.sub(r"[^a-z]", "", word.lower())
     if folded in ("dinmo", "dinmodbt", "dbtdinmo"):
         return True

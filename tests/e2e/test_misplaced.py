@@ -25,6 +25,16 @@ MODELS: dict[str, tuple[dict[str, Any], str, str, str]] = {
     "at_the_top": ({"dinmo": BLOCK}, "DB147", "at_the_top.dinmo", "config > meta > dinmo"),
     "without_it": ({"config": {"meta": BLOCK}}, "DB147", "without_it.config.meta.activation", "`dinmo` is missing"),
     "too_deep": ({"config": {"meta": {"sync": {"dinmo": BLOCK}}}}, "DB147", "meta.sync.dinmo", "nothing is read here"),
+    "by_another_name": (
+        {"config": {"meta": {"reverse_etl": {"key": "id", "activations": [BLOCK["activation"]]}}}},
+        "DB147", "by_another_name.config.meta.reverse_etl.activations", "'reverse_etl' is not `dinmo`",
+    ),
+    "by_its_package": ({"config": {"meta": {"dinmo-dbt": BLOCK}}}, "DB147", "meta.dinmo-dbt", "'dinmo-dbt' is not"),
+    "by_its_module": ({"config": {"meta": {"dinmo_dbt": BLOCK}}}, "DB147", "meta.dinmo_dbt", "'dinmo_dbt' is not"),
+    "several_by_name": (
+        {"config": {"meta": {"activations": {"one": BLOCK["activation"]}}}},
+        "DB147", "several_by_name.config.meta.activations", "`dinmo` is missing",
+    ),
     "on_a_column": (
         {"columns": [{"name": "id", "config": {"meta": {"dinmo": BLOCK}}}]},
         "DB147", "on_a_column.columns.id", "a column",
