@@ -240,21 +240,19 @@ def activations(
     manifest: Manifest,
     project_defaults: Mapping[str, Any],
     *,
-    defaults_where: str = "dinmo.yml",
+    written_at: Callable[[declaration.Path], str] = lambda path: f"dinmo.yml: {declaration.dotted(path)}",
     placed: Callable[[Node], str] = lambda _: "",
     strays: Sequence[Left] | None = None,
 ) -> Loaded:
     """Every activation the root project declares, sorted by name, and what keeps others from being one.
 
     `placed`: where in dbt_project.yml the block of a node stands, '' if it is elsewhere. So the root project gives a
-    package's model a block; one that the package brings counts for nothing. `strays`: of what no activation comes, as
+    package's model a block; one that the package brings counts for nothing. `written_at`: where a key of dinmo.yml
+    stands. `strays`: of what no activation comes, as
     far as it is known better than from the manifest alone.
     """
 
-    def where(path: declaration.Path) -> str:
-        return f"{defaults_where}: {declaration.dotted(('defaults', *path))}"
-
-    defaults, problems = checked_defaults(project_defaults, where)
+    defaults, problems = checked_defaults(project_defaults, lambda path: written_at(("defaults", *path)))
     left = [*(manifest.strays if strays is None else strays), *_disabled(manifest, defaults)]
     declared: list[Node] = []
     for node in sorted(manifest.nodes.values(), key=lambda each: each.unique_id):

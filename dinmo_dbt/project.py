@@ -8,7 +8,7 @@ this document.
 from __future__ import annotations
 
 import re
-from collections.abc import Collection, Iterator, Mapping
+from collections.abc import Callable, Collection, Iterator, Mapping
 from dataclasses import dataclass, field
 from decimal import Decimal
 from pathlib import Path
@@ -18,7 +18,7 @@ from urllib.parse import urlsplit
 from pydantic import Field, PlainValidator, StringConstraints, ValidationError, WithJsonSchema
 
 from dinmo_dbt import declaration, document, template
-from dinmo_dbt.declaration import CONFLICT, MISPLACED, NOT_ALLOWED, REQUIRED, WRONG_TYPE, Strict, show
+from dinmo_dbt.declaration import CONFLICT, MISPLACED, NOT_ALLOWED, REQUIRED, WRONG_TYPE, Strict, dotted, show
 from dinmo_dbt.declaration import Path as KeyPath
 from dinmo_dbt.durable import read_file
 from dinmo_dbt.errors import ConfigError, Problem
@@ -139,6 +139,7 @@ class Project:
     places: Mapping[str, str] = field(default_factory=dict)  # dbt target: where its first org is declared
     problems: tuple[Problem, ...] = ()  # all that is wrong with entries of destinations, of every target
     broken: Mapping[str, tuple[Problem, ...]] = field(default_factory=dict)  # destination: what, for the chosen target
+    written_at: Callable[[KeyPath], str] = field(default=dotted, compare=False, repr=False)  # where a key stands
 
     def problems_with(self, destination: str, *, where: str = "") -> tuple[Problem, ...]:
         """Why an activation can't use that destination under this target; none if it can."""
@@ -556,6 +557,7 @@ class _Reading:
             orgs=orgs,
             targets={name: tuple(targets) for name, targets in entries.items()},
             defaults=spec.defaults,
+            written_at=self.read.where,
             notes=tuple(self.notes),
             channels=channels,
             silent_channels=tuple(self.silent),

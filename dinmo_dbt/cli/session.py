@@ -318,7 +318,9 @@ class Session:
             return key.where if is_own and (key.is_rendered or key.value == node.block) else ""
 
         strays = misplaced(self.written, self.manifest, self.changed)
-        loaded = activations(self.manifest, self.project.defaults, placed=placed, strays=strays)
+        loaded = activations(
+            self.manifest, self.project.defaults, written_at=self.project.written_at, placed=placed, strays=strays
+        )
         usable, left = [], list(loaded.left)
         for each in loaded.activations:
             given = self.written.given_to(each.resource_type, each.model_name, each.fqn)

@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 
-from .lab import COMPANIES, EVENTS, PEOPLE, Lab, Org
+from .lab import COMPANIES, DINMO, EVENTS, PEOPLE, Lab, Org
 
 WRONG = {**PEOPLE, "mode": "mirror"}
 TWO_ORGS = (
@@ -235,3 +235,31 @@ def test_what_is_wrong_is_named_beside_the_others(lab: Lab, command: str, code: 
     assert ran.code == code, ran.all
     assert "second: wrong, no sync runs it (DB110)" in ran.out and "'colour'" in ran.err, ran.all
     assert "companies_to_crm: " in ran.out, ran.all
+
+
+WRONG_DEFAULTS = {
+    "colour": ("red", "DB110"),
+    "mode": ("mirror", "DB112"),
+    "batch": ("{x: 1}", "DB110"),
+    "auto_pause": ("0", "DB111"),
+    "guards": ("\n    max_delete: -1", "DB112"),
+    "warnings": ("\n    colour: red", "DB110"),
+    "schedule": ("sometimes", "DB112"),
+    "api": ("telepathy", "DB112"),
+}
+
+
+def test_what_is_wrong_with_the_defaults_has_its_line(lab: Lab) -> None:
+    """Each of them, once, however many activations they are below."""
+    defaults = "".join(f"\n  # {key}\n  {key}: {value}" for key, (value, _) in WRONG_DEFAULTS.items())
+    text = f"{DINMO}defaults:{defaults}\n"
+    (lab.root / "dinmo.yml").write_text(text, encoding="utf-8")
+    ran = lab.run("validate", "--no-parse")
+    assert ran.code == 2, ran.all
+    lines = text.splitlines()
+    told = [line.split("  ", 1)[1] for line in ran.err.splitlines() if "dinmo.yml" in line]
+    for key in WRONG_DEFAULTS:
+        (place,) = [each for each in told if f"defaults.{key}" in each]
+        number = int(place.removeprefix("dinmo.yml:").partition(":")[0])
+        wanted = place.rpartition(".")[2]
+        assert lines[number - 1].lstrip().startswith(wanted), (place, lines[number - 1])
