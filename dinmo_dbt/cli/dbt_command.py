@@ -109,7 +109,10 @@ def parse(root: Path, target_path: Path, flags: Flags, vars: str | None, files: 
     from dinmo_dbt.warehouse.profiles import profiles_file
 
     found = shutil.which("dbt") or str(Path(sys.executable).with_name("dbt"))
-    profiles = profiles_file(root, flags.profiles_dir, os.environ).resolve().parent
+    file = profiles_file(root, flags.profiles_dir, os.environ)
+    if any(each.is_fifo() for each in (root / "dbt_project.yml", file, target_path / "manifest.json")):
+        return None  # dbt would wait there for ever; whoever reads it next says what it is
+    profiles = file.resolve().parent
     given = {"--target": flags.target, "--profile": flags.profile, "--profiles-dir": profiles, "--vars": vars}
     words = [word for flag, value in given.items() if value is not None for word in (flag, str(value))]
     command = [found, "--no-use-colors", "parse", "--project-dir", str(root), "--target-path", str(target_path), *words]
