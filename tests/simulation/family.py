@@ -201,10 +201,12 @@ class Family:
 
     def misnamed(self, row: Row, code: str) -> str:
         """Why a run could not say that of a row's parent; '' where it could."""
-        if code == "PARENT_MISSING" and self._is_there(self.before, row) and self._is_there(self.held, row):
-            return f"{row.key} is told {code}, and its parent is there"
-        several = max(len(h.get(self.wanted(row.key, row.version) or "", ())) for h in (self.before, self.held)) > 1
-        return f"{row.key} is told {code}, and there is no other" if code == "PARENT_AMBIGUOUS" and not several else ""
+        there = [len(held.get(self.wanted(row.key, row.version) or "", ())) for held in (self.before, self.held)]
+        if code == "PARENT_MISSING" and min(there):
+            return f"{row.key} is told {code}, and its parent is there, {min(there)} times"
+        return (
+            f"{row.key} is told {code}, and there is no other" if code == "PARENT_AMBIGUOUS" and max(there) < 2 else ""
+        )
 
     def is_over(self, key: str, row: dict[str, Any]) -> bool:
         """As `auditor.is_over`; a row of the model may name one that is not there, or not any more."""
