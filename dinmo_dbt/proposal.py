@@ -6,7 +6,6 @@ What is guessed is checked as `validate` and `plan` check it, and what would be 
 
 from __future__ import annotations
 
-import json
 import re
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
@@ -18,6 +17,7 @@ from dinmo_dbt import mapping, meta
 from dinmo_dbt.declaration import dotted
 from dinmo_dbt.destination import Field, ObjectSchema
 from dinmo_dbt.errors import ConfigError, Problem
+from dinmo_dbt.whole_text import as_yaml
 
 NO_MATCH_FIELD = "DB819"
 _FIELD_REQUIRED = "DB310"
@@ -267,4 +267,4 @@ def inline(text: object) -> str:
     """A text as a YAML scalar that is read as that text."""
     shown = str(text)
     plain = re.fullmatch(r"[A-Za-z_][A-Za-z0-9_.]*", shown) and yaml.safe_load(shown) == shown
-    return shown if plain else json.dumps(shown, ensure_ascii=not shown.isprintable())
+    return shown if plain else as_yaml(shown)

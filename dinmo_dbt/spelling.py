@@ -6,7 +6,6 @@ dbt hands on what it read: of `0755` a manifest has 493, of `2026-01-05 10:00:00
 from __future__ import annotations
 
 import datetime as dt
-import json
 import math
 from collections.abc import Iterable, Iterator, Mapping
 from typing import Any
@@ -15,6 +14,7 @@ from dinmo_dbt.activation import Activation
 from dinmo_dbt.declaration import MISREAD, WRONG_TYPE, dotted, is_another_number, misread, show
 from dinmo_dbt.declaration import Path as KeyPath
 from dinmo_dbt.errors import Problem
+from dinmo_dbt.whole_text import as_yaml
 from dinmo_dbt.written import Key
 
 
@@ -53,7 +53,7 @@ def other_columns(keys: Iterable[Key], activation: Activation) -> Iterator[Probl
             if not is_date and way[:1] in (("fields",), ("match",)) and len(way) == 2 and _is_at(path, way, activation):
                 where = f"{key.file}:{key.lines.get(path, key.line)}: {key.told}.{dotted(path)}"
                 told = f"YAML reads {show(text)} as {show(path[-1])}, so that is the column's name"
-                yield Problem(WRONG_TYPE, told, where, f"put the name in quotes: {json.dumps(text)}")
+                yield Problem(WRONG_TYPE, told, where, f"put the name in quotes: {as_yaml(text)}")
 
 
 def dates(keys: Iterable[Key]) -> Iterator[tuple[str, str]]:

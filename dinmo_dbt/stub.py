@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import re
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -11,6 +10,7 @@ import pyarrow as pa
 import pyarrow.types as kinds
 
 from dinmo_dbt.destination import Field, ObjectSchema
+from dinmo_dbt.whole_text import as_yaml
 
 _BY_NAME = (("email", "Email", "email", 80), ("phone", "Phone", "phone", 40), ("website", "Url", "url", 255))
 
@@ -41,7 +41,7 @@ def stub(object_name: str, columns: pa.Schema, match: Mapping[str, str], origin:
         f"# its own fields instead: {origin} --object {object_name}",
         "objects:",
         f"  {object_name}:",
-        f"    label: {json.dumps(label)}",
+        f"    label: {as_yaml(label)}",
         "    fields:",
         *(f"      {field.name}: {text}" for field, text in fields.values()),
     ]

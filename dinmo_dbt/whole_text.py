@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import re
 from collections.abc import Mapping
 from typing import Any
@@ -24,6 +25,18 @@ def whole(value: Any) -> Any:
     if isinstance(value, dict):
         return {whole(name): whole(each) for name, each in value.items()}
     return value
+
+
+def as_yaml(value: Any) -> str:
+    """A value as one line of YAML, of characters that can be seen: JSON, but for what YAML can't read of it. JSON has
+    two escapes for a character beyond the first 65,536, which YAML takes for two halves of nothing."""
+    told = json.dumps(value, ensure_ascii=False, default=str)
+    return "".join(each if each.isprintable() else _escaped(each) for each in told)
+
+
+def _escaped(character: str) -> str:
+    number = ord(character)
+    return f"\\u{number:04x}" if number < 0x10000 else f"\\U{number:08x}"
 
 
 def whole_environment(environment: Mapping[str, str]) -> dict[str, str]:

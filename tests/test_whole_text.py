@@ -7,8 +7,9 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import yaml
 from emulator.deep import examples
-from hypothesis import given
+from hypothesis import example, given
 from hypothesis import strategies as st
 
 from dinmo_dbt import document, manifest, whole_text
@@ -50,3 +51,12 @@ def test_yaml_has_more_ways_to_write_them(escape: str) -> None:
 
 def test_a_variable_that_is_no_text_is_one_after_that() -> None:
     assert whole_text.whole_environment({"A": b"\xff\xc3\xa9".decode("utf-8", "surrogateescape")}) == {"A": "\ufffdé"}
+
+
+@given(st.recursive(st.text() | st.integers(), lambda v: st.lists(v, max_size=3) | st.dictionaries(st.text(), v)))
+@examples(100)
+@example({"flag": "😀 \U000e0067\x85\u2028\x7f\ufeff"})
+def test_what_is_written_for_yaml_is_one_line_and_read_as_it_was(value: Any) -> None:
+    told = whole_text.as_yaml(whole_text.whole(value))
+    assert told.isprintable()
+    assert yaml.safe_load(told) == whole_text.whole(value)

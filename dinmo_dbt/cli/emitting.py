@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import os
 import re
 import shlex
@@ -14,6 +13,7 @@ from typing import TYPE_CHECKING
 from zoneinfo import ZoneInfo
 
 from dinmo_dbt.errors import UsageError
+from dinmo_dbt.whole_text import as_yaml
 
 if TYPE_CHECKING:
     from dinmo_dbt.cli.session import Session
@@ -63,7 +63,7 @@ def github_actions(session: Session) -> list[str]:
         "  sync:",
         "    runs-on: ubuntu-latest",
         *(["    env:", "      DBT_SEND_ANONYMOUS_USAGE_STATS: false", *variables] if variables else []),
-        *([f"    defaults: {{run: {{working-directory: {json.dumps(folder)}}}}}"] if folder != "." else []),
+        *([f"    defaults: {{run: {{working-directory: {as_yaml(folder)}}}}}"] if folder != "." else []),
         "    steps:",
         "      - uses: actions/checkout@v4",
         "      - uses: actions/setup-python@v5",
@@ -90,7 +90,7 @@ def _restored(session: Session, folder: str) -> list[str]:
         "      # The state is a folder here. GitHub drops a cache after 7 days unread: an insert stops then (DB401).",
         "      # state: {warehouse: {schema: ...}} in dinmo.yml keeps it where the models are.",
         "      - uses: actions/cache/restore@v4",
-        f"        with: {{path: {json.dumps(where)}, key: "
+        f"        with: {{path: {as_yaml(where)}, key: "
         '"dinmo-dbt-${{ github.run_id }}", restore-keys: "dinmo-dbt-"}',
     ]
 
@@ -103,7 +103,7 @@ def _saved(session: Session, folder: str) -> list[str]:
     return [
         "      - uses: actions/cache/save@v4",
         "        if: always()  # what a failed run has sent is in the state too",
-        f'        with: {{path: {json.dumps(where)}, key: "{key}"}}',
+        f'        with: {{path: {as_yaml(where)}, key: "{key}"}}',
     ]
 
 
@@ -116,7 +116,7 @@ def _state_folder(session: Session, folder: str) -> str | None:
 
 def _scalar(text: str) -> str:
     """As a YAML value that is read as that text."""
-    return json.dumps(text) if re.search(r": |:$| #", text) or not text.isprintable() else text
+    return as_yaml(text) if re.search(r": |:$| #", text) or not text.isprintable() else text
 
 
 def _flags(session: Session) -> str:
@@ -132,7 +132,7 @@ def _flags(session: Session) -> str:
     if flags.target_path:
         told += ["--target-path", str(flags.target_path)]
     if flags.vars:
-        told += ["--vars", flags.vars if flags.vars.isprintable() else json.dumps(session.vars, default=str)]
+        told += ["--vars", flags.vars if flags.vars.isprintable() else as_yaml(session.vars)]
     return _one_line(shlex.join(told))
 
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import glob
-import json
 import os
 import random
 import sys
@@ -21,7 +20,7 @@ from dinmo_dbt.cli.options import Flags
 from dinmo_dbt.cli.scratch import scratch_folder
 from dinmo_dbt.cli.stopping import Stop
 from dinmo_dbt.errors import ConfigError, DinmoError, Problem, Refused, StateError, UsageError, unwritable
-from dinmo_dbt.whole_text import whole_environment
+from dinmo_dbt.whole_text import as_yaml, whole_environment
 
 if TYPE_CHECKING:
     import pyarrow as pa
@@ -285,7 +284,7 @@ class Session:
             results = None
             with suppress(ConfigError):
                 results = self.run_results
-            given = self.flags.vars or (json.dumps(results.vars) if results and results.vars else None)
+            given = self.flags.vars or (as_yaml(results.vars) if results and results.vars else None)
             problem = parse(self.root, self.target_path, self.flags, given, self.written.changed)
             self.__dict__.pop("written", None)
             if problem is not None:
@@ -300,7 +299,7 @@ class Session:
 
         for where, text in dates(self.written.keys):
             told = f"dbt can't write its manifest: YAML reads the key {show(text)} as a date"
-            return replace(problem, message=told, where=where, hint=f"put it in quotes: {json.dumps(text)}")
+            return replace(problem, message=told, where=where, hint=f"put it in quotes: {as_yaml(text)}")
         return None
 
     @cached_property
