@@ -20,7 +20,8 @@ from dinmo_dbt.redaction import Foreign, told
 BATCH_ROWS = 32_768
 
 _MYSQL = frozenset({"mysql", "mariadb"})
-_BACKTICK = frozenset({"bigquery", "databricks", "spark", "hive", "impala"}) | _MYSQL
+_SPARK = frozenset({"databricks", "spark"})
+_BACKTICK = frozenset({"bigquery", "hive", "impala"}) | _SPARK | _MYSQL
 _BRACKET = frozenset({"fabric", "sqlserver", "synapse"})
 _BACKSLASH = _BACKTICK | {"snowflake"}
 
@@ -127,20 +128,38 @@ def literal(value: object, adapter_type: str) -> str:
     if isinstance(value, Decimal):
         return format(value, "f")
     if isinstance(value, date):
-        kind = "" if adapter_type in _BRACKET else "timestamp " if isinstance(value, datetime) else "date "
-        zoned = "with time zone " if isinstance(value, datetime) and value.tzinfo and kind else ""
-        return f"{kind}{zoned}'{value}'"
-    number, parts = "char" if adapter_type in _BRACKET | _MYSQL else "chr", list[str]()
+        return _moment(value, adapter_type)
+    parts = list[str]()
     for is_seen, run in groupby(str(value), key=str.isprintable):
         text = "".join(run)
-        parts += [_quoted_text(text, adapter_type)] if is_seen else [f"{number}({ord(each)})" for each in text]
+        parts += [_quoted_text(text, adapter_type)] if is_seen else [_unseen(each, adapter_type) for each in text]
     return f"concat({', '.join(parts)})" if len(parts) > 1 else "".join(parts) or "''"
 
 
+def _moment(value: date, adapter_type: str) -> str:
+    if adapter_type in _BRACKET:
+        return f"'{value}'"
+    if not isinstance(value, datetime):
+        return f"date '{value}'"
+    if adapter_type == "bigquery" and not value.tzinfo:
+        return f"datetime '{value}'"
+    is_named = value.tzinfo and adapter_type not in _BACKSLASH  # in those the text alone tells of a zone
+    return f"timestamp {'with time zone ' if is_named else ''}'{value}'"
+
+
+def _unseen(character: str, adapter_type: str) -> str:
+    number = ord(character)
+    if adapter_type in _SPARK:  # whose chr() counts by 256
+        return f"'\\U{number:08x}'"
+    call = "nchar" if adapter_type in _BRACKET else "char" if adapter_type in _MYSQL else "chr"
+    return f"{call}({number})"
+
+
 def _quoted_text(text: str, adapter_type: str) -> str:
-    if adapter_type in _BACKSLASH:
-        text = text.replace("\\", "\\\\")
-    return "'" + text.replace("'", "\\'" if adapter_type == "bigquery" else "''") + "'"
+    if adapter_type in _BACKSLASH:  # to some of these two quotation marks are the end of one text and the next
+        return "'" + text.replace("\\", "\\\\").replace("'", "\\'") + "'"
+    is_national = adapter_type in _BRACKET and not text.isascii()
+    return ("N'" if is_national else "'") + text.replace("'", "''") + "'"
 
 
 def one_by_one(values: Sequence[object], kind: pa.DataType, bad: Sequence[bool]) -> tuple[pa.Array, list[bool]]:

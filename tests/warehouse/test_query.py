@@ -9,6 +9,8 @@ import pytest
 
 from dinmo_dbt.warehouse.query import literal, quote, rows_of, why_not_condition
 
+MOMENT = dt.datetime(2024, 1, 31, 8)
+
 
 @pytest.mark.parametrize(
     ("adapter", "name", "quoted"),
@@ -29,13 +31,20 @@ def test_an_identifier_is_quoted_as_its_database_reads_it(adapter: str, name: st
     [
         ("duckdb", "it's", "'it''s'"),
         ("duckdb", "a\tb\u00a0", "concat('a', chr(9), 'b', chr(160))"),
-        ("fabric", "\t", "char(9)"),
-        ("snowflake", "a\\b'", "'a\\\\b'''"),
+        ("fabric", "\t", "nchar(9)"),
+        ("fabric", "Žák's", "N'Žák''s'"),
+        ("snowflake", "a\\b'", "'a\\\\b\\''"),
+        ("databricks", "O'Brien\u200b", "concat('O\\'Brien', '\\U0000200b')"),
         ("bigquery", "a\\b'", "'a\\\\b\\''"),
         ("postgres", "a\\b", "'a\\b'"),
         ("postgres", "", "''"),
         ("postgres", dt.date(2024, 1, 31), "date '2024-01-31'"),
         ("fabric", dt.date(2024, 1, 31), "'2024-01-31'"),
+        ("postgres", MOMENT, "timestamp '2024-01-31 08:00:00'"),
+        ("postgres", MOMENT.replace(tzinfo=dt.UTC), "timestamp with time zone '2024-01-31 08:00:00+00:00'"),
+        ("bigquery", MOMENT, "datetime '2024-01-31 08:00:00'"),
+        ("bigquery", MOMENT.replace(tzinfo=dt.UTC), "timestamp '2024-01-31 08:00:00+00:00'"),
+        ("databricks", MOMENT.replace(tzinfo=dt.UTC), "timestamp '2024-01-31 08:00:00+00:00'"),
         ("postgres", Decimal("1E+3"), "1000"),
     ],
 )
