@@ -7,12 +7,14 @@ from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field
 
 import numpy as np
+import numpy.typing as npt
 import pyarrow as pa
 import pyarrow.compute as pc
 
 from dinmo_dbt import values
 from dinmo_dbt.changes import KeyProblem, as_matched, key_hash, match_digests
 from dinmo_dbt.mapping import Mapping
+from dinmo_dbt.rowhash import Hashes
 
 VALUES_MAX = 5
 ROWS_MAX = 20
@@ -28,15 +30,15 @@ class Examples:
     rows: dict[tuple[object, ...], None] = field(default_factory=dict)
 
     def look(self, batch: pa.RecordBatch, mapping: Mapping) -> None:
-        compared, hashes = _compared(self.problem, batch, mapping)
+        compared, hashes, is_sound = _compared(self.problem, batch, mapping)
         if len(self.problem.hashes):
             wanted = pa.array(np.isin(hashes, self.problem.hashes[:VALUES_MAX]))
         else:
-            wanted = pc.is_null(compared)
+            wanted = pc.and_(pc.is_null(compared), pa.array(is_sound))
         if not pc.any(wanted).as_py():
             return
         self.values.update(compared.filter(wanted).to_pylist())
-        held = [values.plain(batch.column(name)).filter(wanted).to_pylist() for name in self.problem.columns]
+        held = [_held(batch.column(name).filter(wanted)) for name in self.problem.columns]
         for row in zip(*held, strict=True):
             if len(self.rows) < ROWS_MAX:
                 self.rows.setdefault(row)
@@ -55,12 +57,28 @@ def examples(batches: Iterable[pa.RecordBatch], mapping: Mapping, problems: Iter
     return iter(found)
 
 
-def _compared(problem: KeyProblem, batch: pa.RecordBatch, mapping: Mapping) -> tuple[pa.Array, np.ndarray]:
-    """The texts of a batch's keys or match values, null for none, and their hashes; 0 for none."""
+def _held(array: pa.Array) -> list[object]:
+    """The values as Python has them; the text of those that it has no type for, as of nanoseconds or the year 10000."""
+    array = values.plain(array)
+    try:
+        found: list[object] = array.to_pylist()
+    except (ValueError, OverflowError):
+        found = array.cast(pa.utf8()).to_pylist()
+    return found
+
+
+def _compared(
+    problem: KeyProblem, batch: pa.RecordBatch, mapping: Mapping
+) -> tuple[pa.Array, Hashes, npt.NDArray[np.bool_]]:
+    """The texts of a batch's keys or match values, null for none; their hashes, 0 for none; and where a value that is
+    none is not one that can't be sent or read, which is no such problem."""
+    is_sound = np.ones(batch.num_rows, np.bool_)
     if problem.is_match:
         match = mapping.match
         assert match is not None
-        held = values.canonical(batch.column(match.source), match.field, keep_nulls=match.keep_nulls)[0]
+        held, unfit = values.canonical(batch.column(match.source), match.field, keep_nulls=match.keep_nulls)
+        for reasons in (unfit, values.unreadable(batch, match.source)):
+            is_sound &= True if reasons is None else reasons == 0
         compared = as_matched(held, match.field)
         text = values.text(compared, match.field)
         hashed = match_digests(compared.drop_null())[:, 0]
@@ -69,4 +87,4 @@ def _compared(problem: KeyProblem, batch: pa.RecordBatch, mapping: Mapping) -> t
         hashed = key_hash(compared.drop_null())
     hashes = np.zeros(len(compared), np.uint64)
     hashes[compared.is_valid().to_numpy(zero_copy_only=False)] = hashed
-    return text, hashes
+    return text, hashes, is_sound

@@ -1,5 +1,6 @@
 """Laws of change detection: against a plain model in dictionaries, and the same answer with colliding key hashes."""
 
+import dataclasses
 from dataclasses import dataclass, field
 from decimal import Decimal
 
@@ -9,12 +10,12 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from dinmo_dbt import changes
+from dinmo_dbt import changes, examples
 from dinmo_dbt.changes import Aside, Flag, Kind, Pending
 from dinmo_dbt.destination import Field
 from dinmo_dbt.mapping import Column, Constant, Mapping, from_header
 from dinmo_dbt.rowhash import digest_columns
-from dinmo_dbt.values import Reason, unreadable_mark
+from dinmo_dbt.values import Reason, key_text, unreadable_mark
 
 
 @dataclass
@@ -322,3 +323,22 @@ def test_two_match_values_that_salesforce_keeps_as_one_are_refused(values_of_two
         assert refusal.message.startswith("1 value of m occurs more than once, as Salesforce compares M__c")
     found, _ = scan([rows.slice(0, 1)], MemorySnapshot({}), mapping)
     assert found.refusals == []
+
+
+@pytest.mark.parametrize("key", [pa.array([1, 1, 2], pa.timestamp("ns")), pa.array(["a", "a", "b"])])
+def test_keys_that_python_has_no_type_for_are_shown_as_text(key):
+    rows, problem = pa.record_batch([key], ["id"]), changes.KeyProblem("twice", ("id",))
+    texts = key_text([key])
+    problem = dataclasses.replace(problem, hashes=changes.key_hash(texts)[:1])
+    (found,) = examples.examples([rows], PLAIN, [problem])
+    assert found.values == {texts[0].as_py(): 2 + (texts[0] == texts[2])}
+    assert found.rows.keys() >= {(str(key.cast(pa.utf8())[0]),)}
+
+
+def test_a_match_value_that_can_not_be_sent_is_not_shown_as_none():
+    match = text_column("m", length=3)
+    mapping = dataclasses.replace(PLAIN, match=match)
+    rows = pa.record_batch([pa.array([None, "long one", " "])], ["m"])
+    problem = changes.KeyProblem("none", ("m",), is_match=True)
+    (found,) = examples.examples([rows], mapping, [problem])
+    assert (found.values, list(found.rows)) == ({None: 2}, [(None,), (" ",)])
