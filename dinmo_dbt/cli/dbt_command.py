@@ -110,7 +110,7 @@ def parse(root: Path, target_path: Path, flags: Flags, vars: str | None, files: 
 
     found = shutil.which("dbt") or str(Path(sys.executable).with_name("dbt"))
     file = profiles_file(root, flags.profiles_dir, os.environ)
-    if any(each.is_fifo() for each in (root / "dbt_project.yml", file, target_path / "manifest.json")):
+    if any(_is_fifo(each) for each in (root / "dbt_project.yml", file, target_path / "manifest.json")):
         return None  # dbt would wait there for ever; whoever reads it next says what it is
     profiles = file.resolve().parent
     given = {"--target": flags.target, "--profile": flags.profile, "--profiles-dir": profiles, "--vars": vars}
@@ -127,8 +127,17 @@ def parse(root: Path, target_path: Path, flags: Flags, vars: str | None, files: 
     lines = [re.sub(r"^\d\d:\d\d:\d\d +", "", line).strip() for line in done.stdout.splitlines()]
     about = [line for line in lines if re.match(r"[A-Z]\w+ Error\b|Error reading |Syntax error near line|  in ", line)]
     told = "; ".join(dict.fromkeys(about[:3])) or f"it ended with exit code {done.returncode}"
-    where = _place("\n".join(lines), files) or str(root)
+    # What dbt warned of before is not what it ended at.
+    end = next((number for number, line in enumerate(lines) if line.startswith("Encountered an error")), 0)
+    where = _place("\n".join(lines[end:]), files) or str(root)
     return Problem(UNPARSED, f"dbt can't read the project as it is: {told}", where, "run dbt parse to see it whole")
+
+
+def _is_fifo(path: Path) -> bool:
+    try:
+        return path.is_fifo()
+    except OSError:  # in a folder that may not be read
+        return False
 
 
 def _place(said: str, files: Collection[str]) -> str:

@@ -80,6 +80,8 @@ def test_the_file_that_dbt_can_not_read_is_named(file: str, text: str, place: st
     path = lab.root / file
     if file == "models/new.yml":
         (lab.root / "models" / "models.yml").unlink()
+        # What dbt warns of on the way is not what it ends at.
+        (lab.root / "models" / "warned.yml").write_text("models: [{name: nobody}]\n")
     path.parent.mkdir(parents=True, exist_ok=True)
     path.write_text(text)
     later(path)
