@@ -7,6 +7,7 @@ by no other flag. What such a number let pass is not held against the next run.
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from enum import IntEnum
 
@@ -339,11 +340,34 @@ def deletes_max(guards: Guards, present: int, allowed: int) -> int:
 # Keys in another spelling
 
 
-def respelled(left: pa.Array, came: pa.Array) -> tuple[npt.NDArray[np.bool_], list[tuple[str, str]]]:
+_EXAMPLES = 5
+_SPELLINGS = (
+    (r"^(\d{4}-\d\d-\d\d)[t ]00:00(:00(\.0+)?)?(z|[+]00(:?00)?)?$", r"\1"),
+    (r"^([+-]?\d+)\.0+$", r"\1"),
+    (r"^([+-]?)0+(\d)", r"\1\2"),
+)
+
+
+def spelling(*parts: pa.Array) -> pa.Array:
+    """One text for all spellings of keys, whose columns are given."""
+    texts = [_spelling(part) for part in parts]
+    return texts[0] if len(texts) == 1 else pc.binary_join_element_wise(*texts, "\0")
+
+
+def _spelling(texts: pa.Array) -> pa.Array:
+    text = pc.utf8_lower(pc.utf8_trim_whitespace(pc.utf8_normalize(texts, form="NFKC")))
+    for pattern, plain in _SPELLINGS:
+        text = pc.replace_substring_regex(text, pattern=pattern, replacement=plain)
+    return text
+
+
+def respelled(
+    left: pa.Array, came: pa.Array, spelled: Callable[[pa.Array], pa.Array] = spelling
+) -> tuple[npt.NDArray[np.bool_], list[tuple[str, str]]]:
     """Which keys that came are one that left, written in another way (case, blanks, Unicode form, zeros before a
     number or after its point, a date as its midnight), and the first few such pairs. Of keys that came as several
     spellings of one, the first."""
-    before, after = spelling(left), spelling(came)
+    before, after = spelled(left), spelled(came)
     at = pc.index_in(after, value_set=before)
     known = pc.is_valid(at)
     pairs = zip(
@@ -353,26 +377,3 @@ def respelled(left: pa.Array, came: pa.Array) -> tuple[npt.NDArray[np.bool_], li
     rows = np.flatnonzero(known)
     first[rows[np.unique(at.drop_null().to_numpy(), return_index=True)[1]]] = True
     return first, list(pairs)
-
-
-def same_spelling(left: pa.Array, others: pa.Array) -> npt.NDArray[np.bool_]:
-    """Which keys that left are one of the others, written in another way."""
-    same = pc.is_in(spelling(left), value_set=spelling(others))
-    there: npt.NDArray[np.bool_] = same.to_numpy(zero_copy_only=False)
-    return there
-
-
-_EXAMPLES = 5
-_SPELLINGS = (
-    (r"^(\d{4}-\d\d-\d\d)[t ]00:00(:00(\.0+)?)?(z|[+]00(:?00)?)?$", r"\1"),
-    (r"^([+-]?\d+)\.0+$", r"\1"),
-    (r"^([+-]?)0+(\d)", r"\1\2"),
-)
-
-
-def spelling(keys: pa.Array) -> pa.Array:
-    """One text for all spellings of a key."""
-    text = pc.utf8_lower(pc.utf8_trim_whitespace(pc.utf8_normalize(keys, form="NFKC")))
-    for pattern, plain in _SPELLINGS:
-        text = pc.replace_substring_regex(text, pattern=pattern, replacement=plain)
-    return text

@@ -1024,16 +1024,21 @@ class _Work:
     def moved(self, left: Positions, ceilings: Ceilings, mappings: Sequence[Mapping]) -> npt.NDArray[np.bool_]:
         """Which of the keys that left are here under another one, in another spelling or by their values, in a row that
         is not sent: nothing else would be left of them."""
+        if not left.size:
+            return np.zeros(0, np.bool_)
         aside, new = self.found.aside, self.new & (self.operation == 0)
         if self.holds_respelled(ceilings):
             new[self.respelled] = True
         rows = np.flatnonzero(new)
-        unknown = ~np.isin(aside["kh"].to_numpy(), self.state.snapshot.kh)
-        keys = [aside["key"].combine_chunks().filter(pa.array(unknown)), self.keys_of(rows)]
-        moved = guards.same_spelling(self.state.snapshot.keys(left), pa.concat_arrays(keys))
+        snapshot = self.state.snapshot
+        has_record = np.asarray(snapshot.flags) & changes.Flag.UNKNOWN == 0  # else it may have been made, or not
+        unknown = ~np.isin(aside["kh"].to_numpy(), snapshot.kh[has_record])
+        keys = pa.concat_arrays([aside["key"].combine_chunks().filter(pa.array(unknown)), self.keys_of(rows)])
+        same = pc.is_in(self.spelling(snapshot.keys(left)), value_set=self.spelling(keys))
+        moved: npt.NDArray[np.bool_] = same.to_numpy(zero_copy_only=False)
         if rows.size and self.values_tell:
             own = np.full(len(rows), -1)
-            moved |= np.isin(left, carried.find(mappings, self.state.snapshot, self.spool, rows, own, left).slots)
+            moved |= np.isin(left, carried.find(mappings, snapshot, self.spool, rows, own, left).slots)
         return moved
 
     def shared(self, ids: pa.Array, most: int) -> npt.NDArray[np.bool_]:
@@ -1119,6 +1124,10 @@ class _Work:
     def keys_of(self, rows: Positions) -> pa.Array:
         return self.spool.take(rows, ["key"])["key"].combine_chunks() if rows.size else pa.array([], pa.utf8())
 
+    def spelling(self, keys: pa.Array) -> pa.Array:
+        """One text for all spellings of a key."""
+        return guards.spelling(*values.key_parts(keys, len(self.mapping.key)))
+
     def find_respelled(self) -> None:
         """New keys, of rows that are sent, which are another spelling of one that left, now or at any time before."""
         came = np.flatnonzero(self.new & (self.operation != 0))
@@ -1126,7 +1135,7 @@ class _Work:
         if self.activation.mode is Mode.DELETE or not (came.size and gone.size):
             return
         keys, left = self.keys_of(came), self.state.snapshot.keys(gone)
-        again, pairs = guards.respelled(left, keys)
+        again, pairs = guards.respelled(left, keys, self.spelling)
         self.respelled = came[again]
         self.replacing = tuple(pairs or zip(left[:5].to_pylist(), keys[:5].to_pylist(), strict=False))
 

@@ -11,7 +11,9 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from memory_org import THING, Ceilings, FieldMapping, Flag, Killed, Match, Model, Trip, World, activation, fates
+from test_adopt import adopt as taken_over
 from test_plan import batches, eight_bits, grown, rows
+from test_rekey import rekeying
 from test_sync import Unreliable, kill_points, memory  # noqa: F401  (a fixture)
 
 from dinmo_dbt import plan as planning
@@ -241,6 +243,34 @@ def test_a_row_that_waits_under_another_key_keeps_its_record(world, mode, why, k
     world.org.records["Parent__c"][parent] = {"Code__c": "P1"}
     run = world.sync(act, Model.of([*known[:2], *known[4:]]))
     assert (run.outcome.removed, len(things(world))) == (1, 10), "nor is its row anywhere now"
+
+
+@pytest.mark.parametrize("why", ["invalid", "respelled"])
+def test_each_column_of_a_key_may_be_spelled_anew(world, why):
+    act = leaving("insert", key=("id", "b"), fields=SOURCE[:2])
+    known = [{"id": f"k{n}", "a": f"a{n}", "b": "2024-01-01"} for n in range(12)]
+    world.sync(act, Model.of(known))
+    there = {"id": "K2 ", "a": "z" * 300 if why == "invalid" else "a2", "b": "2024-01-01 00:00:00"}
+    model = Model.of([*known[:2], there, *known[4:]])
+    run = world.sync(act, model)
+    assert fates(run)["2:k210:2024-01-01"] == ("held", "KEY_RESPELLED")
+    assert (run.outcome.created, len(things(world))) == (0, 11), "the record of k3 alone is gone"
+    if why == "respelled":
+        assert len(rekeying(world, act, model).pairs) == 1
+
+
+def test_a_row_that_may_have_been_made_under_another_key_keeps_its_record(world):
+    """Several records match it, so nobody knows whether one of them is its own."""
+    act = leaving("insert", fields=SOURCE[:2])
+    known = [{"id": f"k{n}", "a": f"a{n}", "b": "y"} for n in range(12)]
+    world.sync(act, Model.of(known))
+    world.org.add(A__c="a2", B__c="y")
+    model = Model.of([*known[:2], {**known[2], "id": "K2 "}, *known[3:]])
+    found = taken_over(world, act, model, (("a", "A__c"),))
+    assert len(found.ambiguous) == 1
+    run = world.sync(act, model)
+    assert fates(run) == {"k2": ("held", "KEY_RESPELLED"), "K2 ": ("held", "OUTCOME_UNKNOWN")}
+    assert len(things(world)) == 13
 
 
 def test_a_row_that_takes_over_the_value_but_has_a_record_claims_nothing(world):
