@@ -49,7 +49,7 @@ def known_state(session: Session, activation: Activation) -> tuple[SalesforceDes
     """The activation's org, and its state there, looked at without a lock."""
     destination = session.destination(activation.destination)
     state = session.state.view(destination.org_id, activation)
-    session.refuse_sharing(activation, state)
+    session.refuse_sharing(activation, state, is_meant=True)  # no row is sent from here
     state.refuse_renamed(session.declared.names)
     return destination, state
 

@@ -9,7 +9,7 @@ import sys
 import tempfile
 import time
 from collections.abc import Iterator, Mapping, Sequence
-from contextlib import ExitStack, suppress
+from contextlib import ExitStack, closing, suppress
 from dataclasses import dataclass, replace
 from functools import cached_property
 from pathlib import Path
@@ -37,7 +37,7 @@ if TYPE_CHECKING:
     from dinmo_dbt.project import Channel, Project
     from dinmo_dbt.salesforce import SalesforceDestination
     from dinmo_dbt.selection import Declared
-    from dinmo_dbt.state import ActivationState, Activity, Place, Store
+    from dinmo_dbt.state import ActivationState, Activity, Place, StateId, Store
     from dinmo_dbt.warehouse import Warehouse
     from dinmo_dbt.written import Written
 
@@ -633,27 +633,27 @@ class Session:
         about = f"{incident('dinmo-dbt', self.project_name)}/{notice.incident}" if notice.incident else ""
         return channels.send(channel, replace(notice, incident=about))
 
-    def refuse_sharing(self, activation: Activation, state: ActivationState) -> None:
+    def refuse_sharing(self, activation: Activation, state: ActivationState, *, is_meant: bool = False) -> None:
         """Before anything is drawn from a state: stop where another dbt target has this org, or where the activation
-        could delete what another one keeps."""
+        could delete what another one keeps. `is_meant`: as `say_left_behind` has it."""
         project = self.project
         if project.shared_orgs:
             raise ConfigError.of(list(project.shared_orgs))
         state.refuse_shared(project.may_share, project.places)
-        self.say_left_behind(activation, state)
+        self.say_left_behind(activation, state, is_meant=is_meant)
         problems = [each for each in self.removals if each.where == activation.meta_path]
         if problems:
             raise ConfigError.of(problems)
 
-    def say_left_behind(self, activation: Activation, state: ActivationState) -> None:
+    def say_left_behind(self, activation: Activation, state: ActivationState, *, is_meant: bool = False) -> None:
         """A first sync beside a state of the activation in another place: an insert would make every row again, and is
-        refused; others send them again."""
+        refused, unless a person says that it is meant; others send them again."""
         from dinmo_dbt.activation import Mode
         from dinmo_dbt.state import Kind
 
         if state.exists:
             return
-        old = next((place for place in self._other_places if self._began(place, state)), None)
+        old = self._left_behind.get(state.own)
         if old is None:
             return
         name = Path(old.name).name if old == self._usual_folder else old.name
@@ -661,9 +661,12 @@ class Session:
         means = "an insert would make every row again" if activation.mode is Mode.INSERT else "every row is sent again"
         told = f"{activation.name} has no state in {self.place}, and one in {where}: {means}"
         copying = f"dinmo-dbt state copy --to {self.place.kind} --from {name}"
-        unused = f"drop the schema {name}" if old.kind is Kind.WAREHOUSE else f"move {name}/state.db away"
-        problem = Problem("DB535", told, activation.meta_path, f"take it along: {copying}. Is it of no use? {unused}")
+        hint = f"take it along: {copying}"
         if activation.mode is Mode.INSERT:
+            hint += f"\nis it somebody else's? take over what Salesforce holds: {activation.adopting}"
+            hint += "\nif every row is to be a new record: add --first-sync"
+        problem = Problem("DB535", told, activation.meta_path, hint)
+        if activation.mode is Mode.INSERT and not is_meant:
             raise StateError(problem.code, problem.message, where=problem.where, hint=problem.hint)
         self.console.note_once(problem)
 
@@ -684,11 +687,16 @@ class Session:
             places += [Place(Kind.WAREHOUSE, schema) for schema in schemas]
         return tuple(place for place in places if place != self.place)
 
-    def _began(self, place: Place, state: ActivationState) -> bool:
-        """One that can't be read says nothing; the org is asked before an insert all the same."""
-        with suppress(DinmoError):
-            return self.store_at(place).began(state.own)
-        return False
+    @cached_property
+    def _left_behind(self) -> dict[StateId, Place]:
+        """What was begun elsewhere, and where. Each place is asked once, one after the other: there may be hundreds of
+        schemas. One that can't be read says nothing; the org is asked before an insert all the same."""
+        found: dict[StateId, Place] = {}
+        for place in self._other_places:
+            with suppress(DinmoError), closing(self.store_at(place)) as store:
+                for own in store.begun():
+                    found.setdefault(own, place)
+        return found
 
     @cached_property
     def removals(self) -> list[Problem]:

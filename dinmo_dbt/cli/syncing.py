@@ -325,7 +325,7 @@ def _draw(
     from dinmo_dbt import fence
     from dinmo_dbt.plan import draw
 
-    session.refuse_sharing(activation, state)
+    session.refuse_sharing(activation, state, is_meant=ceilings.first_sync)
     state.refuse_renamed(session.declared.names)
     destination = session.destination(activation.destination)
     source = session.source

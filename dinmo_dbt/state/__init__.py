@@ -9,6 +9,7 @@ from dinmo_dbt.state.marks import Marks
 from dinmo_dbt.state.mounts import open_to_others
 from dinmo_dbt.state.runs import Judged, Runs
 from dinmo_dbt.state.spool import ScanSpool
+from dinmo_dbt.state.state_id import StateId
 from dinmo_dbt.state.store import TABLES, Store
 from dinmo_dbt.state.warehouse import WarehouseState
 
@@ -24,6 +25,7 @@ __all__ = [
     "Place",
     "Runs",
     "ScanSpool",
+    "StateId",
     "Store",
     "Unsent",
     "WarehouseState",

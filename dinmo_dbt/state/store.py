@@ -217,13 +217,19 @@ class Store(ABC):
         if refusal is not None:
             raise refusal
 
-    def began(self, own: StateId) -> bool:
-        """Whether a run has begun it, and no copy has taken it elsewhere."""
+    def begun(self) -> set[StateId]:
+        """What runs have begun under the target that the store is opened for, and no copy has taken elsewhere."""
         if not self.exists():
-            return False
+            return set()
         with self.connection(writing=False) as connection:
-            row = connection.execute(f"SELECT runs FROM activation WHERE {OWN}", own).fetchone()
-            return bool(row and row["runs"]) and copied.refusal(connection, own.target, self.place) is None
+            if copied.refusal(connection, self.target, self.place) is not None:
+                return set()
+            told = "SELECT org_id, name FROM activation WHERE target = ? AND runs > 0"
+            rows = connection.execute(told, (self.target,)).fetchall()
+            return {self.own(row["org_id"], row["name"]) for row in rows}
+
+    def close(self) -> None:  # noqa: B027 - a folder has nothing to give back
+        """Give back what it is reached by, if that is its own; it is reached again when it is needed."""
 
     def own(self, org_id: str, name: str) -> StateId:
         """That activation's state under the target that the store is opened for."""

@@ -55,6 +55,7 @@ class Tables(Protocol):
     def columns(self) -> dict[str, dict[str, str]]: ...
     def index(self, statements: Sequence[str]) -> None: ...
     def now(self) -> float: ...
+    def close(self) -> None: ...
 
 
 class WarehouseState(Store):
@@ -221,6 +222,9 @@ class WarehouseState(Store):
 
     def rest(self) -> None:
         """Nothing to note."""
+
+    def close(self) -> None:
+        self.tables.close()
 
 
 class WarehouseFiles:

@@ -245,6 +245,10 @@ class PostgresTables(Tables):
                 return cursor
         raise AssertionError("unreachable: the last attempt returns or raises")
 
+    def close(self) -> None:
+        if self._connection is not None:
+            self._connection.close()
+
     def _end(self, cursor: Any, *, commit: bool) -> None:
         cursor.close()
         try:

@@ -116,6 +116,9 @@ class Tables(ABC):
                 found.setdefault(row["table_name"], {})[row["column_name"]] = row["data_type"]
         return found
 
+    def close(self) -> None:  # noqa: B027 - most have none of their own
+        """Close the connection, if it is of its own; the next transaction opens another."""
+
     def now(self) -> float:
         """The warehouse's own clock, in seconds since the epoch."""
         return float(self.execute(self._NOW).found[0]["now"])

@@ -791,7 +791,7 @@ class History:
                 problems=lambda problems: self._tell("\n".join(map(str, problems))),
             ),
         )  # fmt: skip
-        session.say_left_behind = lambda act, state: None  # a history has no other place beside it
+        session.say_left_behind = lambda act, state, is_meant: None  # a history has no other place beside it
         session.refuse_sharing = partial(Session.refuse_sharing, session)  # type: ignore[arg-type]
         return session
 

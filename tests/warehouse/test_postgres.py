@@ -446,11 +446,11 @@ def test_700_000_rows_of_half_a_kilobyte_pass_through_a_bounded_memory(
 
 
 def test_schemas_that_have_certain_tables_are_found(warehouse: Warehouse, postgres: Postgres) -> None:
-    postgres.run("drop schema if exists other cascade", "create schema other", "create table other.meta (a text)")
-    postgres.run("create table other.batch (a text)", "create table public.meta (a text)")
+    postgres.run("drop schema if exists other cascade", "create schema other", "create table other.kept (a text)")
+    postgres.run("create table other.moved (a text)", "create table public.kept (a text)")
     tables = warehouse.tables("not_there")
-    assert (tables.schemas_with(["meta", "batch"]), tables.schemas_with(["meta"])) == (["other"], ["other", "public"])
-    postgres.run("drop schema other cascade")
+    assert (tables.schemas_with(["kept", "moved"]), tables.schemas_with(["kept"])) == (["other"], ["other", "public"])
+    postgres.run("drop schema other cascade", "drop table public.kept")
 
 
 HELD = {
