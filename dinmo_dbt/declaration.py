@@ -85,12 +85,16 @@ def problems(error: ValidationError, *, model: type[BaseModel], where: Callable[
     return [_problem(details, model, where) for details in error.errors(include_url=False)]
 
 
-def near(word: str, words: Iterable[str], *, count: int = 1) -> list[str]:
-    """The valid words closest to a mistyped one, best first; the comparison ignores case and punctuation."""
+_CLOSE, MISSPELT = 0.6, 0.8  # how much of two words is the same
+
+
+def near(word: str, words: Iterable[str], *, count: int = 1, least: float = _CLOSE) -> list[str]:
+    """The valid words closest to a mistyped one, best first; the comparison ignores case and punctuation. `least`: how
+    close, `MISSPELT` for words that may well both be right."""
     folded: dict[str, str] = {}
     for candidate in words:
         folded.setdefault(_fold(candidate), candidate)
-    return [folded[match] for match in difflib.get_close_matches(_fold(word), list(folded), n=count, cutoff=0.6)]
+    return [folded[match] for match in difflib.get_close_matches(_fold(word), list(folded), n=count, cutoff=least)]
 
 
 def near_names(name: str, names: Iterable[str], *, count: int = 1) -> list[str]:
@@ -113,9 +117,9 @@ def _without_end(name: str) -> str:
     return _fold(re.sub("__[a-z]+$", "", name.lower()))
 
 
-def did_you_mean(word: str, words: Iterable[str]) -> str:
+def did_you_mean(word: str, words: Iterable[str], *, least: float = _CLOSE) -> str:
     """` did you mean 'x'?` or, without a near match, an empty text."""
-    match = near(word, words)
+    match = near(word, words, least=least)
     return f"; did you mean {show(match[0])}?" if match else ""
 
 

@@ -589,7 +589,11 @@ def _columns(activation: Activation) -> tuple[list[Problem], list[Problem]]:
             )
             for column in missing
         ], []
-    guesses = {column: declaration.did_you_mean(column, activation.documented_columns) for column in missing}
+    # Others may well be in the table, unlisted: customer_name is no misspelt customer_id.
+    guesses = {
+        column: declaration.did_you_mean(column, activation.documented_columns, least=declaration.MISSPELT)
+        for column in missing
+    }
     message = "; ".join(
         f"the model's YAML lists no column {show(name)}{meant}" for name, meant in guesses.items() if meant
     )
