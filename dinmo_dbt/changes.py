@@ -786,7 +786,9 @@ class _Scan:
             for number, mapping in enumerate(self.older):
                 columns, constants = self.mapping.added_since(mapping)
                 if not columns and not constants:
-                    quiet |= (kind == Kind.REMAPPED) & (older == number)
+                    agree = (kind == Kind.REMAPPED) & (older == number)
+                    kind[agree & (flags & Flag.UNFINISHED != 0)] = Kind.SAME
+                    quiet |= agree & (kind == Kind.REMAPPED)
         at = np.flatnonzero(quiet)
         kind[at] = Kind.DROPPED
         self.baseline_positions.append(position[at])

@@ -148,6 +148,23 @@ def test_a_row_without_its_parent_still_lacks_it_when_a_field_joins(world: World
     assert world.sync(act, rows).outcome.rows == 0
 
 
+@pytest.mark.parametrize("is_there", [True, False])
+def test_a_row_without_its_parent_is_sent_with_it_by_the_run_in_which_a_field_leaves(
+    world: World, is_there: bool
+) -> None:
+    rows = Model.of([{"id": "y", "ext": "y", "a": "y", "b": "b", "p": "nowhere"}])
+    world.sync(activation(fields=(*BY_PARENT, FieldMapping("b", "B__c")), missing_parent="set_null"), rows)
+    parent = world.org.add("Parent__c", Code__c="nowhere") if is_there else None
+    act = activation(fields=BY_PARENT, missing_parent="set_null")
+    told = fates(world.sync(act, rows))
+    assert told == ({} if is_there else {"y": ("held", "PARENT_MISSING")})
+    assert world.org.held("A__c", "Parent__c") == [("y", parent)]
+    parent = parent or world.org.add("Parent__c", Code__c="nowhere")
+    assert world.sync(act, rows).outcome.rows == (0 if is_there else 1)
+    assert world.org.held("A__c", "B__c", "Parent__c") == [("y", "b", parent)]
+    assert world.sync(act, rows).outcome.rows == 0
+
+
 def test_an_insert_goes_without_its_parent_and_is_not_made_again(world: World) -> None:
     act = activation("insert", fields=BY_PARENT, missing_parent="set_null")
     model = children(y="nowhere")
