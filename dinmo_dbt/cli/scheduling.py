@@ -65,6 +65,7 @@ def schedule(
         if emit is not None:
             printed = emitting.crontab(session) if emit is Emit.CRONTAB else emitting.github_actions(session)
             console.answer(printed)
+            session.say_wrong()
             console.document(render.document("schedule", emit=emit.value, lines=printed))
             return
         entries = _entries(session)

@@ -19,7 +19,7 @@ import yaml
 from cronsim import CronSim
 from test_channels import Receiver
 
-from .lab import DINMO, PEOPLE, Lab, Org, dbt, environment
+from .lab import COMPANIES, DINMO, PEOPLE, Lab, Org, dbt, environment
 
 CHANNELS = "warnings:\n  channels: [\"{{ env_var('HOOK', '') }}\"]\n"
 NIGHT = {"cron": "0 3 * * *", "timezone": "Europe/Paris"}
@@ -229,6 +229,15 @@ def test_what_has_a_line_break_breaks_no_line_of_a_schedule(mixed: Lab) -> None:
         assert "\n* * *" not in ran.out and "root x" in ran.out
         refused = mixed.run("schedule", "--emit", kind, "--target-path", "target\n* * * * * root x")
         assert (refused.code, refused.out) == (2, "") and "DB" in refused.err, refused.all
+
+
+@pytest.mark.parametrize("emit", ["crontab", "github-actions"])
+def test_what_is_emitted_says_which_activation_it_leaves_out(lab: Lab, org: Org, emit: str) -> None:
+    lab.declare("people", {**PEOPLE, "schedule": {"every": "1 hour"}})
+    lab.declare("companies", {**COMPANIES, "schedule": {"cron": "0 9 L * *"}})
+    ran = lab.run("schedule", "--emit", emit)
+    assert "companies" in ran.err and "cron" in ran.err, ran.all
+    assert ran.out and "DB1" not in ran.out, "what is copied has no message in it"
 
 
 def test_the_crontab_wakes_it_and_its_command_runs_as_cron_runs_it(mixed: Lab) -> None:
