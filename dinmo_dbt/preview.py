@@ -50,8 +50,8 @@ def preview(plan: Plan, destination: Destination, most: int = ROWS_MAX) -> list[
     """Up to `most` rows that would be sent, known ones first, and as many whose records are deleted or set. Raises what
     the destination does."""
     shown: dict[str, RowChange] = {}
-    removing = [b for b in plan.batches if b.operation is Operation.DELETE or b.leavers]
-    sending = [b for b in plan.batches if b not in removing]
+    removing = [b for b in plan.batches if _removes(b)]
+    sending = [b for b in plan.batches if not _removes(b)]
     sending.sort(key=lambda batch: batch.operation is Operation.INSERT)
     chosen = _first(plan, sending, most)
     for batch in sending:
@@ -63,6 +63,10 @@ def preview(plan: Plan, destination: Destination, most: int = ROWS_MAX) -> list[
         first = replace(batch, rows=batch.rows[: most - len(removed)])
         removed += _removed(plan, destination, first) if first.rows.size else []
     return [*shown.values(), *removed]
+
+
+def _removes(batch: PlannedBatch) -> bool:
+    return batch.leavers or batch.operation is Operation.DELETE
 
 
 def _first(plan: Plan, batches: Sequence[PlannedBatch], most: int) -> Positions:

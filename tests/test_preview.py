@@ -9,6 +9,7 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from memory_org import PARENT, THING, Ceilings, FieldMapping, Match, MemoryOrg, Model, World, activation, fates
+from test_leavers import adopt
 
 from dinmo_dbt import render, values
 from dinmo_dbt.destination import Field
@@ -261,3 +262,19 @@ def test_what_is_deleted_is_not_hidden_behind_what_is_changed(world):
     world.sync(act, Model.of(rows), FIRST)
     kinds = [row.kind for row in shown(world, act, Model.of([row | {"a": "z"} for row in rows[:30]])).values()]
     assert kinds == ["update"] * 20 + ["delete"] * 20
+
+
+def test_a_field_that_is_sent_to_some_and_set_for_as_many_others_is_told_of_both(tmp_path):
+    """Batches of the same columns: their rows are numbers of the spool for one, of those that left for the other."""
+    world = World(tmp_path / "state")
+    act = activation(
+        "update", api="collections", match=Match("code", "Code__c"), fields=(FieldMapping("s", "Source__c"),),
+        on_removed="set", on_removed_set=(("Source__c", "closed"),),
+    )  # fmt: skip
+    rows = [{"id": str(n), "code": f"c{n}", "s": "open"} for n in range(6)]
+    for row in rows:
+        world.org.add(Code__c=row["code"])
+    world.sync(act, Model.of(rows))
+    adopt(world, act)
+    told = preview(world.plan(act, Model.of([{**row, "s": "new"} for row in rows[:3]])), world.org)
+    assert [change.then for row in told for change in row.fields] == ["new"] * 3 + ["closed"] * 3
