@@ -17,7 +17,7 @@ from typing import Any
 
 import pyarrow as pa
 
-from dinmo_dbt import declaration, values
+from dinmo_dbt import declaration, guards, values
 from dinmo_dbt.activation import Activation, Mode
 from dinmo_dbt.destination import Field, ObjectSchema, PayloadColumn
 from dinmo_dbt.errors import Problem
@@ -184,6 +184,10 @@ class Mapping:
     def match_moved_since(self, older: Mapping) -> bool:
         """Whether the same match values are other texts than they were."""
         return (self.match and self.match.stored()) != (older.match and older.match.stored())
+
+    def spelling(self, keys: pa.Array) -> pa.Array:
+        """One text for all spellings of a key, column by column."""
+        return guards.spelling(*values.key_parts(keys, len(self.key)))
 
     def retyped_since(self, older: Mapping) -> list[tuple[str, str, str]]:
         """Source columns of another type than they had: name, type before, type now."""

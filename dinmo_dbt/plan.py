@@ -362,9 +362,9 @@ def draw(
         work.know_new_from_known()
         work.meet_parents()
         work.find_respelled()
-        notes += work.see_off(ceilings, (mapping, *older))
+        notes += work.see_off(ceilings)
         notes += work.fixed_notes()
-    effect = work.effect((mapping, *older))
+    effect = work.effect()
     verdict = guards.judge(activation, effect, state.day, ceilings, moved)
     if verdict.refusal is None and work.holds_respelled(ceilings):
         effect = replace(effect, created=effect.created - len(work.respelled), respelled=len(work.alike))
@@ -635,7 +635,7 @@ class _Work:
         for batch in self.state.in_flight:
             rows = np.flatnonzero(sent & np.isin(self.found.kh, batch.kh))
             if rows.size:
-                keys = self.spool.take(rows, ["key"])["key"].combine_chunks()
+                keys = self.keys_of(rows)
                 here = rows[pc.is_in(keys, value_set=batch.keys).to_numpy(zero_copy_only=False)]
                 flying[here] = True
         self.in_flight = int(flying.sum())
@@ -986,7 +986,7 @@ class _Work:
 
     # Leavers
 
-    def see_off(self, ceilings: Ceilings, mappings: Sequence[Mapping]) -> list[str]:
+    def see_off(self, ceilings: Ceilings) -> list[str]:
         """Sort out the keys that left. Where no row was read nothing is done to a record, whatever the guards say. What
         is to be told of those whose records stay, although `on_removed` asks for more."""
         left, state = self.found.left, self.state
@@ -1000,7 +1000,7 @@ class _Work:
             self.waits,
             flying=self.leavers_flying,
             shared=lambda ids: self.shared(ids, most),
-            moved=lambda positions: self.moved(positions, ceilings, mappings),
+            moved=lambda positions: self.moved(positions, ceilings),
             retry=ceilings.full,
         )
         for code, keys in self.leavers.held:
@@ -1021,7 +1021,7 @@ class _Work:
             )
         return flying
 
-    def moved(self, left: Positions, ceilings: Ceilings, mappings: Sequence[Mapping]) -> npt.NDArray[np.bool_]:
+    def moved(self, left: Positions, ceilings: Ceilings) -> npt.NDArray[np.bool_]:
         """Which of the keys that left are here under another one, in another spelling or by their values, in a row that
         is not sent: nothing else would be left of them."""
         if not left.size:
@@ -1034,11 +1034,11 @@ class _Work:
         has_record = np.asarray(snapshot.flags) & changes.Flag.UNKNOWN == 0  # else it may have been made, or not
         unknown = ~np.isin(aside["kh"].to_numpy(), snapshot.kh[has_record])
         keys = pa.concat_arrays([aside["key"].combine_chunks().filter(pa.array(unknown)), self.keys_of(rows)])
-        same = pc.is_in(self.spelling(snapshot.keys(left)), value_set=self.spelling(keys))
+        same = pc.is_in(self.mapping.spelling(snapshot.keys(left)), value_set=self.mapping.spelling(keys))
         moved: npt.NDArray[np.bool_] = same.to_numpy(zero_copy_only=False)
         if rows.size and self.values_tell:
             own = np.full(len(rows), -1)
-            moved |= np.isin(left, carried.find(mappings, snapshot, self.spool, rows, own, left).slots)
+            moved |= np.isin(left, carried.find(self.mappings, snapshot, self.spool, rows, own, left).slots)
         return moved
 
     def shared(self, ids: pa.Array, most: int) -> npt.NDArray[np.bool_]:
@@ -1095,12 +1095,12 @@ class _Work:
     def left_out(self) -> pa.Table:
         return pa.concat_tables(self.asides)
 
-    def effect(self, mappings: Sequence[Mapping]) -> Effect:
+    def effect(self) -> Effect:
         """What the rows that would be sent do, as guards look at it."""
         snapshot, found, sent = self.state.snapshot, self.found, self.operation != 0
         deleting = self.activation.mode is Mode.DELETE
         came = np.flatnonzero(sent & self.new)
-        self.find_carried(came, mappings)
+        self.find_carried(came)
         return Effect(
             known=len(snapshot.kh),
             present=changes.present(snapshot),
@@ -1116,6 +1116,11 @@ class _Work:
         )
 
     @property
+    def mappings(self) -> tuple[Mapping, ...]:
+        """Those that the snapshot may hold rows of, today's first."""
+        return (self.mapping, *self.older)
+
+    @property
     def new(self) -> npt.NDArray[np.bool_]:
         """Rows whose key is not known."""
         new: npt.NDArray[np.bool_] = self.found.kind == Kind.ADDED
@@ -1124,10 +1129,6 @@ class _Work:
     def keys_of(self, rows: Positions) -> pa.Array:
         return self.spool.take(rows, ["key"])["key"].combine_chunks() if rows.size else pa.array([], pa.utf8())
 
-    def spelling(self, keys: pa.Array) -> pa.Array:
-        """One text for all spellings of a key."""
-        return guards.spelling(*values.key_parts(keys, len(self.mapping.key)))
-
     def find_respelled(self) -> None:
         """New keys, of rows that are sent, which are another spelling of one that left, now or at any time before."""
         came = np.flatnonzero(self.new & (self.operation != 0))
@@ -1135,7 +1136,7 @@ class _Work:
         if self.activation.mode is Mode.DELETE or not (came.size and gone.size):
             return
         keys, left = self.keys_of(came), self.state.snapshot.keys(gone)
-        again, pairs = guards.respelled(left, keys, self.spelling)
+        again, pairs = guards.respelled(left, keys, self.mapping.spelling)
         self.respelled = came[again]
         self.replacing = tuple(pairs or zip(left[:5].to_pylist(), keys[:5].to_pylist(), strict=False))
 
@@ -1166,7 +1167,7 @@ class _Work:
         present = changes.present(self.state.snapshot)
         return self.makes_by_key and self.activation.guards.max_replaced.limit(present) < present
 
-    def find_carried(self, came: Positions, mappings: Sequence[Mapping]) -> None:
+    def find_carried(self, came: Positions) -> None:
         """New keys with the values of one that left, and known keys with those of another: where such rows would be
         made once more."""
         self.alike, self.shifted = came[:0], 0
@@ -1177,13 +1178,13 @@ class _Work:
         gone = np.concatenate([found.left, found.away])
         other = inserting & (found.position >= 0) & np.isin(found.kind, (Kind.CHANGED, Kind.DROPPED))
         rows = np.union1d(came, np.flatnonzero(other))
-        moved = carried.find(mappings, snapshot, self.spool, rows, found.position[rows], gone)
+        moved = carried.find(self.mappings, snapshot, self.spool, rows, found.position[rows], gone)
         anew = np.isin(moved.rows, came) & np.isin(moved.slots, gone)
         self.shifted = int(np.count_nonzero(~anew))
         if anew.any() and self.values_tell:
             self.alike = np.setdiff1d(moved.rows[anew], self.respelled)
             old = snapshot.keys(moved.slots[anew][:5]).to_pylist()
-            new = self.spool.take(moved.rows[anew][:5], ["key"])["key"].to_pylist()
+            new = self.keys_of(moved.rows[anew][:5]).to_pylist()
             self.replacing = tuple(zip(old, new, strict=True))
 
     def rewritten(self) -> Positions:

@@ -17,7 +17,7 @@ import numpy.typing as npt
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from dinmo_dbt import carried, guards, values, verify
+from dinmo_dbt import carried, values, verify
 from dinmo_dbt.activation import Activation, Mode
 from dinmo_dbt.changes import Flag, Positions, Snapshot, Spool, key_hash, slots, snapshot_rows
 from dinmo_dbt.destination import Destination
@@ -82,7 +82,7 @@ def draw(
             forms = header["key_forms"]
             if len(forms) == len(seen.mapping.key):
                 _pair(slot, snapshot, free, values.key_in_forms(keys, forms))
-        _pair_spellings(slot, snapshot, free, keys, len(seen.mapping.key))
+        _pair_spellings(slot, snapshot, free, keys, seen.mapping)
         _pair_values(slot, seen, free, new)
     shared = (slot >= 0) & repeated(pa.array(slot))
     ambiguous, slot[shared] = int(shared.sum()), -1
@@ -153,18 +153,17 @@ def _pair(slot: Positions, snapshot: Snapshot, free: npt.NDArray[np.bool_], old:
 
 
 def _pair_spellings(
-    slot: Positions, snapshot: Snapshot, free: npt.NDArray[np.bool_], keys: pa.Array, columns: int
+    slot: Positions, snapshot: Snapshot, free: npt.NDArray[np.bool_], keys: pa.Array, mapping: Mapping
 ) -> None:
-    """The same by another spelling of a key, of so many columns, where only one known key has it."""
+    """The same by another spelling of a key, where only one known key has it."""
     taken = np.zeros(len(free), np.bool_)
     taken[slot[slot >= 0]] = True
     at, rows = np.flatnonzero(free & ~taken), np.flatnonzero(slot < 0)
     if not (at.size and rows.size):
         return
-    known = guards.spelling(*values.key_parts(snapshot.keys(at), columns))
+    known = mapping.spelling(snapshot.keys(at))
     alone = np.flatnonzero(~repeated(known))
-    own = guards.spelling(*values.key_parts(keys.take(pa.array(rows)), columns))
-    index = pc.index_in(own, value_set=known.take(pa.array(alone)))
+    index = pc.index_in(mapping.spelling(keys.take(pa.array(rows))), value_set=known.take(pa.array(alone)))
     found = pc.fill_null(index, -1).to_numpy()
     slot[rows[found >= 0]] = at[alone[found[found >= 0]]]
 
