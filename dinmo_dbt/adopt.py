@@ -160,11 +160,13 @@ class _Pairs:
     sent: Flags
 
 
-def _as_sent(activation: Activation, mapping: Mapping, compared: Sequence[Fact]) -> list[Fact]:
-    """The facts of a record that a send of the row may have left: without a parent that was not there."""
+def _as_sent(activation: Activation, mapping: Mapping, compared: Sequence[Fact]) -> Sequence[Fact]:
+    """The facts of a record that a send of the row may have left: without a parent that was not there. They are
+    `compared` itself where no row goes without."""
+    if activation.missing_parent != "set_null":
+        return compared
     lookups = {column.header for column in mapping.columns if column.lookup is not None}
-    lacking = lookups if activation.missing_parent == "set_null" else set()
-    return [replace(fact, may_lack=fact.name in lacking) for fact in compared]
+    return [replace(fact, may_lack=fact.name in lookups) for fact in compared]
 
 
 def _agreeing(
@@ -192,7 +194,8 @@ def _agreeing(
             continue
         held, taken = page.take(pa.array(at)), _taken(seen, here)
         agree, ids = verify.agree(by, taken, held), held["Id"].combine_chunks()
-        equal, as_sent = verify.agree(compared, taken, held), verify.agree(sent, taken, held)
+        equal = verify.agree(compared, taken, held)
+        as_sent = equal if sent is compared else verify.agree(sent, taken, held)
         parts.append(_Pairs(here[agree], ids.filter(pa.array(agree)), equal[agree], as_sent[agree]))
     return _Pairs(
         np.concatenate([part.rows for part in parts]),
@@ -293,8 +296,10 @@ def _adopted(activation: Activation, equal: Flags, lacking: Flags) -> npt.NDArra
     """The matched rows' flags. An insert's count as delivered, some without a parent; others that differ are sent
     again."""
     flags = np.full(len(equal), Flag.ADOPTED, np.uint8)
-    inserting = activation.mode is Mode.INSERT
-    flags[lacking if inserting else ~equal] |= np.uint8(Flag.UNFINISHED if inserting else Flag.STALE)
+    if activation.mode is Mode.INSERT:
+        flags[lacking] |= np.uint8(Flag.UNFINISHED)
+    else:
+        flags[~equal] |= np.uint8(Flag.STALE)
     return flags
 
 
