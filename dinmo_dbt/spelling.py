@@ -41,7 +41,7 @@ def other_numbers(keys: Iterable[Key], activation: Activation) -> Iterator[Probl
             )
             if is_here and is_another_number(text, value):
                 told, hint = misread(text, value)
-                where = f"{key.file}:{key.lines.get(path, key.line)}: {key.told}.{dotted(path)}"
+                where = key.where_of(path)
                 yield Problem(MISREAD, told, where, hint)
 
 
@@ -51,7 +51,7 @@ def other_columns(keys: Iterable[Key], activation: Activation) -> Iterator[Probl
         for path, (text, is_date) in key.bare_keys.items():
             way = path[_depth(path) :]
             if not is_date and way[:1] in (("fields",), ("match",)) and len(way) == 2 and _is_at(path, way, activation):
-                where = f"{key.file}:{key.lines.get(path, key.line)}: {key.told}.{dotted(path)}"
+                where = key.where_of(path)
                 told = f"YAML reads {show(text)} as {show(path[-1])}, so that is the column's name"
                 yield Problem(WRONG_TYPE, told, where, f"put the name in quotes: {as_yaml(text)}")
 
@@ -61,7 +61,7 @@ def dates(keys: Iterable[Key]) -> Iterator[tuple[str, str]]:
     for key in keys:
         for path, (text, is_date) in key.bare_keys.items():
             if is_date:
-                yield f"{key.file}:{key.lines.get(path, key.line)}: {key.told}.{dotted(path)}", text
+                yield key.where_of(path), text
 
 
 def _depth(path: KeyPath) -> int:

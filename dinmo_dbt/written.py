@@ -73,6 +73,10 @@ class Key:
     def where(self) -> str:
         return f"{self.file}:{self.line}: {self.told}"
 
+    def where_of(self, path: KeyPath) -> str:
+        """The place of a key within."""
+        return f"{self.file}:{self.lines.get(path, self.line)}: {self.told}.{dotted(path)}"
+
     @property
     def told(self) -> str:
         """The way to it as a person reads it: `models.shops.config.dinmo`."""
