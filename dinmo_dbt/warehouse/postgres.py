@@ -77,7 +77,7 @@ _ARRAY = "to_json({0}::text[])::text"
 # Of json[] and jsonb[]: each element as a json column is asked for; lists and objects in it stay such, and are refused.
 _JSON_ARRAYS = frozenset({199, 3807})
 _JSON_ARRAY = (
-    "case when {0} is null then null when array_ndims({0}) > 1 then to_json({0}::text[])::text else "
+    f"case when {{0}} is null then null when array_ndims({{0}}) > 1 then {_ARRAY} else "
     "(select coalesce(json_agg(case json_typeof(dinmo_element::json) when 'null' then null "
     "when 'array' then dinmo_element::json when 'object' then dinmo_element::json "
     "else to_json(dinmo_element #>> '{{}}') end order by dinmo_position), '[]')::text "
