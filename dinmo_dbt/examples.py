@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable
 from dataclasses import dataclass, field
 
 import numpy as np
@@ -49,12 +49,12 @@ def sources(problems: Iterable[KeyProblem]) -> tuple[str, ...]:
     return tuple(dict.fromkeys(name for problem in problems for name in problem.columns))
 
 
-def examples(batches: Iterable[pa.RecordBatch], mapping: Mapping, problems: Iterable[KeyProblem]) -> Iterator[Examples]:
+def examples(batches: Iterable[pa.RecordBatch], mapping: Mapping, problems: Iterable[KeyProblem]) -> list[Examples]:
     found = [Examples(problem) for problem in problems]
     for batch in batches:
         for each in found:
             each.look(batch, mapping)
-    return iter(found)
+    return found
 
 
 def _held(array: pa.Array) -> list[object]:

@@ -156,9 +156,9 @@ _RIGHT = "config > meta > dinmo"
 
 
 def _misspelt(key: Key) -> str:
-    word, above = (*key.path[-1:], *key.path[-2:-1], "")[:2]
+    word, above, further = (*reversed(key.path[-3:]), "", "")[:3]
     if word in ("activation", "activations"):
-        is_other = "meta" in str(key.path[-3:-2]) and isinstance(above, str)
+        is_other = "meta" in str(further) and isinstance(above, str)
         return f": {show(above)} is not `dinmo`" if is_other else ": `dinmo` is missing above it"
     return "" if word == "dinmo" else f": {show(word)} is not `dinmo`"
 

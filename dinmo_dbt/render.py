@@ -182,10 +182,13 @@ def sample_lines(sample: dict[str, Any]) -> list[str]:
     told = ", ".join(part for part in (sample["record_id"], sample["note"]) if part)
     lines = [f"{sample['kind']} {sample['key']}" + (f" ({told})" if told else "")]
     for change in sample["fields"]:
-        both = [_value(change[each]) for each in ("now", "then")]
-        if sample["kind"] == "delete" or sample["record_id"] is None:
-            both = both[:1] if sample["kind"] == "delete" else both[1:]
-        lines.append(f"    {change['field']}: {' -> '.join(both)}")
+        if sample["kind"] == "delete":
+            shown = _value(change["now"])
+        elif sample["record_id"] is None:
+            shown = _value(change["then"])
+        else:
+            shown = f"{_value(change['now'])} -> {_value(change['then'])}"
+        lines.append(f"    {change['field']}: {shown}")
     if sample["record_id"] and not sample["fields"] and not sample["note"]:
         lines.append("    nothing changes: Salesforce holds these values")
     return lines

@@ -726,8 +726,8 @@ def _run_activation(
                 if drawn.has_changes and not gating.ignore:
                     _judge_again(session, activation)
                 record = record_of(session, activation, state)
-                sending = entry.timed("send"), record.kept(drawn, run.run_id, partial(_note, session))
-                with examples.told(session, activation), sending[0], sending[1]:
+                keeping = record.kept(drawn, run.run_id, partial(_note, session))
+                with examples.told(session, activation), entry.timed("send"), keeping:
                     run.sampling = audit.size(drawn.counts.sending)
                     execute(drawn, destination, state, session.clock, run=run, progress=shown)
                 with entry.timed("audit"):
