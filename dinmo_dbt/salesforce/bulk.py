@@ -11,6 +11,7 @@ import json
 import re
 from collections.abc import Callable, Collection, Iterator, Sequence
 from pathlib import Path
+from typing import Any
 
 import pyarrow as pa
 
@@ -23,6 +24,7 @@ from dinmo_dbt.salesforce.hosts import checked_id, checked_path
 from dinmo_dbt.salesforce.scratch import scratch_file
 
 RESULT_READS_MAX = 5
+GONE_ASKED = 3
 LIST_PAGES_MAX = 50  # of 1,000 jobs
 MADE_ROWS_MAX = 200_000  # no job of ours has more
 QUERY_POLLS_MAX = 2_000
@@ -88,13 +90,22 @@ def abort(client: Client, job_id: str) -> None:
 
 
 def job(client: Client, job_id: str) -> Job | None:
-    """The job's state; None if the org no longer knows it."""
-    try:
-        info = client.get(f"jobs/ingest/{checked_id(job_id)}", is_whole=_is_job)
-    except SalesforceRefusal as refusal:
-        if refusal.status == 404:
-            return None
-        raise
+    """The job's state; None if the org no longer knows it, and says so several times: one 404 may be a gateway's, and a
+    job taken for gone while it runs would be sent again beside it, or its rows called doubtful for good."""
+    for asked in range(GONE_ASKED):
+        if asked:
+            client.rest(_POLL_FIRST_S * 4**asked)
+        try:
+            info = client.get(f"jobs/ingest/{checked_id(job_id)}", is_whole=_is_job)
+        except SalesforceRefusal as refusal:
+            if refusal.status != 404:
+                raise
+        else:
+            return _told(job_id, info)
+    return None
+
+
+def _told(job_id: str, info: dict[str, Any]) -> Job:
     error = info.get("errorMessage")
     return Job(
         id=job_id,

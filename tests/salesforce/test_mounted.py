@@ -222,6 +222,16 @@ def test_a_job_whose_results_are_gone_is_settled_without_them(
     assert lab.world.sync(act, Model.of(BEFORE)).plan_counts.planned == 0
 
 
+@pytest.mark.parametrize("mode", ["upsert", "insert"])
+@pytest.mark.parametrize("times", [1, 2])
+def test_a_404_that_passes_is_no_word_on_a_job(laboratory: Callable[[], Laboratory], mode: str, times: int) -> None:
+    lab, act = laboratory(), activation(mode, api="bulk")
+    lab.app.faults.arm_json({"kind": "status", "status": 404, "call": "ingest.info", "times": times})
+    assert lab.world.sync(act, Model.of(BEFORE)).outcome.succeeded == 300
+    assert lab.app.faults.armed()[0]["fired"] == times
+    assert len(lab.held()) == 300
+
+
 def narrowed(lab: Laboratory, bytes_max: int) -> list[int]:
     """A proxy between the client and its org that refuses larger bodies; the sizes of those it let pass."""
     adapter = lab.world.org._client._session.get_adapter(URL)  # type: ignore[attr-defined]

@@ -212,6 +212,11 @@ class SimulatedOrg:
         ring = self.app.calls.kept().ring
         return ring[-1] if ring else None
 
+    @property
+    def is_working(self) -> bool:
+        """A job was closed and has not ended."""
+        return self.app.site.jobs.waiting(self.app.site.store.reading()) is not None
+
     def held(self) -> list[dict[str, Any]]:
         """Every record of Thing__c."""
         return self._records("Thing__c", FIELDS)
