@@ -6,6 +6,7 @@ a condition is the user's SQL, in parentheses on lines of its own so that a comm
 
 from __future__ import annotations
 
+import math
 import re
 from collections.abc import Sequence
 from datetime import date, datetime
@@ -24,6 +25,7 @@ _SPARK = frozenset({"databricks", "spark"})
 _BACKTICK = frozenset({"bigquery", "hive", "impala"}) | _SPARK | _MYSQL
 _BRACKET = frozenset({"fabric", "sqlserver", "synapse"})
 _BACKSLASH = _BACKTICK | {"snowflake"}
+_DOUBLE = {"bigquery": "float64", "trino": "double", **dict.fromkeys(_SPARK, "double")}
 
 
 class Cause(Enum):
@@ -123,6 +125,9 @@ def rows_of(columns: Sequence[str], rows: Sequence[Sequence[object]], adapter_ty
 
 def literal(value: object, adapter_type: str) -> str:
     """A value as SQL that means exactly that value, on one line of characters that can be seen."""
+    if isinstance(value, float | Decimal) and not math.isfinite(value):
+        kind = "numeric" if isinstance(value, Decimal) else _DOUBLE.get(adapter_type, "double precision")
+        return f"cast('{value}' as {kind})"
     if isinstance(value, bool | int | float):
         return str(value).lower()
     if isinstance(value, Decimal):
@@ -151,7 +156,9 @@ def _unseen(character: str, adapter_type: str) -> str:
     number = ord(character)
     if adapter_type in _SPARK:  # whose chr() counts by 256
         return f"'\\U{number:08x}'"
-    call = "nchar" if adapter_type in _BRACKET else "char" if adapter_type in _MYSQL else "chr"
+    if adapter_type in _MYSQL:  # whose char() counts by 256
+        return f"convert(x'{character.encode().hex()}' using utf8mb4)"
+    call = "nchar" if adapter_type in _BRACKET else "chr"
     return f"{call}({number})"
 
 

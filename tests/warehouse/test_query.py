@@ -5,6 +5,7 @@ from __future__ import annotations
 import datetime as dt
 from decimal import Decimal
 
+import duckdb
 import pytest
 
 from dinmo_dbt.warehouse.query import literal, quote, rows_of, why_not_condition
@@ -46,10 +47,20 @@ def test_an_identifier_is_quoted_as_its_database_reads_it(adapter: str, name: st
         ("bigquery", MOMENT.replace(tzinfo=dt.UTC), "timestamp '2024-01-31 08:00:00+00:00'"),
         ("databricks", MOMENT.replace(tzinfo=dt.UTC), "timestamp '2024-01-31 08:00:00+00:00'"),
         ("postgres", Decimal("1E+3"), "1000"),
+        ("postgres", Decimal("NaN"), "cast('NaN' as numeric)"),
+        ("duckdb", float("nan"), "cast('nan' as double precision)"),
+        ("bigquery", float("-inf"), "cast('-inf' as float64)"),
+        ("mysql", "a\u200b", "concat('a', convert(x'e2808b' using utf8mb4))"),
     ],
 )
 def test_a_value_is_written_as_its_database_reads_it(adapter: str, value: object, written: str) -> None:
     assert literal(value, adapter) == written
+
+
+@pytest.mark.parametrize("value", [float("nan"), float("inf"), float("-inf"), "a\u200b\u00a0b\n\U000e0020'", 1.5, ""])
+def test_duckdb_reads_a_written_value_as_that_value(value: object) -> None:
+    with duckdb.connect() as db:
+        assert db.execute(f"select {literal(value, 'duckdb')} is not distinct from ?", [value]).fetchone() == (True,)
 
 
 def test_a_condition_is_of_these_values_and_no_others() -> None:
