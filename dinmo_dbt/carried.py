@@ -17,6 +17,7 @@ import pyarrow.compute as pc
 
 from dinmo_dbt import values
 from dinmo_dbt.changes import Flag, Positions, Snapshot, Spool
+from dinmo_dbt.keys import key_parts
 from dinmo_dbt.mapping import Column, Mapping, as_written
 from dinmo_dbt.rowhash import NO_DIGESTS, Digests, as_arrow, digest_columns
 
@@ -127,7 +128,7 @@ def _now(mapping: Mapping, spool: Spool, rows: Positions, rest: Sequence[tuple[i
 def _then(mapping: Mapping, snapshot: Snapshot, positions: Positions, keyed: Sequence[tuple[int, Column]]) -> Digests:
     """The same of known rows as they were acknowledged under this mapping."""
     keys = snapshot.keys(positions)
-    parts = dict(zip(mapping.key, values.key_parts(keys, len(mapping.key)), strict=True)) if keyed else {}
+    parts = dict(zip(mapping.key, key_parts(keys, len(mapping.key)), strict=True)) if keyed else {}
     arrays = [keys, *(values.from_text(parts[column.source], column.field) for _, column in keyed)]
     digests: Digests = snapshot.ck[positions] - digest_columns(
         arrays, seed=mapping.digest, positions=[0, *(at for at, _ in keyed)]

@@ -22,6 +22,7 @@ import pyarrow.compute as pc
 from dinmo_dbt import values
 from dinmo_dbt.destination import Field
 from dinmo_dbt.errors import Problem, Refused
+from dinmo_dbt.keys import key_text, why_not_key
 from dinmo_dbt.mapping import Column, Mapping
 from dinmo_dbt.rowhash import NO_DIGESTS, Digests, Hashes, as_arrow, digest_columns, hash_columns, same_digests
 
@@ -433,7 +434,7 @@ class _Scan:
 
     def add(self, batch: pa.RecordBatch) -> None:
         self.read += batch.num_rows
-        key = values.key_text([batch.column(name) for name in self.mapping.key])
+        key = key_text([batch.column(name) for name in self.mapping.key])
         if key.null_count:
             self.blank_keys += key.null_count
             whole = pc.is_valid(key)
@@ -513,8 +514,8 @@ class _Scan:
 
     def note_length(self, header: str, given: pa.Array, unfit: values.Reasons | None) -> None:
         long = None if unfit is None else unfit == values.Reason.LENGTH
-        if long is not None and long.any() and values.why_not_key(given.type) is None:  # it is one text
-            text = values.key_text([given.filter(pa.array(long))])
+        if long is not None and long.any() and why_not_key(given.type) is None:  # it is one text
+            text = key_text([given.filter(pa.array(long))])
             most = pc.max(pc.utf8_length(pc.utf8_trim_whitespace(text))).as_py() or 0
             self.longest[header] = max(most, self.longest.get(header, 0))
 

@@ -13,6 +13,7 @@ import pyarrow.compute as pc
 
 from dinmo_dbt import values
 from dinmo_dbt.changes import KeyProblem, as_matched, key_hash, match_digests
+from dinmo_dbt.keys import key_text
 from dinmo_dbt.mapping import Mapping
 from dinmo_dbt.rowhash import Hashes
 
@@ -83,7 +84,7 @@ def _compared(
         text = values.text(compared, match.field)
         hashed = match_digests(compared.drop_null())[:, 0]
     else:
-        compared = text = values.key_text([batch.column(name) for name in problem.columns])
+        compared = text = key_text([batch.column(name) for name in problem.columns])
         hashed = key_hash(compared.drop_null())
     hashes = np.zeros(len(compared), np.uint64)
     hashes[compared.is_valid().to_numpy(zero_copy_only=False)] = hashed

@@ -7,14 +7,11 @@ by no other flag. What such a number let pass is not held against the next run.
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from dataclasses import dataclass, field
 from enum import IntEnum
 
 import numpy as np
 import numpy.typing as npt
-import pyarrow as pa
-import pyarrow.compute as pc
 
 from dinmo_dbt.activation import Activation, Ceiling, Guards, Mode
 from dinmo_dbt.errors import Problem
@@ -335,45 +332,3 @@ def _removed(activation: Activation, effect: Effect, day: Day) -> list[_Asked]:
 def deletes_max(guards: Guards, present: int, allowed: int) -> int:
     """How many records one run may delete: what `guards.max_delete` says, or what is `allowed` for this once."""
     return max(guards.max_delete.limit(present), allowed)
-
-
-# Keys in another spelling
-
-
-_EXAMPLES = 5
-_SPELLINGS = (
-    (r"^(\d{4}-\d\d-\d\d)[t ]00:00(:00(\.0+)?)?(z|[+]00(:?00)?)?$", r"\1"),
-    (r"^([+-]?\d+)\.0+$", r"\1"),
-    (r"^([+-]?)0+(\d)", r"\1\2"),
-)
-
-
-def spelling(*parts: pa.Array) -> pa.Array:
-    """One text for all spellings of keys, whose columns are given."""
-    texts = [_spelling(part) for part in parts]
-    return texts[0] if len(texts) == 1 else pc.binary_join_element_wise(*texts, "\0")
-
-
-def _spelling(texts: pa.Array) -> pa.Array:
-    text = pc.utf8_lower(pc.utf8_trim_whitespace(pc.utf8_normalize(texts, form="NFKC")))
-    for pattern, plain in _SPELLINGS:
-        text = pc.replace_substring_regex(text, pattern=pattern, replacement=plain)
-    return text
-
-
-def respelled(
-    left: pa.Array, came: pa.Array, spelled: Callable[[pa.Array], pa.Array] = spelling
-) -> tuple[npt.NDArray[np.bool_], list[tuple[str, str]]]:
-    """Which keys that came are one that left, written in another way (case, blanks, Unicode form, zeros before a
-    number or after its point, a date as its midnight), and the first few such pairs. Of keys that came as several
-    spellings of one, the first."""
-    before, after = spelled(left), spelled(came)
-    at = pc.index_in(after, value_set=before)
-    known = pc.is_valid(at)
-    pairs = zip(
-        left.take(at.filter(known))[:_EXAMPLES].to_pylist(), came.filter(known)[:_EXAMPLES].to_pylist(), strict=True
-    )
-    first = np.zeros(len(came), np.bool_)
-    rows = np.flatnonzero(known)
-    first[rows[np.unique(at.drop_null().to_numpy(), return_index=True)[1]]] = True
-    return first, list(pairs)

@@ -17,10 +17,11 @@ from typing import Any
 
 import pyarrow as pa
 
-from dinmo_dbt import declaration, guards, values
+from dinmo_dbt import declaration, values
 from dinmo_dbt.activation import Activation, Mode
 from dinmo_dbt.destination import Field, ObjectSchema, PayloadColumn
 from dinmo_dbt.errors import Problem
+from dinmo_dbt.keys import key_parts, spelling, why_not_key
 from dinmo_dbt.rowhash import HASH_VERSION
 
 # The canonical kinds a stored mapping names; each stands for all field types with that canonical form.
@@ -187,7 +188,7 @@ class Mapping:
 
     def spelling(self, keys: pa.Array) -> pa.Array:
         """One text for all spellings of a key, column by column."""
-        return guards.spelling(*values.key_parts(keys, len(self.key)))
+        return spelling(*key_parts(keys, len(self.key)))
 
     def retyped_since(self, older: Mapping) -> list[tuple[str, str, str]]:
         """Source columns of another type than they had: name, type before, type now."""
@@ -291,7 +292,7 @@ class _Resolution:
     def key_column(self, name: str) -> str | None:
         source = self.source_column(name, "key")
         if source and self.relation is not None:
-            reason = values.why_not_key(self.relation.field(source).type)
+            reason = why_not_key(self.relation.field(source).type)
             if reason:
                 self.problem("DB317", f"key column {source}: {reason}", "key")
         return source

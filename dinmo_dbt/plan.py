@@ -21,6 +21,7 @@ from dinmo_dbt.changes import Aside, Baseline, ChangeSet, Kind, Pending, Positio
 from dinmo_dbt.destination import Api, Batch, Destination, Fate, Field, ObjectSchema, Operation, PayloadColumn
 from dinmo_dbt.errors import ConfigError, Problem, StateError
 from dinmo_dbt.guards import Ceilings, Counted, Day, Effect, Moved
+from dinmo_dbt.keys import respelled
 from dinmo_dbt.leavers import Leavers
 from dinmo_dbt.mapping import Column, Mapping, from_header, resolve
 from dinmo_dbt.parents import CIRCLE, PARENT_AMBIGUOUS, PARENT_MISSING, Link
@@ -1136,7 +1137,7 @@ class _Work:
         if self.activation.mode is Mode.DELETE or not (came.size and gone.size):
             return
         keys, left = self.keys_of(came), self.state.snapshot.keys(gone)
-        again, pairs = guards.respelled(left, keys, self.mapping.spelling)
+        again, pairs = respelled(left, keys, self.mapping.spelling)
         self.respelled = came[again]
         self.replacing = tuple(pairs or zip(left[:5].to_pylist(), keys[:5].to_pylist(), strict=False))
 

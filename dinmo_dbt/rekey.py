@@ -22,6 +22,7 @@ from dinmo_dbt.activation import Activation, Mode
 from dinmo_dbt.changes import Flag, Positions, Snapshot, Spool, key_hash, slots, snapshot_rows
 from dinmo_dbt.destination import Destination
 from dinmo_dbt.errors import Refused, UsageError
+from dinmo_dbt.keys import key_in_forms, key_text
 from dinmo_dbt.mapping import Mapping, as_written, from_header
 from dinmo_dbt.plan import Source, StateView
 from dinmo_dbt.records import repeated
@@ -81,7 +82,7 @@ def draw(
         for header in state.mappings:
             forms = header["key_forms"]
             if len(forms) == len(seen.mapping.key):
-                _pair(slot, snapshot, free, values.key_in_forms(keys, forms))
+                _pair(slot, snapshot, free, key_in_forms(keys, forms))
         _pair_spellings(slot, snapshot, free, keys, seen.mapping)
         _pair_values(slot, seen, free, new)
     shared = (slot >= 0) & repeated(pa.array(slot))
@@ -131,13 +132,13 @@ def _former(activation: Activation, source: Source, seen: Scan, keys: pa.Array, 
     read: list[tuple[pa.Array, pa.Array]] = []
     wanted = list(dict.fromkeys([*seen.mapping.key, *columns]))
     for batch in source.read(activation.relation_name, wanted, activation.where):
-        own = [values.key_text([batch.column(name) for name in names]) for names in (seen.mapping.key, columns)]
+        own = [key_text([batch.column(name) for name in names]) for names in (seen.mapping.key, columns)]
         read.append((own[0], own[1]))
     now, before = (pa.chunked_array([each[side] for each in read], pa.utf8()).combine_chunks() for side in (0, 1))
     forms = from_header(seen.state.mappings[0]).key_forms if seen.state.mappings else ()
     before = before.take(pc.index_in(keys, value_set=now))
     whole = pc.is_valid(before)
-    plain = values.key_in_forms(before.filter(whole), forms) if forms else before.filter(whole)
+    plain = key_in_forms(before.filter(whole), forms) if forms else before.filter(whole)
     return pc.replace_with_mask(before, whole, plain)
 
 

@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import json
 import re
-from collections.abc import Sequence
 from enum import IntEnum
 
 import numpy as np
@@ -186,63 +185,6 @@ def unreadable(batch: pa.RecordBatch, column: str) -> Reasons | None:
     return _reasons(batch.column(mark), Reason.UNREADABLE) if mark in batch.schema.names else None
 
 
-def key_text(arrays: Sequence[pa.Array]) -> pa.Array:
-    """The model's key as one utf8 column; null where a part is null or blank.
-
-    One column: its plain text. Several: each part with its length before it (`3:abc5:2024x`), so that parts can't
-    slide into each other. Parts are text, whole numbers, decimals, dates or timestamps (`why_not_key`).
-    """
-    parts = []
-    for array in arrays:
-        part = _key_part(plain(array))
-        blank = pc.equal(pc.utf8_trim_whitespace(part), "")
-        parts.append(pc.if_else(blank, pa.scalar(None, pa.utf8()), part))
-    return _joined_key(parts)
-
-
-def key_in_forms(keys: pa.Array, forms: Sequence[str]) -> pa.Array:
-    """Key texts as columns of these forms would have given them (`in_form`)."""
-    if len(forms) == 1:
-        return in_form(keys, forms[0])
-    columns = key_parts(keys, len(forms))
-    return _joined_key([in_form(column, form) for column, form in zip(columns, forms, strict=True)])
-
-
-def key_parts(keys: pa.Array, count: int) -> list[pa.Array]:
-    """The text of each of the key's columns, which are so many."""
-    if count == 1:
-        return [keys]
-    parts = [_key_parts(key, count) for key in keys.to_pylist()]
-    return [pa.array([row[number] for row in parts], pa.utf8()) for number in range(count)]
-
-
-def _joined_key(parts: Sequence[pa.Array]) -> pa.Array:
-    if len(parts) == 1:
-        return parts[0]
-    pieces: list[pa.Array | str] = []
-    for part in parts:
-        pieces += [pc.utf8_length(part).cast(pa.utf8()), ":", part]
-    return pc.binary_join_element_wise(*pieces, "", null_handling="emit_null")
-
-
-def _key_parts(key: str, count: int) -> list[str]:
-    """The parts of a composite key's text."""
-    parts = []
-    for _ in range(count):
-        length, _, rest = key.partition(":")
-        parts.append(rest[: int(length)])
-        key = rest[int(length) :]
-    return parts
-
-
-def _key_part(array: pa.Array) -> pa.Array:
-    """Text of one key column; a decimal loses its trailing zeros, so that a new scale makes no new keys."""
-    part, _ = _as_text(array)
-    if not pa.types.is_decimal(array.type) or not 0 < array.type.scale <= 6:
-        return part
-    return pc.utf8_rtrim(pc.utf8_rtrim(part, "0"), ".")
-
-
 # Types, as far as they decide how a value is written
 
 
@@ -325,15 +267,6 @@ def _number_in_form(text: pa.Array, places: int) -> pa.Array:
     number = pc.binary_join_element_wise(sign, whole, point, padded, "")
     sound = pc.and_(pc.is_valid(read), pc.invert(pc.and_(longer, places > 0)))
     return pc.if_else(sound, number, text)
-
-
-def why_not_key(source: pa.DataType) -> str | None:
-    """Why a column of that type can't be part of a key; None if it can."""
-    source = _plain_type(source)
-    exact = _is_text(source) or pa.types.is_integer(source) or pa.types.is_decimal(source)
-    if exact or pa.types.is_date(source) or pa.types.is_timestamp(source):
-        return None
-    return f"a key is text, a whole number or a date, not {source}: cast it in the model's SQL"
 
 
 def fold(array: pa.Array, field: Field) -> pa.Array:
@@ -529,7 +462,7 @@ trailing whitespace"), as far as a text may hold it. U+00A0 stays."""
 
 
 def _text(array: pa.Array, field: Field) -> tuple[pa.Array, Reasons | None]:
-    array, reasons = _choices(array) if field.type == "multipicklist" else _as_text(array)
+    array, reasons = _choices(array) if field.type == "multipicklist" else as_text(array)
     if _has_control_bytes(array):
         array = _unix_newlines(array)
         control = pc.match_substring_regex(array, r"[\x00-\x08\x0b\x0c\x0e-\x1f]")
@@ -560,7 +493,7 @@ def _choices(array: pa.Array) -> tuple[pa.Array, Reasons | None]:
         elements = plain(pc.list_flatten(array))
         elements = pa.nulls(len(elements), pa.utf8()) if pa.types.is_null(elements.type) else elements
         return _joined_choices(array, elements, pc.list_parent_indices(array).to_numpy())
-    array, reasons = _as_text(array)
+    array, reasons = as_text(array)
     if pc.any(pc.match_substring_regex(array, _JSON)).as_py():
         read = [_json_choices(text) for text in array.to_pylist()]
         lists = pa.array([each if isinstance(each, list) else None for each in read], pa.list_(pa.utf8()))
@@ -576,7 +509,7 @@ def _choices(array: pa.Array) -> tuple[pa.Array, Reasons | None]:
 
 def _joined_choices(lists: pa.Array, elements: pa.Array, parents: Positions) -> tuple[pa.Array, Reasons | None]:
     """`parents`: the list that each of the elements is in, ascending."""
-    elements, odd = _as_text(elements)
+    elements, odd = as_text(elements)
     elements = _trimmed(elements)
     odd = _merge(odd, _reasons(pc.match_substring(elements, ";"), Reason.CHOICE))
     reasons = None
@@ -607,7 +540,7 @@ def _json_choices(text: str | None) -> list[str | None] | object:
     return [str(each).lower() if isinstance(each, bool) else each for each in read]
 
 
-def _as_text(array: pa.Array) -> tuple[pa.Array, Reasons | None]:
+def as_text(array: pa.Array) -> tuple[pa.Array, Reasons | None]:
     """Any simple column as text; a value that has none is null, with its reason."""
     kind = array.type
     if pa.types.is_string(kind):

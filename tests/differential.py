@@ -26,6 +26,7 @@ import pyarrow.compute as pc
 
 from dinmo_dbt import changes, images, rowhash, values
 from dinmo_dbt.destination import Field
+from dinmo_dbt.keys import key_text
 
 Columns = list[pa.Array]
 Shape = Callable[[np.random.Generator, int], tuple[Columns, Columns]]
@@ -405,9 +406,7 @@ class Folded:
 
 
 FOLDED = (
-    Folded(
-        "key hash", lambda array: values.key_text([array]), lambda array: changes.key_hash(values.key_text([array]))
-    ),
+    Folded("key hash", lambda array: key_text([array]), lambda array: changes.key_hash(key_text([array]))),
     Folded(
         "match hash",
         lambda array: values.fold(values.echo_form(array, TEXT), TEXT),

@@ -15,6 +15,7 @@ from dinmo_dbt import plan as planning
 from dinmo_dbt.activation import Ceiling, Guards
 from dinmo_dbt.errors import Refused
 from dinmo_dbt.guards import Ceilings, Counted, Day, Effect, Moved
+from dinmo_dbt.keys import respelled, spelling
 
 ROWS = st.integers(0, 4_000)
 LIMITS = st.one_of(
@@ -223,8 +224,8 @@ SPELT = [
 @pytest.mark.parametrize(("old", "new"), SPELT)
 def test_a_key_in_another_spelling_is_known(old, new):
     left, came = pa.array(["a", old, "b"]), pa.array([new, "c"])
-    assert told(guards.respelled(left, came)) == ([True, False], [(old, new)])
-    assert told(guards.respelled(came, left)) == ([False, True, False], [(new, old)])
+    assert told(respelled(left, came)) == ([True, False], [(old, new)])
+    assert told(respelled(came, left)) == ([False, True, False], [(new, old)])
 
 
 def told(found):
@@ -234,11 +235,11 @@ def told(found):
 def test_keys_of_their_own_are_no_spelling_of_another():
     left = pa.array(["a1", "1a", "0", "10", "2024-01-07", "-7", ""])
     came = pa.array(["a01", "01b", "00x", "100", "2024-01-07T01:00:00.000Z", "7"])
-    assert told(guards.respelled(left, came)) == ([False] * 6, [])
+    assert told(respelled(left, came)) == ([False] * 6, [])
 
 
 def test_of_two_spellings_of_a_key_that_left_one_takes_its_place():
-    assert told(guards.respelled(pa.array(["a"]), pa.array(["A", "A "]))) == ([True, False], [("a", "A"), ("a", "A ")])
+    assert told(respelled(pa.array(["a"]), pa.array(["A", "A "]))) == ([True, False], [("a", "A"), ("a", "A ")])
 
 
 def other(numbers, key):
@@ -780,19 +781,19 @@ SAME_MOMENT = [
 
 
 def test_spellings_of_one_key_and_of_others():
-    assert set(guards.spelling(pa.array(SAME_MOMENT)).to_pylist()) == {"2024-01-07"}
-    assert set(guards.spelling(pa.array(["7", "7.0", "7.00", "007", "0007.0", " 7\n"])).to_pylist()) == {"7"}
-    assert guards.spelling(pa.array(["-07", "+07.0", "-7", "0", "00", "000.0", "٠٧"])).to_pylist() == [
+    assert set(spelling(pa.array(SAME_MOMENT)).to_pylist()) == {"2024-01-07"}
+    assert set(spelling(pa.array(["7", "7.0", "7.00", "007", "0007.0", " 7\n"])).to_pylist()) == {"7"}
+    assert spelling(pa.array(["-07", "+07.0", "-7", "0", "00", "000.0", "٠٧"])).to_pylist() == [
         "-7", "+7", "-7", "0", "0", "0", "٠٧",
     ]  # fmt: skip
     apart = ["7.5", "70", "7.", "7.0a", "a7.0", "0x7", "2024-01-07 00:01", "2024-01-07 00:00:01",
              "2024-01-07 00:00+01:00", "2024-01-07 00:00:00.001", "x2024-01-07 00:00", "2024-01-07 00:00x",
              "0a7"]  # fmt: skip
-    assert guards.spelling(pa.array(apart)).to_pylist() == apart
+    assert spelling(pa.array(apart)).to_pylist() == apart
 
 
 def test_the_first_few_respelled_keys_are_told():
-    first, pairs = guards.respelled(pa.array(list("abcdefg")), pa.array(list("GFEDCBAX")))
+    first, pairs = respelled(pa.array(list("abcdefg")), pa.array(list("GFEDCBAX")))
     assert (first.tolist(), pairs) == (
         [True] * 7 + [False],
         [("g", "G"), ("f", "F"), ("e", "E"), ("d", "D"), ("c", "C")],

@@ -14,6 +14,7 @@ from dinmo_dbt import rekey, values
 from dinmo_dbt.adopt import store
 from dinmo_dbt.destination import Field
 from dinmo_dbt.errors import Refused, UsageError
+from dinmo_dbt.keys import key_text
 from dinmo_dbt.state import ScanSpool
 
 DAYS = [dt.date(2024, 1, n) for n in range(1, 13)]
@@ -301,7 +302,7 @@ def test_a_decimals_text_is_found_from_any_other_scale(numbers, before, after):
     old, new = (pa.array(numbers, pa.decimal128(30, scale)) for scale in (before, after))
     texts = [values.canonical(each, TEXT)[0] for each in (old, new)]
     assert values.in_form(texts[1], values.text_form(pa.field("n", old.type), TEXT)).equals(texts[0])
-    whole = values.key_text([new])
+    whole = key_text([new])
     assert values.in_form(texts[1], "number").equals(whole)
 
 

@@ -11,6 +11,7 @@ from hypothesis import strategies as st
 
 from dinmo_dbt import values
 from dinmo_dbt.destination import Field
+from dinmo_dbt.keys import key_in_forms, key_text, why_not_key
 from dinmo_dbt.values import Reason
 
 
@@ -249,7 +250,7 @@ def test_salesforces_own_datetime_forms_are_read():
 def test_composite_keys_never_collide(texts, numbers):
     count = min(len(texts), len(numbers))
     numbers = [None if n is None else max(min(n, 2**62), -(2**62)) for n in numbers[:count]]
-    keys = values.key_text([pa.array(texts[:count], pa.utf8()), pa.array(numbers, pa.int64())]).to_pylist()
+    keys = key_text([pa.array(texts[:count], pa.utf8()), pa.array(numbers, pa.int64())]).to_pylist()
     seen = {}
     for key, text, number in zip(keys, texts, numbers, strict=False):
         if text is None or not text.strip() or number is None:
@@ -308,10 +309,10 @@ def test_sliced_arrays_give_the_same_values():
 def test_a_keys_text_does_not_depend_on_the_scale_of_its_column():
     numbers = [Decimal(1), Decimal(100), Decimal("2.5"), Decimal(0), Decimal(-10)]
     kinds = [pa.decimal128(10, 2), pa.decimal128(20, 6), pa.decimal128(38, 9), pa.decimal256(40, 1)]
-    texts = [values.key_text([pa.array(numbers, kind)]).to_pylist() for kind in kinds]
+    texts = [key_text([pa.array(numbers, kind)]).to_pylist() for kind in kinds]
     assert texts == [["1", "100", "2.5", "0", "-10"]] * len(kinds)
-    assert values.key_text([pa.array([1, 100], pa.int64())]).to_pylist() == ["1", "100"]
-    assert values.key_text([pa.array(numbers[:2], pa.decimal128(38, 0))]).to_pylist() == ["1", "100"]
+    assert key_text([pa.array([1, 100], pa.int64())]).to_pylist() == ["1", "100"]
+    assert key_text([pa.array(numbers[:2], pa.decimal128(38, 0))]).to_pylist() == ["1", "100"]
 
 
 def test_reasons_have_one_number_code_and_text_each():
@@ -451,10 +452,10 @@ def test_a_text_that_is_of_another_type_in_the_warehouse_has_that_type_s_name():
 
 def test_what_may_be_a_key():
     for source in [*STRINGS, *COUNTS[:3], *COUNTS[5:], *DATES, *MOMENTS]:
-        assert values.why_not_key(source) is None, source
+        assert why_not_key(source) is None, source
     for source in [pa.float64(), pa.bool_(), pa.time64("us"), pa.binary(), pa.list_(pa.utf8())]:
         told = f"a key is text, a whole number or a date, not {source}: cast it in the model's SQL"
-        assert values.why_not_key(source) == told
+        assert why_not_key(source) == told
 
 
 @pytest.mark.parametrize(
@@ -507,25 +508,25 @@ def test_a_text_as_a_column_of_another_type_would_write_it(form, given, expected
 def test_keys_as_columns_of_other_types_would_give_them():
     dates = pa.array([dt.date(2024, 1, 7), dt.date(2024, 1, 8)])
     texts, numbers = pa.array(["a:1", "12:"]), pa.array(["007", "1.50"])
-    written = values.key_text([texts, pa.array(["2024-01-07 00:00:00", "2024-01-08"]), numbers])
-    as_they_are = values.key_text([texts, dates, pa.array(["7", "1.5"])])
+    written = key_text([texts, pa.array(["2024-01-07 00:00:00", "2024-01-08"]), numbers])
+    as_they_are = key_text([texts, dates, pa.array(["7", "1.5"])])
     assert as_they_are.to_pylist() == ["3:a:110:2024-01-071:7", "3:12:10:2024-01-083:1.5"]
-    assert values.key_in_forms(written, ["text", "date", "number"]).equals(as_they_are)
-    two = values.key_text([texts, numbers])
-    assert values.key_in_forms(two, ["text", "number"]).to_pylist() == ["3:a:11:7", "3:12:3:1.5"]
-    assert values.key_in_forms(numbers, ["number"]).to_pylist() == ["7", "1.5"]
-    assert values.key_text([pa.array(["a", " \t", None, ""]), pa.array([1, 2, 3, 4])]).to_pylist() == [
+    assert key_in_forms(written, ["text", "date", "number"]).equals(as_they_are)
+    two = key_text([texts, numbers])
+    assert key_in_forms(two, ["text", "number"]).to_pylist() == ["3:a:11:7", "3:12:3:1.5"]
+    assert key_in_forms(numbers, ["number"]).to_pylist() == ["7", "1.5"]
+    assert key_text([pa.array(["a", " \t", None, ""]), pa.array([1, 2, 3, 4])]).to_pylist() == [
         "1:a1:1", None, None, None,
     ]  # fmt: skip
-    assert values.key_text([pa.array([" a ", " ", None])]).to_pylist() == [" a ", None, None]
+    assert key_text([pa.array([" a ", " ", None])]).to_pylist() == [" a ", None, None]
 
 
 def test_a_decimal_key_of_many_places_is_written_plainly():
     numbers = [Decimal("1.5"), Decimal("0.0000001"), Decimal(100)]
     for kind in (pa.decimal128(38, 7), pa.decimal128(38, 18), pa.decimal256(50, 7)):
-        assert values.key_text([pa.array(numbers, kind)]).to_pylist() == ["1.5", "0.0000001", "100"]
-    assert values.key_text([pa.array([Decimal("1.500000")], pa.decimal128(9, 6))]).to_pylist() == ["1.5"]
-    assert values.key_text([pa.array([Decimal("10.00"), Decimal(0)], pa.decimal128(9, 2))]).to_pylist() == ["10", "0"]
+        assert key_text([pa.array(numbers, kind)]).to_pylist() == ["1.5", "0.0000001", "100"]
+    assert key_text([pa.array([Decimal("1.500000")], pa.decimal128(9, 6))]).to_pylist() == ["1.5"]
+    assert key_text([pa.array([Decimal("10.00"), Decimal(0)], pa.decimal128(9, 2))]).to_pylist() == ["10", "0"]
 
 
 def test_match_values_are_folded_as_salesforce_compares_them():
@@ -802,7 +803,7 @@ def test_no_rows_are_fine():
 def test_chunks_are_one_column():
     chunked = pa.chunked_array([["a"], ["b", None]])
     assert one(chunked, "string") == (["a", "b", None], [])
-    assert values.key_text([chunked]).to_pylist() == ["a", "b", None]
+    assert key_text([chunked]).to_pylist() == ["a", "b", None]
 
 
 CHOICES = st.one_of(st.none(), st.text(alphabet=" \t\u00a0aB;", max_size=5))
