@@ -172,15 +172,20 @@ class LimitReached(DestinationError):
 
 def unwritable(path: Path, error: OSError) -> StateError:
     """What the system said of a file of ours, in a person's words; nothing that was there before is lost."""
-    reasons = {
-        errno.ENOSPC: "the disk is full",
-        errno.EDQUOT: "the disk quota is used up",
-        errno.EROFS: "the file system is read-only",
-        errno.EACCES: "permission denied",
-        errno.EPERM: "permission denied",
+    full = ("the disk is full", "free some space there, and run again")
+    forbidden = "let the user that this runs as write there"
+    in_the_way = ("something that is no folder lies where a folder belongs", "move it away, and run again")
+    told = {
+        errno.ENOSPC: full,
+        errno.EDQUOT: ("the disk quota is used up", full[1]),
+        errno.EROFS: ("the file system is read-only", forbidden),
+        errno.EACCES: ("permission denied", forbidden),
+        errno.EPERM: ("permission denied", forbidden),
+        errno.EEXIST: in_the_way,
+        errno.ENOTDIR: in_the_way,
     }
-    reason = reasons.get(error.errno or 0, error.strerror or "it can't be written")
-    return StateError("DB510", f"{reason}; what was there before is untouched", where=str(path))
+    reason, advice = told.get(error.errno or 0, (error.strerror or "it can't be written", ""))
+    return StateError("DB510", f"{reason}; what was there before is untouched", where=str(path), hint=advice)
 
 
 def is_untrusted(error: BaseException) -> bool:

@@ -7,6 +7,7 @@ this document.
 
 from __future__ import annotations
 
+import os
 import re
 from collections.abc import Callable, Collection, Iterator, Mapping
 from dataclasses import dataclass, field
@@ -20,7 +21,7 @@ from pydantic import Field, PlainValidator, StringConstraints, ValidationError, 
 from dinmo_dbt import declaration, document, template
 from dinmo_dbt.declaration import CONFLICT, MISPLACED, NOT_ALLOWED, REQUIRED, WRONG_TYPE, Strict, dotted, show
 from dinmo_dbt.declaration import Path as KeyPath
-from dinmo_dbt.durable import read_file
+from dinmo_dbt.durable import open_file, read_file
 from dinmo_dbt.errors import ConfigError, Problem
 from dinmo_dbt.notice import Notice, Severity
 from dinmo_dbt.when import SPAN_SCHEMA, ClockTime, TimeZone, span
@@ -791,8 +792,8 @@ class _Reading:
             return Secret("")
         try:
             text = read_file(file, SECRET_FILE_BYTES_MAX).decode().strip()
-        except (OSError, UnicodeDecodeError) as error:
-            self.add(NO_PATH, f"the file can't be read: {type(error).__name__}", (*path, f"{key}_path"))
+        except (OSError, UnicodeDecodeError):
+            self.add(NO_PATH, "the file can't be read as text", (*path, f"{key}_path"))
             return None
         if not text:
             self.add(NO_PATH, "the file is empty", (*path, f"{key}_path"))
@@ -811,14 +812,11 @@ class _Reading:
         file = self.absolute(final)
         if self.offline:
             return file
-        try:
-            mode = file.stat().st_mode
-            found = file.is_file()
-        except (OSError, ValueError):
-            mode, found = 0, False
-        if not found:
-            self.add(NO_PATH, "no such file", path, "a relative path starts at the dbt project")
-        elif mode & 0o027:  # a group may read it: a mounted secret of a container that isn't root needs that
+        if not self.is_readable(file, path):
+            return None
+        if (
+            file.stat().st_mode & 0o027
+        ):  # a group may read it: a mounted secret of a container that isn't root needs that
             hint = "chmod 600 it; a mounted secret takes a mode: 0400 or 0440 (Kubernetes: defaultMode)"
             self.add(SHARED_FILE, "other users of this machine may read or change this file", path, hint)
         return file
@@ -828,9 +826,22 @@ class _Reading:
         if not final or not chosen:
             return None
         file = self.absolute(final)
-        if not self.offline and not _is_file(file):
-            self.add(NO_PATH, "no such file", path, "a relative path starts at the dbt project")
+        if not self.offline:
+            self.is_readable(file, path)
         return file
+
+    def is_readable(self, file: Path, path: KeyPath) -> bool:
+        """Whether there is a file to read; else it is told why not."""
+        try:
+            os.close(open_file(file))
+        except (FileNotFoundError, NotADirectoryError):
+            self.add(NO_PATH, "no such file", path, "a relative path starts at the dbt project")
+        except OSError as error:
+            said = (error.strerror or "").lower()
+            self.add(NO_PATH, f"the file can't be read: {said}", path)
+        else:
+            return True
+        return False
 
     def url(self, text: str | None, path: KeyPath, spec: TargetSpec, chosen: bool) -> str:
         final = self.final(text, path, chosen) if text else None
@@ -971,13 +982,6 @@ def _without(raw: Mapping[str, Any], owners: Collection[tuple[str, str]]) -> dic
             targets = _mapping(_mapping(destination).get("targets"))
             kept[name] = {**destination, "targets": {t: e for t, e in targets.items() if (name, t) not in owners}}
     return {**raw, "destinations": kept}
-
-
-def _is_file(path: Path) -> bool:
-    try:
-        return path.is_file()
-    except (OSError, ValueError):
-        return False
 
 
 def _scalars(value: object, path: KeyPath) -> Iterator[tuple[KeyPath, object]]:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import pickle
+from collections.abc import Callable
 from decimal import Decimal
 from pathlib import Path
 from typing import Any
@@ -240,6 +241,27 @@ def test_a_secret_in_a_file_that_others_may_read_or_change_is_refused(tmp_path: 
         load(tmp_path, text)
     assert "chmod 600" in told(raised.value) and "hunter2" not in told(raised.value)
     assert load(tmp_path, text, offline=True).notes == (), "offline no file of a destination is looked at"
+
+
+@pytest.mark.parametrize(
+    ("make", "message"),
+    [
+        (lambda path: None, "no such file"),
+        (lambda path: path.mkdir(), "the file can't be read: it is a folder, not a file"),
+        (lambda path: path.write_bytes(b"\xff\xfe"), "the file can't be read as text"),
+        (lambda path: path.write_text(" \n"), "the file is empty"),
+    ],
+)
+def test_a_secrets_file_that_is_none_is_told_once(tmp_path: Path, make: Callable[[Path], object], message: str) -> None:
+    secret = tmp_path / "secret"
+    make(secret)
+    if secret.is_file():
+        secret.chmod(0o600)
+    with pytest.raises(ConfigError) as raised:
+        load(tmp_path, auth("flow: refresh_token, client_id: x, refresh_token_path: secret"))
+    (problem,) = raised.value.problems
+    assert (problem.code, problem.message) == ("DB122", message)
+    assert problem.where.endswith("auth.refresh_token_path")
 
 
 def test_a_rendered_value_is_not_rendered_again(tmp_path: Path) -> None:

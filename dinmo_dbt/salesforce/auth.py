@@ -130,13 +130,16 @@ class LogIn:
             calls, form = client.calls, {"grant_type": "refresh_token", "refresh_token": held.token.reveal()}
             answer = _asked(client, server, {**form, **public}, {} if public else self._basic())
             if isinstance(answer, Refused):
-                if answer.refusal is SPENT and (held.in_doubt or client.calls > calls + 1):
+                lost = held.in_doubt or client.calls > calls + 1
+                if answer.refusal is SPENT and lost:
                     raise AuthError(
                         "DB616",
                         "the refresh token is spent: an earlier login's answer was lost, and the next token with it",
                         where=str(held.path),
                         hint="authorize the app again, and give the new refresh token",
                     )
+                if not lost:
+                    held.refused()
                 raise _not_let_in([("", answer)])
             rotated = answer.get("refresh_token")
             held.answered(rotated if isinstance(rotated, str) and TOKEN.fullmatch(rotated) else None)

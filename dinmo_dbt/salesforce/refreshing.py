@@ -39,6 +39,10 @@ class Kept:
         """About to be sent."""
         self._write(asked=True)
 
+    def refused(self) -> None:
+        """The login server took it not, and said so: this login left no doubt, an earlier one's stays."""
+        self._write(asked=self.in_doubt)
+
     def answered(self, rotated: str | None) -> None:
         """The login server took it; `rotated` is the next one, if it gave one."""
         if rotated is not None:
@@ -47,7 +51,7 @@ class Kept:
 
     def _write(self, *, asked: bool) -> None:
         document = {"refresh_token": self.token.reveal() if self.rotated else None, "asked": asked}
-        with whole_file(self.path) as file:
+        with _told_for_what(), whole_file(self.path) as file:
             file.write(json.dumps(document).encode())
 
 
@@ -55,13 +59,24 @@ class Kept:
 def kept(folder: Path, given: Secret, pause: Callable[[float], None]) -> Iterator[Kept]:
     """The token that descends from the given one, locked. AuthError DB616 if its file can't be used; StateError DB510
     if it can't be written, with the old token still good."""
-    make_folder(folder)
-    if not (folder / ".gitignore").exists():
-        with whole_file(folder / ".gitignore") as file:
-            file.write(b"*\n")
+    with _told_for_what():
+        make_folder(folder)
+        if not (folder / ".gitignore").exists():
+            with whole_file(folder / ".gitignore") as file:
+                file.write(b"*\n")
     name = hashlib.sha256(given.reveal().encode()).hexdigest()[:24]
     with _locked(folder / f"{name}.lock", pause):
         yield _read(folder / f"{name}.json", given)
+
+
+@contextmanager
+def _told_for_what() -> Iterator[None]:
+    """A login that fails over a file says what the file is for."""
+    try:
+        yield
+    except StateError as error:
+        error.add_hint("the org's refresh token is kept there from login to login, since it may give a new one")
+        raise
 
 
 def _read(path: Path, given: Secret) -> Kept:

@@ -101,6 +101,33 @@ def test_a_refusal_that_nothing_was_lost_before_is_a_plain_one(server, log_in):
     assert "Refresh Token Policy" in str(caught.value)
 
 
+@pytest.mark.parametrize("first", [SPENT, {"error": "invalid_grant", "error_description": "ip restricted"}])
+def test_a_refusal_leaves_no_doubt_to_the_next_login(server, log_in, first):
+    server.on("POST", TOKEN_PATH, Answer(400, first), Answer(400, SPENT))
+    for _ in range(2):
+        with pytest.raises(AuthError, match="DB601"):
+            log_in()
+
+
+def test_a_doubt_outlasts_a_refusal_of_another_kind(server, log_in):
+    server.on("POST", TOKEN_PATH, LOST, Answer(400, {"error": "invalid_client"}), Answer(400, SPENT))
+    with pytest.raises(AuthError, match="DB601"):
+        log_in()
+    with pytest.raises(AuthError, match="DB616"):
+        log_in()
+
+
+def test_a_place_that_takes_no_token_is_named_with_what_it_is_for(server, log_in, folder):
+    folder.parent.mkdir(parents=True)
+    folder.write_text("")
+    with pytest.raises(StateError, match="DB510") as caught:
+        log_in()
+    (problem,) = caught.value.problems
+    assert problem.where == str(folder) and "no folder lies" in problem.message
+    assert "move it away" in problem.hint and "refresh token is kept there" in problem.hint
+    assert not server.asked("POST", TOKEN_PATH)
+
+
 def test_a_process_that_died_while_it_asked_is_known(server, log_in, folder, monkeypatch):
     server.on("POST", TOKEN_PATH, token_reply(server, refresh_token=NEXT))
 
