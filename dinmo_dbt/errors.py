@@ -188,16 +188,26 @@ def unwritable(path: Path, error: OSError) -> StateError:
     return StateError("DB510", f"{reason}; what was there before is untouched", where=str(path), hint=advice)
 
 
-def is_untrusted(error: BaseException) -> bool:
-    """Whether a TLS handshake failed on the certificate, so before anything was sent; it may lie deep in what a library
-    raised for it."""
+# OpenSSL's X509_V_ERR_: of the certificate itself, whoever signed it.
+_CERTIFICATES = {
+    9: ("is not valid yet", "is this machine's clock right?"),
+    10: ("has expired", "is this machine's clock right? If it is, whoever runs the host renews it"),
+    62: ("is for another host", "is the address right? A proxy on the way may answer in the host's place"),
+    64: ("is for another host", "is the address right? A certificate names hosts, and seldom an IP address"),
+}
+
+
+def untrusted(error: BaseException) -> tuple[str, str] | None:
+    """What is wrong with the certificate that a TLS handshake failed on, so before anything was sent, and what to look
+    at: '' where its authority is not trusted. None for anything else. It may lie deep in what a library raised for it.
+    """
     import ssl  # who asks has loaded it
 
     inner: object = error
     for _ in range(8):
         if isinstance(inner, ssl.SSLCertVerificationError):
-            return True
+            return _CERTIFICATES.get(inner.verify_code, ("is not trusted", ""))
         if not isinstance(inner, BaseException):
-            return False
+            return None
         inner = getattr(inner, "reason", None) or inner.__cause__ or (inner.args[0] if inner.args else None)
-    return False
+    return None

@@ -236,6 +236,9 @@ def _against_describe(
     except ConfigError as error:
         place = f"{activation.meta_path}.object"
         return tuple(Problem(p.code, p.message, place, p.hint) for p in error.problems)
+    except DinmoError as error:
+        error.put(lambda place: place or session.place_of(activation.destination))
+        raise
     mapping, problems = resolve(activation, schema, destination.describe, relation)
     if data and mapping is not None and relation is not None:
         for note in _in_the_data(session, activation, mapping):
@@ -376,7 +379,11 @@ def _warehouse(session: Session) -> str:
 
 def _org(session: Session, name: str) -> str:
     destination = session.destination(name)
-    destination.try_api()  # a login alone does not tell that
+    try:
+        destination.try_api()  # a login alone does not tell that
+    except DinmoError as error:
+        error.put(lambda place: place or session.place_of(name))
+        raise
     usage = destination.usage
     used = f", {usage.used:,} of {usage.limit:,} daily API calls used" if usage.limit else ""
     kind = " (embedded emulator)" if session.project.org(name).is_emulator else ""

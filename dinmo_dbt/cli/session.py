@@ -610,9 +610,14 @@ class Session:
             try:
                 self._destinations[name] = self._connect(name)
             except DinmoError as error:
+                error.put(lambda place: place or self.place_of(name))
                 self._unreachable[name] = error  # asked once; each activation that needs it says so
                 raise
         return self._destinations[name]
+
+    def place_of(self, destination: str) -> str:
+        """Where in dinmo.yml a destination's org is said, for what has no place of its own."""
+        return f"destination {destination}, target {self.target[1]}"
 
     @cached_property
     def embedded(self) -> EmbeddedOrg:

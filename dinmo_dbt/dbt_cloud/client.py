@@ -19,7 +19,7 @@ import requests
 
 from dinmo_dbt import __version__, wire
 from dinmo_dbt.declaration import show
-from dinmo_dbt.errors import DbtCloudError, UsageError, is_untrusted
+from dinmo_dbt.errors import DbtCloudError, UsageError, untrusted
 from dinmo_dbt.gate import BUILDS, moment_of
 from dinmo_dbt.project import LOOPBACK, Secret
 
@@ -266,8 +266,8 @@ class Client:
             code = UNREACHABLE if broken.again else UNEXPECTED
             return _Fault(code, str(broken), broken.again, hint=f"is {HOST} the account's own?")
         except requests.exceptions.SSLError as error:
-            untrusted = is_untrusted(error)
-            return _Fault(UNREACHABLE, "its certificate is not trusted" if untrusted else "TLS broke", not untrusted)
+            wrong, advice = untrusted(error) or ("", "")
+            return _Fault(UNREACHABLE, f"its certificate {wrong}" if wrong else "TLS broke", not wrong, hint=advice)
         except requests.exceptions.RequestException as error:
             if attempt.is_over:
                 return _Fault(UNREACHABLE, attempt.overdue)

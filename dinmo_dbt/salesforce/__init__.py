@@ -35,6 +35,8 @@ if TYPE_CHECKING:
     from dinmo_dbt.salesforce.client import Client
     from dinmo_dbt.salesforce.state_records import StateRecords
 
+_PROXIES = ("HTTPS_PROXY", "https_proxy", "ALL_PROXY", "all_proxy")
+
 
 def connect(
     org: Org,
@@ -52,23 +54,29 @@ def connect(
 
     `scratch` is a private folder for unlinked temporary files, `now` gives seconds since the epoch (as `time.time`).
     `logins`: where refresh tokens are kept that an org gave; of no use to the other flows. `env`: this process's, for a
-    program that is run
-    or a file of certificates.
+    program that is run, a file of certificates, or to tell of a proxy that is not used.
     `told` is called with a line for people while the login waits for an answer.
     """
+    from dinmo_dbt.errors import AuthError
     from dinmo_dbt.salesforce.auth import LogIn
     from dinmo_dbt.salesforce.authorities import authorities
     from dinmo_dbt.salesforce.client import Client
 
-    client = Client(
-        LogIn(org, now, logins, env),
-        sleep=sleep,
-        rng=rng,
-        api_share=org.api_share,
-        trust_env=trust_env,
-        ca_file=authorities(org.ca_file, env),
-        told=told,
-    )
+    try:
+        client = Client(
+            LogIn(org, now, logins, env),
+            sleep=sleep,
+            rng=rng,
+            api_share=org.api_share,
+            trust_env=trust_env,
+            ca_file=authorities(org.ca_file, env),
+            told=told,
+        )
+    except AuthError as error:
+        proxy = next((name for name in _PROXIES if env.get(name)), "")
+        if error.problems[0].code == "DB607" and proxy and not trust_env:
+            error.add_hint(f"{proxy} is set, and not used on the way to Salesforce, which has to be a direct one")
+        raise
     return SalesforceDestination(client, scratch=scratch, sleep=sleep)
 
 

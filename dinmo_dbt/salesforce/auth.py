@@ -13,6 +13,7 @@ import re
 from base64 import b64encode
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
+from http import HTTPStatus
 from pathlib import Path
 from typing import Any
 from urllib.parse import urlsplit
@@ -21,7 +22,8 @@ from dinmo_dbt.durable import read_file
 from dinmo_dbt.errors import AuthError, DinmoError, WrongOrg
 from dinmo_dbt.project import Credentials, Org, Secret
 from dinmo_dbt.salesforce import sf_cli
-from dinmo_dbt.salesforce.client import API_VERSION, Client, Login, without_frames
+from dinmo_dbt.salesforce.client import API_VERSION, UNKNOWN_HINT, Client, Login, without_frames
+from dinmo_dbt.salesforce.errors import RETIRED_HINT
 from dinmo_dbt.salesforce.hosts import checked_url
 from dinmo_dbt.salesforce.refreshing import kept
 from dinmo_dbt.salesforce.refusals import SPENT, Refused, refused
@@ -198,7 +200,7 @@ def _asked(
         raise AuthError(
             "DB601",
             f"the login server {urlsplit(server).hostname} answered HTTP {status}, not with a token",
-            hint="is login_url the org's My Domain? Setup -> My Domain",
+            hint="is login_url the org's My Domain? Setup -> My Domain. Does a proxy on the way answer in its place?",
         )
     return content if status == 200 else refused(content)
 
@@ -257,7 +259,8 @@ def _identified(client: Client, login: Login, advice: str = "") -> Login:
         raise AuthError(
             "DB604", "Salesforce refused the token: expired, revoked, or without API access", hint=advice or _RENEW
         )
-    raise AuthError("DB601", f"the org did not say who it is (HTTP {status})", hint="is instance_url the org's own?")
+    says = RETIRED_HINT if status == HTTPStatus.GONE else UNKNOWN_HINT
+    raise AuthError("DB601", f"the org did not say who it is (HTTP {status})", hint=says)
 
 
 def _org_of_identity(url: object) -> str:

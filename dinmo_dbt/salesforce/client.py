@@ -42,9 +42,9 @@ from dinmo_dbt.errors import (
     ReadOnly,
     TooLarge,
     WrongOrg,
-    is_untrusted,
+    untrusted,
 )
-from dinmo_dbt.project import Secret
+from dinmo_dbt.project import LOOPBACK, Secret
 from dinmo_dbt.salesforce.errors import RETIRED_HINT, ReplyTooLarge, SalesforceRefusal, classify, hint
 
 if TYPE_CHECKING:
@@ -137,7 +137,11 @@ class _NotSent(Exception):
         self.final = final
 
 
-class _NoSuchHost(_NotSent):
+class _Unreached(_NotSent):
+    """There is no connection to the host."""
+
+
+class _NoSuchHost(_Unreached):
     """The host's name leads nowhere, or nobody says where."""
 
 
@@ -297,6 +301,7 @@ class Client:
                     break
             except (_NotSent, wire.Broken) as fault:
                 reason = str(fault)
+                advice = _reach_hint(url) if isinstance(fault, _Unreached) else ""
             self._pause(attempt, None)
         raise AuthError("DB607", f"no answer from {urlsplit(url).hostname}: {reason}", hint=advice)
 
@@ -353,15 +358,17 @@ class Client:
                 **self._session.merge_environment_settings(url, {}, True, None, None),
             )
         except requests.exceptions.RequestException as fault:
-            if isinstance(fault, requests.exceptions.SSLError) and is_untrusted(fault):
-                message = f"the certificate of {urlsplit(url).hostname} is not trusted"
-                raise NotApplied("DB603", message, hint=_AUTHORITY_HINT) from None
+            if isinstance(fault, requests.exceptions.SSLError) and (found := untrusted(fault)):
+                wrong, advice = found
+                message = f"the certificate of {urlsplit(url).hostname} {wrong}"
+                raise NotApplied("DB603", message, hint=advice or _AUTHORITY_HINT) from None
             if attempt.is_over:
                 raise (_NotSent if attempt.is_unsent else wire.Broken)(attempt.overdue) from None
             if _is_unnamed(fault):
                 raise _NoSuchHost("its name can't be found") from None
             if attempt.is_unsent or isinstance(fault, _NO_CONNECTION) or _never_connected(fault):
-                raise _NotSent("no connection") from None
+                is_tls = isinstance(fault, requests.exceptions.SSLError)
+                raise _Unreached("no connection by TLS" if is_tls else "no connection") from None
             raise wire.Broken("connection lost") from None
         self._note_usage(response.headers.get("Sforce-Limit-Info", ""))
         self._note_time(response.headers.get("Date", ""))
@@ -477,7 +484,19 @@ _AUTHORITY_HINT = (
     "its authority can be named: ca_file in dinmo.yml, beside auth; or REQUESTS_CA_BUNDLE or SSL_CERT_FILE in the "
     "environment"
 )
+UNKNOWN_HINT = (
+    f"is that the org's own address? If it is, the org does not know version {API_VERSION} of the API: /services/data "
+    "under its address lists those it knows"
+)
+_FOREIGN_HINT = "the answer does not have Salesforce's form: does a proxy on the way answer in its place?"
 _NAME_HINT = "is login_url right? Setup -> My Domain. Does this machine find other names (VPN, DNS, proxy)?"
+
+
+def _reach_hint(url: str) -> str:
+    """Why a host may give no connection, though its name is known or needs none."""
+    if urlsplit(url).hostname in LOOPBACK:
+        return "does it run? The local org: dinmo-dbt emulator serve"
+    return "is login_url right? Does this machine reach the host (VPN, firewall)?"
 
 
 def _is_unnamed(fault: requests.exceptions.RequestException) -> bool:
@@ -556,8 +575,17 @@ def _refuse(request: Request, response: requests.Response, attempt: wire.Attempt
         status=status,
         salesforce_code=code,
         salesforce_message=message,
-        hint=RETIRED_HINT if status == HTTPStatus.GONE else hint(code),
+        hint=_advice(request, status, code, message),
     )
+
+
+def _advice(request: Request, status: int, code: str, message: str) -> str:
+    if status == HTTPStatus.GONE:
+        return RETIRED_HINT
+    # These are there in every org, under every version of the API that it knows.
+    if status == HTTPStatus.NOT_FOUND and request.path.rpartition("/")[2] in ("limits", "sobjects"):
+        return UNKNOWN_HINT
+    return hint(code) if code or message else _FOREIGN_HINT
 
 
 def _salesforce_error(content: Any) -> tuple[str, str]:

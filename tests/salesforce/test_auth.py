@@ -325,6 +325,7 @@ def test_the_setup_page_has_a_row_for_each_refusal_and_no_other():
         (403, "REQUEST_LIMIT_EXCEEDED", "Setup -> Company Information"),
         (401, "INVALID_SESSION_ID", "Setup -> API Access Control"),
         (410, "GONE", "newer dinmo-dbt"),
+        (404, "NOT_FOUND", "/services/data under its address lists"),
     ],
 )
 def test_a_session_that_may_not_use_the_api_is_told_what_mends_it(server, log_in, by_secret, status, code, screen):

@@ -493,6 +493,52 @@ def test_an_untrusted_certificate_is_refused_before_anything_is_sent(secure, rea
     assert secure.seen == [] and naps == []
 
 
+@pytest.mark.parametrize(
+    ("host", "start", "days", "wrong"),
+    [
+        ("other.example", 2020, 36500, "is for another host"),
+        ("localhost", 2020, 30, "has expired"),
+        ("localhost", 2090, 3650, "is not valid yet"),
+    ],
+)
+def test_a_certificate_that_is_wrong_itself_is_told_so(tmp_path, naps, host, start, days, wrong):
+    certificate, key = self_signed(tmp_path, host, start, days)
+    context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+    context.load_cert_chain(certificate, key)
+    server = Server(context)
+    who = Credentials("access_token", instance_url=server.url, access_token=Secret(TOKEN))
+    try:
+        with pytest.raises(NotApplied, match=rf"DB603.*{wrong}") as caught:
+            connect(Org("crm", "dev", who, ca_file=certificate), scratch=tmp_path, sleep=naps.append,
+                    rng=random.Random(1), now=float)  # fmt: skip
+        assert "ca_file" not in str(caught.value), "its authority is trusted already"
+        assert server.seen == [] and naps == []
+    finally:
+        server.close()
+
+
+def test_no_connection_says_what_may_be_in_the_way(monkeypatch, tmp_path, naps):
+    def refused():
+        return [(socket.AF_INET, socket.SOCK_STREAM, 6, "", ("127.0.0.1", 1))]
+
+    name_look_ups(monkeypatch, refused)
+    with pytest.raises(AuthError, match=r"DB607.*no connection") as caught:
+        away(tmp_path, naps)
+    assert "firewall" in str(caught.value) and "PROXY" not in str(caught.value)
+    with pytest.raises(AuthError, match="HTTPS_PROXY is set, and not used"):
+        away(tmp_path, naps, HTTPS_PROXY="http://10.0.0.1:3128")
+    here = Credentials("access_token", instance_url="http://127.0.0.1:1", access_token=Secret(TOKEN))
+    with pytest.raises(AuthError, match="emulator serve"):
+        connect(Org("crm", "dev", here), scratch=tmp_path, sleep=naps.append, rng=random.Random(1), now=float)
+
+
+def test_a_page_in_the_place_of_an_answer_points_at_a_proxy(server, destination):
+    server.on("GET", "limits", Answer(403, b"<html>Blocked CANARY</html>", {"Content-Type": "text/html"}))
+    with pytest.raises(DestinationError, match=r"DB606.*HTTP 403") as caught:
+        destination.try_api()
+    assert "proxy on the way" in str(caught.value) and "CANARY" not in str(caught.value)
+
+
 def test_an_authority_that_is_named_is_trusted_in_place_of_the_usual_ones(secure, reach, tmp_path):
     mine = tmp_path / "c.pem"
     assert reach(mine).org_id == ORG_ID
@@ -529,11 +575,13 @@ def name_look_ups(monkeypatch, answer):
     return asked
 
 
-def away(tmp_path, naps):
+def away(tmp_path, naps, **env):
     who = Credentials(
         "client_credentials", "https://nowhere.my.salesforce.com", client_id="a", client_secret=Secret("b")
     )
-    return connect(Org("crm", "dev", who), scratch=tmp_path, sleep=naps.append, rng=random.Random(1), now=float)
+    return connect(
+        Org("crm", "dev", who), scratch=tmp_path, sleep=naps.append, rng=random.Random(1), now=float, env=env
+    )
 
 
 def test_a_host_without_a_name_ends_the_login_soon_with_a_way_out(monkeypatch, tmp_path, naps):
@@ -563,10 +611,10 @@ def test_a_look_up_that_hangs_is_not_waited_for(monkeypatch, tmp_path, naps):
         gate.set()
 
 
-def self_signed(folder):
+def self_signed(folder, host="localhost", year=2020, days=36500):
     key = rsa.generate_private_key(public_exponent=65537, key_size=2048)
-    name = x509.Name([x509.NameAttribute(x509.NameOID.COMMON_NAME, "localhost")])
-    start = dt.datetime(2020, 1, 1, tzinfo=dt.UTC)
+    name = x509.Name([x509.NameAttribute(x509.NameOID.COMMON_NAME, host)])
+    start = dt.datetime(year, 1, 1, tzinfo=dt.UTC)
     certificate = (
         x509.CertificateBuilder()
         .subject_name(name)
@@ -574,8 +622,8 @@ def self_signed(folder):
         .public_key(key.public_key())
         .serial_number(1)
         .not_valid_before(start)
-        .not_valid_after(start + dt.timedelta(days=36500))
-        .add_extension(x509.SubjectAlternativeName([x509.DNSName("localhost")]), critical=False)
+        .not_valid_after(start + dt.timedelta(days=days))
+        .add_extension(x509.SubjectAlternativeName([x509.DNSName(host)]), critical=False)
         .sign(key, hashes.SHA256())
     )
     pem = serialization.Encoding.PEM
