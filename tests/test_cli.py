@@ -4,12 +4,16 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import signal
 import subprocess
 import sys
+from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
+import typer
 
 from dinmo_dbt import cli
 from dinmo_dbt.cli import console
@@ -189,15 +193,33 @@ def test_a_shell_completes_commands_and_the_names_of_activations(tmp_path: Path)
     (tmp_path / "models").mkdir()
     (tmp_path / "target").mkdir()
     own = {"activations": [{"name": "shops_to_crm", "object": "Account"}, {"object": "Shop__c"}]}
-    nodes = {"a": {"name": "shops", "config": {"meta": {"dinmo": own}}}, "b": {"name": "shipped", "config": {}}}
+    nodes = {
+        "a": {"name": "shops", "resource_type": "model", "config": {"meta": {"dinmo": own}}},
+        "b": {"name": "shipped", "resource_type": "seed", "config": {}},
+        "c": {"name": "shop_is_there", "resource_type": "test", "config": {}},
+    }
     manifest = tmp_path / "target" / "manifest.json"
     manifest.write_text(json.dumps({"nodes": nodes}))
     assert completed(tmp_path, "dinmo-dbt pla") == ["plan"]
     names = ["shops", "shops__Shop__c", "shops_to_crm"]
     assert completed(tmp_path / "models", "dinmo-dbt sync -s sh") == names
     assert completed(tmp_path, "dinmo-dbt plan --exclude shops_") == names[1:]
+    assert completed(tmp_path, "dinmo-dbt state reset sh") == names[1:]
+    assert completed(tmp_path, "dinmo-dbt init sh") == ["shipped", "shops"]
     manifest.write_text('{"nodes": [')
     assert completed(tmp_path, "dinmo-dbt sync -s sh") == []
+
+
+def test_every_argument_that_is_an_activation_or_a_model_is_completed() -> None:
+    def arguments(command: Any, path: str = "") -> Iterator[tuple[str, Any]]:
+        for name, each in getattr(command, "commands", {}).items():
+            yield from arguments(each, f"{path} {name}")
+        yield from ((path, each) for each in command.params if each.param_type_name == "argument")
+
+    named = {(path, each.metavar): each for path, each in arguments(typer.main.get_command(app()))
+             if re.search(r"ACTIVATION|MODEL|OLD|NEW", each.metavar or "")}  # fmt: skip
+    assert len(named) >= 8
+    assert not [place for place, each in named.items() if each._custom_shell_complete is None]
 
 
 def test_the_completion_script_names_the_command(capsys: pytest.CaptureFixture[str]) -> None:

@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from dinmo_dbt.cli import options
+from dinmo_dbt.cli import completing, options
 from dinmo_dbt.cli.console import Console
 from dinmo_dbt.cli.known import one_known
 from dinmo_dbt.cli.options import Flags
@@ -17,7 +17,12 @@ if TYPE_CHECKING:
 
 def accept(
     flags: Flags,
-    name: Annotated[str, typer.Argument(metavar="ACTIVATION", help="The activation that is stopped by them.")],
+    name: Annotated[
+        str,
+        typer.Argument(
+            metavar="ACTIVATION", help="The activation that is stopped by them.", autocompletion=completing.activation
+        ),
+    ],
     yes: Annotated[bool, typer.Option("--yes", help="Accept them; without, they are only shown.")] = False,
     as_json: options.Json = False,
 ) -> None:

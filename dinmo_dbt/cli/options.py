@@ -38,11 +38,11 @@ Select = Annotated[
         "--models",
         "-m",
         help="Activations by name, model, folder or tag: (as in dbt).",
-        autocompletion=completing.activations,
+        autocompletion=completing.selection,
     ),
 ]
 Exclude = Annotated[
-    list[str] | None, typer.Option("--exclude", help="Activations to leave out.", autocompletion=completing.activations)
+    list[str] | None, typer.Option("--exclude", help="Activations to leave out.", autocompletion=completing.selection)
 ]
 Json = Annotated[bool, typer.Option("--json", help="One versioned JSON document on stdout; the story goes to stderr.")]
 Quiet = Annotated[bool, typer.Option("--quiet", "-q", help="Errors only.", envvar="DINMO_QUIET")]

@@ -6,7 +6,7 @@ from typing import Annotated
 
 import typer
 
-from dinmo_dbt.cli import options
+from dinmo_dbt.cli import completing, options
 from dinmo_dbt.cli.console import Console
 from dinmo_dbt.cli.known import one_known
 from dinmo_dbt.cli.options import Flags
@@ -17,7 +17,12 @@ from dinmo_dbt.errors import Refused
 
 def rekey(
     flags: Flags,
-    name: Annotated[str, typer.Argument(metavar="ACTIVATION", help="The activation whose keys changed.")],
+    name: Annotated[
+        str,
+        typer.Argument(
+            metavar="ACTIVATION", help="The activation whose keys changed.", autocompletion=completing.activation
+        ),
+    ],
     former: Annotated[
         list[str] | None,
         typer.Option(

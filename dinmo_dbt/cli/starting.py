@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from dinmo_dbt.cli import completing
 from dinmo_dbt.cli.console import Console
 from dinmo_dbt.cli.options import Flags
 from dinmo_dbt.cli.session import Session
@@ -31,7 +32,12 @@ _SCHEMA_FOLDER = "emulator_schema"
 def init(
     flags: Flags,
     model: Annotated[
-        str | None, typer.Argument(metavar="[MODEL]", help="Model, seed or snapshot to write a first activation for.")
+        str | None,
+        typer.Argument(
+            metavar="[MODEL]",
+            help="Model, seed or snapshot to write a first activation for.",
+            autocompletion=completing.model,
+        ),
     ] = None,
     object_name: Annotated[
         str | None, typer.Option("--object", help="Salesforce object (default: the one named like the model).")

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from dinmo_dbt.cli import options
+from dinmo_dbt.cli import completing, options
 from dinmo_dbt.cli.console import Console
 from dinmo_dbt.cli.options import Flags
 from dinmo_dbt.cli.session import Session
@@ -93,7 +93,10 @@ def _size(octets: int) -> str:
 
 def reset(
     flags: Flags,
-    names: Annotated[list[str] | None, typer.Argument(metavar="[ACTIVATION]...", help="Activations to forget.")] = None,
+    names: Annotated[
+        list[str] | None,
+        typer.Argument(metavar="[ACTIVATION]...", help="Activations to forget.", autocompletion=completing.activation),
+    ] = None,
     everything: Annotated[bool, typer.Option("--all", help="Every activation, in every org.")] = False,
     org: Org = None,
     of_target: OfTarget = None,
@@ -156,8 +159,13 @@ def reset(
 
 def move(
     flags: Flags,
-    old: Annotated[str | None, typer.Argument(metavar="[OLD]", help="The name the activation had.")] = None,
-    new: Annotated[str | None, typer.Argument(metavar="[NEW]", help="The name it has now.")] = None,
+    old: Annotated[
+        str | None,
+        typer.Argument(metavar="[OLD]", help="The name the activation had.", autocompletion=completing.activation),
+    ] = None,
+    new: Annotated[
+        str | None, typer.Argument(metavar="[NEW]", help="The name it has now.", autocompletion=completing.activation)
+    ] = None,
     from_target: Annotated[
         str | None, typer.Option("--from-target", help="The dbt target the state is of; it becomes the chosen one's.")
     ] = None,
@@ -195,7 +203,12 @@ def move(
 
 def unlock(
     flags: Flags,
-    name: Annotated[str, typer.Argument(metavar="ACTIVATION", help="The activation whose state is held.")],
+    name: Annotated[
+        str,
+        typer.Argument(
+            metavar="ACTIVATION", help="The activation whose state is held.", autocompletion=completing.activation
+        ),
+    ],
     yes: Annotated[bool, typer.Option("--yes", help="Do it.")] = False,
     org: Org = None,
     of_target: OfTarget = None,

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from dinmo_dbt.cli import examples, options
+from dinmo_dbt.cli import completing, examples, options
 from dinmo_dbt.cli.console import Console, worst
 from dinmo_dbt.cli.known import known_state, one_known
 from dinmo_dbt.cli.options import Flags
@@ -194,7 +194,12 @@ def _repair(
 
 def adopt(
     flags: Flags,
-    name: Annotated[str, typer.Argument(metavar="ACTIVATION", help="The activation that takes records over.")],
+    name: Annotated[
+        str,
+        typer.Argument(
+            metavar="ACTIVATION", help="The activation that takes records over.", autocompletion=completing.activation
+        ),
+    ],
     match: Annotated[
         list[str] | None,
         typer.Option("--match", metavar="COLUMN=FIELD", help="For an insert: mapped fields that must agree, all."),
