@@ -34,6 +34,7 @@ from dinmo_dbt.gate import (
     load_run_results,
     of_built,
     why_failed,
+    with_unanswered,
 )
 from dinmo_dbt.manifest import Manifest, Node, load_manifest
 
@@ -101,7 +102,9 @@ def _of_sibling(folder: Path) -> list[RunResults]:
 
 
 def _named(results: RunResults, manifest: Manifest) -> RunResults:
-    """With the tables that tests judge, by the manifest of their run: dbt names a table of its own there."""
+    """With the tests that never came, and the tables that tests judge, by the manifest of their run: dbt names a table
+    of its own there."""
+    results = with_unanswered(results, manifest)
     named = (
         replace(each, relation_name=_relation(each.unique_id, manifest) or "") if each.kind in TESTS else each
         for each in results.results
@@ -199,11 +202,16 @@ def _without_a_word(
     for each in standing:
         answered[each.unique_id] = max(answered.get(each.unique_id, 0.0), each.ended or 0.0)
     found: dict[str, Verdict] = {}
+    said = {each.unique_id for each in last.results}
     for model, node in manifest.nodes.items():
         ran = _moment(folder / "run" / node.ran_as) if node.block is not None and node.ran_as else None
         if ran is not None and ran > written:
             told = "dbt builds it right now, or was stopped before its end"
             found[model] = Verdict(Standing.UNDER_WAY, told)
+        elif ran is not None and last.started is not None and ran > last.started and model not in said:
+            found[model] = Verdict(
+                Standing.BLOCKED, f"dbt was stopped while it built it: run `dbt build -s {node.name}`"
+            )
     for unique_id, test in manifest.tests.items():
         judged = [model for model in test.nodes if model in manifest.nodes and manifest.nodes[model].block is not None]
         ran = _moment(folder / "run" / test.ran_as) if judged and test.ran_as else None

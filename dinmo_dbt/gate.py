@@ -49,6 +49,8 @@ _A_PART = re.compile(
 # Not dbt's own words: `dbt_cloud` gives these to a model that a run builds right now, or built and left no word on.
 UNDER_WAY = "executing"
 LOST = "lost"
+# Nor is this, of a test whose model was built for it and that never came.
+NOT_RUN = "not run"
 # Nor are these, of what was built with no rows, or a part of them: so it is until it is built again.
 PARTIAL = ("--empty", "--sample")
 
@@ -91,6 +93,9 @@ class Result:
         return self.unique_id.partition(".")[0]
 
 
+_NO_ANSWER = Result("", "", "")
+
+
 @dataclass(frozen=True, slots=True)
 class RunResults:
     """What one dbt command reported. `which` is its name: build, run, test, generate (docs), show…"""
@@ -101,10 +106,13 @@ class RunResults:
     empty: bool
     sample: bool
     results: tuple[Result, ...]
-    written: float | None = None  # by its own word, in seconds since the epoch
+    written: float | None = None  # by its own word, in seconds since the epoch; `started` as well
+    started: float | None = None
     vars: Mapping[str, Any] | None = None  # --vars as given; None: not recorded (dbt 2)
     is_default_target: bool = False  # no target was named, so it was the profile's own
     leaves_out: bool = False  # it may say nothing of models that failed
+    runs_tests: bool = False  # each test of a model that it builds is its own to run: by its flags it leaves out none
+    selects: bool = False  # by --select, so by no default selector
 
     @property
     def built(self) -> Mapping[str, Result]:
@@ -182,10 +190,20 @@ def parse_run_results(document: object, where: str) -> RunResults:
         sample=sample,
         results=parsed,
         written=generated,
+        started=moment_of(metadata.get("invocation_started_at")),
         vars=_mapping(args["vars"]) if "vars" in args else None,
         is_default_target=not named and "log_path" in args,  # 1.x notes every flag that has a value
         leaves_out=_LEAVES_OUT.match(_text(metadata, "dbt_version")) is not None,
+        runs_tests=args.get("which") == "build" and _leaves_out_no_test(args),
+        selects=bool(args.get("select")),
     )
+
+
+def _leaves_out_no_test(args: Mapping[str, Any]) -> bool:
+    """By the flags as dbt 1.x notes them, each; false where they are not noted."""
+    unused = ("exclude", "resource_types", "exclude_resource_types")
+    is_plain = not args.get("selector") and not any("," in str(each) for each in args.get("select") or ())
+    return is_plain and args.get("indirect_selection") == "eager" and all(args.get(flag) == [] for flag in unused)
 
 
 def _has_flag(command: str, flag: str) -> bool:
@@ -233,6 +251,7 @@ def fold(reports: Sequence[RunResults]) -> RunResults | None:
         results=tuple(each for _, each in words.values()),
         is_default_target=all(report.is_default_target for report in builds),
         leaves_out=any(report.leaves_out for report in builds),
+        runs_tests=False,
     )
 
 
@@ -247,6 +266,7 @@ def gate(manifest: Manifest, run_results: RunResults | None, earlier: Mapping[st
 def _of_last(manifest: Manifest, run_results: RunResults | None) -> Gate:
     if run_results is None:
         return Gate({}, Verdict(Standing.OK, "no run results"))
+    run_results = with_unanswered(run_results, manifest)
     which = run_results.which
     builds = which in BUILDS
     if builds and run_results.empty:
@@ -272,6 +292,28 @@ def _of_last(manifest: Manifest, run_results: RunResults | None) -> Gate:
         told = f"{otherwise}, and this dbt's results leave out what failed: build it again, or pass --ignore-gate"
         return Gate(verdicts, Verdict(Standing.BLOCKED, told), tuple(notes))
     return Gate(verdicts, Verdict(Standing.UNBUILT, otherwise), tuple(notes))
+
+
+def with_unanswered(run_results: RunResults, manifest: Manifest) -> RunResults:
+    """With a result of each test that never came, since dbt was stopped before it, or at another's failure."""
+    answers = {result.unique_id: result for result in run_results.results}
+    # A manifest of a later command may have tests that this one did not know; one of the selectors may be the default.
+    is_whole = run_results.runs_tests and run_results.invocation_id == manifest.invocation_id
+    is_whole = is_whole and not (manifest.has_selectors and not run_results.selects)
+    stopped = "since dbt was stopped before"
+    found = [
+        Result(unique_id, NOT_RUN, stopped, run_results.invocation_id, "", run_results.written, run_results.written)
+        for unique_id, test in manifest.tests.items()
+        if is_whole and unique_id.startswith("test.") and unique_id not in answers
+        if all(answers.get(node, _NO_ANSWER).status in _OK for node in test.nodes)
+    ]
+    told = [
+        replace(each, status=NOT_RUN, message="since --fail-fast ended dbt before")
+        if each.status == "skipped" and each.kind in TESTS and "fail_fast" in each.message
+        else each
+        for each in run_results.results
+    ]
+    return replace(run_results, results=(*told, *found))
 
 
 def target_check(manifest: Manifest, run_results: RunResults | None, connected: ConnectedTarget) -> Problem | None:
@@ -367,6 +409,8 @@ def why_failed(result: Result) -> str:
     """In words, of a test that `is_failure`."""
     if result.status == "fail":
         return "test failed"
+    if result.status == NOT_RUN:
+        return f"test did not run, {result.message}".removesuffix(", ")
     return "test could not run" if result.status in FAILED else f"test ended as {result.status}"
 
 

@@ -102,6 +102,7 @@ class Manifest:
     disabled: tuple[Node, ...]
     others: tuple[Node, ...]  # models, seeds and snapshots of packages that bring, or are given, no block
     own_naming: frozenset[str]  # `schema`, `database`: those that the project, or a package, names by its own macro
+    has_selectors: bool  # selectors.yml: one may be the default, and leave out tests
     strays: tuple[Left, ...]  # `dinmo` blocks where none can work, such as on a source
     ids: frozenset[str]
 
@@ -225,6 +226,7 @@ def parse_manifest(document: object, where: str) -> Manifest:
         tests=tests,
         disabled=tuple(disabled),
         others=tuple(others),
+        has_selectors=bool(_mapping(root.get("selectors"))),
         own_naming=frozenset(
             what
             for name in _mapping(root.get("macros"))

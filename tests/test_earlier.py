@@ -83,9 +83,11 @@ class Folder:
                 "dbt_schema_version": "https://schemas.getdbt.com/dbt/run-results/v6.json",
                 "invocation_id": invocation,
                 "generated_at": iso(self.at),
+                "invocation_started_at": iso(self.at - 9),
             }
             written = self.path / "run_results.json"
-            args = {"which": which, **dict.fromkeys(flags, True)}
+            plain = {"indirect_selection": "eager", "exclude": [], "resource_types": [], "exclude_resource_types": []}
+            args = {"which": which, **(plain if "stopped" in flags else dict.fromkeys(flags, True))}
             written.write_text(json.dumps({"metadata": metadata, "args": args, "results": results}))
             os.utime(written, (self.at, self.at))
 
@@ -136,6 +138,27 @@ def test_a_failure_that_nobody_saw_is_an_answer_that_is_not_known(folder: Folder
     assert folder.look()["a"] == told
     folder.ran("build", a="success", of_a="pass")
     assert folder.look()["a"] == "ok"
+
+
+def test_a_model_that_dbt_was_stopped_in_is_unfit_though_the_results_were_written(folder: Folder) -> None:
+    folder.ran("build", a="success", of_a="pass", b="success", of_b="pass")
+    folder.remember()
+    folder.ran("run", a="success")
+    folder._touch(folder.path / "run" / "shop" / "models/b.sql", folder.at - 1)
+    assert folder.look()["b"] == "blocked dbt was stopped while it built it: run `dbt build -s b`"
+    folder.ran("run", b="success")
+    assert folder.look() == {"a": "unbuilt not in the last `dbt run`", "b": "ok"}
+
+
+def test_what_was_built_before_dbt_was_stopped_stays_unfit_until_its_tests_have_run(folder: Folder) -> None:
+    folder.ran("build", "stopped", a="success")
+    assert folder.look()["a"] == "blocked test did not run, since dbt was stopped before: of_a"
+    folder.remember()
+    folder.ran("retry", b="success", of_b="pass")
+    assert folder.look()["a"] == "blocked test did not run, in an earlier dbt command: of_a"
+    folder.remember()
+    folder.ran("test", of_a="pass")
+    assert folder.look()["a"].startswith("unbuilt")
 
 
 def test_an_answer_that_was_seen_is_known_afterwards(folder: Folder) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -101,6 +102,46 @@ COMMANDS: list[tuple[str, dict[str, str], str, str]] = [
 @pytest.mark.parametrize("which, statuses, a, b", COMMANDS)
 def test_the_last_command_decides(which: str, statuses: dict[str, str], a: str, b: str) -> None:
     assert verdicts(which, **statuses) == (a, b)
+
+
+FLAGS = {"indirect_selection": "eager", "exclude": [], "resource_types": [], "exclude_resource_types": [], "select": []}
+STOPPED = "blocked test did not run, since dbt was stopped before: {}"
+
+
+@pytest.mark.parametrize(
+    ("which", "changed", "a"),
+    [
+        ("build", {}, STOPPED.format("not_null_a")),
+        ("build", {"select": ["a", "+tag:x"]}, STOPPED.format("not_null_a")),
+        ("run", {}, "ok"),
+        ("build", {"select": ["a,test_type:singular"]}, "ok"),
+        ("build", {"exclude": ["test_type:generic"]}, "ok"),
+        ("build", {"resource_types": ["model"]}, "ok"),
+        ("build", {"exclude_resource_types": ["test"]}, "ok"),
+        ("build", {"indirect_selection": "empty"}, "ok"),
+        ("build", {"selector": "models_alone"}, "ok"),
+    ],
+)
+def test_a_build_that_was_stopped_before_a_test_leaves_its_model_unfit(which: str, changed: Any, a: str) -> None:
+    args = FLAGS | changed
+    assert verdicts(which, args=args, a="success")[0] == a
+    assert verdicts(which, args=args, a="success", b="success", not_null="pass", both="pass")[0] == "ok"
+    assert verdicts(which, args=args, invocation="earlier", a="success")[0] == "ok", "the test may be new"
+    assert verdicts(which, args=args, a="error")[0] == "blocked build failed"
+
+
+def test_a_default_selector_may_leave_out_tests() -> None:
+    read = results("build", args=FLAGS, a="success")
+    assert gate(replace(lab(), has_selectors=True), read).verdict(A).standing == "ok"
+    read = results("build", args=FLAGS | {"select": ["a"]}, a="success")
+    assert gate(replace(lab(), has_selectors=True), read).verdict(A).standing == "blocked"
+
+
+def test_a_test_that_fail_fast_left_out_is_no_pass() -> None:
+    read = results("build", a="success", b="success", not_null="skipped", relationships="fail")
+    read = replace(read, results=tuple(replace(each, message="Skipping due to fail_fast") for each in read.results))
+    told = gate(lab(), read).verdict(A)
+    assert told.is_blocked and told.reason == "test did not run, since --fail-fast ended dbt before: not_null_a"
 
 
 @pytest.mark.parametrize("args", [{"empty": True}, {"sample": "3 days"}, {"sample": {"start": "2026-01-01"}}])
