@@ -27,7 +27,7 @@ def measured(folder: Path) -> dict[str, float]:
     """In a child process: the seconds and the peak of both, and how many rows were found."""
     import numpy as np
 
-    from dinmo_dbt import carried, changes
+    from dinmo_dbt.rows import carried, changes
     from dinmo_dbt.state import ScanSpool
     from dinmo_dbt.state.snapshot import FileSnapshot
 

@@ -71,7 +71,7 @@ def batches(folder: Path, relation: str):  # type: ignore[no-untyped-def]
 
 def mapping():  # type: ignore[no-untyped-def]
     from dinmo_dbt.destination import Field
-    from dinmo_dbt.mapping import Column, Mapping
+    from dinmo_dbt.rows.mapping import Column, Mapping
 
     kinds = {**dict.fromkeys(TEXT, "string"), **dict.fromkeys(NUMBERS, "double"), **OTHERS}
     made = [Column(name, f"{name}__c", Field(f"{name}__c", name, kind, length=255)) for name, kind in kinds.items()]
@@ -85,7 +85,7 @@ def measured(folder: Path, what: str) -> dict[str, object]:
         rows = sum(batch.num_rows for batch in batches(folder, "v2"))
         counts = {"rows": rows}
     else:
-        from dinmo_dbt import changes
+        from dinmo_dbt.rows import changes
         from dinmo_dbt.state import ScanSpool
         from dinmo_dbt.state.snapshot import FileSnapshot
 
@@ -115,7 +115,7 @@ def prepare(folder: Path, rows: int) -> None:
     import numpy as np
     import pyarrow as pa
 
-    from dinmo_dbt import changes
+    from dinmo_dbt.rows import changes
     from dinmo_dbt.state import ScanSpool
     from dinmo_dbt.state.snapshot import BASE, FileSnapshot, write_rows
 

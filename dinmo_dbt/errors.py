@@ -11,7 +11,7 @@ from collections.abc import Callable
 from dataclasses import dataclass, replace
 from pathlib import Path
 
-from dinmo_dbt.whole_text import whole
+from dinmo_dbt.text.whole_text import whole
 
 
 @dataclass(frozen=True, slots=True)

@@ -26,7 +26,7 @@ import urllib3
 from urllib3.connection import HTTPConnection, HTTPSConnection
 from urllib3.exceptions import ConnectTimeoutError, NameResolutionError, NewConnectionError
 
-from dinmo_dbt import whole_text
+from dinmo_dbt.text import whole_text
 
 LOOKUP_SECONDS_MAX = 7.0  # of a host's name: the system's own bound may be minutes
 JSON_MEMORY_MAX = 192 << 20  # of a parsed reply, with its text

@@ -8,8 +8,8 @@ from pathlib import Path
 from typing import Any
 
 from dinmo_dbt.activation import Activation
+from dinmo_dbt.artifacts.manifest import Loaded, Manifest, parse_manifest
 from dinmo_dbt.errors import ConfigError, DinmoError
-from dinmo_dbt.manifest import Loaded, Manifest, parse_manifest
 
 GOLDEN = Path(__file__).parent / "golden" / "config"
 

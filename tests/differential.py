@@ -24,9 +24,10 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from dinmo_dbt import changes, images, rowhash, values
+from dinmo_dbt.delivery import images
 from dinmo_dbt.destination import Field
-from dinmo_dbt.keys import key_text
+from dinmo_dbt.rows import changes, rowhash, values
+from dinmo_dbt.rows.keys import key_text
 
 Columns = list[pa.Array]
 Shape = Callable[[np.random.Generator, int], tuple[Columns, Columns]]

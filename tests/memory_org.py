@@ -21,10 +21,9 @@ from typing import Any
 
 import pyarrow as pa
 
-from dinmo_dbt import fence, revert, values
 from dinmo_dbt.activation import Activation, Ceiling, FieldMapping, Guards, Match, Mode
-from dinmo_dbt.audit import Audit
-from dinmo_dbt.changes import Flag
+from dinmo_dbt.delivery import fence
+from dinmo_dbt.delivery.sync import SyncRun, execute, recover
 from dinmo_dbt.destination import (
     RESULTS,
     Batch,
@@ -37,14 +36,17 @@ from dinmo_dbt.destination import (
     StateRecord,
     Verdict,
 )
-from dinmo_dbt.guards import Ceilings
-from dinmo_dbt.history import RunRecord
-from dinmo_dbt.plan import Plan, draw
+from dinmo_dbt.plan.guards import Ceilings
+from dinmo_dbt.plan.plan import Plan, draw
+from dinmo_dbt.rows import values
+from dinmo_dbt.rows.changes import Flag
 from dinmo_dbt.salesforce import results as result_files
 from dinmo_dbt.salesforce.errors import classify
 from dinmo_dbt.state import LocalState, ScanSpool, WarehouseState
 from dinmo_dbt.state.state_id import StateId
-from dinmo_dbt.sync import SyncRun, execute, recover
+from dinmo_dbt.upkeep import revert
+from dinmo_dbt.upkeep.audit import Audit
+from dinmo_dbt.watch.history import RunRecord
 
 NO_CEILINGS = Ceilings()
 ORG = "00D000000000001EAA"

@@ -49,11 +49,11 @@ NOTICED, BROKEN = 1, 70  # how a process of tests ends, besides 0
 # The module, and the tests that are to hold it: as few as do, and none that starts a process of its
 # own. Those that keep files are left out: these modules know of none.
 MODULES: dict[str, tuple[str, ...]] = {
-    "guards": ("tests/test_guards.py",),
-    "keys": ("tests/test_guards.py", "tests/test_values.py"),
-    "redaction": ("tests/test_redaction.py",),
-    "rowhash": ("tests/test_rowhash.py",),
-    "values": ("tests/test_values.py",),
+    "plan.guards": ("tests/test_guards.py",),
+    "rows.keys": ("tests/test_guards.py", "tests/test_values.py"),
+    "text.redaction": ("tests/test_redaction.py",),
+    "rows.rowhash": ("tests/test_rowhash.py",),
+    "rows.values": ("tests/test_values.py",),
 }
 
 
@@ -327,19 +327,20 @@ def learn(tests: Tests, source: str, folder: Path) -> None:
 
 
 def path_of(module: str) -> str:
-    return str(ROOT / "dinmo_dbt" / f"{module}.py")
+    return str(ROOT / "dinmo_dbt" / f"{module.replace('.', '/')}.py")
 
 
 def plant(module: str, source: str) -> None:
     """Make `source` the module that everything imports from now on in this process."""
     name = f"dinmo_dbt.{module}"
     assert name not in sys.modules, "it must be there first"
-    package = importlib.import_module("dinmo_dbt")
+    parent, _, own = name.rpartition(".")
+    package = importlib.import_module(parent)
     spec = importlib.util.spec_from_file_location(name, path_of(module))
     assert spec is not None
     made = sys.modules[name] = importlib.util.module_from_spec(spec)
     exec(compile(source, path_of(module), "exec"), made.__dict__)
-    setattr(package, module, made)
+    setattr(package, own, made)
 
 
 def survivors(tests: Tests, source: str, chosen: Collection[Mutant], jobs: int) -> Iterator[Mutant]:

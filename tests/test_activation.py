@@ -27,9 +27,9 @@ from dinmo_dbt.activation import (
     WarningKind,
     Watch,
 )
-from dinmo_dbt.block import json_schema
+from dinmo_dbt.artifacts.manifest import activations
+from dinmo_dbt.config.block import json_schema
 from dinmo_dbt.errors import ConfigError, DinmoError
-from dinmo_dbt.manifest import activations
 
 ROOT = Path(__file__).parent.parent
 

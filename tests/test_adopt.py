@@ -7,11 +7,11 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from memory_org import ORG, Ceilings, Flag, Match, Model, World, activation, fates
 
-from dinmo_dbt import adopt as adopting
-from dinmo_dbt import verify as verifying
 from dinmo_dbt.activation import Activation, FieldMapping
 from dinmo_dbt.errors import UsageError
 from dinmo_dbt.state import ScanSpool
+from dinmo_dbt.upkeep import adopt as adopting
+from dinmo_dbt.upkeep import verify as verifying
 
 INSERT = activation("insert", fields=(FieldMapping("ext", "Code__c"), FieldMapping("a", "A__c")))
 UPSERT = activation("upsert")

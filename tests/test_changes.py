@@ -10,13 +10,13 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from dinmo_dbt import changes, examples
-from dinmo_dbt.changes import Aside, Flag, Kind, Pending
 from dinmo_dbt.destination import Field
-from dinmo_dbt.keys import key_text
-from dinmo_dbt.mapping import Column, Constant, Mapping, from_header
-from dinmo_dbt.rowhash import digest_columns
-from dinmo_dbt.values import Reason, unreadable_mark
+from dinmo_dbt.rows import changes, examples
+from dinmo_dbt.rows.changes import Aside, Flag, Kind, Pending
+from dinmo_dbt.rows.keys import key_text
+from dinmo_dbt.rows.mapping import Column, Constant, Mapping, from_header
+from dinmo_dbt.rows.rowhash import digest_columns
+from dinmo_dbt.rows.values import Reason, unreadable_mark
 
 
 @dataclass

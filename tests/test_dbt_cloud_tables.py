@@ -384,7 +384,7 @@ def check(looking: Looking, drawn: list[tuple[int, str, dict[str, str], str, boo
 def test_the_word_on_a_step_is_folded_the_same_in_any_order_given() -> None:
     from itertools import permutations
 
-    from dinmo_dbt.gate import parse_run_results
+    from dinmo_dbt.artifacts.gate import parse_run_results
 
     documents = [
         json.loads(step("build", at, **word).artifacts["run_results.json"]) for at, word in ((10, BAD), (20, GOOD))

@@ -14,7 +14,8 @@ import yaml
 from hypothesis import given
 from hypothesis import strategies as st
 
-from dinmo_dbt import block, cli, dbt_file, project
+from dinmo_dbt import cli
+from dinmo_dbt.config import block, dbt_file, project
 
 ROOT = Path(__file__).parent.parent
 SCHEMA = dbt_file.json_schema()

@@ -84,8 +84,9 @@ def test_an_error_code_is_one_name_in_the_source() -> None:
 
 def test_every_row_code_of_ours_is_documented() -> None:
     page = (ROOT / "docs/errors.md").read_text(encoding="utf-8")
-    for name in ("plan.py", "sync.py", "salesforce/results.py"):
-        codes = {text for text in strings(ROOT / "dinmo_dbt" / name) if ROW_CODE.fullmatch(text)}
+    package = ROOT / "dinmo_dbt"
+    for path in (*package.glob("plan/*.py"), *package.glob("delivery/*.py"), package / "salesforce/results.py"):
+        codes = {text for text in strings(path) if ROW_CODE.fullmatch(text)}
         assert {code for code in codes if f"`{code}`" not in page} <= {"UNKNOWN_EXCEPTION"}
 
 
@@ -168,7 +169,7 @@ def test_the_yaml_of_the_readme_is_accepted(tmp_path: Path) -> None:
     import jsonschema
     import yaml
 
-    from dinmo_dbt import block, project
+    from dinmo_dbt.config import block, project
 
     pages = "".join(PAGES[name] for name in ("warnings.md", "schedules.md", "cookbook.md"))
     for text in re.findall(r"```yaml\n(.*?)```", README + pages, re.DOTALL):
@@ -181,8 +182,8 @@ def test_the_yaml_of_the_readme_is_accepted(tmp_path: Path) -> None:
 
 
 def test_the_state_page_knows_every_table_and_column() -> None:
+    from dinmo_dbt.delivery.sync import BatchState
     from dinmo_dbt.state import journal, runs, snapshot, store
-    from dinmo_dbt.sync import BatchState
 
     page = (ROOT / "docs/state.md").read_text(encoding="utf-8")
     for table in store.TABLES:

@@ -5,7 +5,7 @@ import yaml
 from hypothesis import given
 from hypothesis import strategies as st
 
-from dinmo_dbt import document
+from dinmo_dbt.config import document
 from dinmo_dbt.errors import ConfigError
 
 ALIASES = "after aliases are expanded"

@@ -14,10 +14,10 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from dinmo_dbt import earlier
+from dinmo_dbt.artifacts import earlier
+from dinmo_dbt.artifacts.gate import Gate, gate, load_run_results
+from dinmo_dbt.artifacts.manifest import Manifest, parse_manifest
 from dinmo_dbt.errors import Refused
-from dinmo_dbt.gate import Gate, gate, load_run_results
-from dinmo_dbt.manifest import Manifest, parse_manifest
 
 NOON = 1_800_000_000.0
 

@@ -6,8 +6,8 @@ from pathlib import Path
 
 import pytest
 
+from dinmo_dbt.config.project import load_project
 from dinmo_dbt.errors import DinmoError
-from dinmo_dbt.project import load_project
 from dinmo_dbt.warehouse import connect
 
 SECRET, NUMBER = "S3CRETvalue", "987654321"

@@ -12,9 +12,17 @@ from config_cases import document, golden, manifest, node, told
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from dinmo_dbt.artifacts.gate import (
+    ConnectedTarget,
+    RunResults,
+    fold,
+    gate,
+    load_run_results,
+    parse_run_results,
+    target_check,
+)
+from dinmo_dbt.artifacts.manifest import Manifest, parse_manifest
 from dinmo_dbt.errors import ConfigError, DinmoError, Problem, Refused
-from dinmo_dbt.gate import ConnectedTarget, RunResults, fold, gate, load_run_results, parse_run_results, target_check
-from dinmo_dbt.manifest import Manifest, parse_manifest
 
 A, B = "model.lab.a", "model.lab.b"
 

@@ -10,12 +10,13 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from memory_org import FieldMapping, Killed, Model, Trip, World, activation
 
-from dinmo_dbt import fence, guards
-from dinmo_dbt import plan as planning
 from dinmo_dbt.activation import Ceiling, Guards
+from dinmo_dbt.delivery import fence
 from dinmo_dbt.errors import Refused
-from dinmo_dbt.guards import Ceilings, Counted, Day, Effect, Moved
-from dinmo_dbt.keys import respelled, spelling
+from dinmo_dbt.plan import guards
+from dinmo_dbt.plan import plan as planning
+from dinmo_dbt.plan.guards import Ceilings, Counted, Day, Effect, Moved
+from dinmo_dbt.rows.keys import respelled, spelling
 
 ROWS = st.integers(0, 4_000)
 LIMITS = st.one_of(

@@ -11,11 +11,11 @@ import pytest
 from memory_org import Activation, FieldMapping, Killed, Mode, Model, Trip, World, own
 from test_sync import AFTER, BEFORE, CASES, Unreliable, kill_points, memory, prepared
 
+from dinmo_dbt.delivery.images import fingerprint
+from dinmo_dbt.delivery.sync import Status
 from dinmo_dbt.destination import Field
 from dinmo_dbt.errors import NotApplied, StateError
-from dinmo_dbt.images import fingerprint
 from dinmo_dbt.state import imaging
-from dinmo_dbt.sync import Status
 
 __all__ = ["memory"]
 KEEPING = {name: dataclasses.replace(act, keep_before_images=True) for name, act in CASES.items()}

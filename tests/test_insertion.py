@@ -7,7 +7,7 @@ import yaml
 from hypothesis import given
 from hypothesis import strategies as st
 
-from dinmo_dbt.insertion import inserted, new_file
+from dinmo_dbt.scaffold.insertion import inserted, new_file
 
 BLOCK = ["dinmo:", "  key: id  # which row", "  activation: {object: Account}"]
 VALUE = {"key": "id", "activation": {"object": "Account"}}

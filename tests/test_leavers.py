@@ -16,11 +16,11 @@ from test_plan import batches, eight_bits, grown, rows
 from test_rekey import rekeying
 from test_sync import Unreliable, kill_points, memory  # noqa: F401  (a fixture)
 
-from dinmo_dbt import plan as planning
+import dinmo_dbt
 from dinmo_dbt.activation import Ceiling, Guards
+from dinmo_dbt.delivery.sync import Outcome, Status
 from dinmo_dbt.errors import ConfigError, DestinationError, NotApplied, OutcomeUnknown, Refused
 from dinmo_dbt.state import seal
-from dinmo_dbt.sync import Outcome, Status
 
 WAYS = ("bulk", "collections")
 ON_REMOVED = {
@@ -782,7 +782,7 @@ def test_what_can_not_be_done_to_a_record_is_said_before_anything_is(world, chan
 
 
 def test_records_are_never_deleted_past_the_recycle_bin():
-    package = Path(planning.__file__).parent
+    package = Path(dinmo_dbt.__file__).parent
     ours = [path for path in package.rglob("*.py") if "emulator" not in path.parts]
     assert len(ours) > 50
     assert [path.name for path in ours if "harddelete" in path.read_text(encoding="utf-8").lower()] == []

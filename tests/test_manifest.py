@@ -16,9 +16,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from dinmo_dbt.activation import Activation
+from dinmo_dbt.artifacts.gate import ConnectedTarget, gate, load_run_results, target_check
+from dinmo_dbt.artifacts.manifest import activations, cycles, load_manifest, order, parse_manifest
 from dinmo_dbt.errors import ConfigError, DinmoError
-from dinmo_dbt.gate import ConnectedTarget, gate, load_run_results, target_check
-from dinmo_dbt.manifest import activations, cycles, load_manifest, order, parse_manifest
 
 FILES = {
     "dbt_project.yml": """\

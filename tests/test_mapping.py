@@ -8,9 +8,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from memory_org import PARENT, THING, FieldMapping, Match, activation, text_field
 
-from dinmo_dbt import values
 from dinmo_dbt.destination import Field, ObjectSchema
-from dinmo_dbt.mapping import Column, Constant, Mapping, from_header, referenced_objects, resolve
+from dinmo_dbt.rows import values
+from dinmo_dbt.rows.mapping import Column, Constant, Mapping, from_header, referenced_objects, resolve
 
 OTHER = ObjectSchema(
     "Other__c", "Other", "a02", True, True, True, True, {"Key__c": text_field("Key__c", id_lookup=True)}
@@ -259,7 +259,7 @@ def test_every_code_of_the_module_has_its_case():
     import inspect
     import re
 
-    from dinmo_dbt import mapping
+    from dinmo_dbt.rows import mapping
 
     codes = set(re.findall(r"DB\d{3}", inspect.getsource(mapping)))
     assert codes == {text[:5] for _, text in CASES}

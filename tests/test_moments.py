@@ -7,7 +7,7 @@ from datetime import datetime
 from hypothesis import given
 from hypothesis import strategies as st
 
-from dinmo_dbt import moments
+from dinmo_dbt.text import moments
 
 
 @given(st.floats(0, 2.5e11))

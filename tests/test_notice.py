@@ -5,7 +5,7 @@ from __future__ import annotations
 from hypothesis import given
 from hypothesis import strategies as st
 
-from dinmo_dbt.notice import NAMES_MAX, Notice, Severity, gathered
+from dinmo_dbt.watch.notice import NAMES_MAX, Notice, Severity, gathered
 
 GONE = "DB607 Salesforce gives no answer\n-> look at its status page"
 

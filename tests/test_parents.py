@@ -27,11 +27,11 @@ from memory_org import (
     text_field,
 )
 
-from dinmo_dbt import parents
-from dinmo_dbt.changes import Flag
+from dinmo_dbt.delivery.sync import Status
 from dinmo_dbt.destination import Field
-from dinmo_dbt.mapping import Column
-from dinmo_dbt.sync import Status
+from dinmo_dbt.plan import parents
+from dinmo_dbt.rows.changes import Flag
+from dinmo_dbt.rows.mapping import Column
 
 UP = Field("Up__c", "Up", "reference", length=18, reference_to=("Thing__c",), relationship_name="Up__r")
 TREE = dataclasses.replace(THING, fields={**THING.fields, "Up__c": UP})

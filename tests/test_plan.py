@@ -22,11 +22,11 @@ from memory_org import (
     fates,
 )
 
-from dinmo_dbt import changes, values
-from dinmo_dbt import plan as planning
 from dinmo_dbt.activation import Ceiling, Guards
 from dinmo_dbt.destination import Api, Operation
 from dinmo_dbt.errors import ConfigError, Refused, StateError
+from dinmo_dbt.plan import plan as planning
+from dinmo_dbt.rows import changes, values
 from dinmo_dbt.state import ScanSpool
 
 THREE = (FieldMapping("a", "A__c"), FieldMapping("b", "B__c"), FieldMapping("c", "Code__c"))
@@ -82,7 +82,7 @@ def test_batches_are_cut_by_rows_and_by_bytes(world, monkeypatch):
 
 
 def test_the_byte_count_is_never_too_small(world, tmp_path):
-    from dinmo_dbt.plan import payload_batch
+    from dinmo_dbt.plan.plan import payload_batch
     from dinmo_dbt.salesforce.encode import write_csv
 
     parent = world.org.add("Parent__c", Code__c="p")
@@ -534,7 +534,7 @@ models = st.dictionaries(keys, st.tuples(st.sampled_from(["p", "q", "none"]), te
 
 
 def eight_bits(keys):
-    from dinmo_dbt.changes import key_hash
+    from dinmo_dbt.rows.changes import key_hash
 
     return key_hash(keys) & np.uint64(0xFF) << np.uint64(56)
 

@@ -11,9 +11,10 @@ from hypothesis import strategies as st
 from memory_org import PARENT, THING, Ceilings, FieldMapping, Match, MemoryOrg, Model, World, activation, fates
 from test_leavers import adopt
 
-from dinmo_dbt import render, values
+from dinmo_dbt.cli import render
 from dinmo_dbt.destination import Field
-from dinmo_dbt.preview import preview
+from dinmo_dbt.plan.preview import preview
+from dinmo_dbt.rows import values
 
 UP = Field("Up__c", "Up", "reference", length=18, reference_to=("Thing__c",), relationship_name="Up__r")
 TREE = dataclasses.replace(THING, fields={**THING.fields, "Up__c": UP})

@@ -14,9 +14,8 @@ from config_cases import golden, told
 from hypothesis import HealthCheck, example, given, settings
 from hypothesis import strategies as st
 
-from dinmo_dbt import document
-from dinmo_dbt.errors import ConfigError, DinmoError
-from dinmo_dbt.project import (
+from dinmo_dbt.config import document
+from dinmo_dbt.config.project import (
     Channel,
     Digest,
     Project,
@@ -27,6 +26,7 @@ from dinmo_dbt.project import (
     own_url,
     url_problem,
 )
+from dinmo_dbt.errors import ConfigError, DinmoError
 
 ENV = {
     "ID": "3MVG9",

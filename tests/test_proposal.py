@@ -8,11 +8,12 @@ import yaml
 from hypothesis import given
 from hypothesis import strategies as st
 
-from dinmo_dbt import mapping, meta
+from dinmo_dbt.config import meta
 from dinmo_dbt.destination import Field, ObjectSchema
 from dinmo_dbt.errors import ConfigError
-from dinmo_dbt.proposal import Columns, new_object_for, object_for, propose
-from dinmo_dbt.stub import api_name, stub
+from dinmo_dbt.rows import mapping
+from dinmo_dbt.scaffold.proposal import Columns, new_object_for, object_for, propose
+from dinmo_dbt.scaffold.stub import api_name, stub
 
 SOURCE = meta.Source(
     "model.shop.dim_customers", "dim_customers", '"s"."dim"', "model", ("shop",), (), "m.sql", "m.yml: dim"

@@ -10,12 +10,13 @@ from hypothesis import given
 from hypothesis import strategies as st
 from memory_org import Ceilings, FieldMapping, Match, Model, World, activation
 
-from dinmo_dbt import rekey, values
-from dinmo_dbt.adopt import store
 from dinmo_dbt.destination import Field
 from dinmo_dbt.errors import Refused, UsageError
-from dinmo_dbt.keys import key_text
+from dinmo_dbt.rows import values
+from dinmo_dbt.rows.keys import key_text
 from dinmo_dbt.state import ScanSpool
+from dinmo_dbt.upkeep import rekey
+from dinmo_dbt.upkeep.adopt import store
 
 DAYS = [dt.date(2024, 1, n) for n in range(1, 13)]
 TEXT = Field("A__c", "A", "string", length=255)
@@ -280,7 +281,7 @@ def test_an_upserts_match_that_moves_with_the_key_is_refused(world):
 
 
 def test_adopting_takes_the_records_of_keys_that_left(world):
-    from dinmo_dbt import adopt
+    from dinmo_dbt.upkeep import adopt
 
     act = activation("insert", fields=(FieldMapping("ext", "Code__c"), FieldMapping("a", "A__c")))
     world.sync(act, model(pa.array([f"k{n}" for n in range(12)])))

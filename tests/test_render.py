@@ -6,11 +6,11 @@ import pyarrow as pa
 import pytest
 from memory_org import activation
 
-from dinmo_dbt import render
+from dinmo_dbt.cli import render
+from dinmo_dbt.delivery.sync import Audited, Outcome, SyncRun
 from dinmo_dbt.errors import Problem
-from dinmo_dbt.plan import LEFT_OUT, Counts
-from dinmo_dbt.rekey import Rekeying
-from dinmo_dbt.sync import Audited, Outcome, SyncRun
+from dinmo_dbt.plan.plan import LEFT_OUT, Counts
+from dinmo_dbt.upkeep.rekey import Rekeying
 
 
 @pytest.mark.parametrize("width", [70, 88, 110])

@@ -14,9 +14,9 @@ from memory_org import ORG, FieldMapping, Killed, Match, Mode, Model, Trip, Worl
 from test_images import KEEPING
 from test_sync import AFTER, BEFORE, kill_points, memory, prepared
 
+from dinmo_dbt.delivery.sync import Status
 from dinmo_dbt.destination import Field
 from dinmo_dbt.errors import Refused
-from dinmo_dbt.sync import Status
 
 __all__ = ["memory"]
 NAMED = [row for row in AFTER if row["a"] != "same"]  # an insert's records can all be told apart
@@ -268,7 +268,7 @@ def trimmed(records):
 
 
 def test_numbers_go_back_to_the_last_digit():
-    from dinmo_dbt.revert import _canonical
+    from dinmo_dbt.upkeep.revert import _canonical
 
     texts = ["12345678901234.567891", "1.0E10", "-0.5", "44.0", None, "19.989999999999998437"]
     field = Field("N__c", "N", "double", precision=18, scale=2)

@@ -9,12 +9,12 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from dinmo_dbt import rowhash
-from dinmo_dbt.changes import key_hash
 from dinmo_dbt.destination import Field
-from dinmo_dbt.mapping import Column, Constant, Mapping
-from dinmo_dbt.rowhash import as_arrow, digest_columns, from_arrow, hash_columns, murmur3, same_digests
-from dinmo_dbt.values import DATETIME, DECIMAL, TIME
+from dinmo_dbt.rows import rowhash
+from dinmo_dbt.rows.changes import key_hash
+from dinmo_dbt.rows.mapping import Column, Constant, Mapping
+from dinmo_dbt.rows.rowhash import as_arrow, digest_columns, from_arrow, hash_columns, murmur3, same_digests
+from dinmo_dbt.rows.values import DATETIME, DECIMAL, TIME
 
 VALUES = {
     "null": (None, pa.utf8()),

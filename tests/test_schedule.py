@@ -15,8 +15,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from dinmo_dbt.activation import Activation, QuietHours, Schedule, ScheduleKind
-from dinmo_dbt.manifest import activations
-from dinmo_dbt.schedule import Past, due, is_quiet, next_due, wakes
+from dinmo_dbt.artifacts.manifest import activations
+from dinmo_dbt.watch.schedule import Past, due, is_quiet, next_due, wakes
 
 PARIS = ZoneInfo("Europe/Paris")
 START = datetime(2026, 10, 20, tzinfo=UTC).timestamp()

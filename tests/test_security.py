@@ -20,11 +20,11 @@ from config_cases import told
 from test_cli import commands
 from test_project import ENV, load, prod
 
-from dinmo_dbt import template
 from dinmo_dbt.cli.commands import app
-from dinmo_dbt.declaration import looks_secret
+from dinmo_dbt.config import template
+from dinmo_dbt.config.declaration import looks_secret
+from dinmo_dbt.config.project import AuthSpec, Secret, TargetSpec
 from dinmo_dbt.errors import ConfigError
-from dinmo_dbt.project import AuthSpec, Secret, TargetSpec
 from dinmo_dbt.salesforce import client
 
 ROOT = Path(__file__).parent.parent

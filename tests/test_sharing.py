@@ -7,9 +7,9 @@ import pytest
 from memory_org import ORG, Model, World, activation, fates
 from test_plan import rows
 
-from dinmo_dbt import sharing
+from dinmo_dbt.config import sharing
+from dinmo_dbt.config.project import load_project
 from dinmo_dbt.errors import StateError
-from dinmo_dbt.project import load_project
 
 FOUR = rows("1 e1 x y", "2 e2 y y", "3 e3 z y", "4 e4 w y")
 FIRST_TWO = Model(FOUR.table.slice(0, 2))

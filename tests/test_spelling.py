@@ -15,11 +15,11 @@ from hypothesis import example, given, settings
 from hypothesis import strategies as st
 from memory_org import PARENT, THING, activation
 
-from dinmo_dbt import values
+from dinmo_dbt.config.spelling import bare_words, other_numbers
+from dinmo_dbt.config.written import keys_of
 from dinmo_dbt.destination import Field
-from dinmo_dbt.mapping import resolve
-from dinmo_dbt.spelling import bare_words, other_numbers
-from dinmo_dbt.written import keys_of
+from dinmo_dbt.rows import values
+from dinmo_dbt.rows.mapping import resolve
 
 KINDS = ("string", "textarea", "picklist", "double", "boolean", "date", "datetime", "time", "reference")
 WORDS = (

@@ -17,9 +17,9 @@ from hypothesis import strategies as st
 from memory_org import MemoryOrg
 
 import dinmo_dbt
+from dinmo_dbt.delivery.state_record import RecordOf
 from dinmo_dbt.destination import StateRecord
 from dinmo_dbt.errors import NotApplied
-from dinmo_dbt.state_record import RecordOf
 
 SENDING: Any = SimpleNamespace(refusal=None, batches=("one",))
 QUIET: Any = SimpleNamespace(refusal=None, batches=())

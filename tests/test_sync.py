@@ -25,14 +25,14 @@ from memory_org import (
     fates,
 )
 
-from dinmo_dbt import plan as plans
-from dinmo_dbt import sync
+from dinmo_dbt.delivery import sync
+from dinmo_dbt.delivery.sync import BatchState, Outcome, Status, SyncRun, check_transition, execute, settlement_of
 from dinmo_dbt.destination import RESULTS, Api, Batch, Field, Operation, PayloadColumn
 from dinmo_dbt.errors import AuthError, CountsError, Interrupted, NotApplied, OutcomeUnknown, StateError
-from dinmo_dbt.guards import Ceilings
-from dinmo_dbt.plan import Counts
-from dinmo_dbt.rowhash import DIGEST
-from dinmo_dbt.sync import BatchState, Outcome, Status, SyncRun, check_transition, execute, settlement_of
+from dinmo_dbt.plan import plan as plans
+from dinmo_dbt.plan.guards import Ceilings
+from dinmo_dbt.plan.plan import Counts
+from dinmo_dbt.rows.rowhash import DIGEST
 
 BEFORE = [
     {"id": "1", "ext": "e1", "a": "x1", "b": "y"},

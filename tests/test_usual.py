@@ -10,7 +10,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from dinmo_dbt.usual import RUNS, RUNS_MIN, Measure, usual_rows, usual_seconds
+from dinmo_dbt.watch.usual import RUNS, RUNS_MIN, Measure, usual_rows, usual_seconds
 
 DAY = 86400.0
 SEED = 20260304

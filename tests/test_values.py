@@ -9,10 +9,10 @@ import pytest
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
-from dinmo_dbt import values
 from dinmo_dbt.destination import Field
-from dinmo_dbt.keys import key_in_forms, key_text, why_not_key
-from dinmo_dbt.values import Reason
+from dinmo_dbt.rows import values
+from dinmo_dbt.rows.keys import key_in_forms, key_text, why_not_key
+from dinmo_dbt.rows.values import Reason
 
 
 def field(kind, **more):

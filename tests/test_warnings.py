@@ -17,13 +17,13 @@ from memory_org import activation as written
 
 from dinmo_dbt.activation import Activation, Ceiling, WarningKind, Watch
 from dinmo_dbt.channels import goes_on, takes
+from dinmo_dbt.config.project import Channel, Secret
+from dinmo_dbt.config.when import _LIMITS, _OFF, USUAL
 from dinmo_dbt.errors import Problem
-from dinmo_dbt.history import RunRecord, Trigger
-from dinmo_dbt.notice import Notice, Severity
-from dinmo_dbt.project import Channel, Secret
-from dinmo_dbt.usual import NEW_RUNS
-from dinmo_dbt.warnings import SCHEMA_CODES, Noticed, Standing, digest, notice, paused, resumed
-from dinmo_dbt.when import _LIMITS, _OFF, USUAL
+from dinmo_dbt.watch.history import RunRecord, Trigger
+from dinmo_dbt.watch.notice import Notice, Severity
+from dinmo_dbt.watch.usual import NEW_RUNS
+from dinmo_dbt.watch.warnings import SCHEMA_CODES, Noticed, Standing, digest, notice, paused, resumed
 
 ROOT = Path(__file__).parent.parent
 GOLDEN = ROOT / "tests/golden/warnings/messages.txt"

@@ -12,7 +12,9 @@ from emulator.deep import examples
 from hypothesis import example, given
 from hypothesis import strategies as st
 
-from dinmo_dbt import document, manifest, whole_text
+from dinmo_dbt.artifacts import manifest
+from dinmo_dbt.config import document
+from dinmo_dbt.text import whole_text
 from dinmo_dbt.warehouse import profiles
 
 TORN = ["\ud83d", "\ude00", "\0", "\udcff"]

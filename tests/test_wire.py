@@ -22,12 +22,13 @@ from emulator.deep import examples
 from hypothesis import given
 from hypothesis import strategies as st
 
-from dinmo_dbt import whole_text, wire
+from dinmo_dbt import wire
+from dinmo_dbt.config.project import Secret
 from dinmo_dbt.dbt_cloud import client as dbt_cloud
 from dinmo_dbt.emulator.web import tls
 from dinmo_dbt.errors import DbtCloudError, NotApplied, OutcomeUnknown
-from dinmo_dbt.project import Secret
 from dinmo_dbt.salesforce import client as salesforce
+from dinmo_dbt.text import whole_text
 
 Behave = Callable[[socket.socket, threading.Event], None]
 WHOLE = b"HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\n{}"

@@ -8,7 +8,7 @@ import pytest
 from hypothesis import example, given
 from hypothesis import strategies as st
 
-from dinmo_dbt.written import is_block, is_near, keys_of, written
+from dinmo_dbt.config.written import is_block, is_near, keys_of, written
 
 TEXT = """\
 models:

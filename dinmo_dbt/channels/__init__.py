@@ -16,11 +16,11 @@ from typing import TYPE_CHECKING, Any
 
 from dinmo_dbt.channels.incidents import Keeps, keeps
 from dinmo_dbt.errors import Problem
-from dinmo_dbt.notice import Notice, Severity
+from dinmo_dbt.watch.notice import Notice, Severity
 
 if TYPE_CHECKING:
-    from dinmo_dbt.project import Channel
-    from dinmo_dbt.sync import Clock
+    from dinmo_dbt.config.project import Channel
+    from dinmo_dbt.delivery.sync import Clock
 
 NOT_UNDERSTOOD = "DB650"
 NOT_TAKEN = "DB651"  # for a reason that lasts

@@ -40,7 +40,7 @@ def _print_failure(arguments: Sequence[str], error: DinmoError) -> None:
     """The document of a command that failed before it had one: a program that reads it is told why, too."""
     if "--json" not in (own := _own(arguments)):
         return
-    from dinmo_dbt import render
+    from dinmo_dbt.cli import render
     from dinmo_dbt.cli.commands import named
     from dinmo_dbt.cli.console import Console
     from dinmo_dbt.cli.emulators import SERVE

@@ -38,8 +38,9 @@ def accept(
       dinmo-dbt state accept events_to_crm          which jobs they are
       dinmo-dbt state accept events_to_crm --yes
     """
-    from dinmo_dbt import fence, render
+    from dinmo_dbt.cli import render
     from dinmo_dbt.cli.syncing import record_of
+    from dinmo_dbt.delivery import fence
 
     console = Console(as_json)
     # Of the model no row is read, so it does not matter where dbt has built it last.
@@ -70,8 +71,8 @@ def accept(
 
 
 def _job_json(job: ListedJob) -> dict[str, Any]:
-    from dinmo_dbt.gate import moment_of
-    from dinmo_dbt.moments import iso_or_none
+    from dinmo_dbt.artifacts.gate import moment_of
+    from dinmo_dbt.text.moments import iso_or_none
 
     return {
         "job_id": job.id,

@@ -11,7 +11,7 @@ import typer
 
 from dinmo_dbt.cli.sending import CLOUD_RUN, DBT_CLOUD, tell_of, tell_that_ended, telling_of_all
 from dinmo_dbt.errors import DbtCloudError, Problem, UsageError
-from dinmo_dbt.whole_text import whole_environment
+from dinmo_dbt.text.whole_text import whole_environment
 
 if TYPE_CHECKING:
     from dinmo_dbt import dbt_cloud

@@ -17,7 +17,7 @@ from types import FrameType
 from typing import Any, TextIO
 
 from dinmo_dbt.errors import DinmoError, Interrupted, Problem, UsageError
-from dinmo_dbt.moments import iso
+from dinmo_dbt.text.moments import iso
 
 INTERRUPTED, TERMINATED = 130, 143
 # Of several activations the first present of these decides (design: exit codes).
@@ -89,7 +89,7 @@ class Console:
             self._tell("error", f"  {line}")
 
     def problems(self, problems: Iterable[Problem], label: str = "") -> None:
-        from dinmo_dbt.render import problem_lines
+        from dinmo_dbt.cli.render import problem_lines
 
         for problem in problems:
             placed = problem.at(self.place)
@@ -100,7 +100,7 @@ class Console:
 
     def documents(self, problems: Iterable[Problem]) -> list[dict[str, Any]]:
         """Problems as JSON has them."""
-        from dinmo_dbt.render import problem_json
+        from dinmo_dbt.cli.render import problem_json
 
         return [problem_json(problem.at(self.place)) for problem in problems]
 
@@ -126,7 +126,7 @@ class Console:
 
     def fitted(self, line: str) -> Iterable[str]:
         """The line, on as many as the width asks for; whole where a program reads it."""
-        from dinmo_dbt.render import wrapped
+        from dinmo_dbt.cli.render import wrapped
 
         return [line] if self.log_format == "json" else wrapped(line, self.width)
 

@@ -40,7 +40,7 @@ def copy(
       dinmo-dbt state copy --to folder --from dinmo
       dinmo-dbt state copy --to folder --from old_place/.dinmo --target prod
     """
-    from dinmo_dbt import render
+    from dinmo_dbt.cli import render
     from dinmo_dbt.state import copy as copied
 
     console = Console(as_json)

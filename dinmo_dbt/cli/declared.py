@@ -19,7 +19,7 @@ if TYPE_CHECKING:
     import pyarrow as pa
 
     from dinmo_dbt.activation import Activation
-    from dinmo_dbt.mapping import Mapping
+    from dinmo_dbt.rows.mapping import Mapping
 
 LEFT_OUT = "DB439"
 
@@ -35,7 +35,7 @@ def list_activations(
       dinmo-dbt list
       dinmo-dbt list -s tag:crm --json
     """
-    from dinmo_dbt import render
+    from dinmo_dbt.cli import render
 
     console = Console(as_json)
     with Session(flags, console, offline=True) as session:
@@ -103,8 +103,8 @@ def validate(
       dinmo-dbt validate --online --target prod
       dinmo-dbt validate --data -s customers      reads the model's rows
     """
-    from dinmo_dbt import render
-    from dinmo_dbt.manifest import at_most
+    from dinmo_dbt.artifacts.manifest import at_most
+    from dinmo_dbt.cli import render
 
     console = Console(as_json, quiet)
     found, online = Found(), online or data
@@ -145,7 +145,7 @@ class Found:
 
 def _judge(session: Session, found: Found, *, online: bool, data: bool) -> int:
     """Find what is wrong with dinmo.yml and with the selected activations; how many of these are right."""
-    from dinmo_dbt import sharing
+    from dinmo_dbt.config import sharing
 
     chosen: tuple[Activation, ...] = ()
     with found.layer():
@@ -228,7 +228,7 @@ def _against_describe(
     session: Session, activation: Activation, relation: pa.Schema | None, *, data: bool
 ) -> tuple[Problem, ...]:
     """What Salesforce says of the object and its fields, and how the relation's columns and their types fit it."""
-    from dinmo_dbt.mapping import resolve
+    from dinmo_dbt.rows.mapping import resolve
 
     destination = session.destination(activation.destination)
     try:
@@ -252,10 +252,10 @@ def _in_the_data(session: Session, activation: Activation, mapping: Mapping) -> 
 
     import pyarrow.compute as pc
 
-    from dinmo_dbt import render
-    from dinmo_dbt.changes import Aside, between
+    from dinmo_dbt.cli import render
     from dinmo_dbt.cli.syncing import scan_spool
-    from dinmo_dbt.values import Reason, why_unfit
+    from dinmo_dbt.rows.changes import Aside, between
+    from dinmo_dbt.rows.values import Reason, why_unfit
 
     state = session.state.view(session.destination(activation.destination).org_id, activation)
     with scan_spool(session) as spool:
@@ -306,7 +306,7 @@ def debug(
       dinmo-dbt debug
       dinmo-dbt debug --target prod
     """
-    from dinmo_dbt import render
+    from dinmo_dbt.cli import render
 
     console = Console(as_json)
     checks: list[dict[str, Any]] = []

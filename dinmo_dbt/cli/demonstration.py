@@ -44,7 +44,7 @@ def demo(
 
 
 def _print_document(told: dict[str, Any]) -> None:
-    from dinmo_dbt import render
+    from dinmo_dbt.cli import render
     from dinmo_dbt.cli.console import Console
 
     Console(as_json=True).document(render.document("demo", **told))

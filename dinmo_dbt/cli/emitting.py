@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING
 from zoneinfo import ZoneInfo
 
 from dinmo_dbt.errors import UsageError
-from dinmo_dbt.whole_text import as_yaml
+from dinmo_dbt.text.whole_text import as_yaml
 
 if TYPE_CHECKING:
     from dinmo_dbt.cli.session import Session
@@ -26,7 +26,7 @@ _ENV_VAR = re.compile(r"env_var\(\s*['\"](\w+)['\"]\s*(,?)")
 def crontab(session: Session) -> list[str]:
     """Lines for the crontab of this machine: by its own clock, with paths that need no PATH, and a log. Debian's cron
     has no CRON_TZ, and no environment but HOME, LOGNAME, SHELL and PATH (crontab(5))."""
-    from dinmo_dbt.schedule import wakes
+    from dinmo_dbt.watch.schedule import wakes
 
     lines = wakes(session.chosen, now=session.clock.now(), zone=_zone())
     log = shlex.quote(str(session.root / "logs" / "dinmo-dbt.log"))
@@ -43,7 +43,7 @@ def crontab(session: Session) -> list[str]:
 
 def github_actions(session: Session) -> list[str]:
     """A workflow: the state from one run to the next, secrets by name, the commands in the project's folder."""
-    from dinmo_dbt.schedule import wakes
+    from dinmo_dbt.watch.schedule import wakes
 
     crons = [f'    - cron: "{line}"' for line in wakes(session.chosen, now=session.clock.now(), least=_GITHUB_LEAST)]
     folder = _in_repository(session.root)

@@ -98,7 +98,8 @@ def reset(data: Data = None, project_dir: options.ProjectDir = None, as_json: op
     Examples:
       dinmo-dbt emulator reset
     """
-    from dinmo_dbt import emulator, render
+    from dinmo_dbt import emulator
+    from dinmo_dbt.cli import render
 
     console = Console(as_json)
     if data is None:

@@ -8,17 +8,17 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from dinmo_dbt.activation import Activation
-    from dinmo_dbt.changes import KeyProblem
     from dinmo_dbt.cli.session import Session
-    from dinmo_dbt.examples import Examples
-    from dinmo_dbt.mapping import Mapping
+    from dinmo_dbt.rows.changes import KeyProblem
+    from dinmo_dbt.rows.examples import Examples
+    from dinmo_dbt.rows.mapping import Mapping
 
 
 def found(
     session: Session, activation: Activation, mapping: Mapping, problems: Sequence[KeyProblem]
 ) -> list[tuple[Examples, str]]:
     """Some rows of each problem, and the query; none where --show-values was not given. The model is read once more."""
-    from dinmo_dbt.examples import examples, sources
+    from dinmo_dbt.rows.examples import examples, sources
 
     if not problems or not session.flags.show_values:
         return []
@@ -34,7 +34,7 @@ def found(
 
 def lines(shown: Sequence[tuple[Examples, str]]) -> list[str]:
     """Each to be printed whole: a query is copied."""
-    from dinmo_dbt.render import count
+    from dinmo_dbt.cli.render import count
 
     told = []
     for each, query in shown:
@@ -63,7 +63,7 @@ def documents(shown: Sequence[tuple[Examples, str]]) -> list[dict[str, Any]]:
 @contextmanager
 def told(session: Session, activation: Activation) -> Iterator[None]:
     """Where nothing is sent because rows are not told apart, the error has some of them, for the terminal alone."""
-    from dinmo_dbt.changes import KeysRefused
+    from dinmo_dbt.rows.changes import KeysRefused
 
     try:
         yield

@@ -15,7 +15,7 @@ from dinmo_dbt.errors import StateError, UsageError
 if TYPE_CHECKING:
     import pyarrow as pa
 
-    from dinmo_dbt.history import RunRecord
+    from dinmo_dbt.watch.history import RunRecord
 
 SUFFIXES = (".csv", ".parquet")
 COLUMNS = ("activation", "run", "key", "fate", "class", "code", "message", "fields", "record_id")

@@ -10,11 +10,11 @@ from typing import TYPE_CHECKING, Any
 from dinmo_dbt.cli.lanes import Lanes
 from dinmo_dbt.cli.sending import BUSY_DATABASE
 from dinmo_dbt.errors import Problem
-from dinmo_dbt.moments import iso
+from dinmo_dbt.text.moments import iso
 
 if TYPE_CHECKING:
     from dinmo_dbt.cli.session import Session
-    from dinmo_dbt.history import RunRecord
+    from dinmo_dbt.watch.history import RunRecord
 
 STUCK_S = 300.0  # without a look and without a run
 SILENT_S = 1800.0  # a run without a sign of life: no row was read, no call answered
@@ -61,7 +61,8 @@ class Health:
         self.due_since = {name: self.due_since.get(name, now) for name in sorted(names)}
 
     def told(self, now: float | None = None) -> tuple[HTTPStatus, dict[str, Any]]:
-        from dinmo_dbt import __version__, render
+        from dinmo_dbt import __version__
+        from dinmo_dbt.cli import render
 
         at, passed = time.time() if now is None else now, time.monotonic()
         running = self.lanes.running()

@@ -44,7 +44,8 @@ def import_schema(
       dinmo-dbt emulator import --from org:crm --object Account --object Invoice__c
       dinmo-dbt emulator import --from Account.describe.json --to emulator_schema
     """
-    from dinmo_dbt import emulator, render
+    from dinmo_dbt import emulator
+    from dinmo_dbt.cli import render
 
     console = Console(as_json)
     destination = source.removeprefix(_ORG) if source.startswith(_ORG) else None
@@ -68,7 +69,7 @@ def import_schema(
 
 
 def _told(brought: Imported, folder: Path) -> list[str]:
-    from dinmo_dbt import render
+    from dinmo_dbt.cli import render
 
     notes = [f"  note: {note}" for note in brought.approximate[:_NOTES_SHOWN]]
     left = len(brought.approximate) - len(notes)

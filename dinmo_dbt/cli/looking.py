@@ -13,14 +13,14 @@ from dinmo_dbt.cli.options import Flags
 from dinmo_dbt.cli.scheduling import paused_json, paused_line
 from dinmo_dbt.cli.session import Session
 from dinmo_dbt.errors import UsageError
-from dinmo_dbt.moments import iso, said
+from dinmo_dbt.text.moments import iso, said
 
 FOLDED_KEYS = 3  # of rows that need nobody
 
 if TYPE_CHECKING:
     import pyarrow as pa
 
-    from dinmo_dbt.history import RunRecord
+    from dinmo_dbt.watch.history import RunRecord
 
 
 _OF_ROWS = ("left", "waiting", "given_up", "in_flight")
@@ -40,7 +40,7 @@ def status(
       dinmo-dbt status
       dinmo-dbt status -s customers_to_crm --json
     """
-    from dinmo_dbt import render
+    from dinmo_dbt.cli import render
 
     console = Console(as_json)
     with Session(flags, console, offline=True) as session:
@@ -89,7 +89,7 @@ def status(
 
 
 def _status_lines(entry: dict[str, Any]) -> list[str]:
-    from dinmo_dbt import render
+    from dinmo_dbt.cli import render
 
     last = entry["last_run"]
     if last is None:
@@ -139,7 +139,7 @@ def history(
       dinmo-dbt history --limit 5
       dinmo-dbt history 20260131T080000-3fa2c1
     """
-    from dinmo_dbt import render
+    from dinmo_dbt.cli import render
 
     console = Console(as_json)
     with Session(flags, console, offline=True) as session:
@@ -255,7 +255,7 @@ def rejected(
       dinmo-dbt rejected --show-values            Salesforce's messages whole
       dinmo-dbt rejected --export rejected.csv    all of them, safe to open in a spreadsheet
     """
-    from dinmo_dbt import render
+    from dinmo_dbt.cli import render
     from dinmo_dbt.salesforce.errors import explained
 
     console = Console(as_json)

@@ -38,7 +38,7 @@ def objects(
       dinmo-dbt org objects
       dinmo-dbt org objects invoice --target prod
     """
-    from dinmo_dbt import render
+    from dinmo_dbt.cli import render
 
     console = Console(as_json)
     with Session(flags, console) as session:
@@ -63,7 +63,7 @@ def _listed(each: ListedObject) -> dict[str, Any]:
 
 
 def _end(shown: int, written: int, found: int, org_id: str) -> str:
-    from dinmo_dbt import render
+    from dinmo_dbt.cli import render
 
     number = f"{shown:,} of {render.count(written, 'object')}" if shown < written else render.count(written, "object")
     read_only = f"; {found - written:,} more are read-only for this user" if found > written else ""
@@ -88,8 +88,8 @@ def fields(
       dinmo-dbt org fields Invoice__c external id
       dinmo-dbt org fields Contact phone --json
     """
-    from dinmo_dbt import render
-    from dinmo_dbt.proposal import parent_paths
+    from dinmo_dbt.cli import render
+    from dinmo_dbt.scaffold.proposal import parent_paths
 
     console = Console(as_json)
     with Session(flags, console) as session:
@@ -167,7 +167,7 @@ def _notes(field: Field, parent_keys: list[str]) -> list[str]:
 
 def _lines(listed: list[dict[str, Any]], width: int) -> list[str]:
     """The table; notes that leave the width go on below themselves."""
-    from dinmo_dbt import render
+    from dinmo_dbt.cli import render
 
     lines = []
     for line, row in zip(render.table(_FIELD_COLUMNS, listed), [{"notes": "notes"}, *listed], strict=True):

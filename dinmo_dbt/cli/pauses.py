@@ -14,12 +14,12 @@ from dinmo_dbt.cli.scheduling import Turn
 from dinmo_dbt.cli.sending import deliver
 from dinmo_dbt.cli.session import Session
 from dinmo_dbt.errors import DinmoError, Problem
-from dinmo_dbt.moments import moment
-from dinmo_dbt.whole_text import whole
+from dinmo_dbt.text.moments import moment
+from dinmo_dbt.text.whole_text import whole
 
 if TYPE_CHECKING:
     from dinmo_dbt.activation import Activation
-    from dinmo_dbt.notice import Notice
+    from dinmo_dbt.watch.notice import Notice
 
 
 def pause(
@@ -54,7 +54,7 @@ def resume(
 
 
 def _set(flags: Flags, as_json: bool, reason: str | None) -> None:
-    from dinmo_dbt import render
+    from dinmo_dbt.cli import render
 
     console = Console(as_json)
     done: list[str] = []
@@ -116,7 +116,7 @@ def look_at_pause(session: Session, turn: Turn) -> tuple[Turn, tuple[str, str] |
 
 def _probe(session: Session, activation: Activation) -> Problem | None:
     """What would fail at once: the login, the object, a field. A describe is the one call that it takes."""
-    from dinmo_dbt.mapping import resolve
+    from dinmo_dbt.rows.mapping import resolve
 
     try:
         destination = session.destination(activation.destination)
@@ -130,7 +130,7 @@ def _probe(session: Session, activation: Activation) -> Problem | None:
 
 def _told(session: Session, activation: Activation, *, reason: str, by_hand: bool, paused: bool) -> list[Notice]:
     """What the channels are told of a pause or its end."""
-    from dinmo_dbt import warnings
+    from dinmo_dbt.watch import warnings
 
     at, target = session.clock.now(), session.target[1]
     make = warnings.paused if paused else warnings.resumed

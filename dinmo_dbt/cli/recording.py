@@ -13,16 +13,16 @@ from dinmo_dbt.cli.scheduling import is_due
 from dinmo_dbt.cli.sending import BUSY_DATABASE, STATE_ITSELF
 from dinmo_dbt.cli.session import Session
 from dinmo_dbt.errors import DinmoError, Problem, Refused, StateError
-from dinmo_dbt.history import RunRecord, Trigger
+from dinmo_dbt.watch.history import RunRecord, Trigger
 
 if TYPE_CHECKING:
     from dinmo_dbt.activation import Activation
-    from dinmo_dbt.guards import Ceilings
-    from dinmo_dbt.plan import Plan
+    from dinmo_dbt.delivery.sync import SyncRun
+    from dinmo_dbt.plan.guards import Ceilings
+    from dinmo_dbt.plan.plan import Plan
     from dinmo_dbt.salesforce import SalesforceDestination
     from dinmo_dbt.state import Judged
-    from dinmo_dbt.sync import SyncRun
-    from dinmo_dbt.warnings import Standing
+    from dinmo_dbt.watch.warnings import Standing
 
 HELD_BY_ANOTHER = "DB501"
 CLOCK_OFF_S = 3600.0
@@ -33,7 +33,7 @@ _PARENTS = ("PARENT_MISSING", "PARENT_AMBIGUOUS")
 
 def new_run(session: Session) -> SyncRun:
     """A run that starts now."""
-    from dinmo_dbt.sync import SyncRun
+    from dinmo_dbt.delivery.sync import SyncRun
 
     now = session.clock.now()
     return SyncRun(
@@ -124,7 +124,7 @@ class Recorder:
     def _finish(self, status: str) -> None:
         import pyarrow as pa
 
-        from dinmo_dbt.plan import LEFT_OUT
+        from dinmo_dbt.plan.plan import LEFT_OUT
 
         tables = self.run.not_delivered or [LEFT_OUT.empty_table()]
         by_age = self._clock_is_right()
@@ -144,9 +144,9 @@ class Recorder:
         standing: Sequence[Standing],
         others: Sequence[Standing],
     ) -> Judged:
-        from dinmo_dbt import warnings
-        from dinmo_dbt.pausing import why_pause
         from dinmo_dbt.state import Judged
+        from dinmo_dbt.watch import warnings
+        from dinmo_dbt.watch.pausing import why_pause
 
         declared, destination = self.session.declared.activations, self.activation.destination
         same_org = {each.name for each in declared if each.destination == destination}
@@ -172,7 +172,7 @@ class Recorder:
         return Judged(found.standing, notices, why)
 
     def _record(self, status: str, finished: float | None) -> RunRecord:
-        from dinmo_dbt import render
+        from dinmo_dbt.cli import render
 
         told = render.run_json(self.run)
         usage = self.destination.usage if self.destination else None
@@ -200,7 +200,8 @@ class Recorder:
 
     def _how(self) -> dict[str, Any]:
         """With what the run was made, and how fast."""
-        from dinmo_dbt import __version__, render
+        from dinmo_dbt import __version__
+        from dinmo_dbt.cli import render
 
         session, sent = self.session, self.run.outcome.rows
         sending = self.phases.get("send")

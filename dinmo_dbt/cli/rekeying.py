@@ -46,8 +46,9 @@ def rekey(
       dinmo-dbt state rekey events_to_crm --from old_event_id
       dinmo-dbt state rekey events_to_crm --yes
     """
-    from dinmo_dbt import adopt, render
-    from dinmo_dbt import rekey as rekeying
+    from dinmo_dbt.cli import render
+    from dinmo_dbt.upkeep import adopt
+    from dinmo_dbt.upkeep import rekey as rekeying
 
     console = Console(as_json)
     with one_known(flags, name, console, allow_mismatch=allow_target_mismatch) as known:

@@ -38,8 +38,8 @@ def retry(
       dinmo-dbt retry -s customers_to_crm
       dinmo-dbt retry --unknown                   says how many, and what may come of it
     """
-    from dinmo_dbt import render
-    from dinmo_dbt.guards import Ceilings
+    from dinmo_dbt.cli import render
+    from dinmo_dbt.plan.guards import Ceilings
 
     console = Console(as_json, quiet)
     with Session(flags, console) as session:
@@ -81,7 +81,7 @@ def _doubtful(state: ActivationState) -> list[int]:
     import numpy as np
 
     from dinmo_dbt.activation import Mode
-    from dinmo_dbt.changes import Flag
+    from dinmo_dbt.rows.changes import Flag
 
     if state.activation.mode is not Mode.INSERT:
         return []
@@ -91,8 +91,8 @@ def _doubtful(state: ActivationState) -> list[int]:
 def _make_due(session: Session, activation: Activation, *, unknown: bool) -> None:
     import numpy as np
 
-    from dinmo_dbt import render
-    from dinmo_dbt.changes import snapshot_rows
+    from dinmo_dbt.cli import render
+    from dinmo_dbt.rows.changes import snapshot_rows
 
     org_id = session.destination(activation.destination).org_id
     with session.state.locked(org_id, activation) as state:
@@ -106,7 +106,7 @@ def _make_due(session: Session, activation: Activation, *, unknown: bool) -> Non
 
 
 def _doubts_lines(doubtful: int) -> list[str]:
-    from dinmo_dbt import render
+    from dinmo_dbt.cli import render
 
     if not doubtful:
         return []

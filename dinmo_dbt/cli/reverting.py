@@ -14,14 +14,14 @@ from dinmo_dbt.cli.recording import Recorder, new_run
 from dinmo_dbt.cli.session import Session
 from dinmo_dbt.cli.syncing import exit_code
 from dinmo_dbt.errors import Refused, UsageError
-from dinmo_dbt.history import Trigger
+from dinmo_dbt.watch.history import Trigger
 
 if TYPE_CHECKING:
     from dinmo_dbt.activation import Activation
-    from dinmo_dbt.history import RunRecord
-    from dinmo_dbt.revert import Reversal
+    from dinmo_dbt.delivery.sync import SyncRun
     from dinmo_dbt.state import ActivationState
-    from dinmo_dbt.sync import SyncRun
+    from dinmo_dbt.upkeep.revert import Reversal
+    from dinmo_dbt.watch.history import RunRecord
 
 LISTED_ROWS = 20
 
@@ -49,7 +49,7 @@ def revert(
       dinmo-dbt revert 20260131T080000-3fa2c1 --yes
       dinmo-dbt revert 20260131T080000-3fa2c1 --yes --allow-deletes 500
     """
-    from dinmo_dbt import render
+    from dinmo_dbt.cli import render
 
     console = Console(as_json, quiet)
     with Session(flags, console) as session:
@@ -98,7 +98,7 @@ def _activation(session: Session, past: RunRecord) -> Activation:
 def _draw(
     session: Session, activation: Activation, state: ActivationState, past: RunRecord, allow_deletes: int
 ) -> Reversal:
-    from dinmo_dbt.revert import draw
+    from dinmo_dbt.upkeep.revert import draw
 
     image = state.image(past.run_id)
     if image is None:
@@ -123,10 +123,10 @@ def _carry_out(
     session: Session, activation: Activation, past: RunRecord, allow_deletes: int
 ) -> tuple[Reversal, SyncRun]:
     """The revert from lock to history: a run of its own. What a dead run left is settled first."""
-    from dinmo_dbt import render
+    from dinmo_dbt.cli import render
     from dinmo_dbt.cli.progress import progress
-    from dinmo_dbt.revert import execute
-    from dinmo_dbt.sync import recover
+    from dinmo_dbt.delivery.sync import recover
+    from dinmo_dbt.upkeep.revert import execute
 
     console, destination, run = session.console, session.destination(activation.destination), new_run(session)
     bar = progress(activation.name, enabled=console.for_people)
@@ -156,7 +156,7 @@ def _undone(run: SyncRun) -> list[tuple[int, str]]:
 
 
 def _lines(drawn: Reversal, past: RunRecord, flying: int) -> list[str]:
-    from dinmo_dbt import render
+    from dinmo_dbt.cli import render
 
     lines = [f"{past.activation}, run {drawn.run_id}: {render.count(drawn.counts.read, 'row')} sent"]
     restored = dict.fromkeys(c.header for b in drawn.batches if b.operation == "update" for c in b.columns[1:])
@@ -178,7 +178,7 @@ def _lines(drawn: Reversal, past: RunRecord, flying: int) -> list[str]:
 
 def _left_alone(drawn: Reversal) -> list[str]:
     """What stays as it is, and why; records that somebody wrote to since one by one."""
-    from dinmo_dbt.revert import CONFLICT
+    from dinmo_dbt.upkeep.revert import CONFLICT
 
     rows = drawn.left_alone.to_pylist()
     lines = []
@@ -198,7 +198,7 @@ def _caution(drawn: Reversal) -> list[str]:
 
 
 def _json(drawn: Reversal, past: RunRecord, run: SyncRun | None) -> dict[str, Any]:
-    from dinmo_dbt import render
+    from dinmo_dbt.cli import render
 
     told = ("record_id", "fate", "code", "message")
     return {

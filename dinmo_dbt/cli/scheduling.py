@@ -14,13 +14,13 @@ from dinmo_dbt.cli.console import Console
 from dinmo_dbt.cli.options import Flags
 from dinmo_dbt.cli.session import Session
 from dinmo_dbt.errors import Problem, Refused
-from dinmo_dbt.history import ON_ITS_WAY, Trigger
-from dinmo_dbt.moments import iso, iso_or_none, moment, said
+from dinmo_dbt.text.moments import iso, iso_or_none, moment, said
+from dinmo_dbt.watch.history import ON_ITS_WAY, Trigger
 
 if TYPE_CHECKING:
     from dinmo_dbt.activation import Activation
-    from dinmo_dbt.schedule import Past
     from dinmo_dbt.state import Pause
+    from dinmo_dbt.watch.schedule import Past
 
 CLOCK_SET = "DB539"
 ASK_AGE_SHARE, ASK_MIN_S, ASK_MAX_S = 0.05, 20.0, 600.0  # between two questions after a job that goes on
@@ -58,7 +58,7 @@ def schedule(
       dinmo-dbt schedule --emit crontab >> crontab.txt
       dinmo-dbt schedule --emit github-actions > .github/workflows/sync.yml
     """
-    from dinmo_dbt import render
+    from dinmo_dbt.cli import render
 
     console = Console(as_json)
     with Session(flags, console, offline=True) as session:
@@ -83,8 +83,8 @@ def built_by(session: Session, activation: Activation, past: Past | None = None)
     """The dbt command, by its invocation id, that last built the activation's model for this target; '' where the
     artifacts do not tell. Of a command that a later one wrote over only the moment is known: by that, where no run
     came since (`past`)."""
-    from dinmo_dbt import earlier
-    from dinmo_dbt.schedule import BY_MOMENT
+    from dinmo_dbt.artifacts import earlier
+    from dinmo_dbt.watch.schedule import BY_MOMENT
 
     results = session.run_results
     if results is None or (results.target and results.target != session.target[1]):
@@ -103,8 +103,8 @@ def built_by(session: Session, activation: Activation, past: Past | None = None)
 def due_now(session: Session) -> dict[str, Trigger]:
     """Why each of the chosen activations is due, of those that are. Those never seen before are seen from now on, and
     what dbt built for them is owed until they have run."""
-    from dinmo_dbt.schedule import due
-    from dinmo_dbt.warnings import span
+    from dinmo_dbt.watch.schedule import due
+    from dinmo_dbt.watch.warnings import span
 
     session.state.take_back()
     if ahead := session.activity.put_back():
@@ -128,7 +128,7 @@ def due_now(session: Session) -> dict[str, Trigger]:
 
 def _is_under_way(session: Session, activation: Activation) -> bool:
     """Whether dbt builds the model right now: what is due stays due until that is over."""
-    from dinmo_dbt.gate import Standing
+    from dinmo_dbt.artifacts.gate import Standing
 
     try:
         return session.gate.verdict(activation.model).standing is Standing.UNDER_WAY
@@ -178,7 +178,7 @@ def _asked_lately(session: Session, name: str) -> bool:
 
 
 def is_due(session: Session, activation: Activation) -> bool:
-    from dinmo_dbt.schedule import due
+    from dinmo_dbt.watch.schedule import due
 
     past = session.activity.pasts([activation.name])[activation.name]
     return due(activation, past, now=session.clock.now(), built_by=built_by(session, activation, past)) is not None
@@ -186,7 +186,7 @@ def is_due(session: Session, activation: Activation) -> bool:
 
 def next_due_at(session: Session) -> dict[str, float]:
     """When each of the chosen activations is due by the clock, of those that will be."""
-    from dinmo_dbt.schedule import next_due
+    from dinmo_dbt.watch.schedule import next_due
 
     names = [activation.name for activation in session.chosen]
     pasts, now, pauses = session.activity.pasts(names), session.clock.now(), session.activity.pauses()
@@ -221,7 +221,7 @@ def _entries(session: Session) -> list[dict[str, Any]]:
 def _entry(
     session: Session, activation: Activation, past: Past, pause: Pause | None, coming: float | None
 ) -> dict[str, Any]:
-    from dinmo_dbt.schedule import due
+    from dinmo_dbt.watch.schedule import due
 
     trigger = due(activation, past, now=session.clock.now(), built_by=built_by(session, activation, past))
     last = next(iter(session.state.history.latest([activation.name], 1)), None)

@@ -14,13 +14,13 @@ from typing import TYPE_CHECKING
 from urllib.parse import quote
 from zoneinfo import ZoneInfo
 
-from dinmo_dbt import moments
 from dinmo_dbt.errors import ConfigError, DbtCloudError, DinmoError, Problem, StateError, UsageError
-from dinmo_dbt.notice import Notice, Severity, caught_up, gathered, incident
+from dinmo_dbt.text import moments
+from dinmo_dbt.watch.notice import Notice, Severity, caught_up, gathered, incident
 
 if TYPE_CHECKING:
     from dinmo_dbt.cli.session import Session
-    from dinmo_dbt.project import Channel, Digest
+    from dinmo_dbt.config.project import Channel, Digest
     from dinmo_dbt.state import Unsent
 
 KEPT_S = 3 * 86400.0  # what a channel has not taken by then is no news any more
@@ -117,7 +117,7 @@ def _open_channels(session: Session, unsent: Unsent) -> list[Channel]:
 
 def _digest(session: Session) -> None:
     """Once a day, by whichever command is first after its time: what the day before it brought."""
-    from dinmo_dbt import warnings
+    from dinmo_dbt.watch import warnings
 
     digest, activity = session.project.digest, session.activity
     if digest is None or not session.project.channels:
@@ -209,7 +209,7 @@ def tell_of(session: Session, what: Common, problem: Problem) -> None:
 
 def _tell_of_all(session: Session, what: Common, problem: Problem) -> None:
     from dinmo_dbt.activation import WarningKind
-    from dinmo_dbt.warnings import Standing
+    from dinmo_dbt.watch.warnings import Standing
 
     if problem.code in STATE_ITSELF:
         tell_of_state(session, problem)

@@ -135,8 +135,8 @@ class _Service:
         return answer
 
     def _receiver(self) -> WSGIApplication:
+        from dinmo_dbt.config.project import Secret
         from dinmo_dbt.dbt_cloud import SECRET, Inbox, account_of, receiver
-        from dinmo_dbt.project import Secret
 
         account_of(os.environ, SECRET)  # what is missing is said now, not at the first event
         with self._session() as session:  # of this target: another's events are for who serves it
@@ -221,7 +221,7 @@ class _Service:
 
     def _notice_the_clock(self) -> None:
         """One that is set is said, and what is due by it is looked for."""
-        from dinmo_dbt.warnings import span
+        from dinmo_dbt.watch.warnings import span
 
         before, self._set = self._set, time.time() - time.monotonic()
         step = self._set - before if before is not None else 0.0
@@ -292,7 +292,7 @@ class _Service:
         self._next_look(min([now + LOOK_S, *coming]), LOOK_S)
 
     def _sync(self, session: Session, triggers: dict[str, Any]) -> None:
-        from dinmo_dbt.guards import Ceilings
+        from dinmo_dbt.plan.guards import Ceilings
 
         sync_chosen(session, Ceilings(), Gating(), triggers=triggers)
 

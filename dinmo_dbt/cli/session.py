@@ -20,26 +20,26 @@ from dinmo_dbt.cli.options import Flags
 from dinmo_dbt.cli.scratch import scratch_folder
 from dinmo_dbt.cli.stopping import Stop
 from dinmo_dbt.errors import ConfigError, DinmoError, Problem, Refused, StateError, UsageError, unwritable
-from dinmo_dbt.whole_text import as_yaml, whole_environment
+from dinmo_dbt.text.whole_text import as_yaml, whole_environment
 
 if TYPE_CHECKING:
     import pyarrow as pa
 
     from dinmo_dbt.activation import Activation
+    from dinmo_dbt.artifacts.gate import Gate, RunResults
+    from dinmo_dbt.artifacts.manifest import Loaded, Manifest, Node
+    from dinmo_dbt.artifacts.selection import Declared
     from dinmo_dbt.channels import Told
     from dinmo_dbt.cli.cloud import Following
     from dinmo_dbt.cli.lanes import Lanes
     from dinmo_dbt.cli.org import EmbeddedOrg
-    from dinmo_dbt.gate import Gate, RunResults
-    from dinmo_dbt.manifest import Loaded, Manifest, Node
-    from dinmo_dbt.meta import Left
-    from dinmo_dbt.notice import Notice
-    from dinmo_dbt.project import Channel, Project
+    from dinmo_dbt.config.meta import Left
+    from dinmo_dbt.config.project import Channel, Project
+    from dinmo_dbt.config.written import Written
     from dinmo_dbt.salesforce import SalesforceDestination
-    from dinmo_dbt.selection import Declared
     from dinmo_dbt.state import ActivationState, Activity, Place, StateId, Store
     from dinmo_dbt.warehouse import Warehouse
-    from dinmo_dbt.written import Written
+    from dinmo_dbt.watch.notice import Notice
 
 
 class SystemClock:
@@ -150,7 +150,7 @@ class Session:
 
     def _of_dbt(self, key: str) -> str:
         """A text of dbt_project.yml, rendered as dbt does; '' where it has none."""
-        from dinmo_dbt import template
+        from dinmo_dbt.config import template
 
         declared = self.dbt_project.get(key)
         if not isinstance(declared, str) or not template.is_template(declared):
@@ -168,7 +168,7 @@ class Session:
     @cached_property
     def written(self) -> Written:
         """The project's own files, as they are."""
-        from dinmo_dbt.written import written
+        from dinmo_dbt.config.written import written
 
         return written(self.root, self.dbt_project)
 
@@ -177,7 +177,7 @@ class Session:
         """The values of dbt_project.yml; none where it can't be read."""
         import yaml
 
-        from dinmo_dbt import document
+        from dinmo_dbt.config import document
         from dinmo_dbt.durable import read_file
 
         try:
@@ -190,7 +190,7 @@ class Session:
     def vars(self) -> dict[str, Any]:
         import yaml
 
-        from dinmo_dbt import document
+        from dinmo_dbt.config import document
 
         if not self.flags.vars:
             return {}
@@ -213,7 +213,7 @@ class Session:
 
     @cached_property
     def project(self) -> Project:
-        from dinmo_dbt.project import load_project
+        from dinmo_dbt.config.project import load_project
 
         project = load_project(
             self.root, target=self.target[1], env=whole_environment(os.environ), vars=self.vars, offline=self.offline
@@ -224,8 +224,8 @@ class Session:
 
     @cached_property
     def manifest(self) -> Manifest:
-        from dinmo_dbt.declaration import show
-        from dinmo_dbt.manifest import load_manifest
+        from dinmo_dbt.artifacts.manifest import load_manifest
+        from dinmo_dbt.config.declaration import show
 
         self._artifacts = self._artifacts or self._stamps()
         if self.unparsed and self._readable_manifest() is None:
@@ -246,7 +246,7 @@ class Session:
 
     def _readable_manifest(self) -> Manifest | None:
         """None where dbt wrote none, or left it half written."""
-        from dinmo_dbt.manifest import ABSENT, UNREADABLE, load_manifest
+        from dinmo_dbt.artifacts.manifest import ABSENT, UNREADABLE, load_manifest
 
         try:
             return load_manifest(self.target_path / "manifest.json")
@@ -263,7 +263,7 @@ class Session:
         return self.written.since(made[0] / 1e9, manifest.files, self.target_path)
 
     def _say_changed(self, manifest: Manifest) -> None:
-        from dinmo_dbt.declaration import listed
+        from dinmo_dbt.config.declaration import listed
 
         self.changed = self._changed(manifest)
         if self.changed:
@@ -294,8 +294,8 @@ class Session:
 
     def _date_as_key(self, problem: Problem) -> Problem | None:
         """What dbt ends at without a word of where it stands."""
-        from dinmo_dbt.declaration import show
-        from dinmo_dbt.spelling import dates
+        from dinmo_dbt.config.declaration import show
+        from dinmo_dbt.config.spelling import dates
 
         for where, text in dates(self.written.keys):
             told = f"dbt can't write its manifest: YAML reads the key {show(text)} as a date"
@@ -305,9 +305,9 @@ class Session:
     @cached_property
     def declared(self) -> Loaded:
         """What the manifest declares; an activation whose destination can't be used is none."""
-        from dinmo_dbt.manifest import activations, left_activation
-        from dinmo_dbt.misplaced import given_twice, misplaced, owned
-        from dinmo_dbt.spelling import bare_words, other_columns, other_numbers
+        from dinmo_dbt.artifacts.manifest import activations, left_activation
+        from dinmo_dbt.artifacts.misplaced import given_twice, misplaced, owned
+        from dinmo_dbt.config.spelling import bare_words, other_columns, other_numbers
 
         def placed(node: Node) -> str:
             key = owned(self.written, node)
@@ -339,7 +339,7 @@ class Session:
     @cached_property
     def selected(self) -> tuple[Declared, ...]:
         """What --select and --exclude leave of what is declared, right or wrong."""
-        from dinmo_dbt.selection import select
+        from dinmo_dbt.artifacts.selection import select
 
         loaded = self.declared
         if not loaded.names and not loaded.problems:
@@ -366,7 +366,7 @@ class Session:
     @property
     def left(self) -> tuple[Left, ...]:
         """What --select and --exclude leave of what is declared and is no activation."""
-        from dinmo_dbt.meta import Left
+        from dinmo_dbt.config.meta import Left
 
         return tuple(each for each in self.selected if isinstance(each, Left))
 
@@ -378,7 +378,7 @@ class Session:
     @property
     def wrong_problems(self) -> tuple[Problem, ...]:
         """All that is wrong with what is selected, switched off or not."""
-        from dinmo_dbt.manifest import at_most
+        from dinmo_dbt.artifacts.manifest import at_most
 
         left = (problem for each in self.left if each.is_wrong for problem in each.problems)
         return at_most([*self.declared.problems, *left])
@@ -386,7 +386,7 @@ class Session:
     def say_notes(self, *, of_the_manifest: bool = False) -> None:
         """What is to be said of the selected; with `of_the_manifest` also what only the relation itself can settle,
         which is not worth a word where the relation is read. What is wrong and switched off stops nothing."""
-        from dinmo_dbt.manifest import NOT_DOCUMENTED
+        from dinmo_dbt.artifacts.manifest import NOT_DOCUMENTED
 
         places = {each.meta_path for each in self.selected}
         notes = [note for note in self.declared.notes if note.where in places]
@@ -416,7 +416,7 @@ class Session:
 
     def _load_results(self) -> RunResults | None:
         """Those that --run-results names, folded by time; else the target folder's."""
-        from dinmo_dbt.gate import fold, load_run_results
+        from dinmo_dbt.artifacts.gate import fold, load_run_results
 
         if not self.flags.run_results:
             return load_run_results(self.target_path / "run_results.json")
@@ -432,7 +432,7 @@ class Session:
 
     def gate_by_now(self) -> tuple[Gate, RunResults | None]:
         """The gate and what it goes by, as dbt's artifacts are now, perhaps others than when the session began."""
-        from dinmo_dbt.manifest import load_manifest
+        from dinmo_dbt.artifacts.manifest import load_manifest
 
         before = self.gate, self.run_results
         if self.following is not None:
@@ -449,8 +449,8 @@ class Session:
     def _gate(self, manifest: Manifest, results: RunResults | None) -> Gate:
         """What the last dbt command says, and earlier ones of what it does not speak of. A job of dbt Cloud is asked
         for all of its runs."""
-        from dinmo_dbt import earlier
-        from dinmo_dbt.gate import gate
+        from dinmo_dbt.artifacts import earlier
+        from dinmo_dbt.artifacts.gate import gate
 
         if self.following is not None:
             return gate(manifest, results)
@@ -460,7 +460,7 @@ class Session:
 
     def remember_answers(self) -> None:
         """Keep what dbt's last command said beyond the next one. Where the folder refuses, it is missed as unknown."""
-        from dinmo_dbt import earlier
+        from dinmo_dbt.artifacts import earlier
 
         if self.following is None:
             with suppress(OSError):
@@ -493,7 +493,7 @@ class Session:
 
     def check_target(self, *, allow_mismatch: bool) -> None:
         """Stop when the manifest's relation names were made for another target than the connected one."""
-        from dinmo_dbt.gate import ConnectedTarget, target_check
+        from dinmo_dbt.artifacts.gate import ConnectedTarget, target_check
 
         connected = self.warehouse.connected
         problem = target_check(
@@ -532,7 +532,7 @@ class Session:
 
     def say_other_vars(self) -> None:
         """Conditions, segments and constants are in the manifest as dbt rendered them."""
-        from dinmo_dbt.declaration import listed
+        from dinmo_dbt.config.declaration import listed
 
         variables = self._other_variables()
         if variables:
@@ -633,7 +633,7 @@ class Session:
     def send(self, channel: Channel, notice: Notice) -> Told:
         """One attempt to send a notice to a channel. Other dbt projects may have it too: the incident is this one's."""
         from dinmo_dbt import channels
-        from dinmo_dbt.notice import incident
+        from dinmo_dbt.watch.notice import incident
 
         about = f"{incident('dinmo-dbt', self.project_name)}/{notice.incident}" if notice.incident else ""
         return channels.send(channel, replace(notice, incident=about))
@@ -706,7 +706,7 @@ class Session:
     @cached_property
     def removals(self) -> list[Problem]:
         """Activations that could delete what others keep."""
-        from dinmo_dbt import sharing
+        from dinmo_dbt.config import sharing
 
         return sharing.removals(self.declared.activations, self.org_of)
 

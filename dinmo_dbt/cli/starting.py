@@ -20,11 +20,11 @@ from dinmo_dbt.cli.session import Session
 from dinmo_dbt.errors import ConfigError, UsageError
 
 if TYPE_CHECKING:
+    from dinmo_dbt.artifacts.manifest import Node
     from dinmo_dbt.destination import ObjectSchema
-    from dinmo_dbt.manifest import Node
-    from dinmo_dbt.proposal import Columns
     from dinmo_dbt.salesforce import SalesforceDestination
-    from dinmo_dbt.stub import Stub
+    from dinmo_dbt.scaffold.proposal import Columns
+    from dinmo_dbt.scaffold.stub import Stub
 
 _SCHEMA_FOLDER = "emulator_schema"
 
@@ -71,7 +71,7 @@ def init(
       dinmo-dbt init --target prod --login-url https://acme.my.salesforce.com
     """
     console = Console()
-    from dinmo_dbt.stub import api_name
+    from dinmo_dbt.scaffold.stub import api_name
 
     with Session(flags, console) as session:
         url = _real_org(session, destination or "crm", login_url) if login_url else None
@@ -160,7 +160,7 @@ def _origin(destination: str, target: str) -> str:
 
 def _real_org(session: Session, destination: str, login_url: str) -> str:
     """The address as dinmo.yml has it. AuthError DB603 if it can be none; UsageError DB818 if dinmo.yml is there."""
-    from dinmo_dbt.project import own_url
+    from dinmo_dbt.config.project import own_url
     from dinmo_dbt.salesforce.hosts import checked_url
 
     url = own_url(login_url) or checked_url(login_url)
@@ -176,7 +176,7 @@ def _real_org(session: Session, destination: str, login_url: str) -> str:
 
 
 def _inline(name: str) -> str:
-    from dinmo_dbt.proposal import inline
+    from dinmo_dbt.scaffold.proposal import inline
 
     return inline(name)
 
@@ -204,7 +204,7 @@ def _node(session: Session, name: str) -> Node:
     nodes = [node for node in session.manifest.nodes.values() if node.is_latest]
     found = [node for node in nodes if node.name == name]
     if not found:
-        from dinmo_dbt.declaration import near
+        from dinmo_dbt.config.declaration import near
 
         close = near(name, sorted({node.name for node in nodes}), count=3)
         told = f"did you mean {' or '.join(close)}? Else " if close else ""
@@ -226,7 +226,7 @@ def _columns(session: Session, node: Node) -> Columns:
     import pyarrow as pa
 
     from dinmo_dbt.errors import DinmoError
-    from dinmo_dbt.proposal import Columns
+    from dinmo_dbt.scaffold.proposal import Columns
 
     try:
         relation = session.warehouse.schema(node.relation_name)
@@ -257,8 +257,8 @@ def _object(
     session: Session, destination: str, node: Node, given: str | None, columns: Columns, match: Mapping[str, str]
 ) -> tuple[Stub | None, ObjectSchema, SalesforceDestination]:
     """The object; where the local org lacks it, one after the model's columns."""
-    from dinmo_dbt.proposal import new_object_for, object_for
-    from dinmo_dbt.stub import stub
+    from dinmo_dbt.scaffold.proposal import new_object_for, object_for
+    from dinmo_dbt.scaffold.stub import stub
 
     org, is_local = session.destination(destination), session.project.org(destination).is_emulator
     names = {each.name.lower(): each.name for each in org.objects() if each.createable or each.updateable}
@@ -287,9 +287,9 @@ def _activation(
     match: Mapping[str, str],
 ) -> tuple[_Files, UsageError | None]:
     """The model's properties file with the block in it; or what to write by hand, where lines alone can't do it."""
-    from dinmo_dbt import insertion
-    from dinmo_dbt.manifest import source_of
-    from dinmo_dbt.proposal import propose
+    from dinmo_dbt.artifacts.manifest import source_of
+    from dinmo_dbt.scaffold import insertion
+    from dinmo_dbt.scaffold.proposal import propose
 
     proposal = propose(
         source_of(node), columns, schema, org.describe, key=keys, destination=destination, mode=mode, match=match,
@@ -331,7 +331,7 @@ def _pair(text: str | None, columns: Columns) -> dict[str, str]:
 
 def _known(column: str, columns: Columns, flag: str) -> str:
     if column not in columns.names:
-        from dinmo_dbt.declaration import near
+        from dinmo_dbt.config.declaration import near
 
         close = near(column, columns.names, count=3)
         hint = f"did you mean {' or '.join(close)}?" if close else f"it has: {', '.join(columns.names)}"

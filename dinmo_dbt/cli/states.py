@@ -37,7 +37,7 @@ def show(
       dinmo-dbt state show
       dinmo-dbt state show --json
     """
-    from dinmo_dbt import render
+    from dinmo_dbt.cli import render
 
     console = Console(as_json)
     with Session(flags, console, offline=True) as session:
@@ -75,7 +75,7 @@ def show(
 
 
 def _json(state: Known) -> dict[str, Any]:
-    from dinmo_dbt import render
+    from dinmo_dbt.cli import render
 
     names = ("model", "object", "serial", "rows", "left", "unknown", "in_flight", "bytes", "held_by", "problem")
     return {
@@ -118,7 +118,7 @@ def reset(
       dinmo-dbt state reset customers_to_crm --to-serial 41
       dinmo-dbt state reset --all
     """
-    from dinmo_dbt import render
+    from dinmo_dbt.cli import render
 
     console = Console(as_json)
     with Session(flags, console, offline=True) as session:
@@ -181,7 +181,7 @@ def move(
       dinmo-dbt state move --from-target dev --target development
       dinmo-dbt state move customers_to_crm --from-target dev
     """
-    from dinmo_dbt import render
+    from dinmo_dbt.cli import render
 
     console = Console(as_json)
     with Session(flags, console, offline=True) as session:
@@ -225,7 +225,7 @@ def unlock(
       dinmo-dbt state unlock customers_to_crm          who holds it, and what would be done
       dinmo-dbt state unlock customers_to_crm --yes
     """
-    from dinmo_dbt import render
+    from dinmo_dbt.cli import render
 
     console = Console(as_json)
     with Session(flags, console, offline=True) as session:
@@ -244,8 +244,8 @@ def unlock(
 
 
 def _held_json(held: Held) -> dict[str, Any]:
-    from dinmo_dbt import render
-    from dinmo_dbt.moments import iso
+    from dinmo_dbt.cli import render
+    from dinmo_dbt.text.moments import iso
 
     holder = {**dataclasses.asdict(held.holder), "since": iso(held.holder.since), "lives": held.holder.lives}
     told = {"epoch": held.epoch, "until": iso(held.until), "overdue": held.overdue, "in_flight": held.in_flight}
@@ -260,7 +260,7 @@ _LIVES = {
 
 
 def _held_lines(held: Held, in_flight: str, *, done: bool) -> list[str]:
-    from dinmo_dbt.moments import moment
+    from dinmo_dbt.text.moments import moment
 
     until = f"{'ran out at' if held.overdue else 'lasts until'} {moment(held.until)}"
     return [

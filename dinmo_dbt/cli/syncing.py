@@ -40,19 +40,19 @@ from dinmo_dbt.errors import (
     StillRunning,
     UsageError,
 )
-from dinmo_dbt.history import ON_ITS_WAY
-from dinmo_dbt.moments import iso
+from dinmo_dbt.text.moments import iso
+from dinmo_dbt.watch.history import ON_ITS_WAY
 
 if TYPE_CHECKING:
     from dinmo_dbt.activation import Activation
-    from dinmo_dbt.changes import Positions
-    from dinmo_dbt.guards import Ceilings
-    from dinmo_dbt.history import Trigger
-    from dinmo_dbt.meta import Left
-    from dinmo_dbt.plan import Arriving, Plan
+    from dinmo_dbt.config.meta import Left
+    from dinmo_dbt.delivery.state_record import RecordOf
+    from dinmo_dbt.delivery.sync import SyncRun
+    from dinmo_dbt.plan.guards import Ceilings
+    from dinmo_dbt.plan.plan import Arriving, Plan
+    from dinmo_dbt.rows.changes import Positions
     from dinmo_dbt.state import ActivationState, ScanSpool
-    from dinmo_dbt.state_record import RecordOf
-    from dinmo_dbt.sync import SyncRun
+    from dinmo_dbt.watch.history import Trigger
 
 LEFT_S = 120.0  # a job that has not moved for so long is left to a later look, where there are others to run
 BLOCKED = "DB450"
@@ -107,7 +107,7 @@ def plan(
       dinmo-dbt plan -s tag:crm --show-values     what Salesforce holds -> what it would be sent
       dinmo-dbt plan --detailed-exitcode          exit 10 when a sync would send rows
     """
-    from dinmo_dbt.guards import Ceilings
+    from dinmo_dbt.plan.guards import Ceilings
 
     console = Console(as_json, quiet)
     with Session(flags, console) as session:
@@ -163,7 +163,7 @@ def sync(
       dinmo-dbt sync --dbt-cloud-job 123 --wait   what a job in dbt Cloud built, once it has ended
       dinmo-dbt sync --due                        what its schedule asks for by now
     """
-    from dinmo_dbt.guards import Ceilings
+    from dinmo_dbt.plan.guards import Ceilings
 
     console = Console(as_json, quiet, log_format)
     following = cloud.following(dbt_cloud_job, run, wait=wait)
@@ -202,7 +202,7 @@ def run(
       dinmo-dbt run -- dbt build --select marts --target prod
     """
     from dinmo_dbt.cli.dbt_command import DbtCommand
-    from dinmo_dbt.guards import Ceilings
+    from dinmo_dbt.plan.guards import Ceilings
 
     command = DbtCommand(list(context.args))
     flags = command.share(flags)
@@ -238,7 +238,7 @@ def _set_audit(session: Session, wanted: str | None) -> None:
     """--audit in the place of what each activation says."""
     from pydantic_core import PydanticCustomError
 
-    from dinmo_dbt.block import audited
+    from dinmo_dbt.config.block import audited
 
     if wanted is None:
         return
@@ -251,7 +251,7 @@ def _set_audit(session: Session, wanted: str | None) -> None:
 
 def _skip_reason(session: Session, activation: Activation, gating: Gating) -> tuple[str, str] | None:
     """Why an activation is not synced: (status, reason); None if it is."""
-    from dinmo_dbt.gate import Standing
+    from dinmo_dbt.artifacts.gate import Standing
 
     if not activation.enabled:
         return "skipped", "enabled: false"
@@ -273,7 +273,7 @@ def _skip_reason(session: Session, activation: Activation, gating: Gating) -> tu
 
 def _ordered(session: Session, activations: list[Activation]) -> list[Activation]:
     """Parents first, as the objects' lookups say."""
-    from dinmo_dbt.manifest import cycles, order
+    from dinmo_dbt.artifacts.manifest import cycles, order
 
     references = partial(_references, session)
     if len(activations) > 1:
@@ -285,7 +285,7 @@ def _ordered(session: Session, activations: list[Activation]) -> list[Activation
 
 def _references(session: Session, activation: Activation) -> set[str]:
     """The objects it refers to, as Salesforce describes its own."""
-    from dinmo_dbt.mapping import referenced_objects
+    from dinmo_dbt.rows.mapping import referenced_objects
 
     try:
         schema = session.destination(activation.destination).describe(activation.object)
@@ -322,8 +322,8 @@ def _draw(
     arriving: Sequence[Arriving] = (),
     watched: Positions | None = None,
 ) -> Plan:
-    from dinmo_dbt import fence
-    from dinmo_dbt.plan import draw
+    from dinmo_dbt.delivery import fence
+    from dinmo_dbt.plan.plan import draw
 
     session.refuse_sharing(activation, state, is_meant=ceilings.first_sync)
     state.refuse_renamed(session.declared.names)
@@ -337,7 +337,7 @@ def _draw(
 
 def record_of(session: Session, activation: Activation, state: ActivationState) -> RecordOf:
     """The org's own record of the activation's state."""
-    from dinmo_dbt.state_record import RecordOf
+    from dinmo_dbt.delivery.state_record import RecordOf
 
     destination, project = session.destination(activation.destination), session.manifest.project_name
     return RecordOf(destination, state, project, state.own.target, activation.name)
@@ -347,7 +347,7 @@ def record_of(session: Session, activation: Activation, state: ActivationState) 
 
 
 def _plan(session: Session, ceilings: Ceilings, gating: Gating, *, show_values: bool, detailed: bool) -> int:
-    from dinmo_dbt import render
+    from dinmo_dbt.cli import render
 
     console = session.console
     chosen = session.chosen
@@ -413,7 +413,7 @@ def _parents_note(drawn: Plan) -> list[str]:
 
 def _samples(session: Session, drawn: Plan) -> list[dict[str, Any]]:
     """Up to 20 rows, known ones first: what Salesforce holds now and what it would hold."""
-    from dinmo_dbt.preview import preview
+    from dinmo_dbt.plan.preview import preview
 
     return [asdict(row) for row in preview(drawn, session.destination(drawn.activation.destination))]
 
@@ -453,7 +453,7 @@ def sync_chosen(
     triggers: Mapping[str, Trigger] | None = None,
 ) -> int:
     """Sync the session's chosen activations, parents first; the exit code of `command`, whose document it prints."""
-    from dinmo_dbt import render
+    from dinmo_dbt.cli import render
 
     with telling_of_all(session, unattended=triggers is not None):
         report = sync_each(session, ceilings, gating, triggers)
@@ -470,7 +470,7 @@ def sync_chosen(
 
 def sync_due(session: Session, ceilings: Ceilings, gating: Gating) -> int:
     """Sync what is due by its schedule; the exit code. With nothing due, no connection is made."""
-    from dinmo_dbt import render
+    from dinmo_dbt.cli import render
     from dinmo_dbt.cli.scheduling import due_now, next_lines, worth_running
 
     with telling_of_all(session, unattended=True):
@@ -493,7 +493,7 @@ def sync_each(
 ) -> Report:
     """Sync the session's chosen activations, parents first; what became of each is told and written. `triggers` say
     why, by activation; None: by hand."""
-    from dinmo_dbt import render
+    from dinmo_dbt.cli import render
 
     console = session.console
     chosen = session.chosen
@@ -563,7 +563,7 @@ def _wrong(session: Session, gating: Gating) -> list[Left]:
 
 def _skip(session: Session, turn: Turn, skip: tuple[str, str], report: Report) -> None:
     """Say that an activation is not synced, and why; one that the gate blocks is in the history."""
-    from dinmo_dbt import render
+    from dinmo_dbt.cli import render
 
     status, reason = skip
     console, activation = session.console, turn.activation
@@ -580,7 +580,7 @@ def _skip(session: Session, turn: Turn, skip: tuple[str, str], report: Report) -
 
 
 def _sync_one(session: Session, turn: Turn, ceilings: Ceilings, gating: Gating, report: Report) -> None:
-    from dinmo_dbt import render
+    from dinmo_dbt.cli import render
 
     console, activation, place = session.console, turn.activation, turn.place
     width = console.width - 10  # the time stands before the line
@@ -645,7 +645,7 @@ def _after(run: SyncRun, activation: Activation) -> list[str]:
     """What is worth a line under a finished activation: rows not delivered, and what an earlier run had left."""
     import pyarrow as pa
 
-    from dinmo_dbt import render
+    from dinmo_dbt.cli import render
 
     lines = []
     recovered = run.recovered
@@ -667,7 +667,7 @@ def _after(run: SyncRun, activation: Activation) -> list[str]:
 def _judge_again(session: Session, activation: Activation) -> None:
     """The rows are read: refuse to send them where dbt's word on their table is another one by now. What dbt builds
     meanwhile is judged when that is over."""
-    from dinmo_dbt.gate import Standing
+    from dinmo_dbt.artifacts.gate import Standing
 
     try:
         gate, results = session.gate_by_now()
@@ -689,9 +689,9 @@ def _run_activation(
 ) -> SyncRun | None:
     """One activation from lock to history; None when another process has done meanwhile what was due. Raises DinmoError
     when nothing could be sent."""
-    from dinmo_dbt.audit import Audit
     from dinmo_dbt.cli.progress import progress
-    from dinmo_dbt.sync import execute, recover
+    from dinmo_dbt.delivery.sync import execute, recover
+    from dinmo_dbt.upkeep.audit import Audit
 
     run = new_run(session)
     detail = {"object": activation.object, "model": activation.model, "mode": activation.mode.value}

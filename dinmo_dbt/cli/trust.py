@@ -21,8 +21,8 @@ if TYPE_CHECKING:
     import pyarrow as pa
 
     from dinmo_dbt.activation import Activation
-    from dinmo_dbt.adopt import Adoption
-    from dinmo_dbt.verify import Verification
+    from dinmo_dbt.upkeep.adopt import Adoption
+    from dinmo_dbt.upkeep.verify import Verification
 
 DRIFTED = 3
 
@@ -55,7 +55,7 @@ def verify(
       dinmo-dbt verify -s customers_to_crm --show-values
       dinmo-dbt verify -s customers_to_crm --repair
     """
-    from dinmo_dbt import render
+    from dinmo_dbt.cli import render
 
     console = Console(as_json, quiet)
     with Session(flags, console) as session:
@@ -89,7 +89,7 @@ class _Checked:
     document: dict[str, Any] = dataclasses.field(default_factory=dict)
 
     def verify(self, session: Session, limit: int, *, show_values: bool, repairs: bool) -> None:
-        from dinmo_dbt import render
+        from dinmo_dbt.cli import render
 
         name = self.activation.name
         self.document = {"activation": name}
@@ -112,7 +112,7 @@ class _Checked:
         session.console.answer([f"{name}: {self.activation.object} in org {org_id}", *lines])
 
     def _compare(self, session: Session, *, show_values: bool) -> Verification:
-        from dinmo_dbt import verify as verifying
+        from dinmo_dbt.upkeep import verify as verifying
 
         destination, state = known_state(session, self.activation)
         with scan_spool(session) as spool, examples.told(session, self.activation):
@@ -127,7 +127,7 @@ class _Checked:
         """Let the next sync send the drifted rows, and forget the records that are gone; what was moved."""
         import pyarrow as pa
 
-        from dinmo_dbt.changes import snapshot_rows, stale_rows
+        from dinmo_dbt.rows.changes import snapshot_rows, stale_rows
 
         assert self.found is not None
         org_id = session.destination(self.activation.destination).org_id
@@ -145,7 +145,7 @@ class _Checked:
         import numpy as np
         import pyarrow.compute as pc
 
-        from dinmo_dbt.changes import Flag
+        from dinmo_dbt.rows.changes import Flag
 
         org_id = session.destination(self.activation.destination).org_id
         snapshot = session.state.view(org_id, self.activation).snapshot
@@ -159,8 +159,8 @@ def _repair(
     session: Session, checked: list[_Checked], gating: Gating, allow_changes: int
 ) -> tuple[list[int], list[dict[str, Any]]]:
     """Mark what drifted, sync those activations as `sync` does, and say what became of it: exit codes and results."""
-    from dinmo_dbt import render
-    from dinmo_dbt.guards import Ceilings
+    from dinmo_dbt.cli import render
+    from dinmo_dbt.plan.guards import Ceilings
 
     marked: list[tuple[_Checked, pa.Table]] = []
     for one in checked:
@@ -222,8 +222,8 @@ def adopt(
       dinmo-dbt state adopt events_to_crm --match event_id=Event_Id__c
       dinmo-dbt state adopt events_to_crm --match event_id=Event_Id__c --yes
     """
-    from dinmo_dbt import adopt as adopting
-    from dinmo_dbt import render
+    from dinmo_dbt.cli import render
+    from dinmo_dbt.upkeep import adopt as adopting
 
     console = Console(as_json)
     matches = [_pair(text) for text in match or ()]
@@ -242,7 +242,7 @@ def adopt(
 
 
 def _store(session: Session, activation: Activation, found: Adoption) -> None:
-    from dinmo_dbt import adopt as adopting
+    from dinmo_dbt.upkeep import adopt as adopting
 
     if not len(found.rows) and not len(found.doubts):
         raise Refused(

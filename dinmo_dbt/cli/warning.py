@@ -15,8 +15,8 @@ from dinmo_dbt.cli.session import Session
 from dinmo_dbt.errors import ConfigError, UsageError
 
 if TYPE_CHECKING:
-    from dinmo_dbt.notice import Notice
-    from dinmo_dbt.project import Channel
+    from dinmo_dbt.config.project import Channel
+    from dinmo_dbt.watch.notice import Notice
 
 _EXAMPLE = """\
 add one there, and set the variable to its URL:
@@ -44,7 +44,8 @@ def try_channels(
       dinmo-dbt warnings test
       dinmo-dbt warnings test --channel 1 --target prod
     """
-    from dinmo_dbt import channels, render
+    from dinmo_dbt import channels
+    from dinmo_dbt.cli import render
 
     console = Console(as_json)
     tried: list[dict[str, Any]] = []
@@ -85,7 +86,7 @@ def _chosen(channels: tuple[Channel, ...], number: int | None) -> tuple[Channel,
 
 
 def _sample(channel: Channel, now: float, target: str) -> Notice:
-    from dinmo_dbt.notice import Notice, Severity, incident
+    from dinmo_dbt.watch.notice import Notice, Severity, incident
 
     return Notice(
         id=time.strftime("test-%Y%m%dT%H%M%SZ", time.gmtime(now)),
@@ -99,7 +100,7 @@ def _sample(channel: Channel, now: float, target: str) -> Notice:
 
 
 def _over(sample: Notice) -> Notice:
-    from dinmo_dbt.notice import Severity
+    from dinmo_dbt.watch.notice import Severity
 
     title, body = "TEST subscriptions_to_crm: rejected recovered", "The test is over."
     id = f"{sample.id}:recovered"

@@ -12,9 +12,9 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
+from dinmo_dbt.artifacts.gate import BUILDS, BUILT, NOTHING_DONE, TESTS, Result, RunResults, parse_run_results
 from dinmo_dbt.dbt_cloud.client import NOT_FOUND, UNUSABLE, Client, Run, Status
 from dinmo_dbt.errors import ConfigError, DbtCloudError, Problem
-from dinmo_dbt.gate import BUILDS, BUILT, NOTHING_DONE, TESTS, Result, RunResults, parse_run_results
 
 NO_ARTIFACTS = "DB225"
 KEPT_MEMORY_MAX = 128 << 20  # about, of the results of all runs that one look asks for, as far as they are kept

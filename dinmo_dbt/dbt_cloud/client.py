@@ -18,13 +18,13 @@ from urllib.parse import quote, urlencode, urlsplit
 import requests
 
 from dinmo_dbt import __version__, wire
-from dinmo_dbt.declaration import show
+from dinmo_dbt.artifacts.gate import BUILDS, moment_of
+from dinmo_dbt.config.declaration import show
+from dinmo_dbt.config.project import LOOPBACK, Secret
 from dinmo_dbt.errors import DbtCloudError, UsageError, untrusted
-from dinmo_dbt.gate import BUILDS, moment_of
-from dinmo_dbt.project import LOOPBACK, Secret
 
 if TYPE_CHECKING:
-    from dinmo_dbt.sync import Clock
+    from dinmo_dbt.delivery.sync import Clock
 
 NOT_CONFIGURED = "DB220"
 REFUSED = "DB221"

@@ -16,12 +16,12 @@ from dataclasses import dataclass, replace
 from itertools import takewhile
 from pathlib import Path
 
+from dinmo_dbt.artifacts.gate import LOST, UNDER_WAY
+from dinmo_dbt.artifacts.manifest import Manifest, load_manifest
 from dinmo_dbt.dbt_cloud.artifacts import NO_ARTIFACTS, Left, Library, Step, leading_step, merged
 from dinmo_dbt.dbt_cloud.client import NOT_FOUND, STILL_RUNNING, UNUSABLE, Client, Run, Status
 from dinmo_dbt.durable import make_folder, whole_file
 from dinmo_dbt.errors import ConfigError, DbtCloudError, Problem
-from dinmo_dbt.gate import LOST, UNDER_WAY
-from dinmo_dbt.manifest import Manifest, load_manifest
 
 RUNS_READ_MAX = 10  # of the job, from the latest on, until each model with an activation has been spoken of
 OTHERS_READ_MAX = 3  # of another job

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from dinmo_dbt.declaration import near_names
+from dinmo_dbt.config.declaration import near_names
 from dinmo_dbt.destination import Field, ListedObject, ObjectSchema
 from dinmo_dbt.errors import ConfigError, NotApplied
 from dinmo_dbt.salesforce.client import Client

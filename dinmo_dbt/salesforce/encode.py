@@ -17,8 +17,8 @@ import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.csv as pacsv
 
-from dinmo_dbt import values
 from dinmo_dbt.destination import Batch, ObjectSchema, Operation, PayloadColumn
+from dinmo_dbt.rows import values
 
 # Bulk API 2.0 takes 150 MB after base64, which is 100 MB of CSV (Salesforce Developer Limits, "Bulk API 2.0").
 FILE_BYTES_MAX = 100_000_000

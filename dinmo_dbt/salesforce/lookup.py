@@ -12,9 +12,9 @@ from urllib.parse import quote
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from dinmo_dbt import values
 from dinmo_dbt.destination import Field
 from dinmo_dbt.errors import NotApplied
+from dinmo_dbt.rows import values
 from dinmo_dbt.salesforce import bulk, collections
 from dinmo_dbt.salesforce.client import Client, Request
 from dinmo_dbt.salesforce.errors import SalesforceRefusal

@@ -22,8 +22,8 @@ import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.csv as pacsv
 
-from dinmo_dbt import rowhash, values
 from dinmo_dbt.destination import RESULTS, Batch, Fate, Field, Operation, PayloadColumn
+from dinmo_dbt.rows import rowhash, values
 from dinmo_dbt.salesforce.errors import GONE
 
 SLOTS = 8

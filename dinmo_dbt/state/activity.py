@@ -12,12 +12,12 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, TypeVar
 
 from dinmo_dbt.activation import WarningKind
-from dinmo_dbt.history import RunRecord, number, read, text
-from dinmo_dbt.notice import Notice, Severity
-from dinmo_dbt.schedule import Past
 from dinmo_dbt.state.expendable import expendable
 from dinmo_dbt.state.journal import bent_history
-from dinmo_dbt.warnings import Standing
+from dinmo_dbt.watch.history import RunRecord, number, read, text
+from dinmo_dbt.watch.notice import Notice, Severity
+from dinmo_dbt.watch.schedule import Past
+from dinmo_dbt.watch.warnings import Standing
 
 if TYPE_CHECKING:
     from dinmo_dbt.state.store import Connection, Store

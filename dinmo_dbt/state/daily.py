@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from dinmo_dbt.guards import DAY_S, Counted, Day, KeyHashes
+from dinmo_dbt.plan.guards import DAY_S, Counted, Day, KeyHashes
 from dinmo_dbt.state.state_id import OWN, StateId
 
 if TYPE_CHECKING:

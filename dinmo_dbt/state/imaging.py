@@ -9,7 +9,7 @@ from pathlib import Path
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from dinmo_dbt import images
+from dinmo_dbt.delivery import images
 from dinmo_dbt.durable import read_file
 from dinmo_dbt.errors import StateError
 from dinmo_dbt.state.files import Files

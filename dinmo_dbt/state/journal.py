@@ -22,14 +22,14 @@ import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
 from dinmo_dbt.activation import Activation, Mode
-from dinmo_dbt.audit import WATCHED
-from dinmo_dbt.changes import GIVEN_UP, Flag, Pending, snapshot_rows
+from dinmo_dbt.delivery.sync import BatchState, Journalled, Settlement, check_transition
 from dinmo_dbt.destination import Api, Batch, Operation
 from dinmo_dbt.errors import StateError
-from dinmo_dbt.guards import Counted, Day
-from dinmo_dbt.mapping import from_header
-from dinmo_dbt.plan import InFlight, Plan
-from dinmo_dbt.rowhash import DIGEST, HASH_VERSION, from_arrow
+from dinmo_dbt.plan.guards import Counted, Day
+from dinmo_dbt.plan.plan import InFlight, Plan
+from dinmo_dbt.rows.changes import GIVEN_UP, Flag, Pending, snapshot_rows
+from dinmo_dbt.rows.mapping import from_header
+from dinmo_dbt.rows.rowhash import DIGEST, HASH_VERSION, from_arrow
 from dinmo_dbt.state import daily, imaging, seal
 from dinmo_dbt.state.expendable import HistoryDamaged
 from dinmo_dbt.state.files import Stored, first_bent, stored_of
@@ -38,7 +38,7 @@ from dinmo_dbt.state.seal import ENDED
 from dinmo_dbt.state.snapshot import BASE, DELTA, FileSnapshot, damaged, writer
 from dinmo_dbt.state.spool import batch_writer, describe_batch, read_batch
 from dinmo_dbt.state.state_id import OWN, StateId
-from dinmo_dbt.sync import BatchState, Journalled, Settlement, check_transition
+from dinmo_dbt.upkeep.audit import WATCHED
 
 if TYPE_CHECKING:
     from dinmo_dbt.state.store import Connection, Lock, Store

@@ -12,8 +12,8 @@ from contextlib import suppress
 from dataclasses import dataclass
 
 from dinmo_dbt.errors import StateError
-from dinmo_dbt.moments import moment
 from dinmo_dbt.state.state_id import StateId
+from dinmo_dbt.text.moments import moment
 
 # Who holds an activation says so again before this has passed: with each write of its journal, and between them once
 # a third has. After it, another run may take over.

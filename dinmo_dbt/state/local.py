@@ -17,6 +17,7 @@ from collections.abc import Callable, Iterator
 from contextlib import ExitStack, closing, contextmanager, suppress
 from pathlib import Path
 
+from dinmo_dbt.delivery.sync import Clock
 from dinmo_dbt.durable import make_folder, read_file, sync_folder
 from dinmo_dbt.errors import StateError, unwritable
 from dinmo_dbt.state import activity
@@ -31,7 +32,6 @@ from dinmo_dbt.state.snapshot import other_format
 from dinmo_dbt.state.sqlite import Database, ForNow, change_of, serialized
 from dinmo_dbt.state.state_id import StateId
 from dinmo_dbt.state.store import FORMAT, HISTORY, HISTORY_INDEXES, TABLES, Connection, Lock, Store
-from dinmo_dbt.sync import Clock
 
 _FOLDERS = ("snapshots", "spool", "runs", "images", "trace")
 

@@ -14,13 +14,11 @@ import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
-from dinmo_dbt.changes import GIVEN_UP
 from dinmo_dbt.destination import Fate
 from dinmo_dbt.durable import open_file
 from dinmo_dbt.errors import StateError
-from dinmo_dbt.history import DONE, RunRecord, read
-from dinmo_dbt.notice import Notice
-from dinmo_dbt.plan import LEFT_OUT
+from dinmo_dbt.plan.plan import LEFT_OUT
+from dinmo_dbt.rows.changes import GIVEN_UP
 from dinmo_dbt.state.activity import (
     keep_notices,
     keep_standing,
@@ -33,7 +31,9 @@ from dinmo_dbt.state.activity import (
 )
 from dinmo_dbt.state.expendable import expendable
 from dinmo_dbt.state.state_id import OWN, StateId
-from dinmo_dbt.warnings import Standing
+from dinmo_dbt.watch.history import DONE, RunRecord, read
+from dinmo_dbt.watch.notice import Notice
+from dinmo_dbt.watch.warnings import Standing
 
 if TYPE_CHECKING:
     from dinmo_dbt.state.store import Connection, Store

@@ -10,9 +10,9 @@ import hashlib
 import json
 from typing import TYPE_CHECKING
 
+from dinmo_dbt.delivery.sync import BatchState
 from dinmo_dbt.errors import StateError
 from dinmo_dbt.state.state_id import OWN, StateId
-from dinmo_dbt.sync import BatchState
 
 if TYPE_CHECKING:
     from dinmo_dbt.state.store import Connection

@@ -16,10 +16,10 @@ import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
-from dinmo_dbt.changes import Positions
 from dinmo_dbt.durable import open_file
 from dinmo_dbt.errors import StateError
-from dinmo_dbt.rowhash import DIGEST, Digests, Hashes, as_arrow, from_arrow
+from dinmo_dbt.rows.changes import Positions
+from dinmo_dbt.rows.rowhash import DIGEST, Digests, Hashes, as_arrow, from_arrow
 from dinmo_dbt.state.files import write_whole
 
 FORMAT = 2

@@ -18,8 +18,9 @@ from typing import Any, Protocol
 import numpy as np
 
 from dinmo_dbt.activation import Activation
-from dinmo_dbt.changes import Flag
+from dinmo_dbt.delivery.sync import Clock
 from dinmo_dbt.errors import Problem, StateError
+from dinmo_dbt.rows.changes import Flag
 from dinmo_dbt.state import activity, copied, daily, seal
 from dinmo_dbt.state.expendable import damage, out_of_reach
 from dinmo_dbt.state.files import Files, Stored, first_bent, stored_of
@@ -31,7 +32,6 @@ from dinmo_dbt.state.runs import KEPT_S, Runs
 from dinmo_dbt.state.seal import ENDED
 from dinmo_dbt.state.snapshot import FileSnapshot
 from dinmo_dbt.state.state_id import OWN, StateId
-from dinmo_dbt.sync import Clock
 
 FORMAT = 5
 

@@ -16,6 +16,7 @@ from typing import Any, Protocol
 
 import pyarrow as pa
 
+from dinmo_dbt.delivery.sync import Clock
 from dinmo_dbt.durable import make_folder
 from dinmo_dbt.errors import StateError
 from dinmo_dbt.state import activity
@@ -29,7 +30,6 @@ from dinmo_dbt.state.shape import columns, kind_of
 from dinmo_dbt.state.snapshot import other_format
 from dinmo_dbt.state.state_id import OWN, StateId
 from dinmo_dbt.state.store import FORMAT, HISTORY, HISTORY_INDEXES, TABLES, Connection, Lock, Store
-from dinmo_dbt.sync import Clock
 
 PART_BYTES = 4 << 20
 _FILE = """

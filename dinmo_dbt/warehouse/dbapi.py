@@ -21,8 +21,8 @@ from typing import Any
 
 import pyarrow as pa
 
-from dinmo_dbt.redaction import SQLSTATES, Foreign
-from dinmo_dbt.values import unreadable_mark
+from dinmo_dbt.rows.values import unreadable_mark
+from dinmo_dbt.text.redaction import SQLSTATES, Foreign
 from dinmo_dbt.warehouse.dbt_profile import as_dbt_runs
 from dinmo_dbt.warehouse.profiles import Chosen
 from dinmo_dbt.warehouse.query import Cause, QueryRefused, column_list, first_rows, one_by_one, quote, select

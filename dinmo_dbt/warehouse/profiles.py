@@ -13,7 +13,7 @@ from typing import Any
 
 import yaml
 
-from dinmo_dbt import document
+from dinmo_dbt.config import document
 from dinmo_dbt.durable import read_file
 from dinmo_dbt.errors import ConfigError
 

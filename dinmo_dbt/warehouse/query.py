@@ -16,7 +16,7 @@ from itertools import groupby
 
 import pyarrow as pa
 
-from dinmo_dbt.redaction import Foreign, told
+from dinmo_dbt.text.redaction import Foreign, told
 
 BATCH_ROWS = 32_768
 

@@ -12,10 +12,11 @@ from urllib.parse import parse_qs
 
 import duckdb
 
-from dinmo_dbt import meta, pausing, schedule, warnings
 from dinmo_dbt.activation import Activation
+from dinmo_dbt.config import meta
 from dinmo_dbt.errors import Problem
-from dinmo_dbt.history import RunRecord, Trigger
+from dinmo_dbt.watch import pausing, schedule, warnings
+from dinmo_dbt.watch.history import RunRecord, Trigger
 
 from .lab import COMPANIES, PEOPLE
 from .world import Document, See, World, code

@@ -8,9 +8,9 @@ from typing import Any
 
 import pytest
 
-from dinmo_dbt import changes
 from dinmo_dbt.errors import NotApplied
-from dinmo_dbt.rowhash import digest_columns
+from dinmo_dbt.rows import changes
+from dinmo_dbt.rows.rowhash import digest_columns
 
 from .lab import EVENTS, PEOPLE, Lab, Org
 

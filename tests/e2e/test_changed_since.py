@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 
-from dinmo_dbt.written import written
+from dinmo_dbt.config.written import written
 
 from .lab import Lab, Org, dbt
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import yaml
 
-from dinmo_dbt.proposal import inline
+from dinmo_dbt.scaffold.proposal import inline
 
 from .lab import Lab, dbt
 

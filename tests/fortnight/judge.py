@@ -18,8 +18,8 @@ from zoneinfo import ZoneInfo
 
 from dinmo_dbt.activation import Activation, QuietHours, ScheduleKind, WarningKind
 from dinmo_dbt.channels import goes_on
-from dinmo_dbt.notice import Severity
-from dinmo_dbt.project import Channel
+from dinmo_dbt.config.project import Channel
+from dinmo_dbt.watch.notice import Severity
 
 from .process import Process, database
 from .world import DAY, LIMIT, LOGIN, MINUTE, PLACES, READ, SCHEMA, TARGET, UNREACHED, World

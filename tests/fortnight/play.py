@@ -15,7 +15,7 @@ from dinmo_dbt.cli.serving import _Service
 from dinmo_dbt.cli.stopping import Stop
 from dinmo_dbt.cli.syncing import Gating, sync_chosen, sync_due
 from dinmo_dbt.errors import WarehouseError
-from dinmo_dbt.guards import Ceilings
+from dinmo_dbt.plan.guards import Ceilings
 from dinmo_dbt.state import sqlite
 
 from .judge import Judge

@@ -18,18 +18,18 @@ from typing import Any
 import pyarrow as pa
 from memory_org import DESTINATION, Killed
 
+from dinmo_dbt.artifacts.gate import gate
 from dinmo_dbt.channels import NOT_REACHED, NOT_TAKEN, Told
 from dinmo_dbt.cli import recording
 from dinmo_dbt.cli.console import Console
 from dinmo_dbt.cli.options import Flags
 from dinmo_dbt.cli.session import Session
 from dinmo_dbt.cli.stopping import Stop
+from dinmo_dbt.config.project import Channel
 from dinmo_dbt.destination import ObjectSchema
 from dinmo_dbt.errors import DestinationError, Problem, WarehouseError
-from dinmo_dbt.gate import gate
-from dinmo_dbt.notice import Notice
-from dinmo_dbt.project import Channel
 from dinmo_dbt.state import LocalState
+from dinmo_dbt.watch.notice import Notice
 
 from .world import LIMIT, LOGIN, READ, TARGET, UNREACHED, Facts, Taken, World
 

@@ -11,8 +11,8 @@ import pytest
 
 from dinmo_dbt.cli import health, syncing
 from dinmo_dbt.cli.syncing import Gating, sync_chosen
-from dinmo_dbt.guards import Ceilings
-from dinmo_dbt.history import RunRecord
+from dinmo_dbt.plan.guards import Ceilings
+from dinmo_dbt.watch.history import RunRecord
 
 from .process import Process, SimulatedSession, Tokens, numbered
 from .world import DAY, HOUR, LOGIN, Trouble, World

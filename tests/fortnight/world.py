@@ -15,10 +15,10 @@ import pyarrow as pa
 from memory_org import THING, MemoryOrg, activation
 
 from dinmo_dbt.activation import Activation, Ceiling, QuietHours, Schedule, ScheduleKind, WarningKind, Watch
-from dinmo_dbt.gate import Result, RunResults
-from dinmo_dbt.manifest import Loaded, Manifest, Test
-from dinmo_dbt.notice import Notice
-from dinmo_dbt.project import Channel, Digest, EmulatorConfig, Org, Project, Secret
+from dinmo_dbt.artifacts.gate import Result, RunResults
+from dinmo_dbt.artifacts.manifest import Loaded, Manifest, Test
+from dinmo_dbt.config.project import Channel, Digest, EmulatorConfig, Org, Project, Secret
+from dinmo_dbt.watch.notice import Notice
 
 TARGET = "prod"
 MINUTE, HOUR, DAY = 60.0, 3600.0, 86400.0

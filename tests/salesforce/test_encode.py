@@ -11,8 +11,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from dinmo_dbt import values
 from dinmo_dbt.destination import Api, Batch, Field, ObjectSchema, Operation, PayloadColumn
+from dinmo_dbt.rows import values
 from dinmo_dbt.salesforce import encode
 
 TEXT = Field("Name", "Name", "string", length=255)

@@ -26,14 +26,14 @@ SIZE = (400 if DEEP else 100) * MIB
 CHILD = f"""
 import random, resource, sys
 from pathlib import Path
-import dinmo_dbt.cli.commands, dinmo_dbt.sync, dinmo_dbt.warehouse.duckdb
+import dinmo_dbt.cli.commands, dinmo_dbt.delivery.sync, dinmo_dbt.warehouse.duckdb
 sys.path[:0] = {[str(Path(__file__).parent.parent)]!r}
 from peak import peak_bytes
 from salesforce.test_untrusted_replies import CALLS
 from salesforce.test_client_faults import JOB, batch_of
 from dinmo_dbt.destination import Operation
 from dinmo_dbt.errors import DinmoError
-from dinmo_dbt.project import Credentials, Org, Secret
+from dinmo_dbt.config.project import Credentials, Org, Secret
 from dinmo_dbt.salesforce import connect
 url, call, scratch = sys.argv[1:]
 resource.setrlimit(resource.RLIMIT_AS, (8 << 30, 8 << 30))

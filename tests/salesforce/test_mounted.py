@@ -17,12 +17,13 @@ from memory_org import ManualClock, Model, NoProgress, World, activation, fates
 from mounted_org import START, URL, OneClock, connected, mounted
 from simulation.org import SCHEMA
 
-from dinmo_dbt import emulator, sync
+from dinmo_dbt import emulator
 from dinmo_dbt.activation import Activation
+from dinmo_dbt.delivery import sync
+from dinmo_dbt.delivery.sync import Status, SyncRun
 from dinmo_dbt.destination import Job
 from dinmo_dbt.errors import DinmoError, StillRunning
 from dinmo_dbt.salesforce import collections
-from dinmo_dbt.sync import Status, SyncRun
 
 BEFORE = [{"id": str(i), "ext": f"e{i}", "a": f"x{i}", "b": "y"} for i in range(300)]
 AFTER = [{**row, "b": "z" if int(row["id"]) % 3 else "y"} for row in BEFORE[20:]] + [

@@ -13,8 +13,8 @@ from emulator.deep import examples
 from hypothesis import given
 from hypothesis import strategies as st
 
-from dinmo_dbt import values
 from dinmo_dbt.destination import Api, Batch, Field, Operation, PayloadColumn
+from dinmo_dbt.rows import values
 from dinmo_dbt.salesforce import results
 from dinmo_dbt.salesforce.results import ResultFiles
 

@@ -22,9 +22,9 @@ from memory_org import Ceilings, Model, World, activation
 from mounted_org import START, URL, OneClock, connected, mounted
 
 from dinmo_dbt import emulator
-from dinmo_dbt import verify as verifying
 from dinmo_dbt.activation import Activation, FieldMapping
 from dinmo_dbt.state import ScanSpool
+from dinmo_dbt.upkeep import verify as verifying
 
 SCHEMA = """
 objects:

@@ -39,8 +39,8 @@ from zlib import crc32
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from dinmo_dbt.changes import Flag
-from dinmo_dbt.sync import Status, SyncRun
+from dinmo_dbt.delivery.sync import Status, SyncRun
+from dinmo_dbt.rows.changes import Flag
 
 from .org import SimulatedOrg
 from .process import Process

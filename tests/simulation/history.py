@@ -21,20 +21,22 @@ from typing import Any
 import pyarrow as pa
 from memory_org import Killed, Match, activation
 
-from dinmo_dbt import adopt, emulator, rekey, sharing
+from dinmo_dbt import emulator
 from dinmo_dbt.activation import Activation, Ceiling, FieldMapping, Guards
-from dinmo_dbt.changes import GIVEN_UP
 from dinmo_dbt.cli import syncing, trust
 from dinmo_dbt.cli.session import Session
 from dinmo_dbt.cli.syncing import Gating
+from dinmo_dbt.config import sharing
+from dinmo_dbt.delivery.sync import SyncRun
 from dinmo_dbt.errors import CountsError, DinmoError, Problem, StateError, WarehouseError
-from dinmo_dbt.guards import Ceilings
-from dinmo_dbt.history import Trigger
-from dinmo_dbt.plan import Plan
+from dinmo_dbt.plan.guards import Ceilings
+from dinmo_dbt.plan.plan import Plan
+from dinmo_dbt.rows.changes import GIVEN_UP
 from dinmo_dbt.state.journal import ActivationState
 from dinmo_dbt.state.marks import Marks
 from dinmo_dbt.state.store import Store
-from dinmo_dbt.sync import SyncRun
+from dinmo_dbt.upkeep import adopt, rekey
+from dinmo_dbt.watch.history import Trigger
 
 from .auditor import CLOSED, Auditor, Broken, Row, a_of, b_of
 from .beside import TARGET, Beside

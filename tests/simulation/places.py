@@ -15,10 +15,10 @@ from typing import Any
 
 import pyarrow.parquet as pq
 
+from dinmo_dbt.delivery.sync import Clock
 from dinmo_dbt.state import LocalState
 from dinmo_dbt.state.marks import Marks
 from dinmo_dbt.state.store import Store
-from dinmo_dbt.sync import Clock
 
 from .process import Process, current
 

@@ -26,12 +26,12 @@ import duckdb
 import psycopg2
 from mounted_org import OneClock
 
+from dinmo_dbt.delivery.sync import Clock
 from dinmo_dbt.state import WarehouseState, warehouse
 from dinmo_dbt.state.lease import Holder
 from dinmo_dbt.state.marks import Marks
 from dinmo_dbt.state.store import HISTORY_INDEXES
 from dinmo_dbt.state.warehouse import WarehouseFiles
-from dinmo_dbt.sync import Clock
 from dinmo_dbt.warehouse import postgres
 from dinmo_dbt.warehouse.duckdb import DuckDBTables
 from dinmo_dbt.warehouse.postgres import PostgresTables

@@ -9,9 +9,9 @@ from memory_org import Model, World, activation
 
 from dinmo_dbt.destination import RESULTS
 from dinmo_dbt.errors import StateError
-from dinmo_dbt.history import RunRecord
-from dinmo_dbt.plan import LEFT_OUT
+from dinmo_dbt.plan.plan import LEFT_OUT
 from dinmo_dbt.state import imaging, journal, runs
+from dinmo_dbt.watch.history import RunRecord
 
 DAY, YEAR = 86_400.0, 365 * 86_400.0
 ORG = "00D000000000001EAA"

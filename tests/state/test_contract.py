@@ -8,15 +8,15 @@ import pytest
 from memory_org import ORG, OWN, Ceilings, FieldMapping, Killed, Model, Trip, activation, fates, own
 
 from dinmo_dbt.activation import WarningKind
-from dinmo_dbt.changes import Flag, snapshot_rows
 from dinmo_dbt.errors import StateError
-from dinmo_dbt.history import RunRecord, Trigger
-from dinmo_dbt.notice import Notice, Severity
-from dinmo_dbt.plan import LEFT_OUT
-from dinmo_dbt.schedule import Past
+from dinmo_dbt.plan.plan import LEFT_OUT
+from dinmo_dbt.rows.changes import Flag, snapshot_rows
 from dinmo_dbt.state import Judged, Pause, journal, runs
 from dinmo_dbt.state.state_id import StateId
-from dinmo_dbt.warnings import Standing
+from dinmo_dbt.watch.history import RunRecord, Trigger
+from dinmo_dbt.watch.notice import Notice, Severity
+from dinmo_dbt.watch.schedule import Past
+from dinmo_dbt.watch.warnings import Standing
 
 ROWS = [{"id": str(n), "ext": f"e{n}", "a": "x", "b": "y"} for n in range(7)]
 

@@ -15,8 +15,8 @@ from memory_org import ORG, OWN, Ceilings, FieldMapping, Killed, Model, Trip, Wo
 
 from dinmo_dbt.durable import make_folder
 from dinmo_dbt.errors import StateError
-from dinmo_dbt.history import RunRecord
 from dinmo_dbt.state import LocalState, journal, runs
+from dinmo_dbt.watch.history import RunRecord
 
 ROWS = [{"id": str(n), "ext": f"e{n}", "a": "x", "b": "y"} for n in range(4)]
 

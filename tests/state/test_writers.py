@@ -13,12 +13,12 @@ import pyarrow as pa
 import pytest
 from memory_org import ORG, OWN, Killed, Model, World, activation, fates, own
 
-from dinmo_dbt.changes import Flag
+from dinmo_dbt.delivery.sync import BatchState, SyncRun, execute
 from dinmo_dbt.errors import StateError
-from dinmo_dbt.plan import draw, payload_batch
+from dinmo_dbt.plan.plan import draw, payload_batch
+from dinmo_dbt.rows.changes import Flag
 from dinmo_dbt.state import ActivationState, LocalState, ScanSpool, journal
 from dinmo_dbt.state.snapshot import DELTA
-from dinmo_dbt.sync import BatchState, SyncRun, execute
 
 ROWS = [{"id": str(n), "ext": f"e{n}", "a": "x", "b": "y"} for n in range(4)]
 
@@ -163,9 +163,9 @@ from contextlib import closing
 from pathlib import Path
 from memory_org import ORG, Model, World, activation
 from dinmo_dbt.errors import StateError
-from dinmo_dbt.plan import draw, payload_batch
+from dinmo_dbt.plan.plan import draw, payload_batch
 from dinmo_dbt.state import ScanSpool
-from dinmo_dbt.sync import BatchState
+from dinmo_dbt.delivery.sync import BatchState
 
 world, act = World(Path({folder!r})), activation(api="bulk")
 rows = [{{"id": str(n), "ext": f"e{{n}}", "a": "paused", "b": "y"}} for n in range(4)]

@@ -9,8 +9,8 @@ from decimal import Decimal
 import pyarrow as pa
 import pytest
 
-from dinmo_dbt import values
 from dinmo_dbt.errors import DinmoError
+from dinmo_dbt.rows import values
 from dinmo_dbt.warehouse import Warehouse, connection, dbapi
 from dinmo_dbt.warehouse.dbapi import DbApi
 

@@ -14,9 +14,9 @@ import duckdb
 import pyarrow as pa
 import pytest
 
-from dinmo_dbt import values
 from dinmo_dbt.destination import Field
 from dinmo_dbt.errors import ConfigError, DinmoError, WarehouseError
+from dinmo_dbt.rows import values
 from dinmo_dbt.warehouse import Connected
 from dinmo_dbt.warehouse import duckdb as reader
 

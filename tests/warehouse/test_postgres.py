@@ -13,10 +13,10 @@ from pathlib import Path
 import pyarrow as pa
 import pytest
 
-from dinmo_dbt import values
 from dinmo_dbt.destination import Field
 from dinmo_dbt.errors import DinmoError
-from dinmo_dbt.values import TYPE_IN_WAREHOUSE
+from dinmo_dbt.rows import values
+from dinmo_dbt.rows.values import TYPE_IN_WAREHOUSE
 from dinmo_dbt.warehouse import Connected, Warehouse
 from dinmo_dbt.warehouse.query import rows_of
 

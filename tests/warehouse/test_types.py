@@ -13,8 +13,8 @@ from pathlib import Path
 import duckdb
 import pyarrow as pa
 
-from dinmo_dbt import values
 from dinmo_dbt.destination import Field
+from dinmo_dbt.rows import values
 
 from .conftest import Postgres, Project
 

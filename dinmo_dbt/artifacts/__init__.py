@@ -1,0 +1,1 @@
+"""What dbt left: its manifest, its run results, and what they say of the activations."""

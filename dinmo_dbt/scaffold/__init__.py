@@ -1,0 +1,1 @@
+"""What `init` writes: a first activation, and an object for the emulator."""

@@ -1,0 +1,1 @@
+"""Texts of others, and times, as people and programs read them. Pure."""

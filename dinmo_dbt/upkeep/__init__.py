@@ -1,0 +1,1 @@
+"""Records that Salesforce holds already: compared, taken over, brought back."""

@@ -1,0 +1,1 @@
+"""When activations run, and what people are told of their runs. Pure."""
