@@ -183,12 +183,17 @@ CASES = [
     (
         {"constants": (("Source__c", False),)},
         "DB316 {w}.constants.Source__c: boolean false is no text for Thing__c.Source__c (string)\n"
-        "    put the value in quotes, as in 'NO': YAML reads bare yes, on and true as true, no, off and false as false",
+        "    put the value in quotes, as in 'NO'. YAML reads bare yes, on and true as true, no, off and false as false",
+    ),
+    (
+        {"constants": (("Source__c", False),), "bare": {"constants.Source__c": "No"}},
+        "DB316 {w}.constants.Source__c: boolean false is no text for Thing__c.Source__c (string)\n"
+        '    put the value in quotes: "No". YAML reads bare yes, on and true as true, no, off and false as false',
     ),
     (
         {"constants": (("Day__c", 45_000),)},
         "DB316 {w}.constants.Day__c: whole number 45000 is no text for Thing__c.Day__c (date)\n"
-        "    put the value in quotes, as in '0755': YAML reads a bare 0755 as 493, 1.10 as 1.1, 12:30:00 as 45000",
+        "    put the value in quotes, as in '0755'. YAML reads a bare 0755 as 493, 1.10 as 1.1, 12:30:00 as 45000",
     ),
     (
         {"constants": (("N__c", True),)},
@@ -202,7 +207,7 @@ CASES = [
     (
         {"schema": REQUIRED, "constants": (("Must__c", 7),)},
         "DB316 {w}.constants.Must__c: whole number 7 is no text for Thing__c.Must__c (string)\n"
-        "    put the value in quotes, as in '0755': YAML reads a bare 0755 as 493, 1.10 as 1.1, 12:30:00 as 45000",
+        "    put the value in quotes, as in '0755'. YAML reads a bare 0755 as 493, 1.10 as 1.1, 12:30:00 as 45000",
     ),
     (
         {"schema": REQUIRED, **fields("zzz", "Must__c")},

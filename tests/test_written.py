@@ -58,6 +58,19 @@ def test_a_place_has_the_line_of_its_key_or_of_what_would_hold_it(tmp_path: Path
         assert found.with_line(other, same) == other
 
 
+def test_a_place_in_dbt_project_yml_has_the_line_of_its_key(tmp_path: Path) -> None:
+    (tmp_path / "dbt_project.yml").write_text(
+        "models:\n  shop:\n    +meta:\n      dinmo:\n        activation:\n          mode: upsrt\n          fields:\n"
+        "            a: A\n"
+    )
+    found = written(tmp_path, {})
+    (key,) = found.keys
+    way = "models.shop.+meta.dinmo"
+    for inner, line in (("", 4), (".activation.mode", 6), (".activation.fields.a", 8), (".activation.match", 5)):
+        assert found.with_line(f"{key.where}{inner}", {}) == f"dbt_project.yml:{line}: {way}{inner}"
+    assert found.with_line(f"dbt_project.yml:9: {way}.key", {}) == f"dbt_project.yml:9: {way}.key"
+
+
 def test_values_and_keys_are_as_dbt_has_them_in_its_manifest(tmp_path: Path) -> None:
     constants = "{On__c: 2024-01-01, At__c: 2024-01-01 10:00:00, yes: a, 1: b, ~: c, 0755: d, 'no': e}"
     text = f"models: [{{name: a, config: {{meta: {{dinmo: {{activation: {{constants: {constants}}}}}}}}}}}]"

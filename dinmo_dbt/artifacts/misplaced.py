@@ -38,6 +38,7 @@ def misplaced(written: Written, manifest: Manifest, stale: Collection[str] = ())
     manifest could make right."""
     found: list[Left] = []
     named: set[tuple[str, str]] = set()
+    handed_on: list[tuple[str, tuple[str, ...], str]] = []
     for key in written.keys:
         if _is_generated(key) or key.file in stale:
             continue
@@ -46,8 +47,20 @@ def misplaced(written: Written, manifest: Manifest, stale: Collection[str] = ())
             found.append(_left(key, manifest, problem))
             named |= {(key.file, name) for name in key.names}
             named |= {(key.file, _ANY_TEST) for part in key.path if part in _TESTS}
-    strays = [each for each in manifest.strays if not named & {(_file(each), name) for name in _names(each)}]
+            handed_on += [key.handed] if key.handed else []
+    strays = [
+        each
+        for each in manifest.strays
+        if not named & {(_file(each), name) for name in _names(each)}
+        if not any(_is_of(each, *of) for of in handed_on)
+    ]
     return [*strays, *found, *_older_versions(manifest)]
+
+
+def _is_of(stray: Left, kind: str, way: tuple[str, ...], word: str) -> bool:
+    """Whether a resource has a block of another name by that `+meta` of dbt_project.yml."""
+    is_below = stray.model.startswith(f"{kind}.") and stray.fqn[: len(way)] == way
+    return is_below and stray.meta_path.endswith(f".config.meta.{word}")
 
 
 _TESTS = ("data_tests", "tests")
@@ -138,7 +151,8 @@ def _in_place(key: Key, manifest: Manifest) -> Problem | None:
 def _out_of_place(key: Key) -> Problem:
     section = str(key.path[0]) if key.path else ""
     if key.is_in_project_file:
-        return Problem(MISPLACED, f"dbt hands nothing on from here{_misspelt(key)}", key.where, _in_project_file(key))
+        nothing = "nothing is read here" if key.handed else "dbt hands nothing on from here"
+        return Problem(MISPLACED, f"{nothing}{_misspelt(key)}", key.where, _in_project_file(key))
     kind = next((part for part in reversed(key.path) if part in _KINDS), None)
     if kind is not None:
         what, hint = _KINDS[str(kind)]
@@ -168,7 +182,8 @@ def _in_project_file(key: Key) -> str:
     if not way or way[0] not in RESOURCES:
         return "write it under models: (or seeds:, snapshots:), the project's name, folders, then +meta: {dinmo: ...}"
     kept = [part for part in way if part.lstrip("+") not in ("meta", "config")]
-    return f"write {' > '.join([*kept, '+meta', 'dinmo'])}: `+meta` with its plus sign"
+    told = f"write {' > '.join([*kept, '+meta', 'dinmo'])}"
+    return told if key.handed else f"{told}: `+meta` with its plus sign"
 
 
 def _left(key: Key, manifest: Manifest, problem: Problem) -> Left:

@@ -210,9 +210,18 @@ def _judge_online(session: Session, chosen: tuple[Activation, ...], found: Found
                     raise
         if activation in reached:
             with found.layer():
-                found.add(_against_describe(session, activation, relation, data=data))
+                problems = _against_describe(session, activation, relation, data=data)
+                found.add(problem for problem in problems if not _is_misread(problem, found.problems))
     with contextlib.suppress(ConfigError):  # of dinmo.yml, told before
         found.add(_channels(session))
+
+
+def _is_misread(problem: Problem, told: Sequence[Problem]) -> bool:
+    """Whether it is of a constant whose number YAML misread, which has been told by the file's own text."""
+    from dinmo_dbt.config.declaration import MISREAD
+
+    way = problem.where.partition(": ")[2]
+    return problem.code == "DB316" and any(each.code == MISREAD and each.where.endswith(way) for each in told)
 
 
 def _condition(activation: Activation) -> Callable[[str], str]:

@@ -277,6 +277,7 @@ class Session:
         from dinmo_dbt.cli.dbt_command import parse
 
         with suppress(ConfigError):  # it is told by who needs it
+            _ = self.target  # where it can't be told, dbt would say the same once more
             made = self._readable_manifest()
             changed = self._changed(made) if made is not None else ()
             if made is not None and not changed and not self._other_variables():
@@ -324,6 +325,7 @@ class Session:
         for each in loaded.activations:
             given = self.written.given_to(each.resource_type, each.model_name, each.fqn)
             read = [key for key in given if key.file not in self.changed]
+            each = replace(each, bare=bare_words(read, each))
             problems = [
                 *self.project.problems_with(each.destination, where=each.meta_path),
                 *given_twice(self.written, each.resource_type, each.model_name),
@@ -333,7 +335,7 @@ class Session:
             if problems:
                 left.append(left_activation(each, tuple(problems)))
             else:
-                usable.append(replace(each, bare=bare_words(read, each)))
+                usable.append(each)
         return replace(loaded, activations=tuple(usable), left=tuple(left))
 
     @cached_property

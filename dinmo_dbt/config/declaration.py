@@ -17,6 +17,7 @@ from pydantic import BaseModel, ConfigDict, PlainValidator, ValidationError, Wit
 from pydantic_core import ErrorDetails, PydanticCustomError
 
 from dinmo_dbt.errors import Problem
+from dinmo_dbt.text.whole_text import as_yaml
 
 Path = tuple[str | int, ...]
 """Where in a document: mapping keys and list positions from its root."""
@@ -273,12 +274,13 @@ def misread(text: str, value: object) -> tuple[str, str]:
     return f"YAML reads {show(text)} as {kind(value)}", way
 
 
-def unquoted(value: bool | float) -> str:
-    """What to do about a value that YAML made of a bare word."""
-    if isinstance(value, bool):
-        read = "bare yes, on and true as true, no, off and false as false"
-        return f"put the value in quotes, as in 'NO': YAML reads {read}"
-    return "put the value in quotes, as in '0755': YAML reads a bare 0755 as 493, 1.10 as 1.1, 12:30:00 as 45000"
+def unquoted(value: bool | float, text: str | None = None) -> str:
+    """What to do about a value that YAML made of a bare word; `text`: that word, where it is known."""
+    is_truth = isinstance(value, bool)
+    spelled = f": {as_yaml(text)}" if text is not None else ", as in 'NO'" if is_truth else ", as in '0755'"
+    if is_truth:
+        return f"put the value in quotes{spelled}. YAML reads bare yes, on and true as true, no, off and false as false"
+    return f"put the value in quotes{spelled}. YAML reads a bare 0755 as 493, 1.10 as 1.1, 12:30:00 as 45000"
 
 
 def unquoted_key(name: str) -> str:

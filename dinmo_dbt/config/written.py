@@ -77,6 +77,10 @@ class Key:
         """The place of a key within."""
         return f"{self.file}:{self.lines.get(path, self.line)}: {self.told}.{dotted(path)}"
 
+    def line_of(self, inner: str) -> int:
+        """Of the key within that a place, such as `activation.fields.name`, is at or below."""
+        return self.lines[max((path for path in self.lines if _begins(inner, dotted(path))), key=len)]
+
     @property
     def told(self) -> str:
         """The way to it as a person reads it: `models.shops.config.dinmo`."""
@@ -103,10 +107,17 @@ class Key:
 
     @property
     def folder(self) -> tuple[str, tuple[str, ...]] | None:
-        """Of `+meta` in dbt_project.yml: the kind of resource, and the package and folders whose resources get it."""
+        """Of `+meta: {dinmo: ...}` in dbt_project.yml: the kind of resource, and the package and folders whose
+        resources get it."""
+        handed = self.handed
+        return handed[:2] if handed and handed[2] == "dinmo" else None
+
+    @property
+    def handed(self) -> tuple[str, tuple[str, ...], str] | None:
+        """The same of a key of `+meta` by any name, which dbt hands on as well; and the name."""
         match self.path:
-            case (section, *way, "+meta", "dinmo") if self.is_in_project_file and section in RESOURCES:
-                return RESOURCES[str(section)], tuple(map(str, way))
+            case (section, *way, "+meta", word) if self.is_in_project_file and section in RESOURCES:
+                return RESOURCES[str(section)], tuple(map(str, way)), str(word)
         return None
 
     @property
@@ -171,7 +182,12 @@ class Written:
 
     def with_line(self, where: str, blocks: Mapping[tuple[str, str], Any]) -> str:
         """`FILE: NAME.config.meta.dinmo.PATH` with the line of that key, `FILE:LINE: …`; as it is, where it is no such
-        place. `blocks`: what the manifest has at each resource: of another block than the file's, its first line."""
+        place. `blocks`: what the manifest has at each resource: of another block than the file's, its first line. Of
+        dbt_project.yml the place names a block by its line already: the key's own takes its place."""
+        for key in self.keys:
+            if key.folder and _begins(where, key.where):
+                inner = where[len(key.where) :].lstrip(".")
+                return f"{key.file}:{key.line_of(inner)}: {where.partition(': ')[2]}"
         file, colon, way = where.partition(": ")
         if not colon or not file.endswith((".yml", ".yaml")):
             return where
@@ -181,9 +197,8 @@ class Written:
                 continue
             assert key.resource is not None
             is_same = key.is_rendered or blocks.get(key.resource) == key.value
-            inner = way[len(start) :].lstrip(".")
-            within = [path for path in key.lines if _begins(inner, dotted(path))] if is_same else [()]
-            return f"{file}:{key.lines[max(within, key=len)]}: {way}"
+            line = key.line_of(way[len(start) :].lstrip(".")) if is_same else key.line
+            return f"{file}:{line}: {way}"
         return where
 
     def given_to(self, kind: str, name: str, fqn: tuple[str, ...]) -> tuple[Key, ...]:

@@ -429,11 +429,11 @@ class _Resolution:
             self.missing_field(self.schema, name, key)
             return None
         self.writable(self.schema, field, key, edited_only=under != "constants")
+        text = self.activation.bare.get(key)
         if not isinstance(value, str | None) and field.type in _WRITTEN:
             what = f"{declaration.kind(value)} is no text for {self.schema.name}.{field.name} ({field.type})"
-            self.problem("DB316", what, key, declaration.unquoted(value))
+            self.problem("DB316", what, key, declaration.unquoted(value, text))
             return None
-        text = self.activation.bare.get(key)
         if text is not None and _is_other(text, value, field):
             what = f"YAML reads {declaration.show(text)} as {'null' if value is None else declaration.show(value)}"
             hint = "null alone empties a field; put any other text in quotes" if value is None else "put it in quotes"

@@ -71,7 +71,6 @@ def test_what_dbt_can_not_parse_is_said_by_all(lab: Lab, org: Org) -> None:
         ("models/people.sql", "select {{ config( }} 1", "models/people.sql"),
         ("models/people.sql", "select * from {{ ref('nobody') }}", "models/people.sql"),
         ("macros/m.sql", "{% macro m() %}1", "macros/m.sql"),
-        ("dbt_project.yml", "name: lab\nversion: [", "dbt_project.yml"),
         ("models/new.yml", "models: [{name: people, config: {meta: {dinmo: {fields: {2026-01-05: A}}}}}]",
          "models/new.yml:1: models.people.config.meta.dinmo.fields.2026-01-05"),
     ],
@@ -87,6 +86,24 @@ def test_the_file_that_dbt_can_not_read_is_named(file: str, text: str, place: st
     later(path)
     ran = lab.run("validate")
     assert ran.code == 2 and f"DB207  {place}" in ran.err, ran.all
+
+
+@pytest.mark.parametrize(
+    ("file", "text"),
+    [
+        ("dbt_project.yml", "name: lab\nversion: ["),
+        ("profiles.yml", "lab: ["),
+        ("profiles.yml", "lab: {target: gone, outputs: {}}"),
+    ],
+)
+def test_what_neither_of_us_can_read_is_told_once(file: str, text: str, lab: Lab) -> None:
+    path = lab.root / file
+    path.write_text(text)
+    later(path)
+    later(lab.root / "models" / "people.sql")
+    for command in ("validate", "plan"):
+        (problem,) = lab.run(command, "--json").json["problems"]
+        assert problem["code"] in ("DB701", "DB703") and problem["where"].endswith(file), problem
 
 
 @pytest.mark.parametrize(

@@ -54,6 +54,7 @@ models:
     +materialized: table
     martz: {+meta: {dinmo: %(block)s}}
     right: {+meta: {dinmo: %(right)s}}
+    slip: {+meta: {dimno: %(block)s}}
     plus: {meta: {dinmo: %(block)s}}
   vendor: {+materialized: table, given: {+meta: {dinmo: %(given)s}}}
 sources: {lab: {+meta: {dinmo: %(block)s}}}
@@ -86,6 +87,8 @@ def write(root: Path) -> None:
         "models/models.yml": json.dumps(yaml, indent=1),
         "models/right/right.sql": "select 1 as id",
         "models/plus/plus.sql": "select 1 as id",
+        "models/slip/slip_one.sql": "select 1 as id",
+        "models/slip/slip_two.sql": "select 1 as id",
         "models/misspelled_name.sql": "select 1 as id",
         "models/in_sql.sql": "{{ config(meta={'dimno': " + json.dumps(BLOCK) + "}) }} select 1 as id",
         "seeds/seeded.csv": "id\n1\n",
@@ -138,6 +141,7 @@ def test_each_place_that_is_none_is_named_with_the_right_one(judged: Ran, name: 
         ("seeded", "DB148", "move it under `seeds:`"),
         ("models.lab.martz", "DB148", "no model is under 'lab.martz'"),
         ("models.lab.plus.meta", "DB147", "plus sign"),
+        ("slip", "DB147", "write models > lab > slip > +meta > dinmo"),
         ("sources.lab.+meta", "DB147", "under models:"),
         ("in_sql", "DB147", "'dimno' is not `dinmo`"),
     ],
@@ -150,7 +154,7 @@ def test_so_is_what_belongs_to_no_model(judged: Ran, place: str, code: str, text
 def test_nothing_else_is_said_and_the_right_ones_are_there(judged: Ran, parsed: Path) -> None:
     assert judged.code == 2
     told = [each["where"] for each in judged.json["problems"]]
-    assert len(told) == len(MODELS) + 9, told
+    assert len(told) == len(MODELS) + 10, told
     listed = Lab(parsed).run("list", "-s", "right", "given", "--json")
     assert [each["activation"] for each in listed.json["activations"]] == ["given", "right"]
 
