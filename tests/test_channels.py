@@ -293,7 +293,7 @@ def test_nothing_of_the_users_folders_is_read_or_written(
 
 def test_an_attempt_ends_by_itself_when_nobody_waits_for_it(receiver: Receiver) -> None:
     receiver.behaviour = "drip"
-    request = {"url": f"http://127.0.0.1:{receiver.port}/", "limit_s": 2}
+    request = {"url": f"http://127.0.0.1:{receiver.port}/", "limit_s": 8}
     request["notice"] = {"id": "1", "severity": "info", "title": "t", "body": "b"}
     child = subprocess.Popen([sys.executable, "-P", "-m", "dinmo_dbt.channels.attempt"], stdin=subprocess.PIPE)
     child.communicate(json.dumps(request).encode(), timeout=60)
