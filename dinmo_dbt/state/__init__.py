@@ -10,7 +10,8 @@ from dinmo_dbt.state.mounts import open_to_others
 from dinmo_dbt.state.runs import Judged, Runs
 from dinmo_dbt.state.spool import ScanSpool
 from dinmo_dbt.state.state_id import StateId
-from dinmo_dbt.state.store import TABLES, Store
+from dinmo_dbt.state.store import Store
+from dinmo_dbt.state.tables import TABLES
 from dinmo_dbt.state.warehouse import WarehouseState
 
 __all__ = [

@@ -9,38 +9,23 @@ from __future__ import annotations
 import json
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, TypeVar
+from typing import Any, TypeVar
 
 from dinmo_dbt.activation import WarningKind
+from dinmo_dbt.state.damage import bent_history
 from dinmo_dbt.state.expendable import expendable
-from dinmo_dbt.state.journal import bent_history
+from dinmo_dbt.state.storage import Storage
+from dinmo_dbt.state.tables import Connection
 from dinmo_dbt.watch.history import RunRecord, number, read, text
 from dinmo_dbt.watch.notice import Notice, Severity
 from dinmo_dbt.watch.schedule import Past
 from dinmo_dbt.watch.warnings import Standing
-
-if TYPE_CHECKING:
-    from dinmo_dbt.state.store import Connection, Store
 
 Made = TypeVar("Made")
 
 INVOCATIONS_KEPT = 20
 AHEAD_S = 300.0  # clocks are put right by less than this every day
 _DIGEST = " digest"  # no activation can have that name
-
-TABLES = {
-    "activity": """
-  target TEXT NOT NULL, name TEXT NOT NULL, since DOUBLE PRECISION NOT NULL, ran BIGINT NOT NULL,
-  invocations TEXT NOT NULL, paused DOUBLE PRECISION, by_itself BIGINT NOT NULL, reason TEXT NOT NULL,
-  owed TEXT, owed_at DOUBLE PRECISION, PRIMARY KEY (target, name)""",
-    "standing": """
-  target TEXT NOT NULL, name TEXT NOT NULL, kind TEXT NOT NULL, since DOUBLE PRECISION NOT NULL, run_id TEXT NOT NULL,
-  critical BIGINT NOT NULL, said TEXT NOT NULL, incident TEXT NOT NULL, PRIMARY KEY (target, name, kind)""",
-    "notice": """
-  id TEXT PRIMARY KEY, target TEXT NOT NULL, made DOUBLE PRECISION NOT NULL, severity TEXT NOT NULL,
-  critical BIGINT NOT NULL, title TEXT NOT NULL, body TEXT NOT NULL, sent TEXT NOT NULL,
-  tried BIGINT NOT NULL, name TEXT NOT NULL, cause TEXT NOT NULL, incident TEXT NOT NULL, stands TEXT NOT NULL""",
-}
 
 
 @dataclass(frozen=True, slots=True)
@@ -65,7 +50,7 @@ class Unsent:
 class Activity:
     """What is known of a dbt target's activations besides what they acknowledged."""
 
-    def __init__(self, store: Store, target: str) -> None:
+    def __init__(self, store: Storage, target: str) -> None:
         self._store, self.target = store, target
 
     @expendable
@@ -233,7 +218,7 @@ class Activity:
             return parsed(self._store, make, rows)
 
 
-def parsed(store: Store, make: Callable[[Any], Made], rows: Iterable[Any]) -> list[Made]:
+def parsed(store: Storage, make: Callable[[Any], Made], rows: Iterable[Any]) -> list[Made]:
     """Rows of the history as values; HistoryDamaged for one that none of our versions wrote."""
     try:
         return [make(row) for row in rows]

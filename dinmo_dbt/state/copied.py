@@ -7,13 +7,10 @@ import json
 import shlex
 from dataclasses import asdict, dataclass
 from enum import StrEnum
-from typing import TYPE_CHECKING
 
 from dinmo_dbt.errors import StateError
-from dinmo_dbt.state.journal import bent
-
-if TYPE_CHECKING:
-    from dinmo_dbt.state.store import Connection
+from dinmo_dbt.state.damage import bent
+from dinmo_dbt.state.tables import Connection
 
 
 class Kind(StrEnum):

@@ -24,13 +24,14 @@ from dinmo_dbt.state.copied import Mark
 from dinmo_dbt.state.expendable import expendable
 from dinmo_dbt.state.files import Stored, stored_of
 from dinmo_dbt.state.imaging import image_place
-from dinmo_dbt.state.journal import snapshot_place, trace_place
 from dinmo_dbt.state.lease import held_error, this_process
+from dinmo_dbt.state.places import snapshot_place, trace_place
 from dinmo_dbt.state.seal import ENDED
 from dinmo_dbt.state.shape import columns
 from dinmo_dbt.state.snapshot import damaged
 from dinmo_dbt.state.state_id import OWN, StateId
-from dinmo_dbt.state.store import HISTORY, TABLES, Connection, Store
+from dinmo_dbt.state.store import Store
+from dinmo_dbt.state.tables import HISTORY, TABLES, Connection
 
 _OF_TARGET = ("activation", "batch", "pending", "watched", "daily")
 _Row = Any  # by column name
@@ -164,7 +165,7 @@ def _claim(new: Store, mark: Mark, lineage: str) -> None:
             told = f"{new.place} has another state, of dbt target {other}, and two can't become one"
             raise _refused(new, told, "name a place of its own for this target in dinmo.yml")
         for row in connection.execute("SELECT * FROM activation WHERE target = ?", (new.target,)).fetchall():
-            held = new._held(connection, row)
+            held = new.held_by(connection, row)
             if held is not None and not held.overdue and held.holder.lives is not False:
                 raise held_error(row["name"], held)
         copied.note_coming(connection, new.target, mark)

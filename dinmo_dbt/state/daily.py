@@ -9,20 +9,12 @@ from __future__ import annotations
 import base64
 import zlib
 from collections.abc import Iterable
-from typing import TYPE_CHECKING
 
 import numpy as np
 
 from dinmo_dbt.plan.guards import DAY_S, Counted, Day, KeyHashes
 from dinmo_dbt.state.state_id import OWN, StateId
-
-if TYPE_CHECKING:
-    from dinmo_dbt.state.store import Connection
-
-TABLE = """
-  id TEXT PRIMARY KEY, org_id TEXT NOT NULL, target TEXT NOT NULL, name TEXT NOT NULL,
-  moment DOUBLE PRECISION NOT NULL, created BIGINT NOT NULL, changed TEXT NOT NULL, removed BIGINT NOT NULL,
-  respelled BIGINT NOT NULL, gone TEXT NOT NULL"""
+from dinmo_dbt.state.tables import Connection
 
 
 def total(connection: Connection, own: StateId, now: float) -> Day:

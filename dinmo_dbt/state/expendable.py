@@ -10,24 +10,20 @@ import sqlite3
 from collections.abc import Callable, Collection, Mapping
 from contextlib import suppress
 from functools import wraps
-from typing import TYPE_CHECKING, Any, Concatenate, ParamSpec, Protocol, TypeVar
+from typing import Any, Concatenate, ParamSpec, Protocol, TypeVar
 
-from dinmo_dbt.errors import Problem, StateError
+from dinmo_dbt.errors import StateError
+from dinmo_dbt.state.damage import HistoryDamaged
 from dinmo_dbt.state.sqlite import create
-
-if TYPE_CHECKING:
-    from dinmo_dbt.state.store import Store
+from dinmo_dbt.state.storage import Storage
 
 P = ParamSpec("P")
 R = TypeVar("R")
 
 
-class HistoryDamaged(StateError):
-    """The history alone is not what was written; never told as an error of a command."""
-
-
 class _OfStore(Protocol):
-    _store: Store
+    @property
+    def _store(self) -> Storage: ...
 
 
 S = TypeVar("S", bound=_OfStore)
@@ -87,24 +83,3 @@ def _readable(source: Any, table: str) -> list[Any]:
                 while (row := found.fetchone()) is not None:
                     rows.append(row)
     return rows
-
-
-def out_of_reach(where: str) -> Problem:
-    """What is said, once, where a damaged one can't be put aside."""
-    return Problem(
-        "DB531",
-        "the damaged history can't be put aside: what this command would note in it is lost",
-        where,
-        "give the state's folder, and all in it, to the user who runs dinmo-dbt",
-    )
-
-
-def damage(where: str, found: str) -> Problem:
-    """What is said of it, once."""
-    return Problem(
-        "DB531",
-        f"the history of runs is damaged{found}; no row is in it, and what can be read of it is used",
-        where,
-        "nothing has to be done: the next command that writes puts the damaged one aside and goes on. Or move it away "
-        "yourself, and nothing else: pauses and warnings are forgotten then, and schedules start anew",
-    )

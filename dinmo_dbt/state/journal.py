@@ -1,4 +1,4 @@
-"""One activation's state: what a plan is drawn from, and the journal of the run that sends it.
+"""The journal of the run that sends a plan, and what else a writer does to an activation's state.
 
 Every transaction of the journal first makes sure that the lease is still ours, and renews it.
 """
@@ -6,357 +6,61 @@ Every transaction of the journal first makes sure that the lease is still ours, 
 from __future__ import annotations
 
 import json
-import re
 import secrets
 import threading
 from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import asdict
-from pathlib import PurePosixPath
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
-import numpy.typing as npt
 import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
-from dinmo_dbt.activation import Activation, Mode
-from dinmo_dbt.delivery.sync import BatchState, Journalled, Settlement, check_transition
-from dinmo_dbt.destination import Api, Batch, Operation
+from dinmo_dbt.activation import Activation
+from dinmo_dbt.delivery.sync import BatchState, Settlement, check_transition
+from dinmo_dbt.destination import Batch
 from dinmo_dbt.errors import StateError
 from dinmo_dbt.plan.guards import Counted, Day
-from dinmo_dbt.plan.plan import InFlight, Plan
-from dinmo_dbt.rows.changes import GIVEN_UP, Flag, Pending, snapshot_rows
-from dinmo_dbt.rows.mapping import from_header
-from dinmo_dbt.rows.rowhash import DIGEST, HASH_VERSION, from_arrow
-from dinmo_dbt.state import daily, imaging, seal
-from dinmo_dbt.state.expendable import HistoryDamaged
-from dinmo_dbt.state.files import Stored, first_bent, stored_of
+from dinmo_dbt.plan.plan import Plan
+from dinmo_dbt.rows.changes import GIVEN_UP, Flag, snapshot_rows
+from dinmo_dbt.state import daily, imaging, seal, waits
+from dinmo_dbt.state.files import Stored
 from dinmo_dbt.state.lease import LEASE_S, RENEW_S, Holder, taken_over
+from dinmo_dbt.state.places import spool_place, trace_place
 from dinmo_dbt.state.seal import ENDED
-from dinmo_dbt.state.snapshot import BASE, DELTA, FileSnapshot, damaged, writer
-from dinmo_dbt.state.spool import batch_writer, describe_batch, read_batch
+from dinmo_dbt.state.snapshot import BASE, DELTA, writer
+from dinmo_dbt.state.spool import batch_writer, describe_batch
 from dinmo_dbt.state.state_id import OWN, StateId
-from dinmo_dbt.upkeep.audit import WATCHED
-
-if TYPE_CHECKING:
-    from dinmo_dbt.state.store import Connection, Lock, Store
+from dinmo_dbt.state.storage import Lock, Storage
+from dinmo_dbt.state.tables import Connection
+from dinmo_dbt.state.view import View, identity_of
 
 DELTAS_MAX = 16
 DELTA_SHARE_MAX = 0.10
 SERIALS_KEPT = 3
 TRACE_S = 30 * 86_400.0  # Salesforce forgets a job 7 days after its end, and a job may last
 TRACE_MIN = 2_000  # whatever the clock says: it may have run ahead
-# A permanently rejected row is tried again after 1, 2, 4… runs, but at least once a day.
-BACK_OFF_MAX_S = 24 * 3600
 _HOLD_EVERY_S = 1.0
-GIVEN_UP_RUNS = 32
-_HELD_ROWS = 1 << 20  # of others' records, looked at at one time
 
 
-class ActivationState:
+class ActivationState(View):
     """One activation's state: `plan.StateView`, and in a locked run `sync.Journal`."""
 
-    def __init__(self, store: Store, own: StateId, activation: Activation, *, writing: bool) -> None:
-        self.store, self.own, self.activation, self.writing = store, own, activation, writing
-        self.org_id = own.org_id
-        self.place = snapshot_place(own)
-        self.image_place = imaging.image_place(own)
-        self.where = f"{store.location}: {own}"
-        self.exists, self.serial, self.epoch, self.run_number, self.finished_runs = False, 0, 0, 1, 0
-        self.mappings: list[dict[str, Any]] = []
-        self.files: list[Stored] = []
-        self.previous: list[dict[str, Any]] = []
-        self.in_flight: list[InFlight] = []
-        self.other_orgs: list[str] = []
-        self.other_targets: dict[str, list[str]] = {}  # whose state is of this org too: their activations
-        self.siblings: list[str] = []
-        self.lineage = ""
+    def __init__(self, store: Storage, own: StateId, activation: Activation, *, writing: bool) -> None:
+        super().__init__(store, own, activation, writing=writing)
         self._given_up: frozenset[str] = frozenset()  # keys of rows that the plan does not try any more
-        self._began = False  # a run has drawn a plan for it
-        self.admitted = 0
-        self._born = 0  # the serial at which it began, or was forgotten
         self._owner: str | None = None  # who holds the lease, as it is written there
         self._held_at = self._renewed_at = -LEASE_S  # by the clock that nobody sets
         self._set = 0.0  # how far the other clock was from it, when the lease was renewed
         self._marked_serial = -1
-        self._pointer_mappings: list[dict[str, Any]] = []  # those of the serial that the pointer is at
-        if store.exists():
-            with self._as_written():
-                self._load()
-        self._snapshot = None if writing else self._read_snapshot()
-        self.pending = self._pending()
-        self.day = self._day()
-
-    @property
-    def snapshot(self) -> FileSnapshot:
-        """What was acknowledged when it was first asked for, or asked for after `reload`: a run settles before that."""
-        if self._snapshot is None:
-            self._snapshot = self._read_snapshot()
-        return self._snapshot
-
-    def reload(self) -> None:
-        """See what this run itself has committed: the snapshot and the waits, after a dead run's jobs were settled."""
-        self._snapshot = None
-        self.pending = self._pending()
-        self.day = self._day()
-        self.exists = self.exists or self.serial > self._born
-
-    def _read_snapshot(self) -> FileSnapshot:
-        names = [file.name for file in self.files]
-        return FileSnapshot(self.store.files.fetch(self.place, names), names, self._ways_out_of_damage())
-
-    # Reading
-
-    @contextmanager
-    def _as_written(self) -> Iterator[None]:
-        """StateError DB502 when what is read is not what was written: no text of ours gives these errors."""
-        try:
-            yield
-        except (ValueError, KeyError, TypeError, AttributeError) as error:
-            raise bent(str(self.store.location)) from error
-
-    def _load(self) -> None:
-        beside = self.store.files.names(self.place)  # before the pointer is read: a run that commits names its own
-        with self.store.connection(writing=False) as connection:
-            rows = connection.execute(
-                "SELECT * FROM activation WHERE target = ? AND name = ?", (self.own.target, self.own.name)
-            ).fetchall()
-            self.lineage = self.store.lineage(connection)
-            self.other_orgs = sorted(row["org_id"] for row in rows if row["org_id"] != self.org_id and row["runs"])
-            beside_us = connection.execute(
-                "SELECT target, name FROM activation WHERE org_id = ? AND target <> ? AND runs > 0 "
-                "ORDER BY target, name",
-                self.own[:2],
-            ).fetchall()
-            for row in beside_us:
-                self.other_targets.setdefault(row["target"], []).append(row["name"])
-            own = [row for row in rows if row["org_id"] == self.org_id]
-            if own:
-                self._read_row(own[0])
-            self._refuse_broken(connection, beside, known=bool(own))
-            if not self._began:
-                self._find_siblings(connection)
-            if not self.writing:
-                self.in_flight = [self._flying(batch) for batch in self._open(connection)]
-        if self._began:
-            self._refuse_older(beside)
-            self._refuse_bent()
-
-    def _refuse_broken(self, connection: Connection, beside: Sequence[str], *, known: bool) -> None:
-        """What somebody has changed by hand, or taken out: each activation that was ever run has a row."""
-        remains = beside or self.store.marks.get(self.lineage, self.own) or self._open(connection)
-        if remains if not known else not seal.is_whole(connection, self.own):
-            raise self._broken()
-
-    def _broken(self) -> StateError:
-        return seal.broken(self.where, _ways_out(self.activation.name, self.activation))
-
-    def _refuse_older(self, beside: Sequence[str]) -> None:
-        """A copy of an earlier day that was put back looks whole: files or this user's marks know of newer serials."""
-        name = self.activation.name
-        newest = max(map(file_serial, beside), default=0) - 1  # the file of a commit that was cut off is one ahead
-        newest = max(newest, self.store.marks.get(self.lineage, self.own))
-        if self.serial < newest:
-            raise StateError(
-                "DB518",
-                f"the state is an older copy: it has serial {self.serial}, and serial {newest} was reached before",
-                where=self.where,
-                hint="was this folder copied, and the other copy synced since? Give each an org of its own. "
-                "Else put the newer state back, or go on from this one: "
-                + _ways_out(name, self.activation, self.serial),
-            )
-
-    def _refuse_bent(self) -> None:
-        """Each file is the one that was written: a page's own checksum does not cover the file's footer."""
-        files = self.store.files
-        folder = files.fetch(self.place, [file.name for file in self.files])
-        found = first_bent(folder, self.files)
-        if found:
-            raise damaged(folder / found.name, self._ways_out_of_damage())
-
-    def _ways_out_of_damage(self) -> str:
-        return _ways_out(self.activation.name, self.activation, *(pointer["serial"] for pointer in self.previous))
-
-    def _read_row(self, row: Mapping[str, Any]) -> None:
-        identity, wanted = json.loads(row["identity"]), identity_of(self.activation)
-        self._began = row["runs"] > 0
-        names = [name for name in wanted if _folded(identity.get(name)) != _folded(wanted[name])]
-        if names and self._began:
-            changes = ", ".join(f"{name} was {_shown(identity.get(name))}, is {_shown(wanted[name])}" for name in names)
-            raise StateError(
-                "DB505",
-                f"the state of {self.activation.name} is of another identity: {changes}",
-                where=self.activation.meta_path,
-                hint=f"undo that, give the activation another name, or {_anew(self.activation)}",
-            )
-        self.serial, self.epoch, self.finished_runs = row["serial"], row["epoch"], row["finished_runs"]
-        self.run_number = row["runs"] + 1
-        self._born, self.admitted = row["born"], row["admitted"]
-        self.exists = self.serial > self._born or self.finished_runs > 0
-        self.mappings = self._pointer_mappings = json.loads(row["mappings"])
-        for header in self.mappings:
-            self._refuse_other_hash(header["hash_version"])
-            from_header(header)
-        self.files = [stored_of(value) for value in json.loads(row["files"])]
-        # Both are asked for later, where it would be too late to refuse a pointer without them.
-        self.previous = [
-            {**kept, "serial": kept["serial"], "files": kept["files"]} for kept in json.loads(row["previous"])
-        ]
-
-    def _refuse_other_hash(self, version: int) -> None:
-        """Hashes of two versions can't be compared, so every row would look changed: only Salesforce can tell."""
-        if version != HASH_VERSION:
-            name = self.activation.name
-            raise StateError(
-                "DB523",
-                f"the rows were hashed by version {version} of the row hash; this dinmo-dbt has version "
-                f"{HASH_VERSION}, and can't tell which of them changed",
-                where=self.where,
-                hint=f"compare them with Salesforce, once: dinmo-dbt state reset {name}, then before any sync "
-                f"{self.activation.adopting} --yes, which takes over what is equal and writes no record",
-            )
-
-    def _find_siblings(self, connection: Connection) -> None:
-        """State of the same model and object under other names: one of them may be this activation's old name."""
-        rows = connection.execute(
-            "SELECT name FROM activation WHERE org_id = ? AND target = ? AND name <> ? AND model = ? AND object = ? "
-            "AND runs > 0 AND serial > born",
-            (*self.own, self.activation.model, self.activation.object),
-        ).fetchall()
-        self.siblings = [row["name"] for row in rows]
-
-    def refuse_renamed(self, declared: Sequence[str]) -> None:
-        """StateError if this activation looks like one that was renamed: state without an activation, beside it."""
-        orphans = [name for name in self.siblings if name not in declared]
-        if orphans and not self._began:
-            raise StateError(
-                "DB506",
-                f"{self.activation.name} has no state, but {orphans[0]}, which is declared no more, has: "
-                "same model, same object",
-                where=self.activation.meta_path,
-                hint=f"renamed? dinmo-dbt state move {orphans[0]} {self.activation.name}. "
-                f"A new one? dinmo-dbt state reset {orphans[0]}",
-            )
-
-    def refuse_shared(self, may_share: Collection[str], places: Mapping[str, str]) -> None:
-        """StateError if another dbt target's state is of this org, and neither target says that this is meant.
-        `places`: where the targets that there are declared."""
-        target = self.own.target
-        for other, names in self.other_targets.items():
-            if other in may_share:
-                continue
-            declared = places.get(other)
-            moving = f"renamed? dinmo-dbt state move --from-target {other} --target {target}"
-            meant = f"two targets on purpose? shares_org_with: [{other}] under target {target} in dinmo.yml"
-            ways = [meant, moving] if declared else [moving, meant]
-            there = f"declared at {declared}" if declared else "which dinmo.yml does not have any more"
-            raise StateError(
-                "DB508",
-                f"org {self.org_id} is dbt target {other}'s too: the state has {len(names)} of its activations there, "
-                f"{names[0]} among them; {other} is {there}",
-                where=places.get(target, self.where),
-                hint=f"{'. '.join(ways)}. {other} not in use any more? dinmo-dbt state reset --all --of-target {other}",
-            )
-
-    def held_elsewhere(self, record_ids: pa.Array, fields: Collection[str] | None = None) -> npt.NDArray[np.bool_]:
-        """Which of these records a row has that another activation, or another dbt target, keeps in this org; with
-        `fields`, one that writes any of them. A file of theirs that can't be read is a StateError: nothing is known of
-        their records then."""
-        found = np.zeros(len(record_ids), np.bool_)
-        if not len(record_ids) or not self.store.exists():
-            return found
-        with self.store.connection(writing=False) as connection:
-            rows = connection.execute(
-                "SELECT target, name, files, mappings FROM activation "
-                "WHERE org_id = ? AND lower(object) = ? AND runs > 0 "
-                "AND NOT (target = ? AND name = ?)",
-                (self.org_id, self.activation.object.lower(), self.own.target, self.own.name),
-            ).fetchall()
-            for row in rows:
-                own = StateId(self.org_id, row["target"], row["name"])
-                if not seal.is_whole(connection, own):
-                    raise seal.broken(f"{self.store.location}: {own}", f"start again: dinmo-dbt state reset {own.name}")
-        for row in rows:
-            if fields is not None and not _written_fields(row["mappings"]) & {name.lower() for name in fields}:
-                continue
-            own = StateId(self.org_id, row["target"], row["name"])
-            names, place = [file["name"] for file in json.loads(row["files"])], snapshot_place(own)
-            theirs = FileSnapshot(self.store.files.fetch(place, names), names, f"look at {own}: dinmo-dbt state show")
-            present = np.flatnonzero(theirs.flags & Flag.LEFT == 0)
-            for start in range(0, len(present), _HELD_ROWS):
-                ids = theirs.record_ids(present[start : start + _HELD_ROWS])
-                found |= pc.is_in(record_ids, value_set=ids.drop_null()).to_numpy(zero_copy_only=False)
-        return found
-
-    def _pending(self) -> Pending:
-        if not self._began:
-            return Pending.none()
-        with self.store.connection(writing=False) as connection:
-            rows = connection.execute(
-                f"SELECT kh, ck, code, next_run, next_try, described, since FROM pending WHERE {OWN}", self.own
-            ).fetchall()
-        now = self.store.clock.now()
-        kh = np.array([row["kh"] for row in rows], np.int64).view(np.uint64)
-        with self._as_written():
-            ck = from_arrow(pa.array([bytes.fromhex(row["ck"]) for row in rows], DIGEST))
-        passed = [
-            row["next_try"] <= now or row["next_try"] > now + BACK_OFF_MAX_S for row in rows
-        ]  # or by a wrong clock
-        due = np.array([row["next_run"] <= self.run_number for row in rows], np.bool_) | np.array(passed, np.bool_)
-        codes = pa.array([row["code"] for row in rows], pa.utf8())
-        described = pa.array([row["described"] for row in rows], pa.utf8())
-        since = np.array([row["since"] if row["next_try"] else 0.0 for row in rows], np.float64)  # 0: `retry_now`
-        order = np.argsort(kh, kind="stable")
-        taken = pa.array(order)
-        return Pending(kh[order], ck[order], due[order], codes.take(taken), described.take(taken), since[order])
-
-    def _day(self) -> Day:
-        if not self._began:
-            return Day()
-        with self.store.connection(writing=False) as connection, self._as_written():
-            return daily.total(connection, self.own, self.store.clock.now())
-
-    def _open(self, connection: Connection) -> list[Any]:
-        return connection.execute(
-            f"SELECT * FROM batch WHERE {OWN} AND state NOT IN (?, ?) ORDER BY id", (*self.own, *ENDED)
-        ).fetchall()
-
-    def _flying(self, row: Mapping[str, Any]) -> InFlight:
-        batch = self._spooled(row)
-        return InFlight(row["job_id"], batch.rows["kh"].to_numpy(), batch.rows["key"].combine_chunks())
-
-    def _spooled(self, row: Mapping[str, Any]) -> Batch:
-        folder, name = spool_place(row["spool"])
-        path = self.store.files.fetch(folder, [name]) / name
-        return read_batch(path, row["sha256"], json.loads(row["described"]))
 
     # Trace: what the org's list of jobs is held against
-
-    def known_jobs(self) -> frozenset[str]:
-        """Jobs that a run of this state made, whichever activation it was of, and those that were accepted."""
-        if not self.store.exists():
-            return frozenset()
-        with self.store.connection(writing=False) as connection:
-            rows = connection.execute("SELECT mark FROM trace WHERE org_id = ?", (self.org_id,)).fetchall()
-        return frozenset(row["mark"] for row in rows)
 
     def know(self, marks: Collection[str]) -> None:
         with self._transaction() as connection:
             _know(connection, self.org_id, marks, self.store.clock.now())
-
-    def read_jobs(self) -> frozenset[str]:
-        names = self.store.files.names(trace_place(self.org_id))
-        return frozenset(name.removesuffix(".parquet") for name in names if name.endswith(".parquet"))
-
-    def job_rows(self, job_id: str) -> pa.Table | None:
-        name = f"{job_id}.parquet"
-        path = self.store.files.fetch(trace_place(self.org_id), [name]) / name
-        try:
-            return pq.read_table(path, page_checksum_verification=True, partitioning=None)
-        except (OSError, pa.ArrowException):
-            return None
 
     def keep_job_rows(self, job_id: str, rows: pa.Table) -> None:
         self.store.files.put(
@@ -482,20 +186,6 @@ class ActivationState:
         assert self._owner is not None, "a journal is written by a locked run"
         return (*self.own, self.epoch, self._owner)
 
-    def open_batches(self) -> Sequence[Journalled]:
-        if not self.store.exists():
-            return []
-        with self.store.connection(writing=False) as connection:
-            rows = self._open(connection)
-        with self._as_written():
-            return [_journalled(row) for row in rows]
-
-    def batch(self, journalled: Journalled) -> Batch:
-        with self.store.connection(writing=False) as connection:
-            row = connection.execute("SELECT * FROM batch WHERE id = ?", (journalled.id,)).fetchone()
-        with self._as_written():
-            return self._spooled(row)
-
     def begin(self, plan: Plan) -> None:
         drawn_from = (plan.org_id, plan.activation.digest, plan.serial)
         if drawn_from != (self.org_id, self.activation.digest, self.serial):
@@ -534,7 +224,7 @@ class ActivationState:
         with self._transaction() as connection:
             self._update_row(connection)
             self._move_pointer(connection, [*self.files, delta])
-            self._resolve(connection, rows.filter(pc.equal(rows["op"], "put")))
+            waits.resolve(connection, self.own, self.pending, rows.filter(pc.equal(rows["op"], "put")))
         self.reload()
 
     def planned(self, batch: Batch, run_id: str) -> None:
@@ -567,10 +257,6 @@ class ActivationState:
         if row is not None:
             imaging.note_created(self.store.files, self.image_place, row["run_id"], created)
 
-    def image(self, run_id: str) -> pa.Table | None:
-        """The before-images of a run; None if it keeps none, or none any more."""
-        return imaging.load(self.store.files, self.image_place, run_id)
-
     def advance(self, batch_id: str, state: BatchState, job_id: str | None = None) -> None:
         with self._transaction() as connection:
             self._advance(connection, batch_id, state, job_id)
@@ -600,10 +286,11 @@ class ActivationState:
             row = self._advance(connection, settlement.batch_id, BatchState.SETTLED)
             self._update_row(connection)
             self._move_pointer(connection, [*self.files, delta] if delta else self.files)
-            self._resolve(connection, settlement.resolved)
-            # What a dead run sent was tried in its time: waiting counts from there.
-            daily.add(connection, self.own, settlement.batch_id, self.store.clock.now(), settlement.day)
-            self._wait(connection, settlement.waiting, self.run_number - (row["epoch"] < self.epoch))
+            waits.resolve(connection, self.own, self.pending, settlement.resolved)
+            now = self.store.clock.now()
+            daily.add(connection, self.own, settlement.batch_id, now, settlement.day)
+            tried_in = self.run_number - (row["epoch"] < self.epoch)  # what a dead run sent was tried in its time
+            waits.note(connection, self.own, settlement.waiting, tried_in, now)
         self._drop_spool(row)
 
     def _drop_spool(self, row: Mapping[str, Any]) -> None:
@@ -652,53 +339,13 @@ class ActivationState:
         if not moved:
             raise StateError("DB503", "another process moved the state: nothing was recorded", where=self.where)
 
-    def _resolve(self, connection: Connection, rows: pa.Table) -> None:
-        if not len(self.pending.kh):
-            return
-        waiting = rows.filter(pc.is_in(rows["kh"], value_set=pa.array(self.pending.kh)))
-        connection.executemany(
-            f"DELETE FROM pending WHERE {OWN} AND kh = ? AND key = ?",
-            [(*self.own, kh, key) for kh, key in zip(_signed(waiting["kh"]), waiting["key"].to_pylist(), strict=True)],
-        )
-
-    def _wait(self, connection: Connection, rows: pa.Table, tried_in: int) -> None:
-        """Note rejected rows. The same row rejected again waits for twice as many runs."""
-        if not len(rows):
-            return
-        before = connection.execute(f"SELECT kh, key, ck, attempts FROM pending WHERE {OWN}", self.own).fetchall()
-        tried = {(row["kh"], row["key"], row["ck"]): row["attempts"] for row in before}
-        next_try = self.store.clock.now() + BACK_OFF_MAX_S
-        columns = ("fate", "code", "message", "fields", "transient", "described", "since")
-        values = zip(
-            _signed(rows["kh"]),
-            rows["key"].to_pylist(),
-            [ck.hex() for ck in rows["ck"].to_pylist()],
-            *(rows[c].to_pylist() for c in columns),
-            strict=True,
-        )
-        noted = []
-        for kh, key, ck, fate, code, message, fields, transient, described, since in values:
-            attempts = tried.get((kh, key, ck), 0) + 1
-            wait = 1 if transient else 2 ** min(attempts - 1, 30)
-            told = (fate, code, message, fields, attempts, tried_in + wait, next_try, described, since, 0)
-            noted.append((*self.own, kh, key, ck, *told))
-        connection.executemany(
-            "INSERT INTO pending VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?) "
-            "ON CONFLICT (org_id, target, name, kh, key, ck) DO UPDATE SET "
-            "class = excluded.class, code = excluded.code, message = excluded.message, "
-            "fields = excluded.fields, attempts = excluded.attempts, next_run = excluded.next_run, "
-            "next_try = excluded.next_try, described = excluded.described, given_up = 0, "
-            "since = CASE WHEN pending.since > 0 THEN pending.since ELSE excluded.since END",
-            noted,
-        )
-
     def finish(self, *, complete: bool) -> None:
         if complete and len(self.mappings) > 1:
             self._drop_older_mappings()
         self.finished_runs += 1
         with self._transaction() as connection:
             self._update_row(connection)
-            self._forget_waits(connection)
+            waits.forget(connection, self.own, self.run_number, self._given_up)
         if self._should_compact():
             self.compact()
 
@@ -714,24 +361,10 @@ class ActivationState:
             if delta:
                 self._move_pointer(connection, [*self.files, delta])
 
-    def watched(self) -> pa.Table:
-        """`audit.WATCHED`: what the audits of earlier runs keep of some rows."""
-        if not self._began:
-            return WATCHED.empty_table()
-        with self.store.connection(writing=False) as connection:
-            rows = connection.execute(
-                f"SELECT kh, ck, record_id, digests, seal FROM watched WHERE {OWN} ORDER BY kh", self.own
-            ).fetchall()
-        if any(row["seal"] != seal.of([row[name] for name in WATCHED.names]) for row in rows):
-            raise self._broken()
-        kh = np.array([row["kh"] for row in rows], np.int64).view(np.uint64)
-        texts = ([row[name] for row in rows] for name in ("ck", "record_id", "digests"))
-        return pa.table([pa.array(kh), *(pa.array(text, pa.utf8()) for text in texts)], schema=WATCHED)
-
     def watch(self, rows: pa.Table) -> None:
         """Keep these of them instead, at most one a key hash."""
         texts = (rows[name].to_pylist() for name in ("ck", "record_id", "digests"))
-        told = list(zip(_signed(rows["kh"]), *texts, strict=True))
+        told = list(zip(waits.signed(rows["kh"]), *texts, strict=True))
         with self._transaction() as connection:
             connection.execute(f"DELETE FROM watched WHERE {OWN}", self.own)
             connection.executemany(
@@ -741,22 +374,7 @@ class ActivationState:
     def retry_now(self) -> int:
         """Make every row that waits due in the next run; how many there are."""
         with self._transaction() as connection:
-            return connection.execute(f"UPDATE pending SET next_run = 0, next_try = 0 WHERE {OWN}", self.own).rowcount
-
-    def _forget_waits(self, connection: Connection) -> None:
-        """Waits that were due have been tried by now: delivered, noted anew, or of a row that changed or left. Those
-        that are given up wait on, and are looked after again some runs later."""
-        due = (*self.own, self.run_number)
-        if self._given_up:
-            found = connection.execute(
-                f"SELECT kh, key, ck, since FROM pending WHERE {OWN} AND next_run <= ?", due
-            ).fetchall()
-            later = self.run_number + GIVEN_UP_RUNS
-            connection.executemany(
-                f"UPDATE pending SET given_up = 1, next_run = ? WHERE {OWN} AND kh = ? AND key = ? AND ck = ?",
-                [(later, *self.own, row["kh"], row["key"], row["ck"]) for row in found if row["key"] in self._given_up],
-            )
-        connection.execute(f"DELETE FROM pending WHERE {OWN} AND next_run <= ?", due)
+            return waits.retry_now(connection, self.own)
 
     def _should_compact(self) -> bool:
         deltas = [file.bytes for file in self.files if file.name.startswith("delta-")]
@@ -777,117 +395,5 @@ def _know(connection: Connection, org_id: str, marks: Collection[str], now: floa
     )
 
 
-def trace_place(org_id: str) -> str:
-    """The folder of what was read of jobs that the state does not know."""
-    return f"trace/{org_id}"
-
-
-def snapshot_place(own: StateId) -> str:
-    """The folder of an activation's snapshot files."""
-    return f"snapshots/{own.folder}"
-
-
-def spool_place(stored: str) -> tuple[str, str]:
-    """Folder and name of a spool, as a batch knows it."""
-    path = PurePosixPath("spool") / stored
-    return str(path.parent), path.name
-
-
-def _written_fields(mappings: str) -> set[str]:
-    """The fields, in lower case, that an activation writes, as the headers of its mappings tell; of a parent's path its
-    lookup."""
-    written = set()
-    for mapping in map(from_header, json.loads(mappings)):
-        for header in (*(column.header for column in mapping.columns), *(each.header for each in mapping.constants)):
-            lookup, is_path, _ = header.rpartition(":")[2].lower().partition(".")
-            written.add(header.lower())
-            if is_path:
-                written.add(f"{lookup[:-3]}__c" if lookup.endswith("__r") else f"{lookup}id")
-    return written
-
-
-def file_serial(name: str) -> int:
-    """The serial a snapshot file was written for; 0 for other files."""
-    found = re.match(r"(?:base|delta)-(\d+)\.", name)
-    return int(found[1]) if found else 0
-
-
-def bent(where: str) -> StateError:
-    """DB502: what is there was not written by us, or not like this."""
-    return StateError(
-        "DB502",
-        "the state is damaged, or is none of dinmo-dbt's; it is left as it is",
-        where=where,
-        hint="restore the state from a copy, or move it away and start again: insert activations then by "
-        "dinmo-dbt state adopt ACTIVATION",
-    )
-
-
-START_ANEW = (
-    "end what is under way with the dinmo-dbt that wrote it, then: dinmo-dbt state reset --all. Then for every insert, "
-    "and for others whose rows are not to be sent once more: dinmo-dbt state adopt ACTIVATION, which writes no record"
-)
-
-
-def bent_history(where: str) -> HistoryDamaged:
-    """DB502 for the history alone."""
-    return HistoryDamaged("DB502", "the history of runs is damaged, or is none of dinmo-dbt's", where=where)
-
-
-def _ways_out(name: str, activation: Activation, *serials: int) -> str:
-    """Commands after which a refused state can be written again."""
-    if activation.mode is Mode.INSERT:
-        return f"take over what Salesforce holds: dinmo-dbt state reset {name}, then {activation.adopting}"
-    back = f"dinmo-dbt state reset {name} --to-serial {serials[0]}, or " if serials else ""
-    return f"{back}start again: dinmo-dbt state reset {name}"
-
-
-def _anew(activation: Activation) -> str:
-    """To begin again with another object, key or match, by which an upsert may find no record of rows that have one."""
-    again = _ways_out(activation.name, activation)
-    if activation.mode is not Mode.UPSERT:
-        return again
-    return f"{again}, then {activation.adopting}, which shows the rows that have no record: the next sync makes theirs"
-
-
 def _plain(files: Sequence[Stored]) -> list[dict[str, Any]]:
     return [asdict(file) for file in files]
-
-
-def identity_of(activation: Activation) -> dict[str, Any]:
-    """What a state belongs to, besides its org and name; a change of it is another state."""
-    mode = "update/upsert" if activation.mode.value in ("update", "upsert") else activation.mode.value
-    return {
-        "object": activation.object,
-        "key": list(activation.key),
-        "match": [activation.match.column, activation.match.field] if activation.match else None,
-        "mode": mode,
-    }
-
-
-def _folded(value: Any) -> Any:
-    """As Salesforce and most warehouses compare names: without case."""
-    return [_folded(part) for part in value] if isinstance(value, list) else str(value).lower()
-
-
-def _shown(value: Any) -> str:
-    return ", ".join(value) if isinstance(value, list) else str(value)
-
-
-def _journalled(row: Mapping[str, Any]) -> Journalled:
-    described = json.loads(row["described"])
-    return Journalled(
-        id=row["id"],
-        run_id=row["run_id"],
-        state=BatchState(row["state"]),
-        operation=Operation(described["operation"]),
-        object=described["object"],
-        api=Api(described["api"]),
-        rows=row["rows"],
-        job_id=row["job_id"],
-    )
-
-
-def _signed(array: pa.ChunkedArray) -> list[int]:
-    signed: list[int] = array.to_numpy().view(np.int64).tolist()
-    return signed

@@ -8,7 +8,6 @@ from __future__ import annotations
 import os
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
-from typing import TYPE_CHECKING
 
 import pyarrow as pa
 import pyarrow.compute as pc
@@ -31,14 +30,12 @@ from dinmo_dbt.state.activity import (
 )
 from dinmo_dbt.state.expendable import expendable
 from dinmo_dbt.state.state_id import OWN, StateId
+from dinmo_dbt.state.storage import KEPT_S, Storage
+from dinmo_dbt.state.tables import Connection
 from dinmo_dbt.watch.history import DONE, RunRecord, read
 from dinmo_dbt.watch.notice import Notice
 from dinmo_dbt.watch.warnings import Standing
 
-if TYPE_CHECKING:
-    from dinmo_dbt.state.store import Connection, Store
-
-KEPT_S = 90 * 86400.0
 KEPT_MIN, KEPT_MAX = 50, 10_000  # of an activation, whatever their age
 EARLIER_MAX = 100  # runs by which the next is judged
 
@@ -64,7 +61,7 @@ stand for others: what becomes of it. Pure."""
 class Runs:
     """The history of one state location."""
 
-    def __init__(self, store: Store, kept_s: float = KEPT_S) -> None:
+    def __init__(self, store: Storage, kept_s: float = KEPT_S) -> None:
         self._store = store
         self._kept_s = kept_s
 

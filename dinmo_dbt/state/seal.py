@@ -8,14 +8,11 @@ from __future__ import annotations
 
 import hashlib
 import json
-from typing import TYPE_CHECKING
 
 from dinmo_dbt.delivery.sync import BatchState
 from dinmo_dbt.errors import StateError
 from dinmo_dbt.state.state_id import OWN, StateId
-
-if TYPE_CHECKING:
-    from dinmo_dbt.state.store import Connection
+from dinmo_dbt.state.tables import Connection
 
 ENDED = (BatchState.SETTLED.value, BatchState.ABANDONED.value)
 _ROW = (

@@ -7,90 +7,27 @@ transactions over the same tables, files that are whole or not there, and its ow
 from __future__ import annotations
 
 import json
-import re
-from abc import ABC, abstractmethod
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from contextlib import AbstractContextManager, ExitStack, contextmanager, suppress
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
-from pathlib import Path
-from typing import Any, Protocol
+from typing import Any
 
 import numpy as np
 
 from dinmo_dbt.activation import Activation
-from dinmo_dbt.delivery.sync import Clock
-from dinmo_dbt.errors import Problem, StateError
+from dinmo_dbt.errors import StateError
 from dinmo_dbt.rows.changes import Flag
-from dinmo_dbt.state import activity, copied, daily, seal
-from dinmo_dbt.state.expendable import damage, out_of_reach
-from dinmo_dbt.state.files import Files, Stored, first_bent, stored_of
+from dinmo_dbt.state import activity, copied, seal
+from dinmo_dbt.state.files import Stored, first_bent, stored_of
 from dinmo_dbt.state.imaging import image_place
-from dinmo_dbt.state.journal import ActivationState, bent, file_serial, snapshot_place, spool_place
-from dinmo_dbt.state.lease import LEASE_S, Held, Holder, has_lapsed, held_error, holder_of, this_process
-from dinmo_dbt.state.marks import Marks
-from dinmo_dbt.state.runs import KEPT_S, Runs
-from dinmo_dbt.state.seal import ENDED
+from dinmo_dbt.state.journal import ActivationState
+from dinmo_dbt.state.lease import Held, this_process
+from dinmo_dbt.state.places import snapshot_place, spool_place
+from dinmo_dbt.state.runs import Runs
 from dinmo_dbt.state.snapshot import FileSnapshot
 from dinmo_dbt.state.state_id import OWN, StateId
-
-FORMAT = 5
-
-_ID = "org_id TEXT NOT NULL, target TEXT NOT NULL, name TEXT NOT NULL"
-TABLES = {
-    "meta": "key TEXT PRIMARY KEY, value TEXT NOT NULL",
-    "activation": f"""
-  {_ID}, model TEXT NOT NULL, object TEXT NOT NULL,
-  serial BIGINT NOT NULL, epoch BIGINT NOT NULL, lease_owner TEXT, lease_until DOUBLE PRECISION,
-  runs BIGINT NOT NULL, finished_runs BIGINT NOT NULL, identity TEXT NOT NULL, mappings TEXT NOT NULL,
-  files TEXT NOT NULL, previous TEXT NOT NULL, born BIGINT NOT NULL DEFAULT 0,
-  admitted BIGINT NOT NULL DEFAULT 0, seal TEXT NOT NULL DEFAULT '', PRIMARY KEY (org_id, target, name)""",
-    "batch": f"""
-  id TEXT PRIMARY KEY, {_ID}, run_id TEXT NOT NULL, epoch BIGINT NOT NULL,
-  state TEXT NOT NULL, job_id TEXT, rows BIGINT NOT NULL, spool TEXT NOT NULL, sha256 TEXT NOT NULL,
-  described TEXT NOT NULL""",
-    "pending": f"""
-  {_ID}, kh BIGINT NOT NULL, key TEXT NOT NULL, ck TEXT NOT NULL,
-  class TEXT NOT NULL, code TEXT, message TEXT, fields TEXT,
-  attempts BIGINT NOT NULL, next_run BIGINT NOT NULL, next_try DOUBLE PRECISION NOT NULL,
-  described TEXT NOT NULL DEFAULT '', since DOUBLE PRECISION NOT NULL DEFAULT 0,
-  given_up BIGINT NOT NULL DEFAULT 0, PRIMARY KEY (org_id, target, name, kh, key, ck)""",
-    "watched": f"""
-  {_ID}, kh BIGINT NOT NULL, ck TEXT NOT NULL, record_id TEXT,
-  digests TEXT NOT NULL, seal TEXT NOT NULL, PRIMARY KEY (org_id, target, name, kh)""",
-    "trace": "org_id TEXT NOT NULL, mark TEXT NOT NULL, noted DOUBLE PRECISION NOT NULL, PRIMARY KEY (org_id, mark)",
-    "daily": daily.TABLE,
-}
-# What is known of past runs. Apart, where that can be: it grows with the runs and not with the rows, and only the
-# journal is looked through before each run.
-HISTORY = {
-    "run": f"""
-  id TEXT PRIMARY KEY, {_ID}, started DOUBLE PRECISION NOT NULL,
-  finished DOUBLE PRECISION, status TEXT NOT NULL, detail TEXT NOT NULL, not_delivered TEXT,
-  number BIGINT NOT NULL""",
-    **activity.TABLES,
-}
-# Statements, for a database that looks for a row in all of them unless it is told better.
-HISTORY_INDEXES = (
-    "CREATE INDEX run_of ON run (target, name, number)",
-    "CREATE INDEX run_at ON run (started)",
-    "CREATE INDEX run_number ON run (number)",
-)
-
-
-class Rows(Protocol):
-    """What a statement answers: rows by column name, or how many it changed."""
-
-    @property
-    def rowcount(self) -> int: ...
-    def fetchone(self) -> Any: ...
-    def fetchall(self) -> list[Any]: ...
-
-
-class Connection(Protocol):
-    """Statements in one transaction, with `?` for parameters, in the SQL that SQLite, DuckDB and Postgres share."""
-
-    def execute(self, statement: str, parameters: Sequence[Any] = (), /) -> Rows: ...
-    def executemany(self, statement: str, parameters: Iterable[Sequence[Any]], /) -> Any: ...
+from dinmo_dbt.state.storage import Storage, begin, in_flight, own_of
+from dinmo_dbt.state.tables import Connection
 
 
 @dataclass(frozen=True, slots=True)
@@ -120,92 +57,8 @@ class Known:
         return StateId(self.org_id, self.target, self.name)
 
 
-@dataclass(frozen=True)
-class Lock:
-    """What a writer has before it takes the lease. `condition`: when the lease may be taken, in SQL with one `?` for
-    now, '' for always; `taken` is called once it is."""
-
-    condition: str
-    taken: Callable[[], None] = lambda: None
-
-
-class Store(ABC):
-    """One state location, opened for one dbt target. Reading makes nothing; the first run makes what is missing."""
-
-    clock: Clock
-    target: str
-    files: Files
-    marks: Marks
-    location: Path | str  # as a message names it
-    history_s: float = KEPT_S  # how long runs are kept
-    tell: Callable[[Problem], None] = staticmethod(lambda _: None)  # of a damaged history, once
-    _remains: Any = None  # of a damaged history, in memory: what readers have until somebody writes
-    _told = _told_of_loss = False
-
-    @abstractmethod
-    def exists(self, *, history: bool = False) -> bool:
-        """Whether there is a journal to read, or a history."""
-
-    @abstractmethod
-    def connection(self, *, writing: bool, history: bool = False) -> AbstractContextManager[Connection]:
-        """A connection to the journal, or to the history, where nothing of the other can be relied on; with `writing`,
-        one transaction that commits at the end or not at all, and that no other writer of the same activation is in
-        meanwhile. StateError DB502, DB510, DB514 or DB515."""
-
-    @property
-    @abstractmethod
-    def place(self) -> copied.Place:
-        """The location as dinmo.yml names it."""
-
-    @property
-    @abstractmethod
-    def history_place(self) -> str:
-        """Where the history is, as a message names it."""
-
-    @abstractmethod
-    def salvage_history(self) -> int:
-        """From here on a reader has what can be read of the history, and the next one that writes puts the rest aside.
-        How many entries can't be read."""
-
-    def _tell_of_damage(self, lost: int) -> None:
-        if not self._told:
-            self._told = True
-            entries = "" if not lost else ": 1 entry can't be read" if lost == 1 else f": {lost} entries can't be read"
-            self.tell(damage(self.history_place, entries))
-
-    def _tell_of_loss(self) -> None:
-        if not self._told_of_loss:
-            self._told_of_loss = True
-            self.tell(out_of_reach(self.history_place))
-
-    @abstractmethod
-    def exclusive(self, own: StateId) -> AbstractContextManager[Lock]:
-        """A lock for one writer of the activation; it is the writer once it has taken the lease. StateError DB501."""
-
-    @abstractmethod
-    def now(self, connection: Connection) -> float:
-        """The time by which leases are measured: seconds since the epoch, UTC."""
-
-    @abstractmethod
-    def take_back(self) -> None:
-        """Before a command that will write reads anything: take back a commit that was cut off, which no reader may."""
-
-    @abstractmethod
-    def mend(self) -> None:
-        """Before a writer reads: take back what was cut off, refuse what is bent."""
-
-    @abstractmethod
-    def check(self) -> None:
-        """Before a reader reads: refuse what is bent."""
-
-    @abstractmethod
-    def rest(self) -> None:
-        """After a writer: nothing more is to come for now."""
-
-    @abstractmethod
-    def start_anew(self) -> int | None:
-        """Remove a state of an older format whole, and say which; None, and nothing goes, where there is none.
-        StateError DB501 while a run holds it, DB514 for a newer format."""
+class Store(Storage):
+    """One state location, opened for one dbt target."""
 
     def refuse_copied(self) -> None:
         """StateError DB533 where the target's state was copied to another place, or has not come from one yet."""
@@ -227,9 +80,6 @@ class Store(ABC):
             told = "SELECT org_id, name FROM activation WHERE target = ? AND runs > 0"
             rows = connection.execute(told, (self.target,)).fetchall()
             return {self.own(row["org_id"], row["name"]) for row in rows}
-
-    def close(self) -> None:  # noqa: B027 - a folder has nothing to give back
-        """Give back what it is reached by, if that is its own; it is reached again when it is needed."""
 
     def own(self, org_id: str, name: str) -> StateId:
         """That activation's state under the target that the store is opened for."""
@@ -260,48 +110,12 @@ class Store(ABC):
                     state.release()
                     self.rest()
 
-    @contextmanager
-    def alone(self, what: str, otherwise: StateError) -> Iterator[None]:
-        """Of the processes that want to do that, which no activation's name may be, one does; the others raise
-        `otherwise`."""
-        with ExitStack() as stack:
-            try:
-                stack.enter_context(self._alone(what))
-            except StateError as error:
-                raise otherwise if error.problems[0].code == "DB501" else error from None
-            yield
-
-    @abstractmethod
-    def _alone(self, what: str) -> AbstractContextManager[None]:
-        """StateError DB501 where another process does it."""
-
     @property
     def history(self) -> Runs:
         return Runs(self, self.history_s)
 
     def activity(self, target: str) -> activity.Activity:
         return activity.Activity(self, target)
-
-    # The lease
-
-    def take(self, connection: Connection, lock: Lock, own: StateId, holder: Holder) -> Any:
-        """Make the lease ours with a new epoch, in which no earlier writer can write: the activation's row as it was
-        before, made if need be. StateError DB501 if it may not be taken."""
-        refusal = copied.refusal(connection, own.target, self.place)
-        if refusal is not None:
-            raise refusal
-        if connection.execute(f"SELECT name FROM activation WHERE {OWN}", own).fetchone() is None:
-            _begin(connection, own, 0)
-        now = self.now(connection)
-        condition = f" AND {lock.condition}" if lock.condition else ""
-        taken = connection.execute(
-            f"UPDATE activation SET epoch = epoch + 1, lease_owner = ?, lease_until = ? WHERE {OWN}{condition}",
-            (holder.as_text(), now + LEASE_S, *own, *((now,) if condition else ())),
-        ).rowcount
-        row = connection.execute(f"SELECT * FROM activation WHERE {OWN}", own).fetchone()
-        if not taken:
-            raise held_error(own.name, self._held(connection, row))
-        return row
 
     def held(self, name: str | None = None) -> list[Held]:
         """Which activations are held, of that name or at all. A lease that its process gave back is none."""
@@ -312,21 +126,8 @@ class Store(ABC):
             rows = connection.execute(
                 "SELECT * FROM activation WHERE lease_owner IS NOT NULL ORDER BY org_id, target, name"
             ).fetchall()
-            found = [self._held(connection, row) for row in rows if name in (None, row["name"])]
+            found = [self.held_by(connection, row) for row in rows if name in (None, row["name"])]
         return [held for held in found if held]
-
-    def _held(self, connection: Connection, row: Mapping[str, Any]) -> Held | None:
-        if not row["lease_owner"]:
-            return None
-        until, own = row["lease_until"] or 0.0, _own(row)
-        return Held(
-            *own,
-            row["epoch"],
-            holder_of(row["lease_owner"]),
-            until,
-            _in_flight(connection, own),
-            overdue=has_lapsed(until, self.now(connection)),
-        )
 
     def unlock(self, held: Held) -> None:
         """Take the lease from its holder: the epoch moves on, so that it can't write any more. StateError DB501 if
@@ -343,19 +144,7 @@ class Store(ABC):
             self.forget_lock(held.id)
         self.rest()
 
-    @abstractmethod
-    def forget_lock(self, own: StateId) -> None:
-        """Whatever else than the lease keeps others out goes."""
-
     # Looking
-
-    def lineage(self, connection: Connection) -> str:
-        """Which state this is, of all that were ever made. StateError DB502 if it does not say so."""
-        row = connection.execute("SELECT value FROM meta WHERE key = 'lineage'").fetchone()
-        found = str(row["value"]) if row else ""
-        if not re.fullmatch(r"[0-9a-f]{32}", found):
-            raise bent(str(self.location))
-        return found
 
     def known_lineage(self) -> str | None:
         if not self.exists():
@@ -375,7 +164,7 @@ class Store(ABC):
             return [self._known(connection, row) for row in rows]
 
     def _known(self, connection: Connection, row: Mapping[str, Any]) -> Known:
-        own = _own(row)
+        own = own_of(row)
         rows = left = unknown = 0
         files: list[Stored] = []
         kept: tuple[int, ...] = ()
@@ -395,7 +184,7 @@ class Store(ABC):
         counted = f"SELECT count(*) AS n FROM pending WHERE {OWN} AND given_up"
         waiting = connection.execute(f"{counted} = 0", own).fetchone()
         given_up = connection.execute(f"{counted} <> 0", own).fetchone()
-        held = self._held(connection, row)
+        held = self.held_by(connection, row)
         return Known(
             *own,
             row["model"],
@@ -406,7 +195,7 @@ class Store(ABC):
             unknown,
             waiting["n"],
             given_up["n"],
-            _in_flight(connection, own),
+            in_flight(connection, own),
             sum(file.bytes for file in files),
             kept,
             f"{held.holder}{' (gone)' if held.holder.lives is False else ''}" if held else None,
@@ -414,11 +203,6 @@ class Store(ABC):
         )
 
     # Going another way
-
-    def newest(self, connection: Connection, own: StateId, serial: int) -> int:
-        """The newest serial there was, as far as can be told: that one, the mark's, or a file's."""
-        numbers = [file_serial(file) for file in self.files.names(snapshot_place(own))]
-        return max(serial, self.marks.get(self.lineage(connection), own), *numbers, 0)
 
     def reset(self, own: StateId) -> bool:
         """Forget one activation's state, unsettled jobs included; whether there was any. Serials go on from
@@ -510,7 +294,7 @@ class Store(ABC):
                         f"UPDATE {table} SET target = ?, name = ? WHERE {OWN}", (new.target, new.name, *old)
                     )
                 seal.renew(connection, new)
-                _begin(connection, old, serial)
+                begin(connection, old, serial)
                 self.history.move(old, new)
                 gone = [(place, self.files.names(place)) for place in _places(old)]
             lock.taken()
@@ -539,29 +323,6 @@ class Store(ABC):
             lock.taken()
 
 
-def _begin(connection: Connection, own: StateId, serial: int) -> None:
-    """A row for an activation that nothing is known of, unless another process has made one."""
-    connection.execute(
-        "INSERT INTO activation (org_id, target, name, model, object, serial, epoch, runs, finished_runs, identity, "
-        "mappings, files, previous, born) VALUES (?, ?, ?, '', '', ?, 0, 0, 0, '{}', '[]', '[]', '[]', ?) "
-        "ON CONFLICT (org_id, target, name) DO NOTHING",
-        (*own, serial, serial),
-    )
-    seal.renew(connection, own)
-
-
-def _own(row: Mapping[str, Any]) -> StateId:
-    return StateId(row["org_id"], row["target"], row["name"])
-
-
 def _places(own: StateId) -> tuple[str, ...]:
     """The folders whose files belong to an activation's state."""
     return snapshot_place(own), image_place(own)
-
-
-def _in_flight(connection: Connection, own: StateId) -> int:
-    row = connection.execute(
-        f"SELECT coalesce(sum(rows), 0) AS n FROM batch WHERE {OWN} AND state NOT IN (?, ?)",
-        (*own, *ENDED),
-    ).fetchone()
-    return int(row["n"])

@@ -21,15 +21,17 @@ from dinmo_dbt.durable import make_folder
 from dinmo_dbt.errors import StateError
 from dinmo_dbt.state import activity
 from dinmo_dbt.state.copied import Kind, Place
+from dinmo_dbt.state.damage import START_ANEW, bent, bent_history
 from dinmo_dbt.state.expendable import salvaged
 from dinmo_dbt.state.files import Stored, stored, write_whole
-from dinmo_dbt.state.journal import START_ANEW, bent, bent_history
 from dinmo_dbt.state.lease import LAPSED, Holder, held_error, holder_of, this_process
 from dinmo_dbt.state.marks import Marks
 from dinmo_dbt.state.shape import columns, kind_of
 from dinmo_dbt.state.snapshot import other_format
 from dinmo_dbt.state.state_id import OWN, StateId
-from dinmo_dbt.state.store import FORMAT, HISTORY, HISTORY_INDEXES, TABLES, Connection, Lock, Store
+from dinmo_dbt.state.storage import Lock
+from dinmo_dbt.state.store import Store
+from dinmo_dbt.state.tables import FORMAT, HISTORY, HISTORY_INDEXES, TABLES, Connection
 
 PART_BYTES = 4 << 20
 _FILE = """

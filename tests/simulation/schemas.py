@@ -30,7 +30,7 @@ from dinmo_dbt.delivery.sync import Clock
 from dinmo_dbt.state import WarehouseState, warehouse
 from dinmo_dbt.state.lease import Holder
 from dinmo_dbt.state.marks import Marks
-from dinmo_dbt.state.store import HISTORY_INDEXES
+from dinmo_dbt.state.tables import HISTORY_INDEXES
 from dinmo_dbt.state.warehouse import WarehouseFiles
 from dinmo_dbt.warehouse import postgres
 from dinmo_dbt.warehouse.duckdb import DuckDBTables

@@ -14,7 +14,7 @@ from memory_org import OWN, Killed, Mode, Model, Trip, World, activation, own
 from dinmo_dbt.errors import DinmoError, StateError
 from dinmo_dbt.state import journal
 from dinmo_dbt.state.shape import columns
-from dinmo_dbt.state.store import HISTORY, TABLES
+from dinmo_dbt.state.tables import HISTORY, TABLES
 
 VALUES = (None, 0, 1, -7, 1.5, "", "[]", "{}", "x")
 TAKEN_OUT = ""
