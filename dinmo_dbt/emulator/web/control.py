@@ -49,13 +49,13 @@ from dinmo_dbt.emulator.bulk.pace import Pace
 from dinmo_dbt.emulator.errors import EmulatorError
 
 if TYPE_CHECKING:
-    from dinmo_dbt.emulator.web.app import App
+    from dinmo_dbt.emulator.web.instance import Instance
 
 _LOOPBACK = re.compile(r"(?:localhost|127\.0\.0\.1|\[::1\])(?::\d+)?")
 _BODY_BYTES_MAX = 1 << 20
 
 
-def answer(app: App, request: Request) -> Response:
+def answer(app: Instance, request: Request) -> Response:
     """The reply to one request under `/emulator`."""
     try:
         return _json(_done(app, request))
@@ -78,7 +78,7 @@ class _RefusedError(Exception):
         super().__init__(message)
 
 
-def _done(app: App, request: Request) -> Any:
+def _done(app: Instance, request: Request) -> Any:
     if not is_local(request):
         raise _RefusedError(403, "the control endpoint answers a loopback Host only")
     path = request.path.rstrip("/")
@@ -105,29 +105,29 @@ def _body(request: Request) -> dict[str, Any]:
     return body
 
 
-def _faults(app: App, _: dict[str, Any]) -> Any:
+def _faults(app: Instance, _: dict[str, Any]) -> Any:
     return {"faults": app.faults.armed()}
 
 
-def _arm(app: App, body: dict[str, Any]) -> Any:
+def _arm(app: Instance, body: dict[str, Any]) -> Any:
     return {"id": app.faults.arm_json(body)}
 
 
-def _clear_faults(app: App, _: dict[str, Any]) -> Any:
+def _clear_faults(app: Instance, _: dict[str, Any]) -> Any:
     app.faults.clear()
     return {"faults": []}
 
 
-def _disarm(app: App, _: dict[str, Any], number: int) -> Any:
+def _disarm(app: Instance, _: dict[str, Any], number: int) -> Any:
     app.faults.disarm(number)
     return {"faults": app.faults.armed()}
 
 
-def _clock(app: App, _: dict[str, Any]) -> Any:
+def _clock(app: Instance, _: dict[str, Any]) -> Any:
     return {"now": app.clock().isoformat(timespec="microseconds"), "stopped": app.clock.stopped}
 
 
-def _move_clock(app: App, body: dict[str, Any], how: str) -> Any:
+def _move_clock(app: Instance, body: dict[str, Any], how: str) -> Any:
     match how:
         case "advance":
             app.clock.advance(_only(body, "seconds", (int, float)))
@@ -143,34 +143,34 @@ def _move_clock(app: App, body: dict[str, Any], how: str) -> Any:
     return _clock(app, body)
 
 
-def _limits(app: App, _: dict[str, Any]) -> Any:
+def _limits(app: Instance, _: dict[str, Any]) -> Any:
     return {"limits": app.limits.json(), "used": app.site.usage.used()}
 
 
-def _set_limits(app: App, body: dict[str, Any]) -> Any:
+def _set_limits(app: Instance, body: dict[str, Any]) -> Any:
     app.limits = app.limits.changed(body)
     return _limits(app, body)
 
 
-def _clear_usage(app: App, body: dict[str, Any]) -> Any:
+def _clear_usage(app: Instance, body: dict[str, Any]) -> Any:
     app.site.usage.clear()
     return _limits(app, body)
 
 
-def _logins(app: App, _: dict[str, Any]) -> Any:
+def _logins(app: Instance, _: dict[str, Any]) -> Any:
     return app.logins.json()
 
 
-def _set_logins(app: App, body: dict[str, Any]) -> Any:
+def _set_logins(app: Instance, body: dict[str, Any]) -> Any:
     app.logins = app.logins.changed(body)
     return app.logins.json()
 
 
-def _locks(app: App, _: dict[str, Any]) -> Any:
+def _locks(app: Instance, _: dict[str, Any]) -> Any:
     return {"locks": {rid: until.isoformat() for rid, until in app.locks.held().items()}}
 
 
-def _lock(app: App, body: dict[str, Any]) -> Any:
+def _lock(app: Instance, body: dict[str, Any]) -> Any:
     ids, seconds = _only(body, "ids", (list,), "seconds"), body.get("seconds", 30)
     if not all(isinstance(i, str) for i in ids) or not isinstance(seconds, (int, float)) or isinstance(seconds, bool):
         raise EmulatorError('locks: {"ids": ["001..."], "seconds": 30}')
@@ -178,59 +178,59 @@ def _lock(app: App, body: dict[str, Any]) -> Any:
     return _locks(app, body)
 
 
-def _unlock(app: App, body: dict[str, Any]) -> Any:
+def _unlock(app: Instance, body: dict[str, Any]) -> Any:
     app.locks.release()
     return _locks(app, body)
 
 
-def _pace(app: App, _: dict[str, Any]) -> Any:
+def _pace(app: Instance, _: dict[str, Any]) -> Any:
     return app.pace.json()
 
 
-def _set_pace(app: App, body: dict[str, Any]) -> Any:
+def _set_pace(app: Instance, body: dict[str, Any]) -> Any:
     app.pace = Pace.of(body, app.pace)
     return app.pace.json()
 
 
-def _schema(app: App, _: dict[str, Any]) -> Any:
+def _schema(app: Instance, _: dict[str, Any]) -> Any:
     return {"changes": app.drift.documents, "approximate": list(app.site.store.schema.approximate)}
 
 
-def _change_schema(app: App, body: dict[str, Any]) -> Any:
+def _change_schema(app: Instance, body: dict[str, Any]) -> Any:
     app.change_schema(body)
     return _schema(app, body)
 
 
-def _clear_schema(app: App, body: dict[str, Any]) -> Any:
+def _clear_schema(app: Instance, body: dict[str, Any]) -> Any:
     app.drift.clear()
     return _schema(app, body)
 
 
-def _calls(app: App, _: dict[str, Any]) -> Any:
+def _calls(app: Instance, _: dict[str, Any]) -> Any:
     return {"calls": app.calls.latest()}
 
 
-def _snapshots(app: App, _: dict[str, Any]) -> Any:
+def _snapshots(app: Instance, _: dict[str, Any]) -> Any:
     return {"snapshots": app.snapshots.numbers()}
 
 
-def _take_snapshot(app: App, body: dict[str, Any]) -> Any:
+def _take_snapshot(app: Instance, body: dict[str, Any]) -> Any:
     _nothing(body)
     return {"snapshot": app.snapshots.add(app.snapshot())}
 
 
-def _drop_snapshots(app: App, body: dict[str, Any]) -> Any:
+def _drop_snapshots(app: Instance, body: dict[str, Any]) -> Any:
     app.snapshots.clear()
     return _snapshots(app, body)
 
 
-def _restore(app: App, body: dict[str, Any]) -> Any:
+def _restore(app: Instance, body: dict[str, Any]) -> Any:
     number = _only(body, "snapshot", (int,))
     app.restore(app.snapshots.get(number))
     return {"snapshot": number}
 
 
-def _reset(app: App, body: dict[str, Any]) -> Any:
+def _reset(app: Instance, body: dict[str, Any]) -> Any:
     _nothing(body)
     app.reset()
     return {}

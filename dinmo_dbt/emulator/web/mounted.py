@@ -12,8 +12,9 @@ from __future__ import annotations
 import io
 import tempfile
 from collections import deque
+from collections.abc import Iterable
 from functools import partial
-from typing import IO, TYPE_CHECKING, Any
+from typing import IO, TYPE_CHECKING, Any, Protocol
 from urllib.parse import urlsplit
 
 import requests
@@ -26,16 +27,23 @@ from dinmo_dbt.emulator.web import gateway
 
 if TYPE_CHECKING:
     from dinmo_dbt.emulator.clock import Clock
-    from dinmo_dbt.emulator.web.app import App
 
 _BYTES_IN_MEMORY = 1 << 20
 _PORTS = {"http": 80, "https": 443}
 
 
+class Answering(Protocol):
+    """A WSGI application with a clock."""
+
+    @property
+    def clock(self) -> Clock: ...
+    def __call__(self, environ: dict[str, Any], start_response: Any) -> Iterable[bytes]: ...
+
+
 class MountedAdapter(HTTPAdapter):
     """Answers every request of the prefixes it is mounted for; proxies, `verify` and `cert` have no meaning here."""
 
-    def __init__(self, app: App) -> None:
+    def __init__(self, app: Answering) -> None:
         super().__init__()
         self._app = app
         self._server = Server(("127.0.0.1", 0), app)  # never started: it tells requests where they are

@@ -24,7 +24,7 @@ from dinmo_dbt.emulator.limits import RECORD_KB
 from dinmo_dbt.emulator.web.call import FIRST_VERSION, LAST_VERSION
 
 if TYPE_CHECKING:
-    from dinmo_dbt.emulator.web.app import App
+    from dinmo_dbt.emulator.web.instance import Instance
 
 _JOBS_SHOWN = 20
 _CALLS_SHOWN = 50
@@ -40,7 +40,7 @@ _JOB_ERROR = re.compile(r"\w+ ?: ?[^:]*|[^:]*")
 _STYLE = re.compile(r"<style>(.*?)</style>", re.DOTALL)
 
 
-def answer(app: App, request: Request) -> Response:
+def answer(app: Instance, request: Request) -> Response:
     """The page; with `?job=<id>` one job opened, with `?refresh` it loads itself again every 5 seconds."""
     app.site.worker.tend()
     asked = request.args.get("job")
@@ -82,7 +82,7 @@ def _digest(text: str) -> str:
     return "sha256-" + base64.b64encode(hashlib.sha256(found[1].encode()).digest()).decode()
 
 
-def _objects(app: App) -> list[dict[str, Any]]:
+def _objects(app: Instance) -> list[dict[str, Any]]:
     store = app.site.store
     listed = []
     for each in store.schema.objects:
@@ -92,13 +92,13 @@ def _objects(app: App) -> list[dict[str, Any]]:
     return sorted(listed, key=lambda each: each["name"])
 
 
-def _limits(app: App, records: int) -> list[dict[str, Any]]:
+def _limits(app: Instance, records: int) -> list[dict[str, Any]]:
     allowed, used = app.limits.json(), app.site.usage.used()
     daily = [{"name": label, "used": used[name], "most": allowed[name]} for name, label in _DAILY.items()]
     return [*daily, {"name": "Storage, MB", "used": records * RECORD_KB // 1024, "most": allowed["DataStorageMB"]}]
 
 
-def _jobs(app: App) -> list[dict[str, Any]]:
+def _jobs(app: Instance) -> list[dict[str, Any]]:
     latest = [job for kind in ("ingest", "query") for job in app.site.jobs.page(kind, None)[0][:_JOBS_SHOWN]]
     latest.sort(key=lambda job: job.number, reverse=True)
     left, listed = _REASONS_OF_ROWS_MAX, []
@@ -108,13 +108,13 @@ def _jobs(app: App) -> list[dict[str, Any]]:
     return listed
 
 
-def _opened(app: App, job_id: str) -> dict[str, Any] | None:
+def _opened(app: Instance, job_id: str) -> dict[str, Any] | None:
     number = app.site.store.job_number(job_id)
     job = app.site.jobs.get(app.site.store.reading(), number) if number is not None else None
     return _job(app, job, counted=True) if job is not None else None
 
 
-def _job(app: App, job: Job, *, counted: bool) -> dict[str, Any]:
+def _job(app: Instance, job: Job, *, counted: bool) -> dict[str, Any]:
     """A job, with the reasons of its failed rows if they are to be counted."""
     why = reasons(app.site.store, job).most_common() if counted and job.failed else []
     said = _JOB_ERROR.match(job.error or "")
@@ -146,7 +146,7 @@ def _fault(armed: dict[str, Any]) -> dict[str, Any]:
     return {**head, "left": left, "call": shown.pop("call", KINDS[head["kind"]].calls), "settings": shown}
 
 
-def _calls(app: App) -> list[dict[str, Any]]:
+def _calls(app: Instance) -> list[dict[str, Any]]:
     """The last calls, newest first; a run of the same, as when a job is polled, is told once: its last, its slowest."""
     alike = ("method", "path", "status", "fault", "agent", "session")
     runs = []

@@ -2,11 +2,10 @@
 
 from __future__ import annotations
 
-import random
 import threading
 from dataclasses import dataclass
 from datetime import datetime
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from dinmo_dbt.emulator.bulk.pace import Pace
 from dinmo_dbt.emulator.errors import EmulatorError
@@ -15,9 +14,6 @@ from dinmo_dbt.emulator.limits import Limits
 from dinmo_dbt.emulator.logins import Logins
 from dinmo_dbt.emulator.store import Saved, Store
 from dinmo_dbt.emulator.web.calls import Kept as KeptCalls
-
-if TYPE_CHECKING:
-    from dinmo_dbt.emulator.web.app import App
 
 
 @dataclass(frozen=True, slots=True)
@@ -33,28 +29,10 @@ class Memory:
     calls: KeptCalls
     chance: Any
 
-    @classmethod
-    def of(cls, app: App) -> Memory:
-        return cls(
-            clock=app.clock.text(), limits=app.limits, logins=app.logins, pace=app.pace, faults=app.faults.kept(),
-            locks=app.locks.kept(), calls=app.calls.kept(), chance=_state(app.chance),
-        )  # fmt: skip
-
-    def put_back(self, app: App) -> None:
-        app.clock.become(self.clock)
-        app.limits = self.limits
-        app.logins = self.logins
-        app.pace = self.pace
-        app.faults.restore(self.faults)
-        app.locks.restore(self.locks)
-        app.calls.restore(self.calls)
-        if self.chance is not None:
-            app.chance.setstate(self.chance)
-
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Snapshot:
-    """What `App.snapshot` gives and `App.restore` takes; of use to that app only."""
+    """What `Instance.snapshot` gives and `Instance.restore` takes; of use to that one only."""
 
     store: Store
     saved: Saved
@@ -89,7 +67,3 @@ class Snapshots:
     def clear(self) -> None:
         with self._lock:
             self._taken.clear()
-
-
-def _state(chance: random.Random) -> Any:
-    return None if isinstance(chance, random.SystemRandom) else chance.getstate()
