@@ -21,6 +21,7 @@ from dinmo_dbt.errors import ConfigError, DinmoError
 
 
 def demo(
+    context: typer.Context,
     keep: Annotated[
         bool, typer.Option("--keep", help="Leave the project and the org where they are, to look around.")
     ] = False,
@@ -37,10 +38,10 @@ def demo(
     """
     if as_json:
         with redirect_stdout(sys.stderr):
-            told = _tour(keep=keep)
+            told = _tour(context.find_root().command, keep=keep)
         _print_document(told)
     else:
-        _tour(keep=keep)
+        _tour(context.find_root().command, keep=keep)
 
 
 def _print_document(told: dict[str, Any]) -> None:
@@ -50,7 +51,7 @@ def _print_document(told: dict[str, Any]) -> None:
     Console(as_json=True).document(render.document("demo", **told))
 
 
-def _tour(*, keep: bool) -> dict[str, Any]:
+def _tour(program: Any, *, keep: bool) -> dict[str, Any]:
     """The whole demo; what it did, in figures."""
     began = time.monotonic()
     with _workplace(keep=keep) as project:
@@ -63,16 +64,16 @@ def _tour(*, keep: bool) -> dict[str, Any]:
         _dbt(project, "build")
         with _emulator(project) as told:
             _say(f"The org is {told['organization_id']} at {told['instance_url']}. Nothing is in it but 110 accounts.")
-            _dinmo("plan")
-            _dinmo("sync")
+            _dinmo(program, "plan")
+            _dinmo(program, "sync")
             _say("A day passes: plans change, customers join, events come in.")
             _dbt(project, "build", "--vars", "{day: 2}")
-            _dinmo("plan")
+            _dinmo(program, "plan")
             _say("What would change in Salesforce, old -> new:")
-            _dinmo("plan", "--show-values", "--select", "accounts_to_crm")
-            _dinmo("sync")
+            _dinmo(program, "plan", "--show-values", "--select", "accounts_to_crm")
+            _dinmo(program, "sync")
             _say("And once more: nothing changed, so nothing is sent.")
-            _dinmo("sync")
+            _dinmo(program, "sync")
             _say("As Salesforce holds them now:")
             _show_records(project)
         _say(
@@ -134,12 +135,11 @@ def _emulator(project: Path) -> Iterator[dict[str, Any]]:
         stop(child)
 
 
-def _dinmo(*arguments: str) -> None:
-    from dinmo_dbt.cli import invoke
-
+def _dinmo(program: Any, *arguments: str) -> None:
+    """`program`: the command line itself."""
     _command("dinmo-dbt", *arguments)
     try:
-        invoke(arguments)
+        program.main(args=list(arguments), prog_name="dinmo-dbt")
     except SystemExit as stop:
         if stop.code:
             raise

@@ -7,14 +7,14 @@ import os
 import random
 import sys
 import tempfile
-import time
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import ExitStack, closing, suppress
 from dataclasses import dataclass, replace
 from functools import cached_property
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Protocol
 
+from dinmo_dbt.cli.clock import SystemClock
 from dinmo_dbt.cli.console import Console
 from dinmo_dbt.cli.options import Flags
 from dinmo_dbt.cli.scratch import scratch_folder
@@ -30,7 +30,6 @@ if TYPE_CHECKING:
     from dinmo_dbt.artifacts.manifest import Loaded, Manifest, Node
     from dinmo_dbt.artifacts.selection import Declared
     from dinmo_dbt.channels import Told
-    from dinmo_dbt.cli.cloud import Following
     from dinmo_dbt.cli.lanes import Lanes
     from dinmo_dbt.cli.org import EmbeddedOrg
     from dinmo_dbt.config.meta import Left
@@ -42,27 +41,13 @@ if TYPE_CHECKING:
     from dinmo_dbt.watch.notice import Notice
 
 
-class SystemClock:
-    """Wall-clock time and real sleep, which ends when the user asks the command to stop."""
+class Followed(Protocol):
+    """A job of dbt Cloud, which builds the models elsewhere."""
 
-    def __init__(self, stop: Stop) -> None:
-        self._stop = stop
-        self.lived = time.monotonic()  # when last a sign of life was given
+    job: int
 
-    @property
-    def signal(self) -> int:
-        """The signal that asked to stop; 0 for none."""
-        return self._stop.number
-
-    def now(self) -> float:
-        return time.time()
-
-    def monotonic(self) -> float:
-        return time.monotonic()
-
-    def sleep(self, seconds: float) -> None:
-        self.lived = time.monotonic()
-        self._stop.sleep(seconds)
+    def look(self, session: Session) -> object:
+        """Bring what its latest runs left into the session's target folder."""
 
 
 @dataclass(frozen=True)
@@ -94,7 +79,7 @@ class Session:
     console: Console
     offline: bool = False
     stop: Stop | None = None  # entered already, by who makes one session after the other
-    following: Following | None = None  # the job of dbt Cloud that builds the models; without one dbt runs here
+    following: Followed | None = None  # the job of dbt Cloud that builds the models; without one dbt runs here
     lanes: Lanes | None = None  # of the sessions that run side by side
     writes: bool = False  # a state is copied to the warehouse, or from it
 

@@ -18,7 +18,7 @@ from typing import Any
 
 import pytest
 
-from dinmo_dbt.cli.session import SystemClock
+from dinmo_dbt.cli.clock import SystemClock
 
 from .lab import DINMO, EVENTS, PEOPLE, Lab, Org
 from .test_reach import CLIENT, free_port, url_of

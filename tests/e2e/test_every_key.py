@@ -18,7 +18,7 @@ import pytest
 from schema_keys import lines, put
 from test_channels import Receiver
 
-from dinmo_dbt.cli.session import SystemClock
+from dinmo_dbt.cli.clock import SystemClock
 from dinmo_dbt.config import block, project
 
 from .lab import PEOPLE, Lab

@@ -20,7 +20,7 @@ from emulator.deep import examples
 from hypothesis import given
 from hypothesis import strategies as st
 
-from dinmo_dbt.cli.session import SystemClock
+from dinmo_dbt.cli.clock import SystemClock
 
 from .lab import PEOPLE, Lab, Org
 from .test_reach import url_of

@@ -7,7 +7,7 @@ import socket
 
 import pytest
 
-from dinmo_dbt.cli.session import SystemClock
+from dinmo_dbt.cli.clock import SystemClock
 
 from .lab import COMPANIES, DINMO, PEOPLE, Lab, Org
 

@@ -1,0 +1,43 @@
+"""The rooms of the package: what stands where, and what may know what, beside the contracts of pyproject.toml."""
+
+from __future__ import annotations
+
+from graphlib import CycleError, TopologicalSorter
+from pathlib import Path
+
+import grimp
+import pytest
+
+PACKAGE = Path(__file__).parent.parent / "dinmo_dbt"
+ROOT_MODULES_MAX = 9
+
+
+@pytest.fixture(scope="module")
+def imports() -> dict[str, set[str]]:
+    """Of each module those that it imports, wherever it does, and for types alone too."""
+    graph = grimp.build_graph("dinmo_dbt", cache_dir=None)
+    return {module: graph.find_modules_directly_imported_by(module) for module in graph.modules}
+
+
+def test_no_module_imports_itself_by_way_of_others(imports: dict[str, set[str]]) -> None:
+    try:
+        TopologicalSorter(imports).prepare()
+    except CycleError as error:
+        pytest.fail(" imports ".join(reversed(error.args[1])))
+
+
+def test_the_emulator_imports_nothing_of_ours(imports: dict[str, set[str]]) -> None:
+    own = "dinmo_dbt.emulator"
+    others = {
+        (module, name)
+        for module, names in imports.items()
+        for name in names
+        if module.startswith(own) and not f"{name}.".startswith(f"{own}.")
+    }
+    assert not others
+    assert len([module for module in imports if module.startswith(own)]) > 50
+
+
+def test_few_modules_stand_at_the_root() -> None:
+    at_root = [path.name for path in PACKAGE.glob("*.py") if not path.name.startswith("__")]
+    assert len(at_root) <= ROOT_MODULES_MAX
