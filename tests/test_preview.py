@@ -6,7 +6,7 @@ from decimal import Decimal
 
 import pyarrow as pa
 import pytest
-from hypothesis import HealthCheck, given, settings
+from hypothesis import HealthCheck, example, given, settings
 from hypothesis import strategies as st
 from memory_org import PARENT, THING, Ceilings, FieldMapping, Match, MemoryOrg, Model, World, activation, fates
 from test_leavers import adopt
@@ -54,6 +54,7 @@ ROW = st.fixed_dictionaries(
         "up": st.sampled_from([*"abcd", None]),
     }
 )
+SAME = {"a": "x", "n": None, "on": True, "p": "p", "up": None}
 STEPS = st.lists(st.dictionaries(KEYS, ROW, min_size=1), min_size=1, max_size=3)
 EDITS = st.lists(st.tuples(st.integers(0, 6), st.sampled_from(["A__c", "N__c", "Parent__c", "gone"])), max_size=4)
 FIELDS = {"id": "Code__c", "a": "A__c", "n": "N__c", "on": "On__c", "p": "Parent__r.Code__c", "up": "Up__r.Ext__c"}
@@ -71,6 +72,10 @@ FIELDS = {"id": "Code__c", "a": "A__c", "n": "N__c", "on": "On__c", "p": "Parent
     api=st.sampled_from(["bulk", "auto"]),
     removed=st.sampled_from(["ignore", "delete", "set"]),
 )
+@example(  # of one row the match value goes to another, which the state does not know
+    steps=[{"a": SAME | {"ext": "e1"}}, {"a": SAME | {"ext": "e2"}, "c": SAME | {"ext": "e1"}}],
+    edits=[], mode="upsert", kept=set(), mapped={"a"}, missing="hold", by_ext=False, api="bulk", removed="ignore",
+)  # fmt: skip
 def test_what_is_shown_is_what_becomes_of_the_records(
     tmp_path_factory, steps, edits, mode, kept, mapped, missing, by_ext, api, removed
 ):

@@ -100,7 +100,7 @@ def _of_batch(plan: Plan, destination: Destination, batch: PlannedBatch) -> list
     rows = plan.batch_rows(batch)
     keys = rows["key"].to_pylist()
     writing = [_writing(plan, destination, column, rows, batch) for column in batch.columns if column.header != "Id"]
-    record_ids, several = _records(plan, destination, batch, rows)
+    record_ids, several, freed = _records(plan, destination, batch, rows)
     names = tuple(dict.fromkeys(each.field.name for each in writing))
     wanted = tuple(dict.fromkeys(record_id for record_id in record_ids if record_id))
     read = destination.read(plan.schema.name, names, wanted) if wanted else []
@@ -111,7 +111,10 @@ def _of_batch(plan: Plan, destination: Destination, batch: PlannedBatch) -> list
     for number, key in enumerate(keys):
         record_id = record_ids[number]
         record = held.get(record_id or "")
-        kind, note = _kind(plan, batch, record_id, known[number], several=several[number], is_there=record is not None)
+        kind, note = _kind(
+            plan, batch, record_id, known[number],
+            several=several[number], is_there=record is not None, is_freed=freed[number],
+        )  # fmt: skip
         refused = several[number] or (kind == UPDATE and record is None)
         changes = [] if refused else [_change(each, number, record or {}, parents) for each in writing]
         fields = tuple(change for change in changes if change is not None)
@@ -155,8 +158,9 @@ def _emptied(field: Field, record: dict[str, object]) -> Change | None:
 
 
 def _kind(
-    plan: Plan, batch: PlannedBatch, record_id: str | None, known: str | None, *, several: bool, is_there: bool
-) -> tuple[str, str]:
+    plan: Plan, batch: PlannedBatch, record_id: str | None, known: str | None,
+    *, several: bool, is_there: bool, is_freed: bool,
+) -> tuple[str, str]:  # fmt: skip
     """What is done with a row's record, and what is to be said of it."""
     if batch.operation is Operation.INSERT:
         return CREATE, ""
@@ -167,21 +171,27 @@ def _kind(
     by = f"{plan.schema.name}.{batch.match}"
     if several:
         return EITHER, f"several records hold this {by}: Salesforce will refuse it"
+    if is_freed:
+        return CREATE, f"the record that holds this {by} now is another row's, and gets another value first"
     return EITHER, f"it holds this {by} now" if is_there else f"no record holds this {by} now"
 
 
 def _records(
     plan: Plan, destination: Destination, batch: PlannedBatch, rows: pa.Table
-) -> tuple[list[str | None], list[bool]]:
-    """The record that each row would be written to, as it is now, and where several are in question."""
+) -> tuple[list[str | None], list[bool], list[bool]]:
+    """The record that each row would be written to, as it is now; where several are in question; and where the one that
+    is found by its match value is updated before, and holds another value then."""
     none = [False] * len(rows)
     if batch.operation is Operation.INSERT:
-        return [None] * len(rows), none
+        return [None] * len(rows), none, none
     if batch.operation is Operation.UPDATE:
-        return rows["Id"].to_pylist(), none
+        return rows["Id"].to_pylist(), none, none
     match = next(column for column in batch.columns if column.header == batch.match)
     ids, several = find_records(destination, plan.schema.name, match.field, rows[match.header].combine_chunks())
-    return ids.to_pylist(), several.tolist()
+    updated = [b.rows for b in plan.batches if b.operation is Operation.UPDATE and not b.leavers]
+    theirs = plan.record_ids.take(pa.array(np.concatenate([np.empty(0, np.int64), *updated])))
+    freed = pc.is_in(ids, value_set=theirs.drop_null())
+    return pc.if_else(freed, pa.scalar(None, ids.type), ids).to_pylist(), several.tolist(), freed.to_pylist()
 
 
 def _writing(
