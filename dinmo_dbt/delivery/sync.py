@@ -685,14 +685,26 @@ class _Delivery:
     def call(self, batch: Batch) -> pa.Table:
         """One call of at most 200 rows. Upserts, updates and deletes may be repeated; inserts never come here."""
         assert batch.operation is not Operation.INSERT
+        sent = 0
+
+        def before() -> None:
+            nonlocal sent
+            self.journal.hold()
+            sent += 1
+
         for attempt in range(ATTEMPTS_MAX):
             try:
                 self.clock.sleep(0)
-                return self.destination.send(batch, self.journal.hold)
+                results = self.destination.send(batch, before)
             except (NotApplied, OutcomeUnknown):
                 if attempt == ATTEMPTS_MAX - 1:
                     raise
                 self.clock.sleep(RETRY_PAUSE_S * 2**attempt)
+            else:
+                if sent > 1:  # what this time was refused may have been written before, and that reply be lost
+                    refused = pc.not_equal(results["fate"], Fate.SUCCEEDED.value)
+                    self.doubt(replace(batch, rows=batch.rows.filter(refused)))
+                return results
         raise AssertionError("unreachable: the last attempt returns or raises")
 
     def doubt(self, batch: Batch) -> None:

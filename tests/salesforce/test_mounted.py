@@ -233,6 +233,25 @@ def test_a_404_that_passes_is_no_word_on_a_job(laboratory: Callable[[], Laborato
     assert len(lab.held()) == 300
 
 
+@pytest.mark.parametrize("mode", ["upsert", "update"])
+def test_what_a_lost_reply_may_have_written_is_not_unchanged_when_its_repeat_was_refused(
+    laboratory: Callable[[], Laboratory], mode: str
+) -> None:
+    lab, act = laboratory(), activation(mode, api="collections")
+    rows = BEFORE[:20]
+    lab.world.sync(activation("upsert", api="collections"), Model.of(rows))
+    lab.world.sync(act, Model.of(rows))
+    lab.app.faults.arm_json({"kind": "reply_lost", "call": "collections.*", "times": 1})
+    refused = {"kind": "rows", "code": "FIELD_CUSTOM_VALIDATION_EXCEPTION", "message": "not now", "share": 0.5}
+    lab.app.faults.arm_json({**refused, "call": "collections.*", "after": 1})
+    changed = [row | {"a": f"{row['a']} changed"} for row in rows]
+    run = lab.world.sync(act, Model.of(changed))
+    assert run.outcome.rejected > 0
+    lab.app.faults.clear()
+    lab.world.sync(act, Model.of(rows))  # they are as they were acknowledged
+    assert lab.held() == sorted((row["ext"], row["a"], row["b"]) for row in rows)
+
+
 def narrowed(lab: Laboratory, bytes_max: int) -> list[int]:
     """A proxy between the client and its org that refuses larger bodies; the sizes of those it let pass."""
     adapter = lab.world.org._client._session.get_adapter(URL)  # type: ignore[attr-defined]
