@@ -31,7 +31,7 @@ from dinmo_dbt.delivery.sync import SyncRun
 from dinmo_dbt.errors import CountsError, DinmoError, Problem, StateError, WarehouseError
 from dinmo_dbt.plan.guards import Ceilings
 from dinmo_dbt.plan.plan import Plan
-from dinmo_dbt.rows.changes import GIVEN_UP
+from dinmo_dbt.rows.changes import GIVEN_UP, Flag
 from dinmo_dbt.state.journal import ActivationState
 from dinmo_dbt.state.marks import Marks
 from dinmo_dbt.state.store import Store
@@ -292,7 +292,8 @@ class History:
     def _others(self) -> None:
         """Somebody edits, deletes or makes records of ours."""
         audit = self.audit
-        ours = [(record_id, key) for record_id, (key, *_) in audit.seen.items() if record_id not in audit.removed]
+        there = {record["Id"] for record in self.org.held()}
+        ours = [(id, key) for id, (key, *_) in audit.seen.items() if id in there and id not in audit.removed]
         if not ours or self.quota_gone:
             return
         record_id, key = self.random.choice(ours)
@@ -305,6 +306,7 @@ class History:
                 self.family.let_go(record_id)
                 self.org.delete(record_id)
                 audit.removed.add(record_id)
+                audit.kept.pop(key, None)  # another run may make it anew, for itself alone
                 audit.excuse(key)
                 self._tell(f"others: delete {key}")
             case _ if self.mode not in ("upsert", "delete"):
@@ -883,7 +885,8 @@ class History:
         self.audit.all_there("I2: all runs are over", named)
         known = [{**row, "key": key_of(row["key"])} for row in state.snapshot.table().to_pylist()]
         self.audit.snapshot(known, named)
-        self._look_after({row["key"] for row in known} - named)
+        whole = {row["key"] for row in known if not row["flags"] & Flag.UNFINISHED}
+        self._look_after(whole - named)
         self.upkeep.revert()
         self.audit.contents(self.place.written())
 
