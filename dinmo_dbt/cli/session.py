@@ -217,7 +217,7 @@ class Session:
             raise ConfigError.of([self.unparsed])
         manifest = load_manifest(self.target_path / "manifest.json")
         blocks = {(node.resource_type, node.name): node.block for node in manifest.nodes.values() if node.is_latest}
-        self.console.place = lambda where: self.written.with_line(where, blocks)
+        self.console.place = lambda where: self._of_defaults(where) or self.written.with_line(where, blocks)
         self._say_changed(manifest)
         name = self.project_name
         if name and manifest.project_name and name != manifest.project_name:
@@ -228,6 +228,21 @@ class Session:
                 hint="run `dbt build` or `dbt parse` in this project, or choose its folder with --target-path",
             )
         return manifest
+
+    def _of_defaults(self, where: str) -> str:
+        """The place in dinmo.yml of a key that an activation has of the defaults there, and whose it is; else ''."""
+        from dinmo_dbt.config.meta import is_of_defaults
+
+        declared: Loaded | None = self.__dict__.get("declared")
+        every: list[Declared] = [*declared.activations, *declared.left] if declared is not None else []
+        for each in every:
+            way = where.removeprefix(f"{each.meta_path}.").split(".")
+            if way == where.split("."):
+                continue
+            node = self.manifest.nodes.get(each.model)
+            if node is not None and is_of_defaults(node.block, each.meta_path, way, self.project.defaults):
+                return f"{self.project.written_at(('defaults', *way))}, for {each.name}"
+        return ""
 
     def _readable_manifest(self) -> Manifest | None:
         """None where dbt wrote none, or left it half written."""
@@ -312,7 +327,7 @@ class Session:
             read = [key for key in given if key.file not in self.changed]
             each = replace(each, bare=bare_words(read, each))
             problems = [
-                *self.project.problems_with(each.destination, where=each.meta_path),
+                *self.project.problems_with(each.destination, where=f"{each.meta_path}.destination"),
                 *given_twice(self.written, each.resource_type, each.model_name),
                 *other_numbers(read, each),
                 *other_columns(read, each),

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+import re
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any, TypeVar
 
@@ -203,7 +204,7 @@ def _resolve_one(
     spec, problems = _validated(ActivationSpec, _with_defaults(raw, defaults), (), where)
     if spec is None:
         return None, problems
-    problems += _contradictions(spec, raw, where)
+    problems += _of_default_mode(_contradictions(spec, raw, where), raw)
     problems += _not_yet(spec, where)
     problems += _fields_twice(spec, where)
     segments = block.segments if block else {}
@@ -299,6 +300,17 @@ def _not_yet(spec: ActivationSpec, where: Callable[[Path], str]) -> list[Problem
     given += [(("engine",), spec.engine)] if spec.engine != "arrow" else []
     return [
         Problem(NOT_YET, f"{show(value)} is not available yet", where(path), "take it out") for path, value in given
+    ]
+
+
+def _of_default_mode(problems: list[Problem], raw: Mapping[str, Any]) -> list[Problem]:
+    """Who reads the block sees no mode there."""
+    if "mode" in raw:
+        return problems
+    told = "its mode is that of `defaults` in dinmo.yml"
+    return [
+        replace(each, hint="\n".join(filter(None, (each.hint, told)))) if each.message.startswith("mode ") else each
+        for each in problems
     ]
 
 
@@ -402,6 +414,9 @@ def _fed(field: str) -> str:
     return parent[:-1] + "c" if parent.endswith("__r") else parent + "id"
 
 
+_MERGED = ("guards", "warnings")
+
+
 def _with_defaults(raw: Mapping[str, Any], defaults: Mapping[str, Any]) -> dict[str, Any]:
     """The activation over the defaults. `guards` and `warnings` merge by key; every other key is taken whole.
 
@@ -419,9 +434,28 @@ def _with_defaults(raw: Mapping[str, Any], defaults: Mapping[str, Any]) -> dict[
             continue
         if key not in merged:
             merged[key] = value
-        elif key in ("guards", "warnings") and isinstance(value, Mapping) and isinstance(merged[key], Mapping):
+        elif key in _MERGED and isinstance(value, Mapping) and isinstance(merged[key], Mapping):
             merged[key] = {**value, **merged[key]}
     return merged
+
+
+def is_of_defaults(block: object, meta_path: str, way: Sequence[str], defaults: Mapping[str, Any]) -> bool:
+    """Whether the activation at that place of a block has the key at that way within it of the defaults."""
+    found = re.search(r"\.activations?(?:\[(\d+)\])?$", meta_path)
+    listed = _mapping(block).get("activations")
+    if found is None or (found[1] and not isinstance(listed, list)):
+        return False
+    raw = _mapping(
+        listed[int(found[1])] if isinstance(listed, list) and found[1] else _mapping(block).get("activation")
+    )
+    key = way[0].partition("[")[0]
+    if key in _MERGED and key in raw and len(way) > 1:
+        return way[1] in _mapping(defaults.get(key)) and way[1] not in _mapping(raw[key])
+    return key in defaults and key not in raw
+
+
+def _mapping(value: object) -> Mapping[str, Any]:
+    return value if isinstance(value, Mapping) else {}
 
 
 def _unfit_texts(value: object, path: Path, where: Callable[[Path], str]) -> list[Problem]:

@@ -265,3 +265,20 @@ def test_what_is_wrong_with_the_defaults_has_its_line(lab: Lab) -> None:
         number = int(place.removeprefix("dinmo.yml:").partition(":")[0])
         wanted = place.rpartition(".")[2]
         assert lines[number - 1].lstrip().startswith(wanted), (place, lines[number - 1])
+
+
+def test_what_the_defaults_bring_is_placed_where_it_stands(lab: Lab, org: Org) -> None:
+    without = {key: value for key, value in PEOPLE.items() if key != "mode"}
+    lab.declare("people", without)
+    text = "defaults:\n  mode: upsert\n  constants:\n    Gone__c: x\n  where: nothing = 1\n"
+    (lab.root / "dinmo.yml").write_text(DINMO + text)
+    ran = lab.run("validate", "--online", "--json", "-s", "people")
+    told = {each["code"]: each["where"] for each in ran.json["problems"]}
+    assert told == {
+        "DB302": "dinmo.yml:8: defaults.constants.Gone__c, for people_to_crm",
+        "DB710": "dinmo.yml:9: defaults.where, for people_to_crm",
+    }, ran.all
+    (lab.root / "dinmo.yml").write_text(DINMO + "defaults: {mode: insert}\n")
+    ran = lab.run("validate", "-s", "people")
+    assert ran.code == 2 and "mode insert takes no `match`" in ran.err
+    assert "its mode is that of `defaults` in dinmo.yml" in ran.err
