@@ -36,8 +36,9 @@ from dinmo_dbt.destination import (
     StateRecord,
     Verdict,
 )
+from dinmo_dbt.plan.draw import draw
 from dinmo_dbt.plan.guards import Ceilings
-from dinmo_dbt.plan.plan import Plan, draw
+from dinmo_dbt.plan.plan import Plan
 from dinmo_dbt.rows import values
 from dinmo_dbt.rows.changes import Flag
 from dinmo_dbt.salesforce import results as result_files

@@ -13,8 +13,8 @@ from memory_org import FieldMapping, Killed, Model, Trip, World, activation
 from dinmo_dbt.activation import Ceiling, Guards
 from dinmo_dbt.delivery import fence
 from dinmo_dbt.errors import Refused
+from dinmo_dbt.plan import batches as batching
 from dinmo_dbt.plan import guards
-from dinmo_dbt.plan import plan as planning
 from dinmo_dbt.plan.guards import Ceilings, Counted, Day, Effect, Moved
 from dinmo_dbt.rows.keys import respelled, spelling
 
@@ -193,7 +193,7 @@ def test_a_first_sync_counts_for_no_day(tmp_path):
 
 def test_a_first_sync_that_was_cut_off_goes_on(tmp_path, monkeypatch):
     """What a run was let to send and did not deliver is not held against the next one, and no more than that."""
-    monkeypatch.setattr(planning, "COLLECTIONS_ROWS_MAX", 4)
+    monkeypatch.setattr(batching, "COLLECTIONS_ROWS_MAX", 4)
     few = Guards(Ceiling(rows=1), Ceiling(rows=1), max_created=Ceiling(rows=1))
     world, act = World(tmp_path / "state"), activation(api="collections", guards=few)
     with pytest.raises(Killed):

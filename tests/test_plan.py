@@ -25,7 +25,8 @@ from memory_org import (
 from dinmo_dbt.activation import Ceiling, Guards
 from dinmo_dbt.destination import Api, Operation
 from dinmo_dbt.errors import ConfigError, Refused, StateError
-from dinmo_dbt.plan import plan as planning
+from dinmo_dbt.plan import batches as batching
+from dinmo_dbt.plan.draw import draw
 from dinmo_dbt.rows import changes, values
 from dinmo_dbt.state import ScanSpool
 
@@ -58,7 +59,7 @@ def sent(plan):
 
 
 def test_few_rows_go_by_collections_and_many_by_bulk(world, monkeypatch):
-    monkeypatch.setattr(planning, "COLLECTIONS_ROWS_MAX", 2)
+    monkeypatch.setattr(batching, "COLLECTIONS_ROWS_MAX", 2)
     two, three = rows("1 e1 x y", "2 e2 x y"), rows("1 e1 x y", "2 e2 x y", "3 e3 x y")
     assert [b.api for b in world.plan(activation(), two).batches] == [Api.COLLECTIONS]
     assert [b.api for b in world.plan(activation(), three).batches] == [Api.BULK]
@@ -69,15 +70,15 @@ def test_few_rows_go_by_collections_and_many_by_bulk(world, monkeypatch):
 
 
 def test_batches_are_cut_by_rows_and_by_bytes(world, monkeypatch):
-    monkeypatch.setattr(planning, "BULK_ROWS_MAX", 3)
+    monkeypatch.setattr(batching, "BULK_ROWS_MAX", 3)
     model = rows(*(f"{n} e{n} x y" for n in range(8)))
     assert [len(b.rows) for b in world.plan(activation("insert"), model).batches] == [3, 3, 2]
-    monkeypatch.setattr(planning, "BULK_ROWS_MAX", 1000)
-    monkeypatch.setattr(planning, "BULK_BYTES_MAX", 32_000 + 150)
+    monkeypatch.setattr(batching, "BULK_ROWS_MAX", 1000)
+    monkeypatch.setattr(batching, "BULK_BYTES_MAX", 32_000 + 150)
     cut = world.plan(activation("insert"), model).batches
     assert len(cut) > 1
     assert sorted(np.concatenate([b.rows for b in cut]).tolist()) == list(range(8))
-    monkeypatch.setattr(planning, "BULK_BYTES_MAX", 32_000 + 1)
+    monkeypatch.setattr(batching, "BULK_BYTES_MAX", 32_000 + 1)
     assert [len(b.rows) for b in world.plan(activation("insert"), model).batches] == [1] * 8
 
 
@@ -200,7 +201,7 @@ def planned_without_ids(world, act, model):
             return pa.nulls(len(positions), pa.utf8())
 
     state._snapshot = Nameless()  # as if it had been read
-    return planning.draw(act, model, world.org, state, ScanSpool(world.folder))
+    return draw(act, model, world.org, state, ScanSpool(world.folder))
 
 
 def test_a_changed_row_without_a_record_id_is_held_where_its_match_may_have_moved(world):

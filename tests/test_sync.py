@@ -29,7 +29,7 @@ from dinmo_dbt.delivery import sync
 from dinmo_dbt.delivery.sync import BatchState, Outcome, Status, SyncRun, check_transition, execute, settlement_of
 from dinmo_dbt.destination import RESULTS, Api, Batch, Field, Operation, PayloadColumn
 from dinmo_dbt.errors import AuthError, CountsError, Interrupted, NotApplied, OutcomeUnknown, StateError
-from dinmo_dbt.plan import plan as plans
+from dinmo_dbt.plan import batches as batching
 from dinmo_dbt.plan.guards import Ceilings
 from dinmo_dbt.plan.plan import Counts
 from dinmo_dbt.rows.rowhash import DIGEST
@@ -557,7 +557,7 @@ def test_rows_a_job_left_when_it_ended_on_locks_are_sent_again_in_the_same_run(t
     ],
 )
 def test_a_refusal_that_every_other_row_would_meet_stops_the_run(error, tmp_path, monkeypatch):
-    monkeypatch.setattr(plans, "BULK_ROWS_MAX", 10)
+    monkeypatch.setattr(batching, "BULK_ROWS_MAX", 10)
     act, world = activation("insert"), World(tmp_path / "s")
     world.org.refuse = lambda row: error
     run = world.sync(act, many(30))

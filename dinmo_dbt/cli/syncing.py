@@ -323,7 +323,7 @@ def _draw(
     watched: Positions | None = None,
 ) -> Plan:
     from dinmo_dbt.delivery import fence
-    from dinmo_dbt.plan.plan import draw
+    from dinmo_dbt.plan.draw import draw
 
     session.refuse_sharing(activation, state, is_meant=ceilings.first_sync)
     state.refuse_renamed(session.declared.names)

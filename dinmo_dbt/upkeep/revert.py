@@ -23,8 +23,9 @@ from dinmo_dbt.delivery.sync import Clock, Journal, Progress, SyncRun
 from dinmo_dbt.destination import Api, Batch, Destination, Fate, Field, ObjectSchema, Operation, PayloadColumn
 from dinmo_dbt.errors import Problem, Refused
 from dinmo_dbt.plan import leavers
+from dinmo_dbt.plan.batches import cuts, goes_by_collections
 from dinmo_dbt.plan.guards import deletes_max
-from dinmo_dbt.plan.plan import LEFT_OUT, Counts, cuts, goes_by_collections
+from dinmo_dbt.plan.plan import LEFT_OUT, Counts
 from dinmo_dbt.rows import values
 from dinmo_dbt.rows.changes import Flag, Positions, Snapshot, present, slots, snapshot_rows, stale_rows
 from dinmo_dbt.rows.rowhash import as_arrow

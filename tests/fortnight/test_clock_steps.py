@@ -15,7 +15,7 @@ from dinmo_dbt.activation import ScheduleKind
 from dinmo_dbt.cli import recording
 from dinmo_dbt.cli.syncing import Gating, sync_due
 from dinmo_dbt.config.project import Project
-from dinmo_dbt.plan.plan import Ceilings
+from dinmo_dbt.plan.guards import Ceilings
 from dinmo_dbt.state import activity, runs
 
 from .process import Process, SimulatedSession, Tokens, numbered

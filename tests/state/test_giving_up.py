@@ -8,7 +8,7 @@ import pytest
 from memory_org import FieldMapping, Model, World, activation
 
 from dinmo_dbt.delivery.sync import Status
-from dinmo_dbt.plan.plan import Ceilings
+from dinmo_dbt.plan.guards import Ceilings
 
 DAY = 86_400.0
 NOON = 1_780_000_000.0

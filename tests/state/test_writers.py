@@ -15,7 +15,8 @@ from memory_org import ORG, OWN, Killed, Model, World, activation, fates, own
 
 from dinmo_dbt.delivery.sync import BatchState, SyncRun, execute
 from dinmo_dbt.errors import StateError
-from dinmo_dbt.plan.plan import draw, payload_batch
+from dinmo_dbt.plan.draw import draw
+from dinmo_dbt.plan.plan import payload_batch
 from dinmo_dbt.rows.changes import Flag
 from dinmo_dbt.state import ActivationState, LocalState, ScanSpool, journal
 from dinmo_dbt.state.snapshot import DELTA
@@ -163,7 +164,8 @@ from contextlib import closing
 from pathlib import Path
 from memory_org import ORG, Model, World, activation
 from dinmo_dbt.errors import StateError
-from dinmo_dbt.plan.plan import draw, payload_batch
+from dinmo_dbt.plan.draw import draw
+from dinmo_dbt.plan.plan import payload_batch
 from dinmo_dbt.state import ScanSpool
 from dinmo_dbt.delivery.sync import BatchState
 
