@@ -420,6 +420,8 @@ class History:
             return
         if not self._is_known(ready=True):
             self._tell(f"model: keys are {self.shape.keys.said}, and many rows wait")
+            delivered = dict(self.audit.delivered)
+            self.audit.delivered.clear()
             self._run()
             if not self._is_refused("DB409"):  # what waits is not counted: nothing is made of it, and nothing goes
                 self.spelled.append(self.shape.keys.text)
@@ -427,6 +429,7 @@ class History:
                 self.shape.keys = was
                 self._tell(f"model: keys are {was.said} again")
                 return
+            self.audit.delivered = delivered
         else:
             self._refused(f"keys are {self.shape.keys.said}", lambda table: table)
         way = self.shape.random.choice(("back", "rekey", "rekey", "adopt", "allow"))
