@@ -23,7 +23,8 @@ import pyarrow as pa
 
 from dinmo_dbt.activation import Activation, Ceiling, FieldMapping, Guards, Match, Mode
 from dinmo_dbt.delivery import fence
-from dinmo_dbt.delivery.sync import SyncRun, execute, recover
+from dinmo_dbt.delivery.run import SyncRun
+from dinmo_dbt.delivery.sync import execute, recover
 from dinmo_dbt.destination import (
     RESULTS,
     Batch,

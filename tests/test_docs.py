@@ -182,7 +182,7 @@ def test_the_yaml_of_the_readme_is_accepted(tmp_path: Path) -> None:
 
 
 def test_the_state_page_knows_every_table_and_column() -> None:
-    from dinmo_dbt.delivery.sync import BatchState
+    from dinmo_dbt.delivery.journal import BatchState
     from dinmo_dbt.state import journal, runs, snapshot, tables
 
     page = (ROOT / "docs/state.md").read_text(encoding="utf-8")

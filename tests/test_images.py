@@ -12,7 +12,7 @@ from memory_org import Activation, FieldMapping, Killed, Mode, Model, Trip, Worl
 from test_sync import AFTER, BEFORE, CASES, Unreliable, kill_points, memory, prepared
 
 from dinmo_dbt.delivery.images import fingerprint
-from dinmo_dbt.delivery.sync import Status
+from dinmo_dbt.delivery.run import Status
 from dinmo_dbt.destination import Field
 from dinmo_dbt.errors import NotApplied, StateError
 from dinmo_dbt.state import imaging

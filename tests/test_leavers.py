@@ -18,7 +18,7 @@ from test_sync import Unreliable, kill_points, memory  # noqa: F401  (a fixture)
 
 import dinmo_dbt
 from dinmo_dbt.activation import Ceiling, Guards
-from dinmo_dbt.delivery.sync import Outcome, Status
+from dinmo_dbt.delivery.run import Outcome, Status
 from dinmo_dbt.errors import ConfigError, DestinationError, NotApplied, OutcomeUnknown, Refused
 from dinmo_dbt.state import seal
 

@@ -27,7 +27,7 @@ from memory_org import (
     text_field,
 )
 
-from dinmo_dbt.delivery.sync import Status
+from dinmo_dbt.delivery.run import Status
 from dinmo_dbt.destination import Field
 from dinmo_dbt.plan import parents
 from dinmo_dbt.rows.changes import Flag

@@ -15,7 +15,7 @@ from hypothesis import strategies as st
 from memory_org import THING, FieldMapping, Killed, Match, MemoryOrg, Model, Trip, World, activation, fates
 
 from dinmo_dbt.activation import Activation
-from dinmo_dbt.delivery.sync import SyncRun
+from dinmo_dbt.delivery.run import SyncRun
 
 UNIQUE = (FieldMapping("a", "A__c"), FieldMapping("u", "Unique__c"))
 WAYS = {

@@ -7,7 +7,7 @@ import pytest
 from memory_org import activation
 
 from dinmo_dbt.cli import render
-from dinmo_dbt.delivery.sync import Audited, Outcome, SyncRun
+from dinmo_dbt.delivery.run import Audited, Outcome, SyncRun
 from dinmo_dbt.errors import Problem
 from dinmo_dbt.plan.plan import LEFT_OUT, Counts
 from dinmo_dbt.upkeep.rekey import Rekeying

@@ -14,7 +14,7 @@ from memory_org import ORG, FieldMapping, Killed, Match, Mode, Model, Trip, Worl
 from test_images import KEEPING
 from test_sync import AFTER, BEFORE, kill_points, memory, prepared
 
-from dinmo_dbt.delivery.sync import Status
+from dinmo_dbt.delivery.run import Status
 from dinmo_dbt.destination import Field
 from dinmo_dbt.errors import Refused
 

@@ -25,8 +25,11 @@ from memory_org import (
     fates,
 )
 
-from dinmo_dbt.delivery import sync
-from dinmo_dbt.delivery.sync import BatchState, Outcome, Status, SyncRun, check_transition, execute, settlement_of
+from dinmo_dbt.delivery import again, aside
+from dinmo_dbt.delivery.journal import BatchState, check_transition
+from dinmo_dbt.delivery.run import Outcome, Status, SyncRun
+from dinmo_dbt.delivery.settlement import settlement_of
+from dinmo_dbt.delivery.sync import execute
 from dinmo_dbt.destination import RESULTS, Api, Batch, Field, Operation, PayloadColumn
 from dinmo_dbt.errors import AuthError, CountsError, Interrupted, NotApplied, OutcomeUnknown, StateError
 from dinmo_dbt.plan import batches as batching
@@ -442,8 +445,8 @@ def test_locked_rows_alone_are_sent_again_before_the_run_ends_and_count_once(act
     assert (run.outcome.succeeded, run.outcome.rejected, run.status, fates(run)) == (4, 0, Status.SUCCESS, {})
     assert world.org.refuse.tries == {"e1": 2, "e2": 1, "e3": 4, "e4": 1}
     assert len(world.org.held("Ext__c")) == 4
-    assert len(naps) == len(sync.AGAIN_PAUSES_S)
-    assert all(pause / 2 <= nap <= pause * 1.5 for nap, pause in zip(naps, sync.AGAIN_PAUSES_S, strict=True))
+    assert len(naps) == len(again.AGAIN_PAUSES_S)
+    assert all(pause / 2 <= nap <= pause * 1.5 for nap, pause in zip(naps, again.AGAIN_PAUSES_S, strict=True))
     assert world.state().known()[0].pending == 0
     assert world.sync(act, Model.of(BEFORE)).plan_counts.unchanged == 4
 
@@ -455,7 +458,7 @@ def test_a_row_that_stays_locked_is_left_to_the_next_run(act, tmp_path):
     run = world.sync(act, Model.of(BEFORE))
     assert (run.outcome.succeeded, run.outcome.rejected, run.status) == (3, 1, Status.REJECTED)
     assert fates(run) == {"2": ("rejected", "UNABLE_TO_LOCK_ROW")}
-    assert world.org.refuse.tries["e2"] == 1 + len(sync.AGAIN_PAUSES_S), "bounded"
+    assert world.org.refuse.tries["e2"] == 1 + len(again.AGAIN_PAUSES_S), "bounded"
     assert world.state().known()[0].pending == 1
     world.org.refuse = Locks({})
     assert world.sync(act, Model.of(BEFORE)).outcome.succeeded == 1
@@ -510,15 +513,15 @@ def test_automation_that_fails_at_every_size_ends_at_the_floor_and_is_the_next_r
     act, world = activation(), World(tmp_path / "s")
     world.org.refuse = lambda row: "CANNOT_EXECUTE_FLOW_TRIGGER:Apex CPU time limit exceeded:--"
     run = world.sync(act, many(30))
-    assert (run.outcome.rejected, world.org.writes.total()) == (30, 30 * (1 + len(sync.SMALLER_ROWS)))
+    assert (run.outcome.rejected, world.org.writes.total()) == (30, 30 * (1 + len(again.SMALLER_ROWS)))
     world.org.refuse = lambda row: None
     assert world.sync(act, many(30)).outcome.succeeded == 30
 
 
 def test_what_is_sent_again_is_bounded(tmp_path, monkeypatch):
-    monkeypatch.setattr(sync, "AGAIN_ROWS_MAX", 10)
-    monkeypatch.setattr(sync, "SMALLER_BATCHES_MAX", 1)
-    monkeypatch.setattr(sync, "SMALLER_ROWS", (4, 2))
+    monkeypatch.setattr(aside, "AGAIN_ROWS_MAX", 10)
+    monkeypatch.setattr(again, "SMALLER_BATCHES_MAX", 1)
+    monkeypatch.setattr(again, "SMALLER_ROWS", (4, 2))
     act, world = activation(), World(tmp_path / "s")
     world.org.refuse = lambda row: "CANNOT_EXECUTE_FLOW_TRIGGER:Apex CPU time limit exceeded:--"
     run = world.sync(act, many(30))

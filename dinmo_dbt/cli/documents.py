@@ -13,7 +13,7 @@ from pydantic import BaseModel, ConfigDict, Field, create_model
 from pydantic.json_schema import models_json_schema
 
 from dinmo_dbt.cli.render import JSON_VERSION
-from dinmo_dbt.delivery.sync import Outcome as SyncOutcome
+from dinmo_dbt.delivery.run import Outcome as SyncOutcome
 from dinmo_dbt.plan.plan import Counts as PlanCounts
 
 MOMENT = r"^\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d\.\d{3}Z$"

@@ -13,7 +13,7 @@ if TYPE_CHECKING:
 
 
 class Shown(Protocol):
-    """`sync.Progress`, and the number of rows to come."""
+    """`run.Progress`, and the number of rows to come."""
 
     def planned(self, rows: int) -> None: ...
     def sent(self, rows: int) -> None: ...

@@ -17,7 +17,7 @@ from dinmo_dbt.watch.history import RunRecord, Trigger
 
 if TYPE_CHECKING:
     from dinmo_dbt.activation import Activation
-    from dinmo_dbt.delivery.sync import SyncRun
+    from dinmo_dbt.delivery.run import SyncRun
     from dinmo_dbt.plan.guards import Ceilings
     from dinmo_dbt.plan.plan import Plan
     from dinmo_dbt.salesforce import SalesforceDestination
@@ -33,7 +33,7 @@ _PARENTS = ("PARENT_MISSING", "PARENT_AMBIGUOUS")
 
 def new_run(session: Session) -> SyncRun:
     """A run that starts now."""
-    from dinmo_dbt.delivery.sync import SyncRun
+    from dinmo_dbt.delivery.run import SyncRun
 
     now = session.clock.now()
     return SyncRun(

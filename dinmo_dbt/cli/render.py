@@ -15,7 +15,7 @@ import pyarrow.compute as pc
 
 from dinmo_dbt import __version__
 from dinmo_dbt.activation import Activation, Mode
-from dinmo_dbt.delivery.sync import Audited, Outcome, SyncRun
+from dinmo_dbt.delivery.run import Audited, Outcome, SyncRun
 from dinmo_dbt.destination import Fate
 from dinmo_dbt.errors import Problem
 from dinmo_dbt.plan.plan import LEFT_OUT, Counts, Plan

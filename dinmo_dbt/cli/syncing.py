@@ -46,8 +46,8 @@ from dinmo_dbt.watch.history import ON_ITS_WAY
 if TYPE_CHECKING:
     from dinmo_dbt.activation import Activation
     from dinmo_dbt.config.meta import Left
+    from dinmo_dbt.delivery.run import SyncRun
     from dinmo_dbt.delivery.state_record import RecordOf
-    from dinmo_dbt.delivery.sync import SyncRun
     from dinmo_dbt.plan.guards import Ceilings
     from dinmo_dbt.plan.plan import Arriving, Plan
     from dinmo_dbt.rows.changes import Positions

@@ -24,7 +24,7 @@ from dinmo_dbt.config.project import LOOPBACK, Secret
 from dinmo_dbt.errors import DbtCloudError, UsageError, untrusted
 
 if TYPE_CHECKING:
-    from dinmo_dbt.delivery.sync import Clock
+    from dinmo_dbt.clock import Clock
 
 NOT_CONFIGURED = "DB220"
 REFUSED = "DB221"

@@ -15,7 +15,7 @@ from dinmo_dbt.durable import discard, make_folder, read_file, sync_folder, whol
 from dinmo_dbt.errors import unwritable
 
 if TYPE_CHECKING:
-    from dinmo_dbt.delivery.sync import Clock
+    from dinmo_dbt.clock import Clock
 
 KEPT_MIN = 10_000
 KEPT_S = 30 * 86_400  # dbt Cloud keeps its own log of deliveries as long

@@ -19,7 +19,7 @@ import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
 from dinmo_dbt.activation import Activation
-from dinmo_dbt.delivery.sync import BatchState, Settlement, check_transition
+from dinmo_dbt.delivery.journal import BatchState, Settlement, check_transition
 from dinmo_dbt.destination import Batch
 from dinmo_dbt.errors import StateError
 from dinmo_dbt.plan.guards import Counted, Day
@@ -46,7 +46,7 @@ _HOLD_EVERY_S = 1.0
 
 
 class ActivationState(View):
-    """One activation's state: `plan.StateView`, and in a locked run `sync.Journal`."""
+    """One activation's state: `plan.StateView`, and in a locked run `delivery.journal.Journal`."""
 
     def __init__(self, store: Storage, own: StateId, activation: Activation, *, writing: bool) -> None:
         super().__init__(store, own, activation, writing=writing)

@@ -17,7 +17,7 @@ from collections.abc import Callable, Iterator
 from contextlib import ExitStack, closing, contextmanager, suppress
 from pathlib import Path
 
-from dinmo_dbt.delivery.sync import Clock
+from dinmo_dbt.clock import Clock
 from dinmo_dbt.durable import make_folder, read_file, sync_folder
 from dinmo_dbt.errors import StateError, unwritable
 from dinmo_dbt.state import activity

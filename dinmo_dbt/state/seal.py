@@ -9,7 +9,7 @@ from __future__ import annotations
 import hashlib
 import json
 
-from dinmo_dbt.delivery.sync import BatchState
+from dinmo_dbt.delivery.journal import BatchState
 from dinmo_dbt.errors import StateError
 from dinmo_dbt.state.state_id import OWN, StateId
 from dinmo_dbt.state.tables import Connection

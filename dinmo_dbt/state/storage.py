@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from dinmo_dbt.delivery.sync import Clock
+from dinmo_dbt.clock import Clock
 from dinmo_dbt.errors import Problem, StateError
 from dinmo_dbt.state import copied, seal
 from dinmo_dbt.state.damage import bent, damaged_history, history_out_of_reach

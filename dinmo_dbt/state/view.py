@@ -14,7 +14,7 @@ import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
 from dinmo_dbt.activation import Activation
-from dinmo_dbt.delivery.sync import BatchState, Journalled
+from dinmo_dbt.delivery.journal import BatchState, Journalled
 from dinmo_dbt.destination import Api, Batch, Operation
 from dinmo_dbt.errors import StateError
 from dinmo_dbt.plan.guards import Day

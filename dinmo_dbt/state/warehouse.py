@@ -16,7 +16,7 @@ from typing import Any, Protocol
 
 import pyarrow as pa
 
-from dinmo_dbt.delivery.sync import Clock
+from dinmo_dbt.clock import Clock
 from dinmo_dbt.durable import make_folder
 from dinmo_dbt.errors import StateError
 from dinmo_dbt.state import activity

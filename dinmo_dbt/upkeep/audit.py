@@ -19,7 +19,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from dinmo_dbt.activation import Activation, Mode
-from dinmo_dbt.delivery.sync import Audited, SyncRun
+from dinmo_dbt.delivery.run import Audited, SyncRun
 from dinmo_dbt.destination import Destination
 from dinmo_dbt.errors import CountsError, DestinationError, Interrupted
 from dinmo_dbt.plan.plan import Plan
@@ -51,7 +51,7 @@ class Watching(Protocol):
         """Keep these `WATCHED` rows, one a key hash, in the place of all."""
 
     def amend(self, rows: pa.Table) -> None:
-        """Move the snapshot by these rows (`sync.Journal`)."""
+        """Move the snapshot by these rows (`delivery.journal.Journal`)."""
 
     def reload(self) -> None:
         """Let `snapshot` be what the run itself has made of it."""

@@ -17,9 +17,11 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from dinmo_dbt.activation import Activation
+from dinmo_dbt.clock import Clock
 from dinmo_dbt.delivery import sync
 from dinmo_dbt.delivery.images import BEFORE, SENT, fingerprint
-from dinmo_dbt.delivery.sync import Clock, Journal, Progress, SyncRun
+from dinmo_dbt.delivery.journal import Journal
+from dinmo_dbt.delivery.run import Progress, SyncRun
 from dinmo_dbt.destination import Api, Batch, Destination, Fate, Field, ObjectSchema, Operation, PayloadColumn
 from dinmo_dbt.errors import Problem, Refused
 from dinmo_dbt.plan import leavers

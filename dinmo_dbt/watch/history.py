@@ -44,7 +44,7 @@ class RunRecord:
 
     `status`: running, success, rejected, unknown, failed, refused, blocked (by the gate), interrupted, or on_its_way (a
     job of it goes on). `org_id` is '' for a run that never reached an org. `counts` and `outcome` are those of
-    `plan.Counts` and `sync.Outcome`; empty when the run did not get so far. `refused_rows`: rows that stand rejected or
+    `plan.Counts` and `run.Outcome`; empty when the run did not get so far. `refused_rows`: rows that stand rejected or
     invalid when it ended, those that wait after an earlier rejection included; of `deliverable_rows`: they, and the
     rows that the run delivered.
     `waiting_since`: of the `waiting_rows`, which were held at its end, since when the oldest is. `resent`: why all

@@ -23,7 +23,7 @@ from pathlib import Path
 import pyarrow as pa
 from postgres_server import Postgres, running, server_programs
 
-from dinmo_dbt.delivery.sync import Status
+from dinmo_dbt.delivery.run import Status
 
 from .auditor import Broken
 from .history import History

@@ -39,7 +39,7 @@ from zlib import crc32
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from dinmo_dbt.delivery.sync import Status, SyncRun
+from dinmo_dbt.delivery.run import Status, SyncRun
 from dinmo_dbt.rows.changes import Flag
 
 from .org import SimulatedOrg

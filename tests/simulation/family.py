@@ -14,7 +14,7 @@ import pyarrow as pa
 from memory_org import Match, activation
 
 from dinmo_dbt.activation import Activation, FieldMapping
-from dinmo_dbt.delivery.sync import SyncRun
+from dinmo_dbt.delivery.run import SyncRun
 from dinmo_dbt.errors import DinmoError
 
 from .auditor import PARENTS, Row, is_over, parent_of, up_of

@@ -27,7 +27,7 @@ from dinmo_dbt.cli import syncing, trust
 from dinmo_dbt.cli.session import Session
 from dinmo_dbt.cli.syncing import Gating
 from dinmo_dbt.config import sharing
-from dinmo_dbt.delivery.sync import SyncRun
+from dinmo_dbt.delivery.run import SyncRun
 from dinmo_dbt.errors import CountsError, DinmoError, Problem, StateError, WarehouseError
 from dinmo_dbt.plan.guards import Ceilings
 from dinmo_dbt.plan.plan import Plan

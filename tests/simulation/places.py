@@ -15,7 +15,7 @@ from typing import Any
 
 import pyarrow.parquet as pq
 
-from dinmo_dbt.delivery.sync import Clock
+from dinmo_dbt.clock import Clock
 from dinmo_dbt.state import LocalState
 from dinmo_dbt.state.marks import Marks
 from dinmo_dbt.state.store import Store

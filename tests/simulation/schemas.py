@@ -26,7 +26,7 @@ import duckdb
 import psycopg2
 from mounted_org import OneClock
 
-from dinmo_dbt.delivery.sync import Clock
+from dinmo_dbt.clock import Clock
 from dinmo_dbt.state import WarehouseState, warehouse
 from dinmo_dbt.state.lease import Holder
 from dinmo_dbt.state.marks import Marks

@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 from memory_org import FieldMapping, Model, World, activation
 
-from dinmo_dbt.delivery.sync import Status
+from dinmo_dbt.delivery.run import Status
 from dinmo_dbt.plan.guards import Ceilings
 
 DAY = 86_400.0

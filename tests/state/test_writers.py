@@ -13,7 +13,9 @@ import pyarrow as pa
 import pytest
 from memory_org import ORG, OWN, Killed, Model, World, activation, fates, own
 
-from dinmo_dbt.delivery.sync import BatchState, SyncRun, execute
+from dinmo_dbt.delivery.journal import BatchState
+from dinmo_dbt.delivery.run import SyncRun
+from dinmo_dbt.delivery.sync import execute
 from dinmo_dbt.errors import StateError
 from dinmo_dbt.plan.draw import draw
 from dinmo_dbt.plan.plan import payload_batch
@@ -167,7 +169,7 @@ from dinmo_dbt.errors import StateError
 from dinmo_dbt.plan.draw import draw
 from dinmo_dbt.plan.plan import payload_batch
 from dinmo_dbt.state import ScanSpool
-from dinmo_dbt.delivery.sync import BatchState
+from dinmo_dbt.delivery.journal import BatchState
 
 world, act = World(Path({folder!r})), activation(api="bulk")
 rows = [{{"id": str(n), "ext": f"e{{n}}", "a": "paused", "b": "y"}} for n in range(4)]
