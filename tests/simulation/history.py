@@ -441,6 +441,7 @@ class History:
             self._tell("they are other rows, it is said")
             self._say_they_are_others(was)
         elif way == "adopt" and self.mode == "insert" and not self.audit.ignores and not self.audit.doubtful:
+            self.spelled.append(was.text)  # the old keys stay known, as of rows that left
             self.audit.delivered.clear()
             self._adopt([("a", "A__c")])
             self._run(ceilings=replace(ANY_DELETES, allow_replaced=1000))
