@@ -14,7 +14,7 @@ import yaml
 
 from dinmo_dbt.cli import commands, documents
 from dinmo_dbt.config import block, dbt_file, project
-from dinmo_dbt.rows.values import Reason
+from dinmo_dbt.rows.reasons import Reason
 from dinmo_dbt.salesforce import errors as salesforce_errors
 
 ROOT = Path(__file__).parent.parent

@@ -27,6 +27,7 @@ import pyarrow.compute as pc
 from dinmo_dbt.delivery import images
 from dinmo_dbt.destination import Field
 from dinmo_dbt.rows import changes, rowhash, values
+from dinmo_dbt.rows.arrow import DATETIME, DECIMAL
 from dinmo_dbt.rows.keys import key_text
 
 Columns = list[pa.Array]
@@ -57,12 +58,12 @@ def texts(letters: Any, lengths: Any = None) -> pa.Array:
 
 def decimals(low: Any, high: Any) -> pa.Array:
     words = np.stack([np.asarray(low).astype(np.uint64), np.asarray(high).astype(np.int64).view(np.uint64)], axis=1)
-    return pa.Array.from_buffers(values.DECIMAL, len(words), [None, pa.py_buffer(np.ascontiguousarray(words))])
+    return pa.Array.from_buffers(DECIMAL, len(words), [None, pa.py_buffer(np.ascontiguousarray(words))])
 
 
 def whole(numbers: Any) -> pa.Array:
     """Whole numbers, as the type that Salesforce's numbers have."""
-    return pa.array(np.asarray(numbers, np.int64)).cast(pa.decimal128(19, 0)).cast(values.DECIMAL)
+    return pa.array(np.asarray(numbers, np.int64)).cast(pa.decimal128(19, 0)).cast(DECIMAL)
 
 
 def numbers_text(numbers: Any, width: int = 0) -> pa.Array:
@@ -75,7 +76,7 @@ def days(numbers: Any) -> pa.Array:
 
 
 def moments(numbers: Any) -> pa.Array:
-    return pa.array(np.asarray(numbers, np.int64)).cast(pa.timestamp("ms")).cast(values.DATETIME)
+    return pa.array(np.asarray(numbers, np.int64)).cast(pa.timestamp("ms")).cast(DATETIME)
 
 
 def day_text(numbers: Any) -> pa.Array:
@@ -263,7 +264,7 @@ def alike(random: Random, rows: int) -> tuple[Columns, Columns]:
 def empties(random: Random, rows: int) -> tuple[Columns, Columns]:
     """Null, '', '0', 'false', 'null', a blank; 0 and null; false and null: each with each, in three columns."""
     words = pa.array([None, "", "0", "false", "null", " ", "\0", "1"])
-    numbers = pa.array([None, 0, 1, -1, 10**18], pa.int64()).cast(values.DECIMAL)
+    numbers = pa.array([None, 0, 1, -1, 10**18], pa.int64()).cast(DECIMAL)
     flags = pa.array([None, False, True])
     days = pa.array([None, 0, 1], pa.int32()).cast(pa.date32())
     kinds = [(words, numbers, flags), (words, words, words), (numbers, numbers, flags), (days, numbers, words)]
@@ -465,7 +466,7 @@ def avalanche(samples: int = 1 << 14, seed: int = 0) -> tuple[float, float]:
 
 
 def moments_raw(numbers: Any) -> pa.Array:
-    return pa.Array.from_buffers(values.DATETIME, len(numbers), [None, pa.py_buffer(np.ascontiguousarray(numbers))])
+    return pa.Array.from_buffers(DATETIME, len(numbers), [None, pa.py_buffer(np.ascontiguousarray(numbers))])
 
 
 def main() -> int:

@@ -15,8 +15,8 @@ from dinmo_dbt.rows import changes, examples
 from dinmo_dbt.rows.changes import Aside, Flag, Kind, Pending
 from dinmo_dbt.rows.keys import key_text
 from dinmo_dbt.rows.mapping import Column, Constant, Mapping, from_header
+from dinmo_dbt.rows.reasons import Reason, unreadable_mark
 from dinmo_dbt.rows.rowhash import digest_columns
-from dinmo_dbt.rows.values import Reason, unreadable_mark
 
 
 @dataclass

@@ -7,7 +7,7 @@ import pytest
 from differential import FOLDED, SHAPES, avalanche, check_hash, judge, judge_folded
 
 from dinmo_dbt.rows import rowhash
-from dinmo_dbt.rows.values import DATETIME
+from dinmo_dbt.rows.arrow import DATETIME
 
 
 def test_no_pair_of_rows_that_differ_agrees_in_a_lane_of_the_check_hash():

@@ -9,8 +9,8 @@ from hypothesis import strategies as st
 from memory_org import PARENT, THING, FieldMapping, Match, activation, text_field
 
 from dinmo_dbt.destination import Field, ObjectSchema
-from dinmo_dbt.rows import values
 from dinmo_dbt.rows.mapping import Column, Constant, Mapping, from_header, referenced_objects, resolve
+from dinmo_dbt.rows.texts import ID_TYPES, TEXT_TYPES
 
 OTHER = ObjectSchema(
     "Other__c", "Other", "a02", True, True, True, True, {"Key__c": text_field("Key__c", id_lookup=True)}
@@ -234,7 +234,7 @@ CASES = [
 
 @pytest.mark.parametrize("value", [True, False, 0, 493, 1.1, -7, 1000.0])
 @pytest.mark.parametrize("key", ["constants", "on_removed_set"])
-@pytest.mark.parametrize("kind", sorted(values.TEXT_TYPES | values.ID_TYPES | {"date", "datetime", "time"}))
+@pytest.mark.parametrize("kind", sorted(TEXT_TYPES | ID_TYPES | {"date", "datetime", "time"}))
 def test_what_yaml_made_of_a_bare_word_is_no_text(kind, key, value):
     """NO is false to YAML, 0755 is 493, 12:30:00 is 45000: in none of the fields whose values are texts."""
     schema = dataclasses.replace(SCHEMA, fields={**SCHEMA.fields, "F__c": Field("F__c", "F", kind)})

@@ -27,7 +27,8 @@ from dinmo_dbt.destination import Api, Operation
 from dinmo_dbt.errors import ConfigError, Refused, StateError
 from dinmo_dbt.plan import batches as batching
 from dinmo_dbt.plan.draw import draw
-from dinmo_dbt.rows import changes, values
+from dinmo_dbt.rows import changes
+from dinmo_dbt.rows.reasons import Reason
 from dinmo_dbt.state import ScanSpool
 
 THREE = (FieldMapping("a", "A__c"), FieldMapping("b", "B__c"), FieldMapping("c", "Code__c"))
@@ -118,7 +119,7 @@ def test_a_row_too_long_for_bulk_goes_by_collections_or_not_at_all(world, monkey
     model = rows(f"1 e1 {long} y", f"2 e2 {short} y")
     plan = world.plan(activation(api="bulk"), model)
     assert [(b.api, len(b.rows)) for b in plan.batches] == [(Api.BULK, 1), (Api.COLLECTIONS, 1)]
-    assert plan.changes.no_bulk.tolist() == [values.Reason.ROW_SIZE, 0], "characters count, not bytes"
+    assert plan.changes.no_bulk.tolist() == [Reason.ROW_SIZE, 0], "characters count, not bytes"
     world.sync(activation(api="bulk"), model)
     assert sorted(world.org.held("A__c")) == [(short,), (long,)]
     insert = world.plan(activation("insert", name="others"), model, Ceilings(first_sync=True))

@@ -13,6 +13,7 @@ from memory_org import Ceilings, FieldMapping, Match, Model, World, activation
 from dinmo_dbt.destination import Field
 from dinmo_dbt.errors import Refused, UsageError
 from dinmo_dbt.rows import values
+from dinmo_dbt.rows.forms import in_form, text_form
 from dinmo_dbt.rows.keys import key_text
 from dinmo_dbt.state import ScanSpool
 from dinmo_dbt.upkeep import rekey
@@ -302,26 +303,26 @@ NUMBER = st.decimals(min_value=-(10**6), max_value=10**6, places=2)
 def test_a_decimals_text_is_found_from_any_other_scale(numbers, before, after):
     old, new = (pa.array(numbers, pa.decimal128(30, scale)) for scale in (before, after))
     texts = [values.canonical(each, TEXT)[0] for each in (old, new)]
-    assert values.in_form(texts[1], values.text_form(pa.field("n", old.type), TEXT)).equals(texts[0])
+    assert in_form(texts[1], text_form(pa.field("n", old.type), TEXT)).equals(texts[0])
     whole = key_text([new])
-    assert values.in_form(texts[1], "number").equals(whole)
+    assert in_form(texts[1], "number").equals(whole)
 
 
 @given(st.lists(st.datetimes(dt.datetime(1700, 1, 1), dt.datetime(4000, 1, 1)), min_size=1, max_size=20))
 def test_a_moments_text_is_found_from_its_date_only_at_midnight(moments):
     times = pa.array(moments, pa.timestamp("us"))
     texts = values.canonical(times, TEXT)[0].to_pylist()
-    found = values.in_form(pa.array(texts), "date").to_pylist()
+    found = in_form(pa.array(texts), "date").to_pylist()
     for moment, text, date in zip(moments, texts, found, strict=True):
         midnight = text.endswith("T00:00:00.000Z")
         assert date == (str(moment.date()) if midnight else text)
-    assert values.in_form(pa.array(found), "datetime").to_pylist() == texts
+    assert in_form(pa.array(found), "datetime").to_pylist() == texts
 
 
 @given(
     st.lists(st.text(), min_size=1, max_size=10), st.sampled_from(["date", "datetime", "number", "number.3", "text"])
 )
 def test_a_text_in_its_form_stays_in_it(texts, form):
-    once = values.in_form(pa.array(texts, pa.utf8()), form)
-    assert values.in_form(once, form).equals(once)
+    once = in_form(pa.array(texts, pa.utf8()), form)
+    assert in_form(once, form).equals(once)
     assert once.null_count == 0

@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 import yaml
 
-from dinmo_dbt.rows.values import Reason
+from dinmo_dbt.rows.reasons import Reason
 
 HERE = Path(__file__).parent
 BAD_INPUTS: list[dict[str, Any]] = yaml.safe_load((HERE / "bad_inputs.yml").read_text(encoding="utf-8"))

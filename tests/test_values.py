@@ -11,8 +11,11 @@ from hypothesis import strategies as st
 
 from dinmo_dbt.destination import Field
 from dinmo_dbt.rows import values
+from dinmo_dbt.rows.arrow import DATETIME, DECIMAL, TIME
+from dinmo_dbt.rows.forms import TYPE_IN_WAREHOUSE, in_form, key_form, text_form, type_name
 from dinmo_dbt.rows.keys import key_in_forms, key_text, why_not_key
-from dinmo_dbt.rows.values import Reason
+from dinmo_dbt.rows.numbers import unkept
+from dinmo_dbt.rows.reasons import Reason, why_unfit
 
 
 def field(kind, **more):
@@ -76,12 +79,12 @@ def test_a_double_that_is_rounded_up_to_21_digits_is_too_large():
 )
 def test_a_number_that_a_double_changes_is_told(given, kept):
     canonical, _ = values.canonical(given, field("double"))
-    reasons = values.unkept(given, canonical, field("double"))
+    reasons = unkept(given, canonical, field("double"))
     assert [0 if all(kept) else Reason.NUMBER_DIGITS * (1 - each) for each in kept] == (
         [0] * len(given) if reasons is None else reasons.tolist()
     )
     text, _ = values.canonical(given, field("string", length=40))
-    assert values.unkept(given, text, field("string")) is None
+    assert unkept(given, text, field("string")) is None
 
 
 @pytest.mark.parametrize(
@@ -439,14 +442,14 @@ def test_a_field_has_one_type_of_its_values():
 )
 def test_types_by_name_and_by_how_their_values_are_written(source, name, key, text):
     column = pa.field("c", source)
-    assert (values.type_name(column), values.key_form(column)) == (name, key)
-    assert values.text_form(column, field("string")) == text
-    assert values.text_form(column, field("date")) == "", "there the field decides"
+    assert (type_name(column), key_form(column)) == (name, key)
+    assert text_form(column, field("string")) == text
+    assert text_form(column, field("date")) == "", "there the field decides"
 
 
 def test_a_text_that_is_of_another_type_in_the_warehouse_has_that_type_s_name():
-    column = pa.field("c", pa.utf8(), metadata={values.TYPE_IN_WAREHOUSE: "jsonb"})
-    names = values.type_name(column), values.key_form(column), values.text_form(column, field("string"))
+    column = pa.field("c", pa.utf8(), metadata={TYPE_IN_WAREHOUSE: "jsonb"})
+    names = type_name(column), key_form(column), text_form(column, field("string"))
     assert names == ("jsonb", "jsonb", "jsonb")
 
 
@@ -502,7 +505,7 @@ def test_what_may_be_a_key():
     ],
 )  # fmt: skip
 def test_a_text_as_a_column_of_another_type_would_write_it(form, given, expected):
-    assert values.in_form(pa.array(given, pa.utf8()), form).to_pylist() == expected
+    assert in_form(pa.array(given, pa.utf8()), form).to_pylist() == expected
 
 
 def test_keys_as_columns_of_other_types_would_give_them():
@@ -539,9 +542,9 @@ def test_match_values_are_folded_as_salesforce_compares_them():
 
 
 def test_every_type_as_salesforce_reads_it():
-    moments = pa.array([dt.datetime(2024, 1, 7, 8, tzinfo=dt.UTC), None], values.DATETIME)
+    moments = pa.array([dt.datetime(2024, 1, 7, 8, tzinfo=dt.UTC), None], DATETIME)
     assert values.text(moments, field("datetime")).to_pylist() == ["2024-01-07T08:00:00.000Z", None]
-    assert values.text(pa.array([dt.time(8, 0, 0, 7_000)], values.TIME), field("time")).to_pylist() == ["08:00:00.007Z"]
+    assert values.text(pa.array([dt.time(8, 0, 0, 7_000)], TIME), field("time")).to_pylist() == ["08:00:00.007Z"]
     assert values.text(pa.array([dt.date(2024, 1, 7), None]), field("date")).to_pylist() == ["2024-01-07", None]
     assert values.text(pa.array([True, False, None]), field("boolean")).to_pylist() == ["true", "false", None]
     assert values.text(pa.array(["a", None]), field("string")).to_pylist() == ["a", None]
@@ -576,7 +579,7 @@ def test_what_an_echo_may_change_is_removed():
     assert values.echo_form(texts, field("email")).to_pylist() == ["a\nb", None, None, None]
     ids = pa.array(["a00B000000FSjVUIA1", " x "])
     assert values.echo_form(ids, field("reference")).equals(ids)
-    number = pa.array([Decimal("1.234567890123456789"), None], values.DECIMAL)
+    number = pa.array([Decimal("1.234567890123456789"), None], DECIMAL)
     assert values.echo_form(number, field("double")).to_pylist() == [Decimal("1.23456789012346"), None]
     moments = pa.array([1_500, -1_500, None], pa.timestamp("ms", "UTC"))
     assert values.echo_form(moments, field("datetime")).cast(pa.int64()).to_pylist() == [1_000, -2_000, None]
@@ -722,7 +725,7 @@ def test_decimals_around_the_ends_of_a_word_are_written_whole():
     units = [2**64 - 1, 2**64, 2**63, 2**63 - 1, 10**13, 10**13 - 1, 10**12, 1]
     for unit in [*units, *(-unit for unit in units)]:
         exact = Decimal(unit).scaleb(-18)
-        assert values.text(pa.array([exact], values.DECIMAL), field("double")).to_pylist() == [
+        assert values.text(pa.array([exact], DECIMAL), field("double")).to_pylist() == [
             f"{exact:.18f}".rstrip("0").rstrip("."),
         ]  # fmt: skip
 
@@ -797,7 +800,7 @@ def test_no_rows_are_fine():
             empty = pa.array([], source)
             assert values.canonical(empty, field(kind))[0].equals(pa.array([], values.canonical_type(field(kind))))
     for form in ("date", "datetime", "number", "number.2", "boolean", "text"):
-        assert len(values.in_form(pa.array([], pa.utf8()), form)) == 0
+        assert len(in_form(pa.array([], pa.utf8()), form)) == 0
 
 
 def test_chunks_are_one_column():
@@ -933,3 +936,14 @@ def test_a_narrow_float_is_its_shortest_decimal(kind):
     narrow = pa.array([0.1, 16777216.0, 3.4e20, None], pa.float32())
     texts = values.text(values.canonical(narrow, field(kind))[0], field(kind)).to_pylist()
     assert texts == ["0.1", "16777216", None, None]
+
+
+def test_a_reason_says_what_its_field_takes() -> None:
+    text, choice = field("string", length=1_300), field("picklist", picklist=("Hot", "Cold"))
+    length, picklist, unreadable = Reason.LENGTH.message, Reason.PICKLIST.message, Reason.UNREADABLE.message
+    assert {why_unfit(Reason.UNREADABLE, each, 9) for each in (text, choice, None)} == {unreadable}
+    assert why_unfit(Reason.LENGTH, text, 2_000) == f"{length}: it takes 1,300 characters, and the longest has 2,000"
+    assert why_unfit(Reason.LENGTH, text) == f"{length}: it takes 1,300 characters"
+    assert {why_unfit(Reason.LENGTH, each, 9) for each in (field("textarea"), None)} == {length}
+    assert why_unfit(Reason.PICKLIST, choice) == f"{picklist}: 'Hot', 'Cold'"
+    assert {why_unfit(Reason.PICKLIST, each) for each in (text, None)} == {picklist}

@@ -16,6 +16,7 @@ from dinmo_dbt.plan.plan import PlannedBatch
 from dinmo_dbt.plan.work import OPERATIONS, Work
 from dinmo_dbt.rows import values
 from dinmo_dbt.rows.changes import Positions
+from dinmo_dbt.rows.texts import BULK_NULL
 
 # Up to here by collections, 200 a call; above by Bulk API 2.0 (Bulk API 2.0 Developer Guide, "When to use").
 COLLECTIONS_ROWS_MAX = 2_000
@@ -66,8 +67,8 @@ def _removal_batches(work: Work, total: int) -> Iterator[PlannedBatch]:
     texts = [values.text(c.value, c.field)[0].as_py() for c in work.mapping.removed]
     wanted = work.activation.api
     by_bulk = wanted == "bulk" or (wanted == "auto" and total > COLLECTIONS_ROWS_MAX)
-    api = Api.BULK if by_bulk and values.BULK_NULL not in texts else Api.COLLECTIONS
-    size = 32 + sum(2 * len((text or values.BULK_NULL).encode()) + 3 for text in texts)
+    api = Api.BULK if by_bulk and BULK_NULL not in texts else Api.COLLECTIONS
+    size = 32 + sum(2 * len((text or BULK_NULL).encode()) + 3 for text in texts)
     fitting = max(1, (BULK_BYTES_MAX - 32_000) // size)
     most = min(fitting, BULK_ROWS_MAX) if api is Api.BULK else COLLECTIONS_ROWS_MAX
     rows: Positions = np.arange(len(work.leavers.removing))
@@ -82,7 +83,7 @@ def _cut(
         return
     match = work.mapping.match.header if work.mapping.match and operation is Operation.UPSERT else None
     by_bulk = _by_bulk(work, operation, rows, total)
-    constants = [values.text(c.value, c.field)[0].as_py() or values.BULK_NULL for c in work.mapping.constants]
+    constants = [values.text(c.value, c.field)[0].as_py() or BULK_NULL for c in work.mapping.constants]
     fixed = sum(2 * len(text.encode()) + 3 for text in constants) + 19 * len(work.parents)
     for api in Api:
         here = rows[by_bulk] if api is Api.BULK else rows[~by_bulk]

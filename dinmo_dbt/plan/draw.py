@@ -24,6 +24,7 @@ from dinmo_dbt.plan.removals import plan_removals
 from dinmo_dbt.plan.work import Work
 from dinmo_dbt.rows import changes, values
 from dinmo_dbt.rows.changes import ChangeSet, Positions, Spool
+from dinmo_dbt.rows.forms import text_form, type_name
 from dinmo_dbt.rows.mapping import Mapping, from_header, resolve
 from dinmo_dbt.rows.rowhash import Hashes
 
@@ -202,9 +203,9 @@ def _text_moves(stored: Mapping, relation: pa.Schema) -> list[tuple[str, str]]:
     for column in stored.columns:
         if column.form and column.source in relation.names:
             kind = relation.field(column.source)
-            if values.text_form(kind, column.field) != column.form:
+            if text_form(kind, column.field) != column.form:
                 before = dict(stored.types).get(column.source, "of another type")
-                moved.append((column.source, f"was {before}, is {values.type_name(kind)}"))
+                moved.append((column.source, f"was {before}, is {type_name(kind)}"))
     return moved
 
 

@@ -14,6 +14,7 @@ from dinmo_dbt.plan.records import compared, ids_missing, repeated
 from dinmo_dbt.plan.work import OPERATIONS, Work, placed
 from dinmo_dbt.rows import changes, values
 from dinmo_dbt.rows.changes import Kind, Positions
+from dinmo_dbt.rows.reasons import Reason
 
 FIXED_ROWS_MAX = 2_000  # known rows whose record is looked at for fields that are written on new records only
 
@@ -83,7 +84,7 @@ def _leave_to_others(work: Work, rows: Positions, ids: pa.Array) -> None:
 
 def _insert(work: Work, rows: Positions) -> None:
     why = work.found.no_bulk[rows]
-    for reason in (values.Reason.BULK_NULL_TEXT, values.Reason.ROW_SIZE):
+    for reason in (Reason.BULK_NULL_TEXT, Reason.ROW_SIZE):
         work.leave_out(rows[why == reason], Fate.INVALID, reason.code, reason.message)
     work.operation[rows[why == 0]] = OPERATIONS.index(Operation.INSERT)
 

@@ -19,6 +19,7 @@ from dinmo_dbt.plan.plan import Plan, PlannedBatch
 from dinmo_dbt.plan.records import find_parents, find_records, parent_object
 from dinmo_dbt.rows import values
 from dinmo_dbt.rows.changes import Kind, Positions
+from dinmo_dbt.rows.numbers import NUMBER_TYPES
 
 ROWS_MAX = 20
 CREATE, UPDATE, EITHER, DELETE = "create", "update", "create or update", "delete"
@@ -261,7 +262,7 @@ def _as_text(value: object) -> str | None:
 
 def _as_sent(text: str | None, field: Field) -> str | None:
     """What Salesforce holds, in the form in which it would be sent: 44, where its JSON says 44.0."""
-    if text is None or field.type not in values.NUMBER_TYPES | {"datetime", "time"}:
+    if text is None or field.type not in NUMBER_TYPES | {"datetime", "time"}:
         return text
     known = values.text(values.from_text(pa.array([text], pa.utf8()), field), field)[0].as_py()
     return known if isinstance(known, str) else text

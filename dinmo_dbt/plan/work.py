@@ -15,9 +15,10 @@ from dinmo_dbt.destination import Destination, Fate, ObjectSchema, Operation
 from dinmo_dbt.plan.leavers import Leavers
 from dinmo_dbt.plan.plan import LEFT_OUT, Arriving, Counts, StateView
 from dinmo_dbt.plan.records import find_records
-from dinmo_dbt.rows import changes, values
+from dinmo_dbt.rows import changes
 from dinmo_dbt.rows.changes import Aside, ChangeSet, Kind, Pending, Positions, Spool
 from dinmo_dbt.rows.mapping import Mapping
+from dinmo_dbt.rows.reasons import Reason, why_unfit
 
 # In this order: a row whose match value moved lets go of the old value before another row may claim it.
 OPERATIONS: tuple[Operation | None, ...] = (
@@ -75,7 +76,7 @@ class Work:
     def from_scan(self) -> None:
         aside = self.found.aside
         invalid = pc.equal(aside["why"], int(Aside.INVALID))
-        reasons = [values.Reason(number) for number in range(len(values.Reason))]
+        reasons = [Reason(number) for number in range(len(Reason))]
         index = aside["reason"]
         codes, waiting = told_waits(aside["code"])
         message = pc.if_else(invalid, self.why_invalid(index, aside["column"]), waiting)
@@ -106,7 +107,7 @@ class Work:
         pairs = pc.binary_join_element_wise(reasons.cast(pa.utf8()), columns, " ").combine_chunks().dictionary_encode()
         for pair in pairs.dictionary.to_pylist():
             reason, _, name = pair.partition(" ")
-            told.append(values.why_unfit(values.Reason(int(reason)), fields.get(name), self.found.longest.get(name, 0)))
+            told.append(why_unfit(Reason(int(reason)), fields.get(name), self.found.longest.get(name, 0)))
         return pa.array(told, pa.utf8()).take(pairs.indices)
 
     def holders(self, ids: pa.Array) -> Positions:

@@ -22,9 +22,13 @@ import pyarrow.compute as pc
 from dinmo_dbt.destination import Field
 from dinmo_dbt.errors import Problem, Refused
 from dinmo_dbt.rows import values
+from dinmo_dbt.rows.forms import in_form, text_form
 from dinmo_dbt.rows.keys import key_text, why_not_key
 from dinmo_dbt.rows.mapping import Column, Mapping
+from dinmo_dbt.rows.numbers import NUMBER_TYPES, unkept
+from dinmo_dbt.rows.reasons import Reason, Reasons, unreadable
 from dinmo_dbt.rows.rowhash import NO_DIGESTS, Digests, Hashes, as_arrow, digest_columns, hash_columns, same_digests
+from dinmo_dbt.rows.texts import BULK_NULL
 
 Positions = npt.NDArray[np.int64]
 
@@ -172,9 +176,9 @@ class ChangeSet:
     spooled leaves out the rows of kind DROPPED.
 
     `kind`, `position` (in the snapshot, -1 for none), `older` (which older mapping a remapped row agrees with, -1 for
-    none), `kh`, `no_bulk` (the `values.Reason` why the row can't travel by Bulk API 2.0, 0 for none: a text equal to
+    none), `kh`, `no_bulk` (the `Reason` why the row can't travel by Bulk API 2.0, 0 for none: a text equal to
     #N/A, or too many characters) and `width` (CSV bytes, never too few) run parallel to the spool. `aside` has columns
-    key, kh, why (`Aside`), reason (`values.Reason`), column (its header), code and mh (`match_hash`).
+    key, kh, why (`Aside`), reason (`Reason`), column (its header), code and mh (`match_hash`).
     `unchanged` includes the re-baselined rows. `left` are positions of the keys that leave the segment, `away` of those
     that had left before and are not back.
     `unjudged` rows of an insert are back, and whether they changed while away can't be told: they count as unchanged.
@@ -189,7 +193,7 @@ class ChangeSet:
     position: Positions
     older: npt.NDArray[np.int8]
     kh: Hashes
-    no_bulk: values.Reasons
+    no_bulk: Reasons
     width: npt.NDArray[np.uint32]
     aside: pa.Table
     baseline: Baseline
@@ -378,7 +382,7 @@ class _Canonical:
     """One batch in canonical types: arrays by (source, kind, keep_nulls), and why rows can't be sent."""
 
     arrays: dict[tuple[str, str, bool], pa.Array]
-    reason: values.Reasons
+    reason: Reasons
     culprit: npt.NDArray[np.int16]  # index into the mapping's columns; -1: the match
 
 
@@ -409,9 +413,9 @@ class _Scan:
         self.olders: list[npt.NDArray[np.int8]] = []
         self.khs: list[Hashes] = []
         self.cks: list[Digests] = []
-        self.no_bulks: list[values.Reasons] = []
+        self.no_bulks: list[Reasons] = []
         self.constant_characters = sum(
-            len(values.text(c.value, c.field)[0].as_py() or values.BULK_NULL) for c in mapping.constants
+            len(values.text(c.value, c.field)[0].as_py() or BULK_NULL) for c in mapping.constants
         )
         self.widths: list[npt.NDArray[np.uint32]] = []
         self.asides: list[pa.Table] = []
@@ -505,15 +509,15 @@ class _Scan:
             arrays[(column.source, column.header, column.keep_nulls)] = array
             self.note_length(column.header, batch.column(column.source), unfit)
             # A match is compared as a double: two that are one are refused, which says more.
-            unkept = None if number < 0 else values.unkept(batch.column(column.source), array, column.field)
-            for bad in (values.unreadable(batch, column.source), unfit, unkept):
+            lost = None if number < 0 else unkept(batch.column(column.source), array, column.field)
+            for bad in (unreadable(batch, column.source), unfit, lost):
                 if bad is not None:
                     first = (bad != 0) & (reason == 0)
                     reason[first], culprit[first] = bad[first], number
         return _Canonical(arrays, reason, culprit)
 
-    def note_length(self, header: str, given: pa.Array, unfit: values.Reasons | None) -> None:
-        long = None if unfit is None else unfit == values.Reason.LENGTH
+    def note_length(self, header: str, given: pa.Array, unfit: Reasons | None) -> None:
+        long = None if unfit is None else unfit == Reason.LENGTH
         if long is not None and long.any() and why_not_key(given.type) is None:  # it is one text
             text = key_text([given.filter(pa.array(long))])
             most = pc.max(pc.utf8_length(pc.utf8_trim_whitespace(text))).as_py() or 0
@@ -600,8 +604,8 @@ class _Scan:
             for column in ([mapping.match] if mapping.match else []) + list(mapping.columns):
                 given, typed = part.column(column.source), part.schema.field(column.source)
                 array, _ = values.canonical(given, column.field, keep_nulls=column.keep_nulls)
-                if column.form not in ("", values.text_form(typed, column.field)):
-                    array = values.in_form(array, column.form)
+                if column.form not in ("", text_form(typed, column.field)):
+                    array = in_form(array, column.form)
                 arrays[(column.source, column.header, column.keep_nulls)] = array
             ck = self.check_hash(key.take(indices), mapping, arrays)
             here = slot[at]
@@ -668,12 +672,12 @@ class _Scan:
             array = columns[column.header]
             width += _csv_bytes(array)
             if pa.types.is_string(array.type):
-                equal = pc.equal(pc.utf8_trim_whitespace(array), values.BULK_NULL)
+                equal = pc.equal(pc.utf8_trim_whitespace(array), BULK_NULL)
                 if pc.any(equal).as_py():
                     literal |= pc.fill_null(equal, False).to_numpy(zero_copy_only=False)
-        no_bulk = np.where(literal, np.uint8(values.Reason.BULK_NULL_TEXT), np.uint8(0))
+        no_bulk = np.where(literal, np.uint8(Reason.BULK_NULL_TEXT), np.uint8(0))
         long = np.flatnonzero(width.astype(np.int64) + self.constant_characters > ROW_CHARACTERS_MAX)
-        no_bulk[long[self.characters(columns, long) > ROW_CHARACTERS_MAX]] = values.Reason.ROW_SIZE
+        no_bulk[long[self.characters(columns, long) > ROW_CHARACTERS_MAX]] = Reason.ROW_SIZE
         self.no_bulks.append(no_bulk)
         self.widths.append(width)
         self.spool.write(pa.RecordBatch.from_arrays(list(columns.values()), names=list(columns)))
@@ -700,7 +704,7 @@ class _Scan:
             sent.setdefault(match.header, (columns["match"], match))
         for array, column in sent.values():
             text = values.text(array.take(pa.array(rows)), column.field)
-            total += pc.fill_null(pc.utf8_length(text), 0 if column.keep_nulls else len(values.BULK_NULL)).to_numpy()
+            total += pc.fill_null(pc.utf8_length(text), 0 if column.keep_nulls else len(BULK_NULL)).to_numpy()
         return total
 
     # The whole segment
@@ -819,7 +823,7 @@ class _Scan:
             found.append(KeyProblem(told, (match.source,), is_match=True))
         twins = self.repeated_matches() if self.match_hashes else np.empty(0, np.uint64)
         if len(twins) and not len(repeated):
-            kept = ", which keeps 15 digits of a number" if match.field.type in values.NUMBER_TYPES else ""
+            kept = ", which keeps 15 digits of a number" if match.field.type in NUMBER_TYPES else ""
             told = f"{_occurring(len(twins), 'value', f' of {match.source}')} more than once, as Salesforce compares "
             found.append(KeyProblem(f"{told}{match.header}{kept}", (match.source,), is_match=True, hashes=twins))
         return found

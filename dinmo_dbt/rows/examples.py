@@ -12,9 +12,11 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from dinmo_dbt.rows import values
+from dinmo_dbt.rows.arrow import plain
 from dinmo_dbt.rows.changes import KeyProblem, as_matched, key_hash, match_digests
 from dinmo_dbt.rows.keys import key_text
 from dinmo_dbt.rows.mapping import Mapping
+from dinmo_dbt.rows.reasons import unreadable
 from dinmo_dbt.rows.rowhash import Hashes
 
 VALUES_MAX = 5
@@ -60,7 +62,7 @@ def examples(batches: Iterable[pa.RecordBatch], mapping: Mapping, problems: Iter
 
 def _held(array: pa.Array) -> list[object]:
     """The values as Python has them; the text of those that it has no type for, as of nanoseconds or the year 10000."""
-    array = values.plain(array)
+    array = plain(array)
     try:
         found: list[object] = array.to_pylist()
     except (ValueError, OverflowError):
@@ -78,7 +80,7 @@ def _compared(
         match = mapping.match
         assert match is not None
         held, unfit = values.canonical(batch.column(match.source), match.field, keep_nulls=match.keep_nulls)
-        for reasons in (unfit, values.unreadable(batch, match.source)):
+        for reasons in (unfit, unreadable(batch, match.source)):
             is_sound &= True if reasons is None else reasons == 0
         compared = as_matched(held, match.field)
         text = values.text(compared, match.field)

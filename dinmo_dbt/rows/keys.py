@@ -9,7 +9,9 @@ import numpy.typing as npt
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from dinmo_dbt.rows import values
+from dinmo_dbt.rows.arrow import is_text, plain, plain_type
+from dinmo_dbt.rows.forms import in_form
+from dinmo_dbt.rows.texts import as_text
 
 _EXAMPLES = 5
 _SPELLINGS = (
@@ -27,18 +29,18 @@ def key_text(arrays: Sequence[pa.Array]) -> pa.Array:
     """
     parts = []
     for array in arrays:
-        part = _key_part(values.plain(array))
+        part = _key_part(plain(array))
         blank = pc.equal(pc.utf8_trim_whitespace(part), "")
         parts.append(pc.if_else(blank, pa.scalar(None, pa.utf8()), part))
     return _joined_key(parts)
 
 
 def key_in_forms(keys: pa.Array, forms: Sequence[str]) -> pa.Array:
-    """Key texts as columns of these forms would have given them (`values.in_form`)."""
+    """Key texts as columns of these forms would have given them (`in_form`)."""
     if len(forms) == 1:
-        return values.in_form(keys, forms[0])
+        return in_form(keys, forms[0])
     columns = key_parts(keys, len(forms))
-    return _joined_key([values.in_form(column, form) for column, form in zip(columns, forms, strict=True)])
+    return _joined_key([in_form(column, form) for column, form in zip(columns, forms, strict=True)])
 
 
 def key_parts(keys: pa.Array, count: int) -> list[pa.Array]:
@@ -70,7 +72,7 @@ def _key_parts(key: str, count: int) -> list[str]:
 
 def _key_part(array: pa.Array) -> pa.Array:
     """Text of one key column; a decimal loses its trailing zeros, so that a new scale makes no new keys."""
-    part, _ = values.as_text(array)
+    part, _ = as_text(array)
     if not pa.types.is_decimal(array.type) or not 0 < array.type.scale <= 6:
         return part
     return pc.utf8_rtrim(pc.utf8_rtrim(part, "0"), ".")
@@ -78,8 +80,8 @@ def _key_part(array: pa.Array) -> pa.Array:
 
 def why_not_key(source: pa.DataType) -> str | None:
     """Why a column of that type can't be part of a key; None if it can."""
-    source = values._plain_type(source)
-    exact = values._is_text(source) or pa.types.is_integer(source) or pa.types.is_decimal(source)
+    source = plain_type(source)
+    exact = is_text(source) or pa.types.is_integer(source) or pa.types.is_decimal(source)
     if exact or pa.types.is_date(source) or pa.types.is_timestamp(source):
         return None
     return f"a key is text, a whole number or a date, not {source}: cast it in the model's SQL"
@@ -96,8 +98,8 @@ def spelling(*parts: pa.Array) -> pa.Array:
 
 def _spelling(texts: pa.Array) -> pa.Array:
     text = pc.utf8_lower(pc.utf8_trim_whitespace(pc.utf8_normalize(texts, form="NFKC")))
-    for pattern, plain in _SPELLINGS:
-        text = pc.replace_substring_regex(text, pattern=pattern, replacement=plain)
+    for pattern, plainly in _SPELLINGS:
+        text = pc.replace_substring_regex(text, pattern=pattern, replacement=plainly)
     return text
 
 

@@ -22,13 +22,17 @@ from dinmo_dbt.config import declaration
 from dinmo_dbt.destination import Field, ObjectSchema, PayloadColumn
 from dinmo_dbt.errors import Problem
 from dinmo_dbt.rows import values
+from dinmo_dbt.rows.forms import in_form, key_form, text_form, type_name
 from dinmo_dbt.rows.keys import key_parts, spelling, why_not_key
+from dinmo_dbt.rows.numbers import NUMBER_TYPES
+from dinmo_dbt.rows.reasons import Reason, why_unfit
 from dinmo_dbt.rows.rowhash import HASH_VERSION
+from dinmo_dbt.rows.texts import ID_TYPES, TEXT_TYPES
 
 # The canonical kinds a stored mapping names; each stands for all field types with that canonical form.
 _KINDS = {"text": "string", "id": "reference", "number": "double"}
 # Whose values are written as text: anything else in the manifest is what YAML made of a bare word.
-_WRITTEN = values.TEXT_TYPES | values.ID_TYPES | {"date", "datetime", "time"}
+_WRITTEN = TEXT_TYPES | ID_TYPES | {"date", "datetime", "time"}
 _AUDIT_FIELDS = frozenset({"CreatedById", "CreatedDate", "LastModifiedById", "LastModifiedDate"})
 _KEPT_BY_SALESFORCE = _AUDIT_FIELDS | {
     "Id", "IsDeleted", "LastActivityDate", "LastReferencedDate", "LastViewedDate", "MasterRecordId", "SystemModstamp",
@@ -46,15 +50,15 @@ class Column:
     field: Field
     keep_nulls: bool = False
     lookup: Field | None = None  # the lookup field behind a parent path
-    form: str = ""  # how the column's type is written as text (`values.text_form`)
+    form: str = ""  # how the column's type is written as text (`text_form`)
 
     @property
     def kind(self) -> str:
-        if self.field.type in values.TEXT_TYPES:
+        if self.field.type in TEXT_TYPES:
             return "text"
-        if self.field.type in values.ID_TYPES:
+        if self.field.type in ID_TYPES:
             return "id"
-        return "number" if self.field.type in values.NUMBER_TYPES else self.field.type
+        return "number" if self.field.type in NUMBER_TYPES else self.field.type
 
     @property
     def written(self) -> Field:
@@ -82,7 +86,7 @@ def as_written(arrays: Sequence[pa.Array], columns: Sequence[Column]) -> list[pa
     forms = [column.form for column in columns]
     if any(form and not pa.types.is_string(array.type) for array, form in zip(arrays, forms, strict=True)):
         return None
-    return [values.in_form(array, form) if form else array for array, form in zip(arrays, forms, strict=True)]
+    return [in_form(array, form) if form else array for array, form in zip(arrays, forms, strict=True)]
 
 
 @dataclass(frozen=True, slots=True)
@@ -109,8 +113,8 @@ class Mapping:
     """Key, match, columns (sorted by header) and constants of one activation, resolved against its object.
 
     `removed` is what `on_removed: {set: ...}` writes; rows of the segment are not compared by it, so it is not stored.
-    `key_forms`: how each key column's type is written (`values.key_form`). `types`: each source column and its type in
-    words (`values.type_name`), to tell of a change; a type of the same form as before changes no hash.
+    `key_forms`: how each key column's type is written (`key_form`). `types`: each source column and its type in
+    words (`type_name`), to tell of a change; a type of the same form as before changes no hash.
     """
 
     key: tuple[str, ...]
@@ -265,8 +269,8 @@ class _Resolution:
         kinds = {name: self.relation.field(name) for name in mapping.sources}
         return dataclasses.replace(
             mapping,
-            key_forms=tuple(values.key_form(kinds[name]) for name in key),
-            types=tuple((name, values.type_name(kind)) for name, kind in kinds.items()),
+            key_forms=tuple(key_form(kinds[name]) for name in key),
+            types=tuple((name, type_name(kind)) for name, kind in kinds.items()),
         )
 
     def problem(self, code: str, message: str, key: str, hint: str = "") -> None:
@@ -373,7 +377,7 @@ class _Resolution:
         return Column(source, header, field, keep_nulls, lookup, self.form(source, field)) if source else None
 
     def form(self, source: str, field: Field) -> str:
-        return values.text_form(self.relation.field(source), field) if self.relation is not None else ""
+        return text_form(self.relation.field(source), field) if self.relation is not None else ""
 
     def parent_path(self, target: str, key: str) -> tuple[str, Field, Field] | None:
         """`Customer__r.Customer_Id__c`: its exact header, the parent's field, and our lookup field."""
@@ -447,7 +451,7 @@ class _Resolution:
         canonical, reasons = values.canonical(array, field)
         if reasons is not None:
             longest = len(value) if isinstance(value, str) else 0
-            reason = values.why_unfit(values.Reason(int(reasons[0])), field, longest)
+            reason = why_unfit(Reason(int(reasons[0])), field, longest)
             self.problem("DB316", f"{value!r} is no value for {self.schema.name}.{field.name}: {reason}", key)
             return None
         return Constant(field.name, field, canonical)
@@ -573,8 +577,8 @@ def _parts(schema: ObjectSchema, field: Field) -> list[str]:
 def _is_other(text: str, value: Any, field: Field) -> bool:
     """Whether a value that YAML made of a bare text is another one to this field than stands there."""
     if value is None:
-        return text not in (("null", "") if field.type in values.TEXT_TYPES else ("null", "", "~", "Null", "NULL"))
-    if field.type in values.TEXT_TYPES | values.ID_TYPES:
+        return text not in (("null", "") if field.type in TEXT_TYPES else ("null", "", "~", "Null", "NULL"))
+    if field.type in TEXT_TYPES | ID_TYPES:
         return bool(text != value)
     if field.type == "boolean":
         return False
@@ -584,7 +588,7 @@ def _is_other(text: str, value: Any, field: Field) -> bool:
 
 def _in_decimal(value: Any, field: Field) -> str:
     """What to do about a number in a notation that YAML does not read as one, such as 1e3."""
-    if field.type not in values.NUMBER_TYPES or not isinstance(value, str):
+    if field.type not in NUMBER_TYPES or not isinstance(value, str):
         return ""
     try:
         number = Decimal(value)
@@ -599,11 +603,11 @@ def _constant_array(value: Any, field: Field) -> pa.Array | None:
     """A one-row array of the constant in a type `canonical` takes for the field; None if it can't be one."""
     if value is None:
         return pa.nulls(1)
-    if field.type in values.TEXT_TYPES | values.ID_TYPES:
+    if field.type in TEXT_TYPES | ID_TYPES:
         return pa.array([value])
     if field.type == "boolean":
         return pa.array([value]) if isinstance(value, bool) else None
-    if field.type in values.NUMBER_TYPES:
+    if field.type in NUMBER_TYPES:
         if isinstance(value, bool):
             return None
         if isinstance(value, float):

@@ -24,6 +24,7 @@ import pyarrow.csv as pacsv
 
 from dinmo_dbt.destination import RESULTS, Batch, Fate, Field, Operation, PayloadColumn
 from dinmo_dbt.rows import rowhash, values
+from dinmo_dbt.rows.numbers import NUMBER_TYPES
 from dinmo_dbt.salesforce.errors import GONE
 
 SLOTS = 8
@@ -322,7 +323,7 @@ def _key_arrays(batch: Batch, tables: Sequence[pa.Table]) -> list[pa.Array]:
             if table.num_rows:
                 array = values.from_text(_column(table, name), column.field)
                 # from_text reads numbers in echo form already.
-                echo = array if column.field.type in values.NUMBER_TYPES else _echo(array, column.field)
+                echo = array if column.field.type in NUMBER_TYPES else _echo(array, column.field)
                 pieces.append(_folded(echo, column, batch))
         arrays.append(pa.concat_arrays(pieces))
     if not arrays:  # nothing was echoed: every row looks like every other

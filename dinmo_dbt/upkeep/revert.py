@@ -29,8 +29,11 @@ from dinmo_dbt.plan.batches import cuts, goes_by_collections
 from dinmo_dbt.plan.guards import deletes_max
 from dinmo_dbt.plan.plan import LEFT_OUT, Counts
 from dinmo_dbt.rows import values
+from dinmo_dbt.rows.arrow import DECIMAL
 from dinmo_dbt.rows.changes import Flag, Positions, Snapshot, present, slots, snapshot_rows, stale_rows
+from dinmo_dbt.rows.numbers import NUMBER_TYPES
 from dinmo_dbt.rows.rowhash import as_arrow
+from dinmo_dbt.rows.texts import BULK_NULL, TEXT_TYPES
 
 Rows = npt.NDArray[np.bool_]
 _HELD_ROWS = 1 << 20
@@ -308,7 +311,7 @@ class _Work:
         literal, width = np.zeros(len(rows), np.bool_), np.full(len(rows), 24, np.int64)
         for array in arrays.values():
             if pa.types.is_string(array.type):
-                literal |= _bools(pc.fill_null(pc.equal(pc.utf8_trim_whitespace(array), values.BULK_NULL), False))
+                literal |= _bools(pc.fill_null(pc.equal(pc.utf8_trim_whitespace(array), BULK_NULL), False))
                 width += pc.fill_null(pc.binary_length(array), 4).to_numpy() * 2
             width += 44
         table = pa.table({**self.own(rows), **arrays})
@@ -356,10 +359,10 @@ def _at(array: npt.NDArray[Any], slot: Positions) -> npt.NDArray[Any]:
 
 def _canonical(texts: pa.Array, field: Field) -> pa.Array:
     """What Salesforce printed as canonical values, to the last digit; text is as it stands."""
-    if field.type in values.TEXT_TYPES:
+    if field.type in TEXT_TYPES:
         return texts
-    if field.type not in values.NUMBER_TYPES:
+    if field.type not in NUMBER_TYPES:
         return values.from_text(texts, field)
     plain = pc.match_substring_regex(texts, r"^[+-]?\d{1,20}(\.\d{1,18})?$")
-    exact = pc.if_else(plain, texts, pa.scalar(None, pa.utf8())).cast(values.DECIMAL)
+    exact = pc.if_else(plain, texts, pa.scalar(None, pa.utf8())).cast(DECIMAL)
     return pc.coalesce(exact, values.from_text(texts, field))

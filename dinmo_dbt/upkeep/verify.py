@@ -25,6 +25,7 @@ from dinmo_dbt.rows import changes, values
 from dinmo_dbt.rows.changes import ChangeSet, Flag, Kind, Positions, Spool
 from dinmo_dbt.rows.mapping import Column, Mapping, resolve
 from dinmo_dbt.rows.rowhash import NO_DIGESTS, as_arrow, digest_columns, same_digests
+from dinmo_dbt.rows.texts import TEXT_TYPES
 
 # Up to here records are read by id; above, every record of the object by one Bulk query.
 BY_ID_MAX = 2_000
@@ -124,7 +125,7 @@ class Fact:
 
     def _read(self, held: pa.Array) -> pa.Array:
         # The text #N/A is a value of its own where it is held: only an upload takes it for null.
-        return held if self.field.type in values.TEXT_TYPES else values.from_text(held, self.field)
+        return held if self.field.type in TEXT_TYPES else values.from_text(held, self.field)
 
     def _plain(self, array: pa.Array) -> pa.Array:
         held = values.held_form(array, self.field)

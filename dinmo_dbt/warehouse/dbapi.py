@@ -21,7 +21,7 @@ from typing import Any
 
 import pyarrow as pa
 
-from dinmo_dbt.rows.values import unreadable_mark
+from dinmo_dbt.rows.reasons import unreadable_mark
 from dinmo_dbt.text.redaction import SQLSTATES, Foreign
 from dinmo_dbt.warehouse.dbt_profile import as_dbt_runs
 from dinmo_dbt.warehouse.profiles import Chosen

@@ -19,7 +19,7 @@ import duckdb
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from dinmo_dbt.rows.values import unreadable_mark
+from dinmo_dbt.rows.reasons import unreadable_mark
 from dinmo_dbt.text.redaction import Foreign
 from dinmo_dbt.warehouse.dbt_profile import as_dbt_runs
 from dinmo_dbt.warehouse.profiles import Chosen

@@ -26,7 +26,8 @@ import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.csv
 
-from dinmo_dbt.rows.values import TYPE_IN_WAREHOUSE, unreadable_mark
+from dinmo_dbt.rows.forms import TYPE_IN_WAREHOUSE
+from dinmo_dbt.rows.reasons import unreadable_mark
 from dinmo_dbt.text.redaction import SQLSTATES, Foreign
 from dinmo_dbt.warehouse.dbt_profile import as_dbt_runs
 from dinmo_dbt.warehouse.profiles import Chosen

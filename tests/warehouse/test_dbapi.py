@@ -10,7 +10,7 @@ import pyarrow as pa
 import pytest
 
 from dinmo_dbt.errors import DinmoError
-from dinmo_dbt.rows import values
+from dinmo_dbt.rows.reasons import unreadable
 from dinmo_dbt.warehouse import Warehouse, connection, dbapi
 from dinmo_dbt.warehouse.dbapi import DbApi
 
@@ -128,7 +128,7 @@ def test_a_value_that_does_not_fit_the_first_ones_leaves_its_row_out(
     """`...` is such a value: null, and marked beside it."""
     kind = dbapi._type(sampled, ("v", None))
     (batch,) = dbapi._batches(Cursor(*later), "select v", pa.schema([("v", kind)]))
-    reasons = values.unreadable(batch, "v")
+    reasons = unreadable(batch, "v")
     marked = [False] * len(later) if reasons is None else [bool(reason) for reason in reasons]
     assert marked == [value is ... for value in read]
     assert batch.column("v").to_pylist() == [None if value is ... else value for value in read]

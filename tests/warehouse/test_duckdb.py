@@ -17,6 +17,7 @@ import pytest
 from dinmo_dbt.destination import Field
 from dinmo_dbt.errors import ConfigError, DinmoError, WarehouseError
 from dinmo_dbt.rows import values
+from dinmo_dbt.rows.reasons import Reason, unreadable
 from dinmo_dbt.warehouse import Connected
 from dinmo_dbt.warehouse import duckdb as reader
 
@@ -186,7 +187,7 @@ def test_a_number_of_more_digits_than_arrow_has_leaves_its_row_out(project: Proj
         (batch,) = warehouse.read("t", ["v"], "true")
         assert warehouse.schema("t").field("v").type == batch.schema.field("v").type
     assert batch.column("v").to_pylist() == [1, None, None]
-    assert values.unreadable(batch, "v").tolist() == [0, values.Reason.UNREADABLE, 0]
+    assert unreadable(batch, "v").tolist() == [0, Reason.UNREADABLE, 0]
 
 
 def test_null_in_json_is_null(project: Project, fill: Fill) -> None:

@@ -16,7 +16,9 @@ import pytest
 from dinmo_dbt.destination import Field
 from dinmo_dbt.errors import DinmoError
 from dinmo_dbt.rows import values
-from dinmo_dbt.rows.values import TYPE_IN_WAREHOUSE
+from dinmo_dbt.rows.arrow import plain
+from dinmo_dbt.rows.forms import TYPE_IN_WAREHOUSE
+from dinmo_dbt.rows.reasons import unreadable
 from dinmo_dbt.warehouse import Connected, Warehouse
 from dinmo_dbt.warehouse.query import rows_of
 
@@ -228,7 +230,7 @@ def test_a_value_arrow_has_no_form_for_makes_one_invalid_row(
 def refused(batch: pa.RecordBatch, kind: str) -> dict[int, bool]:
     """Whether the row of each `i` can't be sent for its `v`."""
     canonical, unfit = values.canonical(batch.column("v"), Field(name="F", label="F", type=kind))
-    reasons = [each for each in (values.unreadable(batch, "v"), unfit) if each is not None]
+    reasons = [each for each in (unreadable(batch, "v"), unfit) if each is not None]
     bad = [any(reason[row] for reason in reasons) for row in range(batch.num_rows)]
     assert all(canonical[row].as_py() is None for row in range(batch.num_rows) if bad[row])
     return dict(zip(batch.column("i").to_pylist(), bad, strict=True))
@@ -475,5 +477,5 @@ def test_a_query_for_rows_finds_them_by_what_was_read_of_them(
     postgres.run(f"create table t (a {kind})", *(f"insert into t values ('{value}')" for value in quoted))
     postgres.run("insert into t values (null)")
     for batch in warehouse.read("t", ["a"], None):
-        for held in values.plain(batch["a"]).to_pylist():
+        for held in plain(batch["a"]).to_pylist():
             assert warehouse.count("t", rows_of(["a"], [(held,)], "postgres")) == 1, held

@@ -15,6 +15,7 @@ import pyarrow as pa
 
 from dinmo_dbt.destination import Field
 from dinmo_dbt.rows import values
+from dinmo_dbt.rows.forms import type_name
 
 from .conftest import Postgres, Project
 
@@ -131,7 +132,7 @@ OF_THE_CATALOG = re.compile(
 def fate(column: pa.Field) -> str:
     """What it arrives as, and which fields it can feed."""
     feeds = [name for name, kind in FIELDS.items() if values.why_not(column.type, Field("F", "F", kind)) is None]
-    arrives = values.type_name(pa.field(column.name, column.type))
+    arrives = type_name(pa.field(column.name, column.type))
     return f"{arrives} | {', '.join(feeds) if len(feeds) < len(FIELDS) else 'anything: it is null'}" if feeds else (
         f"{arrives} | nothing: `DB314`"
     )  # fmt: skip
@@ -186,7 +187,7 @@ def test_every_type_of_postgres_is_in_the_table(project: Project, postgres: Post
     project.profiles({"dev": postgres.output()})
     with project.connect() as warehouse:
         schema = warehouse.schema("t")
-        read = [column.name for column in schema if values.type_name(pa.field("c", column.type)) != "list"]
+        read = [column.name for column in schema if type_name(pa.field("c", column.type)) != "list"]
         (batch,) = warehouse.read("t", read, None)
     assert batch.schema.types == [schema.field(name).type for name in read]
     holds("Postgres", rows((names[column.name], column) for column in schema))

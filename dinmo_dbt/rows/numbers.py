@@ -1,0 +1,197 @@
+"""Numbers: decimals and doubles of 15 digits, as Salesforce keeps them. Vectorised, pure."""
+
+from __future__ import annotations
+
+import numpy as np
+import numpy.typing as npt
+import pyarrow as pa
+import pyarrow.compute as pc
+
+from dinmo_dbt.destination import Field
+from dinmo_dbt.rows.arrow import DECIMAL
+from dinmo_dbt.rows.reasons import Reason, Reasons, merge, reasons_of, without
+
+NUMBER_TYPES = frozenset({"int", "long", "double", "currency", "percent"})
+Doubles = npt.NDArray[np.float64]
+
+
+def unkept(source: pa.Array, array: pa.Array, field: Field) -> Reasons | None:
+    """Numbers whose whole part a double changes, as `canonical` gives reasons; `array`: canonical, of `source`."""
+    if field.type not in NUMBER_TYPES or pa.types.is_null(source.type):
+        return None
+    is_double = pa.types.is_floating(source.type)
+    # Below these a double's 15 decimal digits, and a whole number, are kept as they are.
+    large = pc.fill_null(pc.greater_equal(pc.abs(array), decimal_of(10**15 if is_double else 2**53)), False)
+    if not pc.any(large).as_py():
+        return None
+    places = np.flatnonzero(large.to_numpy(zero_copy_only=False))
+    whole = [int(value) for value in array.take(pa.array(places)).to_pylist()]
+    given = doubles(source).take(pa.array(places)).to_pylist() if is_double else whole
+    changed = np.zeros(len(array), np.bool_)
+    changed[places] = [not number % 1 and number != int(float(sent)) for number, sent in zip(given, whole, strict=True)]
+    return reasons_of(changed, Reason.NUMBER_DIGITS)
+
+
+ANY_NUMBER = Field(name="", label="", type="double")
+_DIGITS = 15
+_POWERS = np.array([float(f"1e{power}") for power in range(22)])
+
+
+def canonical_numbers(array: pa.Array, field: Field) -> tuple[pa.Array, Reasons | None]:
+    if pa.types.is_floating(array.type):
+        values, reasons = from_floats(doubles(array))
+    elif pa.types.is_decimal(array.type):
+        values, reasons = _from_decimals(array)
+    else:
+        values, reasons = array.cast(DECIMAL), None
+    integer_digits = field.precision - field.scale if field.precision else 0
+    if field.type in ("int", "long"):
+        fraction = pc.not_equal(values, pc.trunc(values))
+        reasons = merge(reasons, reasons_of(fraction, Reason.NOT_WHOLE))
+        integer_digits = 0
+        limit = 2**31 if field.type == "int" else 2**63
+        outside = pc.or_(pc.greater_equal(values, decimal_of(limit)), pc.less(values, decimal_of(-limit)))
+        reasons = merge(reasons, reasons_of(outside, Reason.NUMBER_RANGE))
+    if 0 < integer_digits < 20:
+        outside = pc.greater_equal(pc.abs(values), decimal_of(10**integer_digits))
+        reasons = merge(reasons, reasons_of(outside, Reason.NUMBER_RANGE))
+    return without(values, reasons)
+
+
+def decimal_of(number: int) -> pa.Scalar:
+    return pa.scalar(number, pa.decimal128(38, 0)).cast(DECIMAL)
+
+
+def _from_decimals(array: pa.Array) -> tuple[pa.Array, Reasons | None]:
+    kind = array.type
+    if kind.scale <= 18 and kind.precision - kind.scale <= 20:
+        return array.cast(DECIMAL), None
+    wide = array.cast(pa.decimal256(76, max(kind.scale, 18)))
+    too_large = pc.greater_equal(pc.abs(wide), pa.scalar(10**20, pa.decimal256(76, 0)).cast(wide.type))
+    reasons = reasons_of(too_large, Reason.NUMBER_RANGE)
+    if kind.scale > 18:
+        finer = pc.not_equal(wide, pc.round(wide, ndigits=18))
+        reasons = merge(reasons, reasons_of(finer, Reason.NUMBER_SCALE))
+    wide, reasons = without(wide, reasons)
+    return wide.cast(DECIMAL), reasons
+
+
+def doubles(array: pa.Array) -> pa.Array:
+    """Doubles; a narrower float as its shortest decimal, as databases show it: 0.1, not 0.100000001490116."""
+    return array if pa.types.is_float64(array.type) else array.cast(pa.utf8()).cast(pa.float64())
+
+
+def from_floats(array: pa.Array) -> tuple[pa.Array, Reasons | None]:
+    """Doubles as the nearest decimal of 15 significant digits (at most 18 decimal places), exactly.
+
+    `whole` is the 15-digit integer nearest to value * 10^places, found with the product's rounding error made good
+    (Dekker's two-product), so that ties and last digits come out as decimal arithmetic would give them.
+    """
+    numbers = array.fill_null(0.0).to_numpy(zero_copy_only=False) if array.null_count else array.to_numpy()
+    finite = np.isfinite(numbers)
+    too_large = finite & (np.abs(numbers) >= 1e20)
+    reasons = merge(reasons_of(~finite, Reason.NOT_FINITE), reasons_of(too_large, Reason.NUMBER_RANGE))
+    numbers = np.where(finite & ~too_large, numbers, 0.0)
+
+    whole, places = _short_decimals(numbers) or _fifteen_digits(numbers)
+    rounded_up = np.abs(whole) * _POWERS[np.maximum(-places, 0)] >= 1e20
+    reasons = merge(reasons, reasons_of(rounded_up, Reason.NUMBER_RANGE))
+    whole = np.where(rounded_up, 0, whole)
+
+    unscaled = _times_power_of_ten(whole, 18 - places)
+    values = pa.Array.from_buffers(DECIMAL, len(whole), [None, pa.py_buffer(unscaled)])
+    if array.null_count:
+        values = pc.if_else(pc.is_valid(array), values, pa.scalar(None, DECIMAL))
+    return without(values, reasons)
+
+
+def _short_decimals(numbers: Doubles) -> tuple[npt.NDArray[np.int64], npt.NDArray[np.int64]] | None:
+    """The quick way for a column of decimals with up to 6 places, as most are; None if one of them is not.
+
+    A whole number below 10^15 that gives the double back when divided by 10^6 is its one decimal of 15 digits.
+    """
+    millionths = np.rint(numbers * 1e6)
+    if not ((millionths / 1e6 == numbers) & (np.abs(millionths) < 1e15)).all():
+        return None
+    return millionths.astype(np.int64), np.full(len(numbers), 6)
+
+
+def _fifteen_digits(numbers: Doubles) -> tuple[npt.NDArray[np.int64], npt.NDArray[np.int64]]:
+    """Each double as a whole number of 15 digits and its decimal places."""
+    magnitude = np.abs(numbers)
+    exponent = np.floor(np.log10(np.maximum(magnitude, 1e-9))).astype(np.int64)
+    # log10 rounds: next to a power of ten its floor may be one off, and the comparison with the power decides.
+    power = np.maximum(exponent, 0)
+    corrected = power - (magnitude < _POWERS[power]) + (magnitude >= _POWERS[power + 1])
+    exponent = np.where(exponent == power, corrected, exponent)
+    places = np.clip(_DIGITS - 1 - exponent, -5, 18)
+    return _nearest_whole(numbers, places), places
+
+
+def _nearest_whole(numbers: Doubles, places: npt.NDArray[np.int64]) -> npt.NDArray[np.int64]:
+    """The whole number nearest to numbers * 10^places, ties to even; results stay below 10^16."""
+    factor = _POWERS[np.maximum(places, 0)]
+    divisor = _POWERS[np.maximum(-places, 0)]
+    product = numbers * factor
+    whole = np.rint(product / divisor)
+    back = whole * divisor
+    rest = (product - back) - _product_error(whole, divisor, back) + _product_error(numbers, factor, product)
+    tie_from_odd = (np.abs(rest) * 2 == divisor) & (np.fmod(whole, 2) != 0)
+    away = (np.abs(rest) * 2 > divisor) | tie_from_odd
+    nearest: npt.NDArray[np.int64] = (whole + np.where(away, np.sign(rest), 0)).astype(np.int64)
+    return nearest
+
+
+def _product_error(a: Doubles, b: Doubles, product: Doubles) -> Doubles:
+    def halves(x: Doubles) -> tuple[Doubles, Doubles]:
+        scaled = x * 134217729.0  # 2^27 + 1
+        high = scaled - (scaled - x)
+        return high, x - high
+
+    a_high, a_low = halves(a)
+    b_high, b_low = halves(b)
+    return ((a_high * b_high - product) + a_high * b_low + a_low * b_high) + a_low * b_low
+
+
+def _times_power_of_ten(whole: npt.NDArray[np.int64], power: npt.NDArray[np.int64]) -> npt.NDArray[np.uint64]:
+    """whole * 10^power as 128-bit two's complement, low word first; |whole| < 10^16, power 0 to 23."""
+    negative = whole < 0
+    magnitude = np.abs(whole).astype(np.uint64)
+    first = np.power(np.uint64(10), np.minimum(power, 11).astype(np.uint64))
+    second = np.power(np.uint64(10), np.maximum(power - 11, 0).astype(np.uint64))
+    low, high = _multiply(magnitude, np.zeros_like(magnitude), first)
+    low, high = _multiply(low, high, second)
+    low, high = np.where(negative, ~low + np.uint64(1), low), np.where(negative, ~high + (low == 0), high)
+    return np.stack([low, high], axis=1)
+
+
+def _multiply(
+    low: npt.NDArray[np.uint64], high: npt.NDArray[np.uint64], factor: npt.NDArray[np.uint64]
+) -> tuple[npt.NDArray[np.uint64], npt.NDArray[np.uint64]]:
+    """(low, high) * factor modulo 2^128, by 32-bit halves; factor < 2^40."""
+    half, mask = np.uint64(32), np.uint64(2**32 - 1)
+    a0, a1 = low & mask, low >> half
+    b0, b1 = factor & mask, factor >> half
+    p00, p01, p10, p11 = a0 * b0, a0 * b1, a1 * b0, a1 * b1
+    middle = (p00 >> half) + (p01 & mask) + (p10 & mask)
+    new_low = (p00 & mask) | (middle << half)
+    carry = p11 + (p01 >> half) + (p10 >> half) + (middle >> half)
+    return new_low, high * factor + carry
+
+
+def decimal_text(array: pa.Array) -> pa.Array:
+    """Plain notation: no exponent, no trailing zeros, `0` for zero."""
+    if len(array) == 0:
+        return pa.array([], pa.utf8())
+    plain = pc.utf8_rtrim(pc.utf8_rtrim(array.cast(pa.utf8()), "0"), ".")
+    # Arrow writes an exponent below 1e-6 and for zero: those are written from their unscaled integer.
+    words = np.frombuffer(array.buffers()[1], "<i8").reshape(-1, 2)[array.offset : array.offset + len(array)]
+    low = words[:, 0]  # not by its absolute value, which for the least of them is itself
+    small = (words[:, 1] == low >> 63) & (low > -(10**13)) & (low < 10**13)
+    if not small.any():
+        return plain
+    unscaled = pa.array(np.where(small, low, 0))
+    decimals = pc.utf8_rtrim(pc.utf8_lpad(pc.abs(unscaled).cast(pa.utf8()), 18, padding="0"), "0")
+    sign = pc.if_else(pc.less(unscaled, 0), "-0.", "0.")
+    tiny = pc.if_else(pc.equal(unscaled, 0), "0", pc.binary_join_element_wise(sign, decimals, ""))
+    return pc.if_else(pc.and_(pa.array(small), pc.is_valid(array)), tiny, plain)
