@@ -8,7 +8,8 @@ from pathlib import Path
 from typing import Any
 
 from dinmo_dbt.activation import Activation
-from dinmo_dbt.artifacts.manifest import Loaded, Manifest, parse_manifest
+from dinmo_dbt.artifacts.declared import Loaded
+from dinmo_dbt.artifacts.manifest import Manifest, parse_manifest
 from dinmo_dbt.errors import ConfigError, DinmoError
 
 GOLDEN = Path(__file__).parent / "golden" / "config"

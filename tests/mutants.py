@@ -51,6 +51,7 @@ NOTICED, BROKEN = 1, 70  # how a process of tests ends, besides 0
 MODULES: dict[str, tuple[str, ...]] = {
     "plan.guards": ("tests/test_guards.py",),
     "rows.keys": ("tests/test_guards.py", "tests/test_values.py"),
+    "text.masking": ("tests/test_redaction.py",),
     "text.redaction": ("tests/test_redaction.py",),
     "rows.rowhash": ("tests/test_rowhash.py",),
     "rows.arrow": ("tests/test_values.py",),

@@ -27,7 +27,7 @@ from dinmo_dbt.activation import (
     WarningKind,
     Watch,
 )
-from dinmo_dbt.artifacts.manifest import activations
+from dinmo_dbt.artifacts.declared import activations
 from dinmo_dbt.config.block import json_schema
 from dinmo_dbt.errors import ConfigError, DinmoError
 

@@ -16,8 +16,10 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from dinmo_dbt.activation import Activation
+from dinmo_dbt.artifacts.declared import activations
 from dinmo_dbt.artifacts.gate import ConnectedTarget, gate, load_run_results, target_check
-from dinmo_dbt.artifacts.manifest import activations, cycles, load_manifest, order, parse_manifest
+from dinmo_dbt.artifacts.manifest import load_manifest, parse_manifest
+from dinmo_dbt.artifacts.order import cycles, order
 from dinmo_dbt.errors import ConfigError, DinmoError
 
 FILES = {

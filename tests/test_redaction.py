@@ -12,7 +12,8 @@ from hypothesis import assume, example, given, settings
 from hypothesis import strategies as st
 from psycopg2 import errorcodes
 
-from dinmo_dbt.text.redaction import SQLSTATES, TEXT, Foreign, of_job, told, without_values
+from dinmo_dbt.text.masking import of_job, without_values
+from dinmo_dbt.text.redaction import SQLSTATES, TEXT, Foreign, told
 
 SQL = 'select "name", "A b" from "lab"."main"."people" where (\ncast(name as integer) > 1\nand plan = \'Free\'\n)'
 WHERE = "cast(name as integer) > 1\nand plan = 'Free'"

@@ -15,7 +15,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from dinmo_dbt.activation import Activation, QuietHours, Schedule, ScheduleKind
-from dinmo_dbt.artifacts.manifest import activations
+from dinmo_dbt.artifacts.declared import activations
 from dinmo_dbt.watch.schedule import Past, due, is_quiet, next_due, wakes
 
 PARIS = ZoneInfo("Europe/Paris")

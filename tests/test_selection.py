@@ -7,7 +7,7 @@ from config_cases import activation, block, golden, insert, manifest, node, told
 from hypothesis import given
 from hypothesis import strategies as st
 
-from dinmo_dbt.artifacts.manifest import activations
+from dinmo_dbt.artifacts.declared import activations
 from dinmo_dbt.artifacts.selection import select
 from dinmo_dbt.errors import UsageError
 

@@ -21,9 +21,11 @@ from dinmo_dbt.config.project import Channel, Secret
 from dinmo_dbt.config.when import _LIMITS, _OFF, USUAL
 from dinmo_dbt.errors import Problem
 from dinmo_dbt.watch.history import RunRecord, Trigger
+from dinmo_dbt.watch.judges import SCHEMA_CODES
 from dinmo_dbt.watch.notice import Notice, Severity
+from dinmo_dbt.watch.standing import Noticed, Standing
 from dinmo_dbt.watch.usual import NEW_RUNS
-from dinmo_dbt.watch.warnings import SCHEMA_CODES, Noticed, Standing, digest, notice, paused, resumed
+from dinmo_dbt.watch.warnings import digest, notice, paused, resumed
 
 ROOT = Path(__file__).parent.parent
 GOLDEN = ROOT / "tests/golden/warnings/messages.txt"

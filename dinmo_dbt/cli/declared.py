@@ -103,7 +103,7 @@ def validate(
       dinmo-dbt validate --online --target prod
       dinmo-dbt validate --data -s customers      reads the model's rows
     """
-    from dinmo_dbt.artifacts.manifest import at_most
+    from dinmo_dbt.artifacts.declared import at_most
     from dinmo_dbt.cli import render
 
     console = Console(as_json, quiet)

@@ -22,7 +22,7 @@ if TYPE_CHECKING:
     from dinmo_dbt.plan.plan import Plan
     from dinmo_dbt.salesforce import SalesforceDestination
     from dinmo_dbt.state import Judged
-    from dinmo_dbt.watch.warnings import Standing
+    from dinmo_dbt.watch.standing import Standing
 
 HELD_BY_ANOTHER = "DB501"
 CLOCK_OFF_S = 3600.0

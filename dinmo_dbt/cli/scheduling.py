@@ -104,7 +104,7 @@ def due_now(session: Session) -> dict[str, Trigger]:
     """Why each of the chosen activations is due, of those that are. Those never seen before are seen from now on, and
     what dbt built for them is owed until they have run."""
     from dinmo_dbt.watch.schedule import due
-    from dinmo_dbt.watch.warnings import span
+    from dinmo_dbt.watch.wording import span
 
     session.state.take_back()
     if ahead := session.activity.put_back():

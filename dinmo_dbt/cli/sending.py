@@ -209,7 +209,7 @@ def tell_of(session: Session, what: Common, problem: Problem) -> None:
 
 def _tell_of_all(session: Session, what: Common, problem: Problem) -> None:
     from dinmo_dbt.activation import WarningKind
-    from dinmo_dbt.watch.warnings import Standing
+    from dinmo_dbt.watch.standing import Standing
 
     if problem.code in STATE_ITSELF:
         tell_of_state(session, problem)

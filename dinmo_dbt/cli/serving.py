@@ -221,7 +221,7 @@ class _Service:
 
     def _notice_the_clock(self) -> None:
         """One that is set is said, and what is due by it is looked for."""
-        from dinmo_dbt.watch.warnings import span
+        from dinmo_dbt.watch.wording import span
 
         before, self._set = self._set, time.time() - time.monotonic()
         step = self._set - before if before is not None else 0.0

@@ -26,8 +26,9 @@ if TYPE_CHECKING:
     import pyarrow as pa
 
     from dinmo_dbt.activation import Activation
+    from dinmo_dbt.artifacts.declared import Loaded
     from dinmo_dbt.artifacts.gate import Gate, RunResults
-    from dinmo_dbt.artifacts.manifest import Loaded, Manifest, Node
+    from dinmo_dbt.artifacts.manifest import Manifest, Node
     from dinmo_dbt.artifacts.selection import Declared
     from dinmo_dbt.channels import Told
     from dinmo_dbt.cli.lanes import Lanes
@@ -306,7 +307,7 @@ class Session:
     @cached_property
     def declared(self) -> Loaded:
         """What the manifest declares; an activation whose destination can't be used is none."""
-        from dinmo_dbt.artifacts.manifest import activations, left_activation
+        from dinmo_dbt.artifacts.declared import activations, left_activation
         from dinmo_dbt.artifacts.misplaced import given_twice, misplaced, owned
         from dinmo_dbt.config.spelling import bare_words, other_columns, other_numbers
 
@@ -380,7 +381,7 @@ class Session:
     @property
     def wrong_problems(self) -> tuple[Problem, ...]:
         """All that is wrong with what is selected, switched off or not."""
-        from dinmo_dbt.artifacts.manifest import at_most
+        from dinmo_dbt.artifacts.declared import at_most
 
         left = (problem for each in self.left if each.is_wrong for problem in each.problems)
         return at_most([*self.declared.problems, *left])
@@ -388,7 +389,7 @@ class Session:
     def say_notes(self, *, of_the_manifest: bool = False) -> None:
         """What is to be said of the selected; with `of_the_manifest` also what only the relation itself can settle,
         which is not worth a word where the relation is read. What is wrong and switched off stops nothing."""
-        from dinmo_dbt.artifacts.manifest import NOT_DOCUMENTED
+        from dinmo_dbt.artifacts.declared import NOT_DOCUMENTED
 
         places = {each.meta_path for each in self.selected}
         notes = [note for note in self.declared.notes if note.where in places]

@@ -287,7 +287,7 @@ def _activation(
     match: Mapping[str, str],
 ) -> tuple[_Files, UsageError | None]:
     """The model's properties file with the block in it; or what to write by hand, where lines alone can't do it."""
-    from dinmo_dbt.artifacts.manifest import source_of
+    from dinmo_dbt.artifacts.declared import source_of
     from dinmo_dbt.scaffold import insertion
     from dinmo_dbt.scaffold.proposal import propose
 

@@ -273,7 +273,7 @@ def _skip_reason(session: Session, activation: Activation, gating: Gating) -> tu
 
 def _ordered(session: Session, activations: list[Activation]) -> list[Activation]:
     """Parents first, as the objects' lookups say."""
-    from dinmo_dbt.artifacts.manifest import cycles, order
+    from dinmo_dbt.artifacts.order import cycles, order
 
     references = partial(_references, session)
     if len(activations) > 1:

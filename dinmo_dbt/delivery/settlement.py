@@ -19,7 +19,7 @@ from dinmo_dbt.plan.guards import Counted, Day
 from dinmo_dbt.plan.plan import LEFT_OUT
 from dinmo_dbt.rows import values
 from dinmo_dbt.rows.changes import Flag
-from dinmo_dbt.text.redaction import of_job, without_values
+from dinmo_dbt.text.masking import of_job, without_values
 
 # Salesforce's answers for a record id that no longer leads to a record.
 _GONE = ("ENTITY_IS_DELETED", "INVALID_CROSS_REFERENCE_KEY")

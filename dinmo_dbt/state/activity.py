@@ -19,7 +19,7 @@ from dinmo_dbt.state.tables import Connection
 from dinmo_dbt.watch.history import RunRecord, number, read, text
 from dinmo_dbt.watch.notice import Notice, Severity
 from dinmo_dbt.watch.schedule import Past
-from dinmo_dbt.watch.warnings import Standing
+from dinmo_dbt.watch.standing import Standing
 
 Made = TypeVar("Made")
 

@@ -34,7 +34,7 @@ from dinmo_dbt.state.storage import KEPT_S, Storage
 from dinmo_dbt.state.tables import Connection
 from dinmo_dbt.watch.history import DONE, RunRecord, read
 from dinmo_dbt.watch.notice import Notice
-from dinmo_dbt.watch.warnings import Standing
+from dinmo_dbt.watch.standing import Standing
 
 KEPT_MIN, KEPT_MAX = 50, 10_000  # of an activation, whatever their age
 EARLIER_MAX = 100  # runs by which the next is judged

@@ -15,8 +15,9 @@ import pyarrow as pa
 from memory_org import THING, MemoryOrg, activation
 
 from dinmo_dbt.activation import Activation, Ceiling, QuietHours, Schedule, ScheduleKind, WarningKind, Watch
+from dinmo_dbt.artifacts.declared import Loaded
 from dinmo_dbt.artifacts.gate import Result, RunResults
-from dinmo_dbt.artifacts.manifest import Loaded, Manifest, Test
+from dinmo_dbt.artifacts.manifest import Manifest, Test
 from dinmo_dbt.config.project import Channel, Digest, EmulatorConfig, Org, Project, Secret
 from dinmo_dbt.watch.notice import Notice
 

@@ -16,7 +16,7 @@ from dinmo_dbt.state.state_id import StateId
 from dinmo_dbt.watch.history import RunRecord, Trigger
 from dinmo_dbt.watch.notice import Notice, Severity
 from dinmo_dbt.watch.schedule import Past
-from dinmo_dbt.watch.warnings import Standing
+from dinmo_dbt.watch.standing import Standing
 
 ROWS = [{"id": str(n), "ext": f"e{n}", "a": "x", "b": "y"} for n in range(7)]
 

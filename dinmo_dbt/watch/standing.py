@@ -1,0 +1,31 @@
+"""A warning that stands, and what a run is told of."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from dinmo_dbt.activation import WarningKind
+from dinmo_dbt.watch.notice import Notice
+
+
+@dataclass(frozen=True, slots=True)
+class Standing:
+    """A warning that is open: told, and not yet recovered. `since` and `run_id` are of the run it began with, `said`
+    is its cause in short, as the latest run knows it. `incident`: its notice's; '' for what concerns no activation."""
+
+    activation: str
+    target: str
+    kind: WarningKind
+    since: float
+    run_id: str
+    critical: bool
+    said: str
+    incident: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class Noticed:
+    """All that stand after the run, and what is to be sent, in order."""
+
+    standing: tuple[Standing, ...]
+    notices: tuple[Notice, ...]
