@@ -13,7 +13,8 @@ import typer
 import yaml
 
 from dinmo_dbt.cli import commands, documents
-from dinmo_dbt.config import block, dbt_file, project
+from dinmo_dbt.config import block, dbt_file
+from dinmo_dbt.config.dinmo_yml import json_schema
 from dinmo_dbt.rows.reasons import Reason
 from dinmo_dbt.salesforce import errors as salesforce_errors
 
@@ -208,7 +209,7 @@ def main(arguments: list[str], root: Path = ROOT) -> int:
 
 def pages() -> dict[str, str]:
     """Each generated file's path in the repository, and its text."""
-    meta, dinmo_yml = block.json_schema(), project.json_schema()
+    meta, dinmo_yml = block.json_schema(), json_schema()
     return {
         "docs/meta.md": _META + table(meta),
         "docs/dinmo_yml.md": _DINMO_YML + table(dinmo_yml),

@@ -12,7 +12,7 @@ from typing import Any
 import requests
 
 from dinmo_dbt import emulator
-from dinmo_dbt.config.project import Credentials, Org, Secret
+from dinmo_dbt.org import Credentials, Org, Secret
 from dinmo_dbt.salesforce import SalesforceDestination, client, connect
 
 URL = "https://acme.my.salesforce.com"

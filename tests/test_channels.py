@@ -24,8 +24,9 @@ from hypothesis import strategies as st
 
 from dinmo_dbt import channels
 from dinmo_dbt.channels import Told, deliver
-from dinmo_dbt.config.project import Channel, Secret
+from dinmo_dbt.config.channel import Channel
 from dinmo_dbt.errors import Interrupted, Problem
+from dinmo_dbt.org import Secret
 from dinmo_dbt.watch.notice import Notice, Severity
 
 TOKEN = "CANARY7d3f"

@@ -18,9 +18,9 @@ from hypothesis import strategies as st
 from dinmo_dbt import dbt_cloud
 from dinmo_dbt.artifacts.gate import gate, load_run_results, parse_run_results
 from dinmo_dbt.artifacts.manifest import parse_manifest
-from dinmo_dbt.config.project import Secret
 from dinmo_dbt.dbt_cloud import Status, artifacts, client
 from dinmo_dbt.errors import DbtCloudError, DinmoError, Interrupted, UsageError
+from dinmo_dbt.org import Secret
 
 MANIFEST = {
     "metadata": {

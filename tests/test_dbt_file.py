@@ -15,7 +15,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from dinmo_dbt import cli
-from dinmo_dbt.config import block, dbt_file, project
+from dinmo_dbt.config import block, dbt_file
+from dinmo_dbt.config.dinmo_yml import json_schema
 
 ROOT = Path(__file__).parent.parent
 SCHEMA = dbt_file.json_schema()
@@ -127,7 +128,7 @@ def test_the_sample_project_and_the_pages_are_right() -> None:
     [
         ((), dbt_file.json_schema),
         (("dbt",), dbt_file.json_schema),
-        (("dinmo.yml",), project.json_schema),
+        (("dinmo.yml",), json_schema),
         (("meta",), block.json_schema),
     ],
 )

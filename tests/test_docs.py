@@ -14,6 +14,7 @@ import typer
 
 from dinmo_dbt import errors
 from dinmo_dbt.cli import commands
+from dinmo_dbt.config.dinmo_yml import json_schema
 
 ROOT = Path(__file__).parent.parent
 README = (ROOT / "README.md").read_text(encoding="utf-8")
@@ -169,13 +170,13 @@ def test_the_yaml_of_the_readme_is_accepted(tmp_path: Path) -> None:
     import jsonschema
     import yaml
 
-    from dinmo_dbt.config import block, project
+    from dinmo_dbt.config import block
 
     pages = "".join(PAGES[name] for name in ("warnings.md", "schedules.md", "cookbook.md"))
     for text in re.findall(r"```yaml\n(.*?)```", README + pages, re.DOTALL):
         content = yaml.safe_load(text)
         if "models" not in content:  # dinmo.yml, or a part of it
-            jsonschema.validate({"destinations": {}} | content, project.json_schema())
+            jsonschema.validate({"destinations": {}} | content, json_schema())
         else:
             for model in content["models"]:
                 jsonschema.validate(model["config"]["meta"]["dinmo"], block.json_schema())

@@ -15,18 +15,10 @@ from hypothesis import HealthCheck, example, given, settings
 from hypothesis import strategies as st
 
 from dinmo_dbt.config import document
-from dinmo_dbt.config.project import (
-    Channel,
-    Digest,
-    Project,
-    Secret,
-    host_allowed,
-    load_project,
-    organization_id,
-    own_url,
-    url_problem,
-)
+from dinmo_dbt.config.channel import Channel, Digest
+from dinmo_dbt.config.project import Project, load_project
 from dinmo_dbt.errors import ConfigError, DinmoError
+from dinmo_dbt.org import Secret, host_allowed, organization_id, own_url, url_problem
 
 ENV = {
     "ID": "3MVG9",

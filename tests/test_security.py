@@ -23,8 +23,9 @@ from test_project import ENV, load, prod
 from dinmo_dbt.cli.commands import app
 from dinmo_dbt.config import template
 from dinmo_dbt.config.declaration import looks_secret
-from dinmo_dbt.config.project import AuthSpec, Secret, TargetSpec
+from dinmo_dbt.config.dinmo_yml import AuthSpec, TargetSpec
 from dinmo_dbt.errors import ConfigError
+from dinmo_dbt.org import Secret
 from dinmo_dbt.salesforce import client
 
 ROOT = Path(__file__).parent.parent

@@ -17,9 +17,10 @@ from memory_org import activation as written
 
 from dinmo_dbt.activation import Activation, Ceiling, WarningKind, Watch
 from dinmo_dbt.channels import goes_on, takes
-from dinmo_dbt.config.project import Channel, Secret
+from dinmo_dbt.config.channel import Channel
 from dinmo_dbt.config.when import _LIMITS, _OFF, USUAL
 from dinmo_dbt.errors import Problem
+from dinmo_dbt.org import Secret
 from dinmo_dbt.watch.history import RunRecord, Trigger
 from dinmo_dbt.watch.judges import SCHEMA_CODES
 from dinmo_dbt.watch.notice import Notice, Severity

@@ -24,9 +24,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 from loopback import served
 
-from dinmo_dbt.config.project import Secret
 from dinmo_dbt.dbt_cloud import Event, Inbox, inbox, receiver, webhook
 from dinmo_dbt.errors import StateError, UsageError
+from dinmo_dbt.org import Secret
 
 SECRET = "CANARY-webhook-secret"
 
@@ -298,7 +298,7 @@ sys.path[:0] = [{tests!r}]
 from loopback import served
 from test_webhook import SECRET, Clock
 from dinmo_dbt.dbt_cloud import Inbox, receiver
-from dinmo_dbt.config.project import Secret
+from dinmo_dbt.org import Secret
 
 box = Inbox(Path({folder!r}), Clock())
 app = receiver(box, Secret(SECRET))

@@ -23,10 +23,10 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from dinmo_dbt import wire
-from dinmo_dbt.config.project import Secret
 from dinmo_dbt.dbt_cloud import client as dbt_cloud
 from dinmo_dbt.emulator.web import tls
 from dinmo_dbt.errors import DbtCloudError, NotApplied, OutcomeUnknown
+from dinmo_dbt.org import Secret
 from dinmo_dbt.salesforce import client as salesforce
 from dinmo_dbt.text import whole_text
 

@@ -20,7 +20,7 @@ from dinmo_dbt.watch.notice import Notice, Severity
 
 if TYPE_CHECKING:
     from dinmo_dbt.clock import Clock
-    from dinmo_dbt.config.project import Channel
+    from dinmo_dbt.config.channel import Channel
 
 NOT_UNDERSTOOD = "DB650"
 NOT_TAKEN = "DB651"  # for a reason that lasts

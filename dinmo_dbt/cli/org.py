@@ -11,9 +11,10 @@ import threading
 from pathlib import Path
 from typing import Any
 
-from dinmo_dbt.config.project import Credentials, EmulatorConfig, Org, Secret
+from dinmo_dbt.config.project import EmulatorConfig
 from dinmo_dbt.durable import read_file
 from dinmo_dbt.errors import DestinationError, Interrupted
+from dinmo_dbt.org import Credentials, Org, Secret
 
 START_MAX_S = 60.0
 

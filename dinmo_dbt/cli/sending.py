@@ -20,7 +20,7 @@ from dinmo_dbt.watch.notice import Notice, Severity, caught_up, gathered, incide
 
 if TYPE_CHECKING:
     from dinmo_dbt.cli.session import Session
-    from dinmo_dbt.config.project import Channel, Digest
+    from dinmo_dbt.config.channel import Channel, Digest
     from dinmo_dbt.state import Unsent
 
 KEPT_S = 3 * 86400.0  # what a channel has not taken by then is no news any more

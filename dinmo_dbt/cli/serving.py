@@ -135,8 +135,8 @@ class _Service:
         return answer
 
     def _receiver(self) -> WSGIApplication:
-        from dinmo_dbt.config.project import Secret
         from dinmo_dbt.dbt_cloud import SECRET, Inbox, account_of, receiver
+        from dinmo_dbt.org import Secret
 
         account_of(os.environ, SECRET)  # what is missing is said now, not at the first event
         with self._session() as session:  # of this target: another's events are for who serves it

@@ -33,8 +33,9 @@ if TYPE_CHECKING:
     from dinmo_dbt.channels import Told
     from dinmo_dbt.cli.lanes import Lanes
     from dinmo_dbt.cli.org import EmbeddedOrg
+    from dinmo_dbt.config.channel import Channel
     from dinmo_dbt.config.meta import Left
-    from dinmo_dbt.config.project import Channel, Project
+    from dinmo_dbt.config.project import Project
     from dinmo_dbt.config.written import Written
     from dinmo_dbt.salesforce import SalesforceDestination
     from dinmo_dbt.state import ActivationState, Activity, Place, StateId, Store

@@ -160,7 +160,7 @@ def _origin(destination: str, target: str) -> str:
 
 def _real_org(session: Session, destination: str, login_url: str) -> str:
     """The address as dinmo.yml has it. AuthError DB603 if it can be none; UsageError DB818 if dinmo.yml is there."""
-    from dinmo_dbt.config.project import own_url
+    from dinmo_dbt.org import own_url
     from dinmo_dbt.salesforce.hosts import checked_url
 
     url = own_url(login_url) or checked_url(login_url)

@@ -15,7 +15,7 @@ from dinmo_dbt.cli.session import Session
 from dinmo_dbt.errors import ConfigError, UsageError
 
 if TYPE_CHECKING:
-    from dinmo_dbt.config.project import Channel
+    from dinmo_dbt.config.channel import Channel
     from dinmo_dbt.watch.notice import Notice
 
 _EXAMPLE = """\

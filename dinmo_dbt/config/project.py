@@ -13,78 +13,29 @@ from collections.abc import Callable, Collection, Iterator, Mapping
 from dataclasses import dataclass, field
 from decimal import Decimal
 from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import Any
 from urllib.parse import urlsplit
 
-from pydantic import Field, PlainValidator, StringConstraints, ValidationError, WithJsonSchema
+from pydantic import ValidationError
 
 from dinmo_dbt.config import declaration, document, template
-from dinmo_dbt.config.declaration import CONFLICT, MISPLACED, NOT_ALLOWED, REQUIRED, WRONG_TYPE, Strict, dotted, show
+from dinmo_dbt.config.channel import Channel, Digest, channel_url_problem
+from dinmo_dbt.config.declaration import CONFLICT, MISPLACED, NOT_ALLOWED, REQUIRED, WRONG_TYPE, dotted, show
 from dinmo_dbt.config.declaration import Path as KeyPath
-from dinmo_dbt.config.when import SPAN_SCHEMA, ClockTime, TimeZone, span
+from dinmo_dbt.config.dinmo_yml import FILE_NAME, SECRET_KEYS, AuthSpec, ChannelsSpec, FileSpec, StateSpec, TargetSpec
 from dinmo_dbt.durable import open_file, read_file
 from dinmo_dbt.errors import ConfigError, Problem
-from dinmo_dbt.watch.notice import Notice, Severity
-
-
-class Secret:
-    """A text that never shows itself: `repr`, `str`, `format` and pickling give a mask; `reveal()` gives the text."""
-
-    __slots__ = ("_text",)
-
-    def __init__(self, text: str) -> None:
-        self._text = text
-
-    def reveal(self) -> str:
-        return self._text
-
-    def __repr__(self) -> str:
-        return "Secret(***)"
-
-    __str__ = __repr__
-
-    def __reduce__(self) -> tuple[type[Secret], tuple[str]]:
-        return (Secret, ("***",))
-
-    def __eq__(self, other: object) -> bool:
-        return isinstance(other, Secret) and self._text == other._text
-
-    def __hash__(self) -> int:
-        return hash(self._text)
-
-
-@dataclass(frozen=True, slots=True)
-class Credentials:
-    """How to log in, by `flow`; only that flow's values are set."""
-
-    flow: str
-    login_url: str = ""
-    client_id: str = ""
-    username: str = ""
-    audience: str = ""  # of the JWT; '' leaves it to what the org takes
-    private_key_path: Path | None = None
-    client_secret: Secret | None = None
-    instance_url: str = ""
-    access_token: Secret | None = None
-    refresh_token: Secret | None = None
-    alias: str = ""  # of an org of the Salesforce CLI's
-
-
-@dataclass(frozen=True, slots=True)
-class Org:
-    """The org that a destination means under the chosen dbt target. No credentials: the embedded emulator."""
-
-    destination: str
-    target: str
-    credentials: Credentials | None
-    organization_id: str | None = None
-    api_share: Decimal = field(default=Decimal(80))  # percent of the org's daily API calls
-    ca_file: Path | None = None  # authorities of its certificate, instead of the usual ones
-    allowed_hosts: tuple[str, ...] = ()  # besides Salesforce's own and loopback; `*.suffix` or a whole name
-
-    @property
-    def is_emulator(self) -> bool:
-        return self.credentials is None
+from dinmo_dbt.org import (
+    HOST_SUFFIXES,
+    LOGIN_HOSTS,
+    LOOPBACK,
+    Credentials,
+    Org,
+    Secret,
+    organization_id,
+    own_url,
+    url_problem,
+)
 
 
 @dataclass(frozen=True, slots=True)
@@ -96,26 +47,6 @@ class EmulatorConfig:
     records: Path
     data: Path
     named: frozenset[str] = frozenset()
-
-
-@dataclass(frozen=True, slots=True)
-class Channel:
-    """Where notices go. The whole URL is a secret: messages name the channel by its `place` in dinmo.yml."""
-
-    place: str  # warnings.channels[0]
-    url: Secret
-    only_critical: bool = False
-
-    def takes(self, notice: Notice) -> bool:
-        return notice.severity is Severity.CRITICAL or notice.ends_critical or not self.only_critical
-
-
-@dataclass(frozen=True, slots=True)
-class Digest:
-    """When the day's summary goes out: `at` is HH:MM in an IANA time zone."""
-
-    at: str
-    timezone: str = "UTC"
 
 
 @dataclass(frozen=True, slots=True)
@@ -170,7 +101,6 @@ class Project:
         return self.orgs[destination]
 
 
-FILE_NAME = "dinmo.yml"
 NO_FILE = "DB101"
 NO_DESTINATION = "DB120"
 NO_TARGET = "DB121"
@@ -183,21 +113,13 @@ CHANNEL_URL = "DB125"
 SHARED_ORG = "DB127"
 TEMPLATE = "DB116"
 UNSET = "DB117"
-
 MINIMAL = """\
 destinations:
   crm:
     targets:
       dev: {org: emulator}
 """
-
-SECRET_KEYS = ("client_secret", "access_token", "refresh_token", "password", "security_token")
 SECRET_FILE_BYTES_MAX = 64 * 1024
-LOOPBACK = ("localhost", "127.0.0.1", "::1")
-_PLAIN = ("http", "json", "xml", "form")  # the latter are Apprise's webhooks without TLS
-_LOGIN_HOSTS = ("login.salesforce.com", "test.salesforce.com")
-# Salesforce Help, "My Domain URL Formats": every org's API is at its My Domain.
-_HOST_SUFFIXES = (".my.salesforce.com", ".salesforce.mil", ".my.sfcrmproducts.cn")
 
 
 def load_project(
@@ -216,258 +138,6 @@ def load_project(
         hint = f"dinmo-dbt init writes one, or write one there:\n\n{MINIMAL}"
         raise ConfigError(NO_FILE, f"no {FILE_NAME} beside dbt_project.yml", where=str(root), hint=hint) from None
     return _Reading(root, read, target=target, env=env, vars=vars, offline=offline).project()
-
-
-def json_schema() -> dict[str, Any]:
-    """JSON Schema of dinmo.yml, for editors and for docs/dinmo_yml.md."""
-    schema = FileSpec.model_json_schema(by_alias=True)
-    schema["$schema"] = "https://json-schema.org/draft/2020-12/schema"
-    schema["title"] = FILE_NAME
-    declaration.without_null(schema)
-    return schema
-
-
-def host_allowed(host: str, allowed_hosts: tuple[str, ...] = ()) -> bool:
-    """Whether a host name is Salesforce's, loopback, or one of `allowed_hosts` (`name` or `*.suffix`).
-
-    Whole labels are compared in lower case ASCII: `evil-salesforce.com`, a trailing dot, a Unicode dot and any
-    numeric address but loopback are refused.
-    """
-    if host in LOOPBACK:
-        return True
-    if not re.fullmatch(r"[a-z0-9-]+(\.[a-z0-9-]+)+", host) or re.fullmatch(r"[0-9.]+", host):
-        return False
-    if host in _LOGIN_HOSTS or host.endswith(_HOST_SUFFIXES):
-        return True
-    return any(host.endswith(a[1:].lower()) if a.startswith("*.") else host == a.lower() for a in allowed_hosts)
-
-
-def url_problem(url: str, allowed_hosts: tuple[str, ...] = ()) -> str:
-    """Why `url` can't be a Salesforce URL, without showing it; empty if it can."""
-    try:
-        parts = urlsplit(url)
-        host, port = (parts.hostname or ""), parts.port
-    except ValueError:
-        return "not a URL"
-    if parts.scheme not in ("https", "http") or not host or any(c <= " " or c == "\\" for c in url):
-        return "not a URL that starts with https://"
-    if "@" in parts.netloc:
-        return "a URL with a user name or password in it is refused"
-    if not host_allowed(host, allowed_hosts):
-        return "not a Salesforce host"
-    loopback = host in LOOPBACK
-    if parts.scheme == "http" and not loopback:
-        return "http is only for this machine; use https"
-    if port is not None and not loopback:
-        return "a Salesforce URL has no port"
-    if parts.path not in ("", "/") or parts.query or parts.fragment:
-        return "a URL without path, query or fragment is expected"
-    return ""
-
-
-_PAGES = re.compile(
-    r"([a-z0-9-]+(?:\.(?:sandbox|develop|scratch|trailblaze|demo|patch|free))?)"
-    r"\.(?:lightning\.force|my\.salesforce-setup|my\.salesforce)\.com"
-)
-
-
-def own_url(url: str) -> str:
-    """The login URL of an org of which some page's address is given (Help, "My Domain URL Formats"); '' if that can't
-    be told."""
-    found = re.fullmatch(rf"\s*(?:https?://)?{_PAGES.pattern}(?::443)?(?:[/?#].*)?\s*", url, re.IGNORECASE | re.DOTALL)
-    return f"https://{found[1].lower()}.my.salesforce.com" if found else ""
-
-
-def channel_url_problem(url: str) -> str:
-    """Why a text can't be a channel's URL, without showing it; empty if it can, as far as its shape goes."""
-    try:
-        parts = urlsplit(url.strip())
-        host = parts.hostname or ""
-    except ValueError:
-        return "not a URL"
-    if not parts.scheme or "://" not in url or any(c <= " " for c in url.strip()):
-        return "not a URL"
-    if parts.scheme in _PLAIN and host not in LOOPBACK:
-        return f"plain http is only for this machine; use {parts.scheme}s"
-    return ""
-
-
-def organization_id(text: str) -> str | None:
-    """The 18-character form of an organization id; None if it is not one or its check characters are wrong.
-
-    The last three characters say which of the first fifteen are upper case (Salesforce help, "What is the
-    difference between a 15-digit and an 18-digit record ID").
-    """
-    if not re.fullmatch(r"00D[A-Za-z0-9]{12}(?:[A-Za-z0-5]{3})?", text):
-        return None
-    checks = ""
-    for start in (0, 5, 10):
-        bits = sum(1 << i for i, c in enumerate(text[start : start + 5]) if "A" <= c <= "Z")
-        checks += "ABCDEFGHIJKLMNOPQRSTUVWXYZ012345"[bits]
-    return text[:15] + checks if text[15:].upper() in ("", checks) else None
-
-
-_Text = Annotated[str, StringConstraints(min_length=1, max_length=10_000)]
-
-
-class AuthSpec(Strict):
-    """How to log in. Secrets come from `env_var()` or a file."""
-
-    flow: _Text = Field(
-        description="`jwt` (client_id, username, private_key_path), `client_credentials` (client_id, client_secret), "
-        "`refresh_token` (client_id, refresh_token, perhaps client_secret), `sf_cli` (alias or username of an org that "
-        "the Salesforce CLI is logged in to) or `access_token` (instance_url, access_token)."
-    )
-    client_id: _Text | None = Field(default=None, description="Consumer key of the connected app.")
-    username: _Text | None = Field(default=None, description="The integration user, for `jwt`; for `sf_cli` the CLI's.")
-    private_key_path: _Text | None = Field(
-        default=None, description="PEM file of mode 0600, relative to the project; `~` works."
-    )
-    audience: _Text | None = Field(
-        default=None,
-        description="`aud` of the JWT, for `jwt`. Without it: the org's own URL, and where that is refused "
-        "`login.salesforce.com` or `test.salesforce.com`.",
-    )
-    client_secret: _Text | None = Field(default=None, description="`{{ env_var('...') }}` only.")
-    client_secret_path: _Text | None = Field(default=None, description="A file that holds it, instead; mode 0600.")
-    instance_url: _Text | None = Field(default=None, description="The org's URL, for `access_token`.")
-    access_token: _Text | None = Field(default=None, description="`{{ env_var('...') }}` only.")
-    access_token_path: _Text | None = Field(default=None, description="A file that holds it, instead; mode 0600.")
-    refresh_token: _Text | None = Field(
-        default=None,
-        description="`{{ env_var('...') }}` only. An org that gives a new one with each login: it is kept beside the "
-        "state, in `logins/`.",
-    )
-    refresh_token_path: _Text | None = Field(default=None, description="A file that holds it, instead; mode 0600.")
-    alias: _Text | None = Field(default=None, description="Of an org of the Salesforce CLI, for `sf_cli`.")
-
-
-class TargetSpec(Strict):
-    """The org that a destination means under one dbt target."""
-
-    org: Literal["emulator"] | None = Field(default=None, description="The embedded org: needs no other key.")
-    login_url: _Text | None = Field(default=None, description="My Domain URL of the org; https only.")
-    auth: AuthSpec | None = Field(default=None, description="How to log in.")
-    organization_id: _Text | None = Field(default=None, description="Pin: any other org is refused.")
-    shares_org_with: list[_Text] = Field(
-        default_factory=list,
-        description="Other dbt targets that lead to the same org, and are meant to: their records are never removed.",
-    )
-    api_share: _Text | None = Field(
-        default=None,
-        description="Share of the org's daily API calls that a run may use up.",
-        json_schema_extra={"default": "80%"},
-    )
-    ca_file: _Text | None = Field(
-        default=None,
-        description="PEM file of the authorities that sign the host's certificate, instead of the usual ones; relative "
-        "to the project. Without it `REQUESTS_CA_BUNDLE`, `CURL_CA_BUNDLE` or `SSL_CERT_FILE` counts.",
-    )
-    allowed_hosts: list[_Text] = Field(
-        default_factory=list, description="Hosts besides Salesforce's own, such as a proxy's: a name, or `*.suffix`."
-    )
-
-
-class DestinationSpec(Strict):
-    """A named Salesforce connection."""
-
-    targets: dict[_Text, TargetSpec] = Field(
-        description="dbt target: the org it means, so that dev never touches prod."
-    )
-
-
-class WarehouseStateSpec(Strict):
-    schema_: _Text = Field(alias="schema", description="Schema for the state tables.")
-
-
-class StateSpec(Strict):
-    """Where snapshots, journal and history are kept."""
-
-    location: _Text | None = Field(
-        default=None, description="A local folder, relative to the project.", json_schema_extra={"default": ".dinmo"}
-    )
-    warehouse: WarehouseStateSpec | None = Field(
-        default=None, description="Tables in the warehouse instead: DuckDB or Postgres."
-    )
-    history: Annotated[float, PlainValidator(span), WithJsonSchema(SPAN_SCHEMA)] = Field(
-        default=90 * 86400.0,
-        description="How long runs are kept; of each activation at least the last 50, and at most 10,000.",
-        json_schema_extra={"default": "90 days"},
-    )
-
-
-class EmulatorSpec(Strict):
-    """The embedded org; every path is relative to the project."""
-
-    schema_: _Text = Field(
-        default="force-app", alias="schema", description="SFDX source tree, YAML file or folder of describe JSON."
-    )
-    records: _Text = Field(default="emulator_records", description="Folder of starting records, one CSV per object.")
-    data: _Text | None = Field(
-        default=None,
-        description="Where the org keeps its records.",
-        json_schema_extra={"default": "<state location>/emulator"},
-    )
-
-
-class ChannelSpec(Strict):
-    """A channel that doesn't get everything."""
-
-    url: _Text = Field(description="`{{ env_var('...') }}` only.")
-    only: Literal["critical"] | None = Field(default=None, description="`critical`: no other notices.")
-
-
-class DigestSpec(Strict):
-    """When the summary goes out."""
-
-    at: ClockTime = Field(description="Time of day, `08:00`.")
-    timezone: TimeZone = Field(default="UTC", description="IANA time zone of `at`.")
-
-
-def _channel(value: object) -> ChannelSpec:
-    return ChannelSpec.model_validate(value if isinstance(value, Mapping) else {"url": declaration.text(value)})
-
-
-def _digest(value: object) -> DigestSpec:
-    return DigestSpec.model_validate(value if isinstance(value, Mapping) else {"at": value})
-
-
-class ChannelsSpec(Strict):
-    """Where warnings go."""
-
-    channels: list[
-        Annotated[
-            ChannelSpec,
-            PlainValidator(_channel),
-            WithJsonSchema({"anyOf": [{"type": "string", "minLength": 1}, ChannelSpec.model_json_schema()]}),
-        ]
-    ] = Field(
-        default_factory=list,
-        description="Webhook or Apprise URLs, each `{{ env_var('...') }}`; see [warnings.md](warnings.md).",
-    )
-    digest: (
-        Annotated[
-            DigestSpec,
-            PlainValidator(_digest),
-            WithJsonSchema({"anyOf": [{"type": "string"}, DigestSpec.model_json_schema()]}),
-        ]
-        | None
-    ) = Field(
-        default=None,
-        description='A summary once a day, at this time: `"08:00"` (UTC), or `{at: "08:00", timezone: Europe/Paris}`.',
-    )
-
-
-class FileSpec(Strict):
-    """dinmo.yml, beside dbt_project.yml."""
-
-    destinations: dict[_Text, DestinationSpec] = Field(description="Name: a Salesforce connection.")
-    defaults: dict[str, Any] = Field(
-        default_factory=dict, description="Any key of an activation; each activation's own keys win."
-    )
-    state: StateSpec = Field(default_factory=StateSpec, description="Where state is kept.")
-    emulator: EmulatorSpec = Field(default_factory=EmulatorSpec, description="The embedded org.")
-    warnings: ChannelsSpec = Field(default_factory=ChannelsSpec, description="Where warnings go.")
 
 
 _FLOW_KEYS = {
@@ -644,9 +314,9 @@ class _Reading:
             url = self.final(text, (*path, *key), chosen) if text else None
             parts = urlsplit(url or "")
             host = parts.hostname or ""
-            if host.endswith(_HOST_SUFFIXES) or host in LOOPBACK:
+            if host.endswith(HOST_SUFFIXES) or host in LOOPBACK:
                 found.add(parts.netloc.lower())
-            elif host in _LOGIN_HOSTS and username:
+            elif host in LOGIN_HOSTS and username:
                 found.add(f"{username}@{host}")
         return found
 
@@ -742,7 +412,7 @@ class _Reading:
             self.add(CONFLICT, "both 'alias' and 'username' are given", auth_path, "keep one of them")
         if flow not in ("access_token", "sf_cli") and spec.login_url is None:
             self.add(REQUIRED, f"flow {flow} needs 'login_url'", path, 'login_url: "https://acme.my.salesforce.com"')
-        if flow == "client_credentials" and urlsplit(login_url).hostname in _LOGIN_HOSTS:
+        if flow == "client_credentials" and urlsplit(login_url).hostname in LOGIN_HOSTS:
             message = (
                 "flow client_credentials needs the org's own My Domain URL here (OAuth 2.0 Client Credentials Flow)"
             )

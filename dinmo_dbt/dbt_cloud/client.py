@@ -20,8 +20,8 @@ import requests
 from dinmo_dbt import __version__, wire
 from dinmo_dbt.artifacts.gate import BUILDS, moment_of
 from dinmo_dbt.config.declaration import show
-from dinmo_dbt.config.project import LOOPBACK, Secret
 from dinmo_dbt.errors import DbtCloudError, UsageError, untrusted
+from dinmo_dbt.org import LOOPBACK, Secret
 
 if TYPE_CHECKING:
     from dinmo_dbt.clock import Clock

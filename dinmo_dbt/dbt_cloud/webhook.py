@@ -13,10 +13,10 @@ import re
 from collections.abc import Iterable
 from typing import TYPE_CHECKING, Any
 
-from dinmo_dbt.config.project import Secret
 from dinmo_dbt.dbt_cloud.client import NOT_CONFIGURED, id_text
 from dinmo_dbt.dbt_cloud.inbox import Event, Inbox
 from dinmo_dbt.errors import StateError, UsageError
+from dinmo_dbt.org import Secret
 from dinmo_dbt.text import whole_text
 
 if TYPE_CHECKING:

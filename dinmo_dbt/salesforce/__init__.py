@@ -18,7 +18,6 @@ if TYPE_CHECKING:
     import numpy.typing as npt
     import pyarrow as pa
 
-    from dinmo_dbt.config.project import Org
     from dinmo_dbt.destination import (
         ApiUsage,
         Batch,
@@ -32,6 +31,7 @@ if TYPE_CHECKING:
         StateRecord,
         Verdict,
     )
+    from dinmo_dbt.org import Org
     from dinmo_dbt.salesforce.client import Client
     from dinmo_dbt.salesforce.state_records import StateRecords
 

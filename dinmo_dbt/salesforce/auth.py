@@ -18,9 +18,9 @@ from pathlib import Path
 from typing import Any
 from urllib.parse import urlsplit
 
-from dinmo_dbt.config.project import Credentials, Org, Secret
 from dinmo_dbt.durable import read_file
 from dinmo_dbt.errors import AuthError, DinmoError, WrongOrg
+from dinmo_dbt.org import Credentials, Org, Secret
 from dinmo_dbt.salesforce import sf_cli
 from dinmo_dbt.salesforce.client import API_VERSION, UNKNOWN_HINT, Client, Login, without_frames
 from dinmo_dbt.salesforce.errors import RETIRED_HINT

@@ -31,7 +31,6 @@ import requests
 import urllib3
 
 from dinmo_dbt import __version__, wire
-from dinmo_dbt.config.project import LOOPBACK, Secret
 from dinmo_dbt.destination import ApiUsage, ErrorClass, Remedy
 from dinmo_dbt.errors import (
     AuthError,
@@ -45,6 +44,7 @@ from dinmo_dbt.errors import (
     WrongOrg,
     untrusted,
 )
+from dinmo_dbt.org import LOOPBACK, Secret
 from dinmo_dbt.salesforce.errors import RETIRED_HINT, ReplyTooLarge, SalesforceRefusal, classify, hint
 
 if TYPE_CHECKING:

@@ -9,8 +9,8 @@ import re
 from urllib.parse import SplitResult, urlsplit
 
 from dinmo_dbt.config.declaration import show
-from dinmo_dbt.config.project import LOOPBACK, host_allowed
 from dinmo_dbt.errors import AuthError, NotApplied
+from dinmo_dbt.org import LOOPBACK, host_allowed
 
 _API_NAME = re.compile(r"[A-Za-z][A-Za-z0-9_]{0,120}")
 _REPLY_PATH = re.compile(r"/?services/data/v[1-9][0-9]{0,2}\.0/[A-Za-z0-9_./?=&%-]{1,2000}")

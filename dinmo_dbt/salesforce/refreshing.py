@@ -17,9 +17,9 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
-from dinmo_dbt.config.project import Secret
 from dinmo_dbt.durable import make_folder, read_file, whole_file
 from dinmo_dbt.errors import AuthError, StateError, unwritable
+from dinmo_dbt.org import Secret
 
 FOLDER = "logins"
 _WAIT_S, _LOOK_S = 120.0, 0.25

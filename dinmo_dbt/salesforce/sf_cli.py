@@ -21,8 +21,8 @@ from dataclasses import dataclass
 from typing import Any
 
 from dinmo_dbt.config.declaration import show
-from dinmo_dbt.config.project import Secret
 from dinmo_dbt.errors import AuthError
+from dinmo_dbt.org import Secret
 
 SECONDS_MAX = 60.0  # of one command; `sf` takes about two
 _BYTES_MAX = 4 << 20

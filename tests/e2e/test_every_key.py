@@ -19,7 +19,8 @@ from schema_keys import lines, put
 from test_channels import Receiver
 
 from dinmo_dbt.cli.clock import SystemClock
-from dinmo_dbt.config import block, project
+from dinmo_dbt.config import block
+from dinmo_dbt.config.dinmo_yml import json_schema
 
 from .lab import PEOPLE, Lab
 from .seen import (
@@ -330,7 +331,7 @@ DINMO_YML = [
 ]  # fmt: skip
 
 
-BLOCK_SCHEMA, FILE_SCHEMA = block.json_schema(), project.json_schema()
+BLOCK_SCHEMA, FILE_SCHEMA = block.json_schema(), json_schema()
 ONE = BLOCK_SCHEMA["$defs"]["ActivationSpec"]
 TABLES = [
     ("dinmo", BLOCK, BLOCK_SCHEMA, BLOCK_SCHEMA),

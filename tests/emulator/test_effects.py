@@ -17,9 +17,9 @@ from simple_salesforce import Salesforce
 from simple_salesforce.exceptions import SalesforceResourceNotFound
 
 from dinmo_dbt import emulator
-from dinmo_dbt.config.project import Secret
 from dinmo_dbt.emulator import Clock, Fault
 from dinmo_dbt.errors import OutcomeUnknown
+from dinmo_dbt.org import Secret
 from dinmo_dbt.salesforce.client import Client, Login
 from dinmo_dbt.salesforce.client import Effect as Doubt
 from dinmo_dbt.salesforce.client import Request as Call

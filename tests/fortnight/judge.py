@@ -18,7 +18,7 @@ from zoneinfo import ZoneInfo
 
 from dinmo_dbt.activation import Activation, QuietHours, ScheduleKind, WarningKind
 from dinmo_dbt.channels import goes_on
-from dinmo_dbt.config.project import Channel
+from dinmo_dbt.config.channel import Channel
 from dinmo_dbt.watch.notice import Severity
 
 from .process import Process, database

@@ -25,7 +25,7 @@ from dinmo_dbt.cli.console import Console
 from dinmo_dbt.cli.options import Flags
 from dinmo_dbt.cli.session import Session
 from dinmo_dbt.cli.stopping import Stop
-from dinmo_dbt.config.project import Channel
+from dinmo_dbt.config.channel import Channel
 from dinmo_dbt.destination import ObjectSchema
 from dinmo_dbt.errors import DestinationError, Problem, WarehouseError
 from dinmo_dbt.state import LocalState

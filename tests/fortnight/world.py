@@ -18,7 +18,9 @@ from dinmo_dbt.activation import Activation, Ceiling, QuietHours, Schedule, Sche
 from dinmo_dbt.artifacts.declared import Loaded
 from dinmo_dbt.artifacts.gate import Result, RunResults
 from dinmo_dbt.artifacts.manifest import Manifest, Test
-from dinmo_dbt.config.project import Channel, Digest, EmulatorConfig, Org, Project, Secret
+from dinmo_dbt.config.channel import Channel, Digest
+from dinmo_dbt.config.project import EmulatorConfig, Project
+from dinmo_dbt.org import Org, Secret
 from dinmo_dbt.watch.notice import Notice
 
 TARGET = "prod"

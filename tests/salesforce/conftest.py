@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from dinmo_dbt.config.project import Credentials, Org, Secret
+from dinmo_dbt.org import Credentials, Org, Secret
 from dinmo_dbt.salesforce import SalesforceDestination, connect
 
 from .scripted_org import TOKEN, Server

@@ -13,9 +13,9 @@ from cryptography.hazmat.primitives.asymmetric import rsa
 from mounted_org import URL, mounted
 
 from dinmo_dbt import emulator
-from dinmo_dbt.config.project import Credentials, Org, Secret
 from dinmo_dbt.emulator.logins import REFUSALS as LOGIN_REFUSALS
 from dinmo_dbt.errors import AuthError, DinmoError
+from dinmo_dbt.org import Credentials, Org, Secret
 from dinmo_dbt.salesforce import auth, connect
 from dinmo_dbt.salesforce.refusals import REFUSALS, refused
 

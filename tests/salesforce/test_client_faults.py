@@ -19,9 +19,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from dinmo_dbt import wire
-from dinmo_dbt.config.project import Credentials, Org, Secret, url_problem
 from dinmo_dbt.destination import Api, Batch, Field, Operation, PayloadColumn, Remedy
 from dinmo_dbt.errors import AuthError, DestinationError, LimitReached, NotApplied, OutcomeUnknown, ReadOnly, StateError
+from dinmo_dbt.org import Credentials, Org, Secret, url_problem
 from dinmo_dbt.salesforce import client as door
 from dinmo_dbt.salesforce import connect, hosts
 from dinmo_dbt.salesforce.errors import SalesforceRefusal

@@ -17,9 +17,9 @@ from hypothesis import strategies as st
 from loopback import served
 
 from dinmo_dbt import emulator
-from dinmo_dbt.config.project import Credentials, Org, Secret
 from dinmo_dbt.destination import Api, Batch, Operation, PayloadColumn
 from dinmo_dbt.errors import AuthError, ConfigError
+from dinmo_dbt.org import Credentials, Org, Secret
 from dinmo_dbt.rows import values
 from dinmo_dbt.rows.texts import ID_TYPES, TEXT_TYPES
 from dinmo_dbt.salesforce import SalesforceDestination, connect

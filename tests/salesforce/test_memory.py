@@ -33,7 +33,7 @@ from salesforce.test_untrusted_replies import CALLS
 from salesforce.test_client_faults import JOB, batch_of
 from dinmo_dbt.destination import Operation
 from dinmo_dbt.errors import DinmoError
-from dinmo_dbt.config.project import Credentials, Org, Secret
+from dinmo_dbt.org import Credentials, Org, Secret
 from dinmo_dbt.salesforce import connect
 url, call, scratch = sys.argv[1:]
 resource.setrlimit(resource.RLIMIT_AS, (8 << 30, 8 << 30))

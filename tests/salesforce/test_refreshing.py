@@ -14,8 +14,8 @@ import pytest
 from mounted_org import URL, mounted
 
 from dinmo_dbt import emulator
-from dinmo_dbt.config.project import Credentials, Org, Secret
 from dinmo_dbt.errors import AuthError, StateError
+from dinmo_dbt.org import Credentials, Org, Secret
 from dinmo_dbt.salesforce import connect, refreshing
 
 from .scripted_org import LOST, ORG_ID, Answer, token_reply

@@ -6,8 +6,8 @@ import time
 
 import pytest
 
-from dinmo_dbt.config.project import Credentials, Org
 from dinmo_dbt.errors import AuthError, DinmoError
+from dinmo_dbt.org import Credentials, Org
 from dinmo_dbt.salesforce import connect, sf_cli
 
 from . import sf_stand_in

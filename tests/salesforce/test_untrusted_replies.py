@@ -15,9 +15,9 @@ from emulator.deep import examples
 from hypothesis import given
 from hypothesis import strategies as st
 
-from dinmo_dbt.config.project import Credentials, Org, Secret
 from dinmo_dbt.destination import Api, Batch, Field, Operation, PayloadColumn
 from dinmo_dbt.errors import DinmoError
+from dinmo_dbt.org import Credentials, Org, Secret
 from dinmo_dbt.salesforce import SalesforceDestination, connect, lookup
 from dinmo_dbt.salesforce import client as door
 
