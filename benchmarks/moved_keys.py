@@ -27,13 +27,14 @@ def measured(folder: Path) -> dict[str, float]:
     """In a child process: the seconds and the peak of both, and how many rows were found."""
     import numpy as np
 
-    from dinmo_dbt.rows import carried, changes
+    from dinmo_dbt.rows import carried
+    from dinmo_dbt.rows.compare import between
     from dinmo_dbt.state import ScanSpool
     from dinmo_dbt.state.snapshot import FileSnapshot
 
     snapshot, spool = FileSnapshot(folder, ["base-1.parquet"]), ScanSpool(folder)
     began = time.process_time()
-    found = changes.between(batches(folder, "moved"), mapping(), snapshot, spool)
+    found = between(batches(folder, "moved"), mapping(), snapshot, spool)
     scanned, peak = time.process_time(), peak_mib()
     rows = np.arange(found.read)
     moved = carried.find([mapping()], snapshot, spool, rows, found.position, found.left)

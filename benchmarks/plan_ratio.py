@@ -85,13 +85,14 @@ def measured(folder: Path, what: str) -> dict[str, object]:
         rows = sum(batch.num_rows for batch in batches(folder, "v2"))
         counts = {"rows": rows}
     else:
-        from dinmo_dbt.rows import changes
+        from dinmo_dbt.rows.changes import Kind
+        from dinmo_dbt.rows.compare import between
         from dinmo_dbt.state import ScanSpool
         from dinmo_dbt.state.snapshot import FileSnapshot
 
         snapshot = FileSnapshot(folder, ["base-1.parquet"])
-        found = changes.between(batches(folder, RELATION[what]), mapping(), snapshot, ScanSpool(folder))
-        kinds = {kind.name.lower(): found.count(kind) for kind in changes.Kind}
+        found = between(batches(folder, RELATION[what]), mapping(), snapshot, ScanSpool(folder))
+        kinds = {kind.name.lower(): found.count(kind) for kind in Kind}
         counts = {"rows": found.read, "unchanged": found.unchanged, "left": len(found.left), **kinds}
         assert not found.refusals, found.refusals
     return {
@@ -115,14 +116,14 @@ def prepare(folder: Path, rows: int) -> None:
     import numpy as np
     import pyarrow as pa
 
-    from dinmo_dbt.rows import changes
+    from dinmo_dbt.rows.compare import between
     from dinmo_dbt.state import ScanSpool
     from dinmo_dbt.state.snapshot import BASE, FileSnapshot, write_rows
 
     with duckdb.connect(str(folder / "bench.duckdb")) as con:
         con.execute(MAKE.format(rows=rows))
     spool = ScanSpool(folder)
-    found = changes.between(batches(folder, "v1"), mapping(), FileSnapshot(folder, []), spool)
+    found = between(batches(folder, "v1"), mapping(), FileSnapshot(folder, []), spool)
     table = spool.take(np.arange(found.read), ["kh", "ck", "key"]).sort_by("kh")
     ids = pa.array([f"a00{number:015d}" for number in range(found.read)])
     base = table.append_column("record_id", ids).append_column("flags", pa.array(np.ones(found.read, np.uint8)))

@@ -26,8 +26,9 @@ import pyarrow.compute as pc
 
 from dinmo_dbt.delivery import images
 from dinmo_dbt.destination import Field
-from dinmo_dbt.rows import changes, rowhash, values
+from dinmo_dbt.rows import rowhash, values
 from dinmo_dbt.rows.arrow import DATETIME, DECIMAL
+from dinmo_dbt.rows.key_hashes import key_hash, match_hash
 from dinmo_dbt.rows.keys import key_text
 
 Columns = list[pa.Array]
@@ -408,11 +409,11 @@ class Folded:
 
 
 FOLDED = (
-    Folded("key hash", lambda array: key_text([array]), lambda array: changes.key_hash(key_text([array]))),
+    Folded("key hash", lambda array: key_text([array]), lambda array: key_hash(key_text([array]))),
     Folded(
         "match hash",
         lambda array: values.fold(values.echo_form(array, TEXT), TEXT),
-        lambda array: changes.match_hash(array, TEXT),
+        lambda array: match_hash(array, TEXT),
     ),
     Folded(
         "before-image's fingerprint",

@@ -41,7 +41,7 @@ from dinmo_dbt.plan.draw import draw
 from dinmo_dbt.plan.guards import Ceilings
 from dinmo_dbt.plan.plan import Plan
 from dinmo_dbt.rows import values
-from dinmo_dbt.rows.changes import Flag
+from dinmo_dbt.rows.snapshot import Flag
 from dinmo_dbt.salesforce import results as result_files
 from dinmo_dbt.salesforce.errors import classify
 from dinmo_dbt.state import LocalState, ScanSpool, WarehouseState

@@ -11,12 +11,16 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from dinmo_dbt.destination import Field
-from dinmo_dbt.rows import changes, examples
-from dinmo_dbt.rows.changes import Aside, Flag, Kind, Pending
+from dinmo_dbt.rows import examples
+from dinmo_dbt.rows.changes import Aside, Kind
+from dinmo_dbt.rows.compare import between
+from dinmo_dbt.rows.key_hashes import key_hash
+from dinmo_dbt.rows.key_problems import KeyProblem
 from dinmo_dbt.rows.keys import key_text
 from dinmo_dbt.rows.mapping import Column, Constant, Mapping, from_header
 from dinmo_dbt.rows.reasons import Reason, unreadable_mark
 from dinmo_dbt.rows.rowhash import digest_columns
+from dinmo_dbt.rows.snapshot import Flag, Pending
 
 
 @dataclass
@@ -34,7 +38,7 @@ class MemorySpool:
 class MemorySnapshot:
     """Acknowledged rows: {key: (ck, record id, flags)}."""
 
-    def __init__(self, rows, hash_key=changes.key_hash):
+    def __init__(self, rows, hash_key=key_hash):
         keys = list(rows)
         kh = hash_key(pa.array(keys, pa.utf8())) if keys else np.empty(0, np.uint64)
         order = np.argsort(kh, kind="stable")
@@ -70,12 +74,12 @@ def check_hash(mapping, row):
 
 
 def eight_bits(keys):
-    return changes.key_hash(keys) & np.uint64(0xFF)
+    return key_hash(keys) & np.uint64(0xFF)
 
 
-def scan(batches, snapshot, mapping=PLAIN, hash_key=changes.key_hash, **options):
+def scan(batches, snapshot, mapping=PLAIN, hash_key=key_hash, **options):
     spool = MemorySpool()
-    found = changes.between(batches, mapping, snapshot, spool, hash_key=hash_key, **options)
+    found = between(batches, mapping, snapshot, spool, hash_key=hash_key, **options)
     if not found.refusals:
         assert found.read == found.unchanged + int(np.count_nonzero(found.kind != Kind.DROPPED)) + len(found.aside)
     kinds = {}
@@ -91,7 +95,7 @@ rows = st.dictionaries(st.text("abcdef", min_size=1, max_size=3), st.tuples(valu
 
 @settings(max_examples=300, deadline=None)
 @given(before=rows, after=rows, left=st.sets(st.text("abcdef", min_size=1, max_size=3)), sizes=st.integers(1, 9))
-@pytest.mark.parametrize("hash_key", [changes.key_hash, eight_bits])
+@pytest.mark.parametrize("hash_key", [key_hash, eight_bits])
 def test_a_change_set_is_what_a_dictionary_says(hash_key, before, after, left, sizes):
     acknowledged = {
         key: (check_hash(PLAIN, (key, *row)), f"id-{key}", int(Flag.LEFT) if key in left else 0)
@@ -129,7 +133,7 @@ def test_a_change_set_is_what_a_dictionary_says(hash_key, before, after, left, s
     listed=st.lists(st.tuples(st.sampled_from("abcd"), values, values), max_size=12),
     known=st.sets(st.sampled_from("abcd")),
 )
-@pytest.mark.parametrize("hash_key", [changes.key_hash, eight_bits])
+@pytest.mark.parametrize("hash_key", [key_hash, eight_bits])
 def test_repeated_keys_are_refused_and_only_those(hash_key, listed, known):
     snapshot = MemorySnapshot({k: (check_hash(PLAIN, (k, "x", "y")), None, 0) for k in known}, hash_key)
     found, _ = scan([batch(listed[i : i + 3]) for i in range(0, len(listed), 3)], snapshot, hash_key=hash_key)
@@ -169,7 +173,7 @@ def test_invalid_rows_are_set_aside_and_still_count_as_present():
 
 def test_a_pending_row_waits_until_it_is_due_or_changes():
     ck = check_hash(PLAIN, ("k", "x", "y"))
-    kh = changes.key_hash(pa.array(["k"]))
+    kh = key_hash(pa.array(["k"]))
     code, described = pa.array(["REQUIRED_FIELD_MISSING"]), pa.array(["d"])
     waiting = Pending(kh, np.array([ck], np.uint64), np.array([False]), code, described)
     found, kinds = scan([batch([("k", "x", "y")])], MemorySnapshot({}), pending=waiting)
@@ -270,7 +274,7 @@ def test_a_row_whose_check_hash_says_nothing_is_sent_again_and_counts_as_no_chan
 
 def test_a_row_that_is_sent_again_waits_like_others_and_comes_back_from_having_left():
     ck = check_hash(PLAIN, ("k", "x", "y"))
-    kh = changes.key_hash(pa.array(["k"]))
+    kh = key_hash(pa.array(["k"]))
     waiting = Pending(kh, np.array([ck], np.uint64), np.array([False]), pa.array(["DELETE_FAILED"]), pa.array([""]))
     listed = [batch([("k", "x", "y")])]
     found, kinds = scan(listed, MemorySnapshot({"k": (ck, "id-k", Flag.STALE)}), pending=waiting)
@@ -328,9 +332,9 @@ def test_two_match_values_that_salesforce_keeps_as_one_are_refused(values_of_two
 
 @pytest.mark.parametrize("key", [pa.array([1, 1, 2], pa.timestamp("ns")), pa.array(["a", "a", "b"])])
 def test_keys_that_python_has_no_type_for_are_shown_as_text(key):
-    rows, problem = pa.record_batch([key], ["id"]), changes.KeyProblem("twice", ("id",))
+    rows, problem = pa.record_batch([key], ["id"]), KeyProblem("twice", ("id",))
     texts = key_text([key])
-    problem = dataclasses.replace(problem, hashes=changes.key_hash(texts)[:1])
+    problem = dataclasses.replace(problem, hashes=key_hash(texts)[:1])
     (found,) = examples.examples([rows], PLAIN, [problem])
     assert found.values == {texts[0].as_py(): 2 + (texts[0] == texts[2])}
     assert found.rows.keys() >= {(str(key.cast(pa.utf8())[0]),)}
@@ -340,6 +344,6 @@ def test_a_match_value_that_can_not_be_sent_is_not_shown_as_none():
     match = text_column("m", length=3)
     mapping = dataclasses.replace(PLAIN, match=match)
     rows = pa.record_batch([pa.array([None, "long one", " "])], ["m"])
-    problem = changes.KeyProblem("none", ("m",), is_match=True)
+    problem = KeyProblem("none", ("m",), is_match=True)
     (found,) = examples.examples([rows], mapping, [problem])
     assert (found.values, list(found.rows)) == ({None: 2}, [(None,), (" ",)])

@@ -30,8 +30,8 @@ from memory_org import (
 from dinmo_dbt.delivery.run import Status
 from dinmo_dbt.destination import Field
 from dinmo_dbt.plan import parents
-from dinmo_dbt.rows.changes import Flag
 from dinmo_dbt.rows.mapping import Column
+from dinmo_dbt.rows.snapshot import Flag
 
 UP = Field("Up__c", "Up", "reference", length=18, reference_to=("Thing__c",), relationship_name="Up__r")
 TREE = dataclasses.replace(THING, fields={**THING.fields, "Up__c": UP})

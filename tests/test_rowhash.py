@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 from dinmo_dbt.destination import Field
 from dinmo_dbt.rows import rowhash
 from dinmo_dbt.rows.arrow import DATETIME, DECIMAL, TIME
-from dinmo_dbt.rows.changes import key_hash
+from dinmo_dbt.rows.key_hashes import key_hash
 from dinmo_dbt.rows.mapping import Column, Constant, Mapping
 from dinmo_dbt.rows.rowhash import as_arrow, digest_columns, from_arrow, hash_columns, murmur3, same_digests
 

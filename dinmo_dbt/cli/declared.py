@@ -263,7 +263,8 @@ def _in_the_data(session: Session, activation: Activation, mapping: Mapping) -> 
 
     from dinmo_dbt.cli import render
     from dinmo_dbt.cli.syncing import scan_spool
-    from dinmo_dbt.rows.changes import Aside, between
+    from dinmo_dbt.rows.changes import Aside
+    from dinmo_dbt.rows.compare import between
     from dinmo_dbt.rows.reasons import Reason, why_unfit
 
     state = session.state.view(session.destination(activation.destination).org_id, activation)

@@ -9,8 +9,8 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from dinmo_dbt.activation import Activation
     from dinmo_dbt.cli.session import Session
-    from dinmo_dbt.rows.changes import KeyProblem
     from dinmo_dbt.rows.examples import Examples
+    from dinmo_dbt.rows.key_problems import KeyProblem
     from dinmo_dbt.rows.mapping import Mapping
 
 
@@ -63,7 +63,7 @@ def documents(shown: Sequence[tuple[Examples, str]]) -> list[dict[str, Any]]:
 @contextmanager
 def told(session: Session, activation: Activation) -> Iterator[None]:
     """Where nothing is sent because rows are not told apart, the error has some of them, for the terminal alone."""
-    from dinmo_dbt.rows.changes import KeysRefused
+    from dinmo_dbt.rows.key_problems import KeysRefused
 
     try:
         yield

@@ -81,7 +81,7 @@ def _doubtful(state: ActivationState) -> list[int]:
     import numpy as np
 
     from dinmo_dbt.activation import Mode
-    from dinmo_dbt.rows.changes import Flag
+    from dinmo_dbt.rows.snapshot import Flag
 
     if state.activation.mode is not Mode.INSERT:
         return []
@@ -92,7 +92,7 @@ def _make_due(session: Session, activation: Activation, *, unknown: bool) -> Non
     import numpy as np
 
     from dinmo_dbt.cli import render
-    from dinmo_dbt.rows.changes import snapshot_rows
+    from dinmo_dbt.rows.snapshot import snapshot_rows
 
     org_id = session.destination(activation.destination).org_id
     with session.state.locked(org_id, activation) as state:

@@ -50,7 +50,7 @@ if TYPE_CHECKING:
     from dinmo_dbt.delivery.state_record import RecordOf
     from dinmo_dbt.plan.guards import Ceilings
     from dinmo_dbt.plan.plan import Arriving, Plan
-    from dinmo_dbt.rows.changes import Positions
+    from dinmo_dbt.rows.snapshot import Positions
     from dinmo_dbt.state import ActivationState, ScanSpool
     from dinmo_dbt.watch.history import Trigger
 

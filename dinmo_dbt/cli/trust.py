@@ -127,7 +127,7 @@ class _Checked:
         """Let the next sync send the drifted rows, and forget the records that are gone; what was moved."""
         import pyarrow as pa
 
-        from dinmo_dbt.rows.changes import snapshot_rows, stale_rows
+        from dinmo_dbt.rows.snapshot import snapshot_rows, stale_rows
 
         assert self.found is not None
         org_id = session.destination(self.activation.destination).org_id
@@ -145,7 +145,7 @@ class _Checked:
         import numpy as np
         import pyarrow.compute as pc
 
-        from dinmo_dbt.rows.changes import Flag
+        from dinmo_dbt.rows.snapshot import Flag
 
         org_id = session.destination(self.activation.destination).org_id
         snapshot = session.state.view(org_id, self.activation).snapshot

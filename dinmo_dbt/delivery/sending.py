@@ -36,7 +36,7 @@ from dinmo_dbt.errors import (
     TooLarge,
 )
 from dinmo_dbt.plan.parents import PARENT_MISSING
-from dinmo_dbt.rows.changes import Flag
+from dinmo_dbt.rows.snapshot import Flag
 from dinmo_dbt.watch.history import JOB_RUNNING
 
 # The first looks at a job follow each other closely; of one that lasts, a look is soon enough a twentieth of its age

@@ -18,7 +18,7 @@ from dinmo_dbt.errors import (
 from dinmo_dbt.plan.guards import Counted, Day
 from dinmo_dbt.plan.plan import LEFT_OUT
 from dinmo_dbt.rows import values
-from dinmo_dbt.rows.changes import Flag
+from dinmo_dbt.rows.snapshot import Flag
 from dinmo_dbt.text.masking import of_job, without_values
 
 # Salesforce's answers for a record id that no longer leads to a record.

@@ -25,7 +25,7 @@ from dinmo_dbt.errors import (
     StillRunning,
 )
 from dinmo_dbt.plan.plan import Plan, payload_batch
-from dinmo_dbt.rows.changes import keys_refused
+from dinmo_dbt.rows.key_problems import keys_refused
 
 _IN_RUN = (Remedy.AGAIN, Remedy.SMALLER, Remedy.LET_GO)
 

@@ -15,7 +15,7 @@ from dinmo_dbt.plan.parents import CIRCLE
 from dinmo_dbt.plan.plan import PlannedBatch
 from dinmo_dbt.plan.work import OPERATIONS, Work
 from dinmo_dbt.rows import values
-from dinmo_dbt.rows.changes import Positions
+from dinmo_dbt.rows.snapshot import Positions
 from dinmo_dbt.rows.texts import BULK_NULL
 
 # Up to here by collections, 200 a call; above by Bulk API 2.0 (Bulk API 2.0 Developer Guide, "When to use").

@@ -22,11 +22,15 @@ from dinmo_dbt.plan.order import meet_parents
 from dinmo_dbt.plan.plan import Arriving, Plan, Source, StateView
 from dinmo_dbt.plan.removals import plan_removals
 from dinmo_dbt.plan.work import Work
-from dinmo_dbt.rows import changes, values
-from dinmo_dbt.rows.changes import ChangeSet, Positions, Spool
+from dinmo_dbt.rows import values
+from dinmo_dbt.rows.changes import ChangeSet
+from dinmo_dbt.rows.compare import between
 from dinmo_dbt.rows.forms import text_form, type_name
+from dinmo_dbt.rows.key_hashes import key_hash
+from dinmo_dbt.rows.key_problems import key_refusal
 from dinmo_dbt.rows.mapping import Mapping, from_header, resolve
 from dinmo_dbt.rows.rowhash import Hashes
+from dinmo_dbt.rows.snapshot import Positions, Spool, count_present
 
 _NONE_RAISED = Ceilings()
 
@@ -41,7 +45,7 @@ def draw(
     ceilings: Ceilings = _NONE_RAISED,
     arriving: Sequence[Arriving] = (),
     watched: Positions | None = None,
-    hash_key: Callable[[pa.Array], Hashes] = changes.key_hash,
+    hash_key: Callable[[pa.Array], Hashes] = key_hash,
 ) -> Plan:
     """Read the segment, compare it with the snapshot, resolve records: the plan. Raises ConfigError for a mapping that
     does not fit the object, StateError for a snapshot that is another activation's.
@@ -62,7 +66,7 @@ def draw(
     notes += _retyped(mapping, state, relation)
     inserting = activation.mode is Mode.INSERT
     sources = tuple(dict.fromkeys(name for m in (mapping, *older) for name in m.sources))
-    found = changes.between(
+    found = between(
         source.read(activation.relation_name, sources, activation.where),
         mapping,
         state.snapshot,
@@ -215,8 +219,8 @@ def _was(name: str, mapping: Mapping, stored: Mapping) -> str:
 
 def _model_refusal(activation: Activation, state: StateView, found: ChangeSet) -> Problem | None:
     if found.refusals:
-        return changes.key_refusal(found.refusals, activation.relation_name, activation.name)
-    known = changes.present(state.snapshot)
+        return key_refusal(found.refusals, activation.relation_name, activation.name)
+    known = count_present(state.snapshot)
     # A list of records to delete may well be empty: nothing is done then.
     if found.read == 0 and known and activation.mode is not Mode.DELETE:
         message = f"the segment is empty, but {known:,} rows were synced before"

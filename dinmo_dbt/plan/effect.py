@@ -10,9 +10,10 @@ from dinmo_dbt.destination import Fate
 from dinmo_dbt.plan import leavers
 from dinmo_dbt.plan.guards import Ceilings, Counted, Effect
 from dinmo_dbt.plan.work import Work
-from dinmo_dbt.rows import carried, changes
-from dinmo_dbt.rows.changes import Kind, Positions
+from dinmo_dbt.rows import carried
+from dinmo_dbt.rows.changes import Kind
 from dinmo_dbt.rows.keys import respelled
+from dinmo_dbt.rows.snapshot import Flag, Positions, count_present
 
 
 def effect_of(work: Work) -> Effect:
@@ -23,7 +24,7 @@ def effect_of(work: Work) -> Effect:
     _find_carried(work, came)
     return Effect(
         known=len(snapshot.kh),
-        present=changes.present(snapshot),
+        present=count_present(snapshot),
         created=len(came),
         changed=found.kh[_rewritten(work)],
         remapped=int(np.count_nonzero(sent & (found.kind == Kind.REMAPPED))),
@@ -73,7 +74,7 @@ def _makes_by_key(work: Work) -> bool:
 def values_tell(work: Work) -> bool:
     """Whether a row under another key is known by its values. Where each day has other rows (`max_replaced: 100%`),
     they may be those of yesterday."""
-    present = changes.present(work.state.snapshot)
+    present = count_present(work.state.snapshot)
     return _makes_by_key(work) and work.activation.guards.max_replaced.limit(present) < present
 
 
@@ -104,7 +105,7 @@ def _rewritten(work: Work) -> Positions:
     kind, position = work.found.kind, work.found.position
     rewritten = np.isin(kind, (Kind.CHANGED, Kind.RETURNED))
     same = np.flatnonzero((kind == Kind.SAME) & (position >= 0))
-    rewritten[same] = work.state.snapshot.flags[position[same]] & changes.Flag.STALE != 0
+    rewritten[same] = work.state.snapshot.flags[position[same]] & Flag.STALE != 0
     rows: Positions = np.flatnonzero(rewritten & (work.operation != 0))
     return rows
 

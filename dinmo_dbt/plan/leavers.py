@@ -10,8 +10,8 @@ import numpy.typing as npt
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from dinmo_dbt.rows.changes import Flag, Pending, Positions, Snapshot
 from dinmo_dbt.rows.rowhash import DIGEST, as_arrow
+from dinmo_dbt.rows.snapshot import Flag, Pending, Positions, Snapshot
 
 RECORD_ID_UNKNOWN = "RECORD_ID_UNKNOWN"
 RECORD_SHARED = "RECORD_SHARED"

@@ -12,9 +12,10 @@ from dinmo_dbt.destination import Fate, Operation
 from dinmo_dbt.plan import leavers, parents
 from dinmo_dbt.plan.records import compared, ids_missing, repeated
 from dinmo_dbt.plan.work import OPERATIONS, Work, placed
-from dinmo_dbt.rows import changes, values
-from dinmo_dbt.rows.changes import Kind, Positions
+from dinmo_dbt.rows import values
+from dinmo_dbt.rows.changes import Kind
 from dinmo_dbt.rows.reasons import Reason
+from dinmo_dbt.rows.snapshot import Flag, Positions
 
 FIXED_ROWS_MAX = 2_000  # known rows whose record is looked at for fields that are written on new records only
 
@@ -152,7 +153,7 @@ def _upsert_by_movable_match(work: Work, rows: Positions) -> None:
     """The match value of a known key may have changed: an upsert by the new value would make a second record."""
     kind, position = work.found.kind[rows], work.found.position[rows]
     stale = (position >= 0) & (kind == Kind.SAME)
-    stale[stale] = work.state.snapshot.flags[position[stale]] & changes.Flag.STALE != 0
+    stale[stale] = work.state.snapshot.flags[position[stale]] & Flag.STALE != 0
     moved = (Kind.CHANGED, Kind.RETURNED, Kind.REMAPPED, Kind.SAME)[: 4 if work.match_moved else 2]
     movable = (np.isin(kind, moved) & (position >= 0)) | stale
     movable[movable] = ~_is_another_rows(work, rows[movable])
@@ -206,7 +207,7 @@ def _is_another_rows(work: Work, rows: Positions) -> npt.NDArray[np.bool_]:
     if not asked.any():
         return np.zeros(len(rows), np.bool_)
     ids = work.record_ids.take(pa.array(rows[asked]))
-    here = work.state.snapshot.flags[work.found.position[rows[asked]]] & changes.Flag.LEFT == 0
+    here = work.state.snapshot.flags[work.found.position[rows[asked]]] & Flag.LEFT == 0
     asked[asked] = (work.holders(ids) - here > 0) | (repeated(ids) & ~ids_missing(ids))
     return asked
 

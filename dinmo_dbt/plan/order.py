@@ -14,8 +14,9 @@ from dinmo_dbt.plan import parents
 from dinmo_dbt.plan.parents import CIRCLE, PARENT_AMBIGUOUS, PARENT_MISSING, Link
 from dinmo_dbt.plan.records import compared
 from dinmo_dbt.plan.work import OPERATIONS, Work, placed
-from dinmo_dbt.rows.changes import Kind, Positions
+from dinmo_dbt.rows.changes import Kind
 from dinmo_dbt.rows.mapping import Column
+from dinmo_dbt.rows.snapshot import Positions
 
 _IN_A_CIRCLE = "its parent is itself, or a row that waits for it: an insert can't point to it (mode: upsert can)"
 _TOO_DEEP = f"its parents are more than {parents.LEVELS_MAX} levels deep, and not there yet: the next run sends more"

@@ -21,10 +21,10 @@ from dinmo_dbt.errors import Problem
 from dinmo_dbt.plan.guards import Counted, Day
 from dinmo_dbt.plan.leavers import Leavers
 from dinmo_dbt.plan.records import compared
-from dinmo_dbt.rows import changes
-from dinmo_dbt.rows.changes import Baseline, ChangeSet, Pending, Positions, Snapshot, Spool
+from dinmo_dbt.rows.changes import ChangeSet
 from dinmo_dbt.rows.mapping import Mapping
 from dinmo_dbt.rows.rowhash import Hashes
+from dinmo_dbt.rows.snapshot import Baseline, Flag, Pending, Positions, Snapshot, Spool
 
 
 class Source(Protocol):
@@ -232,9 +232,9 @@ class Plan:
         known = np.flatnonzero(position >= 0)
         flags = np.zeros(len(rows), np.uint8)
         flags[known] = self.snapshot_flags.take(position[known])
-        flags &= ~np.uint8(changes.Flag.UNFINISHED)
+        flags &= ~np.uint8(Flag.UNFINISHED)
         if self.unfinished is not None:
-            flags[self.unfinished[rows] | planned.foregoing] |= np.uint8(changes.Flag.UNFINISHED)
+            flags[self.unfinished[rows] | planned.foregoing] |= np.uint8(Flag.UNFINISHED)
         columns["flags"] = pa.array(flags)
         columns["record_id"] = self.stored_ids.take(pa.array(rows))
         counted = self.counted[rows]

@@ -18,8 +18,9 @@ from dinmo_dbt.destination import Destination, Field, Operation, PayloadColumn
 from dinmo_dbt.plan.plan import Plan, PlannedBatch
 from dinmo_dbt.plan.records import find_parents, find_records, parent_object
 from dinmo_dbt.rows import values
-from dinmo_dbt.rows.changes import Kind, Positions
+from dinmo_dbt.rows.changes import Kind
 from dinmo_dbt.rows.numbers import NUMBER_TYPES
+from dinmo_dbt.rows.snapshot import Positions
 
 ROWS_MAX = 20
 CREATE, UPDATE, EITHER, DELETE = "create", "update", "create or update", "delete"

@@ -17,9 +17,10 @@ from dinmo_dbt.plan.leavers import Leavers
 from dinmo_dbt.plan.plan import LEFT_OUT
 from dinmo_dbt.plan.records import ids_missing
 from dinmo_dbt.plan.work import Work, told_waits
-from dinmo_dbt.rows import carried, changes, values
-from dinmo_dbt.rows.changes import Positions
+from dinmo_dbt.rows import carried, values
+from dinmo_dbt.rows.key_hashes import match_hash
 from dinmo_dbt.rows.rowhash import Hashes
+from dinmo_dbt.rows.snapshot import GIVEN_UP, Flag, Positions, count_present
 
 _LEAVERS_HELD = {
     leavers.RECORD_ID_UNKNOWN: "the row left the segment, and its record id is not known: its record stays as it is",
@@ -37,7 +38,7 @@ def plan_removals(work: Work, ceilings: Ceilings) -> list[str]:
     if work.activation.on_removed == "ignore" or work.activation.mode is Mode.DELETE or not work.found.read:
         work.leavers = Leavers(noted=left)
         return []
-    most = guards.deletes_max(work.activation.guards, changes.present(state.snapshot), ceilings.allow_deletes)
+    most = guards.deletes_max(work.activation.guards, count_present(state.snapshot), ceilings.allow_deletes)
     work.leavers = leavers.sort_out(
         left,
         state.snapshot,
@@ -50,7 +51,7 @@ def plan_removals(work: Work, ceilings: Ceilings) -> list[str]:
     for code, keys in work.leavers.held:
         (code,), (waiting,) = (told.to_pylist() for told in told_waits(pa.array([code])))
         message = _LEAVERS_HELD.get(code, waiting)
-        work.waiting += len(keys) if code not in (*_LEAVERS_HELD, changes.GIVEN_UP) else 0
+        work.waiting += len(keys) if code not in (*_LEAVERS_HELD, GIVEN_UP) else 0
         texts = [pa.repeat(text, len(keys)) for text in (Fate.HELD.value, code, message)]
         nothing = pa.nulls(len(keys), pa.utf8())
         work.asides.append(pa.table([keys, *texts, nothing, nothing, texts[2]], schema=LEFT_OUT))
@@ -75,7 +76,7 @@ def _is_here_otherwise(work: Work, left: Positions, ceilings: Ceilings) -> npt.N
         new[work.respelled] = True
     rows = np.flatnonzero(new)
     snapshot = work.state.snapshot
-    has_record = np.asarray(snapshot.flags) & changes.Flag.UNKNOWN == 0  # else it may have been made, or not
+    has_record = np.asarray(snapshot.flags) & Flag.UNKNOWN == 0  # else it may have been made, or not
     unknown = ~np.isin(aside["kh"].to_numpy(), snapshot.kh[has_record])
     keys = pa.concat_arrays([aside["key"].combine_chunks().filter(pa.array(unknown)), work.keys_of(rows)])
     same = pc.is_in(work.mapping.spelling(snapshot.keys(left)), value_set=work.mapping.spelling(keys))
@@ -103,7 +104,7 @@ def _shared(work: Work, ids: pa.Array, most: int) -> npt.NDArray[np.bool_]:
     wanted = _match_hashes_without_record(work)
     if len(wanted):
         held = open_ids if match.header == "Id" else _held_matches(work, open_ids, match.field)
-        claimed = np.isin(changes.match_hash(held, match.field), wanted)
+        claimed = np.isin(match_hash(held, match.field), wanted)
         taken[np.flatnonzero(~taken)] = claimed & pc.is_valid(held).to_numpy(zero_copy_only=False)
     return taken
 
@@ -116,7 +117,7 @@ def _match_hashes_without_record(work: Work) -> Hashes:
     if not rows.size:
         return aside
     spooled = work.spool.take(rows, ["match"])["match"].combine_chunks()
-    return np.concatenate([aside, changes.match_hash(spooled, work.mapping.match.field)])
+    return np.concatenate([aside, match_hash(spooled, work.mapping.match.field)])
 
 
 def _held_matches(work: Work, ids: pa.Array, by: Field) -> pa.Array:

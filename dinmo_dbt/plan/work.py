@@ -15,10 +15,10 @@ from dinmo_dbt.destination import Destination, Fate, ObjectSchema, Operation
 from dinmo_dbt.plan.leavers import Leavers
 from dinmo_dbt.plan.plan import LEFT_OUT, Arriving, Counts, StateView
 from dinmo_dbt.plan.records import find_records
-from dinmo_dbt.rows import changes
-from dinmo_dbt.rows.changes import Aside, ChangeSet, Kind, Pending, Positions, Spool
+from dinmo_dbt.rows.changes import Aside, ChangeSet, Kind
 from dinmo_dbt.rows.mapping import Mapping
 from dinmo_dbt.rows.reasons import Reason, why_unfit
+from dinmo_dbt.rows.snapshot import GIVEN_UP, OUTCOME_UNKNOWN, Flag, Pending, Positions, Spool
 
 # In this order: a row whose match value moved lets go of the old value before another row may claim it.
 OPERATIONS: tuple[Operation | None, ...] = (
@@ -68,7 +68,7 @@ class Work:
         self.unfinished = np.zeros(self.size, np.bool_)
         self.lacking = self.found.position >= 0  # delivered before without what could not be sent yet
         flags = self.state.snapshot.flags[self.found.position[self.lacking]]
-        self.lacking[self.lacking] = flags & changes.Flag.UNFINISHED != 0
+        self.lacking[self.lacking] = flags & Flag.UNFINISHED != 0
         self.waiting = self.in_flight = 0
         self.without: dict[Fate, int] = {}
         self.from_scan()
@@ -96,7 +96,7 @@ class Work:
         )
         self.without[Fate.INVALID] = int(pc.sum(invalid.cast(pa.int64())).as_py() or 0)
         self.without[Fate.HELD] = len(aside) - self.without[Fate.INVALID]
-        done = pa.array([changes.OUTCOME_UNKNOWN, changes.GIVEN_UP])
+        done = pa.array([OUTCOME_UNKNOWN, GIVEN_UP])
         doubtful = pc.is_in(codes, value_set=done)
         self.waiting = int(pc.sum(pc.and_(pc.invert(invalid), pc.invert(doubtful)).cast(pa.int64())).as_py() or 0)
 
@@ -113,7 +113,7 @@ class Work:
     def holders(self, ids: pa.Array) -> Positions:
         """How many known rows of the segment have each of these records, as the snapshot says."""
         snapshot, distinct = self.state.snapshot, pc.unique(ids.drop_null())
-        present = np.asarray(snapshot.flags) & changes.Flag.LEFT == 0
+        present = np.asarray(snapshot.flags) & Flag.LEFT == 0
         present[self.found.left] = False
         positions = np.flatnonzero(present) if len(distinct) else np.empty(0, np.int64)
         counts: Positions = np.zeros(len(distinct) + 1, np.int64)  # the last is null's
@@ -203,7 +203,7 @@ def told_waits(codes: pa.Array | pa.ChunkedArray) -> tuple[pa.Array, pa.Array]:
         day, _, refusal = rest.partition(" ")
         told.append(word)
         why = f"Salesforce refuses it since {day}" + (f" ({refusal})" if refusal else "")
-        said.append(f"{why}: it is tried again when its values change" if word == changes.GIVEN_UP else _WAITING)
+        said.append(f"{why}: it is tried again when its values change" if word == GIVEN_UP else _WAITING)
     messages = pa.array(said, pa.utf8()).take(each.indices).fill_null(_WAITING)
     return pa.array(told, pa.utf8()).take(each.indices), messages
 

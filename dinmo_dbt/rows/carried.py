@@ -16,10 +16,10 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from dinmo_dbt.rows import values
-from dinmo_dbt.rows.changes import Flag, Positions, Snapshot, Spool
 from dinmo_dbt.rows.keys import key_parts
 from dinmo_dbt.rows.mapping import Column, Mapping, as_written
 from dinmo_dbt.rows.rowhash import NO_DIGESTS, Digests, as_arrow, digest_columns
+from dinmo_dbt.rows.snapshot import Flag, Positions, Snapshot, Spool
 
 Flags = npt.NDArray[np.bool_]
 

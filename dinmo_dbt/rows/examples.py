@@ -13,7 +13,8 @@ import pyarrow.compute as pc
 
 from dinmo_dbt.rows import values
 from dinmo_dbt.rows.arrow import plain
-from dinmo_dbt.rows.changes import KeyProblem, as_matched, key_hash, match_digests
+from dinmo_dbt.rows.key_hashes import as_matched, key_hash, match_digests
+from dinmo_dbt.rows.key_problems import KeyProblem
 from dinmo_dbt.rows.keys import key_text
 from dinmo_dbt.rows.mapping import Mapping
 from dinmo_dbt.rows.reasons import unreadable

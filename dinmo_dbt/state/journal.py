@@ -24,7 +24,7 @@ from dinmo_dbt.destination import Batch
 from dinmo_dbt.errors import StateError
 from dinmo_dbt.plan.guards import Counted, Day
 from dinmo_dbt.plan.plan import Plan
-from dinmo_dbt.rows.changes import GIVEN_UP, Flag, snapshot_rows
+from dinmo_dbt.rows.snapshot import GIVEN_UP, Flag, snapshot_rows
 from dinmo_dbt.state import daily, imaging, seal, waits
 from dinmo_dbt.state.files import Stored
 from dinmo_dbt.state.lease import LEASE_S, RENEW_S, Holder, taken_over

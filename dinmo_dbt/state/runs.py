@@ -17,7 +17,7 @@ from dinmo_dbt.destination import Fate
 from dinmo_dbt.durable import open_file
 from dinmo_dbt.errors import StateError
 from dinmo_dbt.plan.plan import LEFT_OUT
-from dinmo_dbt.rows.changes import GIVEN_UP
+from dinmo_dbt.rows.snapshot import GIVEN_UP
 from dinmo_dbt.state.activity import (
     keep_notices,
     keep_standing,

@@ -18,8 +18,8 @@ import pyarrow.parquet as pq
 
 from dinmo_dbt.durable import open_file
 from dinmo_dbt.errors import StateError
-from dinmo_dbt.rows.changes import Positions
 from dinmo_dbt.rows.rowhash import DIGEST, Digests, Hashes, as_arrow, from_arrow
+from dinmo_dbt.rows.snapshot import Positions
 from dinmo_dbt.state.files import write_whole
 
 FORMAT = 2

@@ -15,7 +15,7 @@ import pyarrow.ipc
 
 from dinmo_dbt.destination import Api, Batch, Field, Operation, PayloadColumn
 from dinmo_dbt.errors import StateError, unwritable
-from dinmo_dbt.rows.changes import Positions
+from dinmo_dbt.rows.snapshot import Positions
 from dinmo_dbt.state.files import stored
 
 # By the thread that has them: rows of a few columns are packed sooner than they are handed round.

@@ -16,7 +16,7 @@ import numpy as np
 
 from dinmo_dbt.activation import Activation
 from dinmo_dbt.errors import StateError
-from dinmo_dbt.rows.changes import Flag
+from dinmo_dbt.rows.snapshot import Flag
 from dinmo_dbt.state import activity, copied, seal
 from dinmo_dbt.state.files import Stored, first_bent, stored_of
 from dinmo_dbt.state.imaging import image_place

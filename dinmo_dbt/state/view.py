@@ -19,9 +19,9 @@ from dinmo_dbt.destination import Api, Batch, Operation
 from dinmo_dbt.errors import StateError
 from dinmo_dbt.plan.guards import Day
 from dinmo_dbt.plan.plan import InFlight
-from dinmo_dbt.rows.changes import Flag, Pending
 from dinmo_dbt.rows.mapping import from_header
 from dinmo_dbt.rows.rowhash import HASH_VERSION
+from dinmo_dbt.rows.snapshot import Flag, Pending
 from dinmo_dbt.state import daily, imaging, seal, waits
 from dinmo_dbt.state.damage import bent, ways_out, ways_out_of_identity
 from dinmo_dbt.state.files import Stored, first_bent, stored_of

@@ -11,8 +11,8 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from dinmo_dbt.rows.changes import Pending
 from dinmo_dbt.rows.rowhash import DIGEST, from_arrow
+from dinmo_dbt.rows.snapshot import Pending
 from dinmo_dbt.state.state_id import OWN, StateId
 from dinmo_dbt.state.tables import Connection
 

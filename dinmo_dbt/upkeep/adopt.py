@@ -24,9 +24,10 @@ from dinmo_dbt.errors import StateError, UsageError
 from dinmo_dbt.plan.plan import Source, StateView
 from dinmo_dbt.plan.records import repeated
 from dinmo_dbt.rows import values
-from dinmo_dbt.rows.changes import Flag, Kind, Positions, Spool
+from dinmo_dbt.rows.changes import Kind
 from dinmo_dbt.rows.mapping import Mapping, from_header
 from dinmo_dbt.rows.rowhash import DIGEST
+from dinmo_dbt.rows.snapshot import Flag, Positions, Spool
 from dinmo_dbt.upkeep import verify
 from dinmo_dbt.upkeep.verify import ByRecord, Fact, Flags, Scan
 

@@ -24,9 +24,9 @@ from dinmo_dbt.destination import Destination
 from dinmo_dbt.errors import CountsError, DestinationError, Interrupted
 from dinmo_dbt.plan.plan import Plan
 from dinmo_dbt.rows import values
-from dinmo_dbt.rows.changes import Flag, Positions, Snapshot, stale_rows
 from dinmo_dbt.rows.mapping import Column, Mapping
 from dinmo_dbt.rows.rowhash import as_arrow
+from dinmo_dbt.rows.snapshot import Flag, Positions, Snapshot, stale_rows
 from dinmo_dbt.upkeep.verify import BY_ID_MAX, Fact, differences, facts, records
 
 WATCHED_MAX = 1_000

@@ -23,10 +23,11 @@ from dinmo_dbt.errors import Refused, UsageError
 from dinmo_dbt.plan.plan import Source, StateView
 from dinmo_dbt.plan.records import repeated
 from dinmo_dbt.rows import carried, values
-from dinmo_dbt.rows.changes import Flag, Positions, Snapshot, Spool, key_hash, slots, snapshot_rows
+from dinmo_dbt.rows.key_hashes import key_hash
 from dinmo_dbt.rows.keys import key_in_forms, key_text
 from dinmo_dbt.rows.mapping import Mapping, as_written, from_header
 from dinmo_dbt.rows.rowhash import digest_columns, same_digests
+from dinmo_dbt.rows.snapshot import Flag, Positions, Snapshot, Spool, slots_of, snapshot_rows
 from dinmo_dbt.upkeep import verify
 from dinmo_dbt.upkeep.verify import Scan
 
@@ -149,7 +150,7 @@ def _pair(slot: Positions, snapshot: Snapshot, free: npt.NDArray[np.bool_], old:
     if not rows.size:
         return
     texts = old.take(pa.array(rows))
-    found = slots(snapshot, key_hash(texts), texts)
+    found = slots_of(snapshot, key_hash(texts), texts)
     found[found >= 0] = np.where(free[found[found >= 0]], found[found >= 0], -1)
     slot[rows] = found
 

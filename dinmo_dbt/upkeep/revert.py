@@ -30,9 +30,9 @@ from dinmo_dbt.plan.guards import deletes_max
 from dinmo_dbt.plan.plan import LEFT_OUT, Counts
 from dinmo_dbt.rows import values
 from dinmo_dbt.rows.arrow import DECIMAL
-from dinmo_dbt.rows.changes import Flag, Positions, Snapshot, present, slots, snapshot_rows, stale_rows
 from dinmo_dbt.rows.numbers import NUMBER_TYPES
 from dinmo_dbt.rows.rowhash import as_arrow
+from dinmo_dbt.rows.snapshot import Flag, Positions, Snapshot, count_present, slots_of, snapshot_rows, stale_rows
 from dinmo_dbt.rows.texts import BULK_NULL, TEXT_TYPES
 
 Rows = npt.NDArray[np.bool_]
@@ -156,7 +156,7 @@ class _Work:
         written = [self.written(field, held[field.name].combine_chunks().take(place)) for field in readable]
         self.fields = [one for one in written if one.field.updateable]
         self.fixed = tuple(n for n in names if n not in [one.field.name for one in self.fields])
-        self.slot = slots(self.snapshot, image["kh"].to_numpy(), image["key"].combine_chunks())
+        self.slot = slots_of(self.snapshot, image["kh"].to_numpy(), image["key"].combine_chunks())
         self.is_known = self.known()
         self.holders = self.held_by()
         self.sort_out(named, undelivered)
@@ -260,7 +260,7 @@ class _Work:
         )
 
     def guard(self, deleted: int, allowed: int) -> Problem | None:
-        if deleted <= deletes_max(self.activation.guards, present(self.snapshot), allowed):
+        if deleted <= deletes_max(self.activation.guards, count_present(self.snapshot), allowed):
             return None
         ceiling = self.activation.guards.max_delete
         message = f"{deleted:,} records that the run created would be deleted; guards.max_delete is {ceiling}"

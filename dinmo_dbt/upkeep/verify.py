@@ -21,10 +21,13 @@ from dinmo_dbt.destination import Destination, Field, ObjectSchema
 from dinmo_dbt.errors import ConfigError
 from dinmo_dbt.plan.plan import Source, StateView
 from dinmo_dbt.plan.records import find_records, ids_missing
-from dinmo_dbt.rows import changes, values
-from dinmo_dbt.rows.changes import ChangeSet, Flag, Kind, Positions, Spool
+from dinmo_dbt.rows import values
+from dinmo_dbt.rows.changes import ChangeSet, Kind
+from dinmo_dbt.rows.compare import between
+from dinmo_dbt.rows.key_problems import key_refusal, keys_refused
 from dinmo_dbt.rows.mapping import Column, Mapping, resolve
 from dinmo_dbt.rows.rowhash import NO_DIGESTS, as_arrow, digest_columns, same_digests
+from dinmo_dbt.rows.snapshot import Flag, Positions, Spool
 from dinmo_dbt.rows.texts import TEXT_TYPES
 
 # Up to here records are read by id; above, every record of the object by one Bulk query.
@@ -84,10 +87,10 @@ def scan(activation: Activation, source: Source, destination: Destination, state
         raise ConfigError.of(problems)
     batches = source.read(activation.relation_name, mapping.sources, activation.where)
     # Rows that wait, and those of an older mapping, are pending like any other change: only equal rows are told apart.
-    found = changes.between(batches, mapping, state.snapshot, spool, resend=True, finding=activation.only_finds)
+    found = between(batches, mapping, state.snapshot, spool, resend=True, finding=activation.only_finds)
     if found.refusals:
-        problem = changes.key_refusal(found.refusals, activation.relation_name, activation.name)
-        raise changes.keys_refused(problem, mapping, found.refusals)
+        problem = key_refusal(found.refusals, activation.relation_name, activation.name)
+        raise keys_refused(problem, mapping, found.refusals)
     return Scan(activation, schema, mapping, found, spool, state)
 
 

@@ -40,7 +40,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from dinmo_dbt.delivery.run import Status, SyncRun
-from dinmo_dbt.rows.changes import Flag
+from dinmo_dbt.rows.snapshot import Flag
 
 from .org import SimulatedOrg
 from .process import Process

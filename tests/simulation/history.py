@@ -31,7 +31,7 @@ from dinmo_dbt.delivery.run import SyncRun
 from dinmo_dbt.errors import CountsError, DinmoError, Problem, StateError, WarehouseError
 from dinmo_dbt.plan.guards import Ceilings
 from dinmo_dbt.plan.plan import Plan
-from dinmo_dbt.rows.changes import GIVEN_UP, Flag
+from dinmo_dbt.rows.snapshot import GIVEN_UP, Flag
 from dinmo_dbt.state.journal import ActivationState
 from dinmo_dbt.state.marks import Marks
 from dinmo_dbt.state.store import Store

@@ -10,7 +10,7 @@ from memory_org import ORG, OWN, Ceilings, FieldMapping, Killed, Model, Trip, ac
 from dinmo_dbt.activation import WarningKind
 from dinmo_dbt.errors import StateError
 from dinmo_dbt.plan.plan import LEFT_OUT
-from dinmo_dbt.rows.changes import Flag, snapshot_rows
+from dinmo_dbt.rows.snapshot import Flag, snapshot_rows
 from dinmo_dbt.state import Judged, Pause, journal, runs
 from dinmo_dbt.state.state_id import StateId
 from dinmo_dbt.watch.history import RunRecord, Trigger

@@ -8,7 +8,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from dinmo_dbt.errors import StateError
-from dinmo_dbt.rows.changes import key_hash
+from dinmo_dbt.rows.key_hashes import key_hash
 from dinmo_dbt.rows.rowhash import DIGEST
 from dinmo_dbt.state import snapshot
 from dinmo_dbt.state.snapshot import BASE, DELTA, FileSnapshot, write_rows

@@ -19,7 +19,7 @@ from dinmo_dbt.delivery.sync import execute
 from dinmo_dbt.errors import StateError
 from dinmo_dbt.plan.draw import draw
 from dinmo_dbt.plan.plan import payload_batch
-from dinmo_dbt.rows.changes import Flag
+from dinmo_dbt.rows.snapshot import Flag
 from dinmo_dbt.state import ActivationState, LocalState, ScanSpool, journal
 from dinmo_dbt.state.snapshot import DELTA
 
