@@ -198,7 +198,9 @@ class World:
     def _manifest(self) -> Manifest:
         tests = {f"test.p.{name}": Test(f"test.p.{name}", name, (f"model.p.{name}",)) for name in self.by_name}
         ids = frozenset([*tests, *(a.model for a in self.activations)])
-        return Manifest("duckdb", "", "p", "1.11.0", {}, tests, (), (), frozenset(), (), ids)
+        return Manifest(
+            "duckdb", "", "p", "1.11.0", {}, tests, (), (), frozenset(), has_selectors=False, strays=(), ids=ids
+        )
 
     # What goes wrong, and when
 
