@@ -10,6 +10,7 @@ import pyarrow.compute as pc
 from dinmo_dbt.activation import Mode
 from dinmo_dbt.destination import Fate, Operation
 from dinmo_dbt.plan import leavers, parents
+from dinmo_dbt.plan.plan import flying
 from dinmo_dbt.plan.records import compared, ids_missing, repeated
 from dinmo_dbt.plan.work import OPERATIONS, Work, placed
 from dinmo_dbt.rows import values
@@ -42,15 +43,9 @@ def choose_operations(work: Work) -> None:
 
 def _leave_in_flight(work: Work, sent: npt.NDArray[np.bool_]) -> npt.NDArray[np.bool_]:
     """Rows whose key is in a batch that has not been settled: shown, and left out of the plan."""
-    flying = np.zeros(work.size, np.bool_)
-    for batch in work.state.in_flight:
-        rows = np.flatnonzero(sent & np.isin(work.found.kh, batch.kh))
-        if rows.size:
-            keys = work.keys_of(rows)
-            here = rows[pc.is_in(keys, value_set=batch.keys).to_numpy(zero_copy_only=False)]
-            flying[here] = True
-    work.in_flight = int(flying.sum())
-    return flying
+    left = sent & flying(work.state.in_flight, work.found.kh, work.keys_of)
+    work.in_flight = int(left.sum())
+    return left
 
 
 def _delete(work: Work, rows: Positions) -> None:

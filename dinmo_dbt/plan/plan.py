@@ -6,7 +6,7 @@ of them moved.
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterator, Sequence
+from collections.abc import Callable, Collection, Iterator, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Protocol
 
@@ -44,6 +44,16 @@ class InFlight:
     job_id: str | None
     kh: Hashes
     keys: pa.Array
+
+
+def flying(batches: Sequence[InFlight], kh: Hashes, keys_of: Callable[[Positions], pa.Array]) -> npt.NDArray[np.bool_]:
+    """Which rows of these key hashes have their key in one of the batches; `keys_of` some of them, by number."""
+    found = np.zeros(len(kh), np.bool_)
+    for batch in batches:
+        rows = np.flatnonzero(np.isin(kh, batch.kh))
+        if rows.size:
+            found[rows] |= pc.is_in(keys_of(rows), value_set=batch.keys).to_numpy(zero_copy_only=False)
+    return found
 
 
 class StateView(Protocol):

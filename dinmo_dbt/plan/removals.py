@@ -14,7 +14,7 @@ from dinmo_dbt.plan.batches import COLLECTIONS_ROWS_MAX
 from dinmo_dbt.plan.effect import holds_respelled, values_tell
 from dinmo_dbt.plan.guards import Ceilings
 from dinmo_dbt.plan.leavers import Leavers
-from dinmo_dbt.plan.plan import LEFT_OUT
+from dinmo_dbt.plan.plan import LEFT_OUT, flying
 from dinmo_dbt.plan.records import ids_missing
 from dinmo_dbt.plan.work import Work, told_waits
 from dinmo_dbt.rows import carried, values
@@ -43,7 +43,9 @@ def plan_removals(work: Work, ceilings: Ceilings) -> list[str]:
         left,
         state.snapshot,
         work.waits,
-        flying=lambda positions: _leavers_flying(work, positions),
+        flying=lambda positions: flying(
+            state.in_flight, state.snapshot.kh[positions], lambda rows: state.snapshot.keys(positions[rows])
+        ),
         shared=lambda ids: _shared(work, ids, most),
         moved=lambda positions: _is_here_otherwise(work, positions, ceilings),
         retry=ceilings.full,
@@ -56,14 +58,6 @@ def plan_removals(work: Work, ceilings: Ceilings) -> list[str]:
         nothing = pa.nulls(len(keys), pa.utf8())
         work.asides.append(pa.table([keys, *texts, nothing, nothing, texts[2]], schema=LEFT_OUT))
     return [_not_ours(work.activation.name, len(work.leavers.noted))] if len(work.leavers.noted) else []
-
-
-def _leavers_flying(work: Work, positions: Positions) -> npt.NDArray[np.bool_]:
-    flying, snapshot = np.zeros(len(positions), np.bool_), work.state.snapshot
-    for batch in work.state.in_flight:
-        rows = np.flatnonzero(np.isin(snapshot.kh[positions], batch.kh))
-        flying[rows] |= pc.is_in(snapshot.keys(positions[rows]), value_set=batch.keys).to_numpy(zero_copy_only=False)
-    return flying
 
 
 def _is_here_otherwise(work: Work, left: Positions, ceilings: Ceilings) -> npt.NDArray[np.bool_]:

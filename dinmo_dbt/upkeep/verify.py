@@ -19,7 +19,7 @@ import pyarrow.compute as pc
 from dinmo_dbt.activation import Activation, Mode
 from dinmo_dbt.destination import Destination, Field, ObjectSchema
 from dinmo_dbt.errors import ConfigError
-from dinmo_dbt.plan.plan import Source, StateView
+from dinmo_dbt.plan.plan import Source, StateView, flying
 from dinmo_dbt.plan.records import find_records, ids_missing
 from dinmo_dbt.rows import values
 from dinmo_dbt.rows.changes import ChangeSet, Kind
@@ -60,13 +60,9 @@ class Scan:
     @cached_property
     def flying(self) -> Flags:
         """Spool rows whose key is in a batch that has not been settled."""
-        flying = np.zeros(len(self.found.kind), np.bool_)
-        for batch in self.state.in_flight:
-            rows = np.flatnonzero(np.isin(self.found.kh, batch.kh))
-            if rows.size:
-                keys = self.spool.take(rows, ["key"])["key"].combine_chunks()
-                flying[rows] |= pc.is_in(keys, value_set=batch.keys).to_numpy(zero_copy_only=False)
-        return flying
+        return flying(
+            self.state.in_flight, self.found.kh, lambda rows: self.spool.take(rows, ["key"])["key"].combine_chunks()
+        )
 
     def flags_of(self, rows: Positions) -> npt.NDArray[np.uint8]:
         """The snapshot's flags of these spool rows; 0 for new ones."""
