@@ -1,4 +1,7 @@
-"""The activations that the models of a manifest declare, and those that can't be run."""
+"""The activations that the models of a manifest declare, and those that can't be run.
+
+`activations` resolves every `config.meta.dinmo` block of the root project; what is wrong with one stops no other.
+"""
 
 from __future__ import annotations
 

@@ -1,7 +1,6 @@
-"""manifest.json: what dbt built, and the activations its models declare. dbt itself is never imported.
+"""manifest.json: what dbt built. dbt itself is never imported.
 
-`load_manifest` reads the artifact of dbt-core 1.x or dbt 2 (schema v9 to v13; keys may be absent). `activations`
-resolves every `config.meta.dinmo` block of the root project; what is wrong with one activation stops no other.
+`load_manifest` reads the artifact of dbt-core 1.x or dbt 2 (schema v9 to v13; keys may be absent).
 """
 
 from __future__ import annotations

@@ -1,4 +1,9 @@
-"""Salesforce's messages without the values that were sent: hidden however they are written. Pure."""
+"""Salesforce's messages without the values that were sent: hidden however they are written. Pure.
+
+`without_values`: Salesforce's message, with what the row sent replaced by ‹value›, whatever its length, also where the
+message shows it changed: trimmed, cut, in another case, escaped, with other spaces or signs, rounded, a date in another
+order. A value of up to three characters is replaced where it stands as a word.
+"""
 
 from __future__ import annotations
 

@@ -1,14 +1,10 @@
-"""What is shown of words that others wrote: a database's, a driver's, dbt's, Salesforce's. Pure.
+"""What is shown of words that others wrote: a database's, a driver's, dbt's. Pure.
 
 `told`: **nothing of a database's text is passed on.** A value may hold any sign, any word, a whole message of the
 database; no quoting tells where it ends. So the text is only searched, for what we know ourselves: the class and the
 code of the error, shapes of messages that stand here, the relation's columns, the identifiers and the places of the
 statement that we sent, type names of a list. What is shown is put together from these, in our words; the rest is
 ‹text›. A value that looks like a message can at most choose among these words.
-
-`without_values`: Salesforce's message, with what the row sent replaced by ‹value›, whatever its length, also where the
-message shows it changed: trimmed, cut, in another case, escaped, with other spaces or signs, rounded, a date in another
-order. A value of up to three characters is replaced where it stands as a word.
 """
 
 from __future__ import annotations
