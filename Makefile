@@ -13,7 +13,8 @@ INSTALL = $(BIN)/python -m pip install --quiet --disable-pip-version-check -c co
 .DEFAULT_GOAL := help
 SEEDS := 1000
 
-.PHONY: help demo test simulate fortnight planted mutants kill deep conformance-sf lint docs picture bench lock clean
+.PHONY: help demo test simulate fortnight planted mutants kill deep conformance-sf lint coverage \
+  docs picture bench lock clean
 
 help:  ## This list.
 	@sed -n 's/^\([a-z-]*\):.*## \(.*\)/\1|\2/p' $(MAKEFILE_LIST) | awk -F '|' '{printf "  make %-14s %s\n", $$1, $$2}'
@@ -56,12 +57,20 @@ kill: $(VENV)/.dev  ## A sync killed by SIGKILL before each of its system calls 
 	SERVE_KILLS=10 $(BIN)/python -m pytest tests/e2e/test_serving_killed.py
 	ENDINGS=200 $(BIN)/python -m pytest --timeout 0 tests/warehouse/test_ending.py
 
-lint: $(VENV)/.dev  ## Format, lint, types, import contracts, generated docs; changes nothing.
+lint: $(VENV)/.dev  ## Format, lint, spelling, types, import contracts, generated docs; changes nothing.
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
+	$(BIN)/codespell
 	$(BIN)/mypy
 	$(BIN)/lint-imports --no-logo
 	$(BIN)/python docs/generate.py --check
+
+coverage: $(VENV)/.dev  ## Which lines of ours TESTS=tests reach, in their processes too; a figure, and a page in build/coverage.
+	rm -rf build/coverage && mkdir -p build/coverage
+	$(BIN)/python -m coverage run -m pytest -n 3 --dist loadfile --no-loadscope-reorder $(or $(TESTS),tests)
+	$(BIN)/python -m coverage combine --quiet
+	$(BIN)/python -m coverage html --quiet
+	$(BIN)/python -m coverage report
 
 docs: $(VENV)/.dev  ## Write the generated pages and JSON Schemas anew.
 	$(BIN)/python docs/generate.py

@@ -153,6 +153,15 @@ def test_constraints_pin_every_package_of_this_environment_and_name_no_place() -
     assert pins["dbt-core"].startswith("1.")
 
 
+def test_each_dependency_says_why_it_is_there() -> None:
+    text = (ROOT / "pyproject.toml").read_text(encoding="utf-8")
+    for block in re.findall(r"^(?:dependencies|dev) = \[\n(.*?)^\]", text, re.DOTALL | re.MULTILINE):
+        before = ""
+        for line in block.splitlines():
+            assert "  # " in line or before.lstrip().startswith("# ") or line.lstrip().startswith("# "), line
+            before = line
+
+
 def test_packages_of_the_wheel_are_those_of_the_source() -> None:
     found = {
         path.parent.relative_to(ROOT).as_posix().replace("/", ".") for path in ROOT.glob("dinmo_dbt/**/__init__.py")

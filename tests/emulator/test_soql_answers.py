@@ -230,7 +230,7 @@ class Sorting:
         return seen(self.path, have)
 
 
-def sortings(paths: list[str]) -> st.SearchStrategy[list[Sorting]]:
+def orderings(paths: list[str]) -> st.SearchStrategy[list[Sorting]]:
     one = st.builds(Sorting, st.sampled_from(paths), st.booleans(), st.sampled_from(["", "NULLS FIRST", "NULLS LAST"]))
     return st.lists(one, max_size=3)
 
@@ -354,7 +354,7 @@ def test_a_query_selects_filters_sorts_and_cuts(
             assert org.org.api("DELETE", f"/sobjects/Task__c/{org.tasks[n]['Id']}").status_code == 204
     for _ in range(4):
         paths = data.draw(st.lists(st.sampled_from(ALL_PATHS), min_size=1, max_size=5, unique=True))
-        where, by = data.draw(st.none() | conditions(ALL_PATHS)), data.draw(sortings(SORTED_PATHS))
+        where, by = data.draw(st.none() | conditions(ALL_PATHS)), data.draw(orderings(SORTED_PATHS))
         limit, offset = data.draw(LIMITS), data.draw(LIMITS)
         everything = data.draw(st.booleans())
         found = [
@@ -391,7 +391,7 @@ def test_children_are_filtered_sorted_and_cut_within_each_parent(
     paths = data.draw(st.lists(st.sampled_from(TASK_PATHS), min_size=1, max_size=3, unique=True))
     where, by = (
         data.draw(st.none() | conditions(TASK_PATHS)),
-        data.draw(sortings([p for p in TASK_PATHS if p != "Tags__c"])),
+        data.draw(orderings([p for p in TASK_PATHS if p != "Tags__c"])),
     )
     limit = data.draw(LIMITS.filter(lambda n: n != 0))
     outer = data.draw(st.none() | conditions(TEAM_PATHS))
@@ -565,7 +565,7 @@ def many(plain: Path) -> Iterator[World]:
 
 @examples(15)
 @given(
-    st.integers(1, 2500), sortings(["Name", "Text__c", "Number__c"]),
+    st.integers(1, 2500), orderings(["Name", "Text__c", "Number__c"]),
     st.sampled_from(["", "Number__c > 30", "Name LIKE 'n1%'"]),
     st.none() | st.integers(0, 700), st.none() | st.integers(0, 700),
 )  # fmt: skip

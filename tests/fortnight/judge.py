@@ -154,10 +154,10 @@ class Book:
     def pending(self, now: float) -> tuple[int, float]:
         """How many moments are due by now, and the latest of them."""
         start = bisect_right(self.due, (self.cover, float("inf")))
-        lates = {late for raw, late in self.due[start : bisect_right(self.due, (now, float("inf")))] if late <= now}
+        overdue = {late for raw, late in self.due[start : bisect_right(self.due, (now, float("inf")))] if late <= now}
         if self.declared.schedule.kind is ScheduleKind.EVERY and not self.ran:
             return 1, now
-        return len(lates), max(lates, default=0.0)
+        return len(overdue), max(overdue, default=0.0)
 
 
 class Judge:
