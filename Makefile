@@ -13,7 +13,7 @@ INSTALL = $(BIN)/python -m pip install --quiet --disable-pip-version-check -c co
 .DEFAULT_GOAL := help
 SEEDS := 1000
 
-.PHONY: help demo test simulate fortnight planted mutants kill deep conformance-sf lint coverage \
+.PHONY: help demo test simulate fortnight planted mutants kill deep conformance-sf lint coverage changelog changelog-check \
   docs picture bench lock clean
 
 help:  ## This list.
@@ -71,6 +71,12 @@ coverage: $(VENV)/.dev  ## Which lines of ours TESTS=tests reach, in their proce
 	$(BIN)/python -m coverage combine --quiet
 	$(BIN)/python -m coverage html --quiet
 	$(BIN)/python -m coverage report
+
+changelog: $(VENV)/.dev  ## CHANGELOG.md's next section out of changes/, as it would be.
+	$(BIN)/towncrier build --draft --version NEXT
+
+changelog-check: $(VENV)/.dev  ## Whether this branch has a file in changes/ that BASE=origin/main lacks.
+	$(BIN)/towncrier check --compare-with $(or $(BASE),origin/main)
 
 docs: $(VENV)/.dev  ## Write the generated pages and JSON Schemas anew.
 	$(BIN)/python docs/generate.py

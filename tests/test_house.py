@@ -162,6 +162,15 @@ def test_each_dependency_says_why_it_is_there() -> None:
             before = line
 
 
+def test_a_change_is_told_in_a_file_that_a_release_takes() -> None:
+    kinds = {each["directory"] for each in PYPROJECT["tool"]["towncrier"]["type"]}
+    for path in sorted((ROOT / "changes").iterdir()):
+        if path.name != "README.md":
+            assert re.fullmatch(rf"(\d+|\+[\w-]+)\.({'|'.join(kinds)})(\.\d+)?\.md", path.name), path.name
+            assert path.read_text(encoding="utf-8").rstrip().endswith("."), path.name
+    assert PYPROJECT["tool"]["towncrier"]["start_string"] in (ROOT / "CHANGELOG.md").read_text(encoding="utf-8")
+
+
 def test_packages_of_the_wheel_are_those_of_the_source() -> None:
     found = {
         path.parent.relative_to(ROOT).as_posix().replace("/", ".") for path in ROOT.glob("dinmo_dbt/**/__init__.py")
