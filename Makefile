@@ -8,7 +8,9 @@ FOUND = for each in $(PYTHON) python3.11 python3.12 python3.13 python3 python; d
 	if [ -z "$$found" ]; then \
 	  echo 'dinmo-dbt needs Python 3.11, 3.12 or 3.13 with its venv module (Debian: apt install python3-venv).' >&2; \
 	  echo 'None was found on the PATH; name one with: make PYTHON=/path/to/python3.11 ...' >&2; exit 1; fi
-INSTALL = $(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt
+# Another file makes an environment of other versions: CI has one per column of its matrix (.ci/pins.py).
+PINS := constraints.txt
+INSTALL = $(BIN)/python -m pip install --quiet --disable-pip-version-check -c $(PINS)
 
 .DEFAULT_GOAL := help
 SEEDS := 1000
@@ -22,7 +24,10 @@ help:  ## This list.
 demo: $(VENV)/.run  ## A dbt project reaches a local Salesforce org, then only its changes, then nothing.
 	@$(BIN)/dinmo-dbt demo
 
-test: lint  ## Everything CI runs: lint, types, import contracts, generated docs, tests, 1,000 simulated histories.
+# `make test LINT=` leaves the checks out: of other versions of a library mypy expects other types.
+LINT := lint
+
+test: $(LINT) $(VENV)/.dev  ## Everything CI runs: lint, types, import contracts, generated docs, tests, 1,000 simulated histories.
 	$(BIN)/python -m pytest -n 3 --dist loadfile --no-loadscope-reorder --ignore tests/conformance  # long files first
 	$(BIN)/python -m pytest tests/conformance  # one org sees the calls of all these clients
 	cd tests && ../$(BIN)/python -m simulation --seeds $(SEEDS)
@@ -57,13 +62,14 @@ kill: $(VENV)/.dev  ## A sync killed by SIGKILL before each of its system calls 
 	SERVE_KILLS=10 $(BIN)/python -m pytest tests/e2e/test_serving_killed.py
 	ENDINGS=200 $(BIN)/python -m pytest --timeout 0 tests/warehouse/test_ending.py
 
-lint: $(VENV)/.dev  ## Format, lint, spelling, types, import contracts, generated docs; changes nothing.
+lint: $(VENV)/.dev  ## Format, lint, spelling, types, import contracts, generated docs, workflows; changes nothing.
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	$(BIN)/codespell
 	$(BIN)/mypy
 	$(BIN)/lint-imports --no-logo
 	$(BIN)/python docs/generate.py --check
+	[ ! -x $(BIN)/actionlint ] || $(BIN)/actionlint .github/workflows/*.yml
 
 coverage: $(VENV)/.dev  ## Which lines of ours TESTS=tests reach, in their processes too; a figure, and a page in build/coverage.
 	rm -rf build/coverage && mkdir -p build/coverage
@@ -99,7 +105,7 @@ lock:  ## Renew constraints.txt from a new environment.
 clean:  ## Remove the environment and everything that tools left.
 	rm -rf $(VENV) build dist *.egg-info .mypy_cache .ruff_cache .pytest_cache .hypothesis .import_linter_cache
 
-$(VENV)/.run: pyproject.toml constraints.txt
+$(VENV)/.run: pyproject.toml $(PINS)
 	@$(FOUND); $(BIN)/python -c '' 2>/dev/null || $$found -m venv --clear $(VENV)
 	@echo 'Installing into $(VENV)/, about a minute the first time ...'
 	@$(INSTALL) -e .

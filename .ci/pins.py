@@ -1,0 +1,47 @@
+"""The constraints of one column of CI's matrix: `pins.py locked`, `pins.py lowest`, or `pins.py dbt 1.9`.
+
+`locked` is constraints.txt. `lowest` has each of our dependencies at the lowest version that pyproject.toml allows.
+`dbt` has one minor version of dbt, and the rest as new as that takes. The development tools are pinned in each, so that
+a column tells of our dependencies and not of a new pytest.
+"""
+
+from __future__ import annotations
+
+import re
+import sys
+import tomllib
+from pathlib import Path
+
+ROOT = Path(__file__).parent.parent
+DBT = ("dbt-core", "dbt-duckdb", "dbt-postgres")
+
+
+def pins(column: str, version: str = "") -> list[str]:
+    locked = (ROOT / "constraints.txt").read_text(encoding="utf-8").splitlines()
+    project = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))["project"]
+    extras = project["optional-dependencies"]
+    tools = {_name(text) for text in extras["dev"]}
+    of_tools = [line for line in locked if _name(line) in tools]
+    match column, version:
+        case "locked", "":
+            return locked
+        case "lowest", "":
+            return [*of_tools, *map(_lowest, (*project["dependencies"], *extras["postgres"]))]
+        case "dbt", minor if re.fullmatch(r"1\.\d+", minor):
+            return [*of_tools, *(f"{name}=={minor}.*" for name in DBT)]
+    raise SystemExit(f"no such column: {column} {version}".rstrip() + "; there are: locked, lowest, dbt 1.9")
+
+
+def _name(requirement: str) -> str:
+    return re.split(r"[^\w.-]", requirement)[0].lower().replace("_", "-")
+
+
+def _lowest(requirement: str) -> str:
+    found = re.search(r">=([\d.]+)", requirement)
+    if not found:
+        raise SystemExit(f"{requirement} has no lowest version")
+    return f"{_name(requirement)}=={found[1]}"
+
+
+if __name__ == "__main__":
+    print("\n".join(pins(*sys.argv[1:])))
