@@ -437,13 +437,21 @@ class RejectedRow(Part):
     hint: str | None
 
 
+class UnfinishedRun(Part):
+    run_id: str
+    status: str
+
+
 class RejectedRows(Part):
     activation: str
     run_id: str
+    """The latest run that came to the activation's rows, or the one that was asked for."""
     total: int
     groups: list[Group]
     rows: list[RejectedRow]
     """The first of them, up to --limit."""
+    unfinished: UnfinishedRun | None
+    """The latest run, where it did not do its work, so that `rows` may not be all."""
 
 
 class Rejected(Document):

@@ -14,8 +14,10 @@ from dinmo_dbt.cli.scheduling import paused_json, paused_line
 from dinmo_dbt.cli.session import Session
 from dinmo_dbt.errors import UsageError
 from dinmo_dbt.text.moments import iso, said
+from dinmo_dbt.watch.history import DONE
 
 FOLDED_KEYS = 3  # of rows that need nobody
+RUNS_MAX = 1000  # that are looked through for one that came to its rows
 
 if TYPE_CHECKING:
     import pyarrow as pa
@@ -232,7 +234,8 @@ def _phases(run: dict[str, Any]) -> str:
 def rejected(
     flags: Flags,
     run_id: Annotated[
-        str | None, typer.Argument(metavar="[RUN]", help="That run's; default: each activation's last.")
+        str | None,
+        typer.Argument(metavar="[RUN]", help="That run's; default: each activation's last that came to its rows."),
     ] = None,
     limit: Annotated[int, typer.Option("--limit", min=1, help="How many rows per activation.")] = 50,
     show_values: Annotated[
@@ -261,14 +264,22 @@ def rejected(
     console = Console(as_json)
     if export is not None:
         exporting.check_path(export)
-    entries, exported = [], []
+    entries, exported, are_done = [], [], True
     with Session(flags, console, offline=True) as session:
         if run_id:
-            runs = [_run(session, run_id)]
+            runs = [(run := _run(session, run_id), run)]
         else:
-            found = (session.state.history.latest([activation.name], 1) for activation in session.chosen)
-            runs = [run for latest in found for run in latest]
-        for run in runs:
+            found = {activation.name: _of_latest(session, activation.name) for activation in session.chosen}
+            console.answer([f"{name}: never synced" for name, each in found.items() if each is None])
+            runs = [each for each in found.values() if each]
+            are_done = len(runs) == len(found)
+        for run, latest in runs:
+            unfinished = None if latest.status in DONE else {"run_id": latest.run_id, "status": latest.status}
+            if unfinished:
+                are_done = False
+                how = latest.status.replace("_", " ")
+                more = "so more rows may be undelivered than are listed"
+                console.answer([f"{run.activation}, run {latest.run_id}: {how}, {more}"])
             table = _for_people_first(explained(session.state.history.not_delivered(run)))
             exported.append(exporting.undelivered(run, table, whole=show_values))
             rows = [_as_printed(row, whole=show_values) for row in table.slice(0, limit).to_pylist()]
@@ -280,17 +291,31 @@ def rejected(
                     "total": len(table),
                     "groups": render.groups_json(table),
                     "rows": told,
+                    "unfinished": unfinished,
                 }
             )
             if export is None:
                 console.answer(_rejected_lines(run, table, rows))
-    if not any(entry["total"] for entry in entries):
+    if are_done and not any(entry["total"] for entry in entries):
         console.answer(["every row was delivered"])
     if export is not None:
         exporting.write(export, exported)
         console.answer([f"wrote {render.count(sum(map(len, exported)), 'row')} to {export}"])
     written = {} if export is None else {"exported": str(export)}
     console.document(render.document("rejected", activations=entries, **written))
+
+
+def _of_latest(session: Session, name: str) -> tuple[RunRecord, RunRecord] | None:
+    """The latest run that came to the activation's rows, if one did, and the latest of all: one that was refused, or
+    reached no org, knows of no row."""
+    runs = session.state.history.latest([name], 1)
+    if runs and not _has_rows(runs[0]):
+        runs = session.state.history.latest([name], RUNS_MAX)
+    return (next(filter(_has_rows, runs), runs[0]), runs[0]) if runs else None
+
+
+def _has_rows(run: RunRecord) -> bool:
+    return run.status in DONE or bool(run.undelivered)
 
 
 def _as_printed(row: dict[str, Any], *, whole: bool) -> dict[str, Any]:

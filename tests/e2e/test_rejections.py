@@ -216,3 +216,24 @@ def test_a_failed_run_in_the_history_says_where_and_what_to_do(lab: Lab, org: Or
     run = lab.run("history", "--json").json["runs"][0]
     told = lab.run("history", run["run_id"]).out
     assert "  DB302  models/models.yml" in told and "    -> Setup > Object Manager" in told, told
+
+
+def test_a_run_that_did_no_work_does_not_count_as_one_that_delivered_all(lab: Lab, org: Org) -> None:
+    lab.only("people", ALL)
+    assert lab.run("rejected").out == "people_to_crm: never synced\n"
+    lab.sql("update people set name = repeat('x', 200) where person_id = 'P5'")
+    assert lab.run("sync").code == 3
+    lab.sql("create or replace table kept as select * from people", "insert into people select * from kept")
+    assert lab.run("sync").code == 4
+    [refused] = [run for run in lab.run("history", "--json").json["runs"] if run["status"] == "refused"]
+    told = lab.run("rejected")
+    run_id = refused["run_id"]
+    refusal = f"people_to_crm, run {run_id}: refused, so more rows may be undelivered than are listed\n"
+    assert told.out.startswith(refusal), told.out
+    assert "1 not delivered" in told.out
+    [entry] = lab.run("rejected", "--json").json["activations"]
+    assert (entry["total"], entry["unfinished"]) == (1, {"run_id": run_id, "status": "refused"})
+    assert lab.run("rejected", run_id).out == refusal
+    lab.sql("create or replace table people as select * from kept", "update people set name = 'short'")
+    assert lab.run("sync", "--allow-changes", "30").code == 0
+    assert lab.run("rejected").out == "every row was delivered\n"
