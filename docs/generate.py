@@ -12,7 +12,8 @@ from typing import Any
 import typer
 import yaml
 
-from dinmo_dbt.cli import commands, documents
+from dinmo_dbt.cli import app as commands
+from dinmo_dbt.cli import documents
 from dinmo_dbt.config import block, dbt_file
 from dinmo_dbt.config.dinmo_yml import json_schema
 from dinmo_dbt.rows.reasons import Reason

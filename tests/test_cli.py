@@ -17,7 +17,7 @@ import typer
 
 from dinmo_dbt import cli
 from dinmo_dbt.cli import console
-from dinmo_dbt.cli.commands import app
+from dinmo_dbt.cli.app import app
 from dinmo_dbt.errors import Problem, Refused
 
 HEAVY = ("pyarrow", "numpy", "pydantic", "dbt", "duckdb", "requests", "simple_salesforce", "yaml", "jinja2", "werkzeug")

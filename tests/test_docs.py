@@ -13,7 +13,7 @@ import pytest
 import typer
 
 from dinmo_dbt import errors
-from dinmo_dbt.cli import commands
+from dinmo_dbt.cli import app as commands
 from dinmo_dbt.config.dinmo_yml import json_schema
 
 ROOT = Path(__file__).parent.parent

@@ -20,7 +20,7 @@ from config_cases import told
 from test_cli import commands
 from test_project import ENV, load, prod
 
-from dinmo_dbt.cli.commands import app
+from dinmo_dbt.cli.app import app
 from dinmo_dbt.config import template
 from dinmo_dbt.config.declaration import looks_secret
 from dinmo_dbt.config.dinmo_yml import AuthSpec, TargetSpec

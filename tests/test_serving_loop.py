@@ -8,10 +8,10 @@ import time
 
 import pytest
 
-from dinmo_dbt.cli import serving
+from dinmo_dbt.cli import service as serving
 from dinmo_dbt.cli.console import Console
 from dinmo_dbt.cli.health import STUCK_S
-from dinmo_dbt.cli.serving import _Service
+from dinmo_dbt.cli.service import Service
 
 
 class Clocks:
@@ -28,8 +28,8 @@ def clocks(monkeypatch: pytest.MonkeyPatch) -> Clocks:
     return Clocks(monkeypatch)
 
 
-def service() -> _Service:
-    made = _Service(None, Console(), None)  # type: ignore[arg-type]
+def service() -> Service:
+    made = Service(None, Console(), None)  # type: ignore[arg-type]
     made._next_look(time.time() + serving.LOOK_S, serving.LOOK_S)
     made._notice_the_clock()
     return made

@@ -25,7 +25,7 @@ def run(arguments: Sequence[str]) -> int:
 
 def invoke(arguments: Sequence[str]) -> None:
     """The command itself: ends by SystemExit, or by an error that `run` would print."""
-    from dinmo_dbt.cli.commands import built
+    from dinmo_dbt.cli.app import built
 
     _refuse_dry_run(arguments)
     built()(args=spread(arguments), prog_name="dinmo-dbt", standalone_mode=True)
@@ -41,9 +41,9 @@ def _print_failure(arguments: Sequence[str], error: DinmoError) -> None:
     if "--json" not in (own := _own(arguments)):
         return
     from dinmo_dbt.cli import render
-    from dinmo_dbt.cli.commands import named
+    from dinmo_dbt.cli.app import named
+    from dinmo_dbt.cli.commands.emulator_serve import SERVE
     from dinmo_dbt.cli.console import Console
-    from dinmo_dbt.cli.emulators import SERVE
 
     if named(own) == SERVE:
         return  # its line says that it listens

@@ -8,7 +8,7 @@ from http import HTTPStatus
 from typing import TYPE_CHECKING, Any
 
 from dinmo_dbt.cli.lanes import Lanes
-from dinmo_dbt.cli.sending import BUSY_DATABASE
+from dinmo_dbt.cli.notices import BUSY_DATABASE
 from dinmo_dbt.errors import Problem
 from dinmo_dbt.text.moments import iso
 

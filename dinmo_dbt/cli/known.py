@@ -1,4 +1,4 @@
-"""One activation and what is known of it, beside its org: what the commands that mend a state begin with."""
+"""What a command is told to work on, by name: one activation with its org and its state, or a run of the history."""
 
 from __future__ import annotations
 
@@ -18,6 +18,7 @@ if TYPE_CHECKING:
     from dinmo_dbt.activation import Activation
     from dinmo_dbt.salesforce import SalesforceDestination
     from dinmo_dbt.state import ActivationState
+    from dinmo_dbt.watch.history import RunRecord
 
 
 @dataclass(frozen=True)
@@ -38,7 +39,7 @@ def one_known(
     with Session(dataclasses.replace(flags, select=(name,)), console) as session:
         activation = _named(session, name)
         session.say_notes()
-        session.start_orgs()
+        session.start_orgs([activation])
         if reads_model:
             session.check_target(allow_mismatch=allow_mismatch)
         with examples.told(session, activation):
@@ -60,3 +61,11 @@ def _named(session: Session, name: str) -> Activation:
         names = ", ".join(activation.name for activation in found)
         raise UsageError("DB813", f"{name} stands for several activations: {names}", hint="name one of them")
     return found[0]
+
+
+def known_run(session: Session, run_id: str) -> RunRecord:
+    """A run of the history. UsageError where there is none of that id."""
+    run = session.state.history.of(run_id)
+    if run is None:
+        raise UsageError("DB806", f"no run {run_id}", hint="dinmo-dbt history lists them")
+    return run

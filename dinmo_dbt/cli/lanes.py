@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING
 if TYPE_CHECKING:
     from dinmo_dbt.activation import Activation
     from dinmo_dbt.cli.clock import SystemClock
-    from dinmo_dbt.cli.org import EmbeddedOrg
+    from dinmo_dbt.cli.embedded_org import EmbeddedOrg
 
 
 @dataclass(frozen=True)

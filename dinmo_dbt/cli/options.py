@@ -98,6 +98,12 @@ AllowDeletes = Annotated[
     int, typer.Option("--allow-deletes", min=0, help="Let up to N records be deleted, or set as on_removed says.")
 ]
 
+Limit = Annotated[int, typer.Option("--limit", min=1, help="How many rows of each kind are listed.")]
+OfOrg = Annotated[str | None, typer.Option("--org", help="Only in this org (18 characters).")]
+OfTarget = Annotated[
+    str | None, typer.Option("--of-target", help="The dbt target whose state it is, when that is not the chosen one.")
+]
+
 
 @dataclass(frozen=True)
 class Flags:
@@ -115,7 +121,35 @@ class Flags:
     run_results: tuple[str, ...] = ()
 
 
+@dataclass(frozen=True)
+class Gating:
+    """How strictly dbt's own verdict is taken."""
+
+    ignore: bool = False
+    require_built: bool = False
+    allow_target_mismatch: bool = False
+    only_built: bool = False  # `run`: what dbt did not build is not of interest, and not a skip worth a line
+
+
 _CHOOSING = {"select": Select, "exclude": Exclude}
+_CEILINGS = {
+    "first_sync": (FirstSync, False),
+    "allow_changes": (AllowChanges, 0),
+    "allow_creates": (AllowCreates, 0),
+    "allow_replaced": (AllowReplaced, 0),
+    "allow_remap": (AllowRemap, 0),
+    "allow_deletes": (AllowDeletes, 0),
+}
+_GATING = {
+    "ignore_gate": (IgnoreGate, False),
+    "require_built": (RequireBuilt, False),
+    "allow_target_mismatch": (TargetMismatch, False),
+}
+_MADE: dict[str, dict[str, tuple[Any, Any]]] = {
+    "flags": {},
+    "ceilings": _CEILINGS,
+    "gating": {**_GATING, "run_results": (RunResults, None)},
+}
 _PLACES = {
     "target": Target,
     "profile": Profile,
@@ -126,36 +160,39 @@ _PLACES = {
 }
 
 
-def of_project(
-    command: Callable[..., None], *, choosing: bool = True, reading: bool = False, gated: bool = False
-) -> Callable[..., None]:
+def of_project(command: Callable[..., None], *, choosing: bool = True, reading: bool = False) -> Callable[..., None]:
     """A command that takes `flags: Flags`, as one with each of them as an option of its own.
 
     Typer reads a command's options off its signature, so the shared ones are written into it here, once. `choosing`:
-    whether --select and --exclude are among them;
-    `gated`: whether dbt's results may be named;
-    `reading`: the warehouse is read, so its errors may be asked for whole.
+    whether --select and --exclude are among them; `reading`: the warehouse is read, so its errors may be asked for
+    whole. A command that sends rows has `ceilings: Ceilings` too, and one that goes by dbt's verdict `gating: Gating`:
+    in their place stand the options that they are made of.
     """
-    choices = _CHOOSING if choosing else {}
-    building = {"run_results": RunResults} if gated else {}
-    shown = {"show_values": ShowValues} if reading else {}
-    hints = get_type_hints(command, include_extras=True)
-    own = [p.replace(annotation=hints[p.name]) for p in inspect.signature(command).parameters.values()]
+    choices = {name: (kind, None) for name, kind in _CHOOSING.items()} if choosing else {}
+    places = {name: (kind, None) for name, kind in _PLACES.items()}
+    hints = get_type_hints(command, localns={"Ceilings": Any}, include_extras=True)
+    own: dict[str, tuple[Any, Any]] = {}
+    for name, parameter in inspect.signature(command).parameters.items():
+        own |= _MADE[name] if name in _MADE else {name: (hints[name], parameter.default)}
 
     def run(**given: Any) -> None:
-        places: dict[str, Any] = {name: given.pop(name) for name in _PLACES}
-        places |= {name: tuple(given.pop(name) or ()) for name in choices}
+        shared: dict[str, Any] = {name: given.pop(name) for name in _PLACES}
+        shared |= {name: tuple(given.pop(name) or ()) for name in choices}
         asked = bool(given.pop("show_values") if reading else given.get("show_values"))
         results = tuple(given.pop("run_results", None) or ())
-        command(flags=Flags(**places, show_values=asked, run_results=results), **given)
+        if "gating" in hints:
+            given["gating"] = Gating(*(given.pop(name) for name in _GATING))
+        if "ceilings" in hints:
+            from dinmo_dbt.plan.guards import Ceilings  # not for --help: it loads pyarrow
 
+            given["ceilings"] = Ceilings(**{name: given.pop(name) for name in _CEILINGS})
+        command(flags=Flags(**shared, show_values=asked, run_results=results), **given)
+
+    shown = {"show_values": (ShowValues, False)} if reading else {}
     keyword = inspect.Parameter.KEYWORD_ONLY
     parameters = [
-        *(inspect.Parameter(name, keyword, default=None, annotation=kind) for name, kind in choices.items()),
-        *(parameter.replace(kind=keyword) for parameter in own if parameter.name != "flags"),
-        *(inspect.Parameter(name, keyword, default=None, annotation=kind) for name, kind in building.items()),
-        *(inspect.Parameter(name, keyword, default=False, annotation=kind) for name, kind in shown.items()),
-        *(inspect.Parameter(name, keyword, default=None, annotation=kind) for name, kind in _PLACES.items()),
+        inspect.Parameter(name, keyword, default=default, annotation=kind)
+        for name, (kind, default) in {**choices, **own, **shown, **places}.items()
     ]
     run.__name__, run.__doc__ = command.__name__, command.__doc__
     run.__annotations__ = {parameter.name: parameter.annotation for parameter in parameters}

@@ -9,8 +9,8 @@ from contextlib import contextmanager
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
-from dinmo_dbt.cli.scheduling import is_due
-from dinmo_dbt.cli.sending import BUSY_DATABASE, STATE_ITSELF
+from dinmo_dbt.cli.due import is_due
+from dinmo_dbt.cli.notices import BUSY_DATABASE, STATE_ITSELF
 from dinmo_dbt.cli.session import Session
 from dinmo_dbt.errors import DinmoError, Problem, Refused, StateError
 from dinmo_dbt.watch.history import RunRecord, Trigger

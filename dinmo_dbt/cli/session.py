@@ -7,7 +7,7 @@ import os
 import random
 import sys
 import tempfile
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import ExitStack, closing, suppress
 from dataclasses import dataclass, replace
 from functools import cached_property
@@ -31,8 +31,8 @@ if TYPE_CHECKING:
     from dinmo_dbt.artifacts.manifest import Manifest, Node
     from dinmo_dbt.artifacts.selection import Declared
     from dinmo_dbt.channels import Told
+    from dinmo_dbt.cli.embedded_org import EmbeddedOrg
     from dinmo_dbt.cli.lanes import Lanes
-    from dinmo_dbt.cli.org import EmbeddedOrg
     from dinmo_dbt.config.channel import Channel
     from dinmo_dbt.config.meta import Left
     from dinmo_dbt.config.project import Project
@@ -626,7 +626,7 @@ class Session:
     @cached_property
     def embedded(self) -> EmbeddedOrg:
         """The embedded org, started when first asked for."""
-        from dinmo_dbt.cli.org import EmbeddedOrg
+        from dinmo_dbt.cli.embedded_org import EmbeddedOrg
 
         if self.lanes is not None:
             return self.stack.enter_context(self.lanes.org(lambda: EmbeddedOrg(self.project.emulator)))
@@ -719,9 +719,9 @@ class Session:
         known = self._destinations.get(destination)
         return known.org_id if known is not None else destination
 
-    def start_orgs(self) -> None:
-        """Start the embedded org if an activation needs it; it comes up while the warehouse is connected."""
-        if any(self.project.org(activation.destination).is_emulator for activation in self.chosen):
+    def start_orgs(self, activations: Iterable[Activation]) -> None:
+        """Start the embedded org if one of them needs it; it comes up while the warehouse is connected."""
+        if any(self.project.org(activation.destination).is_emulator for activation in activations):
             _ = self.embedded
 
     def _connect(self, name: str) -> SalesforceDestination:

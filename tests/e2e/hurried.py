@@ -5,7 +5,7 @@ from __future__ import annotations
 import sys
 
 from dinmo_dbt.__main__ import main
-from dinmo_dbt.cli import serving
+from dinmo_dbt.cli import service as serving
 
 serving.WATCH_S, serving.LOOK_S, serving.AGAIN_S = (float(sys.argv.pop(1)) for _ in range(3))
 main()

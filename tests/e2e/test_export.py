@@ -12,7 +12,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from dinmo_dbt.cli.exporting import COLUMNS, spreadsheet_safe, write
+from dinmo_dbt.cli.export import COLUMNS, spreadsheet_safe, write
 
 from .lab import PEOPLE, Lab, Org
 

@@ -9,7 +9,7 @@ from typing import Any
 
 import pytest
 
-from dinmo_dbt.cli import syncing
+from dinmo_dbt.cli import turn
 
 from .lab import DINMO, EVENTS, PEOPLE, Lab, Org, dbt
 
@@ -140,7 +140,7 @@ def test_a_disabled_activation_is_skipped(lab: Lab, org: Org) -> None:
 
 def while_it_is_read(lab: Lab, monkeypatch: pytest.MonkeyPatch, status: str, *, model: str = "people") -> None:
     """Another dbt build of one model ends once its rows are read, before any is sent."""
-    draw = syncing._draw
+    draw = turn.draw_plan
 
     def drawn(*arguments: Any, **more: Any) -> Any:
         plan = draw(*arguments, **more)
@@ -155,7 +155,7 @@ def while_it_is_read(lab: Lab, monkeypatch: pytest.MonkeyPatch, status: str, *, 
         path.write_text(json.dumps(results))
         return plan
 
-    monkeypatch.setattr(syncing, "_draw", drawn)
+    monkeypatch.setattr(turn, "draw_plan", drawn)
 
 
 @pytest.mark.parametrize(

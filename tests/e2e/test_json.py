@@ -14,7 +14,7 @@ import pytest
 import typer
 from test_channels import Receiver
 
-from dinmo_dbt.cli import commands
+from dinmo_dbt.cli import app as commands
 
 from .lab import DINMO, EVENTS, PEOPLE, Lab, Org, until
 from .service import serving

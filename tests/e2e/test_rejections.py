@@ -176,16 +176,16 @@ def test_rows_in_a_job_that_goes_on_are_told_as_on_their_way(
     lab: Lab, org: Org, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """By the run that sent them as by one that asks again: no row of theirs is held back, and none is delivered."""
-    from dinmo_dbt.cli import syncing
+    from dinmo_dbt.cli import turn
 
-    new_run = syncing.new_run
+    new_run = turn.new_run
 
     def impatient(session: Any) -> Any:
         run = new_run(session)
         run.patience_s = run.settling_s = 0.0
         return run
 
-    monkeypatch.setattr(syncing, "new_run", impatient)
+    monkeypatch.setattr(turn, "new_run", impatient)
     lab.only("people", {**PEOPLE, "api": "bulk"})
     fault = {"kind": "job_stuck", "times": 1, "seconds": 3600}
     assert org.http.post(f"{org.url}/emulator/faults", json=fault).status_code < 300

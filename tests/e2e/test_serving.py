@@ -23,7 +23,7 @@ import requests
 from dbt_cloud_standin import TOKEN, Fault, Ran, StandIn, Step, cloned, step_of
 from test_channels import Receiver
 
-from dinmo_dbt.cli import serving as serving_module
+from dinmo_dbt.cli import service as serving_module
 
 from .lab import DINMO, EVENTS, PEOPLE, Lab, Org, until
 from .service import HURRIED, Service, serving

@@ -8,12 +8,13 @@ from typing import Any
 
 from memory_org import Killed
 
-from dinmo_dbt.cli import pauses
+from dinmo_dbt.cli import pausing
+from dinmo_dbt.cli.commands.sync import sync_due
 from dinmo_dbt.cli.console import Console
-from dinmo_dbt.cli.options import Flags
-from dinmo_dbt.cli.serving import _Service
+from dinmo_dbt.cli.options import Flags, Gating
+from dinmo_dbt.cli.service import Service
 from dinmo_dbt.cli.stopping import Stop
-from dinmo_dbt.cli.syncing import Gating, sync_chosen, sync_due
+from dinmo_dbt.cli.syncing import sync_chosen
 from dinmo_dbt.errors import WarehouseError
 from dinmo_dbt.plan.guards import Ceilings
 from dinmo_dbt.state import sqlite
@@ -112,17 +113,16 @@ class Fortnight:
         try:
             if what in ("pause", "resume"):
                 self.typed = process
-                pauses._set(Flags(select=(name,)), False, "by hand" if what == "pause" else None)
+                pausing.set_pauses(Flags(select=(name,)), False, "by hand" if what == "pause" else None)
                 return
             session = SimulatedSession(process)
             with session:
                 if what == "hand":
-                    session.chosen = (self.world.by_name[name],)
-                    sync_chosen(session, Ceilings(), Gating())
+                    sync_chosen(session, [self.world.by_name[name]], Ceilings(), Gating())
                 elif what == "due":
-                    sync_due(session, Ceilings(), Gating())
+                    sync_due(session, session.chosen, Ceilings(), Gating())
                 else:
-                    service = _Service(Flags(), Mute(quiet=True), Stop())
+                    service = Service(Flags(), Mute(quiet=True), Stop())
                     service._session = lambda: session  # type: ignore[method-assign]
                     service._look()
                     process.due_next = service.health.due_next  # type: ignore[attr-defined]
@@ -155,9 +155,9 @@ def as_ever(fortnight: Fortnight) -> Iterator[None]:
         return SimulatedSession(fortnight.typed, flags)
 
     waits, sqlite.LOCK_WAIT_S = sqlite.LOCK_WAIT_S, 0.0  # what waits here waits for itself
-    real, pauses.Session = pauses.Session, session  # type: ignore[assignment,misc]
-    shown, pauses.Console = pauses.Console, lambda as_json: Mute(quiet=True)  # type: ignore[assignment,misc]
+    real, pausing.Session = pausing.Session, session  # type: ignore[assignment,misc]
+    shown, pausing.Console = pausing.Console, lambda as_json: Mute(quiet=True)  # type: ignore[assignment,misc]
     try:
         yield
     finally:
-        pauses.Session, pauses.Console, sqlite.LOCK_WAIT_S = real, shown, waits  # type: ignore[misc]
+        pausing.Session, pausing.Console, sqlite.LOCK_WAIT_S = real, shown, waits  # type: ignore[misc]

@@ -10,7 +10,8 @@ from pathlib import Path
 import pytest
 
 from dinmo_dbt.cli import health, syncing
-from dinmo_dbt.cli.syncing import Gating, sync_chosen
+from dinmo_dbt.cli.options import Gating
+from dinmo_dbt.cli.syncing import sync_chosen
 from dinmo_dbt.plan.guards import Ceilings
 from dinmo_dbt.watch.history import RunRecord
 
@@ -44,7 +45,7 @@ def play(seed: int, folder: Path) -> None:
             process = Process(world, number, "hand", None)
             tokens.live.append(process)
             with SimulatedSession(process) as session:
-                code = sync_chosen(session, Ceilings(), Gating())
+                code = sync_chosen(session, session.chosen, Ceilings(), Gating())
                 agree(world, process, session, code)
 
 

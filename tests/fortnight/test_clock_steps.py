@@ -13,7 +13,8 @@ import pytest
 
 from dinmo_dbt.activation import ScheduleKind
 from dinmo_dbt.cli import recording
-from dinmo_dbt.cli.syncing import Gating, sync_due
+from dinmo_dbt.cli.commands.sync import sync_due
+from dinmo_dbt.cli.options import Gating
 from dinmo_dbt.config.project import Project
 from dinmo_dbt.plan.guards import Ceilings
 from dinmo_dbt.state import activity, runs
@@ -49,7 +50,7 @@ def walk(seed: int, folder: Path) -> None:
             tokens.live.append(process)
             session = SimulatedSession(process)
             with session:
-                sync_due(session, Ceilings(), Gating())
+                sync_due(session, session.chosen, Ceilings(), Gating())
             found = session.state.history.latest(None, 10_000)
             for record in found:
                 if record.run_id in process.run_ids:

@@ -26,7 +26,7 @@ SIZE = (400 if DEEP else 100) * MIB
 CHILD = f"""
 import random, resource, sys
 from pathlib import Path
-import dinmo_dbt.cli.commands, dinmo_dbt.delivery.sync, dinmo_dbt.warehouse.duckdb
+import dinmo_dbt.cli.app, dinmo_dbt.delivery.sync, dinmo_dbt.warehouse.duckdb
 sys.path[:0] = {[str(Path(__file__).parent.parent)]!r}
 from peak import peak_bytes
 from salesforce.test_untrusted_replies import CALLS

@@ -23,9 +23,10 @@ from memory_org import Killed, Match, activation
 
 from dinmo_dbt import emulator
 from dinmo_dbt.activation import Activation, Ceiling, FieldMapping, Guards
-from dinmo_dbt.cli import syncing, trust
+from dinmo_dbt.cli import drawing, turn
+from dinmo_dbt.cli.commands import verify as verifying
+from dinmo_dbt.cli.options import Gating
 from dinmo_dbt.cli.session import Session
-from dinmo_dbt.cli.syncing import Gating
 from dinmo_dbt.config import sharing
 from dinmo_dbt.delivery.run import SyncRun
 from dinmo_dbt.errors import CountsError, DinmoError, Problem, StateError, WarehouseError
@@ -190,13 +191,13 @@ class History:
     def _repeatable(self) -> Iterator[None]:
         """Ids and names of files that the code draws from chance are the seed's inside."""
         chance = random.Random(self.seed)
-        made, drawn = syncing.new_run, secrets.token_hex
-        syncing.new_run = self._new_run
+        made, drawn = turn.new_run, secrets.token_hex
+        turn.new_run = self._new_run
         secrets.token_hex = lambda nbytes=None: chance.randbytes(nbytes or 32).hex()
         try:
             yield
         finally:
-            syncing.new_run, secrets.token_hex = made, drawn
+            turn.new_run, secrets.token_hex = made, drawn
 
     def _new_run(self, _: Any) -> SyncRun:
         """As the command line's, with an id that a seed repeats."""
@@ -462,7 +463,7 @@ class History:
 
         def work() -> list[str]:
             act, session = self._activation(), self.session
-            with syncing.scan_spool(session) as spool:
+            with drawing.scan_spool(session) as spool:
                 state = session.state.view(self.org.org_id, act)
                 found = rekey.draw(act, session.source, session.destination(""), state, spool)
             with session.state.locked(self.org.org_id, act) as held:
@@ -591,12 +592,12 @@ class History:
         def work() -> int:
             act, session = self._activation(), self.session
             destination = session.destination("")
-            with syncing.scan_spool(session) as spool:
+            with drawing.scan_spool(session) as spool:
                 state = session.state.view(self.org.org_id, act)
                 found = adopt.draw(act, session.source, destination, state, spool, matches=matches)
             with session.state.locked(self.org.org_id, act) as held:
                 adopt.store(found, held)
-                syncing.record_of(session, act, held).accept()
+                drawing.record_of(session, act, held).accept()
                 if self.audit.excused:
                     held.know([job.id for job in destination.listed_jobs()])
             return len(found.rows)
@@ -804,7 +805,7 @@ class History:
         return session
 
     def _sync(self, session: Any, act: Activation, ceilings: Ceilings = ANY_DELETES) -> SyncRun:
-        run = syncing._run_activation(session, act, ceilings, Trigger(), Gating(ignore=True))
+        run = turn._run_activation(session, act, ceilings, Trigger(), Gating(ignore=True))
         assert run is not None
         return run
 
@@ -812,10 +813,10 @@ class History:
         """What `dinmo-dbt plan` tells after the last run, and the state it has read. It writes nothing."""
 
         def work() -> tuple[Plan, ActivationState]:
-            with syncing.scan_spool(self.session) as spool:
+            with drawing.scan_spool(self.session) as spool:
                 act = self._activation()
                 state = self.session.state.view(self.org.org_id, act)
-                return syncing._draw(self.session, act, state, spool, Ceilings()), state
+                return drawing.draw_plan(self.session, act, state, spool, Ceilings()), state
 
         process = self._process()
         drawn: tuple[Plan, ActivationState] = process.run(work)
@@ -921,7 +922,7 @@ class History:
                 self.org.delete(record_id)
                 self.audit.removed.add(record_id)
                 self._tell(f"others: delete {key}")
-        checked = trust._Checked(self._activation())
+        checked = verifying._Checked(self._activation())
         found = self._process().run(lambda: checked._compare(self.session, show_values=False))
         told = set(map(key_of, (*found.drifted["key"].to_pylist(), *found.gone["key"].to_pylist())))
         self._tell(f"verify: {len(told)} drifted or gone")

@@ -8,7 +8,8 @@ from typing import TYPE_CHECKING
 import pyarrow as pa
 from memory_org import Killed
 
-from dinmo_dbt.cli import retrying, reverting
+from dinmo_dbt.cli.commands import retry as retrying
+from dinmo_dbt.cli.commands import revert as reverting
 
 from .auditor import Broken
 from .org import FIELDS

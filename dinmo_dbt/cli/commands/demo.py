@@ -119,7 +119,7 @@ def _workplace(*, keep: bool) -> Iterator[Path]:
 def _emulator(project: Path) -> Iterator[dict[str, Any]]:
     """A standing server, so that every command of the demo talks to one org; it stops when its stdin closes."""
     command = [sys.executable, "-m", "dinmo_dbt", "emulator", "serve", "--json", "--exit-with-stdin"]
-    from dinmo_dbt.cli.org import stop
+    from dinmo_dbt.cli.embedded_org import stop
 
     child = subprocess.Popen(
         command, cwd=project, stdin=subprocess.PIPE, stdout=subprocess.PIPE, start_new_session=True

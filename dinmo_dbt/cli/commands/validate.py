@@ -1,11 +1,11 @@
-"""list, validate and debug: what is declared, whether it is right, and whether everything can be reached."""
+"""validate: whether what is declared is right, by the files, by Salesforce and by the warehouse."""
 
 from __future__ import annotations
 
 import contextlib
 from collections.abc import Callable, Generator, Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
@@ -22,60 +22,6 @@ if TYPE_CHECKING:
     from dinmo_dbt.rows.mapping import Mapping
 
 LEFT_OUT = "DB439"
-
-
-def list_activations(
-    flags: Flags,
-    as_json: options.Json = False,
-) -> None:
-    """List the declared activations.
-
-    \b
-    Examples:
-      dinmo-dbt list
-      dinmo-dbt list -s tag:crm --json
-    """
-    from dinmo_dbt.cli import render
-
-    console = Console(as_json)
-    with Session(flags, console, offline=True) as session:
-        pauses = session.activity.pauses()
-        rows = [_listed(activation, activation.name in pauses) for activation in session.chosen]
-        shown = [_as_printed(row, activation) for row, activation in zip(rows, session.chosen, strict=True)]
-        console.answer(render.table(("activation", "model", "object", "mode", "match", "schedule", "enabled"), shown))
-        code = session.say_wrong()
-        console.document(render.document("list", activations=rows))
-    raise typer.Exit(code)
-
-
-def _listed(activation: Activation, paused: bool) -> dict[str, Any]:
-    match = activation.match
-    return {
-        "activation": activation.name,
-        "model": activation.model,
-        "segment": activation.segment,
-        "destination": activation.destination,
-        "object": activation.object,
-        "mode": activation.mode.value,
-        "key": list(activation.key),
-        "match": {"column": match.column, "field": match.field} if match else None,
-        "fields": [{"column": each.column, "field": each.field} for each in activation.fields],
-        "schedule": str(activation.schedule),
-        "enabled": activation.enabled,
-        "paused": paused,
-        "tags": list(activation.tags),
-        "file": activation.file,
-    }
-
-
-def _as_printed(row: dict[str, Any], activation: Activation) -> dict[str, Any]:
-    segment, match = row["segment"], row["match"]
-    return {
-        **row,
-        "model": activation.model_name + (f" [{segment}]" if segment else ""),
-        "match": f"{match['column']} = {match['field']}" if match else "",
-        "enabled": "no" if not row["enabled"] else "paused" if row["paused"] else "yes",
-    }
 
 
 def validate(
@@ -262,7 +208,7 @@ def _in_the_data(session: Session, activation: Activation, mapping: Mapping) -> 
     import pyarrow.compute as pc
 
     from dinmo_dbt.cli import render
-    from dinmo_dbt.cli.syncing import scan_spool
+    from dinmo_dbt.cli.drawing import scan_spool
     from dinmo_dbt.rows.changes import Aside
     from dinmo_dbt.rows.compare import between
     from dinmo_dbt.rows.reasons import Reason, why_unfit
@@ -303,98 +249,3 @@ def _channels(session: Session) -> list[Problem]:
 
     found = [channels.check(channel).problem for channel in session.project.channels]
     return [problem for problem in found if problem]
-
-
-def debug(
-    flags: Flags,
-    as_json: options.Json = False,
-) -> None:
-    """Check profile, warehouse, state and login, one by one.
-
-    \b
-    Examples:
-      dinmo-dbt debug
-      dinmo-dbt debug --target prod
-    """
-    from dinmo_dbt.cli import render
-
-    console = Console(as_json)
-    checks: list[dict[str, Any]] = []
-    worst = 0
-    with Session(flags, console) as session:
-        for name, check in (
-            ("dbt project", lambda: str(session.root)),
-            ("dbt target", lambda: f"{session.target[1]} of profile {session.target[0]}"),
-            ("dinmo.yml", lambda: _destinations_told(session)),
-            ("manifest", lambda: f"dbt {session.manifest.dbt_version}, {session.target_path / 'manifest.json'}"),
-            ("activations", lambda: _activations_told(session)),
-            ("warehouse", lambda: _warehouse(session)),
-            ("state", lambda: f"{session.state.location}" + ("" if session.state.exists() else " (none yet)")),
-        ):
-            worst = max(worst, _check(console, checks, name, check))
-        for destination in _destinations(session):
-            worst = max(
-                worst,
-                _check(console, checks, f"destination {destination}", lambda name=destination: _org(session, name)),
-            )
-    console.document(render.document("debug", ok=worst == 0, checks=checks))
-    raise typer.Exit(worst)
-
-
-def _destinations_told(session: Session) -> str:
-    if session.project.problems:
-        raise ConfigError.of(list(session.project.problems))
-    return f"destinations {', '.join(session.project.targets)}"
-
-
-def _activations_told(session: Session) -> str:
-    if session.declared.wrong:
-        raise ConfigError.of(list(session.declared.wrong))
-    return ", ".join(activation.name for activation in session.declared.activations) or "none"
-
-
-def _check(console: Console, checks: list[dict[str, Any]], name: str, check: Any) -> int:
-    try:
-        told = check()
-    except DinmoError as error:
-        told = [problem for check in checks for problem in check.get("problems", ())]
-        problems = console.documents(error.problems)
-        if all(problem in told for problem in problems):
-            console.answer([f"{name}: not checked"])
-            checks.append({"check": name, "ok": False, "checked": False, "told": None, "problems": []})
-            return error.exit_code
-        console.answer([f"{name}: ERROR"], "ERROR")
-        console.failure(error)
-        checks.append({"check": name, "ok": False, "checked": True, "told": None, "problems": problems})
-        return error.exit_code
-    console.answer([f"{name}: OK, {told}"], "OK")
-    checks.append({"check": name, "ok": True, "checked": True, "told": told, "problems": []})
-    return 0
-
-
-def _destinations(session: Session) -> list[str]:
-    """Those that the target has an org for, and those that activations use. What can't be read has been told before."""
-    names: set[str] = set()
-    with contextlib.suppress(DinmoError):
-        names |= set(session.project.orgs)
-        names |= {activation.destination for activation in session.declared.activations}
-    return sorted(names)
-
-
-def _warehouse(session: Session) -> str:
-    connected = session.warehouse.connected
-    database = f"{connected.database}." if connected.database else ""
-    return f"{session.warehouse.ping()}, {database}{connected.schema}, {session.warehouse.profiles_file}"
-
-
-def _org(session: Session, name: str) -> str:
-    destination = session.destination(name)
-    try:
-        destination.try_api()  # a login alone does not tell that
-    except DinmoError as error:
-        error.put(lambda place: place or session.place_of(name))
-        raise
-    usage = destination.usage
-    used = f", {usage.used:,} of {usage.limit:,} daily API calls used" if usage.limit else ""
-    kind = " (embedded emulator)" if session.project.org(name).is_emulator else ""
-    return f"org {destination.org_id}{kind}, user {destination.username}, {destination.instance_url}{used}"

@@ -106,9 +106,6 @@ def init(
 _Files = dict[Path, tuple[str | None, str]]  # each file's text before (None: it is not there), and after
 
 
-# dinmo.yml
-
-
 def _dinmo_yml(session: Session, destination: str, login_url: str | None) -> _Files:
     """The file for the chosen target, with what goes into it for the profile's others; and a place for the objects of
     the local org."""
@@ -194,9 +191,6 @@ def _real(login_url: str | None) -> list[str]:
 
 def _commented(lines: Sequence[str]) -> list[str]:
     return [f"      # {line[6:]}" for line in lines]
-
-
-# What an activation needs to know
 
 
 def _node(session: Session, name: str) -> Node:
@@ -348,9 +342,6 @@ def _asked(flag: str, what: str) -> tuple[str, ...]:
 
 def _is_asked() -> bool:
     return sys.stdin.isatty() and sys.stdout.isatty()
-
-
-# Writing
 
 
 def _write(console: Console, root: Path, files: _Files, *, yes: bool) -> bool:

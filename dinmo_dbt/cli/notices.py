@@ -112,9 +112,6 @@ def _open_channels(session: Session, unsent: Unsent) -> list[Channel]:
     return [c for c in session.project.channels if channels.takes(c, unsent.notice) and c.place not in unsent.sent]
 
 
-# The digest
-
-
 def _digest(session: Session) -> None:
     """Once a day, by whichever command is first after its time: what the day before it brought."""
     from dinmo_dbt.watch import warnings
@@ -154,9 +151,6 @@ def _last(digest: Digest, now: float) -> float:
     return next(moment for moment in moments if moment <= now)
 
 
-# What concerns no single activation
-
-
 @dataclass(frozen=True, slots=True)
 class Common:
     """What can keep every activation from running: how its warning is kept, in the place of an activation's name, and
@@ -173,7 +167,6 @@ CLOUD_RUN = Common(
     " dbt_cloud run", "dbt_cloud_run", "a run in dbt Cloud can't be used", "runs in dbt Cloud can be used again"
 )
 DBT_CLOUD = Common(" dbt_cloud", "dbt_cloud", "dbt Cloud can't be asked what it built", "dbt Cloud answers again")
-
 WRONG = Common(
     " declarations",
     "declarations",

@@ -8,10 +8,9 @@ import typer
 
 from dinmo_dbt.cli import completing, options
 from dinmo_dbt.cli.console import Console
+from dinmo_dbt.cli.drawing import scan_spool
 from dinmo_dbt.cli.known import one_known
 from dinmo_dbt.cli.options import Flags
-from dinmo_dbt.cli.syncing import scan_spool
-from dinmo_dbt.cli.trust import Limit
 from dinmo_dbt.errors import Refused
 
 
@@ -30,7 +29,7 @@ def rekey(
         ),
     ] = None,
     yes: Annotated[bool, typer.Option("--yes", help="Store it; without, the plan is all there is.")] = False,
-    limit: Limit = 20,
+    limit: options.Limit = 20,
     allow_target_mismatch: options.TargetMismatch = False,
     as_json: options.Json = False,
 ) -> None:

@@ -39,7 +39,7 @@ def accept(
       dinmo-dbt state accept events_to_crm --yes
     """
     from dinmo_dbt.cli import render
-    from dinmo_dbt.cli.syncing import record_of
+    from dinmo_dbt.cli.drawing import record_of
     from dinmo_dbt.delivery import fence
 
     console = Console(as_json)

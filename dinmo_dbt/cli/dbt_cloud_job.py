@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from dinmo_dbt.cli.sending import CLOUD_RUN, DBT_CLOUD, tell_of, tell_that_ended, telling_of_all
+from dinmo_dbt.cli.notices import CLOUD_RUN, DBT_CLOUD, tell_of, tell_that_ended, telling_of_all
 from dinmo_dbt.errors import DbtCloudError, Problem, UsageError
 from dinmo_dbt.text.whole_text import whole_environment
 

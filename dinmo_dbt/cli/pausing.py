@@ -1,59 +1,27 @@
-"""pause and resume: by hand with a reason, and by themselves when a reason that lasts is mended."""
+"""Pauses: by hand with a reason, and ended by themselves when a reason that lasts is mended."""
 
 from __future__ import annotations
 
 from dataclasses import replace
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Any
 
 import typer
 
-from dinmo_dbt.cli import options
 from dinmo_dbt.cli.console import Console
+from dinmo_dbt.cli.due import Turn
+from dinmo_dbt.cli.notices import deliver
 from dinmo_dbt.cli.options import Flags
-from dinmo_dbt.cli.scheduling import Turn
-from dinmo_dbt.cli.sending import deliver
 from dinmo_dbt.cli.session import Session
 from dinmo_dbt.errors import DinmoError, Problem
-from dinmo_dbt.text.moments import moment
-from dinmo_dbt.text.whole_text import whole
+from dinmo_dbt.text.moments import iso, moment, said
 
 if TYPE_CHECKING:
     from dinmo_dbt.activation import Activation
+    from dinmo_dbt.state import Pause
     from dinmo_dbt.watch.notice import Notice
 
 
-def pause(
-    flags: Flags,
-    reason: Annotated[str, typer.Option("--reason", help="Why; shown wherever the pause is.")],
-    as_json: options.Json = False,
-) -> None:
-    """Pause activations: no sync runs them until they are resumed.
-
-    The dbt target counts: what is paused for prod still runs for dev.
-
-    \b
-    Examples:
-      dinmo-dbt pause -s customers_to_crm --reason "sales is cleaning up duplicates"
-    """
-    _set(flags, as_json, whole(reason))
-
-
-def resume(
-    flags: Flags,
-    as_json: options.Json = False,
-) -> None:
-    """Resume activations that were paused, by hand or by themselves.
-
-    What was due by the clock meanwhile is not made up for; what dbt built meanwhile is due.
-
-    \b
-    Examples:
-      dinmo-dbt resume -s customers_to_crm
-    """
-    _set(flags, as_json, None)
-
-
-def _set(flags: Flags, as_json: bool, reason: str | None) -> None:
+def set_pauses(flags: Flags, as_json: bool, reason: str | None) -> None:
     from dinmo_dbt.cli import render
 
     console = Console(as_json)
@@ -143,3 +111,12 @@ def _told(session: Session, activation: Activation, *, reason: str, by_hand: boo
         id=f"{activation.name}:{target}:{at:.0f}:{'paused' if paused else 'resumed'}",
     )
     return [told] if told else []
+
+
+def paused_json(pause: Pause | None) -> dict[str, Any] | None:
+    return None if pause is None else {"since": iso(pause.at), "by_itself": pause.by_itself, "reason": pause.reason}
+
+
+def paused_line(paused: dict[str, Any]) -> str:
+    who = "by itself" if paused["by_itself"] else "by hand"
+    return f"paused {who} since {said(paused['since'])}: {paused['reason']}"

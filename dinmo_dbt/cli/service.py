@@ -16,26 +16,22 @@ from dataclasses import dataclass, field
 from functools import partial
 from http import HTTPStatus
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Any
 from urllib.parse import quote
 
-import typer
-
-from dinmo_dbt.cli import cloud, options
+from dinmo_dbt.cli import dbt_cloud_job
 from dinmo_dbt.cli.console import Console
-from dinmo_dbt.cli.endpoint import listening
+from dinmo_dbt.cli.due import CLOCK_SET, due_now, next_due_at, worth_running
 from dinmo_dbt.cli.health import Health, undelivered
-from dinmo_dbt.cli.options import Flags
-from dinmo_dbt.cli.scheduling import CLOCK_SET, due_now, next_due_at, worth_running
-from dinmo_dbt.cli.sending import deliver, tell_of_wrong, telling_of_all
+from dinmo_dbt.cli.notices import deliver, tell_of_wrong, telling_of_all
+from dinmo_dbt.cli.options import Flags, Gating
 from dinmo_dbt.cli.session import Session, stamp
 from dinmo_dbt.cli.stopping import Stop
-from dinmo_dbt.cli.syncing import Gating, sync_chosen
-from dinmo_dbt.errors import ConfigError, DinmoError, Interrupted, Problem, StateError, UsageError
+from dinmo_dbt.cli.syncing import sync_chosen
+from dinmo_dbt.errors import ConfigError, DinmoError, Interrupted, Problem, StateError
 
 if TYPE_CHECKING:
     from wsgiref.types import StartResponse, WSGIApplication, WSGIEnvironment
-
 
 WATCH_S = 2.0  # how often the artifacts' times are looked at
 LOOK_S = 60.0  # a look at least so often: activations may be resumed, or run by hand
@@ -45,55 +41,16 @@ BESIDE_S = 20.0  # a look that lasts for so long is not waited for: others begin
 LANES = 4  # so many looks at once at most
 
 
-def serve(
-    flags: Flags,
-    host: Annotated[str, typer.Option("--host", help="Where the health endpoint listens.")] = "127.0.0.1",
-    port: Annotated[
-        int, typer.Option("--port", min=0, max=65535, help="Its port; 0: a free one, which is said.")
-    ] = 8091,
-    dbt_cloud: Annotated[
-        bool, typer.Option("--dbt-cloud", help="Take dbt Cloud's webhooks at /dbt-cloud, and sync what a run built.")
-    ] = False,
-    job: Annotated[int | None, typer.Option("--dbt-cloud-job", min=1, help="The job whose runs are synced.")] = None,
-    quiet: options.Quiet = False,
-    log_format: options.LogFormat = options.Log.TEXT,
-) -> None:
-    """Run activations as they become due, until stopped.
-
-    GET /health tells whether it is well. A run that was missed while it was down is run once, and said. SIGTERM stops
-    it within seconds: what was sent is journalled, and the next start goes on. One process serves a dbt target.
-
-    \b
-    Examples:
-      dinmo-dbt serve --target prod
-      dinmo-dbt serve --target prod --host 0.0.0.0 --port 8091 --dbt-cloud --dbt-cloud-job 123
-    """
-    if (job is None) == dbt_cloud:
-        hint = "dinmo-dbt serve --dbt-cloud --dbt-cloud-job 123"
-        raise UsageError("DB821", "--dbt-cloud and --dbt-cloud-job are given together, or neither", hint=hint)
-    console = Console(False, quiet, log_format)
-    with Stop() as stop, ExitStack() as stack:
-        service = _Service(flags, console, stop, cloud.following(job, None, wait=False))
-        stack.enter_context(service.alone())
-        app = service.app(dbt_cloud=dbt_cloud)
-        url = stack.enter_context(listening(host, port, app))
-        console.timed(f"serving dbt target {service.health.target} at {url}, health at {url}/health")
-        with suppress(Interrupted):
-            service.run()
-        console.timed("stopped as asked")
-        raise typer.Exit(128 + stop.number if stop.number == 2 else 0)
-
-
 @dataclass
-class _Service:
+class Service:
     """The loop: watch, look, run what is due."""
 
     flags: Flags
     console: Console
     stop: Stop
-    following: cloud.Following | None = None
+    following: dbt_cloud_job.Following | None = None
     health: Health = field(default_factory=Health)
-    follower: cloud.Follower | None = None
+    follower: dbt_cloud_job.Follower | None = None
     _problems: dict[str, Problem] = field(default_factory=dict)  # by the work that failed
     _files: tuple[Path, ...] = ()
     _stamps: tuple[object, ...] = ()
@@ -143,7 +100,7 @@ class _Service:
             folder = session.project.state_location / "dbt_cloud" / quote(session.target[1], safe="")
             inbox = Inbox(folder, session.clock)
         assert self.following is not None
-        self.follower = cloud.Follower(self.following, inbox, self.console)
+        self.follower = dbt_cloud_job.Follower(self.following, inbox, self.console)
         return receiver(inbox, Secret(os.environ[SECRET]))
 
     def run(self) -> None:
@@ -200,18 +157,16 @@ class _Service:
     def _run_due(self, session: Session) -> set[str] | None:
         """Run what is due and may be run now; what is due at all, by name. None where a run of dbt Cloud began or ended
         meanwhile: what is due is then asked again, by what it left."""
-        chosen, due = session.chosen, due_now(session)
+        due = due_now(session)
         if due and self.following and self.following.has_changed(session):
             return None
         self.health.is_due(set(due))
         running = {each.activation.name for each in self.health.lanes.running()}
         triggers = {name: each for name, each in worth_running(session, due).items() if name not in running}
         if triggers:
-            session.chosen = tuple(activation for activation in chosen if activation.name in triggers)
             self._sync(session, triggers)
         else:
             deliver(session)
-        session.chosen = chosen
         self.health.undelivered = undelivered(session)
         return set(due)
 
@@ -294,7 +249,8 @@ class _Service:
     def _sync(self, session: Session, triggers: dict[str, Any]) -> None:
         from dinmo_dbt.plan.guards import Ceilings
 
-        sync_chosen(session, Ceilings(), Gating(), triggers=triggers)
+        due = [activation for activation in session.chosen if activation.name in triggers]
+        sync_chosen(session, due, Ceilings(), Gating(), triggers=triggers)
 
     # dbt Cloud
 

@@ -1,4 +1,4 @@
-"""org objects and org fields: what Salesforce offers, to choose an activation's object and fields from."""
+"""org fields: an object's fields, to choose an activation's from."""
 
 from __future__ import annotations
 
@@ -9,72 +9,19 @@ import typer
 
 from dinmo_dbt.cli import options
 from dinmo_dbt.cli.console import Console
+from dinmo_dbt.cli.offer import Destination, Words, has_words, offer_json, org_named, yes
 from dinmo_dbt.cli.options import Flags
 from dinmo_dbt.cli.session import Session
-from dinmo_dbt.errors import UsageError
 
 if TYPE_CHECKING:
-    from dinmo_dbt.destination import Field, ListedObject, ObjectSchema
-    from dinmo_dbt.salesforce import SalesforceDestination
-
-_Words = Annotated[list[str] | None, typer.Argument(metavar="[WORD]...", help="Show only what has all these words.")]
-_Destination = Annotated[
-    str | None, typer.Option("--destination", "-d", help="Destination of dinmo.yml (default: the only one).")
-]
-
-
-def objects(
-    flags: Flags,
-    words: _Words = None,
-    destination: _Destination = None,
-    as_json: options.Json = False,
-) -> None:
-    """List the objects of the org that this user may write.
-
-    Words pick those whose API name or label has all of them.
-
-    \b
-    Examples:
-      dinmo-dbt org objects
-      dinmo-dbt org objects invoice --target prod
-    """
-    from dinmo_dbt.cli import render
-
-    console = Console(as_json)
-    with Session(flags, console) as session:
-        org = _org(session, destination)
-        found = org.objects()
-        written = [each for each in found if each.createable or each.updateable]
-        listed = [_listed(each) for each in written if _has(words, each.name, each.label)]
-        console.answer(render.table(("object", "label", "new", "known", "delete"), listed))
-        console.answer(["", _end(len(listed), len(written), len(found), org.org_id)])
-        console.document(render.document("org objects", org_id=org.org_id, objects=[_json(each) for each in listed]))
-
-
-def _listed(each: ListedObject) -> dict[str, Any]:
-    return {
-        "object": each.name,
-        "label": each.label,
-        "custom": each.custom,
-        "new": _yes(each.createable),
-        "known": _yes(each.updateable),
-        "delete": _yes(each.deletable),
-    }
-
-
-def _end(shown: int, written: int, found: int, org_id: str) -> str:
-    from dinmo_dbt.cli import render
-
-    number = f"{shown:,} of {render.count(written, 'object')}" if shown < written else render.count(written, "object")
-    read_only = f"; {found - written:,} more are read-only for this user" if found > written else ""
-    return f"{number} of org {org_id}{read_only}. Fields of one: dinmo-dbt org fields OBJECT"
+    from dinmo_dbt.destination import Field, ObjectSchema
 
 
 def fields(
     flags: Flags,
     object_name: Annotated[str, typer.Argument(metavar="OBJECT", help="API name of the object.")],
-    words: _Words = None,
-    destination: _Destination = None,
+    words: Words = None,
+    destination: Destination = None,
     as_json: options.Json = False,
 ) -> None:
     """List the fields of an object: types, what may be written, external ids, picklist values.
@@ -93,15 +40,15 @@ def fields(
 
     console = Console(as_json)
     with Session(flags, console) as session:
-        org = _org(session, destination)
+        org = org_named(session, destination)
         schema = org.describe(object_name)
         every = [_described(field, parent_paths(field, org.describe)) for field in schema.fields.values()]
-        listed = [each for each in every if _has(words, *(str(each[part]) for part in _FIELD_COLUMNS))]
+        listed = [each for each in every if has_words(words, *(str(each[part]) for part in _FIELD_COLUMNS))]
         console.answer(_lines(listed, console.width))
         number = f"{len(listed):,} of {len(every):,}" if len(listed) < len(every) else f"{len(every):,}"
         console.answer(["", f"{number} fields of {_rights(schema)} in org {org.org_id}"])
         console.document(
-            render.document("org fields", org_id=org.org_id, object=schema.name, fields=[_json(e) for e in listed])
+            render.document("org fields", org_id=org.org_id, object=schema.name, fields=[offer_json(e) for e in listed])
         )
 
 
@@ -114,8 +61,8 @@ def _described(field: Field, parent_keys: list[str]) -> dict[str, Any]:
         "field": field.name,
         "label": field.label,
         "type": _type(field),
-        "new": _yes(field.createable),
-        "known": _yes(field.updateable),
+        "new": yes(field.createable),
+        "known": yes(field.updateable),
         "notes": ", ".join(_notes(field, parent_keys)),
         "api_type": field.type,
         "length": field.length,
@@ -192,38 +139,3 @@ def _rights(schema: ObjectSchema) -> str:
         if allowed
     ]
     return f"{schema.name} ({schema.label}; this user may {', '.join(may) or 'only read'})"
-
-
-def _org(session: Session, name: str | None) -> SalesforceDestination:
-    """The named destination's org, or that of the only one under this target."""
-    project = session.project
-    if name is None:
-        if len(project.orgs) > 1:
-            raise UsageError(
-                "DB817",
-                f"dinmo.yml has several destinations: {', '.join(project.orgs)}",
-                hint=f"name one: --destination {next(iter(project.orgs))}",
-            )
-        name = next(iter(project.orgs or project.targets), "")
-    return session.destination(name)
-
-
-def _has(words: list[str] | None, *texts: str) -> bool:
-    text = " ".join(texts).lower()
-    return all(word.lower() in text for word in words or ())
-
-
-_FLAGS = ("new", "known", "delete")
-
-
-def _yes(allowed: bool) -> str:
-    return "yes" if allowed else "-"
-
-
-def _json(row: dict[str, Any]) -> dict[str, Any]:
-    """A row for a program: true and false for people's words, describe's own type, and no notes made of the rest."""
-    names = {"new": "createable", "known": "updateable", "delete": "deletable", "api_type": "type"}
-    kept = {
-        name: value for name, value in row.items() if name != "notes" and not (name == "type" and "api_type" in row)
-    }
-    return {names.get(name, name): value == "yes" if name in _FLAGS else value for name, value in kept.items()}

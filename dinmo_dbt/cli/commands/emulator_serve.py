@@ -1,4 +1,4 @@
-"""emulator serve and reset."""
+"""emulator serve: a Salesforce org on localhost."""
 
 from __future__ import annotations
 
@@ -51,7 +51,7 @@ def serve(
     from dinmo_dbt import emulator
 
     if data is None:
-        from dinmo_dbt.cli.org import sources
+        from dinmo_dbt.cli.embedded_org import sources
 
         with Session(Flags(project_dir), Console(), offline=True) as session:
             config = session.project.emulator
@@ -71,7 +71,7 @@ def serve(
             announce=lambda told: _announce(told, as_json=as_json),
         )
     except emulator.EmulatorError as error:
-        raise _told(error, data) from error
+        raise emulator_error(error, data) from error
 
 
 def _announce(told: dict[str, Any], *, as_json: bool) -> None:
@@ -91,27 +91,5 @@ def _announce(told: dict[str, Any], *, as_json: bool) -> None:
     sys.stdout.flush()
 
 
-def reset(data: Data = None, project_dir: options.ProjectDir = None, as_json: options.Json = False) -> None:
-    """Empty the org: the next start makes a new one.
-
-    \b
-    Examples:
-      dinmo-dbt emulator reset
-    """
-    from dinmo_dbt import emulator
-    from dinmo_dbt.cli import render
-
-    console = Console(as_json)
-    if data is None:
-        with Session(Flags(project_dir), console, offline=True) as session:
-            data = session.project.emulator.data
-    try:
-        emulator.reset(data)
-    except emulator.EmulatorError as error:
-        raise _told(error, data) from error
-    console.answer([f"emptied {data}"])
-    console.document(render.document("emulator reset", data=str(data)))
-
-
-def _told(error: Exception, data: Path) -> DinmoError:
+def emulator_error(error: Exception, data: Path) -> DinmoError:
     return DinmoError("DB631", str(error), where=str(data))

@@ -8,9 +8,9 @@ import typer
 
 from dinmo_dbt.cli import options
 from dinmo_dbt.cli.console import Console
-from dinmo_dbt.cli.options import Flags
+from dinmo_dbt.cli.options import Flags, Gating
 from dinmo_dbt.cli.session import Session
-from dinmo_dbt.cli.syncing import Gating, sync_chosen
+from dinmo_dbt.cli.syncing import sync_chosen
 from dinmo_dbt.errors import Refused
 
 if TYPE_CHECKING:
@@ -43,7 +43,7 @@ def retry(
 
     console = Console(as_json, quiet)
     with Session(flags, console) as session:
-        session.start_orgs()
+        session.start_orgs(session.chosen)
         found = [(activation, *_waiting(session, activation)) for activation in session.chosen]
         doubtful = sum(doubts for _, _, doubts in found)
         if unknown and doubtful and not yes:
@@ -63,8 +63,7 @@ def retry(
             console.answer(["nothing waits", *_doubts_lines(doubtful)])
             console.document(render.document("retry", exit_code=0, results=[]))
             return
-        session.chosen = tuple(chosen)
-        raise typer.Exit(sync_chosen(session, Ceilings(), Gating(), "retry"))
+        raise typer.Exit(sync_chosen(session, chosen, Ceilings(), Gating(), "retry"))
 
 
 def _waiting(session: Session, activation: Activation) -> tuple[int, int]:

@@ -9,10 +9,11 @@ import typer
 
 from dinmo_dbt.cli import options
 from dinmo_dbt.cli.console import Console
+from dinmo_dbt.cli.known import known_run
 from dinmo_dbt.cli.options import Flags
 from dinmo_dbt.cli.recording import Recorder, new_run
+from dinmo_dbt.cli.report import exit_code
 from dinmo_dbt.cli.session import Session
-from dinmo_dbt.cli.syncing import exit_code
 from dinmo_dbt.errors import Refused, UsageError
 from dinmo_dbt.watch.history import Trigger
 
@@ -53,9 +54,7 @@ def revert(
 
     console = Console(as_json, quiet)
     with Session(flags, console) as session:
-        past = session.state.history.of(run_id)
-        if past is None:
-            raise UsageError("DB806", f"no run {run_id}", hint="dinmo-dbt history lists them")
+        past = known_run(session, run_id)
         if past.target != session.target[1]:
             raise Refused(
                 "DB415",
@@ -63,8 +62,7 @@ def revert(
                 hint="choose its --target",
             )
         activation = _activation(session, past)
-        session.chosen = (activation,)
-        session.start_orgs()
+        session.start_orgs([activation])
         destination = session.destination(activation.destination)
         if destination.org_id != past.org_id:
             raise Refused(

@@ -1,4 +1,4 @@
-"""verify and state adopt: what Salesforce holds, against what is known of it."""
+"""verify: what Salesforce holds, against what was delivered."""
 
 from __future__ import annotations
 
@@ -8,25 +8,23 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from dinmo_dbt.cli import completing, examples, options
+from dinmo_dbt.cli import examples, options
 from dinmo_dbt.cli.console import Console, worst
-from dinmo_dbt.cli.known import known_state, one_known
-from dinmo_dbt.cli.options import Flags
-from dinmo_dbt.cli.sending import deliver
+from dinmo_dbt.cli.drawing import scan_spool
+from dinmo_dbt.cli.known import known_state
+from dinmo_dbt.cli.notices import deliver
+from dinmo_dbt.cli.options import Flags, Gating
 from dinmo_dbt.cli.session import Session
-from dinmo_dbt.cli.syncing import Gating, record_of, scan_spool, sync_each
-from dinmo_dbt.errors import DinmoError, Refused, StateError, UsageError
+from dinmo_dbt.cli.syncing import sync_each
+from dinmo_dbt.errors import DinmoError, Refused, StateError
 
 if TYPE_CHECKING:
     import pyarrow as pa
 
     from dinmo_dbt.activation import Activation
-    from dinmo_dbt.upkeep.adopt import Adoption
     from dinmo_dbt.upkeep.verify import Verification
 
 DRIFTED = 3
-
-Limit = Annotated[int, typer.Option("--limit", min=1, help="How many rows of each kind are listed.")]
 
 
 def verify(
@@ -37,7 +35,7 @@ def verify(
     show_values: Annotated[
         bool, typer.Option("--show-values", help="For each field that drifted: the model's value and Salesforce's.")
     ] = False,
-    limit: Limit = 20,
+    limit: options.Limit = 20,
     allow_changes: options.AllowChanges = 0,
     allow_target_mismatch: options.TargetMismatch = False,
     as_json: options.Json = False,
@@ -60,7 +58,7 @@ def verify(
     console = Console(as_json, quiet)
     with Session(flags, console) as session:
         session.say_notes()
-        session.start_orgs()
+        session.start_orgs(session.chosen)
         session.check_target(allow_mismatch=allow_target_mismatch)
         checked = [_Checked(activation) for activation in session.chosen]
         for one in checked:
@@ -180,8 +178,8 @@ def _repair(
     results: list[dict[str, Any]] = []
     codes: list[int] = []
     if marked:
-        session.chosen = tuple(one.activation for one, _ in marked)
-        report = sync_each(session, Ceilings(allow_changes=allow_changes), gating)
+        drifted = [one.activation for one, _ in marked]
+        report = sync_each(session, drifted, Ceilings(allow_changes=allow_changes), gating)
         codes, results = report.codes, report.results
     for one, moves in marked:
         done = one.repaired(session, moves)
@@ -190,72 +188,3 @@ def _repair(
         line = f"{one.activation.name}: {done:,} of {render.count(len(moves), 'row')} repaired"
         session.console.answer([line if done == len(moves) else f"{line}; the others: dinmo-dbt rejected"])
     return [*codes, *(one.code for one in checked)], results
-
-
-def adopt(
-    flags: Flags,
-    name: Annotated[
-        str,
-        typer.Argument(
-            metavar="ACTIVATION", help="The activation that takes records over.", autocompletion=completing.activation
-        ),
-    ],
-    match: Annotated[
-        list[str] | None,
-        typer.Option("--match", metavar="COLUMN=FIELD", help="For an insert: mapped fields that must agree, all."),
-    ] = None,
-    yes: Annotated[bool, typer.Option("--yes", help="Store it; without, the plan is all there is.")] = False,
-    limit: Limit = 20,
-    allow_target_mismatch: options.TargetMismatch = False,
-    as_json: options.Json = False,
-) -> None:
-    """Take over records that Salesforce holds already.
-
-    For a first sync to an org that is not empty, a lost or older state, and inserts whose outcome is not known: finds
-    the record of each row that has none, and shows which are matched, ambiguous or unmatched. With --yes the matched
-    ones are known from then on, and an insert's ambiguous ones are not sent by themselves (retry --unknown does).
-    Nothing is written to Salesforce.
-
-    \b
-    Examples:
-      dinmo-dbt state adopt customers_to_crm
-      dinmo-dbt state adopt events_to_crm --match event_id=Event_Id__c
-      dinmo-dbt state adopt events_to_crm --match event_id=Event_Id__c --yes
-    """
-    from dinmo_dbt.cli import render
-    from dinmo_dbt.upkeep import adopt as adopting
-
-    console = Console(as_json)
-    matches = [_pair(text) for text in match or ()]
-    with one_known(flags, name, console, allow_mismatch=allow_target_mismatch) as known:
-        session, activation, destination = known.session, known.activation, known.destination
-        with scan_spool(session) as spool:
-            found = adopting.draw(activation, session.source, destination, known.state, spool, matches=matches)
-        console.answer(render.adoption_lines(activation, found, destination.org_id, limit))
-        if yes:
-            _store(session, activation, found)
-        said = f"stored: {render.count(len(found.rows), 'row')}" if yes else "nothing is stored; --yes stores it"
-        console.answer([said])
-        told = render.adoption_json(found)
-        where = {"activation": activation.name, "object": activation.object, "org_id": destination.org_id}
-        console.document(render.document("state adopt", stored=yes, **where, **told))
-
-
-def _store(session: Session, activation: Activation, found: Adoption) -> None:
-    from dinmo_dbt.upkeep import adopt as adopting
-
-    if not len(found.rows) and not len(found.doubts):
-        raise Refused(
-            "DB412", "there is nothing to take over: no row has one record of its own", where=activation.meta_path
-        )
-    with session.state.locked(session.destination(activation.destination).org_id, activation) as state:
-        adopting.store(found, state)
-        for note in record_of(session, activation, state).accept():
-            session.console.say(f"note: {note}")
-
-
-def _pair(text: str) -> tuple[str, str]:
-    column, equals, name = (part.strip() for part in text.partition("="))
-    if not (column and equals and name):
-        raise UsageError("DB813", f"--match {text} is no pair", hint="write --match column=Field__c")
-    return column, name
