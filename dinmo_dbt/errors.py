@@ -11,6 +11,7 @@ from collections.abc import Callable
 from dataclasses import dataclass, replace
 from pathlib import Path
 
+from dinmo_dbt.codes import STATE_NOT_WRITABLE
 from dinmo_dbt.text.whole_text import whole
 
 
@@ -185,7 +186,7 @@ def unwritable(path: Path, error: OSError) -> StateError:
         errno.ENOTDIR: in_the_way,
     }
     reason, advice = told.get(error.errno or 0, (error.strerror or "it can't be written", ""))
-    return StateError("DB510", f"{reason}; what was there before is untouched", where=str(path), hint=advice)
+    return StateError(STATE_NOT_WRITABLE, f"{reason}; what was there before is untouched", where=str(path), hint=advice)
 
 
 # OpenSSL's X509_V_ERR_: of the certificate itself, whoever signed it.

@@ -13,19 +13,20 @@ from typing import Any
 
 from dinmo_dbt.activation import Activation
 from dinmo_dbt.artifacts.manifest import Manifest, Node
+from dinmo_dbt.codes import (
+    BLOCK_OF_A_PACKAGE,
+    DUPLICATE_NAME,
+    INHERITED_BLOCK,
+    MODEL_DISABLED,
+    NO_RELATION,
+    NOT_DOCUMENTED,
+    NOT_IN_CONTRACT,
+    SNAPSHOT_HISTORY,
+)
 from dinmo_dbt.config import declaration
 from dinmo_dbt.config.declaration import show
 from dinmo_dbt.config.meta import Left, Source, checked_defaults, left_out, resolve
 from dinmo_dbt.errors import Problem
-
-DUPLICATE_NAME = "DB130"
-INHERITED = "DB131"
-DISABLED = "DB132"
-NO_RELATION = "DB133"
-NOT_IN_CONTRACT = "DB135"
-NOT_DOCUMENTED = "DB136"
-SNAPSHOT_HISTORY = "DB137"
-OF_A_PACKAGE = "DB150"
 
 
 @dataclass(frozen=True, slots=True)
@@ -142,7 +143,9 @@ def _disabled(manifest: Manifest, defaults: Mapping[str, Any]) -> list[Left]:
             found.setdefault(node.unique_id, node)
     left: list[Left] = []
     for node in found.values():
-        note = Problem(DISABLED, f"{show(node.name)} is disabled in dbt for this target: not synced", node.meta_path)
+        note = Problem(
+            MODEL_DISABLED, f"{show(node.name)} is disabled in dbt for this target: not synced", node.meta_path
+        )
         left += left_out(node.block, source_of(node), defaults, (note,), is_wrong=False)
     return left
 
@@ -153,7 +156,7 @@ def _of_a_package(node: Node) -> Problem:
         f"to activate {node.name}, give the block yourself in dbt_project.yml: models > {' > '.join(node.fqn)} > "
         "+meta > dinmo; or at a model of your own that selects from it"
     )
-    return Problem(OF_A_PACKAGE, message, node.meta_path, hint)
+    return Problem(BLOCK_OF_A_PACKAGE, message, node.meta_path, hint)
 
 
 def _history(activation: Activation, node: Node) -> list[Problem]:
@@ -207,7 +210,7 @@ def _inherited(declared: list[Node]) -> dict[str, Problem]:
                 "a folder's +meta reaches every model below it: declare activations on one model, and put what they "
                 "share under `defaults` in dinmo.yml. If each is meant, give each activation its own `name`"
             )
-            problem = Problem(INHERITED, message, nodes[0].meta_path, hint)
+            problem = Problem(INHERITED_BLOCK, message, nodes[0].meta_path, hint)
             inherited |= {node.unique_id: problem for node in nodes}
     return inherited
 

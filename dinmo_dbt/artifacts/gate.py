@@ -14,18 +14,21 @@ from enum import StrEnum
 from pathlib import Path
 from typing import Any
 
-from dinmo_dbt.artifacts.manifest import ABSENT, UNREADABLE, Manifest, Node, read_json
+from dinmo_dbt.artifacts.manifest import Manifest, Node, read_json
+from dinmo_dbt.codes import (
+    ARTIFACT_UNREADABLE,
+    EMPTY_BUILD,
+    NO_ARTIFACT,
+    NOT_RUN_RESULTS,
+    OTHER_ADAPTER,
+    OTHER_INVOCATION,
+    OTHER_RELATIONS,
+    OTHER_TARGET,
+    SAMPLE_BUILD,
+    UNKNOWN_TEST,
+)
 from dinmo_dbt.config.declaration import listed, show
 from dinmo_dbt.errors import ConfigError, Problem, Refused
-
-NOT_RUN_RESULTS = "DB211"
-OTHER_INVOCATION = "DB212"
-UNKNOWN_TEST = "DB213"
-EMPTY_BUILD = "DB451"
-SAMPLE_BUILD = "DB452"
-OTHER_ADAPTER = "DB455"
-OTHER_TARGET = "DB456"
-OTHER_RELATIONS = "DB457"
 
 # dbt's commands that build, whose results say what was built; the kinds of nodes; and what their results say.
 RESULTS_MAX = 150_000  # far more than a dbt command has: of each about a kilobyte is kept beside the JSON
@@ -155,7 +158,7 @@ def load_run_results(path: Path) -> RunResults | None:
     try:
         document = read_json(path)
     except ConfigError as error:
-        if error.problems[0].code == ABSENT:
+        if error.problems[0].code == NO_ARTIFACT:
             return None
         raise
     return parse_run_results(document, path.name)
@@ -181,7 +184,9 @@ def parse_run_results(document: object, where: str) -> RunResults:
     parsed = tuple(_result(result, invocation_id, generated, partial) for result in map(_mapping, results))
     if not all(result.unique_id and result.status for result in parsed):
         # A result that can't be read may be a failure: it must not pass for one that is absent.
-        raise ConfigError(UNREADABLE, "a result has no unique_id or status", where=where, hint="run `dbt build` again")
+        raise ConfigError(
+            ARTIFACT_UNREADABLE, "a result has no unique_id or status", where=where, hint="run `dbt build` again"
+        )
     return RunResults(
         invocation_id=invocation_id,
         which=_text(args, "which") or _first_word(command),

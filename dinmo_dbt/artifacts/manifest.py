@@ -13,6 +13,14 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from dinmo_dbt.codes import (
+    ARTIFACT_UNREADABLE,
+    MISPLACED_BLOCK,
+    NO_ARTIFACT,
+    NOT_A_MANIFEST,
+    NOT_A_MODEL,
+    OTHER_MANIFEST_VERSION,
+)
 from dinmo_dbt.config.declaration import show
 from dinmo_dbt.config.meta import Left
 from dinmo_dbt.config.written import is_block
@@ -20,12 +28,6 @@ from dinmo_dbt.durable import read_file
 from dinmo_dbt.errors import ConfigError, Problem
 from dinmo_dbt.text import whole_text
 
-ABSENT = "DB201"
-UNREADABLE = "DB202"
-NOT_A_MANIFEST = "DB203"
-OTHER_SCHEMA = "DB204"
-NOT_A_MODEL = "DB144"
-MISPLACED = "DB147"
 SCHEMAS = range(9, 14)
 NODES_MAX = 200_000  # far more than any project has: of each a few hundred bytes are kept beside the JSON
 REREAD_AFTER_S = 0.3
@@ -105,7 +107,7 @@ def load_manifest(path: Path, *, pause: Callable[[float], None] = time.sleep) ->
     try:
         document = read_json(path)
     except ConfigError as error:
-        if error.problems[0].code != UNREADABLE:
+        if error.problems[0].code != ARTIFACT_UNREADABLE:
             raise
         pause(REREAD_AFTER_S)
         document = read_json(path)
@@ -118,16 +120,18 @@ def read_json(path: Path) -> Any:
         raw = read_file(path)
     except FileNotFoundError:
         hint = "run `dbt build` (or `dbt parse`) in the project first"
-        raise ConfigError(ABSENT, f"{path.name} not found", where=str(path.parent), hint=hint) from None
+        raise ConfigError(NO_ARTIFACT, f"{path.name} not found", where=str(path.parent), hint=hint) from None
     except OSError as error:
-        raise ConfigError(UNREADABLE, f"{path.name} can't be read: {error.strerror}", where=str(path.parent)) from error
+        raise ConfigError(
+            ARTIFACT_UNREADABLE, f"{path.name} can't be read: {error.strerror}", where=str(path.parent)
+        ) from error
     try:
         found = json.loads(raw)
         return whole_text.whole(found) if whole_text.is_odd(raw) else found
     except (ValueError, RecursionError) as error:
         hint = "is dbt still writing it? else delete it and run `dbt build` again"
         message = f"{path.name} is not whole JSON: {type(error).__name__}"
-        raise ConfigError(UNREADABLE, message, where=str(path.parent), hint=hint) from None
+        raise ConfigError(ARTIFACT_UNREADABLE, message, where=str(path.parent), hint=hint) from None
 
 
 def parse_manifest(document: object, where: str) -> Manifest:
@@ -143,7 +147,7 @@ def parse_manifest(document: object, where: str) -> Manifest:
         age = "newer" if int(match[1]) > SCHEMAS[-1] else "older"
         message = f"manifest schema v{match[1]} is {age} than this version reads (v{SCHEMAS[0]} to v{SCHEMAS[-1]})"
         raise ConfigError(
-            OTHER_SCHEMA, message, where=where, hint="update dinmo-dbt" if age == "newer" else "update dbt"
+            OTHER_MANIFEST_VERSION, message, where=where, hint="update dinmo-dbt" if age == "newer" else "update dbt"
         )
 
     root = mapping_of(document)
@@ -312,9 +316,9 @@ def _stray(kind: str, name: str, way: str, key: str, where: str) -> Problem:
         return Problem(NOT_A_MODEL, f"only models, seeds and snapshots can be activated, not a {kind}", where)
     hint = f"write it at {show(name)}, under config > meta > dinmo"
     if way.startswith("columns"):
-        return Problem(MISPLACED, "a column can't be activated, its model can", where, hint)
+        return Problem(MISPLACED_BLOCK, "a column can't be activated, its model can", where, hint)
     misspelt = "" if key == "dinmo" else f": {show(key)} is not `dinmo`"
-    return Problem(MISPLACED, f"nothing is read here{misspelt}", where, hint)
+    return Problem(MISPLACED_BLOCK, f"nothing is read here{misspelt}", where, hint)
 
 
 def current_markers(config: Mapping[str, Any]) -> tuple[str, ...]:

@@ -5,16 +5,13 @@ from __future__ import annotations
 from collections.abc import Collection, Iterable, Iterator
 from typing import Any
 
-from dinmo_dbt.artifacts.manifest import MISPLACED, NOT_A_MODEL, Manifest, Node
+from dinmo_dbt.artifacts.manifest import Manifest, Node
+from dinmo_dbt.codes import BLOCK_OF_NO_MODEL, BLOCK_OF_OLDER_VERSION, MISPLACED_BLOCK, NOT_A_MODEL, YAML_DUPLICATE_KEY
 from dinmo_dbt.config.declaration import Path as KeyPath
 from dinmo_dbt.config.declaration import did_you_mean, show
-from dinmo_dbt.config.document import DUPLICATE_KEY
 from dinmo_dbt.config.meta import Left
 from dinmo_dbt.config.written import RESOURCES, Key, Written
 from dinmo_dbt.errors import Problem
-
-NO_SUCH_MODEL = "DB148"
-OLDER_VERSION = "DB149"
 
 # What a section of a properties file lists, in a person's words; and what its block would belong to.
 _KINDS = {
@@ -107,7 +104,7 @@ def given_twice(written: Written, kind: str, name: str) -> list[Problem]:
                 if len(path) > 1 and path[-2] == "fields"
                 else ""
             )
-            found.append(Problem(DUPLICATE_KEY, message, f"{key.file}:{line}: {key.told}", hint))
+            found.append(Problem(YAML_DUPLICATE_KEY, message, f"{key.file}:{line}: {key.told}", hint))
     return found
 
 
@@ -133,7 +130,9 @@ def _in_place(key: Key, manifest: Manifest) -> Problem | None:
             return None
         ways = {".".join(node.fqn[:n]) for node in every if node.resource_type == kind for n in range(1, 6)}
         message = f"no {kind} is under {show('.'.join(way))}{did_you_mean('.'.join(way), sorted(ways))}"
-        return Problem(NO_SUCH_MODEL, message, key.where, "the way is the project's or package's name, then folders")
+        return Problem(
+            BLOCK_OF_NO_MODEL, message, key.where, "the way is the project's or package's name, then folders"
+        )
     assert key.resource is not None
     kind, name = key.resource
     names = {node.name for node in every if node.resource_type == kind}
@@ -143,16 +142,16 @@ def _in_place(key: Key, manifest: Manifest) -> Problem | None:
     if elsewhere:
         section = next(section for section, each in RESOURCES.items() if each == elsewhere)
         hint = f"move it under `{section}:`"
-        return Problem(NO_SUCH_MODEL, f"{show(name)} is a {elsewhere}, not a {kind}", key.where, hint)
+        return Problem(BLOCK_OF_NO_MODEL, f"{show(name)} is a {elsewhere}, not a {kind}", key.where, hint)
     message = f"the project has no {kind} {show(name)}{did_you_mean(name, sorted(names))}"
-    return Problem(NO_SUCH_MODEL, message, key.where, "correct the name; a new one is known after `dbt parse`")
+    return Problem(BLOCK_OF_NO_MODEL, message, key.where, "correct the name; a new one is known after `dbt parse`")
 
 
 def _out_of_place(key: Key) -> Problem:
     section = str(key.path[0]) if key.path else ""
     if key.is_in_project_file:
         nothing = "nothing is read here" if key.handed else "dbt hands nothing on from here"
-        return Problem(MISPLACED, f"{nothing}{_misspelt(key)}", key.where, _in_project_file(key))
+        return Problem(MISPLACED_BLOCK, f"{nothing}{_misspelt(key)}", key.where, _in_project_file(key))
     kind = next((part for part in reversed(key.path) if part in _KINDS), None)
     if kind is not None:
         what, hint = _KINDS[str(kind)]
@@ -161,9 +160,9 @@ def _out_of_place(key: Key) -> Problem:
     name = key.names[0] if key.names else ""
     if "columns" in key.path:
         hint = f"write it at {show(name)} itself, under {_RIGHT}, and name the column there, under `fields`"
-        return Problem(MISPLACED, "a column can't be activated, its model can", key.where, hint)
+        return Problem(MISPLACED_BLOCK, "a column can't be activated, its model can", key.where, hint)
     place = f"write it under {section} > {name} > {_RIGHT}" if section in RESOURCES and name else f"under {_RIGHT}"
-    return Problem(MISPLACED, f"nothing is read here{_misspelt(key)}", key.where, place)
+    return Problem(MISPLACED_BLOCK, f"nothing is read here{_misspelt(key)}", key.where, place)
 
 
 _RIGHT = "config > meta > dinmo"
@@ -212,6 +211,6 @@ def _older_versions(manifest: Manifest) -> Iterator[Left]:
             continue
         message = f"only the latest version of {show(node.name)} is activated, and this block is of {node.unique_id}"
         hint = "write it at the latest version, or at the model itself"
-        problem = Problem(OLDER_VERSION, message, node.meta_path, hint)
+        problem = Problem(BLOCK_OF_OLDER_VERSION, message, node.meta_path, hint)
         fqn, tags = node.fqn, node.tags
         yield Left(node.name, node.unique_id, node.name, fqn, tags, node.file, node.meta_path, (problem,))

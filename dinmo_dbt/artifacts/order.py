@@ -6,9 +6,8 @@ import heapq
 from collections.abc import Callable, Iterable, Mapping
 
 from dinmo_dbt.activation import Activation
+from dinmo_dbt.codes import OBJECTS_IN_A_CIRCLE
 from dinmo_dbt.errors import Problem
-
-CYCLE = "DB141"
 
 
 def order(activations: Iterable[Activation], references: Callable[[Activation], set[str]]) -> tuple[Activation, ...]:
@@ -51,7 +50,7 @@ def _ordered(
             message = f"lookups go in a circle: {' -> '.join([*cycle, cycle[0]])}"
             first = min(cycle)
             hint = f"{first} goes first; rows whose parent is not there yet follow on the next run"
-            notes.append(Problem(CYCLE, message, by_name[first].meta_path, hint))
+            notes.append(Problem(OBJECTS_IN_A_CIRCLE, message, by_name[first].meta_path, hint))
             ready = [first]
         name = heapq.nsmallest(1, ready)[0]
         placed.append(name)

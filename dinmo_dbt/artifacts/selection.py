@@ -12,13 +12,10 @@ from fnmatch import fnmatchcase
 from pathlib import PurePosixPath
 
 from dinmo_dbt.activation import Activation
+from dinmo_dbt.codes import NOTHING_SELECTED, SELECTION_GRAPH, SELECTION_METHOD
 from dinmo_dbt.config.declaration import near, show
 from dinmo_dbt.config.meta import Left
 from dinmo_dbt.errors import UsageError
-
-NO_METHOD = "DB851"
-NO_GRAPH = "DB852"
-NOTHING = "DB853"
 
 METHODS = ("fqn", "path", "tag")
 Declared = Activation | Left
@@ -34,7 +31,7 @@ def select(
     chosen = _union(known, select, "--select") if any(term.split() for term in select) else everything
     chosen -= _union(known, exclude, "--exclude")
     if known and not chosen:
-        raise UsageError(NOTHING, "no activation is left after --exclude")
+        raise UsageError(NOTHING_SELECTED, "no activation is left after --exclude")
     return tuple(known[number] for number in sorted(chosen))
 
 
@@ -46,7 +43,7 @@ def _union(known: tuple[Declared, ...], terms: Sequence[str], flag: str) -> set[
         found = {number for number, each in enumerate(known) if all(_matches(each, part) for part in parts)}
         if not found:
             raise UsageError(
-                NOTHING, f"{flag} {show(term)} matches no activation{_near(known, term)}", hint=_names(known)
+                NOTHING_SELECTED, f"{flag} {show(term)} matches no activation{_near(known, term)}", hint=_names(known)
             )
         chosen |= found
     return chosen
@@ -59,14 +56,14 @@ def _parts(term: str, flag: str) -> list[tuple[str, str]]:
         # dbt's graph operators: +model, 2+model, model+, model+3, @model
         if re.match(r"@|[0-9]*\+", part) or re.search(r"\+[0-9]*$", part):
             message = f"{flag} {show(part)}: graph operators (+, @) are not supported here"
-            raise UsageError(NO_GRAPH, message, hint="an activation follows its own model only: name the model")
+            raise UsageError(SELECTION_GRAPH, message, hint="an activation follows its own model only: name the model")
         method, colon, value = part.partition(":")
         if not part or (colon and not value):
-            raise UsageError(NO_METHOD, f"{flag} {show(term)}: a part is empty")
+            raise UsageError(SELECTION_METHOD, f"{flag} {show(term)}: a part is empty")
         if colon and method not in METHODS:
             message = f"{flag} {show(part)}: the method {show(method)} is not supported here"
             raise UsageError(
-                NO_METHOD, message, hint=f"supported: names, folders, {', '.join(m + ':' for m in METHODS)}"
+                SELECTION_METHOD, message, hint=f"supported: names, folders, {', '.join(m + ':' for m in METHODS)}"
             )
         parts.append((method, value) if colon else ("", part))
     return parts

@@ -15,6 +15,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from dinmo_dbt.channels.incidents import Keeps, keeps
+from dinmo_dbt.codes import CHANNEL_NOT_REACHED, CHANNEL_NOT_UNDERSTOOD, CHANNEL_REFUSED
 from dinmo_dbt.errors import Problem
 from dinmo_dbt.watch.notice import Notice, Severity
 
@@ -22,9 +23,6 @@ if TYPE_CHECKING:
     from dinmo_dbt.clock import Clock
     from dinmo_dbt.config.channel import Channel
 
-NOT_UNDERSTOOD = "DB650"
-NOT_TAKEN = "DB651"  # for a reason that lasts
-NOT_REACHED = "DB652"  # for a reason that may pass
 
 LIMIT_S = 10
 PAUSES_S = (1.0, 5.0)  # before the second and the third round
@@ -122,7 +120,7 @@ def deliver(
                 continue
             before.append(problem)
             failed[pair] = Failure(*pair, problem)
-            if problem.code == NOT_REACHED:
+            if problem.code == CHANNEL_NOT_REACHED:
                 waiting.append((notice, channel))
     return Delivery(tuple(done), tuple(failed.values()))
 
@@ -151,24 +149,26 @@ def _attempt(channel: Channel, notice: Notice | None) -> Told:
             check=False,
         )
     except subprocess.TimeoutExpired:
-        return _failed(channel, NOT_REACHED, f"no answer within {LIMIT_S} seconds")
+        return _failed(channel, CHANNEL_NOT_REACHED, f"no answer within {LIMIT_S} seconds")
     except OSError as error:
-        return _failed(channel, NOT_REACHED, f"no process could be started for it ({error.strerror})")
+        return _failed(channel, CHANNEL_NOT_REACHED, f"no process could be started for it ({error.strerror})")
     try:
         answer = json.loads(child.stdout)
     except ValueError:
-        return _failed(channel, NOT_REACHED, "the attempt broke off")
+        return _failed(channel, CHANNEL_NOT_REACHED, "the attempt broke off")
     kind = str(answer["kind"])
     if not kind:
-        return _failed(channel, NOT_UNDERSTOOD, answer["reason"])
+        return _failed(channel, CHANNEL_NOT_UNDERSTOOD, answer["reason"])
     if notice is None or answer["sent"]:
         return Told(kind, None)
-    return _failed(channel, NOT_REACHED if answer["passing"] else NOT_TAKEN, answer["reason"], kind)
+    return _failed(channel, CHANNEL_NOT_REACHED if answer["passing"] else CHANNEL_REFUSED, answer["reason"], kind)
 
 
 def _failed(channel: Channel, code: str, reason: str, kind: str = "") -> Told:
     what = (
-        "the URL is not understood" if code == NOT_UNDERSTOOD else f"{kind or 'the channel'} did not take the message"
+        "the URL is not understood"
+        if code == CHANNEL_NOT_UNDERSTOOD
+        else f"{kind or 'the channel'} did not take the message"
     )
-    hint = "docs/warnings.md has the URL of each service" if code == NOT_UNDERSTOOD else ""
+    hint = "docs/warnings.md has the URL of each service" if code == CHANNEL_NOT_UNDERSTOOD else ""
     return Told(kind, Problem(code, f"{what}: {reason}", f"dinmo.yml: {channel.place}", hint))

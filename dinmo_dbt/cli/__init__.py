@@ -9,6 +9,8 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
+from dinmo_dbt.codes import NO_DRY_RUN
+
 if TYPE_CHECKING:
     from dinmo_dbt.errors import DinmoError
 
@@ -60,7 +62,7 @@ def _refuse_dry_run(arguments: Sequence[str]) -> None:
     if own[:1] in (["sync"], ["run"]) and "--dry-run" in own:
         rest = "" if own[0] == "run" else "".join(f" {word}" for word in own[1:] if word != "--dry-run")
         message = f"{own[0]} has no --dry-run: plan shows what it would send, and changes nothing"
-        raise UsageError("DB830", message, hint=f"dinmo-dbt plan{rest}")
+        raise UsageError(NO_DRY_RUN, message, hint=f"dinmo-dbt plan{rest}")
 
 
 def spread(arguments: Sequence[str]) -> list[str]:

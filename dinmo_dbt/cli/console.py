@@ -16,6 +16,7 @@ from dataclasses import dataclass, field
 from types import FrameType
 from typing import Any, TextIO
 
+from dinmo_dbt.codes import DEFECT, SYSTEM_REFUSED
 from dinmo_dbt.errors import DinmoError, Interrupted, Problem, UsageError
 from dinmo_dbt.text.moments import iso
 
@@ -203,7 +204,9 @@ def guarded(command: Callable[[], Any], failed: Callable[[DinmoError], None] = l
         if error.filename is None:  # of no file: nobody foresaw it
             return _defect(error)
         said = str(error.strerror or type(error).__name__)
-        Console().failure(UsageError("DB816", f"the system refused it: {said}", where=os.fsdecode(error.filename)))
+        Console().failure(
+            UsageError(SYSTEM_REFUSED, f"the system refused it: {said}", where=os.fsdecode(error.filename))
+        )
         return 1
     except Exception as error:  # noqa: BLE001 - the last line of defence: a defect of ours, told without values
         return _defect(error)
@@ -235,7 +238,7 @@ def _defect(error: Exception) -> int:
         place = f"{os.path.basename(code.co_filename)}:{trace.tb_lineno} in {code.co_name}"  # noqa: PTH119
         trace = trace.tb_next
     sys.stderr.write(
-        f"DB900  {type(error).__name__} at {place}\n  a defect of dinmo-dbt, not of your project\n"
+        f"{DEFECT}  {type(error).__name__} at {place}\n  a defect of dinmo-dbt, not of your project\n"
         "  -> please report it; DINMO_DEBUG=1 shows the whole traceback, which may hold row values\n"
     )
     return 1

@@ -10,6 +10,14 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from dinmo_dbt.cli.notices import CLOUD_RUN, DBT_CLOUD, tell_of, tell_that_ended, telling_of_all
+from dinmo_dbt.codes import (
+    CLOUD_ARTIFACTS_UNUSABLE,
+    CLOUD_EVENT_UNREADABLE,
+    CLOUD_NO_ARTIFACTS,
+    CLOUD_NOT_FOUND,
+    CLOUD_RUN_GOES_ON,
+    NO_CLOUD_JOB,
+)
 from dinmo_dbt.errors import DbtCloudError, Problem, UsageError
 from dinmo_dbt.text.whole_text import whole_environment
 
@@ -35,7 +43,7 @@ def following(job: int | None, run: int | None, *, wait: bool) -> Following | No
     if run is not None or wait:
         given = "--run" if run is not None else "--wait"
         hint = "dinmo-dbt sync --dbt-cloud-job JOB --wait"
-        raise UsageError("DB820", f"{given} says which run of a dbt Cloud job, and no job is given", hint=hint)
+        raise UsageError(NO_CLOUD_JOB, f"{given} says which run of a dbt Cloud job, and no job is given", hint=hint)
     return None
 
 
@@ -86,17 +94,16 @@ class Following:
 
     def problem_with(self, session: Session, run_id: str) -> Problem | None:
         """Why a run of the job can't be used; None if it can, or goes on."""
-        from dinmo_dbt.dbt_cloud import NOT_FOUND
 
         assert self._library is not None
         try:
             run = self._client(session).run(run_id)
         except DbtCloudError as error:
-            if error.problems[0].code != NOT_FOUND:
+            if error.problems[0].code != CLOUD_NOT_FOUND:
                 raise
             return error.problems[0]
         if run.job_id != str(self.job):
-            return Problem(NOT_FOUND, f"dbt Cloud run {run_id} is of job {run.job_id}, not of {self.job}")
+            return Problem(CLOUD_NOT_FOUND, f"dbt Cloud run {run_id} is of job {run.job_id}, not of {self.job}")
         return self._library.left(run).problem if run.status.is_final else None
 
     def _client(self, session: Session) -> dbt_cloud.Client:
@@ -126,12 +133,12 @@ def _chosen(client: dbt_cloud.Client, console: Console, job_id: str, run: int | 
     chosen = client.latest(job_id) if run is None else client.run(str(run))
     if chosen.job_id != job_id:
         message = f"dbt Cloud run {chosen.run_id} is of job {chosen.job_id}, not of {job_id}"
-        raise DbtCloudError("DB222", message, hint="leave --run out for the job's latest run")
+        raise DbtCloudError(CLOUD_NOT_FOUND, message, hint="leave --run out for the job's latest run")
     if wait:
         chosen = client.finished(chosen, console.timed)
     if not chosen.status.is_final:
         message = f"dbt Cloud run {chosen.run_id} of job {job_id} is {chosen.status.word}"
-        raise DbtCloudError("DB223", message, hint="pass --wait, or run again when it has ended")
+        raise DbtCloudError(CLOUD_RUN_GOES_ON, message, hint="pass --wait, or run again when it has ended")
     return chosen
 
 
@@ -153,7 +160,7 @@ class Follower:
         events, damaged = self.inbox.pending()
         for path in damaged:
             told = "an event of dbt Cloud that was kept can't be read: the job's latest run is synced in its place"
-            self._console.note(Problem("DB229", told, where=str(self.inbox.set_aside(path))))
+            self._console.note(Problem(CLOUD_EVENT_UNREADABLE, told, where=str(self.inbox.set_aside(path))))
         own = [event for event in events if event.job_id == str(self.following.job)]
         for event in events:
             if event not in own:
@@ -175,12 +182,11 @@ class Follower:
 
     def _look(self, session: Session) -> dbt_cloud.Picture | None:
         """None while no run of the job can be used."""
-        from dinmo_dbt.dbt_cloud import NO_ARTIFACTS, STILL_RUNNING, UNUSABLE
 
         try:
             picture = self.following.look(session)
         except DbtCloudError as error:
-            if error.problems[0].code not in (NO_ARTIFACTS, STILL_RUNNING, UNUSABLE):
+            if error.problems[0].code not in (CLOUD_NO_ARTIFACTS, CLOUD_RUN_GOES_ON, CLOUD_ARTIFACTS_UNUSABLE):
                 raise
             self._note(error.problems[0])
             return None
@@ -188,7 +194,7 @@ class Follower:
         if picture.under_way:
             going, until = picture.under_way[0], "what it builds is synced when it has ended"
             told = f"dbt Cloud run {going.run_id} of job {going.job_id} is {going.status.word}"
-            self._note(Problem(STILL_RUNNING, told, hint=until))
+            self._note(Problem(CLOUD_RUN_GOES_ON, told, hint=until))
         return picture
 
     def _note(self, problem: Problem) -> None:

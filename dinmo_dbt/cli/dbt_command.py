@@ -15,10 +15,10 @@ from pathlib import Path
 
 from dinmo_dbt.cli.options import Flags
 from dinmo_dbt.cli.stopping import Stop
+from dinmo_dbt.codes import FLAG_DIFFERS, NO_DBT, NO_DBT_COMMAND, PROJECT_UNPARSED
 from dinmo_dbt.durable import read_file
 from dinmo_dbt.errors import Interrupted, Problem, UsageError
 
-UNPARSED = "DB207"
 POLL_S = 0.05
 PARSE_S = 600.0
 END_S = 7.0  # how long dbt may take to cancel its queries: a CI runner or container kills after 7.5 or 10 s
@@ -41,7 +41,7 @@ class DbtCommand:
 
     def __init__(self, arguments: list[str]) -> None:
         if not arguments:
-            raise UsageError("DB803", "no dbt command was given", hint="dinmo-dbt run -- dbt build")
+            raise UsageError(NO_DBT_COMMAND, "no dbt command was given", hint="dinmo-dbt run -- dbt build")
         self.arguments = arguments
 
     def share(self, flags: Flags) -> Flags:
@@ -52,7 +52,7 @@ class DbtCommand:
             given, ours = self._value(spellings), None if ours is None else str(ours)
             if given is not None and ours is not None and given != ours:
                 raise UsageError(
-                    "DB804",
+                    FLAG_DIFFERS,
                     f"{spellings[0]} is {ours} here and {given} in the dbt command",
                     hint="give it once, in the dbt command",
                 )
@@ -83,11 +83,11 @@ class DbtCommand:
             beside = Path(sys.executable).with_name(self.arguments[0])
             if not beside.is_file():
                 message = f"{self.arguments[0]} is not on the PATH"
-                raise UsageError("DB805", message, hint="activate dbt's environment") from None
+                raise UsageError(NO_DBT, message, hint="activate dbt's environment") from None
             code = _run([str(beside), *self.arguments[1:]], as_json=as_json)
         except OSError as error:
             message = f"{self.arguments[0]} can't be run: {error.strerror}"
-            raise UsageError("DB805", message, hint=f"PATH is {os.environ.get('PATH', '')}") from error
+            raise UsageError(NO_DBT, message, hint=f"PATH is {os.environ.get('PATH', '')}") from error
         after = _invocation(target_path)
         self.wrote_results = after is not None and after != before
         return code
@@ -121,7 +121,7 @@ def parse(root: Path, target_path: Path, flags: Flags, vars: str | None, files: 
     except (FileNotFoundError, PermissionError):
         return None
     except (OSError, subprocess.TimeoutExpired) as error:
-        return Problem(UNPARSED, f"dbt parse: {type(error).__name__}", str(root), "run dbt parse")
+        return Problem(PROJECT_UNPARSED, f"dbt parse: {type(error).__name__}", str(root), "run dbt parse")
     if not done.returncode:
         return None
     lines = [re.sub(r"^\d\d:\d\d:\d\d +", "", line).strip() for line in done.stdout.splitlines()]
@@ -130,7 +130,9 @@ def parse(root: Path, target_path: Path, flags: Flags, vars: str | None, files: 
     # What dbt warned of before is not what it ended at.
     end = next((number for number, line in enumerate(lines) if line.startswith("Encountered an error")), 0)
     where = _place("\n".join(lines[end:]), files) or str(root)
-    return Problem(UNPARSED, f"dbt can't read the project as it is: {told}", where, "run dbt parse to see it whole")
+    return Problem(
+        PROJECT_UNPARSED, f"dbt can't read the project as it is: {told}", where, "run dbt parse to see it whole"
+    )
 
 
 def _is_fifo(path: Path) -> bool:

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from dinmo_dbt.cli.session import Session
+from dinmo_dbt.codes import CLOCK_SET
 from dinmo_dbt.errors import Problem, Refused
 from dinmo_dbt.text.moments import moment
 from dinmo_dbt.watch.history import ON_ITS_WAY, Trigger
@@ -15,7 +16,6 @@ if TYPE_CHECKING:
     from dinmo_dbt.activation import Activation
     from dinmo_dbt.watch.schedule import Past
 
-CLOCK_SET = "DB539"
 ASK_AGE_SHARE, ASK_MIN_S, ASK_MAX_S = 0.05, 20.0, 600.0  # between two questions after a job that goes on
 PROBE_PAUSE_S = 900.0  # what paused by itself and is due is looked at again after so long, or after another dbt build
 

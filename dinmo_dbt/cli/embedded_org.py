@@ -11,6 +11,7 @@ import threading
 from pathlib import Path
 from typing import Any
 
+from dinmo_dbt.codes import EMULATOR_NOT_STARTED
 from dinmo_dbt.config.project import EmulatorConfig
 from dinmo_dbt.durable import read_file
 from dinmo_dbt.errors import DestinationError, Interrupted
@@ -97,7 +98,9 @@ def _announced(child: subprocess.Popen[bytes]) -> dict[str, Any]:
     if not line:
         child.kill()
         told = child.stderr.read().decode(errors="replace").strip()
-        raise DestinationError("DB630", told or "the embedded emulator did not start", where="org: emulator")
+        raise DestinationError(
+            EMULATOR_NOT_STARTED, told or "the embedded emulator did not start", where="org: emulator"
+        )
     announced: dict[str, Any] = json.loads(line)
     return announced
 

@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 from zoneinfo import ZoneInfo
 
+from dinmo_dbt.codes import FIRST_SYNC, LINE_BREAK
 from dinmo_dbt.errors import UsageError
 from dinmo_dbt.text.whole_text import as_yaml
 
@@ -87,7 +88,8 @@ def _restored(session: Session, folder: str) -> list[str]:
     if where is None:
         return []
     return [
-        "      # The state is a folder here. GitHub drops a cache after 7 days unread: an insert stops then (DB401).",
+        "      # The state is a folder here. GitHub drops a cache after 7 days unread: an insert stops then "
+        f"({FIRST_SYNC}).",
         "      # state: {warehouse: {schema: ...}} in dinmo.yml keeps it where the models are.",
         "      - uses: actions/cache/restore@v4",
         f"        with: {{path: {as_yaml(where)}, key: "
@@ -138,7 +140,7 @@ def _flags(session: Session) -> str:
 
 def _one_line(text: str) -> str:
     if len(text.splitlines()) > 1:
-        raise UsageError("DB831", "a path or a flag has a line break, which no line of a schedule can hold")
+        raise UsageError(LINE_BREAK, "a path or a flag has a line break, which no line of a schedule can hold")
     return text
 
 

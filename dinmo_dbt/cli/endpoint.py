@@ -18,6 +18,7 @@ from http import HTTPStatus
 from typing import TYPE_CHECKING, Any
 from urllib.parse import unquote_to_bytes
 
+from dinmo_dbt.codes import PORT_TAKEN
 from dinmo_dbt.errors import UsageError
 
 if TYPE_CHECKING:
@@ -56,7 +57,7 @@ def listening(host: str, port: int, app: WSGIApplication) -> Iterator[str]:
         if not at.done() or at.exception() is None:
             raise
         told = f"port {port} of {host} can't be listened on: {error.strerror or error}"
-        raise UsageError("DB822", told, hint="choose another with --port") from error
+        raise UsageError(PORT_TAKEN, told, hint="choose another with --port") from error
     finally:
         endpoint.stop()
         thread.join(timeout=5)

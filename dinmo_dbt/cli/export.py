@@ -10,6 +10,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from dinmo_dbt.codes import NOT_EXPORTED
 from dinmo_dbt.errors import StateError, UsageError
 
 if TYPE_CHECKING:
@@ -27,9 +28,11 @@ _FORMULA = r"\A([\pZ\pC]*[=+\-@＝＋－﹣−＠﹢﹦﹫]|[\t\r\n])"
 def check_path(path: Path) -> None:
     """UsageError DB812 unless a new file of that name can be one of ours."""
     if path.suffix.lower() not in SUFFIXES:
-        raise UsageError("DB812", f"{path.name} says no format", hint=f"end the name in {' or '.join(SUFFIXES)}")
+        raise UsageError(NOT_EXPORTED, f"{path.name} says no format", hint=f"end the name in {' or '.join(SUFFIXES)}")
     if path.exists() or path.is_symlink():
-        raise UsageError("DB812", "the file exists; it is left as it is", where=str(path), hint="choose another name")
+        raise UsageError(
+            NOT_EXPORTED, "the file exists; it is left as it is", where=str(path), hint="choose another name"
+        )
 
 
 def undelivered(run: RunRecord, table: pa.Table, *, whole: bool) -> pa.Table:
@@ -57,7 +60,7 @@ def write(path: Path, tables: Sequence[pa.Table]) -> None:
         else:
             write_whole(path, lambda sink: pa.parquet.write_table(rows, sink, compression="zstd"))
     except StateError as error:
-        raise UsageError("DB812", error.problems[0].message, where=str(path)) from error
+        raise UsageError(NOT_EXPORTED, error.problems[0].message, where=str(path)) from error
 
 
 def spreadsheet_safe(rows: pa.Table) -> pa.Table:

@@ -6,14 +6,12 @@ from typing import TYPE_CHECKING
 
 from dinmo_dbt.cli.options import Gating
 from dinmo_dbt.cli.pausing import paused_by_hand
-from dinmo_dbt.cli.recording import BUILT_MEANWHILE
 from dinmo_dbt.cli.session import Session
+from dinmo_dbt.codes import BLOCKED, BUILT_MEANWHILE
 from dinmo_dbt.errors import DbtCloudError, Refused
 
 if TYPE_CHECKING:
     from dinmo_dbt.activation import Activation
-
-BLOCKED = "DB450"
 
 
 def skip_reason(session: Session, activation: Activation, gating: Gating) -> tuple[str, str] | None:

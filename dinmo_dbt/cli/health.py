@@ -8,7 +8,7 @@ from http import HTTPStatus
 from typing import TYPE_CHECKING, Any
 
 from dinmo_dbt.cli.lanes import Lanes
-from dinmo_dbt.cli.notices import BUSY_DATABASE
+from dinmo_dbt.codes import DATABASE_BUSY
 from dinmo_dbt.errors import Problem
 from dinmo_dbt.text.moments import iso
 
@@ -71,7 +71,7 @@ class Health:
         long = [each for each in self.undelivered if each.status not in OF_ROWS and at - each.since > UNDELIVERED_S]
         wrong = {
             # dbt has its database to itself, as each time that it runs
-            "failing": any(problem.code != BUSY_DATABASE for problem in self.problems),
+            "failing": any(problem.code != DATABASE_BUSY for problem in self.problems),
             "stuck": not running and passed - self.alive > STUCK_S,
             "running too long": any(each.silent_s > SILENT_S for each in running),
             "overdue": bool(overdue),

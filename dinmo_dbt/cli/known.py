@@ -12,6 +12,7 @@ from dinmo_dbt.cli import examples
 from dinmo_dbt.cli.console import Console
 from dinmo_dbt.cli.options import Flags
 from dinmo_dbt.cli.session import Session
+from dinmo_dbt.codes import NO_RUN, NOT_MATCHED
 from dinmo_dbt.errors import UsageError
 
 if TYPE_CHECKING:
@@ -59,7 +60,7 @@ def _named(session: Session, name: str) -> Activation:
     found = [activation for activation in session.chosen if activation.name == name] or list(session.chosen)
     if len(found) != 1:
         names = ", ".join(activation.name for activation in found)
-        raise UsageError("DB813", f"{name} stands for several activations: {names}", hint="name one of them")
+        raise UsageError(NOT_MATCHED, f"{name} stands for several activations: {names}", hint="name one of them")
     return found[0]
 
 
@@ -67,5 +68,5 @@ def known_run(session: Session, run_id: str) -> RunRecord:
     """A run of the history. UsageError where there is none of that id."""
     run = session.state.history.of(run_id)
     if run is None:
-        raise UsageError("DB806", f"no run {run_id}", hint="dinmo-dbt history lists them")
+        raise UsageError(NO_RUN, f"no run {run_id}", hint="dinmo-dbt history lists them")
     return run

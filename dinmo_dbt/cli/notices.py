@@ -14,6 +14,14 @@ from typing import TYPE_CHECKING
 from urllib.parse import quote
 from zoneinfo import ZoneInfo
 
+from dinmo_dbt.codes import (
+    CLOUD_NO_ARTIFACTS,
+    CLOUD_RUN_GOES_ON,
+    DATABASE_BUSY,
+    HELD_BY_ANOTHER,
+    NOTICES_GIVEN_UP,
+    meaning,
+)
 from dinmo_dbt.errors import ConfigError, DbtCloudError, DinmoError, Problem, StateError, UsageError
 from dinmo_dbt.text import moments
 from dinmo_dbt.watch.notice import Notice, Severity, caught_up, gathered, incident
@@ -24,11 +32,8 @@ if TYPE_CHECKING:
     from dinmo_dbt.state import Unsent
 
 KEPT_S = 3 * 86400.0  # what a channel has not taken by then is no news any more
-GIVEN_UP = "DB653"
-STATE_ITSELF = ("DB502", "DB510", "DB511", "DB512", "DB513", "DB514", "DB515", "DB518", "DB520")
-BUSY_DATABASE = "DB708"  # a dbt that runs has its DuckDB file to itself
 # Nothing is wrong with what is asked: its run goes on, or left nothing.
-NO_NEWS = (BUSY_DATABASE, "DB223", "DB225")
+NO_NEWS = (DATABASE_BUSY, CLOUD_RUN_GOES_ON, CLOUD_NO_ARTIFACTS)
 
 
 def deliver(session: Session) -> None:
@@ -49,7 +54,7 @@ def deliver(session: Session) -> None:
 def _one_sender(session: Session) -> AbstractContextManager[None]:
     """Of two commands at once one sends, so that nothing is sent twice."""
     told = "another command is sending; what it does not send the next one will"
-    another = StateError("DB501", told, where=str(session.state.location))
+    another = StateError(HELD_BY_ANOTHER, told, where=str(session.state.location))
     return session.state.alone(f" send {quote(session.activity.target, safe='')}", another)
 
 
@@ -91,7 +96,7 @@ def _send(session: Session, waiting: list[Unsent]) -> None:
     activity.tried({part for failure in delivery.failed for part in parts[failure.notice_id, failure.place]})
     for notice in old:
         told = f"given up after {KEPT_S / 86400:.0f} days: {notice.title}"
-        session.console.note(Problem(GIVEN_UP, told, "dinmo.yml: warnings.channels"))
+        session.console.note(Problem(NOTICES_GIVEN_UP, told, "dinmo.yml: warnings.channels"))
     activity.forget([notice.id for notice in (*everywhere, *old)])
 
 
@@ -197,14 +202,14 @@ def tell_of(session: Session, what: Common, problem: Problem) -> None:
     try:
         _tell_of_all(session, what, problem)
     except DinmoError as untold:  # without dinmo.yml or the state nobody can be told; the caller says why
-        session.console.note(Problem(GIVEN_UP, f"no channel was told: {untold.problems[0].message}"))
+        session.console.note(Problem(NOTICES_GIVEN_UP, f"no channel was told: {untold.problems[0].message}"))
 
 
 def _tell_of_all(session: Session, what: Common, problem: Problem) -> None:
     from dinmo_dbt.activation import WarningKind
     from dinmo_dbt.watch.standing import Standing
 
-    if problem.code in STATE_ITSELF:
+    if meaning(problem.code).of_state:
         tell_of_state(session, problem)
         return
     now, activity = session.clock.now(), session.activity

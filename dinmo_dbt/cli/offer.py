@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from dinmo_dbt.cli.session import Session
+from dinmo_dbt.codes import SEVERAL_DESTINATIONS
 from dinmo_dbt.errors import UsageError
 
 if TYPE_CHECKING:
@@ -24,7 +25,7 @@ def org_named(session: Session, name: str | None) -> SalesforceDestination:
     if name is None:
         if len(project.orgs) > 1:
             raise UsageError(
-                "DB817",
+                SEVERAL_DESTINATIONS,
                 f"dinmo.yml has several destinations: {', '.join(project.orgs)}",
                 hint=f"name one: --destination {next(iter(project.orgs))}",
             )

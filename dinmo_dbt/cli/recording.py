@@ -10,8 +10,8 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
 from dinmo_dbt.cli.due import is_due
-from dinmo_dbt.cli.notices import BUSY_DATABASE, STATE_ITSELF
 from dinmo_dbt.cli.session import Session
+from dinmo_dbt.codes import BUILT_MEANWHILE, DATABASE_BUSY, HELD_BY_ANOTHER, meaning
 from dinmo_dbt.errors import DinmoError, Problem, Refused, StateError
 from dinmo_dbt.watch.history import RunRecord, Trigger
 
@@ -24,9 +24,7 @@ if TYPE_CHECKING:
     from dinmo_dbt.state import Judged
     from dinmo_dbt.watch.standing import Standing
 
-HELD_BY_ANOTHER = "DB501"
 CLOCK_OFF_S = 3600.0
-BUILT_MEANWHILE = "DB458"
 _AFTER_REJECTION = ("data", "reference", "automation")
 _PARENTS = ("PARENT_MISSING", "PARENT_AMBIGUOUS")
 
@@ -64,7 +62,9 @@ class Recorder:
         try:
             yield
         except DinmoError as error:
-            if not self.entered and error.problems[0].code not in (HELD_BY_ANOTHER, *STATE_ITSELF) and self._is_ours():
+            code = error.problems[0].code
+            is_told = code != HELD_BY_ANOTHER and not meaning(code).of_state
+            if not self.entered and is_told and self._is_ours():
                 self.fail(error)
             raise
 
@@ -117,7 +117,7 @@ class Recorder:
 
     def _status_of(self, error: DinmoError) -> str:
         self.run.problem = self.run.problem or error.problems[0]
-        if self.run.problem.code in (BUILT_MEANWHILE, BUSY_DATABASE):
+        if self.run.problem.code in (BUILT_MEANWHILE, DATABASE_BUSY):
             return "interrupted"  # it has not done its work: what asked for it still does
         return "refused" if isinstance(error, Refused | StateError) else "failed"
 

@@ -15,6 +15,7 @@ import pyarrow.compute as pc
 
 from dinmo_dbt import __version__
 from dinmo_dbt.activation import Activation, Mode
+from dinmo_dbt.codes import KEYS_REPLACED
 from dinmo_dbt.delivery.run import Audited, Outcome, SyncRun
 from dinmo_dbt.destination import Fate
 from dinmo_dbt.errors import Problem
@@ -28,7 +29,6 @@ if TYPE_CHECKING:
     from dinmo_dbt.upkeep.verify import Verification
 
 JSON_VERSION = 1
-KEYS_REPLACED = "DB409"
 LINE_WIDTH = 88  # of a line without its time, where no terminal says otherwise
 
 

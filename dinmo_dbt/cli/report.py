@@ -10,6 +10,7 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
 from dinmo_dbt.cli.session import Session
+from dinmo_dbt.codes import RESULTS_NOT_WRITTEN
 from dinmo_dbt.errors import Problem
 from dinmo_dbt.text.moments import iso
 
@@ -136,4 +137,6 @@ def write_results(session: Session, report: Report) -> None:
         half.replace(path)
     except OSError as error:
         half.unlink(missing_ok=True)
-        session.console.note(Problem("DB802", f"can't be written: {error.strerror}; the history has it", str(path)))
+        session.console.note(
+            Problem(RESULTS_NOT_WRITTEN, f"can't be written: {error.strerror}; the history has it", str(path))
+        )

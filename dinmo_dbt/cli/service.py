@@ -21,13 +21,14 @@ from urllib.parse import quote
 
 from dinmo_dbt.cli import dbt_cloud_job
 from dinmo_dbt.cli.console import Console
-from dinmo_dbt.cli.due import CLOCK_SET, due_now, next_due_at, worth_running
+from dinmo_dbt.cli.due import due_now, next_due_at, worth_running
 from dinmo_dbt.cli.health import Health, undelivered
 from dinmo_dbt.cli.notices import deliver, tell_of_wrong, telling_of_all
 from dinmo_dbt.cli.options import Flags, Gating
 from dinmo_dbt.cli.session import Session, stamp
 from dinmo_dbt.cli.stopping import Stop
 from dinmo_dbt.cli.syncing import sync_chosen
+from dinmo_dbt.codes import CLOCK_SET, SERVED_BY_ANOTHER
 from dinmo_dbt.errors import ConfigError, DinmoError, Interrupted, Problem, StateError
 
 if TYPE_CHECKING:
@@ -74,7 +75,9 @@ class Service:
             self._files = _watched(session)
             if session.project.state_warehouse_schema is None:
                 told = f"another process serves dbt target {session.target[1]} from this state"
-                served = StateError("DB530", told, where=str(session.state.location), hint="stop that one first")
+                served = StateError(
+                    SERVED_BY_ANOTHER, told, where=str(session.state.location), hint="stop that one first"
+                )
                 stack.enter_context(session.state.alone(f" serve {quote(session.target[1], safe='')}", served))
             yield
 

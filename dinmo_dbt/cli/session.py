@@ -19,6 +19,20 @@ from dinmo_dbt.cli.console import Console
 from dinmo_dbt.cli.options import Flags
 from dinmo_dbt.cli.scratch import scratch_folder
 from dinmo_dbt.cli.stopping import Stop
+from dinmo_dbt.codes import (
+    ARTIFACT_UNREADABLE,
+    BAD_VARS,
+    DBT_PROJECT_NOT_RENDERED,
+    NO_ACTIVATION,
+    NO_ARTIFACT,
+    NO_DBT_PROJECT,
+    NO_RUN_RESULTS,
+    NOT_DOCUMENTED,
+    OTHER_PROJECT,
+    OTHER_VARS,
+    PROJECT_CHANGED,
+    STATE_LEFT_BEHIND,
+)
 from dinmo_dbt.errors import ConfigError, DinmoError, Problem, Refused, StateError, UsageError, unwritable
 from dinmo_dbt.text.whole_text import as_yaml, whole_environment
 
@@ -117,7 +131,7 @@ class Session:
             if (place / "dbt_project.yml").is_file():
                 return place.resolve()
         raise ConfigError(
-            "DB100",
+            NO_DBT_PROJECT,
             f"no dbt_project.yml in {start}" + ("" if given else " or above it"),
             hint="run in a dbt project, or name it with --project-dir",
         )
@@ -149,7 +163,9 @@ class Session:
             wrong = str(error)
         if wrong:
             told, hint = f"{key} can't be rendered: {wrong}", "name the folder with --target-path, or DBT_TARGET_PATH"
-            raise ConfigError("DB209", told, where="dbt_project.yml", hint=hint if key == "target-path" else "")
+            raise ConfigError(
+                DBT_PROJECT_NOT_RENDERED, told, where="dbt_project.yml", hint=hint if key == "target-path" else ""
+            )
         return rendered.text
 
     @cached_property
@@ -184,9 +200,9 @@ class Session:
         try:
             parsed = document.of_dbt(self.flags.vars.encode("utf-8", "surrogatepass"))
         except (yaml.YAMLError, ValueError) as error:
-            raise UsageError("DB801", "--vars is not YAML", hint="write --vars '{day: 2}'") from error
+            raise UsageError(BAD_VARS, "--vars is not YAML", hint="write --vars '{day: 2}'") from error
         if not isinstance(parsed, dict):
-            raise UsageError("DB801", "--vars is not a mapping", hint="write --vars '{day: 2}'")
+            raise UsageError(BAD_VARS, "--vars is not a mapping", hint="write --vars '{day: 2}'")
         return parsed
 
     # What is declared
@@ -224,7 +240,7 @@ class Session:
         name = self.project_name
         if name and manifest.project_name and name != manifest.project_name:
             raise ConfigError(
-                "DB205",
+                OTHER_PROJECT,
                 f"the manifest is of project {show(manifest.project_name)}, dbt_project.yml's is {show(name)}",
                 where=str(self.target_path / "manifest.json"),
                 hint="run `dbt build` or `dbt parse` in this project, or choose its folder with --target-path",
@@ -248,12 +264,12 @@ class Session:
 
     def _readable_manifest(self) -> Manifest | None:
         """None where dbt wrote none, or left it half written."""
-        from dinmo_dbt.artifacts.manifest import ABSENT, UNREADABLE, load_manifest
+        from dinmo_dbt.artifacts.manifest import load_manifest
 
         try:
             return load_manifest(self.target_path / "manifest.json")
         except ConfigError as error:
-            if error.problems[0].code in (ABSENT, UNREADABLE):
+            if error.problems[0].code in (NO_ARTIFACT, ARTIFACT_UNREADABLE):
                 return None
             raise
 
@@ -271,7 +287,7 @@ class Session:
         if self.changed:
             told = f"the project was changed since dbt last read it: {listed(self.changed)}"
             hint = "this goes by what dbt made before: dbt build, or dbt parse, brings it up to date"
-            self.console.note_once(Problem("DB206", told, hint=hint))
+            self.console.note_once(Problem(PROJECT_CHANGED, told, hint=hint))
 
     def parse_if_changed(self) -> None:
         """Have dbt read the project where it was changed, or left no whole manifest. DB207 where dbt can't; nothing
@@ -348,7 +364,7 @@ class Session:
         loaded = self.declared
         if not loaded.names and not loaded.problems:
             raise ConfigError(
-                "DB140",
+                NO_ACTIVATION,
                 "no model declares an activation",
                 where=str(self.target_path / "manifest.json"),
                 hint="dinmo-dbt init MODEL writes a first one; or write config.meta.dinmo in a model's YAML "
@@ -390,7 +406,6 @@ class Session:
     def say_notes(self, *, of_the_manifest: bool = False) -> None:
         """What is to be said of the selected; with `of_the_manifest` also what only the relation itself can settle,
         which is not worth a word where the relation is read. What is wrong and switched off stops nothing."""
-        from dinmo_dbt.artifacts.declared import NOT_DOCUMENTED
 
         places = {each.meta_path for each in self.selected}
         notes = [note for note in self.declared.notes if note.where in places]
@@ -427,7 +442,9 @@ class Session:
         paths = sorted({path for given in self.flags.run_results for path in _results_at(given)})
         if not paths:
             told = f"--run-results {' '.join(self.flags.run_results)}: no such file"
-            raise UsageError("DB829", told, hint="name files, folders that have a run_results.json below, or a pattern")
+            raise UsageError(
+                NO_RUN_RESULTS, told, hint="name files, folders that have a run_results.json below, or a pattern"
+            )
         return fold([found for path in paths if (found := load_run_results(path)) is not None])
 
     def _stamps(self) -> tuple[object, ...]:
@@ -542,14 +559,14 @@ class Session:
         if variables:
             told = f"dbt rendered blocks with another value of environment variables: {listed(variables)}"
             hint = "what it rendered counts: run dbt build with the same variables, then sync"
-            self.console.note_once(Problem("DB208", told, str(self.target_path / "manifest.json"), hint))
+            self.console.note_once(Problem(OTHER_VARS, told, str(self.target_path / "manifest.json"), hint))
 
         built = self.run_results.vars if self.run_results else None
         other = [name for name, value in self.vars.items() if built is not None and built.get(name) != value]
         if other:
             told = f"dbt rendered conditions and constants with other vars than --vars gives: {listed(other)}"
             hint = "they change only dinmo.yml and profiles.yml here: run dbt build --vars, then sync"
-            self.console.note(Problem("DB208", told, str(self.target_path / "manifest.json"), hint))
+            self.console.note(Problem(OTHER_VARS, told, str(self.target_path / "manifest.json"), hint))
 
     @cached_property
     def state(self) -> Store:
@@ -674,7 +691,7 @@ class Session:
         if activation.mode is Mode.INSERT:
             hint += f"\nis it somebody else's? take over what Salesforce holds: {activation.adopting}"
             hint += "\nif every row is to be a new record: add --first-sync"
-        problem = Problem("DB535", told, activation.meta_path, hint)
+        problem = Problem(STATE_LEFT_BEHIND, told, activation.meta_path, hint)
         if activation.mode is Mode.INSERT and not is_meant:
             raise StateError(problem.code, problem.message, where=problem.where, hint=problem.hint)
         self.console.note_once(problem)

@@ -19,6 +19,7 @@ from dinmo_dbt.cli.pausing import look_at_pause, paused_by_hand
 from dinmo_dbt.cli.report import Report, summary, summary_word, write_results
 from dinmo_dbt.cli.session import Session
 from dinmo_dbt.cli.turn import MEANWHILE, skip_turn, sync_one
+from dinmo_dbt.codes import BAD_AUDIT
 from dinmo_dbt.errors import ConfigError, UsageError
 
 if TYPE_CHECKING:
@@ -39,7 +40,7 @@ def with_audit(activations: Sequence[Activation], wanted: str | None) -> Sequenc
     try:
         size = audited(wanted)
     except PydanticCustomError as error:
-        raise UsageError("DB815", f"--audit {wanted}: {error.message()}") from None
+        raise UsageError(BAD_AUDIT, f"--audit {wanted}: {error.message()}") from None
     return [replace(activation, audit=size) for activation in activations]
 
 

@@ -9,12 +9,12 @@ from typing import TYPE_CHECKING
 from dinmo_dbt.cli import examples
 from dinmo_dbt.cli.drawing import draw_plan, record_of, scan_spool
 from dinmo_dbt.cli.due import Turn, is_due
-from dinmo_dbt.cli.gating import BLOCKED, judge_again
-from dinmo_dbt.cli.notices import BUSY_DATABASE, STATE_ITSELF
+from dinmo_dbt.cli.gating import judge_again
 from dinmo_dbt.cli.options import Gating
-from dinmo_dbt.cli.recording import BUILT_MEANWHILE, HELD_BY_ANOTHER, Recorder, new_run
+from dinmo_dbt.cli.recording import Recorder, new_run
 from dinmo_dbt.cli.report import STATUS_EXIT, Report, after, exit_code
 from dinmo_dbt.cli.session import Session
+from dinmo_dbt.codes import BLOCKED, meaning
 from dinmo_dbt.errors import DinmoError, Interrupted, Problem, Refused, StillRunning
 from dinmo_dbt.watch.history import ON_ITS_WAY
 
@@ -66,10 +66,11 @@ def sync_one(session: Session, turn: Turn, ceilings: Ceilings, gating: Gating, r
         report.add(activation, "interrupted", seconds, message, exit_code=128 + stop.number)
         return
     except DinmoError as error:
-        if turn.trigger.by_schedule and error.problems[0].code in (HELD_BY_ANOTHER, BUILT_MEANWHILE, BUSY_DATABASE):
+        means = meaning(error.problems[0].code)
+        if turn.trigger.by_schedule and means.passes:
             skip_turn(session, turn, ("skipped", error.problems[0].message), report)
             return
-        if error.problems[0].code in STATE_ITSELF:
+        if means.of_state:
             report.state_problem = error.problems[0]
         seconds = time.monotonic() - began
         status = "refused" if isinstance(error, Refused) else "failed"

@@ -22,8 +22,9 @@ from pydantic import (
 )
 
 from dinmo_dbt.activation import Ceiling, Match, Schedule
+from dinmo_dbt.codes import KEYS_CONFLICT, NOT_ALLOWED, REQUIRED_KEY, WRONG_TYPE
 from dinmo_dbt.config import declaration
-from dinmo_dbt.config.declaration import CONFLICT, NOT_ALLOWED, REQUIRED, Strict, show, wrong, wrong_type
+from dinmo_dbt.config.declaration import Strict, show, wrong, wrong_type
 from dinmo_dbt.config.when import (
     CEILING_SCHEMA,
     PAUSE_AFTER,
@@ -188,7 +189,9 @@ def _match(value: object) -> Match:
     if len(columns) != 1:
         names = f": {declaration.listed(columns)}" if columns else ""
         hint = "several columns make one identifier? join them in the model's SQL"
-        raise wrong(CONFLICT, f"expected exactly one column, got {len(columns)}{names}", hint=hint if columns else "")
+        raise wrong(
+            KEYS_CONFLICT, f"expected exactly one column, got {len(columns)}{names}", hint=hint if columns else ""
+        )
     ((column, field),) = columns.items()
     return Match(column=declaration.text(column), field=_plain_field(field), create=create)
 
@@ -252,9 +255,9 @@ def _on_removed(value: object) -> object:
     if isinstance(value, Mapping):
         spec = RemovedSpec.model_validate(value)
         if not spec.set:
-            raise wrong(REQUIRED, "`set` names no field", hint=hint)
+            raise wrong(REQUIRED_KEY, "`set` names no field", hint=hint)
         return spec
-    raise wrong(declaration.WRONG_TYPE, f"expected text or a mapping, got {declaration.kind(value)}", hint=hint)
+    raise wrong(WRONG_TYPE, f"expected text or a mapping, got {declaration.kind(value)}", hint=hint)
 
 
 _REMOVED_SCHEMA: dict[str, Any] = {"anyOf": [{"enum": ["ignore", "delete"]}, RemovedSpec.model_json_schema()]}

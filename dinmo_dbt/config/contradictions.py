@@ -5,12 +5,11 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping
 from typing import Any
 
+from dinmo_dbt.codes import FIELD_TWICE, KEYS_CONFLICT, NOT_ALLOWED, REQUIRED_KEY
 from dinmo_dbt.config import declaration
 from dinmo_dbt.config.block import ActivationSpec, RemovedSpec
-from dinmo_dbt.config.declaration import CONFLICT, NOT_ALLOWED, REQUIRED, Path, show
+from dinmo_dbt.config.declaration import Path, show
 from dinmo_dbt.errors import Problem
-
-FIELD_TWICE = "DB139"
 
 
 def contradictions(spec: ActivationSpec, raw: Mapping[str, Any], where: Callable[[Path], str]) -> list[Problem]:
@@ -23,21 +22,32 @@ def contradictions(spec: ActivationSpec, raw: Mapping[str, Any], where: Callable
     mode, match = spec.mode, spec.match
     if mode != "insert" and not match:
         add(
-            REQUIRED,
+            REQUIRED_KEY,
             f"mode {mode} needs `match`: the field that identifies the record",
             hint="match: {id: External_Id__c}",
         )
     if mode == "insert" and match and "match" in raw:
-        add(CONFLICT, "mode insert takes no `match`: it never looks for a record", "match", hint="or use mode: upsert")
+        add(
+            KEYS_CONFLICT,
+            "mode insert takes no `match`: it never looks for a record",
+            "match",
+            hint="or use mode: upsert",
+        )
     if match and match.create and mode != "upsert":
-        add(CONFLICT, f"`create: true` is for mode upsert, not {mode}", "match", "create")
+        add(KEYS_CONFLICT, f"`create: true` is for mode upsert, not {mode}", "match", "create")
     if match and match.create and match.field.lower() == "id":
-        add(CONFLICT, "a record can't be created with an Id of ours", "match", "create", hint="match on an external id")
+        add(
+            KEYS_CONFLICT,
+            "a record can't be created with an Id of ours",
+            "match",
+            "create",
+            hint="match on an external id",
+        )
     if mode != "insert" and "on_change" in raw:
-        add(CONFLICT, f"`on_change` is for mode insert, not {mode}", "on_change")
+        add(KEYS_CONFLICT, f"`on_change` is for mode insert, not {mode}", "on_change")
     if mode == "insert" and spec.on_change == "insert" and spec.on_removed != "ignore":
         hint = "with on_change: insert a row may have several records; on_change: ignore keeps it to one"
-        add(CONFLICT, "`on_removed` can't be used with on_change: insert", "on_removed", hint=hint)
+        add(KEYS_CONFLICT, "`on_removed` can't be used with on_change: insert", "on_removed", hint=hint)
     if isinstance(spec.on_removed, RemovedSpec):
         for field in spec.on_removed.set:
             if field.lower() == "id":
@@ -45,7 +55,7 @@ def contradictions(spec: ActivationSpec, raw: Mapping[str, Any], where: Callable
             elif match and field.lower() == match.field.lower():
                 hint = "a key that comes back would not find its record again"
                 add(
-                    CONFLICT,
+                    KEYS_CONFLICT,
                     f"{show(field)} is the match field, and can't be set",
                     "on_removed",
                     "set",
@@ -55,12 +65,12 @@ def contradictions(spec: ActivationSpec, raw: Mapping[str, Any], where: Callable
     if mode == "delete":
         for key, value in (("fields", spec.fields), ("constants", spec.constants)):
             if value:
-                add(CONFLICT, f"mode delete writes no field: remove `{key}`", key)
+                add(KEYS_CONFLICT, f"mode delete writes no field: remove `{key}`", key)
         if spec.on_removed != "ignore":
-            add(CONFLICT, "mode delete takes no `on_removed`", "on_removed")
+            add(KEYS_CONFLICT, "mode delete takes no `on_removed`", "on_removed")
         if "max_delete" not in spec.guards.model_fields_set:
             add(
-                REQUIRED,
+                REQUIRED_KEY,
                 "mode delete needs `guards.max_delete`, a number of rows",
                 "guards",
                 hint="guards: {max_delete: 100}",
@@ -73,10 +83,10 @@ def contradictions(spec: ActivationSpec, raw: Mapping[str, Any], where: Callable
                 "max_delete",
             )
     elif not spec.fields and not spec.constants and mode != "upsert":
-        add(REQUIRED, f"nothing to write: mode {mode} needs `fields` or `constants`")
+        add(REQUIRED_KEY, f"nothing to write: mode {mode} needs `fields` or `constants`")
     if spec.segment and spec.where:
         add(
-            CONFLICT,
+            KEYS_CONFLICT,
             "both `segment` and `where` are given",
             "where",
             hint="put the condition under `segments`, or keep one",

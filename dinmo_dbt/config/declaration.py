@@ -16,19 +16,13 @@ from typing import Annotated, Any, Literal, Union, get_args, get_origin
 from pydantic import BaseModel, ConfigDict, PlainValidator, ValidationError, WithJsonSchema, field_validator
 from pydantic_core import ErrorDetails, PydanticCustomError
 
+from dinmo_dbt.codes import MISPLACED_KEY, NOT_ALLOWED, REQUIRED_KEY, UNKNOWN_KEY, WRONG_TYPE
 from dinmo_dbt.errors import Problem
 from dinmo_dbt.text.whole_text import as_yaml
 
 Path = tuple[str | int, ...]
 """Where in a document: mapping keys and list positions from its root."""
 
-MISREAD = "DB108"
-UNKNOWN_KEY = "DB110"
-WRONG_TYPE = "DB111"
-NOT_ALLOWED = "DB112"
-REQUIRED = "DB113"
-CONFLICT = "DB114"
-MISPLACED = "DB115"
 
 PROBLEMS_MAX = 50
 
@@ -226,11 +220,11 @@ def _problem(details: ErrorDetails, model: type[BaseModel], where: Callable[[Pat
             valid = keys_at(model, path[:-1])
             if looks_secret(str(last)):
                 message = f"a secret has no place here: {show(last)}{did_you_mean(str(last), valid)}"
-                return Problem(MISPLACED, message, where(path), "secrets come from env_var() in dinmo.yml")
+                return Problem(MISPLACED_KEY, message, where(path), "secrets come from env_var() in dinmo.yml")
             hint = f"valid keys: {', '.join(valid)}" if valid and not near(str(last), valid) else ""
             return Problem(UNKNOWN_KEY, f"unknown key {show(last)}{did_you_mean(str(last), valid)}", where(path), hint)
         case "missing":
-            return Problem(REQUIRED, f"{show(last)} is required", where(path[:-1]))
+            return Problem(REQUIRED_KEY, f"{show(last)} is required", where(path[:-1]))
         case "literal_error":
             allowed = _allowed(model, path)
             if not isinstance(value, str):

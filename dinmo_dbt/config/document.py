@@ -14,18 +14,19 @@ from typing import Any
 
 import yaml
 
+from dinmo_dbt.codes import (
+    YAML_DUPLICATE_KEY,
+    YAML_KEY_NOT_TEXT,
+    YAML_SYNTAX,
+    YAML_TAG,
+    YAML_TOO_LARGE,
+    YAML_UNREADABLE,
+)
 from dinmo_dbt.config.declaration import Path as KeyPath
 from dinmo_dbt.config.declaration import dotted, is_another_number, show
 from dinmo_dbt.durable import read_file
 from dinmo_dbt.errors import ConfigError, Problem
 from dinmo_dbt.text import whole_text
-
-UNREADABLE = "DB102"
-SYNTAX = "DB103"
-DUPLICATE_KEY = "DB104"
-TOO_LARGE = "DB105"
-TAG = "DB106"
-KEY_NOT_TEXT = "DB107"
 
 BYTES_MAX = 1_000_000
 DEPTH_MAX = 50
@@ -61,7 +62,7 @@ def load(path: Path) -> Document:
     except FileNotFoundError:
         raise
     except OSError as error:
-        raise ConfigError(UNREADABLE, f"can't be read: {error.strerror}", where=path.name) from error
+        raise ConfigError(YAML_UNREADABLE, f"can't be read: {error.strerror}", where=path.name) from error
     return parse(raw, path.name)
 
 
@@ -123,12 +124,12 @@ def _parts(node: yaml.Node) -> list[yaml.Node]:
 def parse(raw: bytes, name: str) -> Document:
     """The one YAML document in `raw`; an empty one is an empty mapping."""
     if len(raw) > BYTES_MAX:
-        raise ConfigError(TOO_LARGE, f"larger than {BYTES_MAX:,} bytes", where=name)
+        raise ConfigError(YAML_TOO_LARGE, f"larger than {BYTES_MAX:,} bytes", where=name)
     try:
         text = raw.decode("utf-8-sig")
     except UnicodeDecodeError as error:
         line = raw[: error.start].count(b"\n") + 1
-        raise ConfigError(UNREADABLE, "not UTF-8 text", where=f"{name}:{line}") from None
+        raise ConfigError(YAML_UNREADABLE, "not UTF-8 text", where=f"{name}:{line}") from None
     try:
         _check_events(text, name)
         node = yaml.compose(text, Loader=yaml.SafeLoader)
@@ -136,16 +137,16 @@ def parse(raw: bytes, name: str) -> Document:
         raise _syntax(error, text, name) from None
     except yaml.reader.ReaderError as error:
         line = text.count("\n", 0, error.position) + 1
-        raise ConfigError(SYNTAX, "a control character is not allowed in YAML", where=f"{name}:{line}") from None
+        raise ConfigError(YAML_SYNTAX, "a control character is not allowed in YAML", where=f"{name}:{line}") from None
     except (yaml.YAMLError, ValueError) as error:
         # The scanner lets a few ValueErrors through: an escape past the last code point, a version that is no number.
-        raise ConfigError(SYNTAX, f"not YAML: {type(error).__name__}", where=name) from None
+        raise ConfigError(YAML_SYNTAX, f"not YAML: {type(error).__name__}", where=name) from None
     if node is None:
         return Document(name, {}, {})
     try:
         _check_expanded(node, NODES_MAX)
     except ValueError as bound:
-        raise ConfigError(TOO_LARGE, str(bound), where=f"{name}:{node.start_mark.line + 1}") from None
+        raise ConfigError(YAML_TOO_LARGE, str(bound), where=f"{name}:{node.start_mark.line + 1}") from None
     reading = _Reading(name)
     value = reading.value(node, ())
     if reading.problems:
@@ -158,12 +159,12 @@ def _syntax(error: yaml.MarkedYAMLError, text: str, name: str) -> ConfigError:
     mark = error.problem_mark or error.context_mark
     message = " ".join(_unquoted(part) for part in (error.context, error.problem) if part) or "not YAML"
     if mark is None:
-        return ConfigError(SYNTAX, message, where=name)
+        return ConfigError(YAML_SYNTAX, message, where=name)
     lines = text.splitlines()
     line = lines[mark.line] if mark.line < len(lines) else ""
     hint = "YAML is indented with spaces, not tabs" if "\t" in line[: mark.column + 1] else ""
     # The line itself is not shown: it may hold a secret that was on its way to an environment variable.
-    return ConfigError(SYNTAX, message, where=f"{name}:{mark.line + 1}:{mark.column + 1}", hint=hint)
+    return ConfigError(YAML_SYNTAX, message, where=f"{name}:{mark.line + 1}:{mark.column + 1}", hint=hint)
 
 
 def _unquoted(told: str) -> str:
@@ -185,12 +186,12 @@ def _check_events(text: str, name: str) -> None:
         line = event.start_mark.line + 1 if event.start_mark else 1
         if isinstance(event, yaml.NodeEvent) and getattr(event, "tag", None):
             raise ConfigError(
-                TAG, "tags are not allowed; put a text that begins with `!` in quotes", where=f"{name}:{line}"
+                YAML_TAG, "tags are not allowed; put a text that begins with `!` in quotes", where=f"{name}:{line}"
             )
         if isinstance(event, yaml.CollectionStartEvent):
             depth += 1
             if depth > DEPTH_MAX:
-                raise ConfigError(TOO_LARGE, f"nested more than {DEPTH_MAX} levels deep", where=f"{name}:{line}")
+                raise ConfigError(YAML_TOO_LARGE, f"nested more than {DEPTH_MAX} levels deep", where=f"{name}:{line}")
         elif isinstance(event, yaml.CollectionEndEvent):
             depth -= 1
 
@@ -226,12 +227,12 @@ class _Reading:
             if key_node.tag != _TEXT:
                 bare = f" {show(key_node.value)}" if isinstance(key_node, yaml.ScalarNode) else ""
                 hint = "YAML reads yes, no, on, off, null and numbers as values: put the key in quotes" if bare else ""
-                self.problems.append(Problem(KEY_NOT_TEXT, f"the key{bare} is not text", where, hint))
+                self.problems.append(Problem(YAML_KEY_NOT_TEXT, f"the key{bare} is not text", where, hint))
                 continue
             key = str(key_node.value)
             if key in first_lines:
                 message = f"the key {show(key)} is given twice, on lines {first_lines[key]} and {line}"
-                self.problems.append(Problem(DUPLICATE_KEY, message, where))
+                self.problems.append(Problem(YAML_DUPLICATE_KEY, message, where))
                 continue
             first_lines[key] = line
             self.lines[(*path, key)] = line
@@ -246,7 +247,7 @@ class _Reading:
             value = self.value(source, path)
             if not isinstance(value, dict):
                 where = f"{self.name}:{source.start_mark.line + 1}"
-                self.problems.append(Problem(SYNTAX, "`<<` takes a mapping or a list of mappings", where))
+                self.problems.append(Problem(YAML_SYNTAX, "`<<` takes a mapping or a list of mappings", where))
                 continue
             merged = value | merged
         return merged
@@ -261,5 +262,5 @@ class _Reading:
             return read
         except (ValueError, OverflowError, yaml.YAMLError):
             where = f"{self.name}:{node.start_mark.line + 1}"
-            self.problems.append(Problem(SYNTAX, "this can't be read as a number: put it in quotes", where))
+            self.problems.append(Problem(YAML_SYNTAX, "this can't be read as a number: put it in quotes", where))
             return None

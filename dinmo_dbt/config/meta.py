@@ -10,15 +10,22 @@ from typing import Any, TypeVar
 from pydantic import ValidationError
 
 from dinmo_dbt.activation import Activation, FieldMapping, Guards, Mode
+from dinmo_dbt.codes import (
+    KEYS_CONFLICT,
+    MISPLACED_KEY,
+    NO_KEY,
+    NOT_ALLOWED,
+    NOT_AVAILABLE,
+    REQUIRED_KEY,
+    UNKNOWN_KEY,
+    UNKNOWN_SEGMENT,
+    WRONG_TYPE,
+)
 from dinmo_dbt.config import declaration
 from dinmo_dbt.config.block import ACTIVATION_NAME, ActivationSpec, BlockSpec, RemovedSpec, activation_keys
 from dinmo_dbt.config.contradictions import contradictions, fields_twice
-from dinmo_dbt.config.declaration import CONFLICT, MISPLACED, NOT_ALLOWED, REQUIRED, Path, Strict, show
+from dinmo_dbt.config.declaration import Path, Strict, show
 from dinmo_dbt.errors import Problem
-
-NO_KEY = "DB134"
-NOT_YET = "DB142"
-UNKNOWN_SEGMENT = "DB138"
 
 
 @dataclass(frozen=True, slots=True)
@@ -74,7 +81,7 @@ def resolve(block: object, source: Source, defaults: Mapping[str, Any]) -> Resol
 
     if not isinstance(block, Mapping):
         message = f"expected a mapping, got {declaration.kind(block)}"
-        return Resolved((), left_out(block, source, defaults, (Problem(declaration.WRONG_TYPE, message, where(())),)))
+        return Resolved((), left_out(block, source, defaults, (Problem(WRONG_TYPE, message, where(())),)))
     written = _written_activations(block)
     unfit = list(_unfit_texts(block, (), where))
     if unfit:
@@ -85,7 +92,7 @@ def resolve(block: object, source: Source, defaults: Mapping[str, Any]) -> Resol
     shorthand = [key for key in outer if key in activation_keys() and key not in BlockSpec.model_fields]
     for key in shorthand:
         hint = f"write it one level down: dinmo: {{activation: {{{key}: ...}}}}"
-        problems.append(Problem(declaration.UNKNOWN_KEY, f"{show(key)} belongs to an activation", where((key,)), hint))
+        problems.append(Problem(UNKNOWN_KEY, f"{show(key)} belongs to an activation", where((key,)), hint))
         del outer[key]
     spec, found = _validated(BlockSpec, outer, (), where)
     problems += found
@@ -182,17 +189,17 @@ def checked_defaults(defaults: Mapping[str, Any], where: Callable[[Path], str]) 
 def _written_activations(block: Mapping[str, Any]) -> list[tuple[Path, object]] | Problem:
     single, several = "activation" in block, "activations" in block
     if single and several:
-        return Problem(CONFLICT, "both `activation` and `activations` are given", hint="keep one of them")
+        return Problem(KEYS_CONFLICT, "both `activation` and `activations` are given", hint="keep one of them")
     if single:
         return [(("activation",), block["activation"])]
     if not several:
-        return Problem(REQUIRED, "neither `activation` nor `activations` is given")
+        return Problem(REQUIRED_KEY, "neither `activation` nor `activations` is given")
     listed = block["activations"]
     if not isinstance(listed, list) or not listed:
         message = "expected a list of activations, got " + (
             "an empty list" if listed == [] else declaration.kind(listed)
         )
-        return Problem(declaration.WRONG_TYPE, message)
+        return Problem(WRONG_TYPE, message)
     return [(("activations", i), raw) for i, raw in enumerate(listed)]
 
 
@@ -200,7 +207,7 @@ def _resolve_one(
     raw: object, block: BlockSpec | None, source: Source, defaults: Mapping[str, Any], where: Callable[[Path], str]
 ) -> tuple[Activation | None, list[Problem]]:
     if not isinstance(raw, Mapping):
-        return None, [Problem(declaration.WRONG_TYPE, f"expected a mapping, got {declaration.kind(raw)}", where(()))]
+        return None, [Problem(WRONG_TYPE, f"expected a mapping, got {declaration.kind(raw)}", where(()))]
     spec, problems = _validated(ActivationSpec, _with_defaults(raw, defaults), (), where)
     if spec is None:
         return None, problems
@@ -218,7 +225,7 @@ def _resolve_one(
     if not ACTIVATION_NAME.fullmatch(name):
         hint = "letters, digits, dots, dashes and underscores, at most 100"
         problems.append(
-            Problem(REQUIRED, f"{show(name)} can't be a name: give the activation a `name`", where(()), hint)
+            Problem(REQUIRED_KEY, f"{show(name)} can't be a name: give the activation a `name`", where(()), hint)
         )
     if problems or block is None:
         return None, problems
@@ -299,7 +306,8 @@ def _not_yet(spec: ActivationSpec, where: Callable[[Path], str]) -> list[Problem
     ]
     given += [(("engine",), spec.engine)] if spec.engine != "arrow" else []
     return [
-        Problem(NOT_YET, f"{show(value)} is not available yet", where(path), "take it out") for path, value in given
+        Problem(NOT_AVAILABLE, f"{show(value)} is not available yet", where(path), "take it out")
+        for path, value in given
     ]
 
 
@@ -366,13 +374,13 @@ def _unfit_texts(value: object, path: Path, where: Callable[[Path], str]) -> lis
         found = []
         for key, inner in value.items():
             if not isinstance(key, str) or any(0xD800 <= ord(c) <= 0xDFFF or c == "\0" for c in key):
-                found.append(Problem(declaration.WRONG_TYPE, f"expected text as a key, got {show(key)}", where(path)))
+                found.append(Problem(WRONG_TYPE, f"expected text as a key, got {show(key)}", where(path)))
                 continue
             in_constants = path[-1:] in (("constants",), ("set",))
             if in_constants and isinstance(inner, str) and declaration.looks_secret(key.removesuffix("__c")):
                 hint = "the manifest is no place for secrets: dbt writes it to target/ and often to a docs site"
                 found.append(
-                    Problem(MISPLACED, f"{show(key)} looks like a secret, as a constant", where((*path, key)), hint)
+                    Problem(MISPLACED_KEY, f"{show(key)} looks like a secret, as a constant", where((*path, key)), hint)
                 )
             found += _unfit_texts(inner, (*path, key), where)
         return found
@@ -381,7 +389,7 @@ def _unfit_texts(value: object, path: Path, where: Callable[[Path], str]) -> lis
     if isinstance(value, str):
         if declaration.holds_secret(value):
             hint = "the manifest is no place for secrets: dbt writes it to target/ and often to a docs site"
-            return [Problem(MISPLACED, "this text looks like a secret", where(path), hint)]
+            return [Problem(MISPLACED_KEY, "this text looks like a secret", where(path), hint)]
         if any(0xD800 <= ord(c) <= 0xDFFF or c == "\0" for c in value):
             return [Problem(NOT_ALLOWED, "the text is not valid Unicode", where(path))]
     return []

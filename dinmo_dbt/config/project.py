@@ -18,10 +18,30 @@ from urllib.parse import urlsplit
 
 from pydantic import ValidationError
 
+from dinmo_dbt.codes import (
+    FILE_NOT_READ,
+    FLOW_NOT_OFFERED,
+    HOST_NOT_ALLOWED,
+    KEYS_CONFLICT,
+    MISPLACED_KEY,
+    NO_DESTINATION,
+    NO_DINMO_YML,
+    NO_TARGET,
+    NOT_A_CHANNEL_URL,
+    NOT_ALLOWED,
+    NOT_AN_ORGANIZATION_ID,
+    NOT_RENDERED,
+    ORG_OF_TWO_TARGETS,
+    REQUIRED_KEY,
+    SECRET_FILE_OPEN,
+    VARIABLE_UNSET,
+    WRONG_TYPE,
+    YAML_MISREAD,
+)
 from dinmo_dbt.config import declaration, document, template
 from dinmo_dbt.config.channel import Channel, Digest, channel_url_problem
-from dinmo_dbt.config.declaration import CONFLICT, MISPLACED, NOT_ALLOWED, REQUIRED, WRONG_TYPE, dotted, show
 from dinmo_dbt.config.declaration import Path as KeyPath
+from dinmo_dbt.config.declaration import dotted, show
 from dinmo_dbt.config.dinmo_yml import FILE_NAME, SECRET_KEYS, AuthSpec, ChannelsSpec, FileSpec, StateSpec, TargetSpec
 from dinmo_dbt.durable import open_file, read_file
 from dinmo_dbt.errors import ConfigError, Problem
@@ -101,18 +121,6 @@ class Project:
         return self.orgs[destination]
 
 
-NO_FILE = "DB101"
-NO_DESTINATION = "DB120"
-NO_TARGET = "DB121"
-HOST = "DB118"
-NOT_YET = "DB119"
-NO_PATH = "DB122"
-SHARED_FILE = "DB124"
-ORGANIZATION_ID = "DB123"
-CHANNEL_URL = "DB125"
-SHARED_ORG = "DB127"
-TEMPLATE = "DB116"
-UNSET = "DB117"
 MINIMAL = """\
 destinations:
   crm:
@@ -136,7 +144,7 @@ def load_project(
         read = document.load(root / FILE_NAME)
     except FileNotFoundError:
         hint = f"dinmo-dbt init writes one, or write one there:\n\n{MINIMAL}"
-        raise ConfigError(NO_FILE, f"no {FILE_NAME} beside dbt_project.yml", where=str(root), hint=hint) from None
+        raise ConfigError(NO_DINMO_YML, f"no {FILE_NAME} beside dbt_project.yml", where=str(root), hint=hint) from None
     return _Reading(root, read, target=target, env=env, vars=vars, offline=offline).project()
 
 
@@ -178,7 +186,7 @@ class _Reading:
     def add_found(self, problem: Problem, path: KeyPath) -> None:
         """Once each; of a secret in the wrong place nothing more is said."""
         at_place = [p for p in self.problems if p.where == problem.where]
-        if problem not in at_place and not any(p.code == MISPLACED for p in at_place):
+        if problem not in at_place and not any(p.code == MISPLACED_KEY for p in at_place):
             self.problems.append(problem)
             self.owners.append(_owner(path))
 
@@ -194,7 +202,7 @@ class _Reading:
             is_told = any(problem.where.startswith(f"{line}:") for problem in self.problems)
             if not is_told and (text := self.read.misread.get(place)):
                 told, hint = declaration.misread(text, value)
-                self.add(declaration.MISREAD, told, place, hint)
+                self.add(YAML_MISREAD, told, place, hint)
         if spec is None:
             raise ConfigError.of(self.problems)
 
@@ -295,7 +303,7 @@ class _Reading:
                         f"give one of them an org of its own. If it is meant: shares_org_with: [{other}] here; a "
                         "record that the other target holds is never removed then"
                     )
-                    yield Problem(SHARED_ORG, message, self.read.where(path), hint)
+                    yield Problem(ORG_OF_TWO_TARGETS, message, self.read.where(path), hint)
 
     def leads_to(self, spec: TargetSpec, path: KeyPath, *, chosen: bool) -> set[str]:
         """What tells the org of an entry: nothing where that is not known. A login host that every org has tells no
@@ -332,14 +340,14 @@ class _Reading:
             hint = "write \"{{ env_var('NAME') }}\" and set NAME where dinmo-dbt runs" + (
                 f", or use {key}_path" if key in ("client_secret", "access_token", "refresh_token") else ""
             )
-            self.add(MISPLACED, f"{what} is a secret: it must come from env_var(), without a default", path, hint)
+            self.add(MISPLACED_KEY, f"{what} is a secret: it must come from env_var(), without a default", path, hint)
         elif declaration.holds_secret(text):
-            self.add(MISPLACED, "this text looks like a secret", path, "write \"{{ env_var('NAME') }}\"")
+            self.add(MISPLACED_KEY, "this text looks like a secret", path, "write \"{{ env_var('NAME') }}\"")
         elif template.is_template(text) and not in_defaults:
             try:
                 template.check(text)
             except template.NotAllowed as error:
-                self.add(TEMPLATE, str(error), path, _TEMPLATE_HINT)
+                self.add(NOT_RENDERED, str(error), path, _TEMPLATE_HINT)
 
     def shape(self, raw: Mapping[str, Any]) -> FileSpec | None:
         """The file as its spec, without the entries of destinations that are wrong; None when more is wrong."""
@@ -367,7 +375,7 @@ class _Reading:
                 flow = _mapping(_mapping(written).get("auth")).get("flow")
                 path: KeyPath = ("destinations", name, "targets", target, "auth")
                 if isinstance(flow, str) and flow in _BY_PASSWORD:
-                    self.add(NOT_YET, _NOT_OFFERED, (*path, "flow"), f"use one of: {_FLOWS}")
+                    self.add(FLOW_NOT_OFFERED, _NOT_OFFERED, (*path, "flow"), f"use one of: {_FLOWS}")
                     found.append(path)
         return found
 
@@ -377,11 +385,13 @@ class _Reading:
         if spec.org:
             others = sorted(spec.model_fields_set - {"org", "shares_org_with"})
             if others:
-                self.add(CONFLICT, f"`org: emulator` needs no other key: remove {declaration.listed(others)}", path)
+                self.add(
+                    KEYS_CONFLICT, f"`org: emulator` needs no other key: remove {declaration.listed(others)}", path
+                )
             return Org(destination, target, None)
         if spec.auth is None:
             hint = "auth: {flow: jwt, client_id: ..., username: ..., private_key_path: ...}, or org: emulator"
-            self.add(REQUIRED, "'auth' is required, or `org: emulator`", path, hint)
+            self.add(REQUIRED_KEY, "'auth' is required, or `org: emulator`", path, hint)
             return None
         before = len(self.problems)
         credentials = self.credentials(spec, spec.auth, path, chosen)
@@ -401,22 +411,24 @@ class _Reading:
         if flow not in _FLOW_KEYS:
             code, message = NOT_ALLOWED, f"{show(flow)} is not a flow{declaration.did_you_mean(flow, _FLOW_KEYS)}"
             if flow in _BY_PASSWORD:
-                code, message = NOT_YET, _NOT_OFFERED
+                code, message = FLOW_NOT_OFFERED, _NOT_OFFERED
             self.add(code, message, (*auth_path, "flow"), f"use one of: {_FLOWS}")
             return None
         allowed = {"flow", *_keys(flow)} | {f"{key}_path" for key in _keys(flow) if key in SECRET_KEYS}
         for key in sorted(auth.model_fields_set - allowed):
-            self.add(CONFLICT, f"flow {flow} has no use for {show(key)}", (*auth_path, key))
+            self.add(KEYS_CONFLICT, f"flow {flow} has no use for {show(key)}", (*auth_path, key))
         login_url = self.url(spec.login_url, (*path, "login_url"), spec, chosen)
         if auth.alias and auth.username and flow == "sf_cli":
-            self.add(CONFLICT, "both 'alias' and 'username' are given", auth_path, "keep one of them")
+            self.add(KEYS_CONFLICT, "both 'alias' and 'username' are given", auth_path, "keep one of them")
         if flow not in ("access_token", "sf_cli") and spec.login_url is None:
-            self.add(REQUIRED, f"flow {flow} needs 'login_url'", path, 'login_url: "https://acme.my.salesforce.com"')
+            self.add(
+                REQUIRED_KEY, f"flow {flow} needs 'login_url'", path, 'login_url: "https://acme.my.salesforce.com"'
+            )
         if flow == "client_credentials" and urlsplit(login_url).hostname in LOGIN_HOSTS:
             message = (
                 "flow client_credentials needs the org's own My Domain URL here (OAuth 2.0 Client Credentials Flow)"
             )
-            self.add(HOST, message, (*path, "login_url"))
+            self.add(HOST_NOT_ALLOWED, message, (*path, "login_url"))
         return Credentials(
             flow=flow,
             login_url=login_url,
@@ -443,7 +455,7 @@ class _Reading:
         text: str | None = getattr(auth, key)
         if text is None:
             if key in _FLOW_KEYS[flow]:
-                self.add(REQUIRED, f"flow {flow} needs {show(key)}", path)
+                self.add(REQUIRED_KEY, f"flow {flow} needs {show(key)}", path)
             return ""
         return self.final(text, (*path, key), chosen) or ""
 
@@ -456,17 +468,17 @@ class _Reading:
             text = self.needed(auth, key, flow, path, chosen)
             return Secret(text.strip()) if text or key in _FLOW_KEYS[flow] else None
         if getattr(auth, key) is not None:
-            self.add(CONFLICT, f"both {show(key)} and '{key}_path' are given", path, "keep one of them")
+            self.add(KEYS_CONFLICT, f"both {show(key)} and '{key}_path' are given", path, "keep one of them")
         file = self.file(by_file, (*path, f"{key}_path"), chosen)
         if file is None or self.offline or not chosen:
             return Secret("")
         try:
             text = read_file(file, SECRET_FILE_BYTES_MAX).decode().strip()
         except (OSError, UnicodeDecodeError):
-            self.add(NO_PATH, "the file can't be read as text", (*path, f"{key}_path"))
+            self.add(FILE_NOT_READ, "the file can't be read as text", (*path, f"{key}_path"))
             return None
         if not text:
-            self.add(NO_PATH, "the file is empty", (*path, f"{key}_path"))
+            self.add(FILE_NOT_READ, "the file is empty", (*path, f"{key}_path"))
         return Secret(text)
 
     def key_file(self, auth: AuthSpec, flow: str, path: KeyPath, chosen: bool) -> Path | None:
@@ -488,7 +500,7 @@ class _Reading:
             file.stat().st_mode & 0o027
         ):  # a group may read it: a mounted secret of a container that isn't root needs that
             hint = "chmod 600 it; a mounted secret takes a mode: 0400 or 0440 (Kubernetes: defaultMode)"
-            self.add(SHARED_FILE, "other users of this machine may read or change this file", path, hint)
+            self.add(SECRET_FILE_OPEN, "other users of this machine may read or change this file", path, hint)
         return file
 
     def ca_file(self, spec: TargetSpec, path: KeyPath, chosen: bool) -> Path | None:
@@ -505,10 +517,10 @@ class _Reading:
         try:
             os.close(open_file(file))
         except (FileNotFoundError, NotADirectoryError):
-            self.add(NO_PATH, "no such file", path, "a relative path starts at the dbt project")
+            self.add(FILE_NOT_READ, "no such file", path, "a relative path starts at the dbt project")
         except OSError as error:
             said = (error.strerror or "").lower()
-            self.add(NO_PATH, f"the file can't be read: {said}", path)
+            self.add(FILE_NOT_READ, f"the file can't be read: {said}", path)
         else:
             return True
         return False
@@ -528,7 +540,7 @@ class _Reading:
                 "expected https://<domain>.my.salesforce.com, login.salesforce.com or test.salesforce.com; "
                 "other hosts go under `allowed_hosts`"
             )
-            self.add(HOST, shown + message, path, f"the org's own is {own}" if own else hint)
+            self.add(HOST_NOT_ALLOWED, shown + message, path, f"the org's own is {own}" if own else hint)
         return final.rstrip("/")
 
     def organization_id(self, spec: TargetSpec, path: KeyPath, chosen: bool) -> str | None:
@@ -538,7 +550,12 @@ class _Reading:
         expanded = organization_id(final)
         if expanded is None:
             hint = "15 or 18 characters that start with 00D: Setup > Company Information > Organization ID"
-            self.add(ORGANIZATION_ID, "not a Salesforce organization id, or mistyped", (*path, "organization_id"), hint)
+            self.add(
+                NOT_AN_ORGANIZATION_ID,
+                "not a Salesforce organization id, or mistyped",
+                (*path, "organization_id"),
+                hint,
+            )
         return expanded
 
     def api_share(self, spec: TargetSpec, path: KeyPath, chosen: bool) -> Decimal:
@@ -553,7 +570,7 @@ class _Reading:
 
     def state(self, spec: StateSpec) -> Path:
         if spec.location is not None and spec.warehouse is not None:
-            self.add(CONFLICT, "both `location` and `warehouse` are given", ("state",), "keep one of them")
+            self.add(KEYS_CONFLICT, "both `location` and `warehouse` are given", ("state",), "keep one of them")
         location = self.path(spec.location or ".dinmo", ("state", "location"))
         target_folder = self.root / "target"
         if location == target_folder or target_folder in location.parents:
@@ -573,7 +590,9 @@ class _Reading:
             if url is None:
                 continue
             if problem := channel_url_problem(url):
-                self.add(CHANNEL_URL, problem, path, "a webhook's https:// URL, or an Apprise URL: docs/warnings.md")
+                self.add(
+                    NOT_A_CHANNEL_URL, problem, path, "a webhook's https:// URL, or an Apprise URL: docs/warnings.md"
+                )
             found.append(Channel(declaration.dotted(path), Secret(url.strip()), each.only is not None))
         return tuple(found)
 
@@ -610,17 +629,17 @@ class _Reading:
         try:
             result = template.render(text, env=self.env, vars=self.vars)
         except template.NotAllowed as error:
-            self.add(TEMPLATE, str(error), path, _TEMPLATE_HINT)
+            self.add(NOT_RENDERED, str(error), path, _TEMPLATE_HINT)
             return text
         if result.unset:
-            problem = Problem(UNSET, f"{result.unset} is not set", self.read.where(path), hint)
+            problem = Problem(VARIABLE_UNSET, f"{result.unset} is not set", self.read.where(path), hint)
             if not self.offline:
                 self.add_found(problem, path)
             elif problem not in self.notes:
                 self.notes.append(problem)
             return text
         if not result.text.strip() or "\0" in result.text:
-            self.add(UNSET, "the rendered value is empty", path, hint)
+            self.add(VARIABLE_UNSET, "the rendered value is empty", path, hint)
             return text
         return result.text
 

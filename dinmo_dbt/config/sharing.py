@@ -6,10 +6,8 @@ from collections.abc import Callable, Container, Hashable, Iterable, Sequence
 from itertools import combinations
 
 from dinmo_dbt.activation import Activation, Mode
+from dinmo_dbt.codes import FIELD_OF_SEVERAL, REMOVES_ANOTHERS_RECORDS
 from dinmo_dbt.errors import Problem
-
-REMOVES = "DB145"
-SAME_FIELDS = "DB146"
 
 
 def removals(activations: Iterable[Activation], org_of: Callable[[str], Hashable]) -> list[Problem]:
@@ -26,7 +24,7 @@ def removals(activations: Iterable[Activation], org_of: Callable[[str], Hashable
             what = "deletes records" if remover.mode is Mode.DELETE else "on_removed: delete"
             found.append(
                 Problem(
-                    REMOVES,
+                    REMOVES_ANOTHERS_RECORDS,
                     f"{remover.name} ({what}) and {keeper.name} write one object, {remover.object}: a record that "
                     f"{keeper.name} keeps could be deleted. {keeper.name} is at {keeper.meta_path}",
                     remover.meta_path,
@@ -60,7 +58,7 @@ def same_fields(
             told = f"{first.name}, {listed} all" if len(others) > 1 else f"{first.name} and {listed} both"
             found.append(
                 Problem(
-                    SAME_FIELDS,
+                    FIELD_OF_SEVERAL,
                     f"{told} write {', '.join(written)} of {first.object}: of a record that more than one of them has, "
                     f"the one that runs last decides. The others are at {places}",
                     first.meta_path,

@@ -11,8 +11,9 @@ from collections.abc import Iterable, Iterator, Mapping
 from typing import Any
 
 from dinmo_dbt.activation import Activation
-from dinmo_dbt.config.declaration import MISREAD, WRONG_TYPE, dotted, is_another_number, misread, show
+from dinmo_dbt.codes import WRONG_TYPE, YAML_MISREAD
 from dinmo_dbt.config.declaration import Path as KeyPath
+from dinmo_dbt.config.declaration import dotted, is_another_number, misread, show
 from dinmo_dbt.config.written import Key
 from dinmo_dbt.errors import Problem
 from dinmo_dbt.text.whole_text import as_yaml
@@ -42,7 +43,7 @@ def other_numbers(keys: Iterable[Key], activation: Activation) -> Iterator[Probl
             if is_here and is_another_number(text, value):
                 told, hint = misread(text, value)
                 where = key.where_of(path)
-                yield Problem(MISREAD, told, where, hint)
+                yield Problem(YAML_MISREAD, told, where, hint)
 
 
 def other_columns(keys: Iterable[Key], activation: Activation) -> Iterator[Problem]:

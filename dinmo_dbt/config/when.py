@@ -16,8 +16,9 @@ from cronsim import CronSim, CronSimError
 from pydantic import Field, PlainValidator, ValidationInfo, WithJsonSchema, field_validator
 
 from dinmo_dbt.activation import Ceiling, QuietHours, Schedule, ScheduleKind, WarningKind, Watch
+from dinmo_dbt.codes import KEYS_CONFLICT, NOT_ALLOWED, UNKNOWN_KEY
 from dinmo_dbt.config import declaration
-from dinmo_dbt.config.declaration import NOT_ALLOWED, Strict, show, wrong, wrong_type
+from dinmo_dbt.config.declaration import Strict, show, wrong, wrong_type
 
 PAUSE_AFTER = 3  # runs in a row that fail for a lasting reason
 
@@ -121,7 +122,7 @@ class QuietHoursSpec(Strict):
     @classmethod
     def _some_hours(cls, value: str, info: ValidationInfo) -> str:
         if value == info.data.get("from_"):
-            raise wrong(declaration.CONFLICT, "quiet hours that never end: `from` and `to` are the same")
+            raise wrong(KEYS_CONFLICT, "quiet hours that never end: `from` and `to` are the same")
         return value
 
     def resolved(self) -> QuietHours:
@@ -242,7 +243,7 @@ def _watch(kind: WarningKind, value: object) -> Watch | None:
     if isinstance(value, Mapping):
         if unknown := [key for key in value if key not in ("limit", "severity")]:
             near = declaration.did_you_mean(str(unknown[0]), ("limit", "severity"))
-            raise wrong(declaration.UNKNOWN_KEY, f"unknown key {show(unknown[0])}{near}", hint="limit, severity")
+            raise wrong(UNKNOWN_KEY, f"unknown key {show(unknown[0])}{near}", hint="limit, severity")
         severity = value.get("severity", "critical" if usual.critical else "warning")
         if severity not in _SEVERITIES:
             raise wrong(NOT_ALLOWED, f"{show(severity)} is not a severity", hint="warning or critical")

@@ -6,28 +6,14 @@ gate and the manifest are read as after a local `dbt build`; `receiver` takes we
 
 from __future__ import annotations
 
-from dinmo_dbt.dbt_cloud.artifacts import NO_ARTIFACTS, Library
-from dinmo_dbt.dbt_cloud.client import (
-    NOT_FOUND,
-    SECRET,
-    STILL_RUNNING,
-    UNUSABLE,
-    Account,
-    Client,
-    Run,
-    Status,
-    account_of,
-)
+from dinmo_dbt.dbt_cloud.artifacts import Library
+from dinmo_dbt.dbt_cloud.client import SECRET, Account, Client, Run, Status, account_of
 from dinmo_dbt.dbt_cloud.inbox import Event, Inbox
 from dinmo_dbt.dbt_cloud.tables import Picture, fetch
 from dinmo_dbt.dbt_cloud.webhook import receiver
 
 __all__ = [
-    "NOT_FOUND",
-    "NO_ARTIFACTS",
     "SECRET",
-    "STILL_RUNNING",
-    "UNUSABLE",
     "Account",
     "Client",
     "Event",

@@ -13,10 +13,10 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from dinmo_dbt.artifacts.gate import BUILDS, BUILT, NOTHING_DONE, TESTS, Result, RunResults, parse_run_results
-from dinmo_dbt.dbt_cloud.client import NOT_FOUND, UNUSABLE, Client, Run, Status
+from dinmo_dbt.codes import CLOUD_ARTIFACTS_UNUSABLE, CLOUD_NO_ARTIFACTS, CLOUD_NOT_FOUND
+from dinmo_dbt.dbt_cloud.client import Client, Run, Status
 from dinmo_dbt.errors import ConfigError, DbtCloudError, Problem
 
-NO_ARTIFACTS = "DB225"
 KEPT_MEMORY_MAX = 128 << 20  # about, of the results of all runs that one look asks for, as far as they are kept
 _RESULT_BYTES = 600  # beside its texts
 _UNTESTED = ("skipped", *NOTHING_DONE)  # of a test: it was not asked, and an earlier answer stands
@@ -51,9 +51,9 @@ class Left:
     def is_lost(self) -> bool:
         """Whether it may have built models that can't be judged. dbt that breaks off before it builds anything ends by
         an error and without results; one that is cancelled, or whose results are gone, may have built."""
-        if self.problem is None or self.problem.code == NOT_FOUND:
+        if self.problem is None or self.problem.code == CLOUD_NOT_FOUND:
             return False
-        return self.problem.code != NO_ARTIFACTS or (self.run.builds and self.run.status is not Status.ERROR)
+        return self.problem.code != CLOUD_NO_ARTIFACTS or (self.run.builds and self.run.status is not Status.ERROR)
 
 
 @dataclass
@@ -94,13 +94,15 @@ def _left(client: Client, run: Run, room: int) -> Left:
         steps, memory = _steps(client, run, room)
     except DbtCloudError as error:
         problem = error.problems[0]
-        if problem.code not in (UNUSABLE, NOT_FOUND):
+        if problem.code not in (CLOUD_ARTIFACTS_UNUSABLE, CLOUD_NOT_FOUND):
             raise
         return Left(run, problem=problem)
     if steps:
         return Left(run, steps, memory=memory)
     told = f"dbt Cloud run {run.run_id} ({run.status.word}) left no results of a build or a test"
-    return Left(run, problem=Problem(NO_ARTIFACTS, told, hint="see its steps: it may have failed before dbt began"))
+    return Left(
+        run, problem=Problem(CLOUD_NO_ARTIFACTS, told, hint="see its steps: it may have failed before dbt began")
+    )
 
 
 def _steps(client: Client, run: Run, room: int) -> tuple[tuple[Step, ...], int]:
@@ -118,7 +120,7 @@ def _steps(client: Client, run: Run, room: int) -> tuple[tuple[Step, ...], int]:
             read = parse_run_results(document, where)
         except ConfigError as error:
             told = f"{where} can't be used: {error.problems[0].message}"
-            raise DbtCloudError(UNUSABLE, told, hint="run the job again") from None
+            raise DbtCloudError(CLOUD_ARTIFACTS_UNUSABLE, told, hint="run the job again") from None
         kept = {
             "metadata": document["metadata"],
             "args": document["args"] if isinstance(document.get("args"), dict) else {},
@@ -131,7 +133,7 @@ def _steps(client: Client, run: Run, room: int) -> tuple[tuple[Step, ...], int]:
             size += 2 * len(json.dumps(kept)) + _RESULT_BYTES * len(kept["results"])
         if size > room:
             told = f"dbt Cloud run {run.run_id} left more results than there is memory for"
-            raise DbtCloudError(UNUSABLE, told, hint="sync where dbt's target folder is")
+            raise DbtCloudError(CLOUD_ARTIFACTS_UNUSABLE, told, hint="sync where dbt's target folder is")
     return tuple(found), size
 
 

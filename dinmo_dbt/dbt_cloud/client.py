@@ -19,6 +19,16 @@ import requests
 
 from dinmo_dbt import __version__, wire
 from dinmo_dbt.artifacts.gate import BUILDS, moment_of
+from dinmo_dbt.codes import (
+    CLOUD_ARTIFACTS_UNUSABLE,
+    CLOUD_NOT_CONFIGURED,
+    CLOUD_NOT_FOUND,
+    CLOUD_RATE_LIMITED,
+    CLOUD_REFUSED_TOKEN,
+    CLOUD_REPLY_UNUSABLE,
+    CLOUD_RUN_NOT_ENDING,
+    CLOUD_UNREACHABLE,
+)
 from dinmo_dbt.config.declaration import show
 from dinmo_dbt.errors import DbtCloudError, UsageError, untrusted
 from dinmo_dbt.org import LOOPBACK, Secret
@@ -26,14 +36,6 @@ from dinmo_dbt.org import LOOPBACK, Secret
 if TYPE_CHECKING:
     from dinmo_dbt.clock import Clock
 
-NOT_CONFIGURED = "DB220"
-REFUSED = "DB221"
-NOT_FOUND = "DB222"
-STILL_RUNNING = "DB223"
-NOT_ENDING = "DB224"
-UNREACHABLE = "DB226"
-RATE_LIMITED = "DB227"
-UNEXPECTED = "DB228"
 
 HOST, ACCOUNT, TOKEN, SECRET = (f"DINMO_DBT_CLOUD_{name}" for name in ("HOST", "ACCOUNT_ID", "TOKEN", "WEBHOOK_SECRET"))
 
@@ -53,7 +55,6 @@ WAIT_MAX_S = 86_400.0
 TELL_EVERY_S = 300.0
 STEPS_MAX = 500
 RECENT_MAX = 100  # what the service lists at once
-UNUSABLE = "DB230"
 
 
 class Status(IntEnum):
@@ -119,14 +120,14 @@ def account_of(env: Mapping[str, str], *others: str) -> Account:
     missing = [name for name in (HOST, ACCOUNT, TOKEN, *others) if not env.get(name, "").strip()]
     if missing:
         raise UsageError(
-            NOT_CONFIGURED,
+            CLOUD_NOT_CONFIGURED,
             f"not set: {', '.join(missing)}",
             hint="host and account id are those of the account's access URL, the token a service token's"
             + (", the secret is shown when the webhook is made" if SECRET in missing else ""),
         )
     account_id = id_text(env[ACCOUNT].strip())
     if account_id is None:
-        raise UsageError(NOT_CONFIGURED, f"{ACCOUNT} is not a number", hint="it stands in dbt Cloud's own URLs")
+        raise UsageError(CLOUD_NOT_CONFIGURED, f"{ACCOUNT} is not a number", hint="it stands in dbt Cloud's own URLs")
     return Account(_origin(env[HOST].strip()), account_id, Secret(env[TOKEN].strip()))
 
 
@@ -157,7 +158,7 @@ class Client:
         runs = [run for run in self._runs({"job_definition_id": job_id}, limit) if run.job_id == job_id]
         if not runs:
             hint = "see the job's number in its URL, and that the token may read its project"
-            raise DbtCloudError(NOT_FOUND, f"dbt Cloud job {job_id} has no run, or is not there", hint=hint)
+            raise DbtCloudError(CLOUD_NOT_FOUND, f"dbt Cloud job {job_id} has no run, or is not there", hint=hint)
         return runs
 
     def of_project(self, project_id: str) -> list[Run]:
@@ -189,7 +190,8 @@ class Client:
             waited = self._clock.monotonic() - began
             if waited >= WAIT_MAX_S:
                 raise DbtCloudError(
-                    NOT_ENDING, f"dbt Cloud run {run.run_id} is {run.status.word} after {WAIT_MAX_S / 3600:g} hours"
+                    CLOUD_RUN_NOT_ENDING,
+                    f"dbt Cloud run {run.run_id} is {run.status.word} after {WAIT_MAX_S / 3600:g} hours",
                 )
             if run.status is not heard or waited - told >= TELL_EVERY_S:
                 tell(f"dbt Cloud run {run.run_id} is {run.status.word}")
@@ -214,7 +216,7 @@ class Client:
         answer = self._ask(path, params)
         if answer.status == 404:
             hint = "see the account's id, and that the token may read the job's project"
-            raise DbtCloudError(NOT_FOUND, f"dbt Cloud has {otherwise} in this account", hint=hint)
+            raise DbtCloudError(CLOUD_NOT_FOUND, f"dbt Cloud has {otherwise} in this account", hint=hint)
         if not isinstance(answer.json, dict) or "data" not in answer.json:
             raise _unexpected("it has no `data`")
         return answer.json["data"]
@@ -224,7 +226,7 @@ class Client:
         url = f"{self._account.url}/api/v2/accounts/{self._account.account_id}/runs/{path}"
         if params:
             url += "?" + urlencode(params, quote_via=quote)
-        fault = _Fault(UNREACHABLE, "not asked")
+        fault = _Fault(CLOUD_UNREACHABLE, "not asked")
         for attempt in range(1, ATTEMPTS_MAX + 1):
             outcome = self._attempt(url, file)
             if isinstance(outcome, _Answer):
@@ -263,15 +265,19 @@ class Client:
                     return _Answer(response.status_code)
                 return _parsed(response.status_code, wire.text(response, JSON_BYTES_MAX, attempt))
         except wire.Broken as broken:
-            code = UNREACHABLE if broken.again else UNEXPECTED
+            code = CLOUD_UNREACHABLE if broken.again else CLOUD_REPLY_UNUSABLE
             return _Fault(code, str(broken), broken.again, hint=f"is {HOST} the account's own?")
         except requests.exceptions.SSLError as error:
             wrong, advice = untrusted(error) or ("", "")
-            return _Fault(UNREACHABLE, f"its certificate {wrong}" if wrong else "TLS broke", not wrong, hint=advice)
+            return _Fault(
+                CLOUD_UNREACHABLE, f"its certificate {wrong}" if wrong else "TLS broke", not wrong, hint=advice
+            )
         except requests.exceptions.RequestException as error:
             if attempt.is_over:
-                return _Fault(UNREACHABLE, attempt.overdue)
-            return _Fault(UNREACHABLE, f"not reached ({type(error).__name__})", hint=f"is {HOST} the account's own?")
+                return _Fault(CLOUD_UNREACHABLE, attempt.overdue)
+            return _Fault(
+                CLOUD_UNREACHABLE, f"not reached ({type(error).__name__})", hint=f"is {HOST} the account's own?"
+            )
 
 
 def _artifact(run: Run, step: int, name: str) -> tuple[str, dict[str, str]]:
@@ -285,11 +291,13 @@ def _of_one_run(run: Run, step: int, name: str) -> Iterator[None]:
         yield
     except DbtCloudError as error:
         problem = error.problems[0]
-        if problem.code != UNEXPECTED and not (problem.code == REFUSED and "HTTP 403" in problem.message):
+        if problem.code != CLOUD_REPLY_UNUSABLE and not (
+            problem.code == CLOUD_REFUSED_TOKEN and "HTTP 403" in problem.message
+        ):
             raise
         why = problem.message.partition(": ")[2]
         told = f"{name} of step {step} of dbt Cloud run {run.run_id} can't be used: {why}"
-        raise DbtCloudError(UNUSABLE, told, hint="run the job again") from None
+        raise DbtCloudError(CLOUD_ARTIFACTS_UNUSABLE, told, hint="run the job again") from None
 
 
 def _refusal(status: int, headers: Mapping[str, str]) -> _Fault | None:
@@ -298,24 +306,26 @@ def _refusal(status: int, headers: Mapping[str, str]) -> _Fault | None:
         return None
     if status in (401, 403):
         hint = f"see {TOKEN} and {ACCOUNT}; the token's permission must let it read the job's project"
-        return _Fault(REFUSED, f"the token was refused (HTTP {status})", again=False, hint=hint)
+        return _Fault(CLOUD_REFUSED_TOKEN, f"the token was refused (HTTP {status})", again=False, hint=hint)
     if status < 200:
-        return _Fault(UNREACHABLE, f"HTTP {status}, which is no answer yet")
+        return _Fault(CLOUD_UNREACHABLE, f"HTTP {status}, which is no answer yet")
     if status == 429:
-        return _Fault(RATE_LIMITED, "too many requests (HTTP 429)", after_s=_retry_after(headers), hint="try later")
+        return _Fault(
+            CLOUD_RATE_LIMITED, "too many requests (HTTP 429)", after_s=_retry_after(headers), hint="try later"
+        )
     if 300 <= status < 400:
         hint = f"set {HOST} to the account's access URL"
-        return _Fault(UNEXPECTED, f"a redirect (HTTP {status}); none is followed", again=False, hint=hint)
+        return _Fault(CLOUD_REPLY_UNUSABLE, f"a redirect (HTTP {status}); none is followed", again=False, hint=hint)
     if status >= 500:
-        return _Fault(UNREACHABLE, f"HTTP {status}", after_s=_retry_after(headers))
-    return _Fault(UNEXPECTED, f"HTTP {status}", again=False)
+        return _Fault(CLOUD_UNREACHABLE, f"HTTP {status}", after_s=_retry_after(headers))
+    return _Fault(CLOUD_REPLY_UNUSABLE, f"HTTP {status}", again=False)
 
 
 def _parsed(status: int, body: bytearray) -> _Answer | _Fault:
     try:
         return _Answer(status, wire.values(body))
     except wire.Broken as broken:
-        return _Fault(UNEXPECTED, str(broken), broken.again, hint=f"is {HOST} the account's own?")
+        return _Fault(CLOUD_REPLY_UNUSABLE, str(broken), broken.again, hint=f"is {HOST} the account's own?")
 
 
 def _run(raw: object, *, steps: bool = False) -> Run:
@@ -366,7 +376,7 @@ def _may_build(step: dict[str, Any]) -> bool:
 
 
 def _unexpected(what: str) -> DbtCloudError:
-    return DbtCloudError(UNEXPECTED, f"dbt Cloud's reply can't be used: {what}", hint=f"is {HOST} right?")
+    return DbtCloudError(CLOUD_REPLY_UNUSABLE, f"dbt Cloud's reply can't be used: {what}", hint=f"is {HOST} right?")
 
 
 def _origin(host: str) -> str:
@@ -380,10 +390,14 @@ def _origin(host: str) -> str:
     loopback = name in LOOPBACK
     if not plain or not (loopback or re.fullmatch(r"[a-z0-9-]+(\.[a-z0-9-]+)+", name)):
         raise UsageError(
-            NOT_CONFIGURED, f"{HOST} is not a host: {show(name)}", hint="write it as emea.dbt.com or cloud.getdbt.com"
+            CLOUD_NOT_CONFIGURED,
+            f"{HOST} is not a host: {show(name)}",
+            hint="write it as emea.dbt.com or cloud.getdbt.com",
         )
     if parts.scheme != "https" and not (loopback and parts.scheme == "http"):
-        raise UsageError(NOT_CONFIGURED, f"{HOST} must be reached by https", hint="plain http is for this machine only")
+        raise UsageError(
+            CLOUD_NOT_CONFIGURED, f"{HOST} must be reached by https", hint="plain http is for this machine only"
+        )
     return f"{parts.scheme}://" + (f"[{name}]" if ":" in name else name) + (f":{port}" if port else "")
 
 

@@ -18,8 +18,9 @@ from pathlib import Path
 
 from dinmo_dbt.artifacts.gate import LOST, UNDER_WAY
 from dinmo_dbt.artifacts.manifest import Manifest, load_manifest
-from dinmo_dbt.dbt_cloud.artifacts import NO_ARTIFACTS, Left, Library, Step, leading_step, merged
-from dinmo_dbt.dbt_cloud.client import NOT_FOUND, STILL_RUNNING, UNUSABLE, Client, Run, Status
+from dinmo_dbt.codes import CLOUD_ARTIFACTS_UNUSABLE, CLOUD_NO_ARTIFACTS, CLOUD_NOT_FOUND, CLOUD_RUN_GOES_ON
+from dinmo_dbt.dbt_cloud.artifacts import Left, Library, Step, leading_step, merged
+from dinmo_dbt.dbt_cloud.client import Client, Run, Status
 from dinmo_dbt.durable import make_folder, whole_file
 from dinmo_dbt.errors import ConfigError, DbtCloudError, Problem
 
@@ -68,7 +69,7 @@ def fetch(
     ended = [each for each in own if each.status.is_final]
     if not ended and run is None:
         told = f"dbt Cloud run {own[0].run_id} of job {job_id} is {own[0].status.word}"
-        raise DbtCloudError(STILL_RUNNING, told, hint="pass --wait, or run again when it has ended")
+        raise DbtCloudError(CLOUD_RUN_GOES_ON, told, hint="pass --wait, or run again when it has ended")
     with tempfile.TemporaryDirectory(prefix="dinmo-") as scratch:
         fetched = Path(scratch) / "manifest.json"
         leading, manifest, unusable = _leading(library, [run] if run else ended[:RUNS_READ_MAX], fetched, project)
@@ -97,7 +98,7 @@ def _leading(
                 raise DbtCloudError.of(left.problem)
             return left, _manifest(library.client, left, file, project), unusable
         except DbtCloudError as error:
-            if error.problems[0].code not in (NO_ARTIFACTS, NOT_FOUND, UNUSABLE):
+            if error.problems[0].code not in (CLOUD_NO_ARTIFACTS, CLOUD_NOT_FOUND, CLOUD_ARTIFACTS_UNUSABLE):
                 raise
             unusable[run.run_id] = error.problems[0]
             library.give_up(left, error.problems[0])
@@ -110,16 +111,16 @@ def _manifest(client: Client, left: Left, file: Path, project: str = "") -> Mani
     with file.open("w+b") as opened:
         if not client.copy(left.run, number, "manifest.json", opened):
             told = f"step {number} of dbt Cloud run {left.run.run_id} left no manifest.json"
-            raise DbtCloudError(NO_ARTIFACTS, told, hint="run the job again")
+            raise DbtCloudError(CLOUD_NO_ARTIFACTS, told, hint="run the job again")
     where = f"manifest.json of step {number} of dbt Cloud run {left.run.run_id} can't be used"
     try:
         manifest = load_manifest(file, pause=lambda _: None)
     except ConfigError as error:
         problem = error.problems[0]
-        raise DbtCloudError(UNUSABLE, f"{where}: {problem.message}", hint="run the job again") from None
+        raise DbtCloudError(CLOUD_ARTIFACTS_UNUSABLE, f"{where}: {problem.message}", hint="run the job again") from None
     if project and manifest.project_name and manifest.project_name != project:
         told = f"{where}: it is of another project than dbt_project.yml"
-        raise DbtCloudError(UNUSABLE, told, hint="is --dbt-cloud-job a job of this project?")
+        raise DbtCloudError(CLOUD_ARTIFACTS_UNUSABLE, told, hint="is --dbt-cloud-job a job of this project?")
     return manifest
 
 
@@ -209,7 +210,7 @@ class _Tables:
             try:
                 theirs = _manifest(self._library.client, left, scratch).nodes
             except DbtCloudError as error:
-                if error.problems[0].code not in (NO_ARTIFACTS, UNUSABLE):
+                if error.problems[0].code not in (CLOUD_NO_ARTIFACTS, CLOUD_ARTIFACTS_UNUSABLE):
                     raise
             else:
                 told |= {each: theirs[each].relation_name for each in spoken_of if each in theirs}

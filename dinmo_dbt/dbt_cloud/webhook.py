@@ -13,7 +13,8 @@ import re
 from collections.abc import Iterable
 from typing import TYPE_CHECKING, Any
 
-from dinmo_dbt.dbt_cloud.client import NOT_CONFIGURED, id_text
+from dinmo_dbt.codes import CLOUD_NOT_CONFIGURED
+from dinmo_dbt.dbt_cloud.client import id_text
 from dinmo_dbt.dbt_cloud.inbox import Event, Inbox
 from dinmo_dbt.errors import StateError, UsageError
 from dinmo_dbt.org import Secret
@@ -37,7 +38,7 @@ def receiver(inbox: Inbox, secret: Secret, *, events: Iterable[str] = ENDED) -> 
     and is for whoever reads the inbox to let go of, as are events of jobs that are not synced.
     """
     if not secret.reveal():
-        raise UsageError(NOT_CONFIGURED, "the webhook's secret is empty", hint="anybody could sign with it")
+        raise UsageError(CLOUD_NOT_CONFIGURED, "the webhook's secret is empty", hint="anybody could sign with it")
     kept = frozenset(events)
 
     def app(environ: WSGIEnvironment, start_response: StartResponse) -> Iterable[bytes]:

@@ -21,6 +21,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from dinmo_dbt.activation import Activation, Mode
+from dinmo_dbt.codes import UNKNOWN_JOB
 from dinmo_dbt.destination import Destination, ListedJob, ObjectSchema, Operation
 from dinmo_dbt.errors import StateError
 from dinmo_dbt.plan.plan import Plan, PlannedBatch
@@ -110,7 +111,7 @@ class _Fence:
         return f"{self.plan.activation.name} in org {self.plan.org_id}"
 
     def refusal(self, message: str, hint: str) -> StateError:
-        return StateError("DB522", message, where=self.where, hint=hint)
+        return StateError(UNKNOWN_JOB, message, where=self.where, hint=hint)
 
 
 # Inserts

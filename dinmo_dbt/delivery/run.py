@@ -9,11 +9,9 @@ from typing import Protocol
 import pyarrow as pa
 import pyarrow.compute as pc
 
+from dinmo_dbt.codes import COUNTS_OF_RUN
 from dinmo_dbt.destination import Fate, Job
-from dinmo_dbt.errors import (
-    CountsError,
-    Problem,
-)
+from dinmo_dbt.errors import CountsError, Problem
 from dinmo_dbt.plan.plan import Counts
 from dinmo_dbt.watch.history import JOB_RUNNING
 
@@ -140,7 +138,7 @@ class SyncRun:
         if not read.add_up or read.sending != sent or self.recovering != recovered:
             earlier = f"; of {self.recovering} rows of an earlier run {recovered}" if self.recovering else ""
             raise CountsError(
-                "DB490",
+                COUNTS_OF_RUN,
                 f"the counts do not add up: read {read.read}, planned {read.sending}, accounted for {sent}{earlier}",
                 hint="nothing more is done; please report this with the output of dinmo-dbt history --json",
             )

@@ -10,6 +10,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from dinmo_dbt.clock import Clock
+from dinmo_dbt.codes import COUNTS_OF_BATCH, INTERRUPTED, JOB_FAILED, JOB_GOES_ON, ROWS_REFUSED_ALIKE
 from dinmo_dbt.delivery.aside import AGAIN_ROWS_MAX, Aside
 from dinmo_dbt.delivery.images import image_of
 from dinmo_dbt.delivery.jobs import jobs, with_parents
@@ -116,7 +117,9 @@ class Delivery:
             self.run.on_its_way = self.run.on_its_way or isinstance(reason, StillRunning)
             return
         self.run.interrupted = True
-        self.problem = Problem("DB690", "the run was asked to stop", hint="the next run continues where this one ended")
+        self.problem = Problem(
+            INTERRUPTED, "the run was asked to stop", hint="the next run continues where this one ended"
+        )
 
     def keep_image(self, batch: Batch) -> None:
         """What Salesforce holds goes to disk before it is overwritten; a batch without its image is not sent."""
@@ -218,7 +221,7 @@ class Delivery:
                 before, moved_at = job, waited
             if waited - moved_at >= patience_s or waited >= POLL_MAX_S:
                 raise StillRunning(
-                    "DB622",
+                    JOB_GOES_ON,
                     f"job {job_id} is {job.state} at Salesforce, {job.processed:,} of {rows:,} rows processed",
                     hint="the next run asks for it again; if it never ends, abort it in Setup, Bulk Data Load Jobs",
                 )
@@ -243,7 +246,7 @@ class Delivery:
         settlement = self.settle(batch, results, unprocessed=Remedy.AGAIN if passing else None)
         if job is not None and job.state != "JobComplete" and (settlement.held or not passing):
             self.problem = Problem(
-                "DB620",
+                JOB_FAILED,
                 f"job {job.id} was {job.state.lower()}: {job.error or 'Salesforce gave no reason'}",
                 f"{batch.object}, {batch.operation}",
                 "rows that were not processed are held and sent again by the next run",
@@ -328,7 +331,7 @@ class Delivery:
         the job did not get to."""
         if len(results) != len(batch.rows):
             raise CountsError(
-                "DB491", f"batch {batch.id}: {len(batch.rows)} rows were sent, {len(results)} results read"
+                COUNTS_OF_BATCH, f"batch {batch.id}: {len(batch.rows)} rows were sent, {len(results)} results read"
             )
         batch, results, aside = self.aside.split(batch, results, unprocessed, self.destination)
         settlement = settlement_of(batch, results, self.destination, self.described)
@@ -371,7 +374,7 @@ class Delivery:
                 code = rejected["code"][number].as_py()
                 count = sum(each.remedy is Remedy.STOP for each in verdicts)
                 message = f"{code}: Salesforce refused {count:,} rows for it, and would refuse the others"
-                self.problem = Problem("DB613", message, f"{batch.object}, {batch.operation}", verdict.hint)
+                self.problem = Problem(ROWS_REFUSED_ALIKE, message, f"{batch.object}, {batch.operation}", verdict.hint)
 
     def tell(self, batch: Batch, results: pa.Table) -> None:
         """Count rows that were set aside and not sent again, with the fate they had."""

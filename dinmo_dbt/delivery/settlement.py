@@ -9,12 +9,10 @@ import numpy.typing as npt
 import pyarrow as pa
 import pyarrow.compute as pc
 
+from dinmo_dbt.codes import COUNTS_OF_BATCH
 from dinmo_dbt.delivery.journal import Settlement
 from dinmo_dbt.destination import RESULTS, Batch, Destination, Fate, Operation, Remedy, Verdict
-from dinmo_dbt.errors import (
-    CountsError,
-    DestinationError,
-)
+from dinmo_dbt.errors import CountsError, DestinationError
 from dinmo_dbt.plan.guards import Counted, Day
 from dinmo_dbt.plan.plan import LEFT_OUT
 from dinmo_dbt.rows import values
@@ -31,7 +29,7 @@ def settlement_of(batch: Batch, results: pa.Table, destination: Destination, des
     records that seem gone, or may be, are; DestinationError only for leavers that may be."""
     rows = batch.rows
     if len(results) != len(rows):
-        raise CountsError("DB491", f"batch {batch.id}: {len(rows)} rows were sent, {len(results)} results read")
+        raise CountsError(COUNTS_OF_BATCH, f"batch {batch.id}: {len(rows)} rows were sent, {len(results)} results read")
     updates = batch.operation is Operation.UPDATE and not batch.reverts
     gone = _gone(batch, results, destination) if updates else None
     if batch.leavers:

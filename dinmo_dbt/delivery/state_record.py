@@ -18,6 +18,7 @@ from dataclasses import dataclass
 from typing import Protocol
 
 from dinmo_dbt.activation import Mode
+from dinmo_dbt.codes import ORG_RECORD_AHEAD
 from dinmo_dbt.delivery.fence import ways_out
 from dinmo_dbt.destination import Destination, StateRecord
 from dinmo_dbt.errors import DestinationError, Interrupted, StateError
@@ -82,7 +83,7 @@ class RecordOf:
         told = self.difference(found)
         if plan.activation.mode is Mode.INSERT:
             raise StateError(
-                "DB524",
+                ORG_RECORD_AHEAD,
                 f"the org knows more than this state: {told}",
                 where=f"{self.activation} in org {plan.org_id}",
                 hint=ways_out(plan.activation),

@@ -11,6 +11,7 @@ from dataclasses import replace
 import pyarrow as pa
 
 from dinmo_dbt.activation import Activation, Mode
+from dinmo_dbt.codes import COLUMNS_GONE, EMPTY_SEGMENT, FIRST_SYNC, FULL_INSERT
 from dinmo_dbt.destination import Destination
 from dinmo_dbt.errors import ConfigError, Problem, StateError
 from dinmo_dbt.plan import guards
@@ -155,7 +156,7 @@ def _stored_mappings(
         what = "are gone from the model" if gone else "changed their type"
         if activation.mode is Mode.INSERT:
             raise StateError(
-                "DB507",
+                COLUMNS_GONE,
                 f"columns that were synced before {what}: {lost}. Which rows changed can't be told any more, and "
                 "an insert would make new records of all of them",
                 where=activation.meta_path,
@@ -225,7 +226,7 @@ def _model_refusal(activation: Activation, state: StateView, found: ChangeSet) -
     if found.read == 0 and known and activation.mode is not Mode.DELETE:
         message = f"the segment is empty, but {known:,} rows were synced before"
         hint = f"look at the model; if it is right: dinmo-dbt state reset --select {activation.name}"
-        return Problem("DB402", message, activation.relation_name, hint)
+        return Problem(EMPTY_SEGMENT, message, activation.relation_name, hint)
     return None
 
 
@@ -233,7 +234,7 @@ def _guards(activation: Activation, state: StateView, destination: Destination, 
     where = activation.meta_path
     inserting = activation.mode is Mode.INSERT
     if inserting and ceilings.full:
-        return Problem("DB406", "--full would insert every known row again", where, "leave --full out for inserts")
+        return Problem(FULL_INSERT, "--full would insert every known row again", where, "leave --full out for inserts")
     # Rows in flight are this activation's own: a first sync that was cut off, which the next one settles and continues.
     begun = state.exists or bool(state.in_flight)
     if inserting and not begun and not ceilings.first_sync and destination.has_records(activation.object):
@@ -249,5 +250,5 @@ def _guards(activation: Activation, state: StateView, destination: Destination, 
             f"take the records over: {activation.adopting}. "
             "Lost state: restore the state folder. If every row is to be a new record beside those: add --first-sync"
         )
-        return Problem("DB401", message, where, hint)
+        return Problem(FIRST_SYNC, message, where, hint)
     return None

@@ -14,6 +14,15 @@ import numpy as np
 import numpy.typing as npt
 
 from dinmo_dbt.activation import Activation, Ceiling, Guards, Mode
+from dinmo_dbt.codes import (
+    KEYS_REPLACED,
+    MAX_CHANGE,
+    MAX_CREATED,
+    MAX_DELETE,
+    REMAPPED,
+    TEXT_CHANGED_WITH_TYPE,
+    VALUES_MOVED,
+)
 from dinmo_dbt.errors import Problem
 
 # A share of the known rows means nothing for a handful of them.
@@ -233,7 +242,7 @@ def _replaced(activation: Activation, effect: Effect, replaced: _Replaced, moved
     )
     passes = (Counted.CREATED, Counted.RESPELLED)
     told += "" if told.endswith("?") else "."
-    return [_Asked("DB409", f"{told} A sync {makes}", "--allow-replaced", replaced.rows, passes, hint)]
+    return [_Asked(KEYS_REPLACED, f"{told} A sync {makes}", "--allow-replaced", replaced.rows, passes, hint)]
 
 
 def _changed(activation: Activation, effect: Effect, day: Day, again: _Replaced | None, moved: Moved) -> list[_Asked]:
@@ -241,7 +250,7 @@ def _changed(activation: Activation, effect: Effect, day: Day, again: _Replaced 
     of_run = len(np.unique(effect.changed)) + (again.here if again else 0)
     of_day = len(np.union1d(effect.changed, day.changed)) + (again.day if again else 0)
 
-    def asked(message: str, rows: int, code: str = "DB403", hint: str = "") -> list[_Asked]:
+    def asked(message: str, rows: int, code: str = MAX_CHANGE, hint: str = "") -> list[_Asked]:
         return [_Asked(code, message, "--allow-changes", rows, (Counted.CHANGED,), hint)]
 
     if _is_shifted(effect) and ceiling.limit(effect.known) < effect.known:
@@ -254,7 +263,7 @@ def _changed(activation: Activation, effect: Effect, day: Day, again: _Replaced 
             f"dinmo-dbt state reset {activation.name}\nand take over what Salesforce holds: {activation.adopting}\n"
             "where rows change places each day: guards: {max_change: 100%}"
         )
-        return asked(message, max(of_day, effect.shifted), "DB419", hint)
+        return asked(message, max(of_day, effect.shifted), VALUES_MOVED, hint)
     if not of_run:
         return []
     limit = ceiling.limit(effect.known)
@@ -263,7 +272,7 @@ def _changed(activation: Activation, effect: Effect, day: Day, again: _Replaced 
     if moved.text and makes:
         message = f"{moved.text}: {of_run:,} rows are not what they were before, and would be inserted again"
         hint = "to take them as they are, without a send: on_change: ignore for one sync"
-        return asked(message, of_day if over else of_run, "DB413", hint)
+        return asked(message, of_day if over else of_run, TEXT_CHANGED_WITH_TYPE, hint)
     if not over:
         return []
     told = f"guards.max_change is {ceiling}"
@@ -293,7 +302,7 @@ def _remapped(guards: Guards, effect: Effect) -> list[_Asked]:
     if effect.known < _least(guards.max_change) or rows <= guards.max_change.limit(effect.known):
         return []
     message = f"the mapping changed: {rows:,} of {effect.known:,} known rows would be sent their new fields"
-    return [_Asked("DB404", message, "--allow-remap", rows, ())]
+    return [_Asked(REMAPPED, message, "--allow-remap", rows, ())]
 
 
 def _created(guards: Guards, effect: Effect, fresh: int, day: Day) -> list[_Asked]:
@@ -311,7 +320,7 @@ def _created(guards: Guards, effect: Effect, fresh: int, day: Day) -> list[_Aske
     else:
         return []
     rows = fresh + day.created if over(fresh + day.created, before) else fresh
-    return [_Asked("DB408", message, "--allow-creates", rows, (Counted.CREATED,))]
+    return [_Asked(MAX_CREATED, message, "--allow-creates", rows, (Counted.CREATED,))]
 
 
 def _removed(activation: Activation, effect: Effect, day: Day) -> list[_Asked]:
@@ -326,7 +335,9 @@ def _removed(activation: Activation, effect: Effect, day: Day) -> list[_Asked]:
         what = f"{effect.gone:,} rows left the segment, and {rows:,} records would be {done}"
     if day.removed:
         what += f", after {day.removed:,} within a day"
-    return [_Asked("DB407", f"{what}; guards.max_delete is {ceiling}", "--allow-deletes", of_day, (Counted.REMOVED,))]
+    return [
+        _Asked(MAX_DELETE, f"{what}; guards.max_delete is {ceiling}", "--allow-deletes", of_day, (Counted.REMOVED,))
+    ]
 
 
 def deletes_max(guards: Guards, present: int, allowed: int) -> int:

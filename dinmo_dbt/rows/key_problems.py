@@ -7,6 +7,7 @@ from dataclasses import dataclass, field
 
 import numpy as np
 
+from dinmo_dbt.codes import KEYS_NOT_UNIQUE
 from dinmo_dbt.errors import Problem, Refused
 from dinmo_dbt.rows.mapping import Mapping
 from dinmo_dbt.rows.rowhash import Hashes
@@ -35,7 +36,7 @@ def key_refusal(problems: Sequence[KeyProblem], relation_name: str, activation: 
         "mend the model (dbt's unique and not_null tests find such rows), or choose another key or match\n"
         f"dinmo-dbt plan -s {activation} --show-values names some, with a query that finds their rows"
     )
-    return Problem("DB410", "; ".join(each.message for each in problems), relation_name, hint)
+    return Problem(KEYS_NOT_UNIQUE, "; ".join(each.message for each in problems), relation_name, hint)
 
 
 def keys_refused(problem: Problem, mapping: Mapping, key_problems: Sequence[KeyProblem]) -> KeysRefused:

@@ -18,6 +18,25 @@ from typing import Any
 import pyarrow as pa
 
 from dinmo_dbt.activation import Activation, Mode
+from dinmo_dbt.codes import (
+    COLUMN_TYPE,
+    COLUMNS_DIFFER_IN_CASE,
+    CONSTANT_DOES_NOT_FIT,
+    FIELD_COMPUTED,
+    FIELD_NOT_WRITABLE,
+    INSERT_OF_UNIQUE,
+    KEY_TYPE,
+    LABEL_NOT_NAME,
+    LOOKUP_TARGET,
+    MATCH_NOT_SEARCHABLE,
+    NO_COLUMN,
+    NO_FIELD,
+    NO_RELATIONSHIP,
+    NOT_AN_EXTERNAL_ID,
+    OBJECT_NOT_WRITABLE,
+    PARENT_NOT_NAMED_BY,
+    REQUIRED_FIELD,
+)
 from dinmo_dbt.config import declaration
 from dinmo_dbt.destination import Field, ObjectSchema, PayloadColumn
 from dinmo_dbt.errors import Problem
@@ -290,7 +309,7 @@ class _Resolution:
         for needed, given, right in rights:
             if needed and not given:
                 hint = f"Setup > Users > Permission Sets > Object Settings > {self.schema.label}: tick {right.title()}"
-                self.problem("DB312", f"the user may not {right} {name} records", "object", hint)
+                self.problem(OBJECT_NOT_WRITABLE, f"the user may not {right} {name} records", "object", hint)
 
     # Model columns
 
@@ -299,7 +318,7 @@ class _Resolution:
         if source and self.relation is not None:
             reason = why_not_key(self.relation.field(source).type)
             if reason:
-                self.problem("DB317", f"key column {source}: {reason}", "key")
+                self.problem(KEY_TYPE, f"key column {source}: {reason}", "key")
         return source
 
     def source_column(self, name: str, key: str) -> str | None:
@@ -312,19 +331,19 @@ class _Resolution:
         if len(folded) == 1:
             return str(folded[0])
         if folded:
-            self.problem("DB152", f"column {name} fits several columns: {', '.join(folded)}", key)
+            self.problem(COLUMNS_DIFFER_IN_CASE, f"column {name} fits several columns: {', '.join(folded)}", key)
             return None
         near = declaration.near(name, names)
         hint = f"did you mean {near[0]}?" if near else f"its columns are {', '.join(names)}"
         hint = declaration.unquoted_key(name) or hint
-        self.problem("DB151", f"{self.activation.relation_name} has no column {name}", key, hint)
+        self.problem(NO_COLUMN, f"{self.activation.relation_name} has no column {name}", key, hint)
         return None
 
     def typed(self, source: str | None, field: Field, key: str) -> str | None:
         if source and self.relation is not None:
             reason = values.why_not(self.relation.field(source).type, field)
             if reason:
-                self.problem("DB314", f"{source} -> {self.schema.name}.{field.name}: {reason}", key)
+                self.problem(COLUMN_TYPE, f"{source} -> {self.schema.name}.{field.name}: {reason}", key)
                 return None
         return source
 
@@ -347,10 +366,15 @@ class _Resolution:
                 f"or write match: {{{match.column}: {field.name}, create: true}}"
             )
             self.problem(
-                "DB308", f"{self.schema.name}.{field.name} is not an external id, so it can't upsert", key, hint
+                NOT_AN_EXTERNAL_ID,
+                f"{self.schema.name}.{field.name} is not an external id, so it can't upsert",
+                key,
+                hint,
             )
         if field.name != "Id" and not field.filterable:
-            self.problem("DB309", f"{self.schema.name}.{field.name} can't be searched, so it can't match", key)
+            self.problem(
+                MATCH_NOT_SEARCHABLE, f"{self.schema.name}.{field.name} can't be searched, so it can't match", key
+            )
         if self.activation.mode is Mode.UPSERT and field.name != "Id":
             self.writable(self.schema, field, key)
         if self.typed(source, field, key) is None:
@@ -388,20 +412,22 @@ class _Resolution:
             known = [f.relationship_name for f in self.schema.fields.values() if f.relationship_name]
             near = declaration.near_names(relationship, known)
             hint = "a lookup Parent__c is reached as Parent__r" + (f". Did you mean {near[0]}?" if near else "")
-            self.problem("DB305", f"{self.schema.name} has no relationship {relationship}", key, hint)
+            self.problem(NO_RELATIONSHIP, f"{self.schema.name} has no relationship {relationship}", key, hint)
             return None
         self.writable(self.schema, lookup, key)
         if len(lookup.reference_to) > 1 and not type_name:
             choices = ", ".join(f"{name}:{relationship}.{named_by}" for name in lookup.reference_to[:3])
-            self.problem("DB307", f"{relationship} may point to several objects: say which, as in {choices}", key)
+            self.problem(LOOKUP_TARGET, f"{relationship} may point to several objects: say which, as in {choices}", key)
             return None
         if type_name and len(lookup.reference_to) == 1:
-            self.problem("DB307", f"{relationship} points to one object only: write {relationship}.{named_by}", key)
+            self.problem(
+                LOOKUP_TARGET, f"{relationship} points to one object only: write {relationship}.{named_by}", key
+            )
             return None
         parents = {name.lower(): name for name in lookup.reference_to}
         if type_name and type_name.lower() not in parents:
             message = f"{relationship} does not point to {type_name}, but to {', '.join(lookup.reference_to)}"
-            self.problem("DB307", message, key)
+            self.problem(LOOKUP_TARGET, message, key)
             return None
         type_name = parents[type_name.lower()] if type_name else ""
         parent = self.parent(type_name or lookup.reference_to[0])
@@ -411,7 +437,10 @@ class _Resolution:
             return None
         if field.name == "Id" or not field.filterable:
             self.problem(
-                "DB306", f"{parent.name}.{field.name} can't name a parent", key, _named_by(parent, field, lookup)
+                PARENT_NOT_NAMED_BY,
+                f"{parent.name}.{field.name} can't name a parent",
+                key,
+                _named_by(parent, field, lookup),
             )
             return None
         prefix = f"{type_name}:" if type_name else ""
@@ -422,7 +451,7 @@ class _Resolution:
         field = self.schema.field(name)
         if value is None and field is not None and not field.nillable:
             message = f"{self.schema.name}.{field.name} can't be emptied: it is required, or a checkbox"
-            self.problem("DB316", message, f"on_removed.set.{name}")
+            self.problem(CONSTANT_DOES_NOT_FIT, message, f"on_removed.set.{name}")
             return None
         return self.constant(name, value, "on_removed.set")
 
@@ -436,37 +465,39 @@ class _Resolution:
         text = self.activation.bare.get(key)
         if not isinstance(value, str | None) and field.type in _WRITTEN:
             what = f"{declaration.kind(value)} is no text for {self.schema.name}.{field.name} ({field.type})"
-            self.problem("DB316", what, key, declaration.unquoted(value, text))
+            self.problem(CONSTANT_DOES_NOT_FIT, what, key, declaration.unquoted(value, text))
             return None
         if text is not None and _is_other(text, value, field):
             what = f"YAML reads {declaration.show(text)} as {'null' if value is None else declaration.show(value)}"
             hint = "null alone empties a field; put any other text in quotes" if value is None else "put it in quotes"
-            self.problem("DB316", what, key, hint)
+            self.problem(CONSTANT_DOES_NOT_FIT, what, key, hint)
             return None
         array = _constant_array(value, field)
         if array is None:
             what = f"{value!r} is no value for {self.schema.name}.{field.name} ({field.type})"
-            self.problem("DB316", what, key, _in_decimal(value, field))
+            self.problem(CONSTANT_DOES_NOT_FIT, what, key, _in_decimal(value, field))
             return None
         canonical, reasons = values.canonical(array, field)
         if reasons is not None:
             longest = len(value) if isinstance(value, str) else 0
             reason = why_unfit(Reason(int(reasons[0])), field, longest)
-            self.problem("DB316", f"{value!r} is no value for {self.schema.name}.{field.name}: {reason}", key)
+            self.problem(
+                CONSTANT_DOES_NOT_FIT, f"{value!r} is no value for {self.schema.name}.{field.name}: {reason}", key
+            )
             return None
         return Constant(field.name, field, canonical)
 
     def missing_field(self, schema: ObjectSchema, name: str, key: str) -> None:
         labelled = [f.name for f in schema.fields.values() if f.label.lower() == name.lower()]
         if labelled:
-            self.problem("DB315", f"{name!r} is a label; its API name is {labelled[0]}", key)
+            self.problem(LABEL_NOT_NAME, f"{name!r} is a label; its API name is {labelled[0]}", key)
             return
         near = declaration.near_names(name, schema.fields)
         hint = f"Setup > Object Manager > {schema.label} > Fields & Relationships > New creates it"
         hint += "; if it exists, the user lacks field-level security on it"
         hint += f". Did you mean {near[0]}?" if near else ""
         hint = declaration.unquoted_key(name) or hint
-        self.problem("DB302", f"{schema.name} has no field {name} that the user may see", key, hint)
+        self.problem(NO_FIELD, f"{schema.name} has no field {name} that the user may see", key, hint)
 
     def writable(self, schema: ObjectSchema, field: Field, key: str, *, edited_only: bool = False) -> None:
         """An upsert needs one of the two rights: a field that is written on new records only, or on those alone that
@@ -479,30 +510,32 @@ class _Resolution:
         if computed:
             what = "an auto-number" if field.auto_number else "a formula or roll-up"
             hint = "take it out of the mapping" + ("" if field.auto_number else ", and map the fields it is made of")
-            self.problem("DB304", f"{name} is {what}: Salesforce computes it", key, hint)
+            self.problem(FIELD_COMPUTED, f"{name} is {what}: Salesforce computes it", key, hint)
         elif parts := _parts(schema, field):
             message = f"{name} is put together by Salesforce of {', '.join(parts)}"
-            self.problem("DB304", message, key, f"map columns to {', '.join(parts)}")
+            self.problem(FIELD_COMPUTED, message, key, f"map columns to {', '.join(parts)}")
         elif field.name in _KEPT_BY_SALESFORCE:
             hint = "take it out of the mapping" + (
                 "; a user with the permission Set Audit Fields upon Record Creation may give it to new records"
                 if field.name in _AUDIT_FIELDS
                 else ""
             )
-            self.problem("DB303", f"{name} is kept by Salesforce itself", key, hint)
+            self.problem(FIELD_NOT_WRITABLE, f"{name} is kept by Salesforce itself", key, hint)
         elif field.createable:
             hint = "map it with mode: upsert or insert, which send it with new records"
             if field.is_master and field.name.lower().endswith("__c"):
                 hint += f"; or let details move: {_setup(schema, field)} > Edit: tick Allow reparenting"
             what = "a master-detail field: it" if field.is_master else "a field that"
-            self.problem("DB303", f"{name} is {what} takes a value on new records only", key, hint)
+            self.problem(FIELD_NOT_WRITABLE, f"{name} is {what} takes a value on new records only", key, hint)
         elif field.updateable:
             message = f"{name} is a field that takes a value only on records that are there"
-            self.problem("DB303", message, key, "map it with mode: update or upsert, which send it with known records")
+            self.problem(
+                FIELD_NOT_WRITABLE, message, key, "map it with mode: update or upsert, which send it with known records"
+            )
         else:
             rights = " or ".join(word for needed, word in ((new, "created"), (known, "edited")) if needed)
             hint = f"{_setup(schema, field)} > Set Field-Level Security: Visible, not Read-Only"
-            self.problem("DB303", f"{name} can't be {rights} by the user", key, hint)
+            self.problem(FIELD_NOT_WRITABLE, f"{name} can't be {rights} by the user", key, hint)
 
     # The whole row
 
@@ -523,7 +556,9 @@ class _Resolution:
         for field in self.schema.fields.values():
             if field.required_on_create and field.type != "boolean" and field.name not in sent:
                 hint = f"map a column to {field.name}, or give it under constants"
-                self.problem("DB310", f"{self.schema.name}.{field.name} is required to create records", "fields", hint)
+                self.problem(
+                    REQUIRED_FIELD, f"{self.schema.name}.{field.name} is required to create records", "fields", hint
+                )
 
     def given_field(self, name: str) -> Field | None:
         """The field that a name of the activation's means, or the lookup that its parent path goes by."""
@@ -536,7 +571,9 @@ class _Resolution:
         for column in columns:
             if column.field.unique and column.lookup is None:
                 message = f"{self.schema.name}.{column.header} is unique, so a changed row can't become a new record"
-                self.problem("DB311", message, f"fields.{column.source}", "set on_change: ignore, or use mode: upsert")
+                self.problem(
+                    INSERT_OF_UNIQUE, message, f"fields.{column.source}", "set on_change: ignore, or use mode: upsert"
+                )
 
 
 def _setup(schema: ObjectSchema, field: Field) -> str:

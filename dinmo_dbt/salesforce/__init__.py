@@ -11,6 +11,8 @@ from pathlib import Path
 from types import MappingProxyType
 from typing import TYPE_CHECKING, Any
 
+from dinmo_dbt.codes import NO_ANSWER
+
 if TYPE_CHECKING:
     import random
 
@@ -74,7 +76,7 @@ def connect(
         )
     except AuthError as error:
         proxy = next((name for name in _PROXIES if env.get(name)), "")
-        if error.problems[0].code == "DB607" and proxy and not trust_env:
+        if error.problems[0].code == NO_ANSWER and proxy and not trust_env:
             error.add_hint(f"{proxy} is set, and not used on the way to Salesforce, which has to be a direct one")
         raise
     return SalesforceDestination(client, scratch=scratch, sleep=sleep)

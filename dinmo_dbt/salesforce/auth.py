@@ -18,6 +18,7 @@ from pathlib import Path
 from typing import Any
 from urllib.parse import urlsplit
 
+from dinmo_dbt.codes import LOGIN_REFUSED, REFRESH_TOKEN_UNUSABLE, SESSION_REFUSED, WRONG_ORG
 from dinmo_dbt.durable import read_file
 from dinmo_dbt.errors import AuthError, DinmoError, WrongOrg
 from dinmo_dbt.org import Credentials, Org, Secret
@@ -68,7 +69,7 @@ class LogIn:
         pin = self._org.organization_id
         if pin is not None and pin[:15] != login.organization_id[:15]:
             raise WrongOrg(
-                "DB602",
+                WRONG_ORG,
                 f"logged in to org {login.organization_id}, but dinmo.yml allows only {pin}",
                 where=f"destination {self._org.destination}, target {self._org.target}",
                 hint="correct organization_id, or the login",
@@ -97,7 +98,7 @@ class LogIn:
         server = self._server()
         if server in (_LOGIN, _TEST):
             raise AuthError(
-                "DB601",
+                LOGIN_REFUSED,
                 "client credentials are accepted only by the org's own login server",
                 hint="set login_url to the org's My Domain: Setup -> My Domain",
             )
@@ -109,7 +110,7 @@ class LogIn:
     def _by_token(self, client: Client) -> Login:
         if self._last is not None:
             raise AuthError(
-                "DB604", "the access token has expired, and this flow can't renew it", hint="get a new token"
+                SESSION_REFUSED, "the access token has expired, and this flow can't renew it", hint="get a new token"
             )
         given = self._credentials.access_token
         assert given is not None
@@ -120,7 +121,7 @@ class LogIn:
         again = f"log in again: sf org login web --alias {name or 'NAME'}"
         url, token, _ = sf_cli.session(name, self._env, client.rest)
         if token == self._last:
-            raise AuthError("DB604", "the Salesforce CLI gave the session again that has expired", hint=again)
+            raise AuthError(SESSION_REFUSED, "the Salesforce CLI gave the session again that has expired", hint=again)
         return self._with_token(client, url, token, again)
 
     def _by_refresh_token(self, client: Client) -> Login:
@@ -135,7 +136,7 @@ class LogIn:
                 lost = held.in_doubt or client.calls > calls + 1
                 if answer.refusal is SPENT and lost:
                     raise AuthError(
-                        "DB616",
+                        REFRESH_TOKEN_UNUSABLE,
                         "the refresh token is spent: an earlier login's answer was lost, and the next token with it",
                         where=str(held.path),
                         hint="authorize the app again, and give the new refresh token",
@@ -161,7 +162,7 @@ class LogIn:
     def _granted(self, client: Client, server: str, content: Mapping[str, Any]) -> Login:
         token, instance_url = content.get("access_token"), content.get("instance_url")
         if not isinstance(token, str) or not isinstance(instance_url, str) or not TOKEN.fullmatch(token):
-            raise AuthError("DB601", "the login server's reply holds no usable token")
+            raise AuthError(LOGIN_REFUSED, "the login server's reply holds no usable token")
         instance_url = checked_url(instance_url, like=server, allowed_hosts=self._org.allowed_hosts)
         organization_id = _org_of_identity(content.get("id"))
         login = Login(instance_url, Secret(token), organization_id, self._credentials.username)
@@ -170,7 +171,7 @@ class LogIn:
     def _with_token(self, client: Client, instance_url: str, given: Secret, advice: str) -> Login:
         token = given.reveal().strip()
         if not TOKEN.fullmatch(token):
-            raise AuthError("DB601", "the access token is empty or holds characters that no token has")
+            raise AuthError(LOGIN_REFUSED, "the access token is empty or holds characters that no token has")
         address = checked_url(instance_url, allowed_hosts=self._org.allowed_hosts)
         return _identified(client, Login(address, Secret(token), "", self._credentials.username), advice)
 
@@ -198,7 +199,7 @@ def _asked(
     status, content = client.post_form(server + "/services/oauth2/token", form, headers)
     if not isinstance(content, dict):
         raise AuthError(
-            "DB601",
+            LOGIN_REFUSED,
             f"the login server {urlsplit(server).hostname} answered HTTP {status}, not with a token",
             hint="is login_url the org's My Domain? Setup -> My Domain. Does a proxy on the way answer in its place?",
         )
@@ -212,7 +213,7 @@ def _not_let_in(answers: Sequence[tuple[str, Refused]]) -> AuthError:
     else:
         message = "login refused: " + "; ".join(f"for audience {audience} {each}" for audience, each in answers)
     mends = list(dict.fromkeys(each.refusal.mend for _, each in answers))
-    return AuthError("DB601", message, hint="\n".join(mends))
+    return AuthError(LOGIN_REFUSED, message, hint="\n".join(mends))
 
 
 def id_18(text: str) -> str:
@@ -257,10 +258,12 @@ def _identified(client: Client, login: Login, advice: str = "") -> Login:
         return Login(login.instance_url, login.token, organization_id, login.username)
     if status in (401, 403):
         raise AuthError(
-            "DB604", "Salesforce refused the token: expired, revoked, or without API access", hint=advice or _RENEW
+            SESSION_REFUSED,
+            "Salesforce refused the token: expired, revoked, or without API access",
+            hint=advice or _RENEW,
         )
     says = RETIRED_HINT if status == HTTPStatus.GONE else UNKNOWN_HINT
-    raise AuthError("DB601", f"the org did not say who it is (HTTP {status})", hint=says)
+    raise AuthError(LOGIN_REFUSED, f"the org did not say who it is (HTTP {status})", hint=says)
 
 
 def _org_of_identity(url: object) -> str:
@@ -271,7 +274,7 @@ def _org_of_identity(url: object) -> str:
 
 def _org_id(text: str) -> str:
     if not re.fullmatch(r"00D[A-Za-z0-9]{12}([A-Za-z0-9]{3})?", text):
-        raise WrongOrg("DB602", "the org's id has an unknown form")
+        raise WrongOrg(WRONG_ORG, "the org's id has an unknown form")
     return id_18(text)
 
 
@@ -292,16 +295,18 @@ def _assertion(credentials: Credentials, audience: str, now: float) -> str:
     try:
         raw = read_file(path, _KEY_BYTES_MAX)
     except OSError as fault:
-        raise AuthError("DB601", f"the private key can't be read: {fault.strerror}", where=str(path)) from None
+        raise AuthError(LOGIN_REFUSED, f"the private key can't be read: {fault.strerror}", where=str(path)) from None
     with suppress(ValueError, TypeError, UnsupportedAlgorithm):  # their text can hold pieces of the key
         key = load_pem_private_key(raw, None)
         if isinstance(key, RSAPrivateKey) and key.key_size < _KEY_BITS_MIN:
             told = f"the private key has {key.key_size} bits"
-            raise AuthError("DB601", told, where=str(path), hint=f"Salesforce takes RSA of {_KEY_BITS_MIN} or more")
+            raise AuthError(
+                LOGIN_REFUSED, told, where=str(path), hint=f"Salesforce takes RSA of {_KEY_BITS_MIN} or more"
+            )
         if isinstance(key, RSAPrivateKey):
             return jwt.encode(claims, key, algorithm="RS256")
     message, advice = next((told for sign, told in _NO_KEYS if sign in raw), _NO_KEY)
-    raise AuthError("DB601", message, where=str(path), hint=advice)
+    raise AuthError(LOGIN_REFUSED, message, where=str(path), hint=advice)
 
 
 _PARTS = "openssl wrote the private key to its -keyout, and the certificate, which the app holds, to its -out"

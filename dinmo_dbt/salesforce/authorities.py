@@ -6,6 +6,7 @@ import ssl
 from collections.abc import Mapping
 from pathlib import Path
 
+from dinmo_dbt.codes import HOST_NOT_TRUSTED
 from dinmo_dbt.errors import AuthError
 
 _VARIABLES = ("REQUESTS_CA_BUNDLE", "CURL_CA_BUNDLE", "SSL_CERT_FILE")
@@ -26,5 +27,7 @@ def authorities(named: Path | None, env: Mapping[str, str]) -> str | None:
             context.load_verify_locations(cafile=path)
     except (OSError, ValueError):  # an SSLError is an OSError
         hint = "a PEM file: -----BEGIN CERTIFICATE-----"
-        raise AuthError("DB603", f"{source} names no file of certificates", where=str(path), hint=hint) from None
+        raise AuthError(
+            HOST_NOT_TRUSTED, f"{source} names no file of certificates", where=str(path), hint=hint
+        ) from None
     return str(path)

@@ -15,6 +15,7 @@ from typing import Any
 
 import pyarrow as pa
 
+from dinmo_dbt.codes import QUERY_FAILED, RESULTS_UNREADABLE
 from dinmo_dbt.destination import Batch, Job, ListedJob, Operation
 from dinmo_dbt.errors import DestinationError, NotApplied, OutcomeUnknown
 from dinmo_dbt.salesforce import encode, results
@@ -177,7 +178,7 @@ def made_by(
             return rows if results.RECORD_ID in rows.column_names else results.nothing_made()
         sleep(min(_POLL_MAX_S, _POLL_FIRST_S * 4**read))
     raise OutcomeUnknown(
-        "DB610",
+        RESULTS_UNREADABLE,
         f"the result file of job {job_id} stays incomplete after {RESULT_READS_MAX} reads",
         hint="run sync again: it reads it anew",
     )
@@ -217,7 +218,7 @@ def read_results(
         if not last:
             sleep(min(_POLL_MAX_S, _POLL_FIRST_S * 4**read))
     raise OutcomeUnknown(
-        "DB610",
+        RESULTS_UNREADABLE,
         f"the result files of job {job_id} stay incomplete ({reason}) after {RESULT_READS_MAX} reads",
         hint="run sync again: it reads them anew",
     )
@@ -245,16 +246,16 @@ def query(
             try:
                 yield from results.read_pieces(file, rows_max=_PAGE_ROWS, names=names)
             except results.UnreadableFile as fault:
-                raise NotApplied("DB610", f"a page of {path} is unreadable: {fault}") from None
+                raise NotApplied(RESULTS_UNREADABLE, f"a page of {path} is unreadable: {fault}") from None
             locator = reply.headers.get("Sforce-Locator", "null")
             if locator in ("null", ""):
                 return
             if not re.fullmatch(r"[A-Za-z0-9+/=_-]{1,200}", locator):
-                raise NotApplied("DB610", f"{path} names a next page of unknown form")
+                raise NotApplied(RESULTS_UNREADABLE, f"{path} names a next page of unknown form")
             if locator in seen:
-                raise NotApplied("DB610", f"{path} names a page as the next that was read already")
+                raise NotApplied(RESULTS_UNREADABLE, f"{path} names a page as the next that was read already")
             seen.add(locator)
-    raise NotApplied("DB610", f"{path} has more than {QUERY_PAGES_MAX} pages")
+    raise NotApplied(RESULTS_UNREADABLE, f"{path} has more than {QUERY_PAGES_MAX} pages")
 
 
 def _await_query(client: Client, path: str, sleep: Callable[[float], None]) -> None:
@@ -264,12 +265,12 @@ def _await_query(client: Client, path: str, sleep: Callable[[float], None]) -> N
         if info["state"] == "JobComplete":
             return
         if info["state"] in ("Failed", "Aborted"):
-            raise NotApplied("DB611", f"{path} ended as {info['state']}")
+            raise NotApplied(QUERY_FAILED, f"{path} ended as {info['state']}")
         sleep(pause)
         pause = min(_POLL_MAX_S, pause * 1.5)
     with contextlib.suppress(DestinationError):
         client.call(Request("PATCH", path, body=b'{"state":"Aborted"}'))
-    raise NotApplied("DB611", f"{path} is not done after {QUERY_POLLS_MAX} polls")
+    raise NotApplied(QUERY_FAILED, f"{path} is not done after {QUERY_POLLS_MAX} polls")
 
 
 def _read_files(client: Client, job_id: str, batch: Batch, scratch: Path) -> results.ResultFiles:

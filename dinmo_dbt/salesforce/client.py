@@ -31,6 +31,18 @@ import requests
 import urllib3
 
 from dinmo_dbt import __version__, wire
+from dinmo_dbt.codes import (
+    HOST_NOT_TRUSTED,
+    LIMIT_USED_UP,
+    NO_ANSWER,
+    ORG_READ_ONLY,
+    REDIRECTED,
+    REPLY_LOST,
+    REQUEST_REFUSED,
+    REQUEST_TOO_LARGE,
+    SESSION_REFUSED,
+    WRONG_ORG,
+)
 from dinmo_dbt.destination import ApiUsage, ErrorClass, Remedy
 from dinmo_dbt.errors import (
     AuthError,
@@ -236,7 +248,7 @@ class Client:
             except _SessionExpired:
                 if renewed:
                     message = "Salesforce refused a session that was just renewed"
-                    error = AuthError("DB604", message, hint=hint("INVALID_SESSION_ID"))
+                    error = AuthError(SESSION_REFUSED, message, hint=hint("INVALID_SESSION_ID"))
                     break
                 renewed = True
                 try:
@@ -245,12 +257,12 @@ class Client:
                     error = refused
                     break
             except _NotSent as pause:
-                error = pause.final("DB607", f"{_name(request)}: {pause}, {attempt + 1} times")
+                error = pause.final(NO_ANSWER, f"{_name(request)}: {pause}, {attempt + 1} times")
                 self._pause(attempt, pause.after_s)
             except wire.Broken as lost:
                 doubt = str(lost)
                 kind = ReplyTooLarge if isinstance(lost, wire.TooLarge) else NotApplied
-                error = kind("DB607", f"{_name(request)}: {lost}, at attempt {attempt + 1}")
+                error = kind(NO_ANSWER, f"{_name(request)}: {lost}, at attempt {attempt + 1}")
                 if not request.effect.repeats or not lost.again:
                     break
                 self._pause(attempt, None)
@@ -259,7 +271,7 @@ class Client:
                 break
         if doubt and request.effect.acts:
             raise OutcomeUnknown(
-                "DB608", f"{_name(request)}: no whole reply came ({doubt}); it may have been applied"
+                REPLY_LOST, f"{_name(request)}: no whole reply came ({doubt}); it may have been applied"
             ) from without_frames(error)
         raise without_frames(error)
 
@@ -303,7 +315,7 @@ class Client:
                 reason = str(fault)
                 advice = _reach_hint(url) if isinstance(fault, _Unreached) else ""
             self._pause(attempt, None)
-        raise AuthError("DB607", f"no answer from {urlsplit(url).hostname}: {reason}", hint=advice)
+        raise AuthError(NO_ANSWER, f"no answer from {urlsplit(url).hostname}: {reason}", hint=advice)
 
     @property
     def simple(self) -> Salesforce:
@@ -361,7 +373,7 @@ class Client:
             if isinstance(fault, requests.exceptions.SSLError) and (found := untrusted(fault)):
                 wrong, advice = found
                 message = f"the certificate of {urlsplit(url).hostname} {wrong}"
-                raise NotApplied("DB603", message, hint=advice or _AUTHORITY_HINT) from None
+                raise NotApplied(HOST_NOT_TRUSTED, message, hint=advice or _AUTHORITY_HINT) from None
             if attempt.is_over:
                 raise (_NotSent if attempt.is_unsent else wire.Broken)(attempt.overdue) from None
             if _is_unnamed(fault):
@@ -398,7 +410,7 @@ class Client:
         used, limit = self.usage.used, self.usage.limit
         if limit and used >= limit * self._api_share / 100:
             raise LimitReached(
-                "DB609",
+                LIMIT_USED_UP,
                 f"{used} of the org's {limit} daily API calls are used; api_share allows {self._api_share}%",
                 hint="wait for the 24-hour window to move on, or raise api_share in dinmo.yml",
             )
@@ -412,7 +424,7 @@ class Client:
                 login = self._log_in(self)
                 if login.organization_id != expired.organization_id:
                     message = f"the renewed session is of another org: {login.organization_id}"
-                    raise WrongOrg("DB602", message, hint="nothing was sent")
+                    raise WrongOrg(WRONG_ORG, message, hint="nothing was sent")
             except WrongOrg as refused:
                 self._foreign = refused
                 raise
@@ -541,7 +553,7 @@ def _refuse(request: Request, response: requests.Response, attempt: wire.Attempt
     if status < 200:
         raise wire.Broken(f"HTTP {status}, which is no answer yet")
     if 300 <= status < 400:
-        raise NotApplied("DB605", f"{_name(request)}: HTTP {status}, a redirect; none is followed")
+        raise NotApplied(REDIRECTED, f"{_name(request)}: HTTP {status}, a redirect; none is followed")
     try:
         content = _json_or_none(wire.text(response, JSON_BYTES_MAX, attempt))
     except wire.Broken:
@@ -552,25 +564,25 @@ def _refuse(request: Request, response: requests.Response, attempt: wire.Attempt
     if status == 401:
         if code in ("INVALID_SESSION_ID", ""):
             raise _SessionExpired
-        raise AuthError("DB604", f"Salesforce refused the session: {code}", hint=hint(code))
+        raise AuthError(SESSION_REFUSED, f"Salesforce refused the session: {code}", hint=hint(code))
     if code == "REQUEST_LIMIT_EXCEEDED" and "concurrent" in message.lower():
         raise _NotSent("too many long requests at once in the org", after_s, final=LimitReached)
     if code in ("REQUEST_LIMIT_EXCEEDED", "LIMIT_EXCEEDED", "EXCEEDEDQUOTA"):
-        raise LimitReached("DB609", f"{_name(request)}: {code}", hint=hint("REQUEST_LIMIT_EXCEEDED"))
+        raise LimitReached(LIMIT_USED_UP, f"{_name(request)}: {code}", hint=hint("REQUEST_LIMIT_EXCEEDED"))
     if verdict.error_class is ErrorClass.MAINTENANCE:
-        raise ReadOnly("DB612", f"{_name(request)}: {code}", hint=verdict.hint)
+        raise ReadOnly(ORG_READ_ONLY, f"{_name(request)}: {code}", hint=verdict.hint)
     if status in (420, 429):
         raise _NotSent(f"HTTP {status}", after_s)
     if status == 503 and (after_s is not None or verdict.remedy is Remedy.AGAIN):
         raise _NotSent(f"HTTP 503 {code}".rstrip(), after_s)  # refused at the door: a definite answer
     if status == 413 and request.holds_values:
         advice = "a proxy on the way may take less than Salesforce does"
-        raise TooLarge("DB614", f"{_name(request)}: HTTP 413, refused for its size", hint=advice)
+        raise TooLarge(REQUEST_TOO_LARGE, f"{_name(request)}: HTTP 413, refused for its size", hint=advice)
     if status >= 500:
         raise wire.Broken(f"HTTP {status} {code}".rstrip())
     shown = code if request.holds_values or not message else f"{code}: {_one_line(message)}"
     raise SalesforceRefusal(
-        "DB606",
+        REQUEST_REFUSED,
         f"{_name(request)}: HTTP {status} {shown}".rstrip(),
         status=status,
         salesforce_code=code,

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
+from dinmo_dbt.codes import NO_FIELD, NO_OBJECT
 from dinmo_dbt.config.declaration import near_names
 from dinmo_dbt.destination import Field, ListedObject, ObjectSchema
 from dinmo_dbt.errors import ConfigError, NotApplied
@@ -45,7 +46,7 @@ def parse(content: Any) -> ObjectSchema:
             fields=fields,
         )
     except (KeyError, TypeError, AttributeError, ValueError, OverflowError) as fault:
-        raise NotApplied("DB302", f"describe has an unknown form ({type(fault).__name__})") from None
+        raise NotApplied(NO_FIELD, f"describe has an unknown form ({type(fault).__name__})") from None
 
 
 def _field(entry: dict[str, Any]) -> Field:
@@ -100,7 +101,7 @@ def objects(client: Client) -> list[ListedObject]:
             for entry in content["sobjects"]
         ]
     except (KeyError, TypeError, AttributeError) as fault:
-        raise NotApplied("DB302", f"the list of objects has an unknown form ({type(fault).__name__})") from None
+        raise NotApplied(NO_FIELD, f"the list of objects has an unknown form ({type(fault).__name__})") from None
     return sorted(found, key=lambda listed: listed.name.lower())
 
 
@@ -112,7 +113,7 @@ def _unknown(object_name: str, names: list[str]) -> ConfigError:
         near.insert(0, by_folded[custom])
     create = "create it: Setup -> Object Manager -> Create -> Custom Object, and give the user access to it"
     return ConfigError(
-        "DB301",
+        NO_OBJECT,
         f"the org has no object {object_name}, or the user may not see it",
         where=f"object {object_name}",
         hint=create + (f". Did you mean {' or '.join(near)}?" if near else ""),

@@ -8,6 +8,7 @@ from __future__ import annotations
 import re
 from urllib.parse import SplitResult, urlsplit
 
+from dinmo_dbt.codes import HOST_NOT_TRUSTED, NO_OBJECT, QUERY_FAILED
 from dinmo_dbt.config.declaration import show
 from dinmo_dbt.errors import AuthError, NotApplied
 from dinmo_dbt.org import LOOPBACK, host_allowed
@@ -25,7 +26,9 @@ def checked_url(url: str, *, like: str | None = None, allowed_hosts: tuple[str, 
         parts = urlsplit(url.strip())
         host, port = parts.hostname or "", parts.port
     except ValueError:
-        raise AuthError("DB603", "the URL can't be read", hint="write it as https://acme.my.salesforce.com") from None
+        raise AuthError(
+            HOST_NOT_TRUSTED, "the URL can't be read", hint="write it as https://acme.my.salesforce.com"
+        ) from None
     loopback = host in LOOPBACK
     allowed = host_allowed(host, allowed_hosts) and "@" not in parts.netloc
     if loopback:
@@ -34,7 +37,7 @@ def checked_url(url: str, *, like: str | None = None, allowed_hosts: tuple[str, 
         allowed = allowed and parts.scheme == "https" and port in (None, 443)
     if not allowed or (like is not None and (urlsplit(like).hostname in LOOPBACK) != loopback):
         raise AuthError(
-            "DB603",
+            HOST_NOT_TRUSTED,
             f"refusing to send credentials to {show(host) if host else 'an empty host'}",
             hint="use https and the org's My Domain, login.salesforce.com or test.salesforce.com",
         )
@@ -44,14 +47,14 @@ def checked_url(url: str, *, like: str | None = None, allowed_hosts: tuple[str, 
 def checked_path(path: str) -> str:
     """A path that a reply named, if it is one of the data API on the host we already talk to (never a URL)."""
     if not isinstance(path, str) or not _REPLY_PATH.fullmatch(path) or ".." in path:
-        raise NotApplied("DB603", "a reply named a place that is not a path of this org's data API")
+        raise NotApplied(HOST_NOT_TRUSTED, "a reply named a place that is not a path of this org's data API")
     return "/" + path.lstrip("/")
 
 
 def checked_name(text: str) -> str:
     """An API name, before it becomes part of a path or a query."""
     if not is_api_name(text):
-        raise NotApplied("DB301", "an object or field name has the wrong form")
+        raise NotApplied(NO_OBJECT, "an object or field name has the wrong form")
     return text
 
 
@@ -62,7 +65,7 @@ def is_api_name(text: str) -> bool:
 def checked_id(text: object) -> str:
     """A Salesforce id, before it becomes part of a path."""
     if not isinstance(text, str) or not re.fullmatch(r"[a-zA-Z0-9]{15}([a-zA-Z0-9]{3})?", text):
-        raise NotApplied("DB611", "an id of a job or record has the wrong form")
+        raise NotApplied(QUERY_FAILED, "an id of a job or record has the wrong form")
     return text
 
 

@@ -12,6 +12,7 @@ from urllib.parse import quote
 import pyarrow as pa
 import pyarrow.compute as pc
 
+from dinmo_dbt.codes import RESULTS_UNREADABLE
 from dinmo_dbt.destination import Field
 from dinmo_dbt.errors import NotApplied
 from dinmo_dbt.rows import values
@@ -80,7 +81,7 @@ def read_many(
         pages.append(page.filter(pc.is_in(page["Id"], value_set=record_ids)))
         records += pages[-1].num_rows
         if records > len(record_ids):
-            raise NotApplied("DB610", "a reply holds more records than were asked for")
+            raise NotApplied(RESULTS_UNREADABLE, "a reply holds more records than were asked for")
     return pa.concat_tables(pages)
 
 
@@ -165,13 +166,15 @@ def query(client: Client, soql: str) -> Iterator[list[dict[str, Any]]]:
         if page["done"] is True:
             found = str(page.get("totalSize"))
             if re.fullmatch(r"\d{1,15}", found, re.ASCII) and read < int(found):
-                raise NotApplied("DB610", f"a query found {int(found):,} records, and its reply holds {read:,}")
+                raise NotApplied(
+                    RESULTS_UNREADABLE, f"a query found {int(found):,} records, and its reply holds {read:,}"
+                )
             return
         path, params = checked_path(page.get("nextRecordsUrl")), {}
         if path in seen:
-            raise NotApplied("DB610", "a query names a page as the next that was read already")
+            raise NotApplied(RESULTS_UNREADABLE, "a query names a page as the next that was read already")
         seen.add(path)
-    raise NotApplied("DB610", f"a query has more than {_PAGES_MAX} pages")
+    raise NotApplied(RESULTS_UNREADABLE, f"a query has more than {_PAGES_MAX} pages")
 
 
 def literal(text: str, field: Field) -> str:
@@ -209,7 +212,7 @@ def _taken(room: int, page: pa.Table) -> int:
     left = room - int(page.nbytes)
     if left < 0:
         raise NotApplied(
-            "DB610",
+            RESULTS_UNREADABLE,
             "a look-up finds far more records than were asked for",
             hint="match by a field that is unique in Salesforce, and name parents by one",
         )

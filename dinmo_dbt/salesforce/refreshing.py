@@ -17,6 +17,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
+from dinmo_dbt.codes import REFRESH_TOKEN_UNUSABLE
 from dinmo_dbt.durable import make_folder, read_file, whole_file
 from dinmo_dbt.errors import AuthError, StateError, unwritable
 from dinmo_dbt.org import Secret
@@ -97,7 +98,9 @@ def _read(path: Path, given: Secret) -> Kept:
 
 
 def _unusable(path: Path, why: str, advice: str) -> AuthError:
-    return AuthError("DB616", f"the kept refresh token can't be used: {why}", where=str(path), hint=advice)
+    return AuthError(
+        REFRESH_TOKEN_UNUSABLE, f"the kept refresh token can't be used: {why}", where=str(path), hint=advice
+    )
 
 
 @contextmanager
@@ -115,7 +118,7 @@ def _locked(path: Path, pause: Callable[[float], None]) -> Iterator[None]:
                 pause(_LOOK_S)
         else:
             raise StateError(
-                "DB616", f"another process has been logging in for {_WAIT_S:g} seconds", where=str(path),
+                REFRESH_TOKEN_UNUSABLE, f"another process has been logging in for {_WAIT_S:g} seconds", where=str(path),
                 hint="does a command hang? End it, and run again",
             )  # fmt: skip
         yield

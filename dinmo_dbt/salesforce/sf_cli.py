@@ -20,6 +20,7 @@ from contextlib import suppress
 from dataclasses import dataclass
 from typing import Any
 
+from dinmo_dbt.codes import NO_CLI_SESSION
 from dinmo_dbt.config.declaration import show
 from dinmo_dbt.errors import AuthError
 from dinmo_dbt.org import Secret
@@ -159,4 +160,4 @@ def _late(told: str) -> AuthError:
 
 
 def _error(message: str, advice: str) -> AuthError:
-    return AuthError("DB615", message, hint=advice)
+    return AuthError(NO_CLI_SESSION, message, hint=advice)

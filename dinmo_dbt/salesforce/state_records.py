@@ -12,6 +12,7 @@ from contextlib import contextmanager
 from decimal import Decimal, InvalidOperation
 from typing import Any
 
+from dinmo_dbt.codes import RESULTS_UNREADABLE
 from dinmo_dbt.destination import StateRecord
 from dinmo_dbt.errors import DestinationError, NotApplied
 from dinmo_dbt.salesforce.client import Client, Effect, Request
@@ -71,4 +72,4 @@ def _parse(record: dict[str, Any]) -> StateRecord:
     try:
         return StateRecord(int(Decimal(str(record["Serial__c"]))), str(record["Lineage__c"]), str(record["Run__c"]))
     except (KeyError, ValueError, ArithmeticError, InvalidOperation):
-        raise NotApplied("DB610", f"a record of {OBJECT} holds no serial") from None
+        raise NotApplied(RESULTS_UNREADABLE, f"a record of {OBJECT} holds no serial") from None

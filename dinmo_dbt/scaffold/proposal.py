@@ -13,6 +13,7 @@ from dataclasses import dataclass
 import pyarrow as pa
 import yaml
 
+from dinmo_dbt.codes import INIT_NO_MATCH_FIELD, REQUIRED_FIELD
 from dinmo_dbt.config import meta
 from dinmo_dbt.config.declaration import dotted
 from dinmo_dbt.destination import Field, ObjectSchema
@@ -20,8 +21,6 @@ from dinmo_dbt.errors import ConfigError, Problem
 from dinmo_dbt.rows import mapping
 from dinmo_dbt.text.whole_text import as_yaml
 
-NO_MATCH_FIELD = "DB819"
-_FIELD_REQUIRED = "DB310"
 _PREFIXES = ("dim", "fct", "fact", "mart", "mrt", "stg", "int", "rpt", "obt")
 
 
@@ -112,11 +111,11 @@ def propose(
         unmapped += [(column, _why(refused[column], schema, column, fields.pop(column))) for column in refused]
     if mode == "insert" and not fields:
         raise ConfigError(
-            NO_MATCH_FIELD,
+            INIT_NO_MATCH_FIELD,
             f"no column of {source.model_name} has the name of a field of {schema.name} that may be written",
             hint=f"dinmo-dbt org fields {schema.name} lists them; write the activation by hand (docs/meta.md)",
         )
-    others = [problem for problem in problems if problem.code != _FIELD_REQUIRED]
+    others = [problem for problem in problems if problem.code != REQUIRED_FIELD]
     if others:
         raise ConfigError.of(others)
     required = [problem.message.partition(" ")[0] for problem in problems]
@@ -254,7 +253,7 @@ def _no_match_field(schema: ObjectSchema, key: Sequence[str]) -> ConfigError:
     )
     several = f"each of {' and '.join(key)} repeats: let the model join them to one column, unique\n"
     return ConfigError(
-        NO_MATCH_FIELD,
+        INIT_NO_MATCH_FIELD,
         f"no external id of {schema.name} has the name of {' or '.join(key)} or of another column; {known}"
         if len(key) == 1
         else f"no external id of {schema.name} has the name of one column that identifies a row; {known}",

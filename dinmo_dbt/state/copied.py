@@ -8,6 +8,7 @@ import shlex
 from dataclasses import asdict, dataclass
 from enum import StrEnum
 
+from dinmo_dbt.codes import STATE_COPIED
 from dinmo_dbt.errors import StateError
 from dinmo_dbt.state.damage import bent
 from dinmo_dbt.state.tables import Connection
@@ -78,7 +79,7 @@ def refusal(connection: Connection, target: str, here: Place) -> StateError | No
     gone, coming = gone_to(connection, target), coming_from(connection, target)
     if gone is not None:
         return StateError(
-            "DB533",
+            STATE_COPIED,
             f"the state of dbt target {target} was copied to {gone.place}; what is left here is not used any more",
             where=here.name,
             hint=f"write into dinmo.yml: {gone.place.setting}\n"
@@ -86,7 +87,7 @@ def refusal(connection: Connection, target: str, here: Place) -> StateError | No
         )
     if coming is not None:
         return StateError(
-            "DB533",
+            STATE_COPIED,
             f"the state of dbt target {target} was being copied to here, from {coming.place}, and that did not end",
             where=here.name,
             hint=f"do it once more: dinmo-dbt state copy --to {here.kind} --from {shlex.quote(coming.place.name)}\n"

@@ -17,6 +17,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from dinmo_dbt.codes import NOT_COPIED
 from dinmo_dbt.durable import open_file
 from dinmo_dbt.errors import StateError
 from dinmo_dbt.state import copied, seal
@@ -276,5 +277,5 @@ class _History:
 
 def _refused(store: Store, why: str, way: str) -> StateError:
     return StateError(
-        "DB534", f"the state of dbt target {store.target} is not copied: {why}", where=str(store.location), hint=way
+        NOT_COPIED, f"the state of dbt target {store.target} is not copied: {why}", where=str(store.location), hint=way
     )

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dinmo_dbt.activation import Activation, Mode
+from dinmo_dbt.codes import HISTORY_DAMAGED, STATE_DAMAGED
 from dinmo_dbt.errors import Problem, StateError
 
 START_ANEW = (
@@ -18,7 +19,7 @@ class HistoryDamaged(StateError):
 def bent(where: str) -> StateError:
     """DB502: what is there was not written by us, or not like this."""
     return StateError(
-        "DB502",
+        STATE_DAMAGED,
         "the state is damaged, or is none of dinmo-dbt's; it is left as it is",
         where=where,
         hint="restore the state from a copy, or move it away and start again: insert activations then by "
@@ -28,13 +29,13 @@ def bent(where: str) -> StateError:
 
 def bent_history(where: str) -> HistoryDamaged:
     """DB502 for the history alone."""
-    return HistoryDamaged("DB502", "the history of runs is damaged, or is none of dinmo-dbt's", where=where)
+    return HistoryDamaged(STATE_DAMAGED, "the history of runs is damaged, or is none of dinmo-dbt's", where=where)
 
 
 def history_out_of_reach(where: str) -> Problem:
     """What is said, once, where a damaged one can't be put aside."""
     return Problem(
-        "DB531",
+        HISTORY_DAMAGED,
         "the damaged history can't be put aside: what this command would note in it is lost",
         where,
         "give the state's folder, and all in it, to the user who runs dinmo-dbt",
@@ -44,7 +45,7 @@ def history_out_of_reach(where: str) -> Problem:
 def damaged_history(where: str, found: str) -> Problem:
     """What is said of it, once."""
     return Problem(
-        "DB531",
+        HISTORY_DAMAGED,
         f"the history of runs is damaged{found}; no row is in it, and what can be read of it is used",
         where,
         "nothing has to be done: the next command that writes puts the damaged one aside and goes on. Or move it away "

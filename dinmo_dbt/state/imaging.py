@@ -9,6 +9,7 @@ from pathlib import Path
 import pyarrow as pa
 import pyarrow.parquet as pq
 
+from dinmo_dbt.codes import IMAGES_UNREADABLE
 from dinmo_dbt.delivery import images
 from dinmo_dbt.durable import read_file
 from dinmo_dbt.errors import StateError
@@ -105,4 +106,6 @@ def _digest(content: pa.Buffer) -> str:
 
 
 def _damaged(path: Path, why: str) -> StateError:
-    return StateError("DB517", f"the before-images of this run {why}; they are left as they are", where=str(path))
+    return StateError(
+        IMAGES_UNREADABLE, f"the before-images of this run {why}; they are left as they are", where=str(path)
+    )

@@ -19,6 +19,7 @@ import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
 from dinmo_dbt.activation import Activation
+from dinmo_dbt.codes import HELD_BY_ANOTHER, PLAN_STALE, TAKEN_OVER
 from dinmo_dbt.delivery.journal import BatchState, Settlement, check_transition
 from dinmo_dbt.destination import Batch
 from dinmo_dbt.errors import StateError
@@ -83,7 +84,7 @@ class ActivationState(View):
         with self.store.connection(writing=True) as connection:
             row = self.store.take(connection, lock, own, holder)
             if (row["epoch"] - 1, row["serial"]) != (self.epoch, self.serial):
-                raise StateError("DB501", "another run wrote meanwhile", where=self.where, hint="try again")
+                raise StateError(HELD_BY_ANOTHER, "another run wrote meanwhile", where=self.where, hint="try again")
             self._owner, self.epoch = holder.as_text(), self.epoch + 1
             if not self._began:
                 self.lineage = self.store.lineage(connection)
@@ -189,7 +190,7 @@ class ActivationState(View):
     def begin(self, plan: Plan) -> None:
         drawn_from = (plan.org_id, plan.activation.digest, plan.serial)
         if drawn_from != (self.org_id, self.activation.digest, self.serial):
-            raise StateError("DB504", "the plan is stale: the state moved since it was drawn", hint="draw it again")
+            raise StateError(PLAN_STALE, "the plan is stale: the state moved since it was drawn", hint="draw it again")
         rows = pa.concat_tables([self._rebased(plan), self._leaving(plan)])
         self.mappings = [plan.mapping.header(), *(older.header() for older in plan.older)]
         self.admitted = plan.admitted
@@ -266,7 +267,7 @@ class ActivationState(View):
     ) -> Mapping[str, Any]:
         row: Mapping[str, Any] | None = connection.execute("SELECT * FROM batch WHERE id = ?", (batch_id,)).fetchone()
         if row is None:
-            raise StateError("DB503", "another process removed the batch from the state", where=self.where)
+            raise StateError(TAKEN_OVER, "another process removed the batch from the state", where=self.where)
         check_transition(BatchState(row["state"]), state)
         connection.execute(
             "UPDATE batch SET state = ?, job_id = coalesce(?, job_id) WHERE id = ?", (state.value, job_id, batch_id)
@@ -337,7 +338,7 @@ class ActivationState(View):
             ),
         ).rowcount
         if not moved:
-            raise StateError("DB503", "another process moved the state: nothing was recorded", where=self.where)
+            raise StateError(TAKEN_OVER, "another process moved the state: nothing was recorded", where=self.where)
 
     def finish(self, *, complete: bool) -> None:
         if complete and len(self.mappings) > 1:

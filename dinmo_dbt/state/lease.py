@@ -11,6 +11,7 @@ import socket
 from contextlib import suppress
 from dataclasses import dataclass
 
+from dinmo_dbt.codes import HELD_BY_ANOTHER, TAKEN_OVER
 from dinmo_dbt.errors import StateError
 from dinmo_dbt.state.state_id import StateId
 from dinmo_dbt.text.moments import moment
@@ -109,17 +110,19 @@ def holder_of(text: str) -> Holder:
 def held_error(name: str, held: Held | None) -> StateError:
     """DB501: somebody else is at it."""
     if held is None:
-        return StateError("DB501", f"{name} is being synced by another process", hint="try again when that has ended")
+        return StateError(
+            HELD_BY_ANOTHER, f"{name} is being synced by another process", hint="try again when that has ended"
+        )
     hint = "wait for it; the lock goes by itself when that process ends"
     if held.seems_dead:
         hint = f"it seems to be gone. Look at it and let it go: dinmo-dbt state unlock {name}"
-    return StateError("DB501", f"{name} is being synced by {held.holder}", hint=hint)
+    return StateError(HELD_BY_ANOTHER, f"{name} is being synced by {held.holder}", hint=hint)
 
 
 def taken_over(name: str, where: str) -> StateError:
     """DB503: we were away for so long that another run took over."""
     return StateError(
-        "DB503",
+        TAKEN_OVER,
         f"another run took over {name}: nothing more was recorded",
         where=where,
         hint="the next run settles what this one left",

@@ -12,6 +12,7 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
 
+from dinmo_dbt.codes import LOCKS_DO_NOT_HOLD, STATE_OPEN_TO_OTHERS
 from dinmo_dbt.errors import Problem, StateError
 
 # Of these the kernel's own locks, if there are any, hold on one machine at most (sqlite.org/howtocorrupt.html, 2.1).
@@ -42,7 +43,7 @@ def refuse_network(folder: Path) -> None:
     if found is None or found.is_local:
         return
     raise StateError(
-        "DB511",
+        LOCKS_DO_NOT_HOLD,
         f"the state location is on a file system ({found.kind} at {found.point}) whose locks do not hold between "
         "machines: two runs could write at once",
         where=str(folder),
@@ -66,7 +67,7 @@ def open_to_others(folder: Path, project: Path) -> Problem | None:
         hint = "chown it, or set state.location to a folder of your own"
     else:
         return None
-    return Problem("DB532", f"{told} the state's folder, and could change what is sent", str(folder), hint)
+    return Problem(STATE_OPEN_TO_OTHERS, f"{told} the state's folder, and could change what is sent", str(folder), hint)
 
 
 def mount_of(path: str, mounts: Iterable[Mount]) -> Mount | None:

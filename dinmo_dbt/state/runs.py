@@ -13,6 +13,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
+from dinmo_dbt.codes import STATE_NOT_OPENED
 from dinmo_dbt.destination import Fate
 from dinmo_dbt.durable import open_file
 from dinmo_dbt.errors import StateError
@@ -224,7 +225,7 @@ class Runs:
             table = None
         if table is None or not table.schema.equals(UNDELIVERED):
             raise StateError(
-                "DB515",
+                STATE_NOT_OPENED,
                 "the list of rows that the run did not deliver is missing or damaged; it is left as it is",
                 where=str(path),
                 hint="the next run writes its own; no sync reads this one",

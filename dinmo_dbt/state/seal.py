@@ -9,6 +9,7 @@ from __future__ import annotations
 import hashlib
 import json
 
+from dinmo_dbt.codes import STATE_DAMAGED
 from dinmo_dbt.delivery.journal import BatchState
 from dinmo_dbt.errors import StateError
 from dinmo_dbt.state.state_id import OWN, StateId
@@ -50,7 +51,7 @@ def is_whole(connection: Connection, own: StateId) -> bool:
 def broken(where: str, ways_out: str) -> StateError:
     """DB502 for one activation."""
     return StateError(
-        "DB502",
+        STATE_DAMAGED,
         "what the state says of the activation is not what dinmo-dbt wrote: somebody has changed it, or taken rows "
         "out; it is left as it is",
         where=where,

@@ -16,6 +16,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
+from dinmo_dbt.codes import SNAPSHOT_DAMAGED, STATE_FORMAT
 from dinmo_dbt.durable import open_file
 from dinmo_dbt.errors import StateError
 from dinmo_dbt.rows.rowhash import DIGEST, Digests, Hashes, as_arrow, from_arrow
@@ -200,7 +201,7 @@ def _open(path: Path, ways_out: str) -> pq.ParquetFile:
 def other_format(what: str, found: int, todays: int, where: str, way_out: str) -> StateError:
     """DB514: another version of dinmo-dbt wrote it. `way_out`: what to do about one that is older."""
     return StateError(
-        "DB514",
+        STATE_FORMAT,
         f"{what} has format {found}; this version reads {todays}",
         where=where,
         hint="use the newer dinmo-dbt that wrote it" if found > todays else way_out,
@@ -210,7 +211,7 @@ def other_format(what: str, found: int, todays: int, where: str, way_out: str) -
 def damaged(path: Path, ways_out: str) -> StateError:
     """DB513, with commands after which it can go on."""
     return StateError(
-        "DB513",
+        SNAPSHOT_DAMAGED,
         "a snapshot file is missing or damaged; it is left as it is",
         where=str(path),
         hint=f"restore the state from a copy, or {ways_out}",

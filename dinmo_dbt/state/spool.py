@@ -13,6 +13,7 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.ipc
 
+from dinmo_dbt.codes import SPOOL_DAMAGED
 from dinmo_dbt.destination import Api, Batch, Field, Operation, PayloadColumn
 from dinmo_dbt.errors import StateError, unwritable
 from dinmo_dbt.rows.snapshot import Positions
@@ -122,7 +123,7 @@ def read_batch(path: Path, digest: str, described: dict[str, Any]) -> Batch:
         rows = None
     if rows is None:
         raise StateError(
-            "DB512",
+            SPOOL_DAMAGED,
             "the rows of an unfinished batch are missing or damaged, so what became of them can't be told",
             where=str(path),
             hint="restore the state folder from a copy, or start again: dinmo-dbt state reset",

@@ -14,6 +14,7 @@ from contextlib import closing, contextmanager, suppress
 from pathlib import Path
 from tempfile import TemporaryDirectory
 
+from dinmo_dbt.codes import HELD_BY_ANOTHER, STATE_NOT_OPENED, STATE_NOT_WRITABLE
 from dinmo_dbt.durable import discard, make_folder, read_file, sync_folder
 from dinmo_dbt.errors import StateError, unwritable
 from dinmo_dbt.state.shape import odd_values
@@ -190,28 +191,30 @@ class Database:
     def _operational(self, error: sqlite3.OperationalError, *, writing: bool) -> StateError:
         text, where = str(error), str(self.path)
         if "full" in text or (writing and "unable to open" in text and _takes_no_file(self.path.parent)):
-            return ForNow("DB510", "the disk is full; what was there before is untouched", where=where)
+            return ForNow(STATE_NOT_WRITABLE, "the disk is full; what was there before is untouched", where=where)
         if not os.access(self.path, os.R_OK):
             why = "permission denied" if self.path.exists() else "it is a link to a place where nothing is"
-            return StateError("DB510", f"{why}; the state is untouched", where=where)
+            return StateError(STATE_NOT_WRITABLE, f"{why}; the state is untouched", where=where)
         theirs = next(filter(_is_not_ours, self.beside), None)
         if theirs is not None and "locked" not in text:
             return _not_ours_beside(theirs)
         if self.was_cut_off and "locked" not in text:
             return StateError(
-                "DB515",
+                STATE_NOT_OPENED,
                 "a commit was cut off, and only a writer may take it back; the state is whole",
                 where=where,
                 hint="run sync: it mends that first",
             )
         if "readonly" in text:
-            return StateError("DB510", "the state is read-only; it is untouched", where=where)
+            return StateError(STATE_NOT_WRITABLE, "the state is read-only; it is untouched", where=where)
         if "locked" in text or "busy" in text:
-            return ForNow("DB501", "the state is being written by another process", where=where, hint="try again")
+            return ForNow(
+                HELD_BY_ANOTHER, "the state is being written by another process", where=where, hint="try again"
+            )
         if text.startswith(("no such table", "no such column")):
             return self.bent(where)
         told = f"the state can't be used: SQLite's error {getattr(error, 'sqlite_errorname', 'SQLITE_ERROR')}"
-        return StateError("DB515", told, where=where, hint="what it means: sqlite.org/rescode.html")
+        return StateError(STATE_NOT_OPENED, told, where=where, hint="what it means: sqlite.org/rescode.html")
 
 
 def _takes_no_file(folder: Path) -> bool:
@@ -234,7 +237,7 @@ def _not_ours_beside(path: Path) -> StateError:
     what = "is not ours to read and write" if is_file else "is no file"
     way = "give it to the user who owns the state" if is_file else "move it away"
     return StateError(
-        "DB515",
+        STATE_NOT_OPENED,
         f"SQLite keeps a file of that name beside the state, and what is there {what}; the state is untouched",
         where=str(path),
         hint=way,

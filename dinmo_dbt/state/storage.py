@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from dinmo_dbt.clock import Clock
+from dinmo_dbt.codes import HELD_BY_ANOTHER
 from dinmo_dbt.errors import Problem, StateError
 from dinmo_dbt.state import copied, seal
 from dinmo_dbt.state.damage import bent, damaged_history, history_out_of_reach
@@ -124,7 +125,7 @@ class Storage(ABC):
             try:
                 stack.enter_context(self._alone(what))
             except StateError as error:
-                raise otherwise if error.problems[0].code == "DB501" else error from None
+                raise otherwise if error.problems[0].code == HELD_BY_ANOTHER else error from None
             yield
 
     @abstractmethod

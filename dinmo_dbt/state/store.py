@@ -15,6 +15,7 @@ from typing import Any
 import numpy as np
 
 from dinmo_dbt.activation import Activation
+from dinmo_dbt.codes import HELD_BY_ANOTHER, INSERT_CANT_GO_BACK, NOT_MOVED
 from dinmo_dbt.errors import StateError
 from dinmo_dbt.rows.snapshot import Flag
 from dinmo_dbt.state import activity, copied, seal
@@ -139,7 +140,7 @@ class Store(Storage):
                 (*held.id, held.epoch),
             ).rowcount
             if not moved:
-                raise StateError("DB501", f"{held.name} has changed hands meanwhile", hint="look at it again")
+                raise StateError(HELD_BY_ANOTHER, f"{held.name} has changed hands meanwhile", hint="look at it again")
             # Before the commit: without the lock but with its lease, a run is as good as over.
             self.forget_lock(held.id)
         self.rest()
@@ -240,10 +241,10 @@ class Store(Storage):
             where = f"{self.location}: {own}"
             if pointer is None or not row["runs"]:
                 kept = ", ".join(str(p["serial"]) for p in pointers) if row["runs"] else "none"
-                raise StateError("DB516", f"serial {serial} is not kept; kept: {kept}", where=where)
+                raise StateError(NOT_MOVED, f"serial {serial} is not kept; kept: {kept}", where=where)
             if json.loads(row["identity"]).get("mode") == "insert":
                 raise StateError(
-                    "DB519",
+                    INSERT_CANT_GO_BACK,
                     "the rows inserted since would be inserted again",
                     where=where,
                     hint="restore the newer state, or take over what Salesforce holds: "
@@ -252,7 +253,7 @@ class Store(Storage):
             files = [stored_of(value) for value in pointer["files"]]
             bent = first_bent(self.files.fetch(snapshot_place(own), [f.name for f in files]), files)
             if bent:
-                raise StateError("DB516", f"serial {serial} is not whole either: {bent.name} is damaged", where=where)
+                raise StateError(NOT_MOVED, f"serial {serial} is not whole either: {bent.name} is damaged", where=where)
             connection.execute(
                 f"UPDATE activation SET serial = ?, files = ?, mappings = ?, previous = '[]' WHERE {OWN}",
                 (
@@ -279,7 +280,7 @@ class Store(Storage):
                 if taken or not source["runs"]:
                     own, reason = (new, "already has state") if taken else (old, "has no state")
                     message = f"{own.name} {reason} in org {own.org_id} under dbt target {own.target}"
-                    raise StateError("DB516", message, where=str(self.location))
+                    raise StateError(NOT_MOVED, message, where=str(self.location))
                 serial = max(source["serial"], self.newest(connection, new, target["serial"]))
                 for place, to in zip(_places(old), _places(new), strict=True):
                     self.files.remove(to, self.files.names(to))  # left from a state of that name that was reset

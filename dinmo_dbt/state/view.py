@@ -14,6 +14,7 @@ import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
 from dinmo_dbt.activation import Activation
+from dinmo_dbt.codes import IDENTITY_CHANGED, ORG_OF_ANOTHER_TARGET, OTHER_ROW_HASH, RENAMED, STATE_PUT_BACK
 from dinmo_dbt.delivery.journal import BatchState, Journalled
 from dinmo_dbt.destination import Api, Batch, Operation
 from dinmo_dbt.errors import StateError
@@ -135,7 +136,7 @@ class View:
         newest = max(newest, self.store.marks.get(self.lineage, self.own))
         if self.serial < newest:
             raise StateError(
-                "DB518",
+                STATE_PUT_BACK,
                 f"the state is an older copy: it has serial {self.serial}, and serial {newest} was reached before",
                 where=self.where,
                 hint="was this folder copied, and the other copy synced since? Give each an org of its own. "
@@ -161,7 +162,7 @@ class View:
         if names and self._began:
             changes = ", ".join(f"{name} was {_shown(identity.get(name))}, is {_shown(wanted[name])}" for name in names)
             raise StateError(
-                "DB505",
+                IDENTITY_CHANGED,
                 f"the state of {self.activation.name} is of another identity: {changes}",
                 where=self.activation.meta_path,
                 hint=f"undo that, give the activation another name, or {ways_out_of_identity(self.activation)}",
@@ -185,7 +186,7 @@ class View:
         if version != HASH_VERSION:
             name = self.activation.name
             raise StateError(
-                "DB523",
+                OTHER_ROW_HASH,
                 f"the rows were hashed by version {version} of the row hash; this dinmo-dbt has version "
                 f"{HASH_VERSION}, and can't tell which of them changed",
                 where=self.where,
@@ -207,7 +208,7 @@ class View:
         orphans = [name for name in self.siblings if name not in declared]
         if orphans and not self._began:
             raise StateError(
-                "DB506",
+                RENAMED,
                 f"{self.activation.name} has no state, but {orphans[0]}, which is declared no more, has: "
                 "same model, same object",
                 where=self.activation.meta_path,
@@ -228,7 +229,7 @@ class View:
             ways = [meant, moving] if declared else [moving, meant]
             there = f"declared at {declared}" if declared else "which dinmo.yml does not have any more"
             raise StateError(
-                "DB508",
+                ORG_OF_ANOTHER_TARGET,
                 f"org {self.org_id} is dbt target {other}'s too: the state has {len(names)} of its activations there, "
                 f"{names[0]} among them; {other} is {there}",
                 where=places.get(target, self.where),

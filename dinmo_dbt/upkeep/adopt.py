@@ -19,6 +19,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from dinmo_dbt.activation import Activation, Mode
+from dinmo_dbt.codes import NOT_MATCHED, PLAN_STALE
 from dinmo_dbt.destination import Destination
 from dinmo_dbt.errors import StateError, UsageError
 from dinmo_dbt.plan.plan import Source, StateView
@@ -127,7 +128,7 @@ def _matching(activation: Activation, mapping: Mapping, matches: Sequence[tuple[
     if activation.mode is not Mode.INSERT:
         if matches or mapping.match is None:
             hint = f"leave --match out: {activation.name} has a match of its own"
-            raise UsageError("DB813", "--match is for mode insert", where=activation.meta_path, hint=hint)
+            raise UsageError(NOT_MATCHED, "--match is for mode insert", where=activation.meta_path, hint=hint)
         match = mapping.match
         return [Fact(match.header, match.field, "match", folds=True)]
     mapped = {(c.source.lower(), c.header.lower()): c for c in mapping.columns}
@@ -135,12 +136,16 @@ def _matching(activation: Activation, mapping: Mapping, matches: Sequence[tuple[
     if not columns or None in columns:
         choices = ", ".join(f"{c.source}={c.header}" for c in mapping.columns)
         message = "an insert has no match of its own: say by which mapped fields records are told apart"
-        raise UsageError("DB813", message, where=activation.meta_path, hint=f"--match with one or several of {choices}")
+        raise UsageError(
+            NOT_MATCHED, message, where=activation.meta_path, hint=f"--match with one or several of {choices}"
+        )
     facts = [Fact(c.header, c.field, c.header, folds=True) for c in columns if c is not None]
     facts.sort(key=lambda fact: not _searchable(fact))
     if not _searchable(facts[0]):
         message = f"Salesforce can't be searched by {', '.join(fact.name for fact in facts)}"
-        raise UsageError("DB813", message, where=activation.meta_path, hint="add a --match that it can be searched by")
+        raise UsageError(
+            NOT_MATCHED, message, where=activation.meta_path, hint="add a --match that it can be searched by"
+        )
     return facts
 
 
@@ -347,7 +352,9 @@ class Found(Protocol):
 def store(found: Found, ledger: Ledger) -> None:
     """Write what was found, in one step. StateError DB504 if the state moved since it was drawn."""
     if ledger.serial != found.serial or len(ledger.open_batches()) != found.batches:
-        raise StateError("DB504", "the state moved while Salesforce was asked: nothing was recorded", hint="run again")
+        raise StateError(
+            PLAN_STALE, "the state moved while Salesforce was asked: nothing was recorded", hint="run again"
+        )
     others = [header for header in ledger.mappings if from_header(header).digest != found.mapping.digest]
     ledger.mappings = [found.mapping.header(), *others]
     ledger.amend(found.moves)

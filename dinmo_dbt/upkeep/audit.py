@@ -19,6 +19,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from dinmo_dbt.activation import Activation, Mode
+from dinmo_dbt.codes import AUDIT_FOUND_CHANGES
 from dinmo_dbt.delivery.run import Audited, SyncRun
 from dinmo_dbt.destination import Destination
 from dinmo_dbt.errors import CountsError, DestinationError, Interrupted
@@ -298,7 +299,7 @@ def _refuse(plan: Plan, missed: pa.Table, columns: Sequence[tuple[str, Column]],
         state.amend(stale_rows(state.snapshot, np.unique(slots[slots >= 0])))
         way_out = f"the next sync sends these rows; to send all others too: dinmo-dbt sync -s {name} --full"
     raise CountsError(
-        "DB492",
+        AUDIT_FOUND_CHANGES,
         f"{len(missed):,} of the rows that were compared {'was' if len(missed) == 1 else 'were'} taken for unchanged, "
         f"and did change: {', '.join(changed)}. Other rows may have been taken so too",
         where=plan.activation.meta_path,

@@ -18,6 +18,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from dinmo_dbt.activation import Activation, Mode
+from dinmo_dbt.codes import NOT_MATCHED, NOT_REKEYED
 from dinmo_dbt.destination import Destination
 from dinmo_dbt.errors import Refused, UsageError
 from dinmo_dbt.plan.plan import Source, StateView
@@ -71,7 +72,7 @@ def draw(
     key."""
     if state.in_flight:
         told = "rows are in flight: what became of them is not known yet"
-        raise Refused("DB417", told, where=activation.meta_path, hint="dinmo-dbt sync settles them first")
+        raise Refused(NOT_REKEYED, told, where=activation.meta_path, hint="dinmo-dbt sync settles them first")
     seen = verify.scan(activation, source, destination, state, spool)
     snapshot = state.snapshot
     new = np.flatnonzero(seen.found.position < 0)
@@ -130,7 +131,7 @@ def _former(activation: Activation, source: Source, seen: Scan, keys: pa.Array, 
     if missing or len(columns) != len(seen.mapping.key):
         message = f"no column {', '.join(missing)}" if missing else f"the key has {len(seen.mapping.key)} columns"
         hint = f"--from with columns of {activation.relation_name}, one for each key column, in its order"
-        raise UsageError("DB813", message, where=activation.meta_path, hint=hint)
+        raise UsageError(NOT_MATCHED, message, where=activation.meta_path, hint=hint)
     read: list[tuple[pa.Array, pa.Array]] = []
     wanted = list(dict.fromkeys([*seen.mapping.key, *columns]))
     for batch in source.read(activation.relation_name, wanted, activation.where):
@@ -193,7 +194,7 @@ def _refuse_moved_match(activation: Activation, seen: Scan, rows: Positions, old
             f"cast {match.source} in the model's SQL to what it was, or correct {match.header} in Salesforce, then: "
             f"dinmo-dbt state reset {activation.name}"
         )
-        raise Refused("DB417", message, where=activation.meta_path, hint=hint)
+        raise Refused(NOT_REKEYED, message, where=activation.meta_path, hint=hint)
 
 
 def _equal(activation: Activation, seen: Scan, rows: Positions, at: Positions, old: pa.Array) -> npt.NDArray[np.bool_]:

@@ -18,6 +18,7 @@ import pyarrow.compute as pc
 
 from dinmo_dbt.activation import Activation
 from dinmo_dbt.clock import Clock
+from dinmo_dbt.codes import MAX_DELETE
 from dinmo_dbt.delivery import sync
 from dinmo_dbt.delivery.images import BEFORE, SENT, fingerprint
 from dinmo_dbt.delivery.journal import Journal
@@ -264,7 +265,7 @@ class _Work:
             return None
         ceiling = self.activation.guards.max_delete
         message = f"{deleted:,} records that the run created would be deleted; guards.max_delete is {ceiling}"
-        return Problem("DB407", message, self.activation.meta_path, f"if that is right: --allow-deletes {deleted}")
+        return Problem(MAX_DELETE, message, self.activation.meta_path, f"if that is right: --allow-deletes {deleted}")
 
     def told(self, code: str) -> pa.Table:
         """Rows left alone, as `rejected` lists them."""

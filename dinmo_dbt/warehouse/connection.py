@@ -10,6 +10,15 @@ from pathlib import Path
 from types import TracebackType
 from typing import TYPE_CHECKING, Any, Protocol
 
+from dinmo_dbt.codes import (
+    CONNECTION_BROKE,
+    DATABASE_BUSY,
+    NO_TABLE,
+    QUERY_REFUSED,
+    TABLE_DENIED,
+    VALUE_UNREADABLE,
+    WAREHOUSE_NOT_REACHED,
+)
 from dinmo_dbt.errors import WarehouseError
 from dinmo_dbt.warehouse import dbt_profile, profiles
 from dinmo_dbt.warehouse.query import Cause, QueryRefused, rows_of, why_not_condition
@@ -19,15 +28,14 @@ if TYPE_CHECKING:
     import pyarrow as pa
 
 _CODES = {
-    Cause.MISSING: "DB702",
-    Cause.NO_DATABASE: "DB707",
-    Cause.LOCKED: "DB708",
-    Cause.DENIED: "DB709",
-    Cause.OTHER: "DB710",
-    Cause.UNREADABLE: "DB711",
-    Cause.LOST: "DB712",
+    Cause.MISSING: NO_TABLE,
+    Cause.NO_DATABASE: WAREHOUSE_NOT_REACHED,
+    Cause.LOCKED: DATABASE_BUSY,
+    Cause.DENIED: TABLE_DENIED,
+    Cause.OTHER: QUERY_REFUSED,
+    Cause.UNREADABLE: VALUE_UNREADABLE,
+    Cause.LOST: CONNECTION_BROKE,
 }
-NO_CONNECTION = "DB707"
 
 
 @dataclass(frozen=True, slots=True)
@@ -215,7 +223,7 @@ def connect(
         engine = _engine(credentials.type, writes)(credentials, project_dir, chosen)
     except QueryRefused as refused:
         message = dbt_profile.scrub(refused.said(), credentials, env)
-        code = NO_CONNECTION if refused.cause is Cause.OTHER else _CODES[refused.cause]
+        code = WAREHOUSE_NOT_REACHED if refused.cause is Cause.OTHER else _CODES[refused.cause]
         where = f"{chosen.file}: {chosen.profile}.outputs.{chosen.target}"
         refusal = WarehouseError(code, message, where=where, hint=_CONNECT_HINTS.get(refused.cause, _DEBUG))
         refusal.whole = quoted(refused.whole)
@@ -259,7 +267,7 @@ _CONNECT_HINTS = {
 def _missing_in_condition(said: str, relation_name: str, where: str, target: str) -> WarehouseError:
     """The relation itself is there, so it is another one that is not."""
     return WarehouseError(
-        "DB702",
+        NO_TABLE,
         f"a relation that the condition on {relation_name} names can't be found: {said}",
         hint=f"check the condition: {' '.join(where.split())}. Was all that it names built in target '{target}'?",
     )

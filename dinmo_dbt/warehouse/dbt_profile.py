@@ -18,11 +18,9 @@ from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
+from dinmo_dbt.codes import BAD_CREDENTIALS, NO_ADAPTER, PROFILES_NOT_RENDERED
 from dinmo_dbt.errors import ConfigError
-from dinmo_dbt.warehouse.profiles import NOT_RENDERED, Chosen
-
-BAD_CREDENTIALS = "DB705"
-NO_ADAPTER = "DB706"
+from dinmo_dbt.warehouse.profiles import Chosen
 
 # The current folder, dbt's flags and Python's warning filters belong to the process: one connection at a time
 # may change them.
@@ -90,14 +88,14 @@ def _refused(error: Exception, chosen: Chosen) -> ConfigError:
     if found := _NO_ENV.match(text):
         name = found.group(1)
         return ConfigError(
-            NOT_RENDERED,
+            PROFILES_NOT_RENDERED,
             f"environment variable '{name}' is not set",
             where=where,
             hint=f"export {name}, or give env_var() a default",
         )
     if found := _NO_VAR.match(text):
         hint = "give it with --vars, or give var() a default"
-        return ConfigError(NOT_RENDERED, f"dbt variable '{found.group(1)}' is not set", where=where, hint=hint)
+        return ConfigError(PROFILES_NOT_RENDERED, f"dbt variable '{found.group(1)}' is not set", where=where, hint=hint)
     if found := _NO_ADAPTER.match(text):
         name = found.group(1)
         return ConfigError(
@@ -107,7 +105,9 @@ def _refused(error: Exception, chosen: Chosen) -> ConfigError:
             hint=f"pip install dbt-{name} (into the environment that runs dinmo-dbt)",
         )
     if _UNRENDERED.match(text):
-        return ConfigError(NOT_RENDERED, "a value can't be rendered", where=where, hint="`dbt debug` shows which")
+        return ConfigError(
+            PROFILES_NOT_RENDERED, "a value can't be rendered", where=where, hint="`dbt debug` shows which"
+        )
     safe = next((found[1] for pattern in _SAFE_MESSAGES if (found := pattern.match(text))), None)
     safe = safe or _wrong_value(error)
     return ConfigError(BAD_CREDENTIALS, f"dbt refuses this target: {safe}", where=where, hint="`dbt debug` says more")

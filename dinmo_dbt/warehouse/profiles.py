@@ -13,13 +13,10 @@ from typing import Any
 
 import yaml
 
+from dinmo_dbt.codes import NO_PROFILES, PROFILES_NOT_RENDERED, UNKNOWN_PROFILE
 from dinmo_dbt.config import document
 from dinmo_dbt.durable import read_file
 from dinmo_dbt.errors import ConfigError
-
-NO_PROFILES = "DB701"
-UNKNOWN_PROFILE = "DB703"
-NOT_RENDERED = "DB704"
 
 _PROFILES_DIR = ("DBT_ENGINE_PROFILES_DIR", "DBT_PROFILES_DIR")
 _PROFILE = ("DBT_ENGINE_PROFILE", "DBT_PROFILE")
@@ -150,7 +147,7 @@ def _render(text: str, file: str, key: str, env: Mapping[str, str], vars: Mappin
     from jinja2.sandbox import SandboxedEnvironment
 
     def fail(what: str, hint: str) -> ConfigError:
-        return ConfigError(NOT_RENDERED, what, where=f"{file}: {key}", hint=hint)
+        return ConfigError(PROFILES_NOT_RENDERED, what, where=f"{file}: {key}", hint=hint)
 
     def env_var(name: str, default: object = None) -> str:
         if name in env:

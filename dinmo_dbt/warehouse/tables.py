@@ -12,6 +12,13 @@ from contextlib import contextmanager
 from dataclasses import dataclass, field
 from typing import Any
 
+from dinmo_dbt.codes import (
+    HELD_BY_ANOTHER,
+    NO_STATE_IN_WAREHOUSE,
+    STATE_CONNECTION_LOST,
+    STATE_NOT_OPENED,
+    STATE_NOT_WRITABLE,
+)
 from dinmo_dbt.errors import ConfigError, StateError
 from dinmo_dbt.warehouse.query import Cause, QueryRefused, quote
 
@@ -160,7 +167,7 @@ class Tables(ABC):
 
 def unsupported(adapter_type: str) -> ConfigError:
     return ConfigError(
-        "DB713",
+        NO_STATE_IN_WAREHOUSE,
         f"state can't be kept in a {adapter_type} warehouse; DuckDB and Postgres can",
         where="dinmo.yml: state.warehouse",
         hint="keep it in a folder: state: {location: .dinmo}",
@@ -177,7 +184,7 @@ def _state_error(refused: QueryRefused, tables: Tables) -> StateError:
     match refused.cause:
         case Cause.DENIED:
             return StateError(
-                "DB510",
+                STATE_NOT_WRITABLE,
                 f"no permission for the state: {refused.said()}",
                 where=where,
                 hint=f"make the schema and grant it: create schema {schema}; grant usage, create on schema {schema} "
@@ -185,13 +192,13 @@ def _state_error(refused: QueryRefused, tables: Tables) -> StateError:
             )
         case Cause.LOCKED:
             told = refused.said() or "another process writes it"
-            return StateError("DB501", f"the state can't be reached: {told}", where=where, hint="try again")
+            return StateError(HELD_BY_ANOTHER, f"the state can't be reached: {told}", where=where, hint="try again")
         case Cause.LOST:
             return StateError(
-                "DB520",
+                STATE_CONNECTION_LOST,
                 f"the connection to the state was lost: {refused.said()}",
                 where=where,
                 hint="run again: what was sent meanwhile is settled first",
             )
         case _:
-            return StateError("DB515", f"the state can't be used: {refused.said()}", where=where)
+            return StateError(STATE_NOT_OPENED, f"the state can't be used: {refused.said()}", where=where)

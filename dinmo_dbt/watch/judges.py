@@ -9,6 +9,7 @@ from math import ceil, floor
 from typing import Any
 
 from dinmo_dbt.activation import Activation, Ceiling, WarningKind, Watch
+from dinmo_dbt.codes import EMPTY_SEGMENT, LIMIT_USED_UP, meaning
 from dinmo_dbt.errors import Problem
 from dinmo_dbt.text.moments import minute
 from dinmo_dbt.watch.history import DONE, RunRecord
@@ -26,13 +27,6 @@ from dinmo_dbt.watch.wording import (
 )
 
 # A run that another one kept from starting is no failure: that one does the work.
-HELD_BY_ANOTHER = "DB501"
-EMPTY_SEGMENT = "DB402"
-LIMIT_USED_UP = "DB609"
-# The object, a field or a right is gone, or what is there no longer takes what is mapped to it.
-SCHEMA_CODES = frozenset(
-    {"DB301", "DB302", "DB303", "DB304", "DB305", "DB306", "DB308", "DB309", "DB310", "DB312", "DB314"}
-)
 # Of a budget that moves with the hours: over only when well under it, or it would begin and end all day.
 BUDGET_OVER_AT = 0.9
 
@@ -216,7 +210,7 @@ def _full(case: Case) -> _Verdict:
 def _drift(case: Case) -> _Verdict:
     run, name = case.run, case.activation.object
     fitted = next((each for each in case.earlier if each.status in DONE), None)
-    if run.problem and run.problem.code in SCHEMA_CODES and run.status == "failed":
+    if run.problem and meaning(run.problem.code).is_schema and run.status == "failed":
         # What never fitted is no drift but a mapping that is being written.
         if fitted is None and case.stood is None:
             return None

@@ -6,15 +6,13 @@ from collections.abc import Sequence
 from itertools import takewhile
 
 from dinmo_dbt.activation import Activation
+from dinmo_dbt.codes import meaning
 from dinmo_dbt.watch.history import RunRecord
-
-# Schema: object, field or right is gone, or no longer fits. Session: login, token or org refused.
-_LASTING = (*(f"DB3{number:02}" for number in range(1, 18)), "DB601", "DB602", "DB603", "DB604")
 
 
 def lasts(run: RunRecord) -> bool:
     """Whether a run failed for a reason that a person has to mend."""
-    return run.status == "failed" and run.problem is not None and run.problem.code in _LASTING
+    return run.status == "failed" and run.problem is not None and meaning(run.problem.code).lasts
 
 
 def why_pause(activation: Activation, run: RunRecord, earlier: Sequence[RunRecord]) -> str:

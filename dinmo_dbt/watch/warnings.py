@@ -11,10 +11,11 @@ from dataclasses import replace
 from itertools import groupby
 
 from dinmo_dbt.activation import Activation, WarningKind
+from dinmo_dbt.codes import HELD_BY_ANOTHER
 from dinmo_dbt.errors import Problem
 from dinmo_dbt.text.moments import minute
 from dinmo_dbt.watch.history import DONE, ON_ITS_WAY, RunRecord
-from dinmo_dbt.watch.judges import HELD_BY_ANOTHER, JUDGES, Case, Finding, Well, knows_enough, whole_number
+from dinmo_dbt.watch.judges import JUDGES, Case, Finding, Well, knows_enough, whole_number
 from dinmo_dbt.watch.notice import Notice, Severity, incident
 from dinmo_dbt.watch.standing import Noticed, Standing
 from dinmo_dbt.watch.wording import activation_name, counted, place_lines, problem_lines, progress_of, span

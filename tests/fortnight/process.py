@@ -19,12 +19,13 @@ import pyarrow as pa
 from memory_org import DESTINATION, Killed
 
 from dinmo_dbt.artifacts.gate import gate
-from dinmo_dbt.channels import NOT_REACHED, NOT_TAKEN, Told
+from dinmo_dbt.channels import Told
 from dinmo_dbt.cli import recording
 from dinmo_dbt.cli.console import Console
 from dinmo_dbt.cli.options import Flags
 from dinmo_dbt.cli.session import Session
 from dinmo_dbt.cli.stopping import Stop
+from dinmo_dbt.codes import CHANNEL_NOT_REACHED, CHANNEL_REFUSED
 from dinmo_dbt.config.channel import Channel
 from dinmo_dbt.destination import ObjectSchema
 from dinmo_dbt.errors import DestinationError, Problem, WarehouseError
@@ -280,8 +281,8 @@ class SimulatedSession(Session):
         if world.troubled(channel.place):
             process.alive()
             world.met["sendings that failed"] += 1
-            code = world.rng.choice([NOT_REACHED, NOT_TAKEN])
-            if code == NOT_TAKEN:
+            code = world.rng.choice([CHANNEL_NOT_REACHED, CHANNEL_REFUSED])
+            if code == CHANNEL_REFUSED:
                 world.refused.append(Taken(world.now, channel.place, notice))
             return Told("json", Problem(code, "the channel did not take the message"))
 

@@ -17,6 +17,7 @@ from typing import Annotated, Any
 import typer
 
 from dinmo_dbt.cli import options
+from dinmo_dbt.codes import DEMO_FAILED, EMULATOR_NOT_STARTED, NO_SAMPLE_PROJECT
 from dinmo_dbt.errors import ConfigError, DinmoError
 
 
@@ -99,7 +100,7 @@ def sample_project() -> Path:
     for place in (package / "sample_dbt_project", package.parent / "sample_dbt_project"):
         if (place / "dbt_project.yml").is_file():
             return place
-    raise ConfigError("DB809", "the sample project is not installed", where=str(package))
+    raise ConfigError(NO_SAMPLE_PROJECT, "the sample project is not installed", where=str(package))
 
 
 @contextmanager
@@ -128,7 +129,7 @@ def _emulator(project: Path) -> Iterator[dict[str, Any]]:
         assert child.stdout is not None
         line = child.stdout.readline()
         if not line:
-            raise DinmoError("DB630", "the emulator did not start; it says why above")
+            raise DinmoError(EMULATOR_NOT_STARTED, "the emulator did not start; it says why above")
         told: dict[str, Any] = json.loads(line)
         yield told
     finally:
@@ -156,7 +157,7 @@ def _dbt(project: Path, *arguments: str) -> None:
     lines = done.stdout.splitlines()
     if done.returncode:
         sys.stdout.write(done.stdout + done.stderr)
-        raise DinmoError("DB810", f"dbt {arguments[0]} failed; its output is above")
+        raise DinmoError(DEMO_FAILED, f"dbt {arguments[0]} failed; its output is above")
     for line in [text for text in lines if "Finished running" in text or "Done." in text]:
         sys.stdout.write(line + "\n")
     _say()

@@ -11,6 +11,7 @@ from dinmo_dbt.cli import options
 from dinmo_dbt.cli.console import Console
 from dinmo_dbt.cli.options import Flags
 from dinmo_dbt.cli.session import Session
+from dinmo_dbt.codes import EMULATOR_SCHEMA, NOTHING_TO_IMPORT
 from dinmo_dbt.errors import ConfigError, DinmoError, UsageError
 
 if TYPE_CHECKING:
@@ -50,7 +51,9 @@ def import_schema(
     console = Console(as_json)
     destination = source.removeprefix(_ORG) if source.startswith(_ORG) else None
     if objects and destination is None:
-        raise UsageError("DB811", "--object chooses what is pulled from an org", hint="use it with --from org:NAME")
+        raise UsageError(
+            NOTHING_TO_IMPORT, "--object chooses what is pulled from an org", hint="use it with --from org:NAME"
+        )
     with Session(flags, console, offline=destination is None) as session:
         folder = to or session.project.emulator.schema
         try:
@@ -59,7 +62,7 @@ def import_schema(
             else:
                 brought = emulator.import_describes(_pulled(session, destination, objects), folder)
         except emulator.EmulatorError as error:
-            raise DinmoError("DB632", str(error).removeprefix(f"{source}: "), where=source) from error
+            raise DinmoError(EMULATOR_SCHEMA, str(error).removeprefix(f"{source}: "), where=source) from error
     console.answer(_told(brought, folder))
     console.document(
         render.document(
@@ -84,7 +87,7 @@ def _told(brought: Imported, folder: Path) -> list[str]:
 def _pulled(session: Session, destination: str, objects: list[str] | None) -> list[dict[str, Any]]:
     if session.project.org(destination).is_emulator:
         raise UsageError(
-            "DB811",
+            NOTHING_TO_IMPORT,
             f"destination {destination} is the emulator itself under this dbt target",
             where=f"{_ORG}{destination}",
             hint="choose a target whose org is real: --target NAME",
@@ -92,7 +95,7 @@ def _pulled(session: Session, destination: str, objects: list[str] | None) -> li
     wanted = objects or sorted({a.object for a in session.declared.activations if a.destination == destination})
     if not wanted:
         raise UsageError(
-            "DB811",
+            NOTHING_TO_IMPORT,
             f"no activation has the destination {destination}",
             where=f"{_ORG}{destination}",
             hint="name objects: --object Account",

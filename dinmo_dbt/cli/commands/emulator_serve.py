@@ -15,6 +15,7 @@ from dinmo_dbt.cli import options
 from dinmo_dbt.cli.console import Console
 from dinmo_dbt.cli.options import Flags
 from dinmo_dbt.cli.session import Session
+from dinmo_dbt.codes import EMULATOR_FOLDER
 from dinmo_dbt.errors import DinmoError
 
 SERVE = "emulator serve"
@@ -92,4 +93,4 @@ def _announce(told: dict[str, Any], *, as_json: bool) -> None:
 
 
 def emulator_error(error: Exception, data: Path) -> DinmoError:
-    return DinmoError("DB631", str(error), where=str(data))
+    return DinmoError(EMULATOR_FOLDER, str(error), where=str(data))

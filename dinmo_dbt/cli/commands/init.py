@@ -17,6 +17,7 @@ from dinmo_dbt.cli import completing
 from dinmo_dbt.cli.console import Console
 from dinmo_dbt.cli.options import Flags
 from dinmo_dbt.cli.session import Session
+from dinmo_dbt.codes import INIT_CANT
 from dinmo_dbt.errors import ConfigError, UsageError
 
 if TYPE_CHECKING:
@@ -164,7 +165,7 @@ def _real_org(session: Session, destination: str, login_url: str) -> str:
     if (session.root / "dinmo.yml").exists():
         lines = [f"{_inline(session.target[1])}:", *(line[6:] for line in _real(url))]
         raise UsageError(
-            "DB818",
+            INIT_CANT,
             "dinmo.yml is there, and init changes nothing in it",
             where=str(session.root / "dinmo.yml"),
             hint="\n".join([f"write it there, under destinations.{destination}.targets:", *lines]),
@@ -203,11 +204,11 @@ def _node(session: Session, name: str) -> Node:
         close = near(name, sorted({node.name for node in nodes}), count=3)
         told = f"did you mean {' or '.join(close)}? Else " if close else ""
         raise UsageError(
-            "DB818", f"dbt's manifest has no model {name}", hint=f"{told}run dbt parse, and then this again"
+            INIT_CANT, f"dbt's manifest has no model {name}", hint=f"{told}run dbt parse, and then this again"
         )
     if found[0].block is not None:
         raise UsageError(
-            "DB818",
+            INIT_CANT,
             f"{name} declares an activation already",
             where=found[0].meta_path,
             hint="add another one there by hand: docs/meta.md",
@@ -305,7 +306,7 @@ def _activation(
 
 def _by_hand(model: str, path: Path, lines: Sequence[str]) -> UsageError:
     return UsageError(
-        "DB818",
+        INIT_CANT,
         f"the activation of {model} can't be added without changing what stands there",
         where=str(path),
         hint="\n".join([f"write it under config.meta of {model}:", *lines]),
@@ -318,7 +319,7 @@ def _pair(text: str | None, columns: Columns) -> dict[str, str]:
     column, equals, field = text.partition("=")
     if not equals or not column or not field:
         raise UsageError(
-            "DB818", "--match is not a column and a field", hint="write --match customer_id=Customer_Id__c"
+            INIT_CANT, "--match is not a column and a field", hint="write --match customer_id=Customer_Id__c"
         )
     return {_known(column.strip(), columns, "--match"): field.strip()}
 
@@ -329,14 +330,14 @@ def _known(column: str, columns: Columns, flag: str) -> str:
 
         close = near(column, columns.names, count=3)
         hint = f"did you mean {' or '.join(close)}?" if close else f"it has: {', '.join(columns.names)}"
-        raise UsageError("DB818", f"{flag}: the model has no column {column}", hint=hint)
+        raise UsageError(INIT_CANT, f"{flag}: the model has no column {column}", hint=hint)
     return column
 
 
 def _asked(flag: str, what: str) -> tuple[str, ...]:
     """What can't be found out: from the terminal, or from the flag."""
     if not _is_asked():
-        raise UsageError("DB818", f"{flag} is not given: {what}", hint=f"give it with {flag}")
+        raise UsageError(INIT_CANT, f"{flag} is not given: {what}", hint=f"give it with {flag}")
     return (typer.prompt(f"{flag} ({what})"),)
 
 
@@ -383,7 +384,7 @@ def _put(path: Path, before: str | None, after: str) -> None:
     path.parent.mkdir(parents=True, exist_ok=True)
     stands = path.read_bytes().decode("utf-8") if path.exists() else None
     if stands != before:
-        raise UsageError("DB818", "the file was written meanwhile; it is left as it is", where=str(path))
+        raise UsageError(INIT_CANT, "the file was written meanwhile; it is left as it is", where=str(path))
     mask = os.umask(0)
     os.umask(mask)
     rights = path.stat().st_mode & 0o777 if before is not None else 0o666 & ~mask

@@ -11,6 +11,7 @@ from dinmo_dbt.cli.console import Console
 from dinmo_dbt.cli.options import Flags, Gating
 from dinmo_dbt.cli.session import Session
 from dinmo_dbt.cli.syncing import sync_chosen
+from dinmo_dbt.codes import INSERTED_AGAIN
 from dinmo_dbt.errors import Refused
 
 if TYPE_CHECKING:
@@ -48,7 +49,7 @@ def retry(
         doubtful = sum(doubts for _, _, doubts in found)
         if unknown and doubtful and not yes:
             raise Refused(
-                "DB411",
+                INSERTED_AGAIN,
                 f"{render.count(doubtful, 'row')} may have been inserted, which can't be learned any more. Sent again, "
                 "those that were exist twice",
                 where=", ".join(activation.name for activation, _, doubts in found if doubts),

@@ -14,6 +14,7 @@ from dinmo_dbt.cli.options import Flags
 from dinmo_dbt.cli.recording import Recorder, new_run
 from dinmo_dbt.cli.report import exit_code
 from dinmo_dbt.cli.session import Session
+from dinmo_dbt.codes import NO_BEFORE_IMAGES, RUN_OF_ANOTHER_ORG, RUN_OF_NO_ACTIVATION
 from dinmo_dbt.errors import Refused, UsageError
 from dinmo_dbt.watch.history import Trigger
 
@@ -57,7 +58,7 @@ def revert(
         past = known_run(session, run_id)
         if past.target != session.target[1]:
             raise Refused(
-                "DB415",
+                RUN_OF_ANOTHER_ORG,
                 f"run {run_id} was of dbt target {past.target}, and {session.target[1]} is chosen",
                 hint="choose its --target",
             )
@@ -66,7 +67,7 @@ def revert(
         destination = session.destination(activation.destination)
         if destination.org_id != past.org_id:
             raise Refused(
-                "DB415",
+                RUN_OF_ANOTHER_ORG,
                 f"run {run_id} wrote to org {past.org_id}, and this target's is {destination.org_id}",
                 hint="let the target's destination lead to that org",
             )
@@ -87,7 +88,7 @@ def _activation(session: Session, past: RunRecord) -> Activation:
         if activation.name == past.activation:
             return activation
     raise UsageError(
-        "DB814",
+        RUN_OF_NO_ACTIVATION,
         f"run {past.run_id} is of {past.activation}, which no model declares any more",
         hint="declare it again until the run is reverted; with enabled: false no sync runs it",
     )
@@ -101,7 +102,7 @@ def _draw(
     image = state.image(past.run_id)
     if image is None:
         raise Refused(
-            "DB416",
+            NO_BEFORE_IMAGES,
             f"run {past.run_id} keeps no before-images",
             where=activation.meta_path,
             hint="it sent nothing, is not among the latest 20 that did, or there was no keep_before_images: true",

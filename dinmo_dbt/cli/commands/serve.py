@@ -13,6 +13,7 @@ from dinmo_dbt.cli.endpoint import listening
 from dinmo_dbt.cli.options import Flags
 from dinmo_dbt.cli.service import Service
 from dinmo_dbt.cli.stopping import Stop
+from dinmo_dbt.codes import HALF_OF_CLOUD_FLAGS
 from dinmo_dbt.errors import Interrupted, UsageError
 
 
@@ -41,7 +42,9 @@ def serve(
     """
     if (job is None) == dbt_cloud:
         hint = "dinmo-dbt serve --dbt-cloud --dbt-cloud-job 123"
-        raise UsageError("DB821", "--dbt-cloud and --dbt-cloud-job are given together, or neither", hint=hint)
+        raise UsageError(
+            HALF_OF_CLOUD_FLAGS, "--dbt-cloud and --dbt-cloud-job are given together, or neither", hint=hint
+        )
     console = Console(False, quiet, log_format)
     with Stop() as stop, ExitStack() as stack:
         service = Service(flags, console, stop, dbt_cloud_job.following(job, None, wait=False))

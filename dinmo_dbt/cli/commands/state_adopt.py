@@ -12,6 +12,7 @@ from dinmo_dbt.cli.drawing import record_of, scan_spool
 from dinmo_dbt.cli.known import one_known
 from dinmo_dbt.cli.options import Flags
 from dinmo_dbt.cli.session import Session
+from dinmo_dbt.codes import NOT_MATCHED, NOTHING_TO_ADOPT
 from dinmo_dbt.errors import Refused, UsageError
 
 if TYPE_CHECKING:
@@ -73,7 +74,9 @@ def _store(session: Session, activation: Activation, found: Adoption) -> None:
 
     if not len(found.rows) and not len(found.doubts):
         raise Refused(
-            "DB412", "there is nothing to take over: no row has one record of its own", where=activation.meta_path
+            NOTHING_TO_ADOPT,
+            "there is nothing to take over: no row has one record of its own",
+            where=activation.meta_path,
         )
     with session.state.locked(session.destination(activation.destination).org_id, activation) as state:
         adopting.store(found, state)
@@ -84,5 +87,5 @@ def _store(session: Session, activation: Activation, found: Adoption) -> None:
 def _pair(text: str) -> tuple[str, str]:
     column, equals, name = (part.strip() for part in text.partition("="))
     if not (column and equals and name):
-        raise UsageError("DB813", f"--match {text} is no pair", hint="write --match column=Field__c")
+        raise UsageError(NOT_MATCHED, f"--match {text} is no pair", hint="write --match column=Field__c")
     return column, name

@@ -11,6 +11,7 @@ from dinmo_dbt.cli import options
 from dinmo_dbt.cli.console import Console
 from dinmo_dbt.cli.options import Flags
 from dinmo_dbt.cli.session import Session
+from dinmo_dbt.codes import NOTHING_TO_RESET
 from dinmo_dbt.errors import UsageError
 
 if TYPE_CHECKING:
@@ -77,5 +78,7 @@ def _places(session: Session, to: str, source: str | None) -> tuple[Place, Place
         path = session.root / Path(source).expanduser()
         old = Place(Kind.FOLDER, str(path)) if path.is_dir() else Place(Kind.WAREHOUSE, source)
     if old == new:
-        raise UsageError("DB807", f"the state is in {new} already", hint="name where it comes from with --from")
+        raise UsageError(
+            NOTHING_TO_RESET, f"the state is in {new} already", hint="name where it comes from with --from"
+        )
     return old, new

@@ -10,6 +10,7 @@ from dinmo_dbt.cli import completing, options
 from dinmo_dbt.cli.console import Console
 from dinmo_dbt.cli.options import Flags
 from dinmo_dbt.cli.session import Session
+from dinmo_dbt.codes import NO_STATE, NOTHING_TO_RESET
 from dinmo_dbt.errors import UsageError
 
 
@@ -44,11 +45,13 @@ def move(
         target = session.target[1]
         source = from_target or target
         if (not old and source == target) or (old and not new and source == target):
-            raise UsageError("DB807", "name the old and the new activation, or another target with --from-target")
+            raise UsageError(
+                NOTHING_TO_RESET, "name the old and the new activation, or another target with --from-target"
+            )
         found = [state.id for state in session.state.known() if state.target == source and old in (None, state.name)]
         if not found:
             what = f"{old} under dbt target {source}" if old else f"dbt target {source}"
-            raise UsageError("DB808", f"no state for {what}", hint="dinmo-dbt state show lists them")
+            raise UsageError(NO_STATE, f"no state for {what}", hint="dinmo-dbt state show lists them")
         moves = [(own, session.state.own(own.org_id, new or own.name)) for own in found]
         for own, to in moves:
             session.state.move(own, to)

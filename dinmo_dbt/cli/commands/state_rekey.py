@@ -11,6 +11,7 @@ from dinmo_dbt.cli.console import Console
 from dinmo_dbt.cli.drawing import scan_spool
 from dinmo_dbt.cli.known import one_known
 from dinmo_dbt.cli.options import Flags
+from dinmo_dbt.codes import NOTHING_TO_REKEY
 from dinmo_dbt.errors import Refused
 
 
@@ -58,7 +59,9 @@ def rekey(
         if yes:
             if not len(found.pairs):
                 hint = "name the column that holds the key a row had: --from COLUMN"
-                raise Refused("DB418", "no row is a known one under another key", where=activation.meta_path, hint=hint)
+                raise Refused(
+                    NOTHING_TO_REKEY, "no row is a known one under another key", where=activation.meta_path, hint=hint
+                )
             with session.state.locked(destination.org_id, activation) as locked:
                 adopt.store(found, locked)
         said = f"stored: {render.count(len(found.pairs), 'row')}" if yes else "nothing is stored; --yes stores it"

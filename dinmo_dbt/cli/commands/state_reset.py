@@ -11,6 +11,7 @@ from dinmo_dbt.cli.commands.state_show import json
 from dinmo_dbt.cli.console import Console
 from dinmo_dbt.cli.options import Flags
 from dinmo_dbt.cli.session import Session
+from dinmo_dbt.codes import NO_STATE, NOTHING_TO_RESET
 from dinmo_dbt.errors import UsageError
 
 
@@ -57,19 +58,21 @@ def reset(
         wanted = set(names or ()) | ({activation.name for activation in session.chosen} if flags.select else set())
         if not wanted and not everything:
             raise UsageError(
-                "DB807", "name the activations to forget, or --all", hint="dinmo-dbt state show lists them"
+                NOTHING_TO_RESET, "name the activations to forget, or --all", hint="dinmo-dbt state show lists them"
             )
         unknown = wanted - {state.name for state in known}
         if unknown and not flags.select:
             raise UsageError(
-                "DB808",
+                NO_STATE,
                 f"no state for {', '.join(sorted(unknown))} under dbt target {target}",
                 hint="dinmo-dbt state show lists them",
             )
         chosen = [s for s in known if (everything or s.name in wanted) and org in (None, s.org_id)]
         if to_serial is not None:
             if len(chosen) != 1:
-                raise UsageError("DB807", "--to-serial is for one activation in one org", hint="name it, and its --org")
+                raise UsageError(
+                    NOTHING_TO_RESET, "--to-serial is for one activation in one org", hint="name it, and its --org"
+                )
             session.state.go_back(chosen[0].id, to_serial)
             console.answer([f"{chosen[0].id} is what it was at serial {to_serial}"])
             console.document(render.document("state reset", reset=[], to_serial=to_serial))

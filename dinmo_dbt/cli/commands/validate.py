@@ -13,6 +13,7 @@ from dinmo_dbt.cli import examples, options
 from dinmo_dbt.cli.console import Console, worst
 from dinmo_dbt.cli.options import Flags
 from dinmo_dbt.cli.session import Session
+from dinmo_dbt.codes import CONSTANT_DOES_NOT_FIT, KEYS_NOT_UNIQUE, VALUES_LEFT_OUT, YAML_MISREAD
 from dinmo_dbt.errors import ConfigError, DinmoError, Problem
 
 if TYPE_CHECKING:
@@ -20,8 +21,6 @@ if TYPE_CHECKING:
 
     from dinmo_dbt.activation import Activation
     from dinmo_dbt.rows.mapping import Mapping
-
-LEFT_OUT = "DB439"
 
 
 def validate(
@@ -164,10 +163,11 @@ def _judge_online(session: Session, chosen: tuple[Activation, ...], found: Found
 
 def _is_misread(problem: Problem, told: Sequence[Problem]) -> bool:
     """Whether it is of a constant whose number YAML misread, which has been told by the file's own text."""
-    from dinmo_dbt.config.declaration import MISREAD
 
     way = problem.where.partition(": ")[2]
-    return problem.code == "DB316" and any(each.code == MISREAD and each.where.endswith(way) for each in told)
+    return problem.code == CONSTANT_DOES_NOT_FIT and any(
+        each.code == YAML_MISREAD and each.where.endswith(way) for each in told
+    )
 
 
 def _condition(activation: Activation) -> Callable[[str], str]:
@@ -219,7 +219,7 @@ def _in_the_data(session: Session, activation: Activation, mapping: Mapping) -> 
         scanned = between(rows, mapping, state.snapshot, spool)
     hint = "a sync would stop: mend the model, or choose another key"
     for refusal in scanned.refusals:
-        yield Problem("DB410", refusal.message, activation.relation_name, hint)
+        yield Problem(KEYS_NOT_UNIQUE, refusal.message, activation.relation_name, hint)
     shown = examples.found(session, activation, mapping, scanned.refusals)
     session.console.answer(f"  {line}" for line in examples.lines(shown))
     invalid = scanned.aside.filter(pc.equal(scanned.aside["why"], Aside.INVALID.value))
@@ -227,7 +227,7 @@ def _in_the_data(session: Session, activation: Activation, mapping: Mapping) -> 
     for (reason, column), number in sorted(reasons.items(), key=str):
         told = f"{render.count(number, 'row')} of {scanned.read:,} would be left out: {Reason(reason).code} [{column}]"
         why = why_unfit(Reason(reason), mapping.field_of.get(column or ""), scanned.longest.get(column or "", 0))
-        yield Problem(LEFT_OUT, told, activation.relation_name, why)
+        yield Problem(VALUES_LEFT_OUT, told, activation.relation_name, why)
 
 
 def _shared(session: Session, activations: Iterable[Activation]) -> list[Problem]:

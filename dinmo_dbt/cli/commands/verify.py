@@ -16,6 +16,7 @@ from dinmo_dbt.cli.notices import deliver
 from dinmo_dbt.cli.options import Flags, Gating
 from dinmo_dbt.cli.session import Session
 from dinmo_dbt.cli.syncing import sync_each
+from dinmo_dbt.codes import INSERT_NOT_REPAIRED, PLAN_STALE
 from dinmo_dbt.errors import DinmoError, Refused, StateError
 
 if TYPE_CHECKING:
@@ -131,7 +132,7 @@ class _Checked:
         org_id = session.destination(self.activation.destination).org_id
         with session.state.locked(org_id, self.activation) as state:
             if state.serial != self.found.serial:
-                raise StateError("DB504", "the state moved while Salesforce was compared", hint="verify again")
+                raise StateError(PLAN_STALE, "the state moved while Salesforce was compared", hint="verify again")
             drifted, gone = (table["position"].to_numpy() for table in (self.found.drifted, self.found.gone))
             forgotten = snapshot_rows(state.snapshot, gone, "forget")
             moves = pa.concat_tables([stale_rows(state.snapshot, drifted), forgotten])
@@ -167,7 +168,7 @@ def _repair(
         try:
             if one.activation.mode == "insert":
                 raise Refused(
-                    "DB414",
+                    INSERT_NOT_REPAIRED,
                     "an insert never changes a record, so it can't be repaired",
                     where=one.activation.meta_path,
                     hint="correct the records in Salesforce, or declare another activation with mode: update",

@@ -12,6 +12,7 @@ from dinmo_dbt.cli import options
 from dinmo_dbt.cli.console import Console
 from dinmo_dbt.cli.options import Flags
 from dinmo_dbt.cli.session import Session
+from dinmo_dbt.codes import BAD_VARS, NO_CHANNEL
 from dinmo_dbt.errors import ConfigError, UsageError
 
 if TYPE_CHECKING:
@@ -74,14 +75,14 @@ def try_channels(
 def _chosen(channels: tuple[Channel, ...], number: int | None) -> tuple[Channel, ...]:
     if not channels:
         raise ConfigError(
-            "DB126", "there is no channel to send to", where="dinmo.yml: warnings.channels", hint=_EXAMPLE
+            NO_CHANNEL, "there is no channel to send to", where="dinmo.yml: warnings.channels", hint=_EXAMPLE
         )
     if number is None:
         return channels
     chosen = tuple(channel for channel in channels if channel.place == f"warnings.channels[{number}]")
     if not chosen:
         known = ", ".join(channel.place for channel in channels)
-        raise UsageError("DB801", f"--channel {number}: there is no such channel", hint=f"dinmo.yml has {known}")
+        raise UsageError(BAD_VARS, f"--channel {number}: there is no such channel", hint=f"dinmo.yml has {known}")
     return chosen
 
 
