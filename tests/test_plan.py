@@ -27,7 +27,7 @@ from dinmo_dbt.destination import Api, Operation
 from dinmo_dbt.errors import ConfigError, Refused, StateError
 from dinmo_dbt.plan import batches as batching
 from dinmo_dbt.plan.draw import draw
-from dinmo_dbt.rows import compare
+from dinmo_dbt.rows import spooled
 from dinmo_dbt.rows.reasons import Reason
 from dinmo_dbt.state import ScanSpool
 
@@ -115,7 +115,7 @@ def test_the_text_of_bulks_null_goes_by_collections_or_not_at_all(world):
 
 def test_a_row_too_long_for_bulk_goes_by_collections_or_not_at_all(world, monkeypatch):
     long, short = "é" * 30, "é" * 15
-    monkeypatch.setattr(compare, "ROW_CHARACTERS_MAX", 40)
+    monkeypatch.setattr(spooled, "ROW_CHARACTERS_MAX", 40)
     model = rows(f"1 e1 {long} y", f"2 e2 {short} y")
     plan = world.plan(activation(api="bulk"), model)
     assert [(b.api, len(b.rows)) for b in plan.batches] == [(Api.BULK, 1), (Api.COLLECTIONS, 1)]

@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 
 from dinmo_dbt.errors import NotApplied
-from dinmo_dbt.rows.compare import _Scan
+from dinmo_dbt.rows import hashed
 from dinmo_dbt.rows.rowhash import digest_columns
 
 from .lab import EVENTS, PEOPLE, Lab, Org
@@ -31,10 +31,10 @@ ONCE = {**EVENTS, "on_change": "ignore"}
 def blind(monkeypatch: pytest.MonkeyPatch) -> None:
     """A row hash that sees the key alone."""
 
-    def of_the_key(_scan: Any, key: Any, mapping: Any, _arrays: Any) -> Any:
+    def of_the_key(key: Any, mapping: Any, _arrays: Any) -> Any:
         return digest_columns([key], seed=mapping.digest)
 
-    monkeypatch.setattr(_Scan, "check_hash", of_the_key)
+    monkeypatch.setattr(hashed, "check_hash", of_the_key)
 
 
 def audit(lab: Lab, *flags: str) -> dict[str, Any]:

@@ -1,0 +1,101 @@
+"""Keys and match values that come more than once in the segment, or not at all: why nothing may be sent then. Pure."""
+
+from __future__ import annotations
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.compute as pc
+
+from dinmo_dbt.rows.changes import ChangeSet, Kind
+from dinmo_dbt.rows.hashed import Hashed
+from dinmo_dbt.rows.key_hashes import as_matched, match_digests
+from dinmo_dbt.rows.key_problems import KeyProblem, occurring, so_many_rows
+from dinmo_dbt.rows.mapping import Column, Mapping
+from dinmo_dbt.rows.numbers import NUMBER_TYPES
+from dinmo_dbt.rows.rowhash import Digests, Hashes
+from dinmo_dbt.rows.snapshot import Positions
+
+
+class Seen:
+    """Which rows of a snapshot the segment has, and which of them more than once."""
+
+    def __init__(self, count: int) -> None:
+        self.once = np.zeros(count, np.bool_)
+        self.again = np.zeros(count, np.bool_)
+        self._last = np.zeros(count, np.int32)
+
+    def hit(self, positions: Positions) -> None:
+        """Note that the segment has these keys; a position that comes twice, now or over time, is a repeated key."""
+        order = np.arange(len(positions), dtype=np.int32)
+        self._last[positions] = order  # of equal positions one wins, so the others differ
+        again = self.once.take(positions) | (self._last.take(positions) != order)
+        self.again[positions[again]] = True
+        self.once[positions] = True
+
+
+class Matches:
+    """The match values of the segment, as hashes that are long enough to call two equal ones one value."""
+
+    def __init__(self, column: Column | None) -> None:
+        self.column = column
+        self.blank = 0
+        self._hashes: list[Digests] = []
+
+    def note(self, rows: Hashed) -> None:
+        if self.column is None:
+            return
+        folded = as_matched(rows.of(self.column), self.column.field)
+        self.blank += int(pc.sum(pc.and_(pc.is_null(folded), pa.array(rows.reason == 0))).as_py() or 0)
+        self._hashes.append(match_digests(folded.drop_null()))
+
+    def repeated(self) -> Hashes:
+        if not self._hashes:
+            return np.empty(0, np.uint64)
+        hashes = np.concatenate(self._hashes)
+        twins = _twins(hashes[:, 0])
+        whole, counts = np.unique(hashes[np.isin(hashes[:, 0], twins)], axis=0, return_counts=True)
+        again: Hashes = whole[counts > 1, 0]
+        return again
+
+
+def fresh_twins(changes: ChangeSet) -> tuple[Positions, Hashes]:
+    """Of keys that no slot of the snapshot has: the spooled rows whose key hash comes more than once, and those hashes,
+    which rows set aside may have too. Whether the keys are one they do not say."""
+    fresh = np.flatnonzero((changes.position < 0) & (changes.kind == Kind.ADDED))
+    twins = _twins(np.concatenate([changes.kh[fresh], changes.aside["kh"].to_numpy()]))
+    return fresh[np.isin(changes.kh[fresh], twins)], twins
+
+
+def repeated_texts(keys: list[pa.Array], aside: pa.Table, twins: Hashes) -> pa.Array:
+    """Of those keys, and of the rows set aside that have one of those hashes, the texts that come more than once."""
+    others = aside["key"].filter(pa.array(np.isin(aside["kh"].to_numpy(), twins)))
+    counts = pa.chunked_array([*keys, *others.chunks], pa.utf8()).value_counts()
+    return counts.filter(pc.greater(counts.field("counts"), 1)).field("values")
+
+
+def key_problems(
+    mapping: Mapping, blank_keys: int, repeated: Hashes, matches: Matches, *, finding: bool
+) -> list[KeyProblem]:
+    """`finding`: rows only lead to records that are there, so that one without a match value is no problem."""
+    found, key, match = [], mapping.key, mapping.match
+    if blank_keys:
+        found.append(KeyProblem(f"{so_many_rows(blank_keys)} no key ({', '.join(key)} is null or blank)", key))
+    if len(repeated):
+        told = f"{occurring(len(repeated), 'key')} more than once ({', '.join(key)})"
+        found.append(KeyProblem(told, key, hashes=repeated))
+    if match is None:
+        return found
+    if matches.blank and not finding:
+        told = f"{so_many_rows(matches.blank)} no match value ({match.source} is null or blank)"
+        found.append(KeyProblem(told, (match.source,), is_match=True))
+    twins = matches.repeated()
+    if len(twins) and not len(repeated):
+        kept = ", which keeps 15 digits of a number" if match.field.type in NUMBER_TYPES else ""
+        told = f"{occurring(len(twins), 'value', f' of {match.source}')} more than once, as Salesforce compares "
+        found.append(KeyProblem(f"{told}{match.header}{kept}", (match.source,), is_match=True, hashes=twins))
+    return found
+
+
+def _twins(hashes: Hashes) -> Hashes:
+    ordered = np.sort(hashes)
+    return np.unique(ordered[1:][ordered[1:] == ordered[:-1]])
