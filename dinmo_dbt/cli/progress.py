@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
+import os
+import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any, Protocol
-
-from dinmo_dbt.cli.session import is_terminal
 
 if TYPE_CHECKING:
     from dinmo_dbt.destination import Job
@@ -87,3 +87,8 @@ def _rate_column() -> Any:
             return Text(f"{task.speed:,.0f} rows/s" if task.speed else "")
 
     return Rate()
+
+
+def is_terminal() -> bool:
+    """Whether progress may be drawn: stderr is a terminal that can move its cursor."""
+    return sys.stderr.isatty() and os.environ.get("TERM") != "dumb"

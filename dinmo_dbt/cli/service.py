@@ -21,11 +21,12 @@ from urllib.parse import quote
 
 from dinmo_dbt.cli import dbt_cloud_job
 from dinmo_dbt.cli.console import Console
+from dinmo_dbt.cli.dbt_artifacts import stamp
 from dinmo_dbt.cli.due import due_now, next_due_at, worth_running
 from dinmo_dbt.cli.health import Health, undelivered
 from dinmo_dbt.cli.notices import deliver, tell_of_wrong, telling_of_all
 from dinmo_dbt.cli.options import Flags, Gating
-from dinmo_dbt.cli.session import Session, stamp
+from dinmo_dbt.cli.session import Session
 from dinmo_dbt.cli.stopping import Stop
 from dinmo_dbt.cli.syncing import sync_chosen
 from dinmo_dbt.codes import CLOCK_SET, SERVED_BY_ANOTHER
