@@ -14,6 +14,8 @@ import typer
 
 from dinmo_dbt import errors
 from dinmo_dbt.cli import app as commands
+from dinmo_dbt.cli.documents import DOCUMENTS
+from dinmo_dbt.cli.documents.parts import Document
 from dinmo_dbt.codes import MEANINGS
 from dinmo_dbt.config.dinmo_yml import json_schema
 
@@ -112,6 +114,10 @@ def test_the_page_and_the_help_know_the_same_exit_codes() -> None:
     classes = {str(c.exit_code) for c in vars(errors).values() if isinstance(c, type) and hasattr(c, "exit_code")}
     assert in_page == in_help
     assert classes <= in_page
+
+
+def test_every_document_is_published() -> None:
+    assert set(DOCUMENTS) == set(Document.__subclasses__())
 
 
 def test_every_error_code_of_a_page_exists() -> None:
