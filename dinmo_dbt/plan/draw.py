@@ -29,7 +29,7 @@ from dinmo_dbt.rows.compare import between
 from dinmo_dbt.rows.forms import text_form, type_name
 from dinmo_dbt.rows.key_hashes import key_hash
 from dinmo_dbt.rows.key_problems import key_refusal
-from dinmo_dbt.rows.mapping import Mapping, from_header, resolve
+from dinmo_dbt.rows.mapping import Mapping, from_header, object_of, resolve
 from dinmo_dbt.rows.rowhash import Hashes
 from dinmo_dbt.rows.snapshot import Positions, Spool, count_present
 
@@ -55,7 +55,7 @@ def draw(
     parents were delivered and passes none. `watched`: positions in the snapshot whose rows, if unchanged, an audit will
     compare.
     """
-    schema = destination.describe(activation.object)
+    schema = object_of(activation, destination.describe)
     relation = source.schema(activation.relation_name)
     mapping, problems = resolve(activation, schema, destination.describe, relation)
     if mapping is None:

@@ -20,16 +20,13 @@ import pyarrow as pa
 from dinmo_dbt.activation import Activation, Mode
 from dinmo_dbt.codes import (
     COLUMN_TYPE,
-    COLUMNS_DIFFER_IN_CASE,
     CONSTANT_DOES_NOT_FIT,
     FIELD_COMPUTED,
     FIELD_NOT_WRITABLE,
     INSERT_OF_UNIQUE,
-    KEY_TYPE,
     LABEL_NOT_NAME,
     LOOKUP_TARGET,
     MATCH_NOT_SEARCHABLE,
-    NO_COLUMN,
     NO_FIELD,
     NO_RELATIONSHIP,
     NOT_AN_EXTERNAL_ID,
@@ -39,10 +36,11 @@ from dinmo_dbt.codes import (
 )
 from dinmo_dbt.config import declaration
 from dinmo_dbt.destination import Field, ObjectSchema, PayloadColumn
-from dinmo_dbt.errors import Problem
+from dinmo_dbt.errors import ConfigError, Problem
 from dinmo_dbt.rows import values
+from dinmo_dbt.rows.columns import Columns
 from dinmo_dbt.rows.forms import in_form, key_form, text_form, type_name
-from dinmo_dbt.rows.keys import key_parts, spelling, why_not_key
+from dinmo_dbt.rows.keys import key_parts, spelling
 from dinmo_dbt.rows.numbers import NUMBER_TYPES
 from dinmo_dbt.rows.reasons import Reason, why_unfit
 from dinmo_dbt.rows.rowhash import HASH_VERSION
@@ -242,6 +240,15 @@ def from_header(header: dict[str, Any]) -> Mapping:
     )
 
 
+def object_of(activation: Activation, describe: Callable[[str], ObjectSchema]) -> ObjectSchema:
+    """The activation's object. ConfigError, at its place in the activation, if the org lacks it."""
+    try:
+        return describe(activation.object)
+    except ConfigError as error:
+        error.put(lambda _: f"{activation.meta_path}.object")
+        raise
+
+
 def resolve(
     activation: Activation, schema: ObjectSchema, parent: Callable[[str], ObjectSchema], relation: pa.Schema | None
 ) -> tuple[Mapping | None, tuple[Problem, ...]]:
@@ -255,7 +262,7 @@ def resolve(
     return (None, tuple(work.problems)) if work.problems else (mapping, ())
 
 
-class _Resolution:
+class _Resolution(Columns):
     def __init__(
         self,
         activation: Activation,
@@ -263,8 +270,8 @@ class _Resolution:
         parent: Callable[[str], ObjectSchema],
         relation: pa.Schema | None,
     ) -> None:
-        self.activation, self.schema, self.parent, self.relation = activation, schema, parent, relation
-        self.problems: list[Problem] = []
+        super().__init__(activation, relation)
+        self.schema, self.parent = schema, parent
         by_id = activation.match is not None and activation.match.field.lower() == "id"  # never makes a record
         self.writes_new = activation.mode is Mode.INSERT or (activation.mode is Mode.UPSERT and not by_id)
         self.writes_known = activation.mode in (Mode.UPDATE, Mode.UPSERT)
@@ -292,10 +299,6 @@ class _Resolution:
             types=tuple((name, type_name(kind)) for name, kind in kinds.items()),
         )
 
-    def problem(self, code: str, message: str, key: str, hint: str = "") -> None:
-        where = f"{self.activation.meta_path}.{key}" if key else self.activation.meta_path
-        self.problems.append(Problem(code, message, where, hint))
-
     # The object
 
     def object_rights(self) -> None:
@@ -311,33 +314,7 @@ class _Resolution:
                 hint = f"Setup > Users > Permission Sets > Object Settings > {self.schema.label}: tick {right.title()}"
                 self.problem(OBJECT_NOT_WRITABLE, f"the user may not {right} {name} records", "object", hint)
 
-    # Model columns
-
-    def key_column(self, name: str) -> str | None:
-        source = self.source_column(name, "key")
-        if source and self.relation is not None:
-            reason = why_not_key(self.relation.field(source).type)
-            if reason:
-                self.problem(KEY_TYPE, f"key column {source}: {reason}", "key")
-        return source
-
-    def source_column(self, name: str, key: str) -> str | None:
-        if self.relation is None:
-            return name
-        names = self.relation.names
-        if name in names:
-            return name
-        folded = [candidate for candidate in names if candidate.lower() == name.lower()]
-        if len(folded) == 1:
-            return str(folded[0])
-        if folded:
-            self.problem(COLUMNS_DIFFER_IN_CASE, f"column {name} fits several columns: {', '.join(folded)}", key)
-            return None
-        near = declaration.near(name, names)
-        hint = f"did you mean {near[0]}?" if near else f"its columns are {', '.join(names)}"
-        hint = declaration.unquoted_key(name) or hint
-        self.problem(NO_COLUMN, f"{self.activation.relation_name} has no column {name}", key, hint)
-        return None
+    # Fields
 
     def typed(self, source: str | None, field: Field, key: str) -> str | None:
         if source and self.relation is not None:
@@ -346,8 +323,6 @@ class _Resolution:
                 self.problem(COLUMN_TYPE, f"{source} -> {self.schema.name}.{field.name}: {reason}", key)
                 return None
         return source
-
-    # Fields
 
     def match_column(self) -> Column | None:
         match = self.activation.match
@@ -430,7 +405,11 @@ class _Resolution:
             self.problem(LOOKUP_TARGET, message, key)
             return None
         type_name = parents[type_name.lower()] if type_name else ""
-        parent = self.parent(type_name or lookup.reference_to[0])
+        try:
+            parent = self.parent(type_name or lookup.reference_to[0])
+        except ConfigError as error:
+            self.problems += [told.at(lambda _: f"{self.activation.meta_path}.{key}") for told in error.problems]
+            return None
         field = parent.field(named_by)
         if field is None:
             self.missing_field(parent, named_by, key)

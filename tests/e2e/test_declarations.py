@@ -184,6 +184,26 @@ def test_online_every_layer_is_judged_at_once(lab: Lab, org: Org) -> None:
     assert [each for each in said if each not in ran.err] == [], ran.all
 
 
+def test_columns_are_looked_for_without_what_salesforce_says(lab: Lab, org: Org) -> None:
+    """Where the org lacks the object or the parent's, or can't be asked at all."""
+    fields = {"nome": "Name", "plans": "Plan__c"}
+    match = {"persona": "Person_Id__c"}
+    for unasked, code in ({"object": "Persona__c"}, "DB301"), ({"destination": "other"}, "DB117"):
+        (lab.root / "dinmo.yml").write_text(TWO_ORGS)
+        lab.only("people", {**PEOPLE, **unasked, "match": match, "fields": fields}, key="id")
+        ran = lab.run("validate", "--online", "--no-parse")
+        said = (code, "no column id", "no column persona", "no column nome", "no column plans")
+        assert [each for each in said if ran.err.count(each) != 1] == [], ran.all
+
+
+@pytest.mark.parametrize("command", ["validate --online --no-parse", "plan", "sync"])
+def test_an_object_that_is_not_there_has_its_line(lab: Lab, org: Org, command: str) -> None:
+    lab.only("people", {**PEOPLE, "object": "Persona__c"})
+    ran = lab.run(*command.split())
+    assert ran.code == 2, ran.all
+    assert "DB301  models/models.yml:1: people.config.meta.dinmo.activations[0].object" in ran.err, ran.err
+
+
 def test_the_data_is_read_where_that_is_asked_for(lab: Lab, org: Org) -> None:
     lab.declare("people", {**PEOPLE, "fields": {"nick": "Nick__c", "plan": "Plan__c"}})
     lab.sql("update people set nick = 'far too long a name' where person_id in ('P1', 'P2')")

@@ -106,8 +106,9 @@ def _judge(session: Session, found: Found, *, online: bool, data: bool) -> int:
         with contextlib.suppress(DinmoError):
             looked_at = (*chosen, *_nearly(session))
         for name in sorted({each.destination for each in looked_at}):
-            with found.layer():
-                session.destination(name)
+            if not session.project.problems_with(name):  # told right before
+                with found.layer():
+                    session.destination(name)
     if chosen:
         names = {each.name for each in chosen}
         places = {each.meta_path for each in chosen}
@@ -121,11 +122,12 @@ def _judge(session: Session, found: Found, *, online: bool, data: bool) -> int:
 
 def _nearly(session: Session) -> list[Activation]:
     """What is wrong by itself, without that: the org and the warehouse may have more to say of it."""
-    nearly = [each.nearly for each in session.left if each.is_wrong and each.nearly]
-    return [each for each in nearly if not session.project.problems_with(each.destination, where=each.meta_path)]
+    return [each.nearly for each in session.left if each.is_wrong and each.nearly]
 
 
 def _judge_online(session: Session, chosen: tuple[Activation, ...], found: Found, *, data: bool) -> None:
+    from dinmo_dbt.rows.columns import unread
+
     reached = []
     for activation in chosen:
         with contextlib.suppress(DinmoError):  # told when its org was logged in to
@@ -153,10 +155,14 @@ def _judge_online(session: Session, chosen: tuple[Activation, ...], found: Found
                 except DinmoError as error:
                     error.put(_condition(activation))
                     raise
+        is_described = False
         if activation in reached:
             with found.layer():
                 problems = _against_describe(session, activation, relation, data=data)
                 found.add(problem for problem in problems if not _is_misread(problem, found.problems))
+                is_described = True
+        if relation is not None and not is_described:
+            found.add(unread(activation, relation))
     with contextlib.suppress(ConfigError):  # of dinmo.yml, told before
         found.add(_channels(session))
 
@@ -183,14 +189,11 @@ def _against_describe(
     session: Session, activation: Activation, relation: pa.Schema | None, *, data: bool
 ) -> tuple[Problem, ...]:
     """What Salesforce says of the object and its fields, and how the relation's columns and their types fit it."""
-    from dinmo_dbt.rows.mapping import resolve
+    from dinmo_dbt.rows.mapping import object_of, resolve
 
     destination = session.destination(activation.destination)
     try:
-        schema = destination.describe(activation.object)
-    except ConfigError as error:
-        place = f"{activation.meta_path}.object"
-        return tuple(Problem(p.code, p.message, place, p.hint) for p in error.problems)
+        schema = object_of(activation, destination.describe)
     except DinmoError as error:
         error.put(lambda place: place or session.place_of(activation.destination))
         raise
