@@ -7,6 +7,7 @@ import re
 import shlex
 import shutil
 import sys
+from collections.abc import Iterator
 from datetime import UTC, tzinfo
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -145,16 +146,27 @@ def _one_line(text: str) -> str:
 
 
 def _variables(session: Session) -> dict[str, bool]:
-    """The environment variables that dinmo.yml and profiles.yml read, and whether they must be set: those first."""
-    from dinmo_dbt.durable import read_file
-    from dinmo_dbt.warehouse import profiles_file
+    """The environment variables that dinmo.yml and profiles.yml read under this target, and whether they must be set:
+    those first."""
+    from dinmo_dbt.config.document import load
+    from dinmo_dbt.warehouse import output_of
 
-    flags = session.flags
-    profiles = profiles_file(session.root, flags.profiles_dir, os.environ)
-    texts = [read_file(path).decode("utf-8", "replace") for path in (session.root / "dinmo.yml", profiles)]
-    found = [(name, not comma) for text in texts for name, comma in _ENV_VAR.findall(text)]
+    flags, target = session.flags, session.target
+    dinmo = dict(load(session.root / "dinmo.yml").value)
+    destinations = dinmo.pop("destinations", {})
+    orgs = [each.get("targets", {}).get(target[1]) for each in destinations.values()]
+    output = output_of(session.root, flags.profiles_dir, *target, os.environ)
+    found = [(name, not comma) for text in _texts([orgs, dinmo, output]) for name, comma in _ENV_VAR.findall(text)]
     needed = dict.fromkeys((name for name, is_needed in found if is_needed), True)
     return needed | {name: False for name, _ in found if name not in needed}
+
+
+def _texts(value: object) -> Iterator[str]:
+    if isinstance(value, str):
+        yield value
+    elif isinstance(value, dict | list):
+        for each in value.values() if isinstance(value, dict) else value:
+            yield from _texts(each)
 
 
 def _program() -> str:

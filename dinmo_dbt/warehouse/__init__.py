@@ -9,12 +9,12 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
-from dinmo_dbt.warehouse.profiles import profiles_file, target_of, targets_of
+from dinmo_dbt.warehouse.profiles import output_of, target_of, targets_of
 
 if TYPE_CHECKING:
     from dinmo_dbt.warehouse.connection import Connected, Warehouse, connect
 
-__all__ = ["Connected", "Warehouse", "connect", "profiles_file", "target_of", "targets_of"]
+__all__ = ["Connected", "Warehouse", "connect", "output_of", "target_of", "targets_of"]
 
 
 def __getattr__(name: str) -> Any:

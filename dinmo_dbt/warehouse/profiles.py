@@ -64,6 +64,14 @@ def targets_of(
     )
 
 
+def output_of(
+    project_dir: Path, profiles_dir: Path | None, profile: str, target: str, env: Mapping[str, str]
+) -> Mapping[str, Any]:
+    """What profiles.yml says of a target, nothing of it rendered. ConfigError as `target_of`."""
+    chosen = choose(project_dir, profiles_dir, profile, target, env, vars={})
+    return _mapping(_mapping(_mapping(_read_yaml(chosen.file))[profile])["outputs"][target])
+
+
 def choose(
     project_dir: Path,
     profiles_dir: Path | None,

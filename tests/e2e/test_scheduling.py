@@ -267,22 +267,26 @@ def test_what_env_var_reads_is_named_and_places_are_handed_on(mixed: Lab, org: O
     (mixed.root / "profiles").mkdir()
     profiles = (mixed.root / "profiles.yml").rename(mixed.root / "profiles" / "profiles.yml")
     text = profiles.read_text(encoding="utf-8")
-    profiles.write_text(
-        text.replace("threads: 1", "threads: \"{{ env_var('THREADS', '1') | int }}\""), encoding="utf-8"
+    text = text.replace("threads: 1", "threads: \"{{ env_var('THREADS', '1') | int }}\"")
+    text += "    prod: {type: duckdb, path: \"{{ env_var('OF_PROD') }}\"}\nother: \"{{ env_var('OF_OTHER') }}\"\n"
+    profiles.write_text(text + "# {{ env_var('OF_A_COMMENT') }}\n", encoding="utf-8")
+    org_of = (
+        "{{organization_id: \"{{{{ env_var('SF_ORG{0}') }}}}\", auth: {{flow: access_token, "
+        'instance_url: "https://acme.my.salesforce.com", access_token: "{{{{ env_var(\'SF_TOKEN{0}\') }}}}"}}}}'
     )
-    dinmo = mixed.root / "dinmo.yml"
-    more = "      prod:\n        organization_id: \"{{ env_var('SF_ORG') }}\"\n        auth: {flow: access_token, "
-    more += 'instance_url: "https://acme.my.salesforce.com", access_token: "{{ env_var(\'SF_TOKEN\') }}"}\n'
-    dinmo.write_text(dinmo.read_text(encoding="utf-8") + more, encoding="utf-8")
+    targets = f"      dev: {org_of.format('')}\n      prod: {org_of.format('_OF_PROD')}\n"
+    targets += "      # stage: \"{{ env_var('OF_A_COMMENT') }}\"\n"
+    (mixed.root / "dinmo.yml").write_text(f"destinations:\n  crm:\n    targets:\n{targets}", encoding="utf-8")
     given = ("--profiles-dir", str(mixed.root / "profiles"))
     lines = mixed.run("schedule", "--emit", "crontab", *given).out.splitlines()
-    assert [line for line in lines if "=" in line and line.startswith("# ")][-3:] == [
+    assert [line for line in lines if "=" in line and line.startswith("# ")] == [
         "# SF_ORG=", "# SF_TOKEN=", "# (THREADS=)",
     ]  # fmt: skip
     assert all("--profiles-dir profiles" in line for line in lines if "sync --due" in line and "&&" in line)
     workflow = yaml.safe_load(mixed.run("schedule", "--emit", "github-actions", *given).out)
     env = workflow["jobs"]["sync"]["env"]
     assert env["SF_TOKEN"] == "${{ secrets.SF_TOKEN }}" and "THREADS" not in env
+    assert not [name for name in env if name.startswith("OF_") or "PROD" in name], "nothing here reads those"
 
 
 def test_the_workflow_keeps_the_state_and_finds_the_project_in_its_repository(mixed: Lab, org: Org) -> None:
