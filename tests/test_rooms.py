@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import ast
+import re
+from collections import Counter
 from graphlib import CycleError, TopologicalSorter
 from pathlib import Path
 
@@ -55,3 +58,28 @@ def test_few_modules_stand_at_the_root() -> None:
 def test_a_module_has_one_idea_and_so_few_lines() -> None:
     lines = {path: len(path.read_text(encoding="utf-8").splitlines()) for path in PACKAGE.rglob("*.py")}
     assert {path.relative_to(PACKAGE).as_posix() for path, count in lines.items() if count > LINES_MAX} == LONG
+
+
+# By name from elsewhere: a library's own, or a check that only mypy makes.
+CALLED_BY_OTHERS = {
+    "cert_verify",  # requests
+    "get_connection_with_tls_context",  # requests
+    "makefile",  # http.client
+    "sendall",  # http.client
+    "respond",  # cheroot
+    "murmur3",  # the reference vectors
+    "write_rows",  # files of a state that tests damage
+    "_fulfils_the_contract",  # mypy
+}
+
+
+def test_what_nothing_uses_is_gone() -> None:
+    texts = [path.read_text(encoding="utf-8") for path in PACKAGE.rglob("*.py")]
+    times = Counter(word for text in texts for word in re.findall(r"\w+", text))
+    defined = {
+        node.name
+        for text in texts
+        for node in ast.walk(ast.parse(text))
+        if isinstance(node, ast.FunctionDef | ast.ClassDef) and not node.decorator_list
+    }
+    assert {name for name in defined if times[name] == 1 and not name.startswith("__")} == CALLED_BY_OTHERS

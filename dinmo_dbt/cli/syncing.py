@@ -44,7 +44,7 @@ def with_audit(activations: Sequence[Activation], wanted: str | None) -> Sequenc
     return [replace(activation, audit=size) for activation in activations]
 
 
-def _turn(session: Session, activation: Activation, since: float) -> AbstractContextManager[str | None]:
+def _beside(session: Session, activation: Activation, since: float) -> AbstractContextManager[str | None]:
     """Why the activation may not run beside what is being run now; '' if it may, until the end; None where it was begun
     since that moment."""
     if session.lanes is None:
@@ -88,60 +88,82 @@ def sync_each(
     from dinmo_dbt.cli import render
 
     console = session.console
-    session.say_notes()
-    session.state.take_back()
-    session.remember_answers()
-    for note in session.gate.notes if not gating.ignore else ():
-        console.note(note)
-    if chosen:
-        session.say_other_vars()
-        session.start_orgs(chosen)
-        session.check_target(allow_mismatch=gating.allow_target_mismatch)
+    _begin(session, chosen, gating)
     report = Report(time.monotonic())
     skips = {activation.name: skip_reason(session, activation, gating) for activation in chosen}
     if gating.only_built:
         chosen = [a for a in chosen if (skip := skips[a.name]) is None or skip[0] != "skipped"]
     fitting = ordered(session, [activation for activation in chosen if skips[activation.name] is None])
+    left_over = [activation for activation in chosen if skips[activation.name] is not None]
     wrong = _wrong(session, gating)
     total = len(chosen) + len(wrong)
     console.timed(f"Syncing {render.count(total, 'activation')} for dbt target {session.target[1]}")
-    left_over = [activation for activation in chosen if skips[activation.name] is not None]
     for number, activation in enumerate([*fitting, *left_over], 1):
         if session.clock.signal:
             told = "the run was asked to stop before its turn"
             report.add(activation, "interrupted", 0.0, told, exit_code=128 + session.clock.signal)
-            continue
-        if session.lanes is not None and session.lanes.has_begun(activation, report.started):
-            continue  # whoever began it tells of it
-        trigger = triggers[activation.name] if triggers else by_hand(session, activation)
-        turn = Turn(activation, f"{number} of {total}", trigger)
-        skip = skips[activation.name]
-        if triggers and not is_due(session, activation):
-            skip = "skipped", MEANWHILE
-        elif why := paused_by_hand(session, activation):  # perhaps since this command began
-            skip = "skipped", why
-        elif skip is None:
-            turn, skip = look_at_pause(session, turn)
-        if skip:
-            if skip[0] == "under way" and turn.trigger.by_schedule:
-                skip = "skipped", skip[1]  # it stays due
-            skip_turn(session, turn, skip, report)
-            continue
-        with _turn(session, activation, report.started) as in_the_way:
-            if in_the_way:
-                skip_turn(session, turn, ("skipped", in_the_way), report)
-            elif in_the_way is not None:
-                sync_one(session, turn, ceilings, gating, report)
+        elif session.lanes is None or not session.lanes.has_begun(activation, report.started):
+            trigger = triggers[activation.name] if triggers else by_hand(session, activation)
+            turn = Turn(activation, f"{number} of {total}", trigger)
+            turn, skip = _judged(session, turn, skips[activation.name], by_schedule=bool(triggers))
+            if skip:
+                skip_turn(session, turn, skip, report)
+            else:
+                _take(session, turn, ceilings, gating, report)
     for number, each in enumerate(wrong, len(chosen) + 1):
-        console.timed(render.dotted(f"{number} of {total} ERROR {each.name}", "NOT VALID", console.width - 10), "ERROR")
-        console.problems(each.problems)
-        documents = console.documents(each.problems)
-        report.add(each, "failed", 0.0, each.problems[0].message, problems=documents, exit_code=ConfigError.exit_code)
+        _tell_wrong(session, each, f"{number} of {total}", report)
     if any(result["status"] == "interrupted" for result in report.results):
         console.say("          stopped as asked: what was sent is journalled, and the next run continues")
     write_results(session, report)
     console.timed(summary(report), summary_word(report))
     return report
+
+
+def _begin(session: Session, chosen: Sequence[Activation], gating: Gating) -> None:
+    """What is to be said or refused before the first turn."""
+    session.say_notes()
+    session.state.take_back()
+    session.remember_answers()
+    for note in session.gate.notes if not gating.ignore else ():
+        session.console.note(note)
+    if chosen:
+        session.say_other_vars()
+        session.start_orgs(chosen)
+        session.check_target(allow_mismatch=gating.allow_target_mismatch)
+
+
+def _judged(
+    session: Session, turn: Turn, skip: tuple[str, str] | None, *, by_schedule: bool
+) -> tuple[Turn, tuple[str, str] | None]:
+    """The turn as it is taken, and why it is not: (status, reason). `skip`: why it was not to be before the first."""
+    if by_schedule and not is_due(session, turn.activation):
+        skip = "skipped", MEANWHILE
+    elif why := paused_by_hand(session, turn.activation):  # perhaps since this command began
+        skip = "skipped", why
+    elif skip is None:
+        turn, skip = look_at_pause(session, turn)
+    if skip and skip[0] == "under way" and turn.trigger.by_schedule:
+        skip = "skipped", skip[1]  # it stays due
+    return turn, skip
+
+
+def _take(session: Session, turn: Turn, ceilings: Ceilings, gating: Gating, report: Report) -> None:
+    """Unless what runs right now is in its way."""
+    with _beside(session, turn.activation, report.started) as in_the_way:
+        if in_the_way:
+            skip_turn(session, turn, ("skipped", in_the_way), report)
+        elif in_the_way is not None:  # else whoever began it tells of it
+            sync_one(session, turn, ceilings, gating, report)
+
+
+def _tell_wrong(session: Session, wrong: Left, place: str, report: Report) -> None:
+    from dinmo_dbt.cli import render
+
+    console = session.console
+    console.timed(render.dotted(f"{place} ERROR {wrong.name}", "NOT VALID", console.width - 10), "ERROR")
+    console.problems(wrong.problems)
+    told = console.documents(wrong.problems)
+    report.add(wrong, "failed", 0.0, wrong.problems[0].message, problems=told, exit_code=ConfigError.exit_code)
 
 
 def _wrong(session: Session, gating: Gating) -> list[Left]:

@@ -13,7 +13,7 @@ from decimal import Decimal
 from types import UnionType
 from typing import Annotated, Any, Literal, Union, get_args, get_origin
 
-from pydantic import BaseModel, ConfigDict, PlainValidator, ValidationError, WithJsonSchema, field_validator
+from pydantic import BaseModel, ConfigDict, ValidationError, field_validator
 from pydantic_core import ErrorDetails, PydanticCustomError
 
 from dinmo_dbt.codes import MISPLACED_KEY, NOT_ALLOWED, REQUIRED_KEY, UNKNOWN_KEY, WRONG_TYPE
@@ -187,11 +187,6 @@ def percent(value: object) -> Decimal:
     if isinstance(value, str):
         raise wrong(NOT_ALLOWED, "expected a percentage from 0% to 100%, such as 5%")
     raise wrong(WRONG_TYPE, f"expected a percentage such as 5%, got {kind(value)}")
-
-
-Percent = Annotated[
-    Decimal, PlainValidator(percent), WithJsonSchema({"type": "string", "pattern": r"^[0-9]{1,3}(\.[0-9]{1,6})?\s*%$"})
-]
 
 
 def without_null(schema: Any) -> None:

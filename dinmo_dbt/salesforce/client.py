@@ -118,7 +118,6 @@ class Reply:
     status: int
     headers: Mapping[str, str]
     json: Any = None
-    body_bytes: int = 0
 
 
 @dataclass(frozen=True, slots=True)
@@ -537,14 +536,13 @@ def _whole_reply(request: Request, response: requests.Response, attempt: wire.At
     if request.file is not None:
         request.file.seek(0)
         request.file.truncate()
-        size = wire.copy(response, request.file, min(request.file_bytes_max, FILE_BYTES_MAX), attempt)
-        return Reply(response.status_code, response.headers, None, size)
+        wire.copy(response, request.file, min(request.file_bytes_max, FILE_BYTES_MAX), attempt)
+        return Reply(response.status_code, response.headers)
     body = wire.text(response, JSON_BYTES_MAX, attempt)
-    size = len(body)
     content = wire.values(body, exact_numbers=request.exact_numbers) if body.strip() else None
     if request.is_whole is not None and not request.is_whole(content):
         raise wire.Broken("the reply does not have the promised shape")
-    return Reply(response.status_code, response.headers, content, size)
+    return Reply(response.status_code, response.headers, content)
 
 
 def _refuse(request: Request, response: requests.Response, attempt: wire.Attempt) -> NoReturn:

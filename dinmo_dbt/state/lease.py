@@ -43,10 +43,6 @@ class Holder:
         return f"process {self.pid} on {self.host} (user {self.user}{run}, since {moment(self.since)})"
 
     @property
-    def is_us(self) -> bool:
-        return (self.host, self.pid) == (socket.gethostname(), os.getpid())
-
-    @property
     def lives(self) -> bool | None:
         """Whether its process is there; None when it is another host's, which can't be told from here."""
         if self.host != socket.gethostname():

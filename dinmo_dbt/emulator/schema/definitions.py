@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterable
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from typing import Any
 
 TEXT_TYPES = frozenset({"string", "textarea", "email", "phone", "url", "picklist", "multipicklist", "combobox"})
@@ -181,10 +181,6 @@ class Schema:
     def children(self, parent: SObject) -> list[tuple[SObject, Field]]:
         """The stored reference fields that point to `parent`, with their objects: the hidden ones too."""
         return [(o, f) for o in self.every for f in o.every if parent.name in f.reference_to and f.stored]
-
-    def with_object(self, sobject: SObject) -> Schema:
-        """This schema with `sobject` in the place of the one of its name."""
-        return replace(self, every=tuple(sobject if o.name == sobject.name else o for o in self.every))
 
 
 _LITERAL = re.compile(

@@ -1,0 +1,76 @@
+"""How much processor time a test takes, its processes' included: by that it is slow, whatever else is running.
+
+A test that takes more than `SLOW_S` carries the mark `slow`, alone or by its file, and is no part of `make test`. One
+that takes twice as much without the mark fails the run.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+from collections.abc import Generator
+from pathlib import Path
+
+import pytest
+
+SLOW_S = 1.5
+TICKS = os.sysconf("SC_CLK_TCK")
+
+
+def processor_s() -> float:
+    """Seconds of this process and all that it started, those that have ended included (proc(5): utime to cstime). 0
+    where there is no /proc."""
+    total, to_look_at = 0, [os.getpid()]
+    while to_look_at:
+        process = Path(f"/proc/{to_look_at.pop()}")
+        try:
+            fields = (process / "stat").read_text().rpartition(")")[2].split()
+            children = [(task / "children").read_text() for task in (process / "task").iterdir()]
+        except OSError:  # it ended meanwhile: its parent has its time
+            continue
+        to_look_at += [int(child) for line in children for child in line.split()]
+        total += sum(map(int, fields[11:15]))
+    return total / TICKS
+
+
+@pytest.hookimpl(wrapper=True)
+def pytest_runtest_call(item: pytest.Item) -> Generator[None, object, object]:
+    began = processor_s()
+    try:
+        return (yield)
+    finally:
+        item.user_properties.append(("processor_s", round(processor_s() - began, 2)))
+        item.user_properties.append(("slow", item.get_closest_marker("slow") is not None))
+
+
+def pytest_configure(config: pytest.Config) -> None:
+    config.pluginmanager.register(_Watch(config), "pace of tests")
+
+
+class _Watch:
+    """Where the reports come together, of all workers."""
+
+    def __init__(self, config: pytest.Config) -> None:
+        self.config = config
+        self.unmarked: dict[str, float] = {}
+
+    def pytest_runtest_logreport(self, report: pytest.TestReport) -> None:
+        told = dict(report.user_properties)
+        if report.when != "call" or "processor_s" not in told or hasattr(self.config, "workerinput"):
+            return
+        taken = float(str(told["processor_s"]))
+        if taken > 2 * SLOW_S and not told["slow"]:
+            self.unmarked[report.nodeid] = taken
+        if kept := os.environ.get("DINMO_PACE"):
+            with Path(kept).open("a", encoding="utf-8") as file:
+                file.write(json.dumps([report.nodeid, taken, told["slow"]]) + "\n")
+
+    def pytest_sessionfinish(self, session: pytest.Session, exitstatus: int) -> None:
+        if self.unmarked and exitstatus == 0:
+            session.exitstatus = pytest.ExitCode.TESTS_FAILED
+
+    def pytest_terminal_summary(self, terminalreporter: pytest.TerminalReporter) -> None:
+        if self.unmarked:
+            terminalreporter.section(f"slow, by more than {2 * SLOW_S:g} s of processor time, and not marked so")
+        for name, taken in sorted(self.unmarked.items(), key=lambda each: -each[1]):
+            terminalreporter.line(f"{taken:8.2f} s  {name}")
