@@ -9,9 +9,12 @@ from collections.abc import Iterator
 from dataclasses import dataclass, field
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 
+from dinmo_dbt.salesforce.client import API_VERSION
+
 ORG_ID = "00D000000000001EAA"
 TOKEN = "00D000000000001!CANARY_TOKEN"
-DATA = "/services/data/v62.0/"
+VERSION = f"/services/data/v{API_VERSION}"
+DATA = f"{VERSION}/"
 
 
 @dataclass

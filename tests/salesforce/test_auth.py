@@ -20,7 +20,7 @@ from dinmo_dbt.salesforce import auth, connect
 from dinmo_dbt.salesforce.refusals import REFUSALS, refused
 
 from . import setup_page
-from .scripted_org import ORG_ID, TOKEN, USERINFO, Answer, token_reply
+from .scripted_org import ORG_ID, TOKEN, USERINFO, VERSION, Answer, token_reply
 
 NOW = 1_700_000_000
 
@@ -80,14 +80,14 @@ def test_a_token_without_identity_is_asked_for_its_org(server, log_in, by_secret
 def test_a_token_without_an_identity_scope_still_tells_its_org(server, log_in):
     server.on("GET", "/services/oauth2/userinfo", Answer(403, b"Bad_OAuth_Token"))
     identity = f"{server.url}/id/{ORG_ID[:15]}/005000000000001"
-    server.on("GET", "/services/data/v62.0", Answer(200, {"identity": identity}))
+    server.on("GET", VERSION, Answer(200, {"identity": identity}))
     credentials = Credentials("access_token", instance_url=server.url, access_token=Secret(TOKEN + "\n"))
     assert log_in(credentials).org_id == ORG_ID
 
 
 def test_a_refused_access_token_is_told_plainly(server, log_in):
     server.on("GET", "/services/oauth2/userinfo", Answer(403, b"Bad_OAuth_Token"))
-    server.on("GET", "/services/data/v62.0", Answer(401, [{"errorCode": "INVALID_SESSION_ID"}]))
+    server.on("GET", VERSION, Answer(401, [{"errorCode": "INVALID_SESSION_ID"}]))
     with pytest.raises(AuthError, match="DB604"):
         log_in(Credentials("access_token", instance_url=server.url, access_token=Secret(TOKEN)))
 

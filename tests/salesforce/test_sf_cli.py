@@ -11,7 +11,7 @@ from dinmo_dbt.org import Credentials, Org
 from dinmo_dbt.salesforce import connect, sf_cli
 
 from . import sf_stand_in
-from .scripted_org import ORG_ID, Answer
+from .scripted_org import ORG_ID, VERSION, Answer
 
 FIRST, SECOND = (f"{ORG_ID[:15]}!AQCANARY_{name}_TOKEN.x_y" for name in ("FIRST", "SECOND"))
 
@@ -158,6 +158,6 @@ def test_the_users_stop_ends_the_wait(bin_folder, org_of):
 def test_a_token_that_the_org_refuses_says_to_log_in_again(bin_folder, org_of, log_in, server):
     sf_stand_in.write(bin_folder, orgs={"mine": org_of()})
     server.on("GET", "/services/oauth2/userinfo", Answer(403, b"Bad_OAuth_Token"))
-    server.on("GET", "/services/data/v62.0", Answer(401, [{"errorCode": "INVALID_SESSION_ID"}]))
+    server.on("GET", VERSION, Answer(401, [{"errorCode": "INVALID_SESSION_ID"}]))
     with pytest.raises(DinmoError, match="sf org login web --alias mine"):
         log_in(alias="mine")
