@@ -220,6 +220,7 @@ def test_an_insert_whose_results_are_gone_is_unknown_and_never_sent_again_by_its
     def unsent(act, rows):
         run = world.sync(act, Model.of(rows))
         run.check_counts()
+        assert run.status is Status.UNKNOWN, "until somebody has looked"
         return run.plan_counts.planned == 0 and {key: code for key, (_, code) in fates(run).items()}
 
     doubtful = dict.fromkeys("1234", "OUTCOME_UNKNOWN")

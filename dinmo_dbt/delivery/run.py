@@ -13,6 +13,7 @@ from dinmo_dbt.codes import COUNTS_OF_RUN
 from dinmo_dbt.destination import Fate, Job
 from dinmo_dbt.errors import CountsError, Problem
 from dinmo_dbt.plan.plan import Counts
+from dinmo_dbt.rows.snapshot import OUTCOME_UNKNOWN
 from dinmo_dbt.watch.history import JOB_RUNNING
 
 # A job still running after a day is not waited for: its id is journalled and the next run asks again.
@@ -33,7 +34,7 @@ class Progress(Protocol):
 class Status(StrEnum):
     SUCCESS = "success"
     REJECTED = "rejected"  # done; some rows were rejected or invalid, or wait since an earlier run for that
-    UNKNOWN = "unknown"  # the outcome of some rows can't be learned
+    UNKNOWN = "unknown"  # the outcome of some rows, of this run or an earlier one, can't be learned
     FAILED = "failed"
     REFUSED = "refused"
     INTERRUPTED = "interrupted"  # by a signal; the next run goes on
@@ -125,10 +126,13 @@ class SyncRun:
             return Status.ON_ITS_WAY
         if self.problem:
             return Status.FAILED
-        if self.outcome.unknown or self.recovered.unknown:
-            return Status.UNKNOWN
         # Of the rows that a dead run's jobs refused, those that were delivered since are not here any more.
-        fates = {fate for table in self.not_delivered for fate in pc.unique(table["fate"]).to_pylist()}
+        fates, codes = (
+            {each for table in self.not_delivered for each in pc.unique(table[name]).to_pylist()}
+            for name in ("fate", "code")
+        )
+        if self.outcome.unknown or self.recovered.unknown or OUTCOME_UNKNOWN in codes:
+            return Status.UNKNOWN
         refused = fates & {Fate.REJECTED.value, Fate.INVALID.value} or self.plan_counts.waiting
         return Status.REJECTED if refused else Status.SUCCESS
 

@@ -30,6 +30,7 @@ OPERATIONS: tuple[Operation | None, ...] = (
 )
 CLAIM_ROWS = 1 << 20
 _WAITING = "Salesforce refused it in an earlier run, and it waits to be tried again"
+_DOUBTFUL = "an earlier run may have inserted it, which can't be learned any more; it is not sent again by itself"
 
 
 @dataclass
@@ -203,7 +204,8 @@ def told_waits(codes: pa.Array | pa.ChunkedArray) -> tuple[pa.Array, pa.Array]:
         day, _, refusal = rest.partition(" ")
         told.append(word)
         why = f"Salesforce refuses it since {day}" + (f" ({refusal})" if refusal else "")
-        said.append(f"{why}: it is tried again when its values change" if word == GIVEN_UP else _WAITING)
+        given_up = f"{why}: it is tried again when its values change"
+        said.append({GIVEN_UP: given_up, OUTCOME_UNKNOWN: _DOUBTFUL}.get(word, _WAITING))
     messages = pa.array(said, pa.utf8()).take(each.indices).fill_null(_WAITING)
     return pa.array(told, pa.utf8()).take(each.indices), messages
 
