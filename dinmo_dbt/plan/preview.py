@@ -248,8 +248,8 @@ def _change(
             if (told is None and now is None) or (then is not None and then == now)
             else Change(writing.shown_as, held, told)
         )
-    if _held_alike(now, then, writing.field):
-        return None
+    if (record or told is None) and _held_alike(now, then, writing.field):
+        return None  # a new record may hold another value than none by default: a ticked checkbox
     return Change(writing.shown_as, _as_sent(now, writing.field), told)
 
 
