@@ -10,6 +10,8 @@ from decimal import Decimal
 from enum import StrEnum
 from typing import Any
 
+from dinmo_dbt.model import Model
+
 
 class Mode(StrEnum):
     """DinMo's three modes, and delete."""
@@ -134,17 +136,11 @@ class Activation:
     """Model or segment + destination + object + mode + mapping: one resolved declaration.
 
     `where` is the segment's or the activation's own SQL condition. `meta_path` says where it was written, for error
-    messages (`models/marts/_marts.yml: dim_customers.config.meta.dinmo.activations[0]`); `file` is the model's own.
+    messages (`models/marts/_marts.yml: dim_customers.config.meta.dinmo.activations[0]`).
     """
 
     name: str
-    model: str  # the dbt unique_id
-    model_name: str
-    relation_name: str
-    resource_type: str
-    fqn: tuple[str, ...]
-    tags: tuple[str, ...]
-    file: str
+    model: Model
     meta_path: str
     destination: str
     object: str
@@ -171,8 +167,6 @@ class Activation:
     give_up_after: float | None = None  # seconds that a row is tried which Salesforce refuses; None: without end
     keep_before_images: bool = False
     audit: Ceiling = Ceiling(rows=200)  # how many rows are compared after a run, value by value
-    documented_columns: tuple[str, ...] = ()
-    contract_enforced: bool = False
     # `constants.FIELD` or `on_removed.set.FIELD`: the bare text of which YAML made another value.
     bare: Mapping[str, str] = field(default_factory=dict, hash=False, compare=False)
 
@@ -197,8 +191,8 @@ class Activation:
     def digest(self) -> str:
         """SHA-256 over everything that decides which rows are sent, and as what; the same on every machine."""
         sent = {
-            "model": self.model,
-            "relation": self.relation_name,
+            "model": self.model.unique_id,
+            "relation": self.model.relation_name,
             "destination": self.destination,
             "object": self.object,
             "mode": self.mode.value,

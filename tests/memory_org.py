@@ -37,6 +37,7 @@ from dinmo_dbt.destination import (
     StateRecord,
     Verdict,
 )
+from dinmo_dbt.model import Model as DbtModel
 from dinmo_dbt.plan.draw import draw
 from dinmo_dbt.plan.guards import Ceilings
 from dinmo_dbt.plan.plan import Plan
@@ -408,17 +409,15 @@ class Model:
         yield from self.table.select(list(columns)).combine_chunks().to_batches(self.batch_rows)
 
 
+def dbt_model(name: str, schema: str = "db") -> DbtModel:
+    return DbtModel(f"model.p.{name}", name, f"{schema}.{name}", "model", ("p", name), (), f"models/{name}.sql")
+
+
 def activation(mode: str = "upsert", **changes: object) -> Activation:
     match = None if mode == "insert" else Match("ext", "Ext__c")
     given: dict[str, object] = {
         "name": "things",
-        "model": "model.p.things",
-        "model_name": "things",
-        "relation_name": "db.things",
-        "resource_type": "model",
-        "fqn": ("p", "things"),
-        "tags": (),
-        "file": "models/things.sql",
+        "model": dbt_model("things"),
         "meta_path": "things.config.meta.dinmo.activations[0]",
         "destination": "crm",
         "object": "Thing__c",

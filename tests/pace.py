@@ -20,17 +20,21 @@ TICKS = os.sysconf("SC_CLK_TCK")
 def processor_s() -> float:
     """Seconds of this process and all that it started, those that have ended included (proc(5): utime to cstime). 0
     where there is no /proc."""
-    total, to_look_at = 0, [os.getpid()]
+    total, to_look_at = 0, [Path(f"/proc/{os.getpid()}")]
     while to_look_at:
-        process = Path(f"/proc/{to_look_at.pop()}")
-        try:
-            fields = (process / "stat").read_text().rpartition(")")[2].split()
-            children = [(task / "children").read_text() for task in (process / "task").iterdir()]
-        except OSError:  # it ended meanwhile: its parent has its time
-            continue
-        to_look_at += [int(child) for line in children for child in line.split()]
-        total += sum(map(int, fields[11:15]))
+        process = to_look_at.pop()
+        total += sum(map(int, _read(process / "stat").rpartition(")")[2].split()[11:15]))
+        for task in (process / "task").glob("*/children"):
+            to_look_at += [Path(f"/proc/{child}") for child in _read(task).split()]
     return total / TICKS
+
+
+def _read(file: Path) -> str:
+    """'' of what has ended meanwhile: its parent has its time."""
+    try:
+        return file.read_text()
+    except OSError:
+        return ""
 
 
 @pytest.hookimpl(wrapper=True)

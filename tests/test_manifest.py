@@ -77,18 +77,18 @@ def test_real_artifacts_give_activations_a_gate_and_a_target(built: Path) -> Non
     loaded = activations(read, {})
     assert [a.name for a in loaded.activations] == ["dim_bad__Bad__c", "dim_customers__Customer__c", "people__P__c"]
     bad, customers, people = loaded.activations
-    assert customers.relation_name == '"dev"."main_marts"."dim_customers"'
+    assert customers.model.relation_name == '"dev"."main_marts"."dim_customers"'
     assert customers.key == ("customer_id",)  # from unique + not_null
-    assert customers.file == "models/marts/dim_customers.sql"
+    assert customers.model.file == "models/marts/dim_customers.sql"
     assert customers.meta_path == "models/marts/_marts.yml: dim_customers.config.meta.dinmo.activation"
-    assert customers.tags == ("nightly",)
-    assert people.model == "model.lab.people.v2"
+    assert customers.model.tags == ("nightly",)
+    assert people.model.unique_id == "model.lab.people.v2"
     assert loaded.notes == ()
 
     results = load_run_results(built / "run_results.json")
     found = gate(read, results)
-    assert found.verdict(customers.model).standing == "ok"
-    assert found.verdict(bad.model).reason == "test failed: accepted_values_dim_bad_plan__free"
+    assert found.verdict(customers.model.unique_id).standing == "ok"
+    assert found.verdict(bad.model.unique_id).reason == "test failed: accepted_values_dim_bad_plan__free"
     assert found.notes == ()
     assert target_check(read, results, ConnectedTarget("dev", "main", "dev", "duckdb")) is None
     assert target_check(read, results, ConnectedTarget("prod", "main", "prod", "duckdb")) is not None
@@ -147,7 +147,7 @@ def test_only_the_root_project_and_the_latest_version_count() -> None:
     foreign = node("foreign", dinmo=block(), package_name="other", unique_id="model.other.foreign")
     assert names(foreign) == []
     found = activations(manifest(*VERSIONS), {}).activations
-    assert [a.model for a in found] == ["model.lab.people.v2"]
+    assert [a.model.unique_id for a in found] == ["model.lab.people.v2"]
 
 
 def test_a_generated_exposure_is_no_declaration() -> None:

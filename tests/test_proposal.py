@@ -11,13 +11,13 @@ from hypothesis import strategies as st
 from dinmo_dbt.config import meta
 from dinmo_dbt.destination import Field, ObjectSchema
 from dinmo_dbt.errors import ConfigError
+from dinmo_dbt.model import Model
 from dinmo_dbt.rows import mapping
 from dinmo_dbt.scaffold.proposal import Columns, new_object_for, object_for, propose
 from dinmo_dbt.scaffold.stub import api_name, stub
 
-SOURCE = meta.Source(
-    "model.shop.dim_customers", "dim_customers", '"s"."dim"', "model", ("shop",), (), "m.sql", "m.yml: dim"
-)
+MODEL = Model("model.shop.dim_customers", "dim_customers", '"s"."dim"', "model", ("shop",), (), "m.sql")
+PLACE = "m.yml: dim"
 
 
 def schema(name: str, *fields: Field) -> ObjectSchema:
@@ -59,7 +59,7 @@ TYPES = pa.schema(
 
 def test_columns_are_paired_by_name_label_object_and_parent() -> None:
     made = propose(
-        SOURCE, Columns(tuple(TYPES.names), TYPES), CUSTOMER, parent, key=("customer_id",), destination="crm"
+        MODEL, PLACE, Columns(tuple(TYPES.names), TYPES), CUSTOMER, parent, key=("customer_id",), destination="crm"
     )
     assert made.block == {
         "key": ["customer_id"],
@@ -80,7 +80,7 @@ def test_columns_are_paired_by_name_label_object_and_parent() -> None:
 
 def test_the_lines_are_the_block() -> None:
     made = propose(
-        SOURCE, Columns(tuple(TYPES.names), TYPES), CUSTOMER, parent, key=("customer_id",), destination="crm"
+        MODEL, PLACE, Columns(tuple(TYPES.names), TYPES), CUSTOMER, parent, key=("customer_id",), destination="crm"
     )
     read = yaml.safe_load("\n".join(made.lines()))["dinmo"]
     assert {**read, "key": [read["key"]]} == made.block
@@ -89,7 +89,7 @@ def test_the_lines_are_the_block() -> None:
 
 def test_without_an_external_id_of_that_name_the_choices_are_named() -> None:
     with pytest.raises(ConfigError) as refused:
-        propose(SOURCE, Columns(("id", "name")), CUSTOMER, parent, key=("id",), destination="crm")
+        propose(MODEL, PLACE, Columns(("id", "name")), CUSTOMER, parent, key=("id",), destination="crm")
     (problem,) = refused.value.problems
     assert problem.code == "DB819"
     assert "--match COLUMN=Customer_Id__c" in problem.hint and "--mode insert" in problem.hint
@@ -97,7 +97,8 @@ def test_without_an_external_id_of_that_name_the_choices_are_named() -> None:
 
 def test_what_the_user_chose_is_taken_or_refused_as_validate_would() -> None:
     chosen = propose(
-        SOURCE,
+        MODEL,
+        PLACE,
         Columns(("id", "name")),
         CUSTOMER,
         parent,
@@ -108,33 +109,42 @@ def test_what_the_user_chose_is_taken_or_refused_as_validate_would() -> None:
     assert chosen.block["activation"]["match"] == {"id": "Customer_Id__c"}  # type: ignore[index]
     with pytest.raises(ConfigError) as refused:
         propose(
-            SOURCE, Columns(("id", "name")), CUSTOMER, parent, key=("id",), destination="crm", match={"id": "Nope__c"}
+            MODEL,
+            PLACE,
+            Columns(("id", "name")),
+            CUSTOMER,
+            parent,
+            key=("id",),
+            destination="crm",
+            match={"id": "Nope__c"},
         )
     assert refused.value.problems[0].code == "DB302"
 
 
 def test_a_field_that_is_read_only_is_the_reason_and_a_model_of_its_key_alone_has_no_fields() -> None:
-    made = propose(SOURCE, Columns(("customer_id", "total")), CUSTOMER, parent, key=("customer_id",), destination="crm")
+    made = propose(
+        MODEL, PLACE, Columns(("customer_id", "total")), CUSTOMER, parent, key=("customer_id",), destination="crm"
+    )
     assert dict(made.unmapped)["total"].startswith("Total__c: ")
     assert "fields" not in yaml.safe_load("\n".join(made.lines()))["dinmo"]["activation"]
     with pytest.raises(ConfigError) as refused:
-        propose(SOURCE, Columns(("id",)), CUSTOMER, parent, key=("id",), destination="crm", mode="insert")
+        propose(MODEL, PLACE, Columns(("id",)), CUSTOMER, parent, key=("id",), destination="crm", mode="insert")
     assert "org fields Customer__c" in refused.value.problems[0].hint
 
 
 def test_one_of_several_key_columns_identifies_no_record() -> None:
     names = Columns(("customer_id", "region"))
     with pytest.raises(ConfigError) as refused:
-        propose(SOURCE, names, CUSTOMER, parent, key=names.names, destination="crm")
+        propose(MODEL, PLACE, names, CUSTOMER, parent, key=names.names, destination="crm")
     assert "join them to one column" in refused.value.problems[0].hint
     joined = Columns(("customer", "region", "customer_id"))
-    made = propose(SOURCE, joined, CUSTOMER, parent, key=("customer", "region"), destination="crm")
+    made = propose(MODEL, PLACE, joined, CUSTOMER, parent, key=("customer", "region"), destination="crm")
     assert made.block["activation"]["match"] == {"customer_id": "Customer_Id__c"}  # type: ignore[index]
 
 
 def test_of_a_snapshot_the_current_rows_are_sent() -> None:
     made = propose(
-        SOURCE, Columns(("customer_id", "region")), CUSTOMER, parent, key=("customer_id",), destination="crm",
+        MODEL, PLACE, Columns(("customer_id", "region")), CUSTOMER, parent, key=("customer_id",), destination="crm",
         where="dbt_valid_to is null",
     )  # fmt: skip
     written = yaml.safe_load("\n".join(made.lines()))["dinmo"]
@@ -149,7 +159,9 @@ def test_a_stub_takes_the_field_that_the_match_names() -> None:
 
 
 def test_an_insert_needs_no_match() -> None:
-    made = propose(SOURCE, Columns(("id", "name")), CUSTOMER, parent, key=("id",), destination="crm", mode="insert")
+    made = propose(
+        MODEL, PLACE, Columns(("id", "name")), CUSTOMER, parent, key=("id",), destination="crm", mode="insert"
+    )
     assert made.block["activation"] == {
         "destination": "crm", "object": "Customer__c", "mode": "insert", "fields": {"name": "Name"},
     }  # fmt: skip
@@ -191,8 +203,14 @@ def test_a_stub_of_any_model_gives_a_valid_activation(columns: list[tuple[str, p
     )
     made = stub("Customer__c", relation, {"customer_id": "Customer_Id__c"}, "dinmo-dbt emulator import")
     proposal = propose(
-        SOURCE, Columns(tuple(relation.names), relation), made.schema, parent, key=("customer_id",), destination="crm"
+        MODEL,
+        PLACE,
+        Columns(tuple(relation.names), relation),
+        made.schema,
+        parent,
+        key=("customer_id",),
+        destination="crm",
     )
-    (activation,) = meta.resolve(yaml.safe_load("\n".join(proposal.lines()))["dinmo"], SOURCE, {}).activations
+    (activation,) = meta.resolve(yaml.safe_load("\n".join(proposal.lines()))["dinmo"], MODEL, PLACE, {}).activations
     assert mapping.resolve(activation, made.schema, parent, relation)[1] == ()
     assert set(yaml.safe_load(made.text)["objects"]["Customer__c"]["fields"]) == made.schema.fields.keys() - {"Name"}

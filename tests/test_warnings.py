@@ -14,15 +14,16 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from memory_org import activation as written
+from memory_org import dbt_model
 
 from dinmo_dbt.activation import Activation, Ceiling, WarningKind, Watch
 from dinmo_dbt.channels import goes_on, takes
+from dinmo_dbt.codes import MEANINGS
 from dinmo_dbt.config.channel import Channel
 from dinmo_dbt.config.when import _LIMITS, _OFF, USUAL
 from dinmo_dbt.errors import Problem
 from dinmo_dbt.org import Secret
 from dinmo_dbt.watch.history import RunRecord, Trigger
-from dinmo_dbt.watch.judges import SCHEMA_CODES
 from dinmo_dbt.watch.notice import Notice, Severity
 from dinmo_dbt.watch.standing import Noticed, Standing
 from dinmo_dbt.watch.usual import NEW_RUNS
@@ -70,7 +71,7 @@ def act(*off: WarningKind, mute_until: float | None = None, **watches: Watch) ->
     on = {kind: watch for kind, watch in USUAL.items() if kind not in off}
     on |= {WarningKind(name): watch for name, watch in watches.items()}
     return replace(
-        written(), name="subscriptions_to_crm", model_name="dim_subscriptions", object="Subscription__c",
+        written(), name="subscriptions_to_crm", model=dbt_model("dim_subscriptions"), object="Subscription__c",
         segment="active", warnings=on, mute_until=mute_until,
     )  # fmt: skip
 
@@ -512,7 +513,7 @@ def test_the_page_has_every_kind_with_its_default_and_severity() -> None:
             assert default == f"on, {said}"
         assert severity == ("critical" if USUAL[kind].critical else "warning")
         assert bool(limit) == (kind in _LIMITS)
-    for code in SCHEMA_CODES:
+    for code in [code for code, known in MEANINGS.items() if known.is_schema]:
         assert code in page
 
 

@@ -25,7 +25,7 @@ from dinmo_dbt.codes import (
 )
 from dinmo_dbt.config import declaration
 from dinmo_dbt.config.declaration import show
-from dinmo_dbt.config.meta import Left, Source, checked_defaults, left_out, resolve
+from dinmo_dbt.config.meta import Left, checked_defaults, left_out, resolve
 from dinmo_dbt.errors import Problem
 
 
@@ -79,15 +79,14 @@ def activations(
         if given or not manifest.project_name or node.package == manifest.project_name:
             declared.append(replace(node, place=given))
             continue
-        left += left_out(node.block, source_of(node), defaults, (_of_a_package(node),), is_wrong=False)
+        left += left_out(node.block, node, node.meta_path, defaults, (_of_a_package(node),), is_wrong=False)
     inherited = _inherited(declared)
     found: list[Activation] = []
     for node in declared:
-        source = source_of(node)
         if problem := inherited.get(node.unique_id) or _no_relation(node):
-            left += left_out(node.block, source, defaults, (problem,))
+            left += left_out(node.block, node, node.meta_path, defaults, (problem,))
             continue
-        resolved = resolve(node.block, source, defaults)
+        resolved = resolve(node.block, node, node.meta_path, defaults)
         found += resolved.activations
         left += resolved.left
     twice = _duplicate_names([*found, *(each for each in left if each.is_wrong)])
@@ -100,7 +99,7 @@ def activations(
             left.append(left_activation(activation, tuple(wrong)))
             continue
         right.append(activation)
-        notes += [*said, *_history(activation, manifest.nodes[activation.model])]
+        notes += [*said, *_history(activation, manifest.nodes[activation.model.unique_id])]
     return Loaded(
         tuple(sorted(right, key=lambda a: a.name)),
         tuple(left),
@@ -123,10 +122,6 @@ def left_activation(activation: Activation, problems: tuple[Problem, ...]) -> Le
     return Left(
         name=activation.name,
         model=activation.model,
-        model_name=activation.model_name,
-        fqn=activation.fqn,
-        tags=activation.tags,
-        file=activation.file,
         meta_path=activation.meta_path,
         problems=problems,
         object=activation.object,
@@ -146,7 +141,7 @@ def _disabled(manifest: Manifest, defaults: Mapping[str, Any]) -> list[Left]:
         note = Problem(
             MODEL_DISABLED, f"{show(node.name)} is disabled in dbt for this target: not synced", node.meta_path
         )
-        left += left_out(node.block, source_of(node), defaults, (note,), is_wrong=False)
+        left += left_out(node.block, node, node.meta_path, defaults, (note,), is_wrong=False)
     return left
 
 
@@ -215,23 +210,6 @@ def _inherited(declared: list[Node]) -> dict[str, Problem]:
     return inherited
 
 
-def source_of(node: Node) -> Source:
-    """What `meta` needs to know of the node that carries a block."""
-    return Source(
-        model=node.unique_id,
-        model_name=node.name,
-        relation_name=node.relation_name,
-        resource_type=node.resource_type,
-        fqn=node.fqn,
-        tags=node.tags,
-        file=node.file,
-        meta_path=node.meta_path,
-        primary_key=node.primary_key,
-        documented_columns=node.columns,
-        contract_enforced=node.contract_enforced,
-    )
-
-
 def _duplicate_names(found: Sequence[Activation | Left]) -> dict[str, Problem]:
     """By name in lower case: state is kept under the name, on file systems that may not know upper from lower case.
     None of those that have it may run: whose the state is can't be told."""
@@ -253,23 +231,23 @@ def _columns(activation: Activation) -> tuple[list[Problem], list[Problem]]:
     used = [*activation.key, *(f.column for f in activation.fields)]
     if activation.match:
         used.append(activation.match.column)
-    documented = {column.lower() for column in activation.documented_columns}
+    documented = {column.lower() for column in activation.model.columns}
     missing = [column for column in dict.fromkeys(used) if column.lower() not in documented]
     if not missing:
         return [], []
-    if activation.contract_enforced:
+    if activation.model.contract_enforced:
         return [
             Problem(
                 NOT_IN_CONTRACT,
                 f"the model's contract has no column {show(column)}"
-                + declaration.did_you_mean(column, activation.documented_columns),
+                + declaration.did_you_mean(column, activation.model.columns),
                 activation.meta_path,
             )
             for column in missing
         ], []
     # Others may well be in the table, unlisted: customer_name is no misspelt customer_id.
     guesses = {
-        column: declaration.did_you_mean(column, activation.documented_columns, least=declaration.MISSPELT)
+        column: declaration.did_you_mean(column, activation.model.columns, least=declaration.MISSPELT)
         for column in missing
     }
     message = "; ".join(

@@ -9,7 +9,7 @@ import json
 import re
 import time
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -26,6 +26,7 @@ from dinmo_dbt.config.meta import Left
 from dinmo_dbt.config.written import is_block
 from dinmo_dbt.durable import read_file
 from dinmo_dbt.errors import ConfigError, Problem
+from dinmo_dbt.model import Model
 from dinmo_dbt.text import whole_text
 
 SCHEMAS = range(9, 14)
@@ -34,30 +35,21 @@ REREAD_AFTER_S = 0.3
 
 
 @dataclass(frozen=True, slots=True)
-class Node:
-    """One model, seed or snapshot of the root project, as far as we need it."""
+class Node(Model):
+    """One model, seed or snapshot of the root project, as far as we need it: the model, where dbt builds it, and the
+    block that it carries."""
 
-    unique_id: str
-    resource_type: str
-    name: str
-    database: str
-    schema: str
-    relation_name: str
-    package: str
-    custom_database: str  # `+database` and `+schema` as configured; empty: the target's own
-    custom_schema: str
-    materialized: str
-    fqn: tuple[str, ...]
-    tags: tuple[str, ...]
-    file: str  # where the model itself is
-    yaml_file: str  # where its properties are, else `file`
-    columns: tuple[str, ...]
-    primary_key: tuple[str, ...]
-    contract_enforced: bool
-    is_latest: bool
+    database: str = ""
+    schema: str = ""
+    package: str = ""
+    custom_database: str = ""  # `+database` and `+schema` as configured; empty: the target's own
+    custom_schema: str = ""
+    materialized: str = ""
+    yaml_file: str = ""  # where its properties are, else `file`
+    is_latest: bool = True
     ran_as: str = ""  # where dbt writes what it runs, in target/run
     current: tuple[str, ...] = ()  # of a snapshot: conditions, the column first, that its current rows meet
-    block: Any = None  # the raw `dinmo` value of its meta, as yet unchecked; None: none
+    block: Any = field(default=None, hash=False)  # the raw `dinmo` value of its meta, unchecked; None: none
     place: str = ""  # of the block, where it is not at the model
 
     @property
@@ -307,8 +299,8 @@ def _strays(unique_id: str, kind: str, raw: Mapping[str, Any]) -> list[Left]:
             if isinstance(key, str) and not activates and not is_generated and is_block(key, value):
                 where = f"{yaml_file}: {name}.{way}.{key}"
                 found.append((where, _stray(kind, name, way, key, where)))
-    fqn, tags = _texts(raw.get("fqn")), _texts(raw.get("tags"))
-    return [Left(name, unique_id, name, fqn, tags, file, where, (problem,)) for where, problem in found]
+    model = Model(unique_id, name, "", kind, _texts(raw.get("fqn")), _texts(raw.get("tags")), file)
+    return [Left(name, model, where, (problem,)) for where, problem in found]
 
 
 def _stray(kind: str, name: str, way: str, key: str, where: str) -> Problem:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Collection, Iterable, Iterator
+from dataclasses import replace
 from typing import Any
 
 from dinmo_dbt.artifacts.manifest import Manifest, Node
@@ -12,6 +13,7 @@ from dinmo_dbt.config.declaration import did_you_mean, show
 from dinmo_dbt.config.meta import Left
 from dinmo_dbt.config.written import RESOURCES, Key, Written
 from dinmo_dbt.errors import Problem
+from dinmo_dbt.model import Model
 
 # What a section of a properties file lists, in a person's words; and what its block would belong to.
 _KINDS = {
@@ -56,7 +58,7 @@ def misplaced(written: Written, manifest: Manifest, stale: Collection[str] = ())
 
 def _is_of(stray: Left, kind: str, way: tuple[str, ...], word: str) -> bool:
     """Whether a resource has a block of another name by that `+meta` of dbt_project.yml."""
-    is_below = stray.model.startswith(f"{kind}.") and stray.fqn[: len(way)] == way
+    is_below = stray.model.unique_id.startswith(f"{kind}.") and stray.model.fqn[: len(way)] == way
     return is_below and stray.meta_path.endswith(f".config.meta.{word}")
 
 
@@ -70,7 +72,7 @@ def _file(stray: Left) -> str:
 
 def _names(stray: Left) -> tuple[str, ...]:
     """Its name; and of a test, whose name nobody wrote, what stands for any."""
-    return (stray.model_name, *((_ANY_TEST,) if stray.model.startswith("test.") else ()))
+    return (stray.model.name, *((_ANY_TEST,) if stray.model.unique_id.startswith("test.") else ()))
 
 
 def owned(written: Written, node: Node) -> Key | None:
@@ -190,16 +192,8 @@ def _left(key: Key, manifest: Manifest, problem: Problem) -> Left:
     name = next((name for name in key.names if name), key.file)
     nodes: Iterable[Node] = (node for node in manifest.nodes.values() if node.name == name)
     node = next(iter(nodes), None)
-    return Left(
-        name=name,
-        model=node.unique_id if node else "",
-        model_name=name,
-        fqn=node.fqn if node else (),
-        tags=node.tags if node else (),
-        file=key.file,
-        meta_path=key.where,
-        problems=(problem,),
-    )
+    model = replace(node, file=key.file) if node else Model("", name, "", "", (), (), key.file)
+    return Left(name, model, key.where, (problem,))
 
 
 def _older_versions(manifest: Manifest) -> Iterator[Left]:
@@ -212,5 +206,4 @@ def _older_versions(manifest: Manifest) -> Iterator[Left]:
         message = f"only the latest version of {show(node.name)} is activated, and this block is of {node.unique_id}"
         hint = "write it at the latest version, or at the model itself"
         problem = Problem(BLOCK_OF_OLDER_VERSION, message, node.meta_path, hint)
-        fqn, tags = node.fqn, node.tags
-        yield Left(node.name, node.unique_id, node.name, fqn, tags, node.file, node.meta_path, (problem,))
+        yield Left(node.name, node, node.meta_path, (problem,))

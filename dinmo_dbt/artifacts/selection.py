@@ -73,13 +73,13 @@ def _matches(activation: Declared, part: tuple[str, str]) -> bool:
     method, value = part
     match method:
         case "tag":
-            return any(fnmatchcase(tag, value) for tag in activation.tags)
+            return any(fnmatchcase(tag, value) for tag in activation.model.tags)
         case "path":
-            return _in_path(activation.file, value)
+            return _in_path(activation.model.file, value)
         case "fqn":
             return _in_folder(activation, value)
     if "/" in value or re.search(r"\.(sql|py|csv|ya?ml)$", value):
-        return _in_path(activation.file, value)
+        return _in_path(activation.model.file, value)
     return fnmatchcase(activation.name, value) or _in_folder(activation, value)
 
 
@@ -92,10 +92,10 @@ def _in_path(file: str, value: str) -> bool:
 
 def _in_folder(activation: Declared, value: str) -> bool:
     """dbt's rule: the model's name, or the first parts of its fully qualified name with or without the package."""
-    if fnmatchcase(activation.model_name, value):
+    if fnmatchcase(activation.model.name, value):
         return True
     wanted = value.split(".")
-    for fqn in (activation.fqn, activation.fqn[1:]):
+    for fqn in (activation.model.fqn, activation.model.fqn[1:]):
         flat = [part for segment in fqn for part in segment.split(".")]
         wild = next((i for i, part in enumerate(wanted) if "*" in part or "?" in part or "[" in part), len(wanted))
         if len(flat) >= len(wanted) and flat[:wild] == wanted[:wild]:
@@ -106,7 +106,11 @@ def _in_folder(activation: Declared, value: str) -> bool:
 
 
 def _near(known: tuple[Declared, ...], term: str) -> str:
-    words = {word for a in known for word in (a.name, a.model_name, *a.fqn[1:], *(f"tag:{tag}" for tag in a.tags))}
+    words = {
+        word
+        for a in known
+        for word in (a.name, a.model.name, *a.model.fqn[1:], *(f"tag:{tag}" for tag in a.model.tags))
+    }
     found = near(term, sorted(words), count=3)
     return f"; did you mean {' or '.join(show(word) for word in found)}?" if found else ""
 

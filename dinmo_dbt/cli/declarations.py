@@ -48,7 +48,7 @@ class Declarations(DbtArtifacts):
             way = where.removeprefix(f"{each.meta_path}.").split(".")
             if way == where.split("."):
                 continue
-            node = self.manifest.nodes.get(each.model)
+            node = self.manifest.nodes.get(each.model.unique_id)
             if node is not None and is_of_defaults(node.block, each.meta_path, way, self.project.defaults):
                 return f"{self.project.written_at(('defaults', *way))}, for {each.name}"
         return ""
@@ -73,12 +73,12 @@ class Declarations(DbtArtifacts):
         )
         usable, left = [], list(loaded.left)
         for each in loaded.activations:
-            given = self.written.given_to(each.resource_type, each.model_name, each.fqn)
+            given = self.written.given_to(each.model.resource_type, each.model.name, each.model.fqn)
             read = [key for key in given if key.file not in self.changed]
             each = replace(each, bare=bare_words(read, each))
             problems = [
                 *self.project.problems_with(each.destination, where=f"{each.meta_path}.destination"),
-                *given_twice(self.written, each.resource_type, each.model_name),
+                *given_twice(self.written, each.model.resource_type, each.model.name),
                 *other_numbers(read, each),
                 *other_columns(read, each),
             ]

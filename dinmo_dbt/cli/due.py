@@ -43,10 +43,10 @@ def built_by(session: Session, activation: Activation, past: Past | None = None)
     results = session.run_results
     if results is None or (results.target and results.target != session.target[1]):
         return ""
-    built = results.built.get(activation.model)
+    built = results.built.get(activation.model.unique_id)
     if built is not None:
         return built.invocation_id or results.invocation_id
-    node = session.manifest.nodes.get(activation.model)
+    node = session.manifest.nodes.get(activation.model.unique_id)
     if past is None or node is None or session.following is not None:
         return ""
     ran = earlier.ran_unsaid(session.target_path, node, results)
@@ -85,7 +85,7 @@ def _is_under_way(session: Session, activation: Activation) -> bool:
     from dinmo_dbt.artifacts.gate import Standing
 
     try:
-        return session.gate.verdict(activation.model).standing is Standing.UNDER_WAY
+        return session.gate.verdict(activation.model.unique_id).standing is Standing.UNDER_WAY
     except Refused:  # a build of no rows, or of some: the sync itself says so
         return False
 
@@ -111,7 +111,7 @@ def _owed(session: Session, pasts: Mapping[str, Past]) -> dict[str, str]:
     built = {each: built_by(session, each, pasts[each.name]) for each in due}
     new = [each for each in due if not pasts[each.name].follows(built[each]) and pasts[each.name].owed != built[each]]
     try:
-        return {each.name: built[each] for each in new if not session.gate.verdict(each.model).is_blocked}
+        return {each.name: built[each] for each in new if not session.gate.verdict(each.model.unique_id).is_blocked}
     except Refused:  # a build of no rows, or of some
         return {}
 

@@ -22,7 +22,7 @@ def found(
 
     if not problems or not session.flags.show_values:
         return []
-    relation, where = activation.relation_name, activation.where
+    relation, where = activation.model.relation_name, activation.where
     rows = session.source.read(relation, sources(problems), where)
     warehouse = session.warehouse
     return [

@@ -24,9 +24,9 @@ def skip_reason(session: Session, activation: Activation, gating: Gating) -> tup
         return "skipped", why
     if gating.ignore:
         return None
-    if gating.only_built and session.run_results and activation.model not in session.run_results.built:
+    if gating.only_built and session.run_results and activation.model.unique_id not in session.run_results.built:
         return "skipped", "not built by this dbt command"
-    verdict = session.gate.verdict(activation.model)
+    verdict = session.gate.verdict(activation.model.unique_id)
     if verdict.standing is Standing.UNDER_WAY:
         return "under way", verdict.reason
     if verdict.is_blocked:
@@ -45,12 +45,18 @@ def judge_again(session: Session, activation: Activation) -> None:
         gate, results = session.gate_by_now()
     except DbtCloudError as error:
         told = f"whether it was built again since its rows were read is not known: {error.problems[0].message}"
-        raise Refused(BUILT_MEANWHILE, told, where=activation.model, hint="run again when dbt Cloud answers") from None
-    verdict = gate.verdict(activation.model)
+        raise Refused(
+            BUILT_MEANWHILE, told, where=activation.model.unique_id, hint="run again when dbt Cloud answers"
+        ) from None
+    verdict = gate.verdict(activation.model.unique_id)
     if verdict.standing is Standing.BLOCKED:
-        raise Refused(BLOCKED, verdict.reason, where=activation.model, hint="mend the model, then run dbt build again")
-    before, now = (each.built.get(activation.model) if each else None for each in (session.run_results, results))
+        raise Refused(
+            BLOCKED, verdict.reason, where=activation.model.unique_id, hint="mend the model, then run dbt build again"
+        )
+    before, now = (
+        each.built.get(activation.model.unique_id) if each else None for each in (session.run_results, results)
+    )
     is_under_way = verdict.standing is Standing.UNDER_WAY
     if is_under_way or (now is not None and now != before):
         why = verdict.reason if is_under_way else "dbt has built it again since its rows were read"
-        raise Refused(BUILT_MEANWHILE, why, where=activation.model, hint="run again when dbt has ended")
+        raise Refused(BUILT_MEANWHILE, why, where=activation.model.unique_id, hint="run again when dbt has ended")

@@ -89,7 +89,7 @@ def _probe(session: Session, activation: Activation) -> Problem | None:
     try:
         destination = session.destination(activation.destination)
         schema = destination.describe(activation.object)
-        relation = session.source.schema(activation.relation_name)
+        relation = session.source.schema(activation.model.relation_name)
         _, problems = resolve(activation, schema, destination.describe, relation)
     except DinmoError as error:
         return error.problems[0]

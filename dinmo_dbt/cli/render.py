@@ -105,7 +105,7 @@ def plan_lines(
 ) -> list[str]:
     """What a sync of this activation would do. `jobs` are those in flight, `notes` what the plan alone can't know."""
     act, counts = plan.activation, plan.counts
-    source = f"{act.relation_name}" + (f", segment {act.segment}" if act.segment else "")
+    source = f"{act.model.relation_name}" + (f", segment {act.segment}" if act.segment else "")
     lines = [f"{act.name}: {source} -> {plan.schema.name} ({act.mode})"]
     lines.append(f"  read {counts.read:,}, unchanged {counts.unchanged:,}" + _kinds(counts))
     if plan.refusal:
@@ -211,8 +211,8 @@ def plan_json(
     act = plan.activation
     content: dict[str, Any] = {
         "activation": act.name,
-        "model": act.model,
-        "relation": act.relation_name,
+        "model": act.model.unique_id,
+        "relation": act.model.relation_name,
         "destination": act.destination,
         "object": plan.schema.name,
         "mode": act.mode.value,

@@ -47,7 +47,7 @@ class Report:
         self.results.append(
             {
                 "activation": activation.name,
-                "model": activation.model,
+                "model": activation.model.unique_id,
                 "object": activation.object,
                 "status": status,
                 "message": message,

@@ -171,4 +171,4 @@ def _wrong(session: Session, gating: Gating) -> list[Left]:
     if session.lanes is not None:
         return []
     built = session.run_results.built if gating.only_built and session.run_results else None
-    return [each for each in session.wrong if built is None or each.model in built]
+    return [each for each in session.wrong if built is None or each.model.unique_id in built]

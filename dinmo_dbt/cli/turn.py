@@ -40,9 +40,9 @@ def skip_turn(session: Session, turn: Turn, skip: tuple[str, str], report: Repor
     if STATUS_EXIT[status]:
         console.stopped(f"{activation.name}: not synced: {reason}")
     if status == "blocked":
-        detail = {"object": activation.object, "model": activation.model, "mode": activation.mode.value}
+        detail = {"object": activation.object, "model": activation.model.unique_id, "mode": activation.mode.value}
         entry = Recorder(session, activation, new_run(session), turn.trigger, detail)
-        entry.block(Problem(BLOCKED, reason, activation.model, "mend the model, then run dbt build again"))
+        entry.block(Problem(BLOCKED, reason, activation.model.unique_id, "mend the model, then run dbt build again"))
     report.add(activation, status, 0.0, reason)
 
 
@@ -115,7 +115,7 @@ def _run_activation(
     from dinmo_dbt.upkeep.audit import Audit
 
     run = new_run(session)
-    detail = {"object": activation.object, "model": activation.model, "mode": activation.mode.value}
+    detail = {"object": activation.object, "model": activation.model.unique_id, "mode": activation.mode.value}
     if session.lanes is not None:  # others look again
         run.patience_s = LEFT_S
         run.settling_s = 0.0 if _was_left(session, activation) else LEFT_S

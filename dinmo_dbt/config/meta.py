@@ -26,23 +26,7 @@ from dinmo_dbt.config.block import ACTIVATION_NAME, ActivationSpec, BlockSpec, R
 from dinmo_dbt.config.contradictions import contradictions, fields_twice
 from dinmo_dbt.config.declaration import Path, Strict, show
 from dinmo_dbt.errors import Problem
-
-
-@dataclass(frozen=True, slots=True)
-class Source:
-    """What a manifest says about the model that carries a block."""
-
-    model: str
-    model_name: str
-    relation_name: str
-    resource_type: str
-    fqn: tuple[str, ...]
-    tags: tuple[str, ...]
-    file: str
-    meta_path: str  # of the block: `models/marts/_marts.yml: dim_customers.config.meta.dinmo`
-    primary_key: tuple[str, ...] = ()
-    documented_columns: tuple[str, ...] = ()
-    contract_enforced: bool = False
+from dinmo_dbt.model import Model
 
 
 @dataclass(frozen=True, slots=True)
@@ -51,11 +35,7 @@ class Left:
     activation that it would be without what is wrong, where that can be told: for a look at the rest of it."""
 
     name: str
-    model: str
-    model_name: str
-    fqn: tuple[str, ...]
-    tags: tuple[str, ...]
-    file: str
+    model: Model
     meta_path: str
     problems: tuple[Problem, ...]
     object: str = ""  # as it is written; '' where it can't be told
@@ -72,20 +52,20 @@ class Resolved:
     left: tuple[Left, ...]
 
 
-def resolve(block: object, source: Source, defaults: Mapping[str, Any]) -> Resolved:
+def resolve(block: object, model: Model, place: str, defaults: Mapping[str, Any]) -> Resolved:
     """One model's block as activations, with `defaults` (already checked) below each; every problem at once. What is
     wrong with the block itself is wrong with each of its activations."""
 
     def where(path: Path) -> str:
-        return f"{source.meta_path}.{declaration.dotted(path)}" if path else source.meta_path
+        return f"{place}.{declaration.dotted(path)}" if path else place
 
     if not isinstance(block, Mapping):
         message = f"expected a mapping, got {declaration.kind(block)}"
-        return Resolved((), left_out(block, source, defaults, (Problem(WRONG_TYPE, message, where(())),)))
+        return Resolved((), left_out(block, model, place, defaults, (Problem(WRONG_TYPE, message, where(())),)))
     written = _written_activations(block)
     unfit = list(_unfit_texts(block, (), where))
     if unfit:
-        return Resolved((), left_out(block, source, defaults, tuple(unfit)))
+        return Resolved((), left_out(block, model, place, defaults, tuple(unfit)))
 
     problems: list[Problem] = []
     outer = {key: value for key, value in block.items() if key not in ("activation", "activations")}
@@ -102,40 +82,46 @@ def resolve(block: object, source: Source, defaults: Mapping[str, Any]) -> Resol
     activations: list[Activation] = []
     left: list[Left] = []
     resolved = [
-        (path, raw, *_resolve_one(raw, spec, source, defaults, _under(where, path)))
+        (path, raw, *_resolve_one(raw, spec, model, defaults, _under(where, path)))
         for path, raw in ([] if isinstance(written, Problem) else written)
     ]
-    if not problems and not (spec and spec.key) and not source.primary_key:
+    if not problems and not (spec and spec.key) and not model.primary_key:
         hint = "name the unique column or columns: key: customer_id (or give dbt unique and not_null tests on it)"
         problems.append(
-            Problem(NO_KEY, f"{show(source.model_name)} has no `key`, and dbt knows no primary key", where(()), hint)
+            Problem(NO_KEY, f"{show(model.name)} has no `key`, and dbt knows no primary key", where(()), hint)
         )
     for path, raw, activation, found in resolved:
         if activation is None or problems:
-            each = _left(raw, source, defaults, where(path), (*problems, *found))
-            nearly = activation or _nearly(raw, spec, source, defaults, _under(where, path))
+            each = _left(raw, model, defaults, where(path), (*problems, *found))
+            nearly = activation or _nearly(raw, spec, model, defaults, _under(where, path))
             left.append(replace(each, nearly=nearly if nearly and nearly.key else None))
         else:
             activations.append(activation)
     if problems and not resolved:
-        left.append(_left(None, source, defaults, where(()), tuple(problems)))
+        left.append(_left(None, model, defaults, where(()), tuple(problems)))
     return Resolved(tuple(activations), tuple(left))
 
 
 def left_out(
-    block: object, source: Source, defaults: Mapping[str, Any], problems: tuple[Problem, ...], *, is_wrong: bool = True
+    block: object,
+    model: Model,
+    place: str,
+    defaults: Mapping[str, Any],
+    problems: tuple[Problem, ...],
+    *,
+    is_wrong: bool = True,
 ) -> tuple[Left, ...]:
     """Each activation that a block names, as one that is left out for `problems`; at least one."""
     written = _written_activations(block) if isinstance(block, Mapping) else ()
     if isinstance(written, Problem) or not written:
-        return (_left(None, source, defaults, source.meta_path, problems, is_wrong=is_wrong),)
-    places = [(f"{source.meta_path}.{declaration.dotted(path)}", raw) for path, raw in written]
-    return tuple(_left(raw, source, defaults, place, problems, is_wrong=is_wrong) for place, raw in places)
+        return (_left(None, model, defaults, place, problems, is_wrong=is_wrong),)
+    places = [(f"{place}.{declaration.dotted(path)}", raw) for path, raw in written]
+    return tuple(_left(raw, model, defaults, place, problems, is_wrong=is_wrong) for place, raw in places)
 
 
 def _left(
     raw: object,
-    source: Source,
+    model: Model,
     defaults: Mapping[str, Any],
     meta_path: str,
     problems: tuple[Problem, ...],
@@ -150,14 +136,10 @@ def _left(
     )
     given, target = said.get("name"), said.get("object")
     target = target if isinstance(target, str) else ""
-    usual = f"{source.model_name}__{target}" if target else source.model_name
+    usual = f"{model.name}__{target}" if target else model.name
     return Left(
         name=given if isinstance(given, str) and ACTIVATION_NAME.fullmatch(given) else usual,
-        model=source.model,
-        model_name=source.model_name,
-        fqn=source.fqn,
-        tags=source.tags,
-        file=source.file,
+        model=model,
         meta_path=meta_path,
         problems=problems,
         object=target,
@@ -204,7 +186,7 @@ def _written_activations(block: Mapping[str, Any]) -> list[tuple[Path, object]] 
 
 
 def _resolve_one(
-    raw: object, block: BlockSpec | None, source: Source, defaults: Mapping[str, Any], where: Callable[[Path], str]
+    raw: object, block: BlockSpec | None, model: Model, defaults: Mapping[str, Any], where: Callable[[Path], str]
 ) -> tuple[Activation | None, list[Problem]]:
     if not isinstance(raw, Mapping):
         return None, [Problem(WRONG_TYPE, f"expected a mapping, got {declaration.kind(raw)}", where(()))]
@@ -221,7 +203,7 @@ def _resolve_one(
         )
         message = f"no segment {show(spec.segment)}{declaration.did_you_mean(spec.segment, segments)}"
         problems.append(Problem(UNKNOWN_SEGMENT, message, where(("segment",)), hint))
-    name = spec.name or f"{source.model_name}__{spec.object}"
+    name = spec.name or f"{model.name}__{spec.object}"
     if not ACTIVATION_NAME.fullmatch(name):
         hint = "letters, digits, dots, dashes and underscores, at most 100"
         problems.append(
@@ -229,14 +211,14 @@ def _resolve_one(
         )
     if problems or block is None:
         return None, problems
-    return _activation(spec, block, source, name, where(())), []
+    return _activation(spec, block, model, name, where(())), []
 
 
 _ONLINE = {"destination", "object", "mode", "match", "fields", "constants", "on_removed", "segment", "where"}
 
 
 def _nearly(
-    raw: object, block: BlockSpec | None, source: Source, defaults: Mapping[str, Any], where: Callable[[Path], str]
+    raw: object, block: BlockSpec | None, model: Model, defaults: Mapping[str, Any], where: Callable[[Path], str]
 ) -> Activation | None:
     """The activation without the keys that are wrong, if what the org and the warehouse are asked about is right."""
     if not isinstance(raw, Mapping):
@@ -249,25 +231,19 @@ def _nearly(
     if not wrong or wrong & _ONLINE:
         return None
     rest = {key: value for key, value in raw.items() if key not in wrong}
-    return _resolve_one(rest, block, source, {k: v for k, v in defaults.items() if k not in wrong}, where)[0]
+    return _resolve_one(rest, block, model, {k: v for k, v in defaults.items() if k not in wrong}, where)[0]
 
 
-def _activation(spec: ActivationSpec, block: BlockSpec, source: Source, name: str, meta_path: str) -> Activation:
+def _activation(spec: ActivationSpec, block: BlockSpec, model: Model, name: str, meta_path: str) -> Activation:
     removed = spec.on_removed
     return Activation(
         name=name,
-        model=source.model,
-        model_name=source.model_name,
-        relation_name=source.relation_name,
-        resource_type=source.resource_type,
-        fqn=source.fqn,
-        tags=source.tags,
-        file=source.file,
+        model=model,
         meta_path=meta_path,
         destination=spec.destination,
         object=spec.object,
         mode=Mode(spec.mode),
-        key=tuple(block.key) or source.primary_key,
+        key=tuple(block.key) or model.primary_key,
         match=spec.match,
         fields=tuple(FieldMapping(column, f.field, f.nulls, f.write) for column, _, f in spec.mapped),
         constants=tuple(spec.constants.items()),
@@ -294,8 +270,6 @@ def _activation(spec: ActivationSpec, block: BlockSpec, source: Source, name: st
         give_up_after=spec.give_up_after,
         keep_before_images=spec.keep_before_images,
         audit=spec.audit,
-        documented_columns=source.documented_columns,
-        contract_enforced=source.contract_enforced,
     )
 
 

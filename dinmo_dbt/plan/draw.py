@@ -56,7 +56,7 @@ def draw(
     compare.
     """
     schema = object_of(activation, destination.describe)
-    relation = source.schema(activation.relation_name)
+    relation = source.schema(activation.model.relation_name)
     mapping, problems = resolve(activation, schema, destination.describe, relation)
     if mapping is None:
         raise ConfigError.of(problems)
@@ -68,7 +68,7 @@ def draw(
     inserting = activation.mode is Mode.INSERT
     sources = tuple(dict.fromkeys(name for m in (mapping, *older) for name in m.sources))
     found = between(
-        source.read(activation.relation_name, sources, activation.where),
+        source.read(activation.model.relation_name, sources, activation.where),
         mapping,
         state.snapshot,
         spool,
@@ -220,13 +220,13 @@ def _was(name: str, mapping: Mapping, stored: Mapping) -> str:
 
 def _model_refusal(activation: Activation, state: StateView, found: ChangeSet) -> Problem | None:
     if found.refusals:
-        return key_refusal(found.refusals, activation.relation_name, activation.name)
+        return key_refusal(found.refusals, activation.model.relation_name, activation.name)
     known = count_present(state.snapshot)
     # A list of records to delete may well be empty: nothing is done then.
     if found.read == 0 and known and activation.mode is not Mode.DELETE:
         message = f"the segment is empty, but {known:,} rows were synced before"
         hint = f"look at the model; if it is right: dinmo-dbt state reset --select {activation.name}"
-        return Problem(EMPTY_SEGMENT, message, activation.relation_name, hint)
+        return Problem(EMPTY_SEGMENT, message, activation.model.relation_name, hint)
     return None
 
 

@@ -58,5 +58,5 @@ class Columns:
         near = declaration.near(name, names)
         hint = f"did you mean {near[0]}?" if near else f"its columns are {', '.join(names)}"
         hint = declaration.unquoted_key(name) or hint
-        self.problem(NO_COLUMN, f"{self.activation.relation_name} has no column {name}", key, hint)
+        self.problem(NO_COLUMN, f"{self.activation.model.relation_name} has no column {name}", key, hint)
         return None

@@ -18,6 +18,7 @@ from dinmo_dbt.config import meta
 from dinmo_dbt.config.declaration import dotted
 from dinmo_dbt.destination import Field, ObjectSchema
 from dinmo_dbt.errors import ConfigError, Problem
+from dinmo_dbt.model import Model
 from dinmo_dbt.rows import mapping
 from dinmo_dbt.text.whole_text import as_yaml
 
@@ -71,7 +72,8 @@ class Proposal:
 
 
 def propose(
-    source: meta.Source,
+    model: Model,
+    place: str,
     columns: Columns,
     schema: ObjectSchema,
     parent: Callable[[str], ObjectSchema],
@@ -84,7 +86,7 @@ def propose(
 ) -> Proposal:
     """The activation that sends the model to the object. `mode` and `match` are the user's choice, else guessed: an
     upsert by an external id that a column is named like, the key's own first; not by one of several key columns, which
-    repeats. `where` holds for the rows that are sent.
+    repeats. `where` holds for the rows that are sent; `place` is where the block will stand.
 
     ConfigError DB819 where nothing of the object identifies a record by a column, or what the user chose can't be.
     """
@@ -104,7 +106,7 @@ def propose(
         activation |= {"where": where} if where else {}
         activation |= {"fields": dict(fields)} if fields else {}
         block: dict[str, object] = {"key": list(key), "activation": activation}
-        problems = _problems(block, source, schema, parent, columns.types)
+        problems = _problems(block, model, place, schema, parent, columns.types)
         refused = {column: problem for column in fields for problem in problems if _is_of(problem, column)}
         if not refused:
             break
@@ -112,7 +114,7 @@ def propose(
     if mode == "insert" and not fields:
         raise ConfigError(
             INIT_NO_MATCH_FIELD,
-            f"no column of {source.model_name} has the name of a field of {schema.name} that may be written",
+            f"no column of {model.name} has the name of a field of {schema.name} that may be written",
             hint=f"dinmo-dbt org fields {schema.name} lists them; write the activation by hand (docs/meta.md)",
         )
     others = [problem for problem in problems if problem.code != REQUIRED_FIELD]
@@ -224,12 +226,13 @@ def _grouped(pairs: Iterable[tuple[str, str]]) -> dict[str, list[str]]:
 
 def _problems(
     block: Mapping[str, object],
-    source: meta.Source,
+    model: Model,
+    place: str,
     schema: ObjectSchema,
     parent: Callable[[str], ObjectSchema],
     relation: pa.Schema | None,
 ) -> Sequence[Problem]:
-    resolved = meta.resolve(block, source, {})
+    resolved = meta.resolve(block, model, place, {})
     if resolved.left:
         return [problem for each in resolved.left for problem in each.problems]
     return mapping.resolve(resolved.activations[0], schema, parent, relation)[1]

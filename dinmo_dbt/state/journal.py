@@ -91,7 +91,7 @@ class ActivationState(View):
                 self.serial = self._born = self.store.newest(connection, own, self.serial)
                 connection.execute(
                     f"UPDATE activation SET serial = ?, born = ?, model = ?, object = ? WHERE {OWN}",
-                    (self.serial, self.serial, self.activation.model, self.activation.object, *own),
+                    (self.serial, self.serial, self.activation.model.unique_id, self.activation.object, *own),
                 )
             connection.execute(f"DELETE FROM batch WHERE {OWN} AND state IN (?, ?)", (*self.own, *ENDED))
             connection.execute(
@@ -311,7 +311,7 @@ class ActivationState(View):
             "UPDATE activation SET model = ?, object = ?, runs = ?, finished_runs = ?, admitted = ?, identity = ?, "
             f"mappings = ? WHERE {OWN}",
             (
-                self.activation.model,
+                self.activation.model.unique_id,
                 self.activation.object,
                 self.run_number,
                 self.finished_runs,

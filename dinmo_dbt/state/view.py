@@ -199,7 +199,7 @@ class View:
         rows = connection.execute(
             "SELECT name FROM activation WHERE org_id = ? AND target = ? AND name <> ? AND model = ? AND object = ? "
             "AND runs > 0 AND serial > born",
-            (*self.own, self.activation.model, self.activation.object),
+            (*self.own, self.activation.model.unique_id, self.activation.object),
         ).fetchall()
         self.siblings = [row["name"] for row in rows]
 

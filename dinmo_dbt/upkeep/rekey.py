@@ -126,15 +126,15 @@ def _free(seen: Scan) -> npt.NDArray[np.bool_]:
 
 def _former(activation: Activation, source: Source, seen: Scan, keys: pa.Array, columns: Sequence[str]) -> pa.Array:
     """The key that each row had, as the model's own columns say; null where they say nothing."""
-    relation = source.schema(activation.relation_name)
+    relation = source.schema(activation.model.relation_name)
     missing = [name for name in columns if name not in relation.names]
     if missing or len(columns) != len(seen.mapping.key):
         message = f"no column {', '.join(missing)}" if missing else f"the key has {len(seen.mapping.key)} columns"
-        hint = f"--from with columns of {activation.relation_name}, one for each key column, in its order"
+        hint = f"--from with columns of {activation.model.relation_name}, one for each key column, in its order"
         raise UsageError(NOT_MATCHED, message, where=activation.meta_path, hint=hint)
     read: list[tuple[pa.Array, pa.Array]] = []
     wanted = list(dict.fromkeys([*seen.mapping.key, *columns]))
-    for batch in source.read(activation.relation_name, wanted, activation.where):
+    for batch in source.read(activation.model.relation_name, wanted, activation.where):
         own = [key_text([batch.column(name) for name in names]) for names in (seen.mapping.key, columns)]
         read.append((own[0], own[1]))
     now, before = (pa.chunked_array([each[side] for each in read], pa.utf8()).combine_chunks() for side in (0, 1))

@@ -77,15 +77,15 @@ def scan(activation: Activation, source: Source, destination: Destination, state
     """Read the segment and class every row against the snapshot. ConfigError for a mapping that does not fit the
     object, KeysRefused DB410 for a model whose keys or matches are not unique."""
     schema = destination.describe(activation.object)
-    relation = source.schema(activation.relation_name)
+    relation = source.schema(activation.model.relation_name)
     mapping, problems = resolve(activation, schema, destination.describe, relation)
     if mapping is None:
         raise ConfigError.of(problems)
-    batches = source.read(activation.relation_name, mapping.sources, activation.where)
+    batches = source.read(activation.model.relation_name, mapping.sources, activation.where)
     # Rows that wait, and those of an older mapping, are pending like any other change: only equal rows are told apart.
     found = between(batches, mapping, state.snapshot, spool, resend=True, finding=activation.only_finds)
     if found.refusals:
-        problem = key_refusal(found.refusals, activation.relation_name, activation.name)
+        problem = key_refusal(found.refusals, activation.model.relation_name, activation.name)
         raise keys_refused(problem, mapping, found.refusals)
     return Scan(activation, schema, mapping, found, spool, state)
 

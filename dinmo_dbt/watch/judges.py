@@ -130,7 +130,7 @@ def _empty(case: Case) -> _Verdict:
         return None
     if refused is None and run.counts["read"]:
         return Well()
-    model, segment = case.activation.model_name, case.activation.segment
+    model, segment = case.activation.model.name, case.activation.segment
     said = f"{model}{f', segment {segment},' if segment else ''} has no row"
     before = next((each.counts["read"] for each in case.earlier if knows_enough(each) and each.counts["read"]), None)
     lines = [said + (f"; it had {before:,} when it last had some" if before else "")]
@@ -154,7 +154,7 @@ def _row_count(case: Case) -> _Verdict:
     of = f"{found.middle:,.0f}, the median of the last {counted(found.runs, 'run')}"
     change = f", {100 * (read - found.middle) / found.middle:+.0f}%" if found.middle else ""
     lines = (
-        f"{case.activation.model_name} has {told}{change}",
+        f"{case.activation.model.name} has {told}{change}",
         f"Usual: {low} to {high} (around {of})",
         f"If that is right, nothing is to be done: after {NEW_RUNS} runs it is the usual number",
     )

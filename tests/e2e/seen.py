@@ -15,6 +15,7 @@ import duckdb
 from dinmo_dbt.activation import Activation
 from dinmo_dbt.config import meta
 from dinmo_dbt.errors import Problem
+from dinmo_dbt.model import Model
 from dinmo_dbt.watch import pausing, schedule, warnings
 from dinmo_dbt.watch.history import RunRecord, Trigger
 
@@ -152,9 +153,11 @@ def statuses(world: World, written: Document) -> list[str]:
 
 
 def resolved(written: Document, form: str = "activations", defaults: Document | None = None) -> meta.Resolved:
-    source = meta.Source("model.lab.people", "people", '"people"', "model", ("people",), (), "people.sql", "meta")
+    model = Model("model.lab.people", "people", '"people"', "model", ("people",), (), "people.sql")
     content = [written] if form == "activations" else written
-    found = meta.resolve({"key": "person_id", "segments": {"few": "true"}, form: content}, source, defaults or {})
+    found = meta.resolve(
+        {"key": "person_id", "segments": {"few": "true"}, form: content}, model, "meta", defaults or {}
+    )
     paths = [replace(each, meta_path="") for each in found.activations]
     left = [
         replace(each, meta_path="", problems=tuple(replace(problem, where="") for problem in each.problems))

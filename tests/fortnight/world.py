@@ -12,7 +12,7 @@ from decimal import Decimal
 from pathlib import Path
 
 import pyarrow as pa
-from memory_org import THING, MemoryOrg, activation
+from memory_org import THING, MemoryOrg, activation, dbt_model
 
 from dinmo_dbt.activation import Activation, Ceiling, QuietHours, Schedule, ScheduleKind, WarningKind, Watch
 from dinmo_dbt.artifacts.declared import Loaded
@@ -77,9 +77,7 @@ def _declared(number: int, schedule: Schedule, rng: random.Random) -> Activation
         del watches[kind]
     return activation(
         name=name,
-        model=f"model.p.{name}",
-        model_name=name,
-        relation_name=f"db.{name}",
+        model=dbt_model(name),
         destination=f"org{number % 4}",
         object=f"Thing{number}__c",
         schedule=schedule,
@@ -197,7 +195,7 @@ class World:
 
     def _manifest(self) -> Manifest:
         tests = {f"test.p.{name}": Test(f"test.p.{name}", name, (f"model.p.{name}",)) for name in self.by_name}
-        ids = frozenset([*tests, *(a.model for a in self.activations)])
+        ids = frozenset([*tests, *(a.model.unique_id for a in self.activations)])
         return Manifest(
             "duckdb", "", "p", "1.11.0", {}, tests, (), (), frozenset(), has_selectors=False, strays=(), ids=ids
         )

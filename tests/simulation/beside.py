@@ -10,7 +10,7 @@ import random
 from collections.abc import Callable
 from dataclasses import dataclass, field, replace
 
-from memory_org import Match, activation
+from memory_org import Match, activation, dbt_model
 
 from dinmo_dbt.activation import Activation, FieldMapping
 
@@ -43,12 +43,12 @@ class Beside:
     def activation(self) -> Activation:
         own = self.own()
         if self.is_target:
-            return replace(own, relation_name="ci.things")
+            return replace(own, model=dbt_model("things", "ci"))
         shares = ("things",) if self.is_meant else ()
         if self.mode == "upsert":
-            return replace(own, name="more", model="model.p.more", meta_path="more.meta", shares_object_with=shares)
+            return replace(own, name="more", model=dbt_model("more"), meta_path="more.meta", shares_object_with=shares)
         return activation(
-            "update", name="more", model="model.p.more", meta_path="more.meta", match=Match("code", "Code__c"),
+            "update", name="more", model=dbt_model("more"), meta_path="more.meta", match=Match("code", "Code__c"),
             fields=(FieldMapping("c", "C__c"),), guards=own.guards, shares_object_with=shares,
         )  # fmt: skip
 

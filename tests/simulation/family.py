@@ -11,7 +11,7 @@ from collections import defaultdict
 from typing import TYPE_CHECKING, Any
 
 import pyarrow as pa
-from memory_org import Match, activation
+from memory_org import Match, activation, dbt_model
 
 from dinmo_dbt.activation import Activation, FieldMapping
 from dinmo_dbt.delivery.run import SyncRun
@@ -150,8 +150,8 @@ class Family:
 
     def activation(self) -> Activation:
         return activation(
-            "upsert", name="parents", model="model.p.parents", meta_path="parents.meta", object="Parent__c",
-            relation_name="db.parents", match=Match("ext", "Key__c"), guards=self.history._activation().guards,
+            "upsert", name="parents", model=dbt_model("parents"), meta_path="parents.meta", object="Parent__c",
+            match=Match("ext", "Key__c"), guards=self.history._activation().guards,
             fields=(FieldMapping("name", "Code__c"), FieldMapping("name", "Tag__c")),
         )  # fmt: skip
 

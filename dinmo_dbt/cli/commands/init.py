@@ -282,12 +282,11 @@ def _activation(
     match: Mapping[str, str],
 ) -> tuple[_Files, UsageError | None]:
     """The model's properties file with the block in it; or what to write by hand, where lines alone can't do it."""
-    from dinmo_dbt.artifacts.declared import source_of
     from dinmo_dbt.scaffold import insertion
     from dinmo_dbt.scaffold.proposal import propose
 
     proposal = propose(
-        source_of(node), columns, schema, org.describe, key=keys, destination=destination, mode=mode, match=match,
+        node, node.meta_path, columns, schema, org.describe, key=keys, destination=destination, mode=mode, match=match,
         where=" and ".join(node.current),
     )  # fmt: skip
     lines = proposal.lines()

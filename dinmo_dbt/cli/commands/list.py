@@ -43,7 +43,7 @@ def _listed(activation: Activation, paused: bool) -> dict[str, Any]:
     match = activation.match
     return {
         "activation": activation.name,
-        "model": activation.model,
+        "model": activation.model.unique_id,
         "segment": activation.segment,
         "destination": activation.destination,
         "object": activation.object,
@@ -54,8 +54,8 @@ def _listed(activation: Activation, paused: bool) -> dict[str, Any]:
         "schedule": str(activation.schedule),
         "enabled": activation.enabled,
         "paused": paused,
-        "tags": list(activation.tags),
-        "file": activation.file,
+        "tags": list(activation.model.tags),
+        "file": activation.model.file,
     }
 
 
@@ -63,7 +63,7 @@ def _as_printed(row: dict[str, Any], activation: Activation) -> dict[str, Any]:
     segment, match = row["segment"], row["match"]
     return {
         **row,
-        "model": activation.model_name + (f" [{segment}]" if segment else ""),
+        "model": activation.model.name + (f" [{segment}]" if segment else ""),
         "match": f"{match['column']} = {match['field']}" if match else "",
         "enabled": "no" if not row["enabled"] else "paused" if row["paused"] else "yes",
     }

@@ -129,7 +129,12 @@ def _carry_out(
 
     console, destination, run = session.console, session.destination(activation.destination), new_run(session)
     bar = progress(activation.name, enabled=console.for_people)
-    detail = {"object": activation.object, "model": activation.model, "mode": "revert", "reverts": past.run_id}
+    detail = {
+        "object": activation.object,
+        "model": activation.model.unique_id,
+        "mode": "revert",
+        "reverts": past.run_id,
+    }
     entry = Recorder(session, activation, run, Trigger("revert", f"revert of {past.run_id}"), detail)
     locked = session.state.locked(destination.org_id, activation, run.run_id)
     with locked as state, entry.held(destination), bar as shown:

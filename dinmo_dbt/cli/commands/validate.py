@@ -147,7 +147,7 @@ def _judge_online(session: Session, chosen: tuple[Activation, ...], found: Found
         relation = None
         if is_readable:
             with found.layer():
-                relation = session.source.schema(activation.relation_name)
+                relation = session.source.schema(activation.model.relation_name)
         if relation is not None and activation.where:
             with found.layer(), contextlib.closing(_rows(session, activation, relation.names[:1])) as rows:
                 try:
@@ -182,7 +182,7 @@ def _condition(activation: Activation) -> Callable[[str], str]:
 
 
 def _rows(session: Session, activation: Activation, columns: Sequence[str]) -> Generator[pa.RecordBatch, None, None]:
-    yield from session.source.read(activation.relation_name, columns, activation.where)
+    yield from session.source.read(activation.model.relation_name, columns, activation.where)
 
 
 def _against_describe(
@@ -218,11 +218,11 @@ def _in_the_data(session: Session, activation: Activation, mapping: Mapping) -> 
 
     state = session.state.view(session.destination(activation.destination).org_id, activation)
     with scan_spool(session) as spool:
-        rows = session.source.read(activation.relation_name, mapping.sources, activation.where)
+        rows = session.source.read(activation.model.relation_name, mapping.sources, activation.where)
         scanned = between(rows, mapping, state.snapshot, spool)
     hint = "a sync would stop: mend the model, or choose another key"
     for refusal in scanned.refusals:
-        yield Problem(KEYS_NOT_UNIQUE, refusal.message, activation.relation_name, hint)
+        yield Problem(KEYS_NOT_UNIQUE, refusal.message, activation.model.relation_name, hint)
     shown = examples.found(session, activation, mapping, scanned.refusals)
     session.console.answer(f"  {line}" for line in examples.lines(shown))
     invalid = scanned.aside.filter(pc.equal(scanned.aside["why"], Aside.INVALID.value))
@@ -230,7 +230,7 @@ def _in_the_data(session: Session, activation: Activation, mapping: Mapping) -> 
     for (reason, column), number in sorted(reasons.items(), key=str):
         told = f"{render.count(number, 'row')} of {scanned.read:,} would be left out: {Reason(reason).code} [{column}]"
         why = why_unfit(Reason(reason), mapping.field_of.get(column or ""), scanned.longest.get(column or "", 0))
-        yield Problem(VALUES_LEFT_OUT, told, activation.relation_name, why)
+        yield Problem(VALUES_LEFT_OUT, told, activation.model.relation_name, why)
 
 
 def _shared(session: Session, activations: Iterable[Activation]) -> list[Problem]:
