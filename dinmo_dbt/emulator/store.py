@@ -22,7 +22,7 @@ from pathlib import Path
 from dinmo_dbt.emulator.errors import EmulatorError, SchemaError
 from dinmo_dbt.emulator.identity import Identity, chance_of, minted
 from dinmo_dbt.emulator.ids import ALPHABET, COUNTER_BITS, Codec, base62, checksum
-from dinmo_dbt.emulator.schema.definitions import TEXT_TYPES, Field, Schema, SObject
+from dinmo_dbt.emulator.schema.definitions import NUMBER_TYPES, TEXT_TYPES, Field, Schema, SObject
 
 FORMAT_VERSION = 1
 _CACHE_KIB = 64 * 1024
@@ -407,7 +407,7 @@ class Store:
 def _storage(field: Field) -> str:
     if field.type in TEXT_TYPES:
         return "text"
-    return "number" if field.type in ("double", "currency", "percent") else field.type
+    return "number" if field.type in NUMBER_TYPES else field.type
 
 
 def _indexes(field: Field, table: str) -> Iterator[tuple[str, str]]:

@@ -305,8 +305,7 @@ class Sessions:
         info = self.userinfo(url)
         urls = info["urls"]
         if version:
-            number = "68.0" if version == "latest" else version
-            urls = {k: v.replace("{version}", number) for k, v in urls.items()}
+            urls = {k: v.replace("{version}", version) for k, v in urls.items()}
         return {
             "id": info["sub"], "asserted_user": True, "user_id": info["user_id"],
             "organization_id": info["organization_id"], "username": info["preferred_username"],

@@ -46,8 +46,9 @@ def identity(call: Call, organization: str, user: str) -> Response:
     who = call.site.sessions.identity
     if organization[:15] != who.organization_id[:15] or user[:15] != who.user_id[:15]:
         raise not_found()
-    reply = call.site.sessions.identity_reply(call.own_url, call.request.args.get("version"))
-    return call.json(reply)
+    version = call.request.args.get("version")
+    number = f"{LAST_VERSION}.0" if version == "latest" else version
+    return call.json(call.site.sessions.identity_reply(call.own_url, number))
 
 
 def _no_session(call: Call) -> Response | None:
