@@ -11,6 +11,7 @@ import tempfile
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager, redirect_stdout
+from importlib.resources import files
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -96,7 +97,7 @@ def _tour(program: Any, *, keep: bool) -> dict[str, Any]:
 
 def sample_project() -> Path:
     """The sample project: beside the package in a checkout, inside it in an installed wheel."""
-    package = Path(__file__).resolve().parent.parent
+    package = Path(str(files("dinmo_dbt"))).resolve()
     for place in (package / "sample_dbt_project", package.parent / "sample_dbt_project"):
         if (place / "dbt_project.yml").is_file():
             return place
