@@ -80,6 +80,7 @@ def test_what_a_job_runs_is_there(job: str) -> None:
             assert program == "python" or os.access(script, os.X_OK), command
 
 
+@pytest.mark.slow
 def test_the_job_that_lints_passes_here() -> None:
     for command in runs("lint.lint"):
         assert command.startswith("make ")
@@ -87,6 +88,7 @@ def test_the_job_that_lints_passes_here() -> None:
         assert done.returncode == 0, done.stdout + done.stderr
 
 
+@pytest.mark.slow
 def test_the_job_of_the_changelog_asks_for_a_file_in_changes(tmp_path: Path) -> None:
     (command,) = runs("lint.changelog")
     for name in ("Makefile", "pyproject.toml", "CHANGELOG.md", "changes/README.md"):
