@@ -41,7 +41,7 @@ class Family:
             return
         kinds = list(_OF_OTHERS)
         if history.on_removed != "delete" and not history.upkeep.keeps_images:  # what they delete has children
-            kinds += {"upsert": _OWN, "update": _OWN[1:]}.get(history.mode, ())
+            kinds += {"upsert": _OWN[history.looks_up :], "update": _OWN[1:]}.get(history.mode, ())
         self.path = self.random.choice(kinds)
 
     @property
@@ -57,7 +57,8 @@ class Family:
         return "Up__c" if self.is_own else "Parent__c"
 
     def fields(self) -> tuple[FieldMapping, ...]:
-        code = (FieldMapping("code", "Code__c"),) if self.path == _OWN[1] and self.history.mode == "upsert" else ()
+        is_matched = self.history.mode != "upsert" or self.history.looks_up
+        code = (FieldMapping("code", "Code__c"),) if self.path == _OWN[1] and not is_matched else ()
         return (*code, FieldMapping("up" if self.is_own else "p", self.path)) if self.path else ()
 
     def wanted(self, key: str, version: int) -> str | None:

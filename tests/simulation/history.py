@@ -115,6 +115,7 @@ class History:
         self.gives_up = random.Random(f"give up {self.seed}").random() < 0.25
         self.kind = self.random.choice(KINDS)
         self.mode, self.api = re.split("[, ]", self.kind)[0], self.kind.rpartition(" ")[2]
+        self.looks_up = self.mode == "upsert" and random.Random(f"match {self.seed}").random() < 0.25
         self.events = {e for e in EVENTS if self.random.random() < (0.6 if e in OFTEN else 0.25)}
         self.records = random.Random(f"record {self.seed}")
         counts = self.mode == "insert" and "copies" in self.events
@@ -161,7 +162,7 @@ class History:
         gives_up = "; rows are given up after a day" if self.gives_up else ""
         events = ", ".join(sorted(self.events)) or "nothing goes wrong"
         said = f"{events}{records}{gives_up}{self.family.said}{self.place.said}"
-        self._tell(f"{self.kind}; {said}")
+        self._tell(f"{self.kind}{' by a field that is no external id' if self.looks_up else ''}; {said}")
         self.family.begin()
         self._grow(self.random.randint(3, 20))
         if self.mode in ("update", "delete"):
@@ -284,7 +285,7 @@ class History:
             self._tell(f"faults: another org answers {'a renewal' if renewal else 'the login'}")
 
     def _others_create(self, keys: list[str]) -> None:
-        match = "Ext__c" if self.mode == "upsert" else "Code__c"
+        match = "Ext__c" if self.mode == "upsert" and not self.looks_up else "Code__c"
         deleted = self.mode == "delete"
         told = {key: {"A__c": a_of(key, 0), "B__c": b_of(0)} if deleted else {} for key in keys}
         records = [{"Name": "theirs", match: key, **told[key]} for key in keys]
@@ -860,7 +861,8 @@ class History:
             case "delete":
                 return activation("delete", match=Match("code", "Code__c"), fields=(), **more)
             case _:
-                return activation("upsert", fields=fields, **more)
+                match = Match("code", "Code__c", create=True) if self.looks_up else Match("ext", "Ext__c")
+                return activation("upsert", match=match, fields=fields, **more)
 
     def _end(self) -> None:
         """Nothing goes wrong any more: all is delivered, and then there is nothing left to do."""
