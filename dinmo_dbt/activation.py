@@ -41,6 +41,9 @@ class Match:
     create: bool = False
 
 
+_ALL_PERCENT = 100
+
+
 @dataclass(frozen=True, slots=True)
 class Ceiling:
     """A guard's number: a share of the snapshot with a floor of 10 rows, or an absolute count of rows."""
@@ -54,6 +57,12 @@ class Ceiling:
             return self.rows
         assert self.percent is not None
         return max(10, int(self.percent * snapshot_rows / 100))
+
+    def lets_all(self, snapshot_rows: int) -> bool:
+        """Whether it says itself that all rows may pass, and not because they are few."""
+        if self.rows is not None:
+            return self.rows >= snapshot_rows
+        return self.percent is not None and self.percent >= _ALL_PERCENT
 
     def __str__(self) -> str:
         return str(self.rows) if self.rows is not None else f"{self.percent}%"

@@ -265,6 +265,21 @@ def test_keys_in_another_spelling_are_refused_and_nothing_is_sent(tmp_path, mode
     assert world.plan(act, other(range(count), "K{}".format), Ceilings(allow_replaced=count)).refusal is None
 
 
+@pytest.mark.parametrize("count", [2, 8])
+@pytest.mark.parametrize(
+    ("key", "code"), [("{0:032x}-made-anew".format, "DB409"), (lambda number: f"k{number - 1}", "DB419")]
+)
+def test_values_tell_of_few_rows_as_well_as_of_many(tmp_path, count, key, code):
+    """That ten rows always pass says nothing of whether rows are meant to change their keys."""
+    world, act = World(tmp_path / "state"), activation("insert")
+    told = [{"id": f"k{n}", "ext": f"e{n}", "a": f"a{n}", "b": "y"} for n in range(count + 1)]
+    world.sync(act, Model.of(told))
+    moved = Model.of([{**row, "id": key(number)} for number, row in enumerate(told)])
+    assert world.plan(act, moved).refusal.code == code
+    daily = Guards(Ceiling(rows=1), Ceiling(percent=100), max_replaced=Ceiling(percent=100))
+    assert world.plan(dataclasses.replace(act, guards=daily), moved).refusal is None, "as is said there"
+
+
 def test_an_insert_makes_few_rows_again_however_few_are_known(tmp_path):
     """A mapped column that is not the same twice, or in another spelling: each row would be one more record."""
     world, act = World(tmp_path / "state"), activation("insert")

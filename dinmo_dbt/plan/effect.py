@@ -75,7 +75,7 @@ def values_tell(work: Work) -> bool:
     """Whether a row under another key is known by its values. Where each day has other rows (`max_replaced: 100%`),
     they may be those of yesterday."""
     present = count_present(work.state.snapshot)
-    return _makes_by_key(work) and work.activation.guards.max_replaced.limit(present) < present
+    return _makes_by_key(work) and not work.activation.guards.max_replaced.lets_all(present)
 
 
 def _find_carried(work: Work, came: Positions) -> None:

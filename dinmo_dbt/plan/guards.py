@@ -253,7 +253,7 @@ def _changed(activation: Activation, effect: Effect, day: Day, again: _Replaced 
     def asked(message: str, rows: int, code: str = MAX_CHANGE, hint: str = "") -> list[_Asked]:
         return [_Asked(code, message, "--allow-changes", rows, (Counted.CHANGED,), hint)]
 
-    if _is_shifted(effect) and ceiling.limit(effect.known) < effect.known:
+    if _is_shifted(effect) and not ceiling.lets_all(effect.known):
         message = (
             f"{effect.shifted:,} rows have the very values that another known key had: did they move from key to key "
             "(a row number? a time in another zone?)? A sync would make such rows again, or leave out new ones"
