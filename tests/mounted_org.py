@@ -13,7 +13,7 @@ import requests
 
 from dinmo_dbt import emulator
 from dinmo_dbt.org import Credentials, Org, Secret
-from dinmo_dbt.salesforce import SalesforceDestination, client, connect
+from dinmo_dbt.salesforce import SalesforceDestination, attempt, connect
 
 URL = "https://acme.my.salesforce.com"
 START = datetime(2026, 3, 1, 12, tzinfo=UTC)
@@ -46,18 +46,18 @@ class OneClock:
 @contextmanager
 def mounted(adapter: Callable[[], requests.adapters.BaseAdapter]) -> Iterator[None]:
     """Inside, each session of our client reaches the org by an adapter of these."""
-    plain = client._plain_session
+    plain = attempt.plain_session
 
     def session(trust_env: bool) -> requests.Session:
         made = plain(trust_env)
         made.mount(URL, adapter())
         return made
 
-    client._plain_session = session
+    attempt.plain_session = session
     try:
         yield
     finally:
-        client._plain_session = plain
+        attempt.plain_session = plain
 
 
 def connected(app: Any, clock: OneClock, scratch: Path, *, pinned: bool) -> SalesforceDestination:

@@ -19,7 +19,6 @@ LONG = {
     "config/project.py",
     "emulator/records/engine.py",
     "rows/mapping.py",
-    "salesforce/client.py",
     "warehouse/postgres.py",
 }
 

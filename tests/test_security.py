@@ -26,7 +26,7 @@ from dinmo_dbt.config.declaration import looks_secret
 from dinmo_dbt.config.dinmo_yml import AuthSpec, TargetSpec
 from dinmo_dbt.errors import ConfigError
 from dinmo_dbt.org import Secret
-from dinmo_dbt.salesforce import client
+from dinmo_dbt.salesforce import attempt
 
 ROOT = Path(__file__).parent.parent
 PACKAGE = sorted((ROOT / "dinmo_dbt").rglob("*.py"))
@@ -62,7 +62,7 @@ def test_nothing_turns_the_verification_of_tls_off(tmp_path: Path) -> None:
     for path in PACKAGE:
         if "emulator" not in path.parts:
             # A file of authorities takes the place of the usual ones, never of the verification.
-            text = path.read_text(encoding="utf-8").replace("_session.verify = ca_file or True", "")
+            text = path.read_text(encoding="utf-8").replace("session.verify = ca_file or True", "")
             assert not re.search(r"verify\s*=|CERT_NONE|check_hostname|_create_unverified|InsecureRequest", text), path
     for spec in (TargetSpec, AuthSpec):
         assert not [name for name in spec.model_fields if re.search(r"verify|insecure|tls|ssl|cert", name)]
@@ -70,7 +70,7 @@ def test_nothing_turns_the_verification_of_tls_off(tmp_path: Path) -> None:
         with pytest.raises(ConfigError) as raised:
             load(tmp_path, prod(f"        org: emulator\n        {key}: false\n"))
         assert "DB110" in told(raised.value)
-    session = client._plain_session(trust_env=False)
+    session = attempt.plain_session(trust_env=False)
     assert session.verify is True and session.trust_env is False
     import urllib3.util.ssl_
 

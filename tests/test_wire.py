@@ -27,6 +27,7 @@ from dinmo_dbt.dbt_cloud import client as dbt_cloud
 from dinmo_dbt.emulator.web import tls
 from dinmo_dbt.errors import DbtCloudError, NotApplied, OutcomeUnknown
 from dinmo_dbt.org import Secret
+from dinmo_dbt.salesforce import attempt, pauses, request
 from dinmo_dbt.salesforce import client as salesforce
 from dinmo_dbt.text import whole_text
 
@@ -261,9 +262,10 @@ def test_a_host_of_many_dead_addresses_is_given_up_in_time(
 
 @pytest.fixture
 def hasty(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(salesforce, "JSON_SECONDS_MAX", 0.2)
+    monkeypatch.setattr(attempt, "JSON_SECONDS_MAX", 0.2)
     monkeypatch.setattr(dbt_cloud, "JSON_SECONDS_MAX", 0.2)
     monkeypatch.setattr(salesforce, "ATTEMPTS_MAX", 2)
+    monkeypatch.setattr(pauses, "ATTEMPTS_MAX", 2)
     monkeypatch.setattr(dbt_cloud, "ATTEMPTS_MAX", 2)
 
 
@@ -278,10 +280,10 @@ def test_an_insert_that_is_cut_is_unknown_and_a_read_is_not_applied(hasty: None,
     with serving(DRIPS[drip]) as server:
         client = client_of(server.url)
         with pytest.raises(OutcomeUnknown, match=r"not done within 0\.2 seconds"):
-            client.call(salesforce.Request("POST", "x", salesforce.Effect.ONCE, body=body))
-        assert client.calls == 1
+            client.call(request.Request("POST", "x", request.Effect.ONCE, body=body))
+        assert client.meter.calls == 1
         with pytest.raises(NotApplied, match=r"not done within 0\.2 seconds, at attempt 2"):
-            client.call(salesforce.Request("POST", "x", body=body))
+            client.call(request.Request("POST", "x", body=body))
         client.close()
 
 
@@ -289,7 +291,7 @@ def test_an_insert_is_sent_again_where_the_handshake_never_ended(hasty: None) ->
     with serving(silent) as server:
         client = client_of(f"https://127.0.0.1:{server.port}")
         with pytest.raises(NotApplied, match=r"not done within 0\.2 seconds, 2 times"):
-            client.call(salesforce.Request("POST", "x", salesforce.Effect.ONCE, body=b"{}"))
+            client.call(request.Request("POST", "x", request.Effect.ONCE, body=b"{}"))
         client.close()
 
 
@@ -304,10 +306,10 @@ def test_an_interim_reply_is_no_answer_and_the_next_call_does_not_read_its_end(s
     with serving(early) as server:
         client = client_of(server.url)
         with pytest.raises(OutcomeUnknown, match=f"HTTP {status}"):
-            client.call(salesforce.Request("POST", "x", salesforce.Effect.ONCE, body=b"{}"))
+            client.call(request.Request("POST", "x", request.Effect.ONCE, body=b"{}"))
         with pytest.raises(NotApplied, match="DB607"):
             client.get("x")
-        assert server.connections == 1 + salesforce.ATTEMPTS_MAX
+        assert server.connections == 1 + pauses.ATTEMPTS_MAX
         client.close()
 
 

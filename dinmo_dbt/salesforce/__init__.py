@@ -94,16 +94,16 @@ class SalesforceDestination:
 
     @property
     def calls(self) -> int:
-        return self._client.calls
+        return self._client.meter.calls
 
     @property
     def usage(self) -> ApiUsage:
-        return self._client.usage
+        return self._client.meter.usage
 
     @property
     def org_time(self) -> float | None:
         """What time it is by the org's clock: seconds since the epoch, UTC; None if no reply told."""
-        return self._client.org_time
+        return self._client.meter.org_time
 
     @property
     def instance_url(self) -> str:

@@ -23,11 +23,13 @@ from dinmo_dbt.durable import read_file
 from dinmo_dbt.errors import AuthError, DinmoError, WrongOrg
 from dinmo_dbt.org import Credentials, Org, Secret
 from dinmo_dbt.salesforce import sf_cli
-from dinmo_dbt.salesforce.client import API_VERSION, UNKNOWN_HINT, Client, Login, without_frames
+from dinmo_dbt.salesforce.client import Client, Login, without_frames
 from dinmo_dbt.salesforce.errors import RETIRED_HINT
 from dinmo_dbt.salesforce.hosts import checked_url
 from dinmo_dbt.salesforce.refreshing import kept
 from dinmo_dbt.salesforce.refusals import SPENT, Refused, refused
+from dinmo_dbt.salesforce.replies import UNKNOWN_HINT
+from dinmo_dbt.salesforce.request import API_VERSION
 
 _KEY_BYTES_MAX, _KEY_BITS_MIN = 64 * 1024, 2048
 # Salesforce refuses an assertion that expires more than three minutes ahead (Help, "OAuth 2.0 JWT Bearer Flow").
@@ -130,10 +132,10 @@ class LogIn:
         public = {} if self._credentials.client_secret else {"client_id": self._credentials.client_id}
         with kept(self._logins, given, client.rest) as held:
             held.before()
-            calls, form = client.calls, {"grant_type": "refresh_token", "refresh_token": held.token.reveal()}
+            calls, form = client.meter.calls, {"grant_type": "refresh_token", "refresh_token": held.token.reveal()}
             answer = _asked(client, server, {**form, **public}, {} if public else self._basic())
             if isinstance(answer, Refused):
-                lost = held.in_doubt or client.calls > calls + 1
+                lost = held.in_doubt or client.meter.calls > calls + 1
                 if answer.refusal is SPENT and lost:
                     raise AuthError(
                         REFRESH_TOKEN_UNUSABLE,

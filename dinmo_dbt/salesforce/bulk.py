@@ -19,9 +19,10 @@ from dinmo_dbt.codes import QUERY_FAILED, RESULTS_UNREADABLE
 from dinmo_dbt.destination import Batch, Job, ListedJob, Operation
 from dinmo_dbt.errors import DestinationError, NotApplied, OutcomeUnknown
 from dinmo_dbt.salesforce import encode, results
-from dinmo_dbt.salesforce.client import FILE_BYTES_MAX, Client, Effect, Request
+from dinmo_dbt.salesforce.client import Client
 from dinmo_dbt.salesforce.errors import SalesforceRefusal
 from dinmo_dbt.salesforce.hosts import checked_id, checked_path
+from dinmo_dbt.salesforce.request import FILE_BYTES_MAX, Effect, Request
 from dinmo_dbt.salesforce.scratch import scratch_file
 
 RESULT_READS_MAX = 5

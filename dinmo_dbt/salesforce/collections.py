@@ -13,9 +13,10 @@ import pyarrow as pa
 from dinmo_dbt.destination import RESULTS, Batch, Fate, ObjectSchema, Operation
 from dinmo_dbt.errors import TooLarge
 from dinmo_dbt.salesforce import encode
-from dinmo_dbt.salesforce.client import Client, Effect, Request
+from dinmo_dbt.salesforce.client import Client
 from dinmo_dbt.salesforce.errors import GONE, ReplyTooLarge, SalesforceRefusal
 from dinmo_dbt.salesforce.hosts import checked_id
+from dinmo_dbt.salesforce.request import Effect, Request
 
 ROWS_MAX = 200
 # No source has a limit for these calls (Apex REST has 6 MB, a blob's upload 50 MB): under the least of them.

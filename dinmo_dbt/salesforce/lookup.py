@@ -18,9 +18,10 @@ from dinmo_dbt.errors import NotApplied
 from dinmo_dbt.rows import values
 from dinmo_dbt.rows.texts import ID_TYPES, TEXT_TYPES
 from dinmo_dbt.salesforce import bulk, collections
-from dinmo_dbt.salesforce.client import Client, Request
+from dinmo_dbt.salesforce.client import Client
 from dinmo_dbt.salesforce.errors import SalesforceRefusal
 from dinmo_dbt.salesforce.hosts import checked_id, checked_name, checked_path
+from dinmo_dbt.salesforce.request import Request
 
 SOQL_VALUES_MAX = 2_000
 # URI and headers together may have 16,384 bytes (REST guide, status 414 and 431); a token can be 2,000 of them.

@@ -15,9 +15,10 @@ from typing import Any
 from dinmo_dbt.codes import RESULTS_UNREADABLE
 from dinmo_dbt.destination import StateRecord
 from dinmo_dbt.errors import DestinationError, NotApplied
-from dinmo_dbt.salesforce.client import Client, Effect, Request
+from dinmo_dbt.salesforce.client import Client
 from dinmo_dbt.salesforce.errors import SalesforceRefusal
 from dinmo_dbt.salesforce.lookup import query
+from dinmo_dbt.salesforce.request import Effect, Request
 
 OBJECT = "Dinmo_State__c"
 NAME_CHARACTERS = 80  # of a custom object's Name

@@ -440,7 +440,7 @@ def test_what_runs_by_the_clock_and_paused_by_itself_is_looked_at_after_the_buil
 def test_salesforce_that_is_away_pauses_nothing_and_is_told_once_for_all_and_once_when_it_is_back(
     lab: Lab, org: Org, receiver: Receiver, hook: dict[str, str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("dinmo_dbt.salesforce.client.BACKOFF_MAX_S", 0.1)
+    monkeypatch.setattr("dinmo_dbt.salesforce.pauses.BACKOFF_MAX_S", 0.1)
     path, more = lab.root / "dinmo.yml", CHANNELS + "defaults: {auto_pause: 1}\n"
     path.write_text(
         "destinations:\n  crm:\n    targets:\n      dev:\n        login_url: http://127.0.0.1:9\n"
@@ -465,7 +465,7 @@ def test_salesforce_that_is_away_pauses_nothing_and_is_told_once_for_all_and_onc
 def test_a_service_of_incidents_gets_one_of_each_activation_and_its_end_after_its_beginning(
     lab: Lab, org: Org, receiver: Receiver, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("dinmo_dbt.salesforce.client.BACKOFF_MAX_S", 0.1)
+    monkeypatch.setattr("dinmo_dbt.salesforce.pauses.BACKOFF_MAX_S", 0.1)
     hook = {"HOOK": f"goalert://127.0.0.1:{receiver.port}/12345678-1234-1234-1234-123456789012"}
     (lab.root / "dinmo.yml").write_text(
         "destinations:\n  crm:\n    targets:\n      dev:\n        login_url: http://127.0.0.1:9\n"

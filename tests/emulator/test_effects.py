@@ -21,8 +21,8 @@ from dinmo_dbt.emulator import Clock, Fault
 from dinmo_dbt.errors import OutcomeUnknown
 from dinmo_dbt.org import Secret
 from dinmo_dbt.salesforce.client import Client, Login
-from dinmo_dbt.salesforce.client import Effect as Doubt
-from dinmo_dbt.salesforce.client import Request as Call
+from dinmo_dbt.salesforce.request import Effect as Doubt
+from dinmo_dbt.salesforce.request import Request as Call
 
 from .conftest import start
 from .mounted import START, Mounted, names
@@ -305,7 +305,7 @@ def test_our_own_client_works_mounted_and_is_sure_of_what_it_does_not_know(org: 
     slept: list[float] = []
     login = Login(HOST, Secret(org.token), org.app.identity.organization_id)
     client = Client(lambda _: login, sleep=slept.append, rng=random.Random(1))
-    client._session.mount(HOST, org.app.adapter())
+    client.line.session.mount(HOST, org.app.adapter())
     assert client.get("limits")["DailyApiRequests"]["Max"] == 100_000
     org.app.faults.arm(Fault(kind="reply_lost", times=1))
     assert client.get("limits")["DailyApiRequests"]["Max"] == 100_000

@@ -9,7 +9,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass, field
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 
-from dinmo_dbt.salesforce.client import API_VERSION
+from dinmo_dbt.salesforce.request import API_VERSION
 
 ORG_ID = "00D000000000001EAA"
 TOKEN = "00D000000000001!CANARY_TOKEN"

@@ -22,8 +22,7 @@ from dinmo_dbt import wire
 from dinmo_dbt.destination import Api, Batch, Field, Operation, PayloadColumn, Remedy
 from dinmo_dbt.errors import AuthError, DestinationError, LimitReached, NotApplied, OutcomeUnknown, ReadOnly, StateError
 from dinmo_dbt.org import Credentials, Org, Secret, url_problem
-from dinmo_dbt.salesforce import client as door
-from dinmo_dbt.salesforce import connect, hosts
+from dinmo_dbt.salesforce import asking, attempt, connect, hosts, pauses
 from dinmo_dbt.salesforce.errors import SalesforceRefusal
 from dinmo_dbt.salesforce.lookup import literal
 
@@ -78,8 +77,8 @@ def test_a_read_gives_up_at_its_bound_and_knows_that_nothing_was_applied(server,
     server.on("GET", f"jobs/ingest/{JOB}", BUSY)
     with pytest.raises(NotApplied, match="DB607"):
         destination.job(JOB)
-    assert len(server.asked("GET", f"jobs/ingest/{JOB}")) == door.ATTEMPTS_MAX
-    assert all(nap <= door.BACKOFF_MAX_S for nap in naps)
+    assert len(server.asked("GET", f"jobs/ingest/{JOB}")) == pauses.ATTEMPTS_MAX
+    assert all(nap <= pauses.BACKOFF_MAX_S for nap in naps)
 
 
 def test_a_reply_cut_short_is_not_a_reply(server, destination):
@@ -93,14 +92,14 @@ TRICKLE = Answer(200, JOB_OPEN, pause_s=0.02)  # 0.7 s in all
 
 
 def test_a_reply_that_trickles_ends_at_the_deadline_of_its_attempt(server, destination, monkeypatch):
-    monkeypatch.setattr(door, "JSON_SECONDS_MAX", 0.1)
+    monkeypatch.setattr(attempt, "JSON_SECONDS_MAX", 0.1)
     server.on("GET", f"jobs/ingest/{JOB}", TRICKLE, Answer(200, JOB_OPEN))
     assert destination.job(JOB).is_open
     assert len(server.asked("GET", f"jobs/ingest/{JOB}")) == 2
 
 
 def test_a_trickling_reply_to_an_insert_leaves_its_outcome_unknown(server, destination, monkeypatch):
-    monkeypatch.setattr(door, "JSON_SECONDS_MAX", 0.1)
+    monkeypatch.setattr(attempt, "JSON_SECONDS_MAX", 0.1)
     server.on("POST", COLLECTIONS, Answer(200, items().body, pause_s=0.02))
     with pytest.raises(OutcomeUnknown, match=r"not done within 0.1 seconds"):
         destination.send(batch_of(Operation.INSERT))
@@ -108,14 +107,14 @@ def test_a_trickling_reply_to_an_insert_leaves_its_outcome_unknown(server, desti
 
 
 def test_a_refusal_is_definite_by_its_status_even_if_its_words_trickle(server, destination, monkeypatch):
-    monkeypatch.setattr(door, "JSON_SECONDS_MAX", 0.1)
+    monkeypatch.setattr(attempt, "JSON_SECONDS_MAX", 0.1)
     server.on("POST", COLLECTIONS, Answer(400, [{"errorCode": "INVALID_FIELD", "message": "x" * 99}], pause_s=0.02))
     with pytest.raises(SalesforceRefusal, match="HTTP 400"):
         destination.send(batch_of(Operation.INSERT))
 
 
 def test_an_upload_that_is_taken_sip_by_sip_ends_at_its_deadline(server, destination, monkeypatch):
-    monkeypatch.setattr(door, "FILE_SECONDS_MAX", 0.2)
+    monkeypatch.setattr(attempt, "FILE_SECONDS_MAX", 0.2)
     server.on("PUT", f"jobs/ingest/{JOB}/batches", Answer(201))
     server.sip_s = 0.05
     with pytest.raises(NotApplied, match=r"not done within 0.2 seconds"):
@@ -124,7 +123,7 @@ def test_an_upload_that_is_taken_sip_by_sip_ends_at_its_deadline(server, destina
 
 
 def test_a_slow_but_steady_file_is_read_whole(server, destination, monkeypatch):
-    monkeypatch.setattr(door, "JSON_SECONDS_MAX", 0.1)
+    monkeypatch.setattr(attempt, "JSON_SECONDS_MAX", 0.1)
     server.on("GET", "sobjects/Thing__c/describe", Answer(200, DESCRIBE))
     listed = Answer(200, b"sf__Id,sf__Created,Ext__c,Name\n", pause_s=0.01)
     for kind in ("successfulResults", "failedResults", "unprocessedrecords"):
@@ -142,7 +141,7 @@ def test_retry_after_as_a_date_counts_from_the_replys_own_clock(server, destinat
     server.on("GET", f"jobs/ingest/{JOB}", *busy, Answer(200, JOB_OPEN))
     destination.job(JOB)
     assert 9 <= naps[0] <= 9.5
-    assert door.RETRY_AFTER_MAX_S <= naps[1] <= door.RETRY_AFTER_MAX_S + 1
+    assert pauses.RETRY_AFTER_MAX_S <= naps[1] <= pauses.RETRY_AFTER_MAX_S + 1
     assert naps[2] <= 2
 
 
@@ -151,7 +150,7 @@ def test_a_retry_after_that_says_nothing_still_says_that_the_answer_is_definite(
     server.on("POST", COLLECTIONS, Answer(503, None, {"Retry-After": header}), items())
     destination.send(batch_of(Operation.INSERT))
     assert len(server.asked("POST", COLLECTIONS)) == 2, "an insert is sent again only where it surely did nothing"
-    assert naps[0] <= door.BACKOFF_BASE_S
+    assert naps[0] <= pauses.BACKOFF_BASE_S
 
 
 @pytest.mark.parametrize("status", [500, 503])
@@ -170,7 +169,7 @@ def test_retry_after_is_honoured_within_a_cap(server, destination, naps):
     server.on("GET", f"jobs/ingest/{JOB}", slow, slower, Answer(200, {"id": JOB, "state": "Open"}))
     destination.job(JOB)
     assert 7 <= naps[0] <= 7.5
-    assert door.RETRY_AFTER_MAX_S <= naps[1] <= door.RETRY_AFTER_MAX_S + 1
+    assert pauses.RETRY_AFTER_MAX_S <= naps[1] <= pauses.RETRY_AFTER_MAX_S + 1
 
 
 @pytest.mark.parametrize("fault", [LOST, BUSY, Answer(502), Answer(200, b"[{"), Answer(200, [])])
@@ -592,17 +591,17 @@ def test_a_host_without_a_name_ends_the_login_soon_with_a_way_out(monkeypatch, t
     with pytest.raises(AuthError, match="DB607") as caught:
         away(tmp_path, naps)
     assert "Setup -> My Domain" in str(caught.value) and "nowhere.my.salesforce.com" in str(caught.value)
-    assert len(asked) == door.NAME_ATTEMPTS_MAX
+    assert len(asked) == asking.NAME_ATTEMPTS_MAX
     # The last look-up begins, after its pause, at the latest then, and takes that long.
-    longest_pause = door.BACKOFF_BASE_S * 2 ** (door.NAME_ATTEMPTS_MAX - 2)
-    assert door.NAME_AGAIN_WITHIN_S + longest_pause + wire.LOOKUP_SECONDS_MAX < 10
+    longest_pause = pauses.BACKOFF_BASE_S * 2 ** (asking.NAME_ATTEMPTS_MAX - 2)
+    assert asking.NAME_AGAIN_WITHIN_S + longest_pause + wire.LOOKUP_SECONDS_MAX < 10
 
 
 def test_a_look_up_that_hangs_is_not_waited_for(monkeypatch, tmp_path, naps):
     gate = threading.Event()
     asked = name_look_ups(monkeypatch, lambda: gate.wait() and [])
     monkeypatch.setattr(wire, "LOOKUP_SECONDS_MAX", 0.05)
-    monkeypatch.setattr(door, "NAME_AGAIN_WITHIN_S", 0.01)
+    monkeypatch.setattr(asking, "NAME_AGAIN_WITHIN_S", 0.01)
     try:
         with pytest.raises(AuthError, match="can't be found"):
             away(tmp_path, naps)

@@ -254,7 +254,7 @@ def test_what_a_lost_reply_may_have_written_is_not_unchanged_when_its_repeat_was
 
 def narrowed(lab: Laboratory, bytes_max: int) -> list[int]:
     """A proxy between the client and its org that refuses larger bodies; the sizes of those it let pass."""
-    adapter = lab.world.org._client._session.get_adapter(URL)  # type: ignore[attr-defined]
+    adapter = lab.world.org._client.line.session.get_adapter(URL)  # type: ignore[attr-defined]
     send, passed = adapter.send, []
 
     def narrow(request: requests.PreparedRequest, **options: Any) -> requests.Response:

@@ -18,8 +18,7 @@ from hypothesis import strategies as st
 from dinmo_dbt.destination import Api, Batch, Field, Operation, PayloadColumn
 from dinmo_dbt.errors import DinmoError
 from dinmo_dbt.org import Credentials, Org, Secret
-from dinmo_dbt.salesforce import SalesforceDestination, connect, lookup
-from dinmo_dbt.salesforce import client as door
+from dinmo_dbt.salesforce import SalesforceDestination, connect, lookup, replies
 
 from .scripted_org import DATA, ORG_ID, TOKEN, USERINFO, Answer, Server, token_reply
 from .test_client_faults import BUSY, COLLECTIONS, DESCRIBE, JOB, LOST, batch_of
@@ -112,8 +111,8 @@ def test_a_bulk_query_goes_on_only_with_a_locator_that_is_one(server: Server, co
 @pytest.fixture
 def small_bounds(monkeypatch: pytest.MonkeyPatch) -> int:
     bound = 1 << 20
-    monkeypatch.setattr(door, "JSON_BYTES_MAX", bound)
-    monkeypatch.setattr(door, "FILE_BYTES_MAX", bound)
+    monkeypatch.setattr(replies, "JSON_BYTES_MAX", bound)
+    monkeypatch.setattr(replies, "FILE_BYTES_MAX", bound)
     return bound
 
 
