@@ -18,7 +18,6 @@ LINES_MAX = 500
 LONG = {
     "emulator/records/engine.py",
     "rows/mapping.py",
-    "warehouse/postgres.py",
 }
 
 

@@ -248,7 +248,7 @@ def _engine(adapter_type: str, writes: bool) -> Callable[[Any, Path, profiles.Ch
 
             return partial(DuckDB, writes=writes)
         case "postgres":
-            from dinmo_dbt.warehouse.postgres import Postgres
+            from dinmo_dbt.warehouse.postgres.engine import Postgres
 
             return Postgres
         case _:

@@ -32,9 +32,9 @@ from dinmo_dbt.state.lease import Holder
 from dinmo_dbt.state.marks import Marks
 from dinmo_dbt.state.tables import HISTORY_INDEXES
 from dinmo_dbt.state.warehouse import WarehouseFiles
-from dinmo_dbt.warehouse import postgres
 from dinmo_dbt.warehouse.duckdb import DuckDBTables
-from dinmo_dbt.warehouse.postgres import PostgresTables
+from dinmo_dbt.warehouse.postgres import tables as postgres
+from dinmo_dbt.warehouse.postgres.tables import PostgresTables
 from dinmo_dbt.warehouse.query import Cause, QueryRefused
 from dinmo_dbt.warehouse.tables import Tables
 

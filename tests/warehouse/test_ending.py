@@ -18,7 +18,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from dinmo_dbt.warehouse.postgres import _end_of_rows
+from dinmo_dbt.warehouse.postgres.csv import end_of_rows
 
 from .conftest import Postgres, Project
 from .ending import WAYS
@@ -69,4 +69,4 @@ def test_a_block_is_cut_after_its_last_whole_row(rows: list[tuple[str, str]], le
         ends.append(len(written.getvalue().encode()))
     filled = min(length, ends[-1])
     block = bytearray(written.getvalue().encode()) + bytearray(b'"\n' * 9)  # what an earlier block left there
-    assert _end_of_rows(block, filled) == max(end for end in ends if end <= filled)
+    assert end_of_rows(block, filled) == max(end for end in ends if end <= filled)

@@ -1,0 +1,33 @@
+"""What Postgres refused, and why: a statement's error by its SQLSTATE. Pure."""
+
+from __future__ import annotations
+
+import psycopg2
+
+from dinmo_dbt.text.redaction import SQLSTATES, Foreign
+from dinmo_dbt.warehouse.query import Cause, QueryRefused
+
+_MISSING = frozenset({"42P01", "3F000", "3D000"})
+
+
+def refused(error: BaseException, sql: str) -> QueryRefused:
+    """A statement's error, by its SQLSTATE. Without one it is libpq, or the system, that speaks: of the connection."""
+    state = error.pgcode or "" if isinstance(error, psycopg2.Error) else ""
+    if not isinstance(error, psycopg2.Error) or not state:
+        return QueryRefused(Cause.LOST, "", Foreign(str(error), link=True))
+    # A function may raise any state with any text: only known ones are named.
+    known, at = SQLSTATES.get(state, ""), error.diag.statement_position or ""
+    foreign = Foreign(
+        error.diag.message_primary or str(error),
+        known or type(error).__name__,
+        state if known else "",
+        sql,
+        int(at) - 1 if at.isdigit() else None,
+    )
+    if state in _MISSING:
+        return QueryRefused(Cause.MISSING, "", foreign)
+    if state == "42501":
+        return QueryRefused(Cause.DENIED, "", foreign)
+    if state == "55P03":
+        return QueryRefused(Cause.LOCKED, "", foreign)
+    return QueryRefused(Cause.LOST if state.startswith(("08", "57P")) else Cause.OTHER, "", foreign)
