@@ -13,8 +13,9 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from dinmo_dbt.emulator.bulk.csvtext import CsvError
-from dinmo_dbt.emulator.records.engine import Column, Org, Work, read_only
+from dinmo_dbt.emulator.records.engine import Org
 from dinmo_dbt.emulator.records.rules import Origin
+from dinmo_dbt.emulator.records.work import Column, Work, read_only
 from dinmo_dbt.emulator.schema.definitions import Field, SObject
 
 # A field, and for `Parent__r.Ext__c` the parent and its field; None is the Id column.

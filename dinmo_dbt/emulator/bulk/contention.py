@@ -12,8 +12,10 @@ from typing import Any
 
 from dinmo_dbt.emulator.bulk.pace import Pace
 from dinmo_dbt.emulator.faults.draw import draw
-from dinmo_dbt.emulator.records.engine import CHUNK_ROWS, Org, Work
+from dinmo_dbt.emulator.records.engine import Org
+from dinmo_dbt.emulator.records.finding import find
 from dinmo_dbt.emulator.records.locks import lock_error
+from dinmo_dbt.emulator.records.work import CHUNK_ROWS, Work
 
 # A field, the parent's key field ("" for its id), and the value that identifies the parent.
 _Parent = tuple[str, str, Any]
@@ -63,5 +65,5 @@ def _parents(work: Work) -> list[tuple[tuple[str, str], list[Any]]]:
 def _found(org: Org, db: sqlite3.Connection, work: Work, parent: _Parent) -> int | None:
     name, key_name, value = parent
     sobject, key = next(k for c, k in work.parents if c.field.name == name and k[1].name == key_name)
-    hits = org.find(db, org.store.table(sobject), key, [value])
+    hits = find(db, org.store.table(sobject), key, [value])
     return hits[value][0] if value in hits else None

@@ -29,9 +29,10 @@ from dinmo_dbt.emulator.bulk.pace import Pace
 from dinmo_dbt.emulator.errors import ApiError
 from dinmo_dbt.emulator.faults.armed import Faults
 from dinmo_dbt.emulator.limits import Usage
-from dinmo_dbt.emulator.records.engine import CHUNK_ROWS, Column, Operation, Org, Outcome, Work
+from dinmo_dbt.emulator.records.engine import Operation, Org
 from dinmo_dbt.emulator.records.locks import LOCKED
 from dinmo_dbt.emulator.records.rules import Origin
+from dinmo_dbt.emulator.records.work import CHUNK_ROWS, Column, Outcome, Work
 from dinmo_dbt.emulator.schema.definitions import SObject
 from dinmo_dbt.emulator.store import Store
 

@@ -22,7 +22,7 @@ from dinmo_dbt.emulator.faults.draw import draw
 from dinmo_dbt.emulator.faults.fate import Fate
 from dinmo_dbt.emulator.faults.fault import KINDS, Fault, from_json
 from dinmo_dbt.emulator.faults.presets import PRESETS, duplicates
-from dinmo_dbt.emulator.records.engine import CHUNK_ROWS, Work
+from dinmo_dbt.emulator.records.work import CHUNK_ROWS, Work
 from dinmo_dbt.emulator.schema.definitions import Schema
 
 _JOB_MESSAGE = "InternalServerError : Failed to process the job"  # no recorded text: unverified

@@ -17,8 +17,10 @@ import pyarrow as pa
 
 from dinmo_dbt.emulator.errors import ApiError, RowError, not_found
 from dinmo_dbt.emulator.ids import MALFORMED
-from dinmo_dbt.emulator.records.engine import Column, Operation, Org, Outcome, read_only
+from dinmo_dbt.emulator.records import finding
+from dinmo_dbt.emulator.records.engine import Operation, Org
 from dinmo_dbt.emulator.records.rules import Origin, convert
+from dinmo_dbt.emulator.records.work import Column, Outcome, read_only
 from dinmo_dbt.emulator.schema.definitions import TEXT_TYPES, Field, SObject
 from dinmo_dbt.emulator.soql.records import read_record
 from dinmo_dbt.emulator.store import Store, Table, fold
@@ -80,7 +82,7 @@ class Records:
         if stored is None:
             return []
         wanted = fold(stored) if key.matched_folded else stored
-        return self.org.find(self._store.reading(), table, key, [wanted]).get(wanted, [])
+        return finding.find(self._store.reading(), table, key, [wanted]).get(wanted, [])
 
     def key(self, table: Table, name: str) -> Field:
         """The external-id field of a path. What an existing field that is none answers is unverified."""
