@@ -9,7 +9,9 @@ from hypothesis import strategies as st
 from memory_org import PARENT, THING, FieldMapping, Match, activation, text_field
 
 from dinmo_dbt.destination import Field, ObjectSchema
-from dinmo_dbt.rows.mapping import Column, Constant, Mapping, from_header, referenced_objects, resolve
+from dinmo_dbt.rows.mapping import Column, Constant, Mapping, from_header
+from dinmo_dbt.rows.parent_paths import referenced_objects
+from dinmo_dbt.rows.resolve import resolve
 from dinmo_dbt.rows.texts import ID_TYPES, TEXT_TYPES
 
 OTHER = ObjectSchema(
@@ -262,9 +264,10 @@ def test_every_way_not_to_fit_has_its_text(case, monkeypatch):
 
 def test_every_code_of_the_modules_has_its_case():
     from dinmo_dbt.codes import MEANINGS
-    from dinmo_dbt.rows import columns, mapping
+    from dinmo_dbt.rows import columns, constants, fields, parent_paths, resolve
 
-    named = {value for module in (columns, mapping) for value in vars(module).values() if isinstance(value, str)}
+    modules = (columns, constants, fields, parent_paths, resolve)
+    named = {value for module in modules for value in vars(module).values() if isinstance(value, str)}
     assert named & MEANINGS.keys() == {text[:5] for _, text in CASES}
 
 

@@ -12,7 +12,7 @@ from dinmo_dbt.config import meta
 from dinmo_dbt.destination import Field, ObjectSchema
 from dinmo_dbt.errors import ConfigError
 from dinmo_dbt.model import Model
-from dinmo_dbt.rows import mapping
+from dinmo_dbt.rows.resolve import resolve
 from dinmo_dbt.scaffold.proposal import Columns, new_object_for, object_for, propose
 from dinmo_dbt.scaffold.stub import api_name, stub
 
@@ -212,5 +212,5 @@ def test_a_stub_of_any_model_gives_a_valid_activation(columns: list[tuple[str, p
         destination="crm",
     )
     (activation,) = meta.resolve(yaml.safe_load("\n".join(proposal.lines()))["dinmo"], MODEL, PLACE, {}).activations
-    assert mapping.resolve(activation, made.schema, parent, relation)[1] == ()
+    assert resolve(activation, made.schema, parent, relation)[1] == ()
     assert set(yaml.safe_load(made.text)["objects"]["Customer__c"]["fields"]) == made.schema.fields.keys() - {"Name"}

@@ -19,7 +19,7 @@ from dinmo_dbt.config.spelling import bare_words, other_numbers
 from dinmo_dbt.config.written import keys_of
 from dinmo_dbt.destination import Field
 from dinmo_dbt.rows import values
-from dinmo_dbt.rows.mapping import resolve
+from dinmo_dbt.rows.resolve import resolve
 from dinmo_dbt.rows.texts import TEXT_TYPES
 
 KINDS = ("string", "textarea", "picklist", "double", "boolean", "date", "datetime", "time", "reference")

@@ -34,7 +34,7 @@ def ordered(session: Session, activations: list[Activation]) -> list[Activation]
 
 def references(session: Session, activation: Activation) -> set[str]:
     """The objects it refers to, as Salesforce describes its own."""
-    from dinmo_dbt.rows.mapping import referenced_objects
+    from dinmo_dbt.rows.parent_paths import referenced_objects
 
     try:
         schema = session.destination(activation.destination).describe(activation.object)

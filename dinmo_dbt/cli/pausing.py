@@ -84,7 +84,7 @@ def look_at_pause(session: Session, turn: Turn) -> tuple[Turn, tuple[str, str] |
 
 def _probe(session: Session, activation: Activation) -> Problem | None:
     """What would fail at once: the login, the object, a field. A describe is the one call that it takes."""
-    from dinmo_dbt.rows.mapping import resolve
+    from dinmo_dbt.rows.resolve import resolve
 
     try:
         destination = session.destination(activation.destination)

@@ -29,7 +29,8 @@ from dinmo_dbt.rows.compare import between
 from dinmo_dbt.rows.forms import text_form, type_name
 from dinmo_dbt.rows.key_hashes import key_hash
 from dinmo_dbt.rows.key_problems import key_refusal
-from dinmo_dbt.rows.mapping import Mapping, from_header, object_of, resolve
+from dinmo_dbt.rows.mapping import Mapping, from_header
+from dinmo_dbt.rows.resolve import object_of, resolve
 from dinmo_dbt.rows.rowhash import Hashes
 from dinmo_dbt.rows.snapshot import Positions, Spool, count_present
 

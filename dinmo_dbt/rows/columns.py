@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass, field
+
 import pyarrow as pa
 
 from dinmo_dbt.activation import Activation
@@ -23,12 +25,13 @@ def unread(activation: Activation, relation: pa.Schema) -> tuple[Problem, ...]:
     return tuple(columns.problems)
 
 
+@dataclass(frozen=True)
 class Columns:
-    """`relation` is None where it has not been seen: the declared names stand."""
+    """`relation` is None where it has not been seen: the declared names stand. All that is wrong is in `problems`."""
 
-    def __init__(self, activation: Activation, relation: pa.Schema | None) -> None:
-        self.activation, self.relation = activation, relation
-        self.problems: list[Problem] = []
+    activation: Activation
+    relation: pa.Schema | None
+    problems: list[Problem] = field(default_factory=list)
 
     def problem(self, code: str, message: str, key: str, hint: str = "") -> None:
         where = f"{self.activation.meta_path}.{key}" if key else self.activation.meta_path

@@ -19,7 +19,8 @@ from dinmo_dbt.config.declaration import dotted
 from dinmo_dbt.destination import Field, ObjectSchema
 from dinmo_dbt.errors import ConfigError, Problem
 from dinmo_dbt.model import Model
-from dinmo_dbt.rows import mapping
+from dinmo_dbt.rows.parent_paths import identifying
+from dinmo_dbt.rows.resolve import resolve
 from dinmo_dbt.text.whole_text import as_yaml
 
 _PREFIXES = ("dim", "fct", "fact", "mart", "mrt", "stg", "int", "rpt", "obt")
@@ -164,7 +165,7 @@ def parent_paths(field: Field, parent: Callable[[str], ObjectSchema]) -> list[st
     if len(field.reference_to) != 1 or not field.relationship_name or not (field.createable or field.updateable):
         return []
     try:
-        names = mapping.identifying(parent(field.reference_to[0]))
+        names = identifying(parent(field.reference_to[0]))
     except ConfigError:
         return []
     return [f"{field.relationship_name}.{name}" for name in names]
@@ -235,7 +236,7 @@ def _problems(
     resolved = meta.resolve(block, model, place, {})
     if resolved.left:
         return [problem for each in resolved.left for problem in each.problems]
-    return mapping.resolve(resolved.activations[0], schema, parent, relation)[1]
+    return resolve(resolved.activations[0], schema, parent, relation)[1]
 
 
 def _is_of(problem: Problem, column: str) -> bool:

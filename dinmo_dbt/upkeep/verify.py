@@ -25,7 +25,8 @@ from dinmo_dbt.rows import values
 from dinmo_dbt.rows.changes import ChangeSet, Kind
 from dinmo_dbt.rows.compare import between
 from dinmo_dbt.rows.key_problems import key_refusal, keys_refused
-from dinmo_dbt.rows.mapping import Column, Mapping, resolve
+from dinmo_dbt.rows.mapping import Column, Mapping
+from dinmo_dbt.rows.resolve import resolve
 from dinmo_dbt.rows.rowhash import NO_DIGESTS, as_arrow, digest_columns, same_digests
 from dinmo_dbt.rows.snapshot import Flag, Positions, Spool
 from dinmo_dbt.rows.texts import TEXT_TYPES

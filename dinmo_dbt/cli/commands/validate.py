@@ -189,7 +189,7 @@ def _against_describe(
     session: Session, activation: Activation, relation: pa.Schema | None, *, data: bool
 ) -> tuple[Problem, ...]:
     """What Salesforce says of the object and its fields, and how the relation's columns and their types fit it."""
-    from dinmo_dbt.rows.mapping import object_of, resolve
+    from dinmo_dbt.rows.resolve import object_of, resolve
 
     destination = session.destination(activation.destination)
     try:
