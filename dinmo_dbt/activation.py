@@ -180,6 +180,11 @@ class Activation:
     bare: Mapping[str, str] = field(default_factory=dict, hash=False, compare=False)
 
     @property
+    def condition_path(self) -> str:
+        """Where its rows' condition stands."""
+        return f"{self.meta_path}.{'segment' if self.segment else 'where'}"
+
+    @property
     def only_finds(self) -> bool:
         """Whether its rows only lead to records that are there: a row without a match value has none."""
         by_id = self.match is not None and self.match.field.lower() == "id"

@@ -20,7 +20,7 @@ from dinmo_dbt.plan.effect import counted_as, effect_of, find_respelled, hold_re
 from dinmo_dbt.plan.guards import Ceilings, Moved
 from dinmo_dbt.plan.operations import choose_operations, fixed_notes, know_new_from_known
 from dinmo_dbt.plan.order import meet_parents
-from dinmo_dbt.plan.plan import Arriving, Plan, Source, StateView
+from dinmo_dbt.plan.plan import Arriving, Plan, Source, StateView, reading
 from dinmo_dbt.plan.removals import plan_removals
 from dinmo_dbt.plan.work import Work
 from dinmo_dbt.rows import values
@@ -57,7 +57,8 @@ def draw(
     compare.
     """
     schema = object_of(activation, destination.describe)
-    relation = source.schema(activation.model.relation_name)
+    with reading(activation, by_condition=False):
+        relation = source.schema(activation.model.relation_name)
     mapping, problems = resolve(activation, schema, destination.describe, relation)
     if mapping is None:
         raise ConfigError.of(problems)
@@ -68,20 +69,21 @@ def draw(
     notes += _retyped(mapping, state, relation)
     inserting = activation.mode is Mode.INSERT
     sources = tuple(dict.fromkeys(name for m in (mapping, *older) for name in m.sources))
-    found = between(
-        source.read(activation.model.relation_name, sources, activation.where),
-        mapping,
-        state.snapshot,
-        spool,
-        older=older,
-        pending=waits.released(described),
-        resend=ceilings.full and not inserting,
-        inserting=inserting,
-        ignore_changes=inserting and activation.on_change == "ignore",
-        finding=activation.only_finds,
-        watched=watched,
-        hash_key=hash_key,
-    )
+    with reading(activation):
+        found = between(
+            source.read(activation.model.relation_name, sources, activation.where),
+            mapping,
+            state.snapshot,
+            spool,
+            older=older,
+            pending=waits.released(described),
+            resend=ceilings.full and not inserting,
+            inserting=inserting,
+            ignore_changes=inserting and activation.on_change == "ignore",
+            finding=activation.only_finds,
+            watched=watched,
+            hash_key=hash_key,
+        )
     notes += _unjudged(found.unjudged)
     refusal = _model_refusal(activation, state, found) or _guards(activation, state, destination, ceilings)
     work = Work(activation, mapping, schema, destination, state, spool, found, arriving, older, waits)

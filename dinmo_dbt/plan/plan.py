@@ -7,6 +7,7 @@ of them moved.
 from __future__ import annotations
 
 from collections.abc import Callable, Collection, Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from typing import Any, Protocol
 
@@ -16,8 +17,9 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from dinmo_dbt.activation import Activation, Mode
+from dinmo_dbt.codes import NO_TABLE, QUERY_REFUSED
 from dinmo_dbt.destination import Api, Batch, ObjectSchema, Operation, PayloadColumn
-from dinmo_dbt.errors import Problem
+from dinmo_dbt.errors import Problem, WarehouseError
 from dinmo_dbt.plan.guards import Counted, Day
 from dinmo_dbt.plan.leavers import Leavers
 from dinmo_dbt.plan.records import compared
@@ -35,6 +37,18 @@ class Source(Protocol):
 
     def read(self, relation_name: str, columns: Sequence[str], where: str | None) -> Iterator[pa.RecordBatch]:
         """The relation's rows in record batches, columns in the order asked, then `values.unreadable_mark`s."""
+
+
+@contextmanager
+def reading(activation: Activation, *, by_condition: bool = True) -> Iterator[None]:
+    """What the warehouse refuses has the place of the activation, or of its condition if it was asked by that."""
+    try:
+        yield
+    except WarehouseError as error:
+        of_it = by_condition and activation.where and error.problems[0].code in (NO_TABLE, QUERY_REFUSED)
+        own = activation.condition_path if of_it else activation.meta_path
+        error.put(lambda place: place or own)
+        raise
 
 
 @dataclass(frozen=True)

@@ -19,7 +19,7 @@ import pyarrow.compute as pc
 from dinmo_dbt.activation import Activation, Mode
 from dinmo_dbt.destination import Destination, Field, ObjectSchema
 from dinmo_dbt.errors import ConfigError
-from dinmo_dbt.plan.plan import Source, StateView, flying
+from dinmo_dbt.plan.plan import Source, StateView, flying, reading
 from dinmo_dbt.plan.records import find_records, ids_missing
 from dinmo_dbt.rows import values
 from dinmo_dbt.rows.changes import ChangeSet, Kind
@@ -78,13 +78,15 @@ def scan(activation: Activation, source: Source, destination: Destination, state
     """Read the segment and class every row against the snapshot. ConfigError for a mapping that does not fit the
     object, KeysRefused DB410 for a model whose keys or matches are not unique."""
     schema = destination.describe(activation.object)
-    relation = source.schema(activation.model.relation_name)
+    with reading(activation, by_condition=False):
+        relation = source.schema(activation.model.relation_name)
     mapping, problems = resolve(activation, schema, destination.describe, relation)
     if mapping is None:
         raise ConfigError.of(problems)
     batches = source.read(activation.model.relation_name, mapping.sources, activation.where)
     # Rows that wait, and those of an older mapping, are pending like any other change: only equal rows are told apart.
-    found = between(batches, mapping, state.snapshot, spool, resend=True, finding=activation.only_finds)
+    with reading(activation):
+        found = between(batches, mapping, state.snapshot, spool, resend=True, finding=activation.only_finds)
     if found.refusals:
         problem = key_refusal(found.refusals, activation.model.relation_name, activation.name)
         raise keys_refused(problem, mapping, found.refusals)

@@ -204,6 +204,18 @@ def test_an_object_that_is_not_there_has_its_line(lab: Lab, org: Org, command: s
     assert "DB301  models/models.yml:1: people.config.meta.dinmo.activations[0].object" in ran.err, ran.err
 
 
+@pytest.mark.parametrize("command", ["validate --online --no-parse", "plan", "sync", "verify"])
+def test_what_the_warehouse_refuses_has_its_line(lab: Lab, org: Org, command: str) -> None:
+    lab.only("people", PEOPLE)
+    if command == "verify":
+        assert lab.run("sync").code == 0
+    lab.only("people", {**PEOPLE, "where": "nothing = 1"})
+    place = "models/models.yml:1: people.config.meta.dinmo.activations[0]"
+    assert f"DB710  {place}.where" in lab.run(*command.split()).err
+    lab.sql("drop table people")
+    assert f"DB702  {place}\n" in lab.run(*command.split()).err
+
+
 def test_the_data_is_read_where_that_is_asked_for(lab: Lab, org: Org) -> None:
     lab.declare("people", {**PEOPLE, "fields": {"nick": "Nick__c", "plan": "Plan__c"}})
     lab.sql("update people set nick = 'far too long a name' where person_id in ('P1', 'P2')")

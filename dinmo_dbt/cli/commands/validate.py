@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Callable, Generator, Iterable, Iterator, Sequence
+from collections.abc import Generator, Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Annotated
 
@@ -126,6 +126,7 @@ def _nearly(session: Session) -> list[Activation]:
 
 
 def _judge_online(session: Session, chosen: tuple[Activation, ...], found: Found, *, data: bool) -> None:
+    from dinmo_dbt.plan.plan import reading
     from dinmo_dbt.rows.columns import unread
 
     reached = []
@@ -146,15 +147,12 @@ def _judge_online(session: Session, chosen: tuple[Activation, ...], found: Found
     for activation in chosen:
         relation = None
         if is_readable:
-            with found.layer():
+            with found.layer(), reading(activation, by_condition=False):
                 relation = session.source.schema(activation.model.relation_name)
         if relation is not None and activation.where:
-            with found.layer(), contextlib.closing(_rows(session, activation, relation.names[:1])) as rows:
-                try:
-                    next(rows, None)
-                except DinmoError as error:
-                    error.put(_condition(activation))
-                    raise
+            names = relation.names[:1]
+            with found.layer(), reading(activation), contextlib.closing(_rows(session, activation, names)) as rows:
+                next(rows, None)
         is_described = False
         if activation in reached:
             with found.layer():
@@ -174,11 +172,6 @@ def _is_misread(problem: Problem, told: Sequence[Problem]) -> bool:
     return problem.code == CONSTANT_DOES_NOT_FIT and any(
         each.code == YAML_MISREAD and each.where.endswith(way) for each in told
     )
-
-
-def _condition(activation: Activation) -> Callable[[str], str]:
-    """Where its rows' condition is, for what has no place of its own."""
-    return lambda place: place or f"{activation.meta_path}.{'segment' if activation.segment else 'where'}"
 
 
 def _rows(session: Session, activation: Activation, columns: Sequence[str]) -> Generator[pa.RecordBatch, None, None]:
