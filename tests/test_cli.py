@@ -188,6 +188,18 @@ def completed(folder: Path, words: str, shell: str = "bash") -> list[str]:
     return done.stdout.split()
 
 
+@pytest.mark.parametrize("closed", ["<&-", ">&-", "2>&-", "<&- >&- 2>&-"])
+def test_a_stream_that_is_closed_is_no_defect(tmp_path: Path, closed: str) -> None:
+    """And no file of ours gets its number, into which what is printed would be written."""
+    command = [sys.executable, "-m", "dinmo_dbt", "list", "--project-dir", str(tmp_path)]
+    done = subprocess.run(["/bin/sh", "-c", f'exec "$@" {closed}', "sh", *command], capture_output=True, check=False)
+    assert done.returncode == 2 and b"DB900" not in done.stderr, done
+    text = "import os; from dinmo_dbt.__main__ import hold_streams as hold; hold(); "
+    text += "os._exit(os.open(os.devnull, os.O_RDONLY))"
+    shell = ["/bin/sh", "-c", f'exec "$@" {closed}', "sh", sys.executable, "-c", text]
+    assert subprocess.run(shell, check=False).returncode > 2
+
+
 def test_a_shell_completes_commands_and_the_names_of_activations(tmp_path: Path) -> None:
     (tmp_path / "dbt_project.yml").write_text("name: shop\n")
     (tmp_path / "models").mkdir()
