@@ -2,6 +2,7 @@
 
 import dataclasses
 import os
+import shutil
 import signal
 import tempfile
 from collections import Counter
@@ -846,3 +847,29 @@ def test_a_row_of_unknown_outcome_that_is_back_at_what_was_acknowledged_is_sent(
 
 BEFORE_ROWS = [{"id": str(n), "ext": f"e{n}", "a": "before", "b": "y"} for n in range(3)]
 AFTER_ROWS = [{**row, "a": "after"} for row in BEFORE_ROWS]
+
+
+@pytest.mark.parametrize("waits", [True, False])
+def test_an_older_copy_looks_up_what_a_job_of_the_newer_one_makes_once_it_has(tmp_path, monkeypatch, waits):
+    """Such an upsert inserts what it does not find, and a job that runs can't be found out about by looking."""
+    act = activation("upsert", match=Match("code", "Code__c", create=True))
+    world = World(tmp_path / "s")
+    rows = [{"id": n, "code": f"c{n}", "a": f"a{n}", "b": "b"} for n in "123"]
+    world.sync(act, Model.of(rows[:1]))
+    shutil.copytree(tmp_path / "s", tmp_path / "copy")
+    older = World(tmp_path / "copy", world.org, world.clock, world.runs + 10)
+    with pytest.raises(Killed):
+        world.sync(act, Model.of(rows), trip=Trip("close", True))
+
+    def job_goes_on(_):
+        for _ in range(2):
+            world.org.job(list(world.org.jobs)[-1])
+
+    with monkeypatch.context() as patch, pytest.raises(StateError) as refused:
+        if waits:
+            patch.setattr(world.clock, "sleep", job_goes_on)
+        older.sync(act, Model.of(rows))
+    assert refused.value.problems[0].code == "DB522"
+    job_goes_on(0)
+    assert older.sync(act, Model.of(rows)).outcome.created == 0
+    assert [code for (code,) in world.org.held("Code__c")] == ["c1", "c2", "c3"]

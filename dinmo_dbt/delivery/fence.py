@@ -5,7 +5,8 @@ is in the org. Salesforce lists the ingest jobs of the last 7 days, and the stat
 another job is told by no field of it (one user may have several tools), but its results are what was sent: an unknown
 insert that made rows which this run would make again is what has to be kept from happening, whoever made it. So an
 insert's unknown jobs are read, once each, and the run stops where one of their rows is one of its own and the record is
-still there. Other modes end in the same place whatever was sent before: for them an unknown job is a note.
+still there. Other modes end in the same place whatever was sent before: for them an unknown job is a note. But an
+upsert that looks records up does not see those that a job is about to make, so what it would insert waits for that.
 """
 
 from __future__ import annotations
@@ -80,8 +81,11 @@ def check(
             f"the jobs of org {plan.org_id} can't be listed: whether another copy of this state sent rows is not known",
         )
     inserting = plan.activation.mode is Mode.INSERT
-    look = _look_at_inserts if inserting else _look_at_others
-    return look(_Fence(plan, destination, trace, sleep), jobs)
+    fence = _Fence(plan, destination, trace, sleep)
+    if inserting:
+        return _look_at_inserts(fence, jobs)
+    _wait_for_inserts(fence, jobs)
+    return _look_at_others(fence, jobs)
 
 
 def unknown_inserts(object_name: str, jobs: Sequence[ListedJob], known: Collection[str]) -> list[ListedJob]:
@@ -162,7 +166,12 @@ def _unread(fence: _Fence, job: ListedJob, ours: Collection[str]) -> str:
     )
 
 
-def _ended(fence: _Fence, suspects: list[ListedJob], known: Collection[str]) -> list[ListedJob]:
+def _ended(
+    fence: _Fence,
+    suspects: list[ListedJob],
+    known: Collection[str],
+    is_suspect: Callable[[ListedJob], bool] = lambda _: True,
+) -> list[ListedJob]:
     """The same once none of them runs; StateError if one still does."""
     waited, name = 0.0, fence.plan.schema.name
     while running := [job for job in suspects if job.state not in ENDED]:
@@ -177,7 +186,7 @@ def _ended(fence: _Fence, suspects: list[ListedJob], known: Collection[str]) -> 
         fence.trace.hold()
         fence.sleep(WAIT_S)
         waited += WAIT_S
-        suspects = unknown_inserts(name, fence.destination.listed_jobs() or (), known)
+        suspects = list(filter(is_suspect, unknown_inserts(name, fence.destination.listed_jobs() or (), known)))
     return suspects
 
 
@@ -296,6 +305,33 @@ def _together(rows: pa.Table, columns: Sequence[str]) -> npt.NDArray[np.void]:
 
 
 # Other modes
+
+
+def _wait_for_inserts(fence: _Fence, jobs: Sequence[ListedJob]) -> None:
+    """Until no unknown job of our users makes records of the object, where the plan would too. StateError if one still
+    does, or made what was looked up in vain before it had."""
+    plan, known = fence.plan, fence.trace.known_jobs()
+    if not any(planned.operation is Operation.INSERT for planned in plan.batches):
+        return
+    users = {job.user for job in jobs if job.id in known}
+
+    def may_be_ours(job: ListedJob) -> bool:
+        return not users or job.user in users
+
+    suspects = [job for job in unknown_inserts(plan.schema.name, jobs, known) if may_be_ours(job)]
+    running = [job for job in suspects if job.state not in ENDED]
+    if not running:
+        return
+    _ended(fence, running, known, may_be_ours)
+    planned = _Planned.of(plan)
+    for job in running:
+        made = fence.destination.made_by(job.id, planned.headers | plan.schema.fields.keys())
+        if made is None or len(planned.made_by(prints(made, plan.schema))):
+            raise fence.refusal(
+                f"job {job.id} ({job.said}), which this state does not know, has ended since the records were "
+                "looked up, and may have made some of them",
+                "run again: they are found then",
+            )
 
 
 def _look_at_others(fence: _Fence, jobs: Sequence[ListedJob]) -> tuple[str, ...]:
