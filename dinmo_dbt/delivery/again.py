@@ -9,8 +9,10 @@ from dataclasses import replace
 import pyarrow as pa
 import pyarrow.compute as pc
 
+from dinmo_dbt.delivery.by_calls import COLLECTIONS_CALL_ROWS
 from dinmo_dbt.delivery.passing import LettingGo, letting_go
-from dinmo_dbt.delivery.sending import COLLECTIONS_CALL_ROWS, Delivery
+from dinmo_dbt.delivery.sending import send, send_parts
+from dinmo_dbt.delivery.underway import Delivery
 from dinmo_dbt.destination import Api, Batch, Fate, Operation, Remedy
 from dinmo_dbt.errors import (
     DestinationError,
@@ -50,7 +52,7 @@ def _send_smaller(delivery: Delivery, rows_max: int, *, last: bool) -> None:
     for whole in batches:
         batch = replace(whole, rows=whole.rows.slice(0, room))
         room -= len(batch.rows)
-        delivery.send_parts(batch, rows_max)
+        send_parts(delivery, batch, rows_max)
         if len(batch.rows) < len(whole.rows):
             over = replace(whole, rows=whole.rows.slice(len(batch.rows)))
             delivery.hold(over, "NOT_SENT", "one run sends so many rows in small batches and no more")
@@ -65,9 +67,9 @@ def _send_later(delivery: Delivery, seconds: float, *, parts: int, last: bool) -
         delivery.stop(stop)
     for batch in batches:
         if batch.api is Api.BULK:
-            delivery.send_parts(batch, max(AGAIN_ROWS_MIN, -(-len(batch.rows) // parts)))
+            send_parts(delivery, batch, max(AGAIN_ROWS_MIN, -(-len(batch.rows) // parts)))
         else:
-            delivery.send(batch, max(1, COLLECTIONS_CALL_ROWS // parts))
+            send(delivery, batch, max(1, COLLECTIONS_CALL_ROWS // parts))
 
 
 def _send_passed(delivery: Delivery) -> None:
@@ -89,7 +91,7 @@ def _send_passed(delivery: Delivery) -> None:
         _write(delivery, each.batch)
     told = len(delivery.not_delivered)
     for batch in batches:
-        delivery.send(batch)
+        send(delivery, batch)
     refused = {key for table in delivery.not_delivered[told:] for key in table["key"].to_pylist()}
     rows = [(_record_ids(batch).to_pylist(), batch.rows["key"].to_pylist()) for batch in batches]
     left = {record: key for ids, keys in rows for record, key in zip(ids, keys, strict=True) if key in refused}

@@ -13,12 +13,15 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from dinmo_dbt.clock import Clock
+from dinmo_dbt.delivery import sending
 from dinmo_dbt.delivery.again import send_again
 from dinmo_dbt.delivery.aside import Aside
+from dinmo_dbt.delivery.by_calls import REMOVAL_DOUBTFUL
+from dinmo_dbt.delivery.by_job import goes_on, poll, settle_job
 from dinmo_dbt.delivery.journal import BatchState, Journal
 from dinmo_dbt.delivery.run import Progress, SyncRun
-from dinmo_dbt.delivery.sending import REMOVAL_DOUBTFUL, Delivery, goes_on
 from dinmo_dbt.delivery.settlement import all_as, left_out_of
+from dinmo_dbt.delivery.underway import Delivery
 from dinmo_dbt.destination import Batch, Destination, Fate, Remedy
 from dinmo_dbt.errors import (
     Refused,
@@ -85,7 +88,7 @@ def deliver(
     what became of their rows. `described` is noted with those that wait (`Plan.described`)."""
     delivery = Delivery(destination, journal, clock, run, progress, keeps_images, described, aside=Aside(set(_IN_RUN)))
     for batch in batches:
-        delivery.deliver(batch)
+        sending.deliver(delivery, batch)
     send_again(delivery)
     run.problem, run.outcome = delivery.problem, delivery.outcome
     told = [*(table["key"] for table in delivery.not_delivered), *delivery.delivered]
@@ -119,13 +122,13 @@ def recover(destination: Destination, journal: Journal, clock: Clock, *, run: Sy
         if job is not None and job.is_open:
             destination.abort(job.id)
         try:
-            job = delivery.poll(journalled.job_id, journalled.rows, run.settling_s)
+            job = poll(delivery, journalled.job_id, journalled.rows, run.settling_s)
         except StillRunning as error:
             delivery.stop(error)
             run.problem, running = delivery.problem, error
             run.not_delivered.append(_running(journal.batch(journalled), journalled.job_id))
             continue
-        delivery.settle_job(journal.batch(journalled), journalled.job_id, job)
+        settle_job(delivery, journal.batch(journalled), journalled.job_id, job)
         run.jobs.append(journalled.job_id)
         run.recovering += journalled.rows
         run.recovered = delivery.outcome

@@ -19,8 +19,10 @@ from simulation.org import SCHEMA
 
 from dinmo_dbt import emulator
 from dinmo_dbt.activation import Activation
-from dinmo_dbt.delivery import sending
+from dinmo_dbt.delivery import by_job
+from dinmo_dbt.delivery.by_job import poll
 from dinmo_dbt.delivery.run import Status, SyncRun
+from dinmo_dbt.delivery.underway import Delivery
 from dinmo_dbt.destination import Job
 from dinmo_dbt.errors import DinmoError, StillRunning
 from dinmo_dbt.salesforce import collections
@@ -160,7 +162,7 @@ def test_a_job_that_lasts_longer_than_a_run_waits_is_settled_by_the_next(
 def test_while_a_job_goes_on_nothing_else_is_sent_and_nothing_counts_as_delivered(
     laboratory: Callable[[], Laboratory], mode: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(sending, "POLL_MAX_S", 120.0)
+    monkeypatch.setattr(by_job, "POLL_MAX_S", 120.0)
     lab, act = laboratory(), activation(mode, api="bulk")
     lab.app.faults.arm_json({"kind": "job_stuck", "state": "InProgress", "seconds": 30 * 3600})
     run = lab.world.sync(act, Model.of(BEFORE))
@@ -193,13 +195,13 @@ def test_a_job_that_moves_is_waited_for_and_one_that_does_not_is_left(
     for rate, ends in ((0.1, True), (0.0, False)):
         clock = ManualClock(0.0)
         journal = SimpleNamespace(hold=lambda: None)
-        watch = sending.Delivery(Moving(rate), journal, clock, SyncRun("r", 0.0), NoProgress())  # type: ignore[arg-type]
+        watch = Delivery(Moving(rate), journal, clock, SyncRun("r", 0.0), NoProgress())  # type: ignore[arg-type]
         if ends:
-            job = watch.poll("750", 360, 120.0)
+            job = poll(watch, "750", 360, 120.0)
             assert job is not None and job.is_terminal
         else:
             with pytest.raises(StillRunning):
-                watch.poll("750", 360, 120.0)
+                poll(watch, "750", 360, 120.0)
             assert 120 <= clock.now() < 240
 
 
