@@ -15,7 +15,7 @@ INSTALL = $(BIN)/python -m pip install --quiet --disable-pip-version-check -c $(
 .DEFAULT_GOAL := help
 SEEDS := 1000
 
-.PHONY: help demo test simulate fortnight planted mutants kill deep conformance-sf lint coverage changelog changelog-check \
+.PHONY: help demo test test-all simulate fortnight planted mutants kill deep conformance-sf lint coverage changelog changelog-check \
   docs picture bench lock clean
 
 help:  ## This list.
@@ -27,8 +27,14 @@ demo: $(VENV)/.run  ## A dbt project reaches a local Salesforce org, then only i
 # `make test LINT=` leaves the checks out: of other versions of a library mypy expects other types.
 LINT := lint
 
-test: $(LINT) $(VENV)/.dev  ## Everything CI runs: lint, types, import contracts, generated docs, tests, 1,000 simulated histories.
-	$(BIN)/python -m pytest -n 3 --dist loadfile --no-loadscope-reorder --ignore tests/conformance  # long files first
+PYTEST = $(BIN)/python -m pytest -n 3 --dist loadfile --no-loadscope-reorder  # long files first
+
+test: $(LINT) $(VENV)/.dev  ## What to run before a commit, six minutes: lint, types, docs, the quick tests, 100 simulated histories.
+	$(PYTEST) -m "not slow"
+	cd tests && ../$(BIN)/python -m simulation --seeds 100
+
+test-all: test  ## Everything CI runs: that, then the slow tests (whole commands, kills, every client), SEEDS=1000 histories.
+	$(PYTEST) -m slow --ignore tests/conformance
 	$(BIN)/python -m pytest tests/conformance  # one org sees the calls of all these clients
 	cd tests && ../$(BIN)/python -m simulation --seeds $(SEEDS)
 

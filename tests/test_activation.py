@@ -318,6 +318,7 @@ def test_the_schema_names_every_key_with_a_description() -> None:
     assert '"null"' not in json.dumps(properties["match"])
 
 
+@pytest.mark.slow
 def test_the_committed_references_and_schemas_are_up_to_date() -> None:
     spec = importlib.util.spec_from_file_location("generate", ROOT / "docs" / "generate.py")
     assert spec and spec.loader
@@ -350,6 +351,7 @@ JSON = st.recursive(
 NEAR_VALID = st.dictionaries(KEYS, JSON, max_size=3).map(lambda changes: block(activation(**changes)))
 
 
+@pytest.mark.slow
 @settings(max_examples=500, deadline=None, suppress_health_check=[HealthCheck.too_slow])
 @given(JSON | NEAR_VALID | st.dictionaries(KEYS, JSON, max_size=4))
 def test_any_block_gives_activations_or_an_error_of_ours(dinmo: Any) -> None:

@@ -204,6 +204,7 @@ def test_a_match_that_can_not_be_used_is_a_usage_error(act, matches, said, tmp_p
     assert said in str(raised.value)
 
 
+@pytest.mark.slow
 @settings(max_examples=40, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(
     there=st.lists(st.integers(0, 7), max_size=10),

@@ -4,6 +4,8 @@ import subprocess
 import sys
 from pathlib import Path
 
+import pytest
+
 BENCHMARKS = Path(__file__).parent.parent / "benchmarks"
 
 
@@ -15,12 +17,14 @@ def run(script: str, *arguments: str) -> str:
     return done.stdout
 
 
+@pytest.mark.slow
 def test_a_sync_of_many_rows_sends_them_once_within_its_memory_and_calls():
     told = run("sync_million.py", "--rows", "20000")
     assert "first sync          20,000 sent" in told
     assert "nothing changed          0 sent" in told
 
 
+@pytest.mark.slow
 def test_change_detection_finds_what_was_planted():
     told = run("plan_ratio.py", "--rows", "40000", "--rounds", "1")
     assert "'rows': 40000, 'unchanged': 40000, 'left': 0, 'added': 0, 'changed': 0" in told
@@ -28,6 +32,7 @@ def test_change_detection_finds_what_was_planted():
     assert "x scan" in told
 
 
+@pytest.mark.slow
 def test_rows_whose_keys_moved_are_all_found():
     told = run("moved_keys.py", "--rows", "20000")
     assert " 2,000 rows, 2,000 found" in told and " 20,000 rows, 20,000 found" in told

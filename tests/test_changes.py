@@ -93,6 +93,7 @@ values = st.sampled_from([None, "", "x", "y", "a longer text than eight bytes", 
 rows = st.dictionaries(st.text("abcdef", min_size=1, max_size=3), st.tuples(values, values), max_size=40)
 
 
+@pytest.mark.slow
 @settings(max_examples=300, deadline=None)
 @given(before=rows, after=rows, left=st.sets(st.text("abcdef", min_size=1, max_size=3)), sizes=st.integers(1, 9))
 @pytest.mark.parametrize("hash_key", [key_hash, eight_bits])
@@ -128,6 +129,7 @@ def test_a_change_set_is_what_a_dictionary_says(hash_key, before, after, left, s
             assert snapshot.record_ids([position])[0].as_py() == f"id-{key}"
 
 
+@pytest.mark.slow
 @settings(max_examples=200, deadline=None)
 @given(
     listed=st.lists(st.tuples(st.sampled_from("abcd"), values, values), max_size=12),

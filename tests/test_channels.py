@@ -134,6 +134,7 @@ def mail_server() -> Iterator[tuple[Mailbox, int]]:
 # What arrives
 
 
+@pytest.mark.slow
 def test_an_e_mail_arrives_with_its_title_text_and_id() -> None:
     with mail_server() as (box, port):
         url = f"mailto://127.0.0.1:{port}?from=dbt@example.com&to=data@example.com,ops@example.com"
@@ -183,6 +184,7 @@ def test_a_text_that_is_too_long_is_cut_and_says_so_with_the_id_at_its_end(recei
     assert message.endswith(" ...\n... 1 more line: dinmo-dbt status\n\nid 20261126-abc")
 
 
+@pytest.mark.slow
 def test_text_is_not_read_as_escapes_emoji_or_markup(receiver: Receiver) -> None:
     url = f"json://127.0.0.1:{receiver.port}/"
     text = r"C:\new :smile: *a* _b_ <@U1> {{ x }} ${HOME} é"
@@ -190,6 +192,7 @@ def test_text_is_not_read_as_escapes_emoji_or_markup(receiver: Receiver) -> None
     assert json.loads(receiver.asked[0][3])["message"].startswith(text)
 
 
+@pytest.mark.slow
 def test_every_url_in_the_page_is_understood() -> None:
     page = (DOCS / "warnings.md").read_text(encoding="utf-8")
     rows = re.findall(r"^\| ([^|]+) \| `([^`]+://[^`]+)` \| `(\w+)` \|$", page, re.MULTILINE)
@@ -197,6 +200,7 @@ def test_every_url_in_the_page_is_understood() -> None:
     assert {url: channels.check(channel(url)) for _, url, _ in rows} == {url: Told(kind, None) for _, url, kind in rows}
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("url", "reason"),
     [
@@ -221,6 +225,7 @@ def test_a_url_that_is_not_understood_is_told_without_it(url: str, reason: str) 
 # Receivers that misbehave
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("behaviour", "code", "reason"),
     [
@@ -249,6 +254,7 @@ def test_a_receiver_that_misbehaves_is_told_in_bounded_time_and_asked_once(
     assert TOKEN not in str(told) and "127.0.0.1" not in str(told) and str(receiver.port) not in str(told)
 
 
+@pytest.mark.slow
 def test_a_receiver_that_is_not_there_is_told(capfd: pytest.CaptureFixture[str]) -> None:
     with socket.socket() as free:
         free.bind(("127.0.0.1", 0))
@@ -261,6 +267,7 @@ def test_a_receiver_that_is_not_there_is_told(capfd: pytest.CaptureFixture[str])
     assert capfd.readouterr() == ("", "")
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("answer", "code"), [("554 no CANARY7d3f", "DB651"), ("451 later CANARY7d3f", "DB652")])
 def test_a_mail_server_that_refuses_is_told_by_its_code_alone(answer: str, code: str) -> None:
     with mail_server() as (box, port):
@@ -292,6 +299,7 @@ def test_nothing_of_the_users_folders_is_read_or_written(
     assert sorted(tmp_path.rglob("*")) == before
 
 
+@pytest.mark.slow
 def test_an_attempt_ends_by_itself_when_nobody_waits_for_it(receiver: Receiver) -> None:
     receiver.behaviour = "drip"
     request = {"url": f"http://127.0.0.1:{receiver.port}/", "limit_s": 8}

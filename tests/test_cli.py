@@ -200,6 +200,7 @@ def test_a_stream_that_is_closed_is_no_defect(tmp_path: Path, closed: str) -> No
     assert subprocess.run(shell, check=False).returncode > 2
 
 
+@pytest.mark.slow
 def test_a_shell_completes_commands_and_the_names_of_activations(tmp_path: Path) -> None:
     (tmp_path / "dbt_project.yml").write_text("name: shop\n")
     (tmp_path / "models").mkdir()

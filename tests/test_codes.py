@@ -7,6 +7,8 @@ import importlib
 import re
 from pathlib import Path
 
+import pytest
+
 from dinmo_dbt import codes
 from dinmo_dbt.codes import MEANINGS
 from dinmo_dbt.errors import DinmoError
@@ -38,6 +40,7 @@ def _is_text(node: ast.stmt) -> bool:
     return isinstance(node, ast.Expr) and isinstance(node.value, ast.Constant)
 
 
+@pytest.mark.slow
 def test_a_code_stands_in_the_table_alone_and_elsewhere_by_its_name() -> None:
     assert len(NAMES) == len(MEANINGS)
     printed = {code for path in PACKAGE for text in strings(path) for code in re.findall(r"\bDB\d{3}\b", text)}
@@ -56,6 +59,7 @@ def test_no_two_codes_mean_the_same() -> None:
     assert list(MEANINGS) == sorted(MEANINGS)
 
 
+@pytest.mark.slow
 def test_an_error_ends_a_command_as_the_table_says_of_its_code() -> None:
     seen, wrong = 0, []
     for path in PACKAGE:

@@ -130,6 +130,7 @@ def test_a_run_is_waited_for_less_and_less_often(cloud: StandIn, api: dbt_cloud.
     assert len(heard) == 3 + sum(clock.naps[3:]) // 300
 
 
+@pytest.mark.slow
 def test_waiting_has_an_end(cloud: StandIn, api: dbt_cloud.Client, clock: Clock) -> None:
     cloud.runs[7] = Ran(1, [3])
     with pytest.raises(DbtCloudError, match=r"DB224 .* running after 24 hours"):

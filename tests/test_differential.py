@@ -10,6 +10,7 @@ from dinmo_dbt.rows import rowhash
 from dinmo_dbt.rows.arrow import DATETIME
 
 
+@pytest.mark.slow
 def test_no_pair_of_rows_that_differ_agrees_in_a_lane_of_the_check_hash():
     verdict = judge(check_hash, 1_000_000)
     assert verdict.holds, (verdict.missed, verdict.examples, verdict.sigmas)
@@ -100,6 +101,7 @@ def with_a_bit_that_stands_still(arrays):
     return rowhash.digest_columns(arrays) | np.uint64(1 << 37)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("weak", "found_by"),
     [

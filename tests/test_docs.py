@@ -58,6 +58,7 @@ def _is_text(node: ast.stmt) -> bool:
     return isinstance(node, ast.Expr) and isinstance(node.value, ast.Constant)
 
 
+@pytest.mark.slow
 def test_generated_pages_are_up_to_date() -> None:
     stale = [name for name, text in GENERATE.pages().items() if (ROOT / name).read_text(encoding="utf-8") != text]
     assert not stale, "run `make docs`"
@@ -150,6 +151,7 @@ def test_links_lead_somewhere(page: str) -> None:
                 assert anchor in {heading.lower().replace(" ", "-") for heading in headings}, f"{page}: {target}"
 
 
+@pytest.mark.slow
 def test_the_yaml_of_the_readme_is_accepted(tmp_path: Path) -> None:
     import jsonschema
     import yaml

@@ -44,6 +44,7 @@ def test_both_readers_take_and_refuse_the_same(text, told):
         assert told in found and bool(told) == bool(found)
 
 
+@pytest.mark.slow
 @given(st.integers(0, 60), st.integers(1, 40), st.integers(1, 4))
 def test_what_aliases_expand_to_is_counted_as_if_it_were_written(deep, wide, anchors):
     """One bound, whichever way the values are written."""
@@ -54,6 +55,7 @@ def test_what_aliases_expand_to_is_counted_as_if_it_were_written(deep, wide, anc
         assert bool(refused(read, aliased)) == bool(refused(read, written))
 
 
+@pytest.mark.slow
 def test_a_key_is_a_part_of_its_value():
     fits = "\n".join(f"k{n}: 1" for n in range(document.NODES_MAX - 1))
     assert not refused(by_hand, fits)

@@ -273,6 +273,7 @@ COMMANDS = st.lists(
 )
 
 
+@pytest.mark.slow
 @settings(max_examples=120, deadline=None)
 @given(COMMANDS)
 def test_rows_whose_last_test_failed_are_never_let_through(drawn: list[tuple[str, dict[str, str], bool]]) -> None:

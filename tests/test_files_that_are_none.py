@@ -65,6 +65,7 @@ STATE = (".dinmo", ".dinmo/state.db", ".dinmo/history.db", ".dinmo/state.db.sha2
 COMMANDS = (("validate",), ("status",))  # the first reads what is declared, the other the state too
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("kind", KINDS)
 def test_every_command_says_what_it_can_not_read(tmp_path, monkeypatch, capfd, kind):
     """Where another file does as well, as a missing run_results.json does, the command may succeed."""
@@ -88,6 +89,7 @@ def test_every_command_says_what_it_can_not_read(tmp_path, monkeypatch, capfd, k
                 assert kind != "fifo" or path.is_fifo(), "it is left as it is"
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("kind", KINDS)
 def test_a_file_of_the_state_that_is_none_is_refused_or_left_aside(tmp_path, kind):
     rows = Model.of([{"id": str(n), "ext": f"e{n}", "a": "x", "b": "y"} for n in range(3)])

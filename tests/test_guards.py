@@ -76,6 +76,7 @@ def limits(mode, effect, day, act, moved):
             yield "replaced", max(of_day, respelled), 0
 
 
+@pytest.mark.slow
 @settings(deadline=None)
 @given(
     st.sampled_from(["insert", "upsert", "update", "delete"]),
@@ -105,6 +106,7 @@ def test_no_flags_let_more_rows_pass_than_their_ceiling(mode, effect, day, held,
         assert not verdict.passed, "only a flag lets anything pass"
 
 
+@pytest.mark.slow
 @settings(deadline=None)
 @given(
     effects(), DAYS, st.sampled_from(["insert", "upsert", "update"]), st.builds(Guards, LIMITS, LIMITS, LIMITS, LIMITS)
@@ -144,6 +146,7 @@ def rows(numbers, **more):
     return Model.of([{"id": f"k{n}", "ext": f"e{n}", "a": "x", "b": "y", **more} for n in numbers], batch_rows=1_000)
 
 
+@pytest.mark.slow
 def test_a_day_counts_each_row_once_and_only_what_salesforce_acknowledged(tmp_path):
     """Within a day: 40 % of the rows, the same again, then others; and once the day is over they are free again."""
     world, act = World(tmp_path / "state"), activation()
@@ -184,6 +187,7 @@ def test_new_rows_of_a_day_are_held_together(tmp_path):
     assert world.plan(act, rows(range(1_751))).refusal is None
 
 
+@pytest.mark.slow
 def test_a_first_sync_counts_for_no_day(tmp_path):
     world, act = World(tmp_path / "state"), activation()
     world.sync(act, rows(range(1_000)))

@@ -198,6 +198,7 @@ def test_the_makefile_lists_its_targets_and_refuses_an_unfit_python(tmp_path: Pa
     assert not (tmp_path / ".venv").exists()
 
 
+@pytest.mark.slow
 def test_no_test_judges_how_quick_something_is_by_a_clock_on_the_wall() -> None:
     """The machine may be busy. A test counts calls, rounds or the processor's time, or waits so long that only what
     hangs is caught. That something took at least so long may be asked of any clock."""

@@ -52,6 +52,7 @@ def test_a_run_keeps_what_it_overwrites_and_names_what_it_creates(name, tmp_path
     assert files and {stat.S_IMODE(file.stat().st_mode) for file in files} == {0o600}
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", list(KEEPING))
 def test_killed_at_every_call_no_value_is_gone_that_no_image_has(name, memory):
     act = KEEPING[name]

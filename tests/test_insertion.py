@@ -82,6 +82,7 @@ _VALUES = st.recursive(
 )
 
 
+@pytest.mark.slow
 @given(
     before=st.lists(st.dictionaries(st.sampled_from(["description", "columns", "tests", "docs"]), _VALUES), max_size=3),
     more=st.dictionaries(st.sampled_from(["description", "columns", "access"]), _VALUES),

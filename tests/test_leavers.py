@@ -333,6 +333,7 @@ def adopt(world, act):
 # Guards
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("on_removed", list(ON_REMOVED))
 @pytest.mark.parametrize(
     ("known", "ceiling", "allow", "left", "refused"),
@@ -466,6 +467,7 @@ BEFORE = model("1 e1 x1 y", "2 e2 x2 y", "3 e3 x3 y", "4 e4 x4 y")
 AFTER = model("1 e1 x1 y", "5 e5 x5 y", "4 e4 x4 y")
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", list(CASES))
 @pytest.mark.parametrize("back", [False, True])
 def test_killed_at_every_call_a_removal_is_completed_or_what_is_back_is_delivered(name, back, memory):  # noqa: F811

@@ -273,6 +273,7 @@ MANGLED = document(
 PLACES = mutations(MANGLED)[1:]
 
 
+@pytest.mark.slow
 @settings(max_examples=400, deadline=None)
 @given(
     st.lists(

@@ -223,6 +223,7 @@ def decimals(unscaled):
     return pa.array([None if n is None else Decimal(n).scaleb(-18, EXACT) for n in unscaled], DECIMAL)
 
 
+@pytest.mark.slow
 @settings(max_examples=150, deadline=None)
 @given(values=texts, start=st.integers(0, 29), length=st.integers(0, 30), before=st.text(max_size=9))
 def test_a_slice_hashes_as_the_same_rows_of_their_own(values, start, length, before):
@@ -246,6 +247,7 @@ def test_every_type_hashes_alike_sliced_or_not_with_nulls_or_without(name):
         assert set(hash_columns([whole]).tolist()) == {int(hash_columns([array])[1])}
 
 
+@pytest.mark.slow
 @settings(max_examples=200, deadline=None)
 @given(values=st.lists(st.text(max_size=30), min_size=2, max_size=30, unique=True))
 def test_texts_that_differ_hash_apart(values):

@@ -27,6 +27,7 @@ def one(array, kind, **more):
     return result.to_pylist(), [] if reasons is None else reasons.tolist()
 
 
+@pytest.mark.slow
 @settings(max_examples=400, deadline=None)
 @given(st.lists(st.floats(allow_nan=False, allow_infinity=False, min_value=-9.9e19, max_value=9.9e19), min_size=1))
 def test_doubles_become_the_nearest_decimal_of_fifteen_digits(numbers):
@@ -46,6 +47,7 @@ TIES = [430024714.7426825, 72977208.97307014, 46.51290718020725, 4.1704889265841
         6.999795268964185, 0.9079510970611095]  # fmt: skip
 
 
+@pytest.mark.slow
 @settings(max_examples=300, deadline=None)
 @example(TIES)
 @given(
@@ -111,6 +113,7 @@ def test_doubles_are_written_plainly(number, text):
     assert values.text(result, field("double")).to_pylist() == [text]
 
 
+@pytest.mark.slow
 @settings(max_examples=300, deadline=None)
 @given(
     st.lists(
@@ -192,6 +195,7 @@ def test_datetimes_floor_to_the_millisecond_and_naive_is_utc():
     ]
 
 
+@pytest.mark.slow
 @settings(max_examples=200, deadline=None)
 @given(st.lists(st.datetimes(min_value=dt.datetime(1700, 1, 1), max_value=dt.datetime(4000, 12, 31)), min_size=1))
 def test_datetime_text_agrees_with_the_calendar(moments):
@@ -245,6 +249,7 @@ def test_salesforces_own_datetime_forms_are_read():
     assert values.from_text(text, field("datetime")).to_pylist() == [moment, moment, moment, None]
 
 
+@pytest.mark.slow
 @settings(max_examples=300, deadline=None)
 @given(
     st.lists(st.one_of(st.none(), st.text(max_size=12)), min_size=1),
@@ -812,6 +817,7 @@ def test_chunks_are_one_column():
 CHOICES = st.one_of(st.none(), st.text(alphabet=" \t\u00a0aB;", max_size=5))
 
 
+@pytest.mark.slow
 @settings(max_examples=300, deadline=None)
 @given(
     st.lists(st.one_of(st.none(), st.lists(CHOICES, max_size=5)), max_size=9),
@@ -871,6 +877,7 @@ def test_only_blanks_are_trimmed():
         assert one(pa.array([f"{text}\t \n" for text in kept]), kind) == (kept, [])
 
 
+@pytest.mark.slow
 @settings(max_examples=300, deadline=None)
 @given(
     st.lists(st.one_of(st.none(), st.text(alphabet=" \t\n\r\u00a0ab", max_size=6)), max_size=9),

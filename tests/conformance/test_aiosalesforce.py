@@ -19,6 +19,8 @@ from cryptography.hazmat.primitives import serialization
 from cryptography.hazmat.primitives.asymmetric import rsa
 from emulator.conftest import Org
 
+pytestmark = pytest.mark.slow
+
 CLIENT = "aiosalesforce"
 T = TypeVar("T")
 Run = Callable[[Callable[[Salesforce], Awaitable[T]]], T]

@@ -10,6 +10,8 @@ import pytest
 
 from .conftest import JSFORCE
 
+pytestmark = pytest.mark.slow
+
 CLIENT = "jsforce"
 
 

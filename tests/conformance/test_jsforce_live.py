@@ -19,6 +19,8 @@ from typing import Any
 import pytest
 from emulator.conftest import Org, start, write_object
 
+pytestmark = pytest.mark.slow
+
 CLIENT = "jsforce 1"
 BIG, UPSERT = "BigTable__c", "UpsertTable__c"
 ROWS = 2_200

@@ -20,6 +20,8 @@ from dinmo_dbt.emulator.web.routes import route_map
 from . import sf, test_jsforce_live, test_simple_salesforce
 from .exercised import PAGE, told
 
+pytestmark = pytest.mark.slow
+
 HERE = Path(__file__).parent
 CONSTRAINTS = HERE.parents[1] / "constraints.txt"
 MODULES = {

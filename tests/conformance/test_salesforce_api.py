@@ -9,6 +9,8 @@ import requests
 from emulator.conftest import Org
 from salesforce_api import Salesforce, config, exceptions, login
 
+pytestmark = pytest.mark.slow
+
 CLIENT = "salesforce-api"
 
 

@@ -9,6 +9,8 @@ import pytest
 from .lab import Lab, until
 from .test_kill_points import MODES, declared, delivered_once
 
+pytestmark = pytest.mark.slow
+
 
 @pytest.mark.parametrize("mode", MODES)
 def test_of_six_that_start_together_one_writes(lab: Lab, mode: str) -> None:

@@ -14,6 +14,8 @@ from dinmo_dbt.rows.rowhash import digest_columns
 
 from .lab import EVENTS, PEOPLE, Lab, Org
 
+pytestmark = pytest.mark.slow
+
 FIELDS = {
     "name": "Name",
     "nick": "Nick__c",

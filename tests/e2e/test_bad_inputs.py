@@ -23,6 +23,8 @@ from dinmo_dbt.cli.clock import SystemClock
 from .lab import DINMO, EVENTS, PEOPLE, Lab, Org
 from .test_reach import CLIENT, free_port, url_of
 
+pytestmark = pytest.mark.slow
+
 GOLDEN = Path(__file__).parent.parent / "golden" / "bad_inputs"
 NOTED = ("dinmo_answers.json", "state.db", "history.db", "dinmo_run_results.json")  # how a run ended
 Change = Callable[[Lab], None]

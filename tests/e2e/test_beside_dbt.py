@@ -15,6 +15,8 @@ from dinmo_dbt.warehouse.duckdb import DuckDB
 
 from .lab import DINMO, PEOPLE, Lab, Org
 
+pytestmark = pytest.mark.slow
+
 WRITES = "import duckdb, sys; duckdb.connect(sys.argv[1]).execute('create or replace table written as select 1')"
 
 

@@ -14,6 +14,8 @@ from dinmo_dbt.config.written import written
 
 from .lab import Lab, Org, dbt
 
+pytestmark = pytest.mark.slow
+
 
 def edit(lab: Lab, file: str, old: str, new: str) -> None:
     path = lab.root / file

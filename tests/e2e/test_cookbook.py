@@ -15,6 +15,8 @@ import yaml
 
 from .lab import Lab, Org, dbt
 
+pytestmark = pytest.mark.slow
+
 ROOT = Path(__file__).parents[2]
 SAMPLE = ROOT / "sample_dbt_project"
 PAGE = (ROOT / "docs/cookbook.md").read_text(encoding="utf-8")

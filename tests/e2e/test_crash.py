@@ -9,6 +9,8 @@ import pytest
 
 from .lab import EVENTS, PEOPLE, Deadly, Lab, Org, Ran, until
 
+pytestmark = pytest.mark.slow
+
 # Two and a half of the org's internal batches: killed after the first, some rows are written and some are not.
 ROWS = 25_000
 MANY = {

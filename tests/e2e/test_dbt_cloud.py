@@ -16,6 +16,8 @@ from test_channels import Receiver
 from .lab import DINMO, MODELS, Lab, Org, dbt, until
 from .test_scheduling import CHANNELS
 
+pytestmark = pytest.mark.slow
+
 NAMES = ("people_to_crm", "events_to_crm", "companies_to_crm")
 TWICE = "select * from ({0}) union all select * from ({0}) where person_id = 'P1'\n".format(MODELS["people"][1])
 

@@ -17,6 +17,8 @@ from salesforce.test_memory import MIB, PEAK_MAX, many, packed
 
 from .lab import PEOPLE, Lab, Org, environment
 
+pytestmark = pytest.mark.slow
+
 HEAD = b'{"metadata":{"dbt_schema_version":"https://schemas.getdbt.com/dbt/manifest/v12.json"},"nodes":{'
 CHILD = f"""
 import resource, runpy, sys

@@ -14,6 +14,8 @@ from dbt_cloud_standin import ACCOUNT, TOKEN, Ran, StandIn, cloned, step_of
 
 from .lab import DINMO, Lab, Org, environment
 
+pytestmark = pytest.mark.slow
+
 PAGE = (Path(__file__).parents[2] / "docs" / "dbt-cloud.md").read_text(encoding="utf-8")
 BLOCKS = re.findall(r"```(sh|crontab|yaml)\n(.*?)```", PAGE, re.DOTALL)
 WORKFLOW = yaml.safe_load(next(text for kind, text in BLOCKS if kind == "yaml"))

@@ -10,6 +10,8 @@ import pytest
 
 from .lab import COMPANIES, DINMO, EVENTS, PEOPLE, Lab, Org
 
+pytestmark = pytest.mark.slow
+
 WRONG = {**PEOPLE, "mode": "mirror"}
 TWO_ORGS = (
     "destinations:\n  crm:\n    targets:\n      dev: {org: emulator}\n  other:\n    targets:\n      dev:\n"

@@ -14,6 +14,8 @@ import pytest
 from .lab import environment, hear_interrupts, until, using
 from .test_json import as_golden
 
+pytestmark = pytest.mark.slow
+
 
 def start(folder: Path, *arguments: str) -> subprocess.Popen[str]:
     return subprocess.Popen(

@@ -13,6 +13,8 @@ import pytest
 from .lab import PEOPLE, Lab, Org, Ran
 from .test_kill_points import MODES
 
+pytestmark = pytest.mark.slow
+
 ROWS = 3_000
 KIB = 1 << 10
 

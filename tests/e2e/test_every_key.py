@@ -81,6 +81,8 @@ from .world import (
     World,
 )
 
+pytestmark = pytest.mark.slow
+
 GONE: Any = object()
 
 

@@ -16,6 +16,8 @@ from dinmo_dbt.cli.export import COLUMNS, spreadsheet_safe, write
 
 from .lab import PEOPLE, Lab, Org
 
+pytestmark = pytest.mark.slow
+
 NOTED = {**PEOPLE, "fields": {**PEOPLE["fields"], "note": "Note__c"}}
 
 

@@ -13,6 +13,8 @@ import dinmo_dbt
 
 from .lab import EVENTS, PEOPLE, Deadly, Lab, Org, Ran, until
 
+pytestmark = pytest.mark.slow
+
 INSERT = {**EVENTS, "fields": {"event_id": "Ref__c", "kind": "Kind__c"}}
 
 

@@ -6,6 +6,8 @@ import pytest
 
 from .lab import PEOPLE, Lab, Org
 
+pytestmark = pytest.mark.slow
+
 BLOCK = """
 models:
   - name: people

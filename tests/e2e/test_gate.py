@@ -13,6 +13,8 @@ from dinmo_dbt.cli import turn
 
 from .lab import DINMO, EVENTS, PEOPLE, Lab, Org, dbt
 
+pytestmark = pytest.mark.slow
+
 STATUSES = ("people_to_crm", "events_to_crm", "companies_to_crm")
 
 

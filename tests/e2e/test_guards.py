@@ -8,6 +8,8 @@ import pytest
 
 from .lab import EVENTS, PEOPLE, Lab, Org
 
+pytestmark = pytest.mark.slow
+
 PLAIN_EVENTS = {**EVENTS, "fields": {"event_id": "Ref__c", "kind": "Kind__c"}}
 
 

@@ -9,6 +9,8 @@ import pytest
 
 from .lab import Lab, Org
 
+pytestmark = pytest.mark.slow
+
 REMOTE = """destinations:
   crm:
     targets:

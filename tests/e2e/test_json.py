@@ -20,6 +20,8 @@ from .lab import DINMO, EVENTS, PEOPLE, Lab, Org, until
 from .service import serving
 from .test_import import remote, token
 
+pytestmark = pytest.mark.slow
+
 GOLDEN = Path(__file__).parent.parent / "golden" / "json"
 INSERT = {**EVENTS, "fields": {column: field for column, field in EVENTS["fields"].items() if "." not in field}}
 IN_WAREHOUSE = DINMO + "state: {warehouse: {schema: dinmo}}\n"

@@ -43,6 +43,12 @@ STEPS = [
     pytest.param("before unlink in settle", id="K16 the results are committed, the spool is there"),
     pytest.param("commit finish", id="K16 the end is not committed"),
 ]
+# `make test` has one death for each state of a batch; the others are slow.
+EACH_STATE = ("after planned", "after advance opened", "after advance closing", "after advance closed", "before settle")
+STEPS = [
+    step if step.values[0] in EACH_STATE else pytest.param(*step.values, id=step.id, marks=pytest.mark.slow)
+    for step in STEPS
+]
 RECOVERY = [
     pytest.param("after advance opened", ("PATCH", "/jobs/ingest/", "before"), id="the abort is asked for"),
     pytest.param("after advance opened", ("PATCH", "/jobs/ingest/", "after"), id="the job is aborted"),
@@ -91,7 +97,7 @@ def declared(lab: Lab, mode: str) -> tuple[str, str]:
     return name, field
 
 
-@pytest.fixture(params=MODES)
+@pytest.fixture(params=["insert", pytest.param("upsert", marks=pytest.mark.slow)])
 def mode(request: pytest.FixtureRequest, lab: Lab) -> tuple[str, str]:
     return declared(lab, request.param)
 
@@ -102,6 +108,7 @@ def test_killed_at(lab: Lab, org: Org, mode: tuple[str, str], step: str | tuple[
     delivered_once(lab, org, *mode)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("mode", ["insert"], indirect=True)
 @pytest.mark.parametrize(("first", "second"), RECOVERY)
 def test_killed_in_the_recovery_at(
@@ -113,6 +120,7 @@ def test_killed_in_the_recovery_at(
     delivered_once(lab, org, *mode)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("step", STEPS[3::3])
 def test_killed_while_leavers_are_deleted_at(lab: Lab, org: Org, step: str | tuple[str, str, str]) -> None:
     """Each leaver's record goes, no other does, and a key that comes back is made again."""

@@ -24,7 +24,7 @@ EVERY = int(os.environ.get("EVERY", "80"))
 CALLS = "fsync,fdatasync,rename,link,unlink,pwrite64,ftruncate"
 STRACE = shutil.which("strace")
 
-pytestmark = pytest.mark.skipif(STRACE is None, reason="needs strace")
+pytestmark = [pytest.mark.slow, pytest.mark.skipif(STRACE is None, reason="needs strace")]
 
 
 def traced(root: Path, *options: str) -> int:

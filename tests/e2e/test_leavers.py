@@ -9,6 +9,8 @@ import pytest
 
 from .lab import COMPANIES, PEOPLE, Deadly, Lab, Org
 
+pytestmark = pytest.mark.slow
+
 LEAVE = "delete from people where person_id in ('P1', 'P2', 'P3')"
 BACK = "insert into people (person_id, name) select 'P' || i, 'Back ' || i from range(1, 4) t(i)"
 

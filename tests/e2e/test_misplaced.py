@@ -12,6 +12,8 @@ import pytest
 
 from .lab import DINMO, Lab, Ran, dbt
 
+pytestmark = pytest.mark.slow
+
 BLOCK: dict[str, Any] = {
     "key": "id",
     "activation": {"destination": "crm", "object": "Account", "mode": "insert", "fields": {"id": "Name"}},

@@ -25,6 +25,8 @@ from dinmo_dbt.cli.clock import SystemClock
 from .lab import PEOPLE, Lab, Org
 from .test_reach import url_of
 
+pytestmark = pytest.mark.slow
+
 DOCUMENTED = {0, 1, 2, 3, 4, 5, 6, 10}  # 7 and DB900 are defects of ours; 130 and 143 are signals
 
 Mutation = Callable[[Any], Any]

@@ -17,7 +17,7 @@ import pytest
 
 from .lab import environment
 
-pytestmark = pytest.mark.timeout(1800)  # pip and twenty commands, on a machine that may be busy
+pytestmark = [pytest.mark.slow, pytest.mark.timeout(1800)]  # pip and twenty commands, on a machine that may be busy
 ROOT = Path(__file__).parents[2]
 GOLDEN = ROOT / "tests/golden/newcomer.txt"
 FILES = {

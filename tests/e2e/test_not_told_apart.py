@@ -9,6 +9,8 @@ import pytest
 
 from .lab import PEOPLE, Lab, Org
 
+pytestmark = pytest.mark.slow
+
 # What is inserted into `people`, its activation, its key, what is told, and the names whose rows the query finds.
 CASES = {
     "twice": ("('P1', 'Q')", PEOPLE, "person_id", "key P1: 2 rows", {"Person 1", "Q"}),

@@ -13,7 +13,7 @@ import pytest
 
 from .lab import PEOPLE, Lab, Org, environment
 
-pytestmark = pytest.mark.timeout(1800)  # pip, on a machine that may be busy
+pytestmark = [pytest.mark.slow, pytest.mark.timeout(1800)]  # pip, on a machine that may be busy
 ROOT = Path(__file__).parents[2]
 PACKAGES = {
     "airflow": ("apache-airflow-core", "apache-airflow-providers-standard"),

@@ -4,10 +4,14 @@ from __future__ import annotations
 
 from typing import Any
 
+import pytest
+
 from .lab import PEOPLE, Lab, Org
 from .test_reach import CLIENT
 from .test_security import told
 from .test_signals import faulty, mended
+
+pytestmark = pytest.mark.slow
 
 BY_CALL = {**PEOPLE, "api": "collections"}
 MORE = (

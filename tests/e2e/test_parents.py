@@ -9,6 +9,8 @@ import pytest
 
 from .lab import EXTERNAL, TEXT, Lab, Org, object_files
 
+pytestmark = pytest.mark.slow
+
 UP = "<type>Lookup</type><referenceTo>Site__c</referenceTo><relationshipName>Branches</relationshipName>"
 MASTER = "<type>MasterDetail</type><referenceTo>Site__c</referenceTo><relationshipName>Desks</relationshipName>"
 KEY = TEXT.format(40) + EXTERNAL

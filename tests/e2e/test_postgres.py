@@ -14,6 +14,8 @@ from .lab import DINMO, MODELS, Lab, Org, dbt, until
 from .service import serving
 from .test_scheduling import CHANNELS, titles
 
+pytestmark = pytest.mark.slow
+
 __all__ = ["postgres"]
 SQL = MODELS["people"][1].replace("range(1, 31)", "generate_series(1, 30)").replace("as double)", "as float)")
 

@@ -11,6 +11,8 @@ from dinmo_dbt.cli.clock import SystemClock
 
 from .lab import COMPANIES, DINMO, PEOPLE, Lab, Org
 
+pytestmark = pytest.mark.slow
+
 ADDRESSED = """destinations:
   crm:
     targets:

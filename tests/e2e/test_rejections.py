@@ -9,6 +9,8 @@ import pytest
 
 from .lab import EVENTS, PEOPLE, Lab, Org
 
+pytestmark = pytest.mark.slow
+
 ALL = {**PEOPLE, "fields": {**PEOPLE["fields"], "nick": "Nick__c", "tax_id": "Tax_Id__c", "note": "Note__c"}}
 
 

@@ -8,6 +8,8 @@ import pytest
 
 from .lab import EVENTS, PEOPLE, Deadly, Lab, Org
 
+pytestmark = pytest.mark.slow
+
 KEEPING = {**PEOPLE, "keep_before_images": True}
 
 

@@ -21,6 +21,8 @@ from test_channels import Receiver
 
 from .lab import COMPANIES, DINMO, PEOPLE, Lab, Org, dbt, environment
 
+pytestmark = pytest.mark.slow
+
 CHANNELS = "warnings:\n  channels: [\"{{ env_var('HOOK', '') }}\"]\n"
 NIGHT = {"cron": "0 3 * * *", "timezone": "Europe/Paris"}
 

@@ -22,6 +22,8 @@ from salesforce import sf_stand_in
 from .lab import PEOPLE, Lab, Org, children, until
 from .test_reach import ADDRESSED, CLIENT, url_of
 
+pytestmark = pytest.mark.slow
+
 VALUE = "CANARY \"näme\" \\ & {{ env_var('HOME') }} +/="
 FIELDS = {**PEOPLE["fields"], "note": "Note__c", "nick": "Nick__c", "tax_id": "Tax_Id__c"}
 COMMANDS = [

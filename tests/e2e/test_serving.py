@@ -29,6 +29,8 @@ from .lab import DINMO, EVENTS, PEOPLE, Lab, Org, until
 from .service import HURRIED, Service, serving
 from .test_scheduling import CHANNELS, moved, rebuilt, titles
 
+pytestmark = pytest.mark.slow
+
 PLAIN_EVENTS = {**EVENTS, "fields": {"event_id": "Ref__c", "kind": "Kind__c"}}
 SECRET = "CANARY-webhook-secret"
 

@@ -13,10 +13,13 @@ from contextlib import closing
 from typing import Any
 
 import duckdb
+import pytest
 
 from .lab import COMPANIES, EVENTS, OBJECTS, PEOPLE, Lab, Org, object_files
 from .service import serving
 from .test_scheduling import rebuilt
+
+pytestmark = pytest.mark.slow
 
 KILLS = int(os.environ.get("SERVE_KILLS", "4"))  # `make kill` has ten
 INSERTS, UPSERTS, UPDATES = 20, 20, 10

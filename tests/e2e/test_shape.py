@@ -6,6 +6,8 @@ import pytest
 
 from .lab import Lab, Org
 
+pytestmark = pytest.mark.slow
+
 REFS = {
     "name": "events_to_crm",
     "destination": "crm",

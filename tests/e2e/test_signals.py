@@ -14,6 +14,8 @@ from dinmo_dbt.cli import stopping
 
 from .lab import EVENTS, MODELS, PEOPLE, Lab, Org, until, using
 
+pytestmark = pytest.mark.slow
+
 CODES = {signal.SIGINT: 130, signal.SIGTERM: 143}
 PLAIN_EVENTS = {**EVENTS, "fields": {k: v for k, v in EVENTS["fields"].items() if "." not in v}}
 ROWS = {"events": 20, "people": 30}

@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import pytest
 import yaml
 
 from dinmo_dbt.scaffold.proposal import inline
 
 from .lab import Lab, dbt
+
+pytestmark = pytest.mark.slow
 
 
 def written(lab: Lab) -> dict[str, str]:

@@ -15,6 +15,8 @@ from dinmo_dbt import emulator
 
 from .lab import COMPANIES, EVENTS, PEOPLE, Lab, Org, until
 
+pytestmark = pytest.mark.slow
+
 PLAIN_EVENTS = {**EVENTS, "fields": {"event_id": "Ref__c", "kind": "Kind__c"}}
 
 

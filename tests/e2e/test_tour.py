@@ -4,7 +4,11 @@ from __future__ import annotations
 
 import json
 
+import pytest
+
 from .lab import COMPANIES, EVENTS, PEOPLE, Lab, Org
+
+pytestmark = pytest.mark.slow
 
 
 def test_the_whole_tour(lab: Lab, org: Org) -> None:

@@ -8,6 +8,8 @@ import pytest
 
 from .lab import COMPANIES, EVENTS, PEOPLE, Lab, Org
 
+pytestmark = pytest.mark.slow
+
 BY_REF = ("--match", "event_id=Ref__c")
 
 

@@ -9,6 +9,8 @@ import pytest
 
 from .lab import EXTERNAL, NUMBER, TEXT, Lab, Org, object_files
 
+pytestmark = pytest.mark.slow
+
 LISTED = (
     "<valueSet><restricted>true</restricted><valueSetDefinition><sorted>false</sorted>{0}</valueSetDefinition>"
     "</valueSet>"

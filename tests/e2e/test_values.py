@@ -8,6 +8,8 @@ import pytest
 
 from .lab import EVENTS, PEOPLE, Lab, Org
 
+pytestmark = pytest.mark.slow
+
 ALL = {
     "name": "Name",
     "note": "Note__c",

@@ -13,6 +13,8 @@ from test_redaction import CANARY, HARD
 from .lab import DINMO, PEOPLE, Lab, Org
 from .test_security import written
 
+pytestmark = pytest.mark.slow
+
 CHANNELS = "warnings:\n  channels:\n    - \"{{ env_var('HOOK') }}\"\n"
 STATE = {"folder": ("", HARD[::3]), "warehouse": ("state: {warehouse: {schema: dinmo_state}}\n", HARD[1::6])}
 COMMANDS = [

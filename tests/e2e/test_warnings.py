@@ -7,9 +7,12 @@ import re
 import signal
 from pathlib import Path
 
+import pytest
 from test_channels import TOKEN, Receiver, mail_server
 
 from .lab import DINMO, Lab, Org, until, using
+
+pytestmark = pytest.mark.slow
 
 CHANNELS = """\
 warnings:

@@ -120,6 +120,7 @@ def client_of(org: Org) -> dict[str, str]:
     return {"client_id": org.line["client_id"], "client_secret": org.line["client_secret"]}
 
 
+@pytest.mark.slow
 def test_a_refresh_gives_sessions_until_its_token_is_revoked(launch: Callable[..., Org], tmp_path: Path) -> None:
     org = launch(data=tmp_path / "data")
     form = {"grant_type": "refresh_token", **client_of(org), "refresh_token": org.line["refresh_token"]}

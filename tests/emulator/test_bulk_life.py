@@ -261,6 +261,7 @@ def killed(org: Org) -> None:
     org.process.wait(timeout=10)
 
 
+@pytest.mark.slow
 def test_a_killed_server_keeps_a_queued_job_its_fate_and_its_clock(launch: Launch, tmp_path: Path) -> None:
     org = launch(data=tmp_path)
     control(org, "POST", "/clock/advance", {"seconds": 9 * 86_400})
@@ -279,6 +280,7 @@ def test_a_killed_server_keeps_a_queued_job_its_fate_and_its_clock(launch: Launc
     assert again.results(job, "successfulResults").count('"true"') == 12_200
 
 
+@pytest.mark.slow
 def test_a_killed_server_goes_on_in_the_middle_of_a_job_to_its_fate(launch: Launch, tmp_path: Path) -> None:
     org = launch(data=tmp_path)
     control(org, "POST", "/pace", {"batch_s": 3600})
@@ -294,6 +296,7 @@ def test_a_killed_server_goes_on_in_the_middle_of_a_job_to_its_fate(launch: Laun
     assert again.results(job, "unprocessedrecords") == names(4600, 20_400)
 
 
+@pytest.mark.slow
 def test_a_killed_server_keeps_a_stopped_clock_and_forgets_faults_and_locks(launch: Launch, tmp_path: Path) -> None:
     org = launch(data=tmp_path)
     rid = org.create("Account", {"Name": "a"})

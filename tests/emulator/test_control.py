@@ -275,6 +275,7 @@ def test_every_route_is_in_its_description() -> None:
         assert any((method, c) in told or (method, f"{c},") in told for c in candidates), (method, path)
 
 
+@pytest.mark.slow
 def test_over_http_a_refused_body_leaves_the_connection_usable(launch: Launch, tmp_path: Any) -> None:
     org = launch(data=tmp_path)
     with requests.Session() as http:

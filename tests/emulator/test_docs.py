@@ -145,6 +145,7 @@ def terminal(tmp_path: Path) -> Iterator[Terminal]:
     opened.close()
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("page", [USE, FAULTS])
 def test_the_examples_of_a_page_run_and_print_what_it_says(terminal: Terminal, page: str) -> None:
     for block in blocks(page):

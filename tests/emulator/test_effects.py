@@ -245,6 +245,7 @@ def test_a_body_that_breaks_off_under_way_does_nothing(org: Mounted, http: reque
     assert org.count("Account") == 0
 
 
+@pytest.mark.slow
 def test_bodies_come_from_files_and_replies_are_streamed(org: Mounted, http: requests.Session, tmp_path: Path) -> None:
     job = http.post(f"{BASE}/jobs/ingest", json={"object": "Account", "operation": "insert"}).json()
     (tmp_path / "rows.csv").write_text(names(200_000))

@@ -691,6 +691,7 @@ def test_chaos_is_the_same_for_a_seed_and_leaves_an_org_that_adds_up(
     assert capsys.readouterr().err == ""
 
 
+@pytest.mark.slow
 def test_chaos_is_the_same_in_a_job_of_several_batches_and_differs_by_seed(mount: Mount) -> None:
     def run(seed: int) -> str:
         org = mount(seed=1, pace=Pace(batch_s=10))
@@ -719,6 +720,7 @@ def test_a_thread_that_works_on_jobs_does_not_change_which_calls_are_hit(mount: 
     assert run(job=True) == run(job=False)
 
 
+@pytest.mark.slow
 def test_every_kind_can_come_by_chaos_or_says_why_not(mount: Mount) -> None:
     assert set(KINDS) - set(by_chance()) == {
         "other_instance", "other_org", "record_edited", "record_deleted", "chaos",

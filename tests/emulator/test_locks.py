@@ -113,6 +113,7 @@ def test_only_ids_of_the_org_can_be_held(mount: Mount) -> None:
             org.app.lock([wrong], seconds=1)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("column", ["Account__c", "Account__r.Code__c"])
 def test_parallel_batches_lose_parents_they_share(mount: Mount, column: str) -> None:
     """A row of the second batch may clash with the first batch's parents, never the other way round."""

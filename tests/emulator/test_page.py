@@ -227,6 +227,7 @@ def browser(tmp_path_factory: pytest.TempPathFactory) -> Iterator[webdriver.Chro
     running.quit()
 
 
+@pytest.mark.slow
 def test_in_a_browser_it_shows_what_happened_and_runs_nothing(served: Org, browser: webdriver.Chrome) -> None:
     browser.get(served.url)
     assert browser.title.startswith("Salesforce emulator 00D")
@@ -240,6 +241,7 @@ def test_in_a_browser_it_shows_what_happened_and_runs_nothing(served: Org, brows
     assert browser.get_log("browser") == []
 
 
+@pytest.mark.slow
 def test_a_job_is_opened_and_closed_by_links(served: Org, browser: webdriver.Chrome) -> None:
     browser.get(served.url)
     browser.find_element(By.PARTIAL_LINK_TEXT, "insert").click()

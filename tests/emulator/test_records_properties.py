@@ -73,6 +73,7 @@ def id_forms(draw: st.DrawFn, rid: str, other: str) -> tuple[str, str]:
             return short[:place] + draw(st.sampled_from("-_é ")) + short[place + 1 :], "malformed"
 
 
+@pytest.mark.slow
 @examples(60)
 @given(st.data())
 def test_an_id_is_taken_in_both_forms_and_known_for_what_it_is(org: Mounted, data: st.DataObject) -> None:
@@ -135,6 +136,7 @@ def stored(key: Rule, text: str | None) -> Any:
     return float(text) if key.kind == "Number" else text.strip().lower() if key.kind == "Email" else text.strip()
 
 
+@pytest.mark.slow
 @examples(60)
 @given(st.sampled_from(KEYS), st.data())
 def test_a_batch_of_upserts_updates_creates_and_refuses_by_the_keys_rules(
@@ -271,6 +273,7 @@ def tree(org: Mounted) -> Mounted:
     return org
 
 
+@pytest.mark.slow
 @examples(40)
 @given(st.data())
 def test_a_record_takes_along_clears_or_is_held_back_by_what_points_to_it(tree: Mounted, data: st.DataObject) -> None:
@@ -369,6 +372,7 @@ def test_a_record_has_a_type_that_its_user_may_choose(tree: Mounted, data: st.Da
 # --- permissions ---------------------------------------------------------------------------------------------------
 
 
+@pytest.mark.slow
 @examples(25)
 @given(st.data())
 def test_what_a_permission_closes_is_closed_at_every_door(tree: Mounted, data: st.DataObject) -> None:
@@ -456,6 +460,7 @@ CALLS = [
 ]  # fmt: skip
 
 
+@pytest.mark.slow
 @examples(200)
 @given(st.sampled_from(CALLS), BODIES)
 def test_no_body_breaks_the_server(org: Mounted, call: tuple[str, str], body: Any) -> None:

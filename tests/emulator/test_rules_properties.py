@@ -516,6 +516,7 @@ def plain(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return tmp_path_factory.mktemp("plain")
 
 
+@pytest.mark.slow
 @examples(60)
 @given(schemas(), st.data())
 def test_what_is_accepted_reads_back_and_what_is_refused_changes_nothing(

@@ -22,6 +22,7 @@ from .conftest import Org, write_object, write_schema
 Launch = Callable[..., Org]
 
 
+@pytest.mark.slow
 def test_a_folder_keeps_its_identity_and_records_across_restarts(launch: Launch, tmp_path: Path) -> None:
     first = launch(data=tmp_path / "data")
     rid = first.create("Account", {"Name": "kept"})
@@ -34,6 +35,7 @@ def test_a_folder_keeps_its_identity_and_records_across_restarts(launch: Launch,
     assert second.get(f"/jobs/ingest/{job}").json()["state"] == "Open"
 
 
+@pytest.mark.slow
 def test_server_json_is_private_and_gone_after_the_stop(launch: Launch, tmp_path: Path) -> None:
     org = launch(data=tmp_path / "data", standing=True)
     path = tmp_path / "data" / "server.json"
@@ -46,6 +48,7 @@ def test_server_json_is_private_and_gone_after_the_stop(launch: Launch, tmp_path
     assert not path.exists()
 
 
+@pytest.mark.slow
 def test_a_new_folder_is_private_since_it_holds_tokens(launch: Launch, tmp_path: Path) -> None:
     before = os.umask(0o022)
     try:
@@ -56,6 +59,7 @@ def test_a_new_folder_is_private_since_it_holds_tokens(launch: Launch, tmp_path:
     assert [stat.S_IMODE((tmp_path / name).stat().st_mode) for name in ("served", "mounted")] == [0o700, 0o700]
 
 
+@pytest.mark.slow
 def test_reset_mints_another_org(launch: Launch, tmp_path: Path) -> None:
     first = launch(data=tmp_path)
     with pytest.raises(emulator.FolderInUse) as caught:
@@ -69,6 +73,7 @@ def test_reset_mints_another_org(launch: Launch, tmp_path: Path) -> None:
     emulator.reset(tmp_path / "never made")
 
 
+@pytest.mark.slow
 def test_a_second_server_waits_and_names_the_first(
     launch: Launch, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -81,6 +86,7 @@ def test_a_second_server_waits_and_names_the_first(
     assert caught.value.pid == first.process.pid
 
 
+@pytest.mark.slow
 def test_a_job_goes_on_after_a_kill_and_no_row_is_written_twice(launch: Launch, tmp_path: Path) -> None:
     count = 35_000
     org = launch(data=tmp_path, batch_delay_s=0.3)
@@ -103,6 +109,7 @@ def test_a_job_goes_on_after_a_kill_and_no_row_is_written_twice(launch: Launch, 
     assert len({line.split('","')[0] for line in results.splitlines() if line.startswith('"a0')}) == count
 
 
+@pytest.mark.slow
 def test_an_abort_keeps_committed_batches(launch: Launch, tmp_path: Path) -> None:
     org = launch(data=tmp_path, batch_delay_s=0.5)
     job = org.open_job("insert", "Customer__c")
@@ -119,6 +126,7 @@ def test_an_abort_keeps_committed_batches(launch: Launch, tmp_path: Path) -> Non
     assert org.get("/query", params={"q": "SELECT COUNT() FROM Customer__c"}).json()["totalSize"] == done
 
 
+@pytest.mark.slow
 def test_a_file_that_breaks_late_keeps_what_was_written(launch: Launch, tmp_path: Path) -> None:
     org = launch(data=tmp_path)
     text = "Name,Plan__c\n" + "".join(f"n{i},p\n" for i in range(10_000)) + "x,y,z\n"
@@ -129,6 +137,7 @@ def test_a_file_that_breaks_late_keeps_what_was_written(launch: Launch, tmp_path
     assert org.results(job, "successfulResults").count("\n") == 10_001
 
 
+@pytest.mark.slow
 def test_new_fields_and_objects_are_applied_at_the_next_start(launch: Launch, tmp_path: Path) -> None:
     folder = write_schema(tmp_path / "force-app")
     first = launch(schema=folder, data=tmp_path / "data")
@@ -165,6 +174,7 @@ def test_a_schema_that_cannot_be_used_is_named(tmp_path: Path, change: dict[str,
         emulator.app(schema=folder, data=tmp_path / "data")
 
 
+@pytest.mark.slow
 def test_starting_records_are_loaded_once_parents_first(launch: Launch, tmp_path: Path) -> None:
     records = tmp_path / "records"
     records.mkdir()
@@ -203,6 +213,7 @@ def test_a_bad_starting_record_names_file_and_row(
     emulator.app(schema=schema, data=tmp_path / "data", records=records).close()
 
 
+@pytest.mark.slow
 def test_the_sample_of_a_killed_start_is_usable(launch: Launch, tmp_path: Path) -> None:
     for _ in range(2):
         org = launch(data=tmp_path)
@@ -212,6 +223,7 @@ def test_the_sample_of_a_killed_start_is_usable(launch: Launch, tmp_path: Path) 
     assert len(launch(data=tmp_path).query("SELECT Id FROM Account")) == 2
 
 
+@pytest.mark.slow
 def test_stdin_that_ends_stops_the_server(launch: Launch, tmp_path: Path) -> None:
     org = launch(data=tmp_path)
     assert org.process.stdin is not None

@@ -252,6 +252,7 @@ def test_what_was_restored_or_reset_is_what_a_restart_finds(mount: Mount, tmp_pa
     assert org.api("GET", "/sobjects/Thing1__c/describe").status_code == 404
 
 
+@pytest.mark.slow
 def test_over_http_a_snapshot_is_a_number(launch: Callable[..., Org], tmp_path: Path) -> None:
     org = launch(data=tmp_path / "data")
 

@@ -342,6 +342,7 @@ def bare(record: Any) -> Any:
 Opened = Callable[[tuple[list[Json], list[Json]]], World]
 
 
+@pytest.mark.slow
 @examples(70)
 @given(worlds(), st.data())
 def test_a_query_selects_filters_sorts_and_cuts(
@@ -382,6 +383,7 @@ def cell(have: Any) -> str:
     return "" if have is None else str(have).replace(".000+0000", ".000Z")
 
 
+@pytest.mark.slow
 @examples(40)
 @given(worlds(), st.data())
 def test_children_are_filtered_sorted_and_cut_within_each_parent(
@@ -407,6 +409,7 @@ def test_children_are_filtered_sorted_and_cut_within_each_parent(
     assert bare(org.query(soql)["records"]) == expected, soql
 
 
+@pytest.mark.slow
 @examples(40)
 @given(worlds(), st.data())
 def test_semi_joins_and_anti_joins_find_what_their_subqueries_name(
@@ -450,6 +453,7 @@ def aggregates(draw: st.DrawFn) -> tuple[str, Callable[[list[Json]], Any]]:
     return f"{name}({path})", lambda rows: AGGREGATES[name]([v for r in rows if (v := value(r, path)) is not None])
 
 
+@pytest.mark.slow
 @examples(50)
 @given(worlds(), st.data())
 def test_aggregates_group_filter_and_sort(
@@ -521,6 +525,7 @@ def lies(at: int, operator: str, first: int, end: int) -> bool:
     }[operator]  # fmt: skip
 
 
+@pytest.mark.slow
 @examples(25)
 @given(st.datetimes(datetime(1999, 12, 1), datetime(2040, 3, 2)), st.data())
 def test_date_literals_name_the_days_of_their_units(plain: Path, now: datetime, data: st.DataObject) -> None:

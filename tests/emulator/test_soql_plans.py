@@ -56,6 +56,7 @@ def test_children_are_found_by_the_index_of_their_lookup(app: App) -> None:
     assert any("_AccountId_" in step for step in plan(app, child.query.children_sql(child.link, "[1]")))
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     "where",
     [

@@ -332,6 +332,7 @@ def mounted(schema: Path) -> Iterator[Mounted]:
     org.close()
 
 
+@pytest.mark.slow
 @examples(150)
 @given(CONDITIONS)
 def test_conditions_find_the_rows_that_soqls_rules_name(mounted: Mounted, condition: Condition) -> None:
@@ -342,6 +343,7 @@ def test_conditions_find_the_rows_that_soqls_rules_name(mounted: Mounted, condit
     assert [r["Name"] for r in reply.json["records"]] == [row["Name"] for row in ROWS if holds(row)], soql
 
 
+@pytest.mark.slow
 @examples(300)
 @given(GARBAGE | mutated(), st.sampled_from(["/query", "/queryAll"]), st.booleans())
 def test_no_text_breaks_the_server(mounted: Mounted, text: str, path: str, columns: bool) -> None:
@@ -361,6 +363,7 @@ def test_no_text_breaks_a_bulk_query(mounted: Mounted, text: str) -> None:
     ended(mounted, text)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", list(GIANT))
 def test_no_statement_is_too_large_to_be_answered_or_refused(mounted: Mounted, name: str) -> None:
     began = time.process_time()

@@ -129,6 +129,7 @@ def at_once(work: Callable[[int], Any], threads: int = THREADS) -> list[Any]:
         return list(pool.map(run, range(threads)))
 
 
+@pytest.mark.slow
 def test_an_external_id_is_made_once_whoever_comes_first(crowd: Crowd) -> None:
     def work(number: int) -> int:
         made = 0
@@ -152,6 +153,7 @@ def test_an_external_id_is_made_once_whoever_comes_first(crowd: Crowd) -> None:
     assert used == crowd.calls == sum(crowd.statuses.values())
 
 
+@pytest.mark.slow
 def test_jobs_on_the_same_keys_make_each_record_once(crowd: Crowd) -> None:
     def work(number: int) -> tuple[int, int]:
         rows = [{"Name": f"{number}", "Code__c": f"b{i}"} for i in range(ROWS)]
@@ -226,6 +228,7 @@ def test_what_is_said_to_be_written_is_there_whatever_faults_come(crowd: Crowd) 
     assert sum(names.values()) - len(names) <= faults["request_repeated"]
 
 
+@pytest.mark.slow
 def test_queries_and_cursors_do_not_get_into_each_other(crowd: Crowd) -> None:
     crowd.job("insert", "Account", [{"Name": f"n{i}"} for i in range(2100)])
 
@@ -247,6 +250,7 @@ def test_queries_and_cursors_do_not_get_into_each_other(crowd: Crowd) -> None:
     at_once(work)
 
 
+@pytest.mark.slow
 def test_a_lock_and_a_delete_race_without_a_trace(crowd: Crowd) -> None:
     """Every record is deleted by exactly one of those who try, and what is deleted takes no update."""
     made = [crowd.json("POST", "/sobjects/Account", {"Name": f"n{i}"})["id"] for i in range(30)]
@@ -267,6 +271,7 @@ def test_a_lock_and_a_delete_race_without_a_trace(crowd: Crowd) -> None:
     assert crowd.query("SELECT Id FROM Account") == []
 
 
+@pytest.mark.slow
 def test_a_clock_that_stops_and_runs_disturbs_no_call(crowd: Crowd) -> None:
     """Jobs change hands, from the thread to the calls and back, while calls are at work."""
 

@@ -245,6 +245,7 @@ def test_what_is_too_long_before_the_body_is_refused(raw: Connect, length: int, 
     assert wire.reply()[0] == told
 
 
+@pytest.mark.slow
 def test_a_body_that_is_too_large_is_refused_whole(launch: Launch, tmp_path: Path) -> None:
     org = launch(data=tmp_path / "data")
     control = f"{org.url}/emulator/limits"
@@ -387,6 +388,7 @@ def test_a_silent_client_on_the_https_port_holds_nobody_up(org: Org) -> None:
 # Start and stop.
 
 
+@pytest.mark.slow
 def test_it_stops_at_once_whoever_hangs_on_it_and_keeps_what_it_said_was_written(
     launch: Launch, tmp_path: Path
 ) -> None:
@@ -424,6 +426,7 @@ def test_it_stops_at_once_whoever_hangs_on_it_and_keeps_what_it_said_was_written
     assert len(again.query("SELECT Id FROM Account")) == 1
 
 
+@pytest.mark.slow
 def test_a_reply_that_nobody_reads_ends_with_the_server(launch: Launch, tmp_path: Path) -> None:
     org = launch(data=tmp_path / "data")
     _, job = org.bulk("insert", "Account", "Name\n" + ("x" * 200 + "\n") * 100_000)
@@ -436,6 +439,7 @@ def test_a_reply_that_nobody_reads_ends_with_the_server(launch: Launch, tmp_path
     wire.close()
 
 
+@pytest.mark.slow
 def test_a_clean_start_takes_less_than_a_second_of_work(launch: Launch, tmp_path: Path) -> None:
     spent = []
     for number in range(5):

@@ -92,6 +92,7 @@ def is_delivered(world: World, process: Process, name: str) -> bool:
 SEEDS = range(4)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("seed", SEEDS)
 def test_what_is_told_is_what_is_delivered(seed: int, tmp_path: Path) -> None:
     play(seed, tmp_path)

@@ -76,6 +76,7 @@ def few(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(runs, "KEPT_MIN", 2)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("seed", SEEDS)
 def test_whatever_the_clock_is_set_to_what_is_due_runs_and_no_run_is_forgotten(seed: int, tmp_path: Path) -> None:
     walk(seed, tmp_path)
@@ -99,6 +100,7 @@ def ordered_by_the_clock(patch: pytest.MonkeyPatch) -> None:
     patch.setattr(runs, "_insert", by_clock)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("plant", [not_put_back, any_clock_is_right, ordered_by_the_clock])
 def test_a_planted_fault_is_found(
     plant: Callable[[pytest.MonkeyPatch], None], tmp_path: Path, monkeypatch: pytest.MonkeyPatch

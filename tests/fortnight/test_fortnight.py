@@ -19,6 +19,7 @@ from .process import Process, database, numbered
 from .world import HOUR, LOGIN, Trouble, World
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("seed", [0, 1])
 def test_around_the_change_of_the_clocks_each_due_run_is_made_once_and_told_once(seed: int) -> None:
     met, broken = played(seed, days=1.0, fewer=4)
@@ -27,6 +28,7 @@ def test_around_the_change_of_the_clocks_each_due_run_is_made_once_and_told_once
         assert met[each], f"the days are too calm: no {each}"
 
 
+@pytest.mark.slow
 def test_a_seed_is_one_story_to_the_letter() -> None:
     assert played(3, days=0.5, fewer=8) == played(3, days=0.5, fewer=8)
 
@@ -169,6 +171,7 @@ def test_each_planted_fault_has_its_place(planted: planting.Planted) -> None:
     assert (planting.ROOT / planted.file).read_text(encoding="utf-8").count(planted.old) == 1
 
 
+@pytest.mark.slow
 def test_a_planted_fault_is_found() -> None:
     planted = next(each for each in planting.every() if each.name == "runs_in_quiet_hours")
     assert planting.found(planted, 3) is not None

@@ -110,6 +110,7 @@ def peak(server: Server, tmp_path: Path) -> Callable[[str], tuple[str, int]]:
     return peak
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("kind", RESULTS)
 def test_no_result_file_makes_a_process_large(server: Server, peak: Any, kind: str) -> None:
     server.on("GET", f"jobs/ingest/{JOB}", Answer(200, {"id": JOB, "state": "JobComplete"}))
@@ -120,6 +121,7 @@ def test_no_result_file_makes_a_process_large(server: Server, peak: Any, kind: s
     assert code.startswith("DB6") and size < PEAK_MAX, (code, size)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("kind", PAGES)
 def test_no_page_of_a_bulk_query_makes_a_process_large(server: Server, peak: Any, kind: str) -> None:
     server.on("POST", "jobs/query", Answer(200, {"id": QUERY_JOB, "state": "UploadComplete"}))
@@ -129,6 +131,7 @@ def test_no_page_of_a_bulk_query_makes_a_process_large(server: Server, peak: Any
     assert size < PEAK_MAX
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("call", "kind"), REPLIES)
 def test_no_json_makes_a_process_large(server: Server, peak: Any, call: str, kind: str) -> None:
     method, path = {
@@ -142,6 +145,7 @@ def test_no_json_makes_a_process_large(server: Server, peak: Any, call: str, kin
     assert size < PEAK_MAX
 
 
+@pytest.mark.slow
 def test_a_large_describe_is_read(server: Server, peak: Any) -> None:
     """800 fields, as many as an object may have, of which fifty are lists of a thousand values."""
     values = [{"active": True, "defaultValue": False, "label": f"{n}", "validFor": None, "value": f"{n}"}

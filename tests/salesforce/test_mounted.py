@@ -100,6 +100,7 @@ def through_faults(lab: Laboratory, act: Activation, seed: int) -> None:
             break
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("api", ["bulk", "collections"])
 def test_a_sync_of_changes_reaches_the_org_and_a_second_one_finds_none(
     laboratory: Callable[[], Laboratory], api: str
@@ -111,6 +112,7 @@ def test_a_sync_of_changes_reaches_the_org_and_a_second_one_finds_none(
     assert lab.world.plan(act, Model.of(AFTER)).batches == ()
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("api", ["bulk", "collections"])
 @pytest.mark.parametrize("seed", [0, 2, 3, 4, 5, 6])
 def test_whatever_goes_wrong_the_org_is_right_in_the_end(
@@ -123,6 +125,7 @@ def test_whatever_goes_wrong_the_org_is_right_in_the_end(
     assert len({ext for ext, *_ in held}) == len(held)
 
 
+@pytest.mark.slow
 def test_the_same_seed_makes_the_same_calls_at_the_same_moments(laboratory: Callable[[], Laboratory]) -> None:
     def lived() -> tuple[Any, ...]:
         lab = laboratory()
@@ -132,6 +135,7 @@ def test_the_same_seed_makes_the_same_calls_at_the_same_moments(laboratory: Call
     assert lived() == lived()
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("hours", "looks"), [(0.001, 20), (0.1, 65), (1, 130), (8, 550), (23, 1450)])
 def test_a_job_that_lasts_is_looked_at_less_and_less_and_seen_to_be_done_soon_all_the_same(
     laboratory: Callable[[], Laboratory], hours: float, looks: int
@@ -145,6 +149,7 @@ def test_a_job_that_lasts_is_looked_at_less_and_less_and_seen_to_be_done_soon_al
     assert lab.world.org.calls - calls <= looks
 
 
+@pytest.mark.slow
 def test_a_job_that_lasts_longer_than_a_run_waits_is_settled_by_the_next(
     laboratory: Callable[[], Laboratory],
 ) -> None:
@@ -272,6 +277,7 @@ def narrowed(lab: Laboratory, bytes_max: int) -> list[int]:
     return passed
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("mode", "api"), [("upsert", "bulk"), ("upsert", "collections"), ("insert", "bulk")])
 def test_what_is_too_large_for_a_proxy_goes_in_smaller_parts_and_one_row_alone_is_told(
     laboratory: Callable[[], Laboratory], mode: str, api: str

@@ -86,6 +86,7 @@ def echo_of(name, mrr, active) -> dict[str, str]:
     return {"Name": (name or "").strip().replace("\n", "\r\n"), "MRR__c": number, "Active__c": flag}
 
 
+@pytest.mark.slow
 @given(st.lists(rows_to_insert, min_size=1, max_size=40), st.randoms(use_true_random=False))
 def test_an_insert_never_gives_a_row_a_fate_that_is_not_its_own(rows, rng: random.Random):
     """A row's stated fate is its true one, or unknown, or that of a row with the very same payload."""
@@ -321,6 +322,7 @@ def test_a_file_that_breaks_off_is_unreadable(content):
         read(content)
 
 
+@pytest.mark.slow
 def test_a_large_batch_in_another_order_joins():
     count = 200_000
     names = [f"name {n // 2}" for n in range(count)]

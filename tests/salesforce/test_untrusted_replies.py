@@ -336,6 +336,7 @@ def near_valid(draw: st.DrawFn) -> Any:
         holder = inner[key]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("call", CALLS)
 @examples(25)
 @given(status=st.sampled_from([200, 200, 200, 201, 204, 400, 401, 404, 500]), content=JSON | near_valid())
@@ -373,6 +374,7 @@ def test_any_json_at_login_gives_a_session_or_an_error_of_ours(
         shared_server.on("GET", "/services/oauth2/userinfo", Answer(200, USERINFO))
 
 
+@pytest.mark.slow
 @examples(60)
 @given(
     files=st.tuples(

@@ -163,6 +163,7 @@ LAW = settings(
 )
 
 
+@pytest.mark.slow
 @LAW
 @given(rows=ROWS, name=st.sampled_from(list(ACTIVATIONS)), every=st.booleans())
 def test_nothing_drifts_that_nobody_edited(place: Place, rows: list[dict[str, Any]], name: str, every: bool) -> None:
@@ -174,6 +175,7 @@ def test_nothing_drifts_that_nobody_edited(place: Place, rows: list[dict[str, An
     assert found.verified + found.unverifiable == run.outcome.succeeded
 
 
+@pytest.mark.slow
 @LAW
 @given(data=st.data(), rows=ROWS.filter(bool), name=st.sampled_from(["collections", "bulk"]), every=st.booleans())
 def test_every_edit_of_a_written_field_is_found(

@@ -45,6 +45,7 @@ def org(tmp_path: Path) -> Iterator[SimulatedOrg]:
     made.close()
 
 
+@pytest.mark.slow
 def test_no_history_loses_or_doubles_a_row(org: SimulatedOrg) -> None:
     broken, met = played(org, range(75))
     assert broken == []
@@ -52,6 +53,7 @@ def test_no_history_loses_or_doubles_a_row(org: SimulatedOrg) -> None:
         assert met[each], f"the histories are too much alike: no {each}"
 
 
+@pytest.mark.slow
 def test_no_history_whose_state_is_in_postgres_loses_or_doubles_a_row(postgres: Postgres, tmp_path: Path) -> None:
     org = SimulatedOrg(tmp_path, "postgres", postgres)
     try:
@@ -60,6 +62,7 @@ def test_no_history_whose_state_is_in_postgres_loses_or_doubles_a_row(postgres: 
         org.close()
 
 
+@pytest.mark.slow
 def test_a_seed_is_one_history_to_the_letter(org: SimulatedOrg) -> None:
     def lived(seed: int) -> tuple[list[str], object]:
         history = History(org, seed)
@@ -70,6 +73,7 @@ def test_a_seed_is_one_history_to_the_letter(org: SimulatedOrg) -> None:
         assert lived(seed) == lived(seed)
 
 
+@pytest.mark.slow
 def test_a_history_is_told_alike_by_every_process(org: SimulatedOrg) -> None:
     def lived(seed: int) -> History:
         history = History(org, seed)
@@ -165,6 +169,7 @@ def test_each_planted_fault_has_its_place(planted: planting.Planted) -> None:
     assert (planting.ROOT / planted.file).read_text(encoding="utf-8").count(planted.old) == 1
 
 
+@pytest.mark.slow
 def test_a_planted_fault_is_found() -> None:
     pointer = next(planted for planted in planting.every() if planted.name == "pointer_stays")
     assert planting.found(pointer, 20) is not None

@@ -101,6 +101,7 @@ def lived(tmp_path, monkeypatch):
     return live
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", PASTS)
 def test_an_edited_cell_is_refused_or_does_no_harm(lived, tmp_path, name):
     before, act = lived(name)
@@ -222,6 +223,7 @@ def test_a_column_of_the_history_that_is_gone_decides_nothing(lived, tmp_path, c
 # In a warehouse, whose columns have types of their own
 
 
+@pytest.mark.slow
 def test_an_edited_cell_in_a_warehouse_is_refused_or_changes_no_plan(any_world):
     if isinstance(any_world.state().location, os.PathLike):
         pytest.skip("a folder has its own")

@@ -70,6 +70,7 @@ def test_what_was_acknowledged_is_not_sent_again(any_world):
     assert [run.status for run in world.state().history.latest()] == ["success"] * 3
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("mode", ["upsert", "insert"])
 def test_a_run_that_is_killed_is_completed_by_the_next(new_world, mode):
     """`test_sync` kills at every call; here it is every third."""
@@ -88,6 +89,7 @@ def test_a_run_that_is_killed_is_completed_by_the_next(new_world, mode):
         assert world.state().known()[0].in_flight == 0
 
 
+@pytest.mark.slow
 def test_one_writer_at_a_time(any_world):
     world, act = any_world, activation()
     world.sync(act, Model.of(ROWS))
@@ -139,6 +141,7 @@ def test_a_lease_that_ran_out_is_taken_where_the_lease_alone_decides(any_world):
                 state.hold()
 
 
+@pytest.mark.slow
 def test_rows_that_wait_are_kept_with_their_reasons(any_world):
     world = any_world
     world.org.refuse = lambda row: "REQUIRED_FIELD_MISSING:no:A__c --" if row.get("Ext__c") == "e1" else None
@@ -154,6 +157,7 @@ def test_rows_that_wait_are_kept_with_their_reasons(any_world):
     assert world.state().known()[0].pending == 0
 
 
+@pytest.mark.slow
 def test_a_state_is_forgotten_moved_and_gone_back_to(any_world, monkeypatch):
     monkeypatch.setattr(journal, "DELTA_SHARE_MAX", 1000.0)
     world, act = any_world, activation()
@@ -179,6 +183,7 @@ def test_a_state_is_forgotten_moved_and_gone_back_to(any_world, monkeypatch):
 TARGETS = ["ci", "DEV", "dév", "../dev", "/", "..", "", "d" * 300, "dev.", "a+b", "\udcff", "开发 环境"]
 
 
+@pytest.mark.slow
 def test_two_targets_of_one_org_know_nothing_of_each_other(any_world):
     """Serials, rows, waits, runs, locks: all of it is apart, under names too that are paths or differ in case alone."""
     world, act = any_world, activation()
@@ -242,6 +247,7 @@ def test_an_amendment_moves_the_snapshot_alone(any_world):
     assert world.sync(act, Model.of(ROWS)).plan_counts.added == 1
 
 
+@pytest.mark.slow
 def test_deltas_are_folded_and_what_nothing_names_goes(any_world, monkeypatch):
     monkeypatch.setattr(journal, "DELTAS_MAX", 3)
     monkeypatch.setattr(journal, "DELTA_SHARE_MAX", 1e9)
@@ -257,6 +263,7 @@ def test_deltas_are_folded_and_what_nothing_names_goes(any_world, monkeypatch):
     assert len(world.snapshot(act)) == 7
 
 
+@pytest.mark.slow
 def test_history_keeps_the_latest_runs(any_world, monkeypatch):
     monkeypatch.setattr(runs, "KEPT_MIN", 2)
     monkeypatch.setattr(runs, "KEPT_MAX", 2)
@@ -343,6 +350,7 @@ def test_files_of_many_parts_are_whole(any_world, monkeypatch):
     assert "x.bin" in files.names("runs")
 
 
+@pytest.mark.slow
 def test_a_run_is_reverted_from_images_that_another_runner_kept(any_world):
     world, act = any_world, activation(keep_before_images=True)
     world.sync(act, Model.of(ROWS))

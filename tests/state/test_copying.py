@@ -71,6 +71,7 @@ def refused(store: Store, code: str) -> bool:
         return True
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("way", ["there", "back"])
 def test_the_whole_state_is_copied_and_the_old_place_is_left(new_world: Callable[[], World], tmp_path, way):
     folder = World(tmp_path / "folder")
@@ -94,6 +95,7 @@ def test_the_whole_state_is_copied_and_the_old_place_is_left(new_world: Callable
     assert old.sync(activation(), now_rows()).outcome.succeeded == 0
 
 
+@pytest.mark.slow
 def test_a_copy_is_refused_while_rows_are_in_flight_or_a_run_is_at_work(new_world: Callable[[], World], tmp_path):
     old, new = new_world(), World(tmp_path / "new")
     probe, act = Trip(), activation(api="bulk")
@@ -182,6 +184,7 @@ def killed_at(at: int, old: Path, new: Path, clock: object) -> bool:
     return os.WIFSIGNALED(status)
 
 
+@pytest.mark.slow
 def test_killed_at_any_step_one_place_counts_and_the_next_copy_ends_it(tmp_path):
     first = lived(World(tmp_path / "first"))
     seen = set()
@@ -204,6 +207,7 @@ def test_killed_at_any_step_one_place_counts_and_the_next_copy_ends_it(tmp_path)
     assert seen == {(False, False), (False, True), (True, True), (True, False)}
 
 
+@pytest.mark.slow
 def test_cut_off_at_any_commit_it_is_ended_by_the_next_copy(new_world: Callable[[], World], tmp_path):
     """As above, for every kind of place, by an error in the place of a kill."""
     old = lived(World(tmp_path / "old"))

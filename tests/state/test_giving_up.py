@@ -38,6 +38,7 @@ def told(run):
     return {row["key"]: (row["fate"], row["code"]) for row in rows}
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("act", WAYS.values(), ids=WAYS)
 def test_a_row_that_is_refused_for_so_long_is_named_and_not_tried(act, tmp_path):
     world = refusing(tmp_path)
@@ -58,6 +59,7 @@ def test_a_row_that_is_refused_for_so_long_is_named_and_not_tried(act, tmp_path)
     assert "2026-05-28 (FIELD_CUSTOM_VALIDATION_EXCEPTION)" in row["shown"]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("act", WAYS.values(), ids=WAYS)
 def test_it_is_tried_again_when_its_values_change_or_somebody_asks(act, tmp_path):
     world = refusing(tmp_path)

@@ -80,6 +80,7 @@ def test_two_runs_of_one_activation_never_write_at_once(world):
         pass
 
 
+@pytest.mark.slow
 def test_the_lock_goes_with_its_process(world):
     code = f"""
 import sys, time
@@ -102,6 +103,7 @@ with World(Path({str(world.folder)!r})).state().locked(ORG, activation()):
     assert world.sync(activation(), Model.of(ROWS)).outcome.succeeded == 4
 
 
+@pytest.mark.slow
 def test_processes_of_different_activations_share_a_state_from_its_first_moment(tmp_path):
     code = f"""
 import sys
@@ -504,6 +506,7 @@ def test_serials_move_and_the_last_three_are_kept(world, monkeypatch):
     assert sorted(view.previous, key=lambda p: -p["serial"]) == view.previous
 
 
+@pytest.mark.slow
 def test_deltas_are_compacted_by_number_and_by_share(world, monkeypatch):
     act = activation(key=("ext",))
     many = [{"id": str(n), "ext": f"e{n}", "a": "x" * 50, "b": str(n)} for n in range(500)]

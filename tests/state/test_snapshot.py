@@ -54,6 +54,7 @@ deltas = st.lists(
 )
 
 
+@pytest.mark.slow
 @settings(max_examples=150, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(base=bases, deltas=deltas, compacted=st.integers(0, 5), asked=st.lists(st.integers(0, 1000), max_size=8))
 @pytest.mark.parametrize("hash_key", [key_hash, eight_bits, two_values])

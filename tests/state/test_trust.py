@@ -192,6 +192,7 @@ def variants(content, samples, chance):
         yield bytes(bent)
 
 
+@pytest.mark.slow
 def test_any_file_cut_anywhere_or_with_any_bit_flipped_is_refused_or_harmless(world, monkeypatch):
     monkeypatch.setattr(journal, "DELTA_SHARE_MAX", 1000.0)
     act = activation()
@@ -222,6 +223,7 @@ def test_any_file_cut_anywhere_or_with_any_bit_flipped_is_refused_or_harmless(wo
     assert refused > 0.9 * tried
 
 
+@pytest.mark.slow
 def test_a_reader_refuses_a_snapshot_with_any_bit_flipped(world):
     """Pages have checksums, the footer that says where they are has none: a plan reads no file that is not whole."""
     act = activation()

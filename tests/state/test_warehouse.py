@@ -118,6 +118,7 @@ def start(shop, world, tmp_path):
         process.communicate()
 
 
+@pytest.mark.slow
 def test_two_runners_make_the_tables_and_never_write_at_once(start, tmp_path):
     runners = [start(TAKE_TURNS) for _ in range(2)]
     for runner in runners:
@@ -132,6 +133,7 @@ def test_two_runners_make_the_tables_and_never_write_at_once(start, tmp_path):
         assert entered.split() == ["enter", left.split()[1]]
 
 
+@pytest.mark.slow
 def test_a_killed_runner_keeps_others_out_until_its_lease_ends_or_is_taken(start, world):
     runner = start(HOLD)
     runner.stdin.write("go\n")
@@ -253,6 +255,7 @@ def test_a_duckdb_file_that_another_process_has_is_told(tmp_path):
         holder.communicate()
 
 
+@pytest.mark.slow
 def test_a_killed_process_keeps_nobody_out_of_a_duckdb_file(tmp_path, monkeypatch):
     """A DuckDB file is one machine's, which knows what processes there are: a lease of one that is gone is nobody's, of
     one that lives it is kept, although the file is free between two transactions."""
@@ -275,6 +278,7 @@ def test_a_killed_process_keeps_nobody_out_of_a_duckdb_file(tmp_path, monkeypatc
             assert world.sync(activation(), Model.of(ROWS)).plan_counts.unchanged == 4
 
 
+@pytest.mark.slow
 def test_two_runs_of_one_process_share_a_duckdb_file(tmp_path):
     """As the looks of one service do, side by side: each has a connection, and they wait for one another."""
     folder = tmp_path / "project"
