@@ -135,6 +135,7 @@ def test_the_installed_wheel_runs_without_the_development_tools(installed: Path,
     assert run(installed / "bin/python", "-c", absent, cwd=tmp_path).stdout == "[]\n"
 
 
+@pytest.mark.slow
 def test_the_demo_runs_from_the_installed_wheel(installed: Path, tmp_path: Path) -> None:
     told = run(installed / "bin" / "dinmo-dbt", "demo", cwd=tmp_path, TMPDIR=str(tmp_path)).stdout
     assert "everything that was started is stopped" in told

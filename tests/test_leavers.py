@@ -589,6 +589,7 @@ def lives(texts):
     mode=st.sampled_from(["upsert", "create", "insert"]),
     api=st.sampled_from(WAYS),
 )
+@pytest.mark.slow
 def test_records_of_others_stay_and_the_segment_is_what_is_delivered(memory, life, on_removed, mode, api):  # noqa: F811
     """Keys come, go, come back and swap their match values; rows are refused; runs are killed; key hashes collide."""
     import tempfile
