@@ -71,6 +71,43 @@ def built(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return root / "target"
 
 
+def column_test(node_id: str, column: str, name: str, **config: Any) -> dict[str, Any]:
+    of_it = {"attached_node": node_id, "column_name": column, "test_metadata": {"name": name, "kwargs": {}}}
+    return {"unique_id": f"test.lab.{name}_{column}", "package_name": "lab", "config": config, **of_it}
+
+
+@pytest.mark.parametrize(
+    ("column", "names", "config", "found"),
+    [
+        ("id", ("unique", "not_null"), {}, ("id",)),
+        ("id", ("unique",), {}, ()),
+        ("id", ("unique", "not_null"), {"where": "id > 1"}, ()),
+        ("id", ("not_null", "accepted_values"), {}, ()),
+    ],
+)
+def test_the_key_of_a_seed_is_what_its_tests_say_as_dbt_says_of_a_model(
+    column: str, names: tuple[str, ...], config: dict[str, Any], found: tuple[str, ...]
+) -> None:
+    seed = node("sd", unique_id="seed.lab.sd", resource_type="seed", primary_key=None)
+    read = manifest(seed, *(column_test("seed.lab.sd", column, name, **config) for name in names))
+    assert read.nodes["seed.lab.sd"].primary_key == found
+
+
+def test_two_columns_that_are_unique_are_no_key_of_a_seed() -> None:
+    seed = node("sd", unique_id="seed.lab.sd", resource_type="seed", primary_key=None)
+    tests = [column_test("seed.lab.sd", column, name) for column in ("a", "b") for name in ("unique", "not_null")]
+    assert manifest(seed, *tests).nodes["seed.lab.sd"].primary_key == ()
+
+
+@pytest.mark.parametrize(
+    ("given", "found"), [("id", ("id",)), (["a", "b"], ("a", "b")), ("a || b", ()), (["a", "b||c"], ()), (None, ())]
+)
+def test_the_key_of_a_snapshot_is_that_of_its_config(given: object, found: tuple[str, ...]) -> None:
+    snapshot = node("sn", unique_id="snapshot.lab.sn", resource_type="snapshot", primary_key=None)
+    snapshot["config"]["unique_key"] = given
+    assert manifest(snapshot).nodes["snapshot.lab.sn"].primary_key == found
+
+
 def test_real_artifacts_give_activations_a_gate_and_a_target(built: Path) -> None:
     read = load_manifest(built / "manifest.json")
     assert (read.project_name, read.adapter_type) == ("lab", "duckdb")

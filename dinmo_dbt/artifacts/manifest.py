@@ -9,7 +9,7 @@ import json
 import re
 import time
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -150,6 +150,7 @@ def parse_manifest(document: object, where: str) -> Manifest:
     tests: dict[str, Test] = {}
     strays: list[Left] = []
     others: list[Node] = []
+    tested: dict[str, dict[str, set[str]]] = {}
     for unique_id, raw in root["nodes"].items():
         kind, package = unique_id.partition(".")[0], text_of(mapping_of(raw), "package_name")
         if kind in _RELATIONS:
@@ -160,12 +161,16 @@ def parse_manifest(document: object, where: str) -> Manifest:
                 others.append(node)
         elif kind == "test":
             tests[unique_id] = _test(unique_id, mapping_of(raw))
+            _note_key(tested, mapping_of(raw))
         if package == project:
             strays += _strays(unique_id, kind, mapping_of(raw))
     for section in _BESIDE_NODES:
         for unique_id, raw in mapping_of(root.get(section)).items():
             if text_of(mapping_of(raw), "package_name") == project:
                 strays += _strays(unique_id, unique_id.partition(".")[0].replace("_", " "), mapping_of(raw))
+    for unique_id in tested.keys() & nodes.keys():
+        if not nodes[unique_id].primary_key and len(found := _keys(tested[unique_id])) == 1:
+            nodes[unique_id] = replace(nodes[unique_id], primary_key=found)
     unit_tests = mapping_of(root.get("unit_tests"))
     tests |= {unique_id: _test(unique_id, mapping_of(raw)) for unique_id, raw in unit_tests.items()}
     disabled = [
@@ -241,7 +246,7 @@ def _node(unique_id: str, kind: str, raw: Mapping[str, Any]) -> Node:
         file=file,
         yaml_file=text_of(raw, "patch_path").rpartition("://")[2] or file,
         columns=_columns_of(raw),
-        primary_key=_texts(raw.get("primary_key")),
+        primary_key=_texts(raw.get("primary_key")) or (_unique_key(config) if kind == "snapshot" else ()),
         contract_enforced=contract.get("enforced") is True,
         is_latest=version is None or latest is None or str(version) == str(latest),
         ran_as=_ran_as(raw),
@@ -277,6 +282,29 @@ def _test(unique_id: str, raw: Mapping[str, Any]) -> Test:
     depends_on = _texts(mapping_of(raw.get("depends_on")).get("nodes"))
     judged = (attached,) if attached else depends_on
     return Test(unique_id, text_of(raw, "name") or unique_id, judged, _ran_as(raw))
+
+
+_OF_A_KEY = {"unique", "not_null"}
+
+
+def _note_key(tested: dict[str, dict[str, set[str]]], raw: Mapping[str, Any]) -> None:
+    """By seed and column, which of the tests of a key it has, of all rows: dbt tells a primary key of models alone."""
+    attached, column = text_of(raw, "attached_node"), text_of(raw, "column_name")
+    name = text_of(mapping_of(raw.get("test_metadata")), "name")
+    if attached.startswith("seed.") and column and name in _OF_A_KEY and not mapping_of(raw.get("config")).get("where"):
+        tested.setdefault(attached, {}).setdefault(column, set()).add(name)
+
+
+def _keys(columns: Mapping[str, set[str]]) -> tuple[str, ...]:
+    return tuple(column for column, names in columns.items() if names == _OF_A_KEY)
+
+
+def _unique_key(config: Mapping[str, Any]) -> tuple[str, ...]:
+    """The columns by which a snapshot knows its rows; none where it is an expression."""
+    given = config.get("unique_key")
+    names = given if isinstance(given, list) else [given]
+    plain = [name for name in names if isinstance(name, str) and re.fullmatch(r"\w+", name)]
+    return tuple(plain) if len(plain) == len(names) else ()
 
 
 def _strays(unique_id: str, kind: str, raw: Mapping[str, Any]) -> list[Left]:

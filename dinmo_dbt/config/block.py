@@ -390,7 +390,8 @@ class BlockSpec(Strict):
     ] = Field(
         default_factory=list,
         description="The model's unique column, or columns: identity of a row between syncs. "
-        "Default: the primary key that dbt knows from constraints or unique + not_null tests.",
+        "Default: the primary key that dbt knows from constraints or unique + not_null tests; of a snapshot, its "
+        "`unique_key`.",
     )
     segments: dict[Text, Text] = Field(
         default_factory=dict, description="Name: an SQL condition on the model, run by the warehouse."
