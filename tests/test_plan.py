@@ -387,7 +387,7 @@ def test_a_stored_column_that_left_the_model_stops_an_insert_and_is_told_of_an_u
         else:
             plan = world.plan(narrow, model)
             assert plan.counts.changed == 1
-            assert "b are gone from the model" in plan.notes[0]
+            assert "b is gone from the model" in plan.notes[0]
 
 
 def test_another_match_column_is_another_state(world):

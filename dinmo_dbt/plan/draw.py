@@ -156,15 +156,16 @@ def _stored_mappings(
             older.append(stored)
             continue
         lost = ", ".join(gone + unfit)
-        what = "are gone from the model" if gone else "changed their type"
+        one = len(gone + unfit) == 1
+        what = f"{'is' if one else 'are'} gone from the model" if gone else f"changed {'its' if one else 'their'} type"
         if activation.mode is Mode.INSERT:
             raise StateError(
                 COLUMNS_GONE,
-                f"columns that were synced before {what}: {lost}. Which rows changed can't be told any more, and "
-                "an insert would make new records of all of them",
+                f"{'a column that was' if one else 'columns that were'} synced before {what}: {lost}. "
+                "Which rows changed can't be told any more, and an insert would make new records of all of them",
                 where=activation.meta_path,
-                hint="bring the columns back for one sync, or start again with: "
-                f"dinmo-dbt state reset --select {activation.name}",
+                hint=f"bring {'it' if one else 'them'} back for one sync, or take over what Salesforce holds: "
+                f"dinmo-dbt state reset {activation.name}, then {activation.adopting}",
             )
         notes.append(f"{lost} {what}: which rows changed can't be told, so known rows are sent again")
     return tuple(older), notes

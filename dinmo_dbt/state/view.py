@@ -375,7 +375,7 @@ def _folded(value: Any) -> Any:
 
 
 def _shown(value: Any) -> str:
-    return ", ".join(value) if isinstance(value, list) else str(value)
+    return "none" if value is None else ", ".join(value) if isinstance(value, list) else str(value)
 
 
 def _journalled(row: Mapping[str, Any]) -> Journalled:
