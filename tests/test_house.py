@@ -163,6 +163,13 @@ def test_each_dependency_says_why_it_is_there() -> None:
             before = line
 
 
+def test_the_sample_project_takes_each_dbt_that_we_allow() -> None:
+    (dbt,) = [Requirement(text) for text in PYPROJECT["project"]["dependencies"] if text.startswith("dbt-core")]
+    sample = (ROOT / "sample_dbt_project/dbt_project.yml").read_text(encoding="utf-8")
+    (wanted,) = re.findall(r'^require-dbt-version: ">=([\d.]+)"', sample, re.MULTILINE)
+    assert any(each.operator == ">=" and wanted.startswith(each.version) for each in dbt.specifier)
+
+
 def test_a_change_is_told_in_a_file_that_a_release_takes() -> None:
     kinds = {each["directory"] for each in PYPROJECT["tool"]["towncrier"]["type"]}
     for path in sorted((ROOT / "changes").iterdir()):
