@@ -38,8 +38,12 @@ def tracked() -> list[str]:
 
 @pytest.fixture(scope="module")
 def wheel(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """The wheel, built from a copy of what git knows, so that nothing left in the checkout gets in."""
+    """The wheel, built from a copy of what git knows, so that nothing left in the checkout gets in; nor does what an
+    earlier build left."""
     folder = tmp_path_factory.mktemp("wheel")
+    left = folder / "source" / "build" / "lib" / "dinmo_dbt" / "gone.py"
+    left.parent.mkdir(parents=True)
+    left.write_text("", encoding="utf-8")
     for name in tracked():
         copy = folder / "source" / name
         copy.parent.mkdir(parents=True, exist_ok=True)
