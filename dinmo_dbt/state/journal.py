@@ -16,7 +16,6 @@ from typing import Any
 import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
-import pyarrow.parquet as pq
 
 from dinmo_dbt.activation import Activation
 from dinmo_dbt.codes import HELD_BY_ANOTHER, PLAN_STALE, TAKEN_OVER
@@ -26,17 +25,18 @@ from dinmo_dbt.errors import StateError
 from dinmo_dbt.plan.guards import Counted, Day
 from dinmo_dbt.plan.plan import Plan
 from dinmo_dbt.rows.snapshot import GIVEN_UP, Flag, snapshot_rows
-from dinmo_dbt.state import daily, imaging, seal, waits
+from dinmo_dbt.state import batches, daily, imaging, seal, trace, waits, watched
 from dinmo_dbt.state.files import Stored
 from dinmo_dbt.state.lease import LEASE_S, RENEW_S, Holder, taken_over
-from dinmo_dbt.state.places import spool_place, trace_place
+from dinmo_dbt.state.places import spool_place
+from dinmo_dbt.state.refusals import identity_of
 from dinmo_dbt.state.seal import ENDED
 from dinmo_dbt.state.snapshot import BASE, DELTA, writer
 from dinmo_dbt.state.spool import batch_writer, describe_batch
 from dinmo_dbt.state.state_id import OWN, StateId
 from dinmo_dbt.state.storage import Lock, Storage
 from dinmo_dbt.state.tables import Connection
-from dinmo_dbt.state.view import View, identity_of
+from dinmo_dbt.state.view import View
 
 DELTAS_MAX = 16
 DELTA_SHARE_MAX = 0.10
@@ -61,17 +61,13 @@ class ActivationState(View):
 
     def know(self, marks: Collection[str]) -> None:
         with self._transaction() as connection:
-            _know(connection, self.org_id, marks, self.store.clock.now())
+            trace.know(connection, self.org_id, marks, self.store.clock.now())
 
     def keep_job_rows(self, job_id: str, rows: pa.Table) -> None:
-        self.store.files.put(
-            trace_place(self.org_id),
-            f"{job_id}.parquet",
-            lambda sink: pq.write_table(rows, sink, compression="zstd", write_page_checksum=True),
-        )
+        trace.keep_job_rows(self.store, self.org_id, job_id, rows)
 
     def drop_job_rows(self, jobs: Collection[str]) -> None:
-        self.store.files.remove(trace_place(self.org_id), [f"{job_id}.parquet" for job_id in jobs])
+        trace.drop_job_rows(self.store, self.org_id, jobs)
 
     # Journal
 
@@ -100,7 +96,7 @@ class ActivationState(View):
                 (self.org_id, self.store.clock.now() - TRACE_S, self.org_id, TRACE_MIN),
             )
             seal.renew(connection, own)
-            open_spools = [spool_place(row["spool"])[1] for row in self._open(connection)]
+            open_spools = [spool_place(row["spool"])[1] for row in batches.open_rows(connection, own)]
             # What is listed while no later writer can be there is ours to remove, whenever we come to it.
             named = {file.name for file in self.files}
             named |= {file["name"] for pointer in self.previous for file in pointer["files"]}
@@ -273,7 +269,7 @@ class ActivationState(View):
             "UPDATE batch SET state = ?, job_id = coalesce(?, job_id) WHERE id = ?", (state.value, job_id, batch_id)
         )
         if job_id is not None:
-            _know(connection, self.org_id, [job_id], self.store.clock.now())
+            trace.know(connection, self.org_id, [job_id], self.store.clock.now())
         return row
 
     def abandon(self, batch_id: str) -> None:
@@ -364,13 +360,8 @@ class ActivationState(View):
 
     def watch(self, rows: pa.Table) -> None:
         """Keep these of them instead, at most one a key hash."""
-        texts = (rows[name].to_pylist() for name in ("ck", "record_id", "digests"))
-        told = list(zip(waits.signed(rows["kh"]), *texts, strict=True))
         with self._transaction() as connection:
-            connection.execute(f"DELETE FROM watched WHERE {OWN}", self.own)
-            connection.executemany(
-                "INSERT INTO watched VALUES (?, ?, ?, ?, ?, ?, ?, ?)", [(*self.own, *row, seal.of(row)) for row in told]
-            )
+            watched.keep(connection, self.own, rows)
 
     def retry_now(self) -> int:
         """Make every row that waits due in the next run; how many there are."""
@@ -387,13 +378,6 @@ class ActivationState(View):
         base = self._write("base", writer(self._read_snapshot().table(), BASE))
         with self._transaction() as connection:
             self._move_pointer(connection, [base])
-
-
-def _know(connection: Connection, org_id: str, marks: Collection[str], now: float) -> None:
-    connection.executemany(
-        "INSERT INTO trace VALUES (?, ?, ?) ON CONFLICT (org_id, mark) DO NOTHING",
-        [(org_id, mark, now) for mark in marks],
-    )
 
 
 def _plain(files: Sequence[Stored]) -> list[dict[str, Any]]:
