@@ -257,15 +257,8 @@ class _Work:
             restored=restored,
             deleted=deleted,
             fixed=self.fixed,
-            refusal=self.guard(deleted, allow_deletes),
+            refusal=_guard(self.activation, self.snapshot, deleted, allow_deletes),
         )
-
-    def guard(self, deleted: int, allowed: int) -> Problem | None:
-        if deleted <= deletes_max(self.activation.guards, count_present(self.snapshot), allowed):
-            return None
-        ceiling = self.activation.guards.max_delete
-        message = f"{deleted:,} records that the run created would be deleted; guards.max_delete is {ceiling}"
-        return Problem(MAX_DELETE, message, self.activation.meta_path, f"if that is right: --allow-deletes {deleted}")
 
     def told(self, code: str) -> pa.Table:
         """Rows left alone, as `rejected` lists them."""
@@ -309,27 +302,15 @@ class _Work:
             return
         columns = tuple(PayloadColumn(one.field.name, one.field) for one in fields)
         arrays = {one.field.name: one.before.take(pa.array(rows)) for one in fields}
-        literal, width = np.zeros(len(rows), np.bool_), np.full(len(rows), 24, np.int64)
-        for array in arrays.values():
-            if pa.types.is_string(array.type):
-                literal |= _bools(pc.fill_null(pc.equal(pc.utf8_trim_whitespace(array), BULK_NULL), False))
-                width += pc.fill_null(pc.binary_length(array), 4).to_numpy() * 2
-            width += 44
+        literal, width = _lengths(list(arrays.values()), len(rows))
         table = pa.table({**self.own(rows), **arrays})
-        by_bulk = self.by_bulk(operation, literal, total)
+        by_bulk = _by_bulk(self.activation, operation, literal, total)
         for api in Api:
             here = np.flatnonzero(by_bulk if api is Api.BULK else ~by_bulk)
             for part in cuts(width[here], api):
                 headers = (PayloadColumn("Id", self.schema.fields["Id"]), *columns)
                 sent = table.take(pa.array(here[part]))
                 yield Batch("", operation, self.schema.name, api, headers, None, sent, reverts=True)
-
-    def by_bulk(self, operation: Operation, literal: Rows, total: int) -> Rows:
-        if operation is Operation.DELETE:  # after a crash a job can be asked which records it deleted
-            return np.ones(len(literal), np.bool_)
-        if goes_by_collections(self.activation, total):
-            return np.zeros(len(literal), np.bool_)
-        return ~literal  # #N/A as a text means null in a CSV file
 
     def own(self, rows: Positions) -> dict[str, pa.Array]:
         """The journal's columns and the record's id."""
@@ -342,6 +323,33 @@ class _Work:
             "Id": self.record_ids.take(taken),
             "forget": pa.array(self.deleted[rows] & self.is_known[rows]),
         }
+
+
+def _guard(activation: Activation, snapshot: Snapshot, deleted: int, allowed: int) -> Problem | None:
+    if deleted <= deletes_max(activation.guards, count_present(snapshot), allowed):
+        return None
+    ceiling = activation.guards.max_delete
+    message = f"{deleted:,} records that the run created would be deleted; guards.max_delete is {ceiling}"
+    return Problem(MAX_DELETE, message, activation.meta_path, f"if that is right: --allow-deletes {deleted}")
+
+
+def _lengths(arrays: list[pa.Array], count: int) -> tuple[Rows, npt.NDArray[np.int64]]:
+    """Which rows have a text that means null in a CSV file, and how many bytes each has there at most."""
+    literal, width = np.zeros(count, np.bool_), np.full(count, 24, np.int64)
+    for array in arrays:
+        if pa.types.is_string(array.type):
+            literal |= _bools(pc.fill_null(pc.equal(pc.utf8_trim_whitespace(array), BULK_NULL), False))
+            width += pc.fill_null(pc.binary_length(array), 4).to_numpy() * 2
+        width += 44
+    return literal, width
+
+
+def _by_bulk(activation: Activation, operation: Operation, literal: Rows, total: int) -> Rows:
+    if operation is Operation.DELETE:  # after a crash a job can be asked which records it deleted
+        return np.ones(len(literal), np.bool_)
+    if goes_by_collections(activation, total):
+        return np.zeros(len(literal), np.bool_)
+    return ~literal  # #N/A as a text means null in a CSV file
 
 
 def _bools(array: pa.Array | pa.ChunkedArray) -> Rows:
