@@ -163,6 +163,7 @@ def test_a_plain_webhook_gets_json_with_its_own_path_query_and_login(receiver: R
     }
 
 
+@pytest.mark.slow
 def test_each_severity_has_a_type_of_apprise(receiver: Receiver) -> None:
     url = f"json://127.0.0.1:{receiver.port}/{TOKEN}"
     for severity in Severity:
@@ -426,6 +427,7 @@ def test_what_was_sent_is_noted_before_a_signal_ends_the_command() -> None:
     assert noted == [("1", A.place)]
 
 
+@pytest.mark.slow
 @settings(max_examples=300, deadline=None)
 @given(
     pairs=st.lists(st.tuples(st.sampled_from("ab"), st.integers(0, 5)), unique=True, max_size=10),

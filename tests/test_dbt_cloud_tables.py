@@ -333,6 +333,7 @@ RUNS = st.lists(
 )
 
 
+@pytest.mark.slow
 @settings(max_examples=150, deadline=None)
 @given(RUNS, st.booleans())
 def test_rows_whose_tests_failed_in_the_latest_run_that_built_them_are_never_let_through(

@@ -737,6 +737,7 @@ def test_a_delete_has_a_number_that_no_other_flag_passes(world):
     assert world.sync(act, listed(*ids[:6]), Ceilings(allow_deletes=6)).outcome.succeeded == 6
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("api", WAYS)
 def test_a_delete_killed_at_every_call_is_completed_by_the_next_run(api, memory):  # noqa: F811
     act = deleting(api=api)

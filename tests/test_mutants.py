@@ -6,10 +6,12 @@ import sys
 from pathlib import Path
 
 import mutants
+import pytest
 
 HERE = Path(__file__).parent
 
 
+@pytest.mark.slow
 def test_a_few_mutants_of_each_module_are_noticed():
     command = [sys.executable, "-m", "mutants", "--sample", "4"]
     done = subprocess.run(command, cwd=HERE, capture_output=True, text=True, check=False)

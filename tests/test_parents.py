@@ -473,6 +473,7 @@ def test_levels_come_after_their_makers(data: st.DataObject) -> None:
 # Killed anywhere
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("mode", "api"), [("upsert", "bulk"), ("upsert", "collections"), ("insert", "bulk")])
 def test_nothing_is_doubled_and_nothing_lost_wherever_it_dies(mode: str, api: str) -> None:
     fields = (*TREE_FIELDS, FieldMapping("ext", "Ext__c")) if mode == "insert" else TREE_FIELDS

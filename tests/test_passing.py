@@ -90,6 +90,7 @@ def test_values_that_pass_from_row_to_row_are_delivered_in_one_run(memory: Path,
     assert_passed(world, act, before, after)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("way", ["the match, by collections", "a mapped field, by bulk"])
 def test_killed_at_every_call_the_next_run_delivers_them_or_what_they_were(memory: Path, way: str) -> None:
     act, after = WAYS[way], PASSES["a ring of three"]
@@ -110,6 +111,7 @@ def test_killed_at_every_call_the_next_run_delivers_them_or_what_they_were(memor
             assert_passed(world, act, before, then)
 
 
+@pytest.mark.slow
 @given(st.permutations(range(6)), st.sets(st.integers(0, 5), max_size=2), st.sampled_from(sorted(WAYS)))
 @examples(40)
 def test_any_permutation_is_delivered_and_what_is_another_s_is_told(order: list[int], kept: set[int], way: str) -> None:

@@ -405,6 +405,7 @@ def grown(count, changed=0, **columns):
     return rows(*(f"{n} e{n} {'new' if n < changed else 'x'} y" for n in range(count)), **columns)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("known", "ceiling", "allow", "changed", "refused"),
     [
@@ -432,6 +433,7 @@ def test_max_change_holds_at_its_exact_limit(tmp_path_factory, known, ceiling, a
             world.sync(act, grown(known, changed), Ceilings(allow_changes=allow))
 
 
+@pytest.mark.slow
 def test_rows_that_full_resends_are_in_no_guard_and_a_remap_has_its_own(tmp_path):
     world = World(tmp_path / "state")
     act = activation(guards=Guards(Ceiling(percent=1), Ceiling(rows=0)), key=("ext",))
@@ -541,6 +543,7 @@ def eight_bits(keys):
     return key_hash(keys) & np.uint64(0xFF) << np.uint64(56)
 
 
+@pytest.mark.slow
 @settings(max_examples=40, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(steps=st.lists(models, min_size=1, max_size=3), mode=st.sampled_from(["insert", "update", "upsert"]))
 def test_counts_add_up_and_every_delivered_value_is_the_models(tmp_path_factory, steps, mode):

@@ -60,6 +60,7 @@ EDITS = st.lists(st.tuples(st.integers(0, 6), st.sampled_from(["A__c", "N__c", "
 FIELDS = {"id": "Code__c", "a": "A__c", "n": "N__c", "on": "On__c", "p": "Parent__r.Code__c", "up": "Up__r.Ext__c"}
 
 
+@pytest.mark.slow
 @settings(max_examples=60, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(
     steps=STEPS,

@@ -420,6 +420,7 @@ YAML = st.one_of(
 )
 
 
+@pytest.mark.slow
 @settings(max_examples=400, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(YAML)
 @example(b"a: 0b_")
@@ -459,6 +460,7 @@ VALUES = st.recursive(
 )
 
 
+@pytest.mark.slow
 @settings(max_examples=300, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(VALUES)
 def test_any_values_give_a_project_or_an_error_of_ours(tmp_path: Path, value: Any) -> None:

@@ -57,6 +57,7 @@ def test_a_revert_can_itself_be_reverted(name, tmp_path):
     assert {code for _, code in fates(redone).values()} <= {"DELETED"}
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", list(KEEPING))
 def test_a_revert_killed_at_any_call_is_completed_by_another(name, memory):
     act = KEEPING[name]
@@ -84,6 +85,7 @@ def assert_the_model_comes_back(world, act):
     assert (again.plan_counts.planned, again.plan_counts.unchanged) == (0, len(NAMED))
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", list(KEEPING))
 def test_killed_between_a_run_and_its_revert_the_next_sync_sends_the_model_again(name, memory):
     act = KEEPING[name]
@@ -97,6 +99,7 @@ def test_killed_between_a_run_and_its_revert_the_next_sync_sends_the_model_again
         assert_the_model_comes_back(world, act)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", ["upsert by bulk", "upsert by collections", "insert"])
 def test_a_run_that_was_killed_is_reverted_as_far_as_it_went(name, memory):
     act = KEEPING[name]
@@ -248,6 +251,7 @@ def model(rows):
     return Model.of(told, kinds)
 
 
+@pytest.mark.slow
 @settings(max_examples=40, suppress_health_check=[HealthCheck.function_scoped_fixture], deadline=None)
 @given(first=ROWS, second=ROWS, api=st.sampled_from(["auto", "bulk"]))
 def test_sync_then_revert_leaves_the_org_as_it_was(memory, first, second, api):

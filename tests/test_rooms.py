@@ -87,6 +87,7 @@ CALLED_BY_OTHERS = {
 }
 
 
+@pytest.mark.slow
 def test_what_nothing_uses_is_gone() -> None:
     texts = [path.read_text(encoding="utf-8") for path in PACKAGE.rglob("*.py")]
     times = Counter(word for text in texts for word in re.findall(r"\w+", text))

@@ -222,6 +222,7 @@ def test_the_active_segment_on_day_2_gains_10_changes_26_and_loses_4(day_1: Buil
     assert sum(before[key] != after[key] for key in before.keys() & after.keys()) == 26
 
 
+@pytest.mark.slow
 def test_a_second_build_of_a_day_gives_the_same_rows(project: Path, day_1: Build, day_2: Build) -> None:
     assert build(project, day=1).marts == day_1.marts
 

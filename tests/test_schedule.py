@@ -89,12 +89,14 @@ def test_it_is_due_from_the_next_moment_on_and_not_before(
     assert due(declared, past, now=coming) is not None
 
 
+@pytest.mark.slow
 @given(schedules, quiets, moments)
 def test_no_run_starts_in_quiet_hours(schedule: Schedule, quiet: QuietHours | None, start: float) -> None:
     for moment in runs(scheduled(schedule, quiet), start, start + 2 * DAY, tick=7 * MINUTE):
         assert quiet is None or not is_quiet(quiet, moment)
 
 
+@pytest.mark.slow
 @settings(deadline=None, max_examples=50)
 @given(st.builds(cron, crons, zones), moments)
 def test_a_cron_line_runs_once_at_each_of_its_moments(schedule: Schedule, start: float) -> None:
@@ -117,6 +119,7 @@ def walked(schedule: Schedule, start: float, end: float) -> Iterator[float]:
             yield float(minute)
 
 
+@pytest.mark.slow
 @given(schedules, quiets, moments, zones, st.sampled_from([1, 5]))
 def test_outside_schedulers_wake_at_every_moment_at_which_it_is_due(
     schedule: Schedule, quiet: QuietHours | None, now: float, machine: str, least: int
@@ -162,6 +165,7 @@ def test_a_moment_that_daylight_saving_repeats_comes_once() -> None:
     assert found == [at("2026-10-25T02:30"), at("2026-10-26T02:30")]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("zone", "day"),
     [

@@ -141,6 +141,7 @@ IMPORTED = {
 }  # fmt: skip
 
 
+@pytest.mark.slow
 def test_only_declared_packages_are_imported() -> None:
     project = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))["project"]
     given = [*project["dependencies"], *(one for extra in project["optional-dependencies"].values() for one in extra)]

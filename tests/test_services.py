@@ -207,6 +207,7 @@ def test_a_message_that_is_markup_has_a_mode_that_says_so(shown: dict[str, Any])
 # One message
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("lines", "width"), [(60, 80), (2, 40_000)])
 def test_a_notice_is_one_message_however_long(lines: int, width: int) -> None:
     body = "\n".join([*(f"shops_{n}__Shop__c: {'é' * width}" for n in range(lines)), COMMAND])
@@ -281,6 +282,7 @@ def test_an_end_resolves_what_its_beginning_opened_and_no_more_does(name: str) -
     assert part.get(over[0]) != over[1]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", ["opsgenie", "jira"])
 def test_an_alert_is_closed_by_its_alias_from_another_process(name: str) -> None:
     url = INCIDENTS[name]

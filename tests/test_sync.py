@@ -123,6 +123,7 @@ def kill_points(seen):
         yield at, True
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", list(CASES))
 def test_killed_at_every_call_a_run_is_completed_by_the_next(name, memory):
     act, model = CASES[name], Model.of(AFTER)
@@ -141,6 +142,7 @@ def test_killed_at_every_call_a_run_is_completed_by_the_next(name, memory):
             raise AssertionError(f"killed {when} call {at} of {trip.seen}: {error}") from error
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", ["insert", "upsert by collections"])
 def test_a_recovery_that_is_killed_is_recovered_from(name, memory):
     """Killed once in each state a batch can be in, and then again at each call of the run that recovers it."""
@@ -163,6 +165,7 @@ def test_a_recovery_that_is_killed_is_recovered_from(name, memory):
             assert_all_is_well(world, act, world.sync(act, model))
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("mode", ["insert", "upsert"])
 def test_killed_while_a_mapping_changes_nothing_is_sent_twice_or_lost(mode, memory):
     act = CASES["insert"] if mode == "insert" else CASES["upsert by bulk"]
@@ -467,6 +470,7 @@ def test_a_row_that_stays_locked_is_left_to_the_next_run(act, tmp_path):
     assert len(world.org.held("Ext__c")) == 4
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("act", WAYS.values(), ids=WAYS)
 def test_killed_while_locked_rows_are_sent_again_nothing_is_doubled_or_lost(act, memory):
     trip, start = Trip(), World(memory / "start")

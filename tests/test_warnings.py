@@ -254,6 +254,7 @@ def kinds_in(told: Notice) -> set[WarningKind]:
     return {WarningKind(word) for word in words.split(", ")}
 
 
+@pytest.mark.slow
 @settings(max_examples=300, deadline=None)
 @given(runs_of_days())
 def test_a_warning_is_told_once_when_it_begins_and_once_when_it_is_over(runs: list[RunRecord]) -> None:
@@ -279,6 +280,7 @@ def test_a_warning_is_told_once_when_it_begins_and_once_when_it_is_over(runs: li
     assert len(set(ids)) == len(ids)
 
 
+@pytest.mark.slow
 @settings(max_examples=300, deadline=None)
 @given(runs_of_days(), st.sets(st.sampled_from(WarningKind)), st.booleans())
 def test_an_incident_is_open_while_something_stands_of_it_that_the_channel_was_told_of(
@@ -312,6 +314,7 @@ def test_an_incident_keeps_its_name_when_its_activation_gets_another() -> None:
     assert [each.incident for each in told] == [OWN] * 3 and ended.standing == ()
 
 
+@pytest.mark.slow
 @settings(max_examples=100, deadline=None)
 @given(runs_of_days())
 def test_no_message_holds_what_a_row_holds_or_what_salesforce_said_of_it(runs: list[RunRecord]) -> None:
@@ -324,6 +327,7 @@ def test_no_message_holds_what_a_row_holds_or_what_salesforce_said_of_it(runs: l
     assert MARK not in "".join(stands.said for each in found for stands in each.standing)
 
 
+@pytest.mark.slow
 @settings(max_examples=100, deadline=None)
 @given(runs_of_days(), st.integers(0, 26))
 def test_while_it_is_muted_nothing_begins_and_nothing_is_over(runs: list[RunRecord], day: int) -> None:
@@ -335,6 +339,7 @@ def test_while_it_is_muted_nothing_begins_and_nothing_is_over(runs: list[RunReco
         assert found == Noticed(standing, ())
 
 
+@pytest.mark.slow
 @given(runs_of_days())
 def test_what_is_switched_off_is_forgotten_without_a_word(runs: list[RunRecord]) -> None:
     standing = play(runs, act())[-1].standing

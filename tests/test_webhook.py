@@ -327,6 +327,7 @@ def process(folder: Path, *, dies: bool) -> Iterator[tuple[str, subprocess.Popen
         child.communicate()
 
 
+@pytest.mark.slow
 def test_an_event_survives_a_kill_between_its_writing_and_its_answer(tmp_path: Path) -> None:
     with process(tmp_path, dies=True) as (url, child):
         with pytest.raises(requests.exceptions.ConnectionError):
@@ -337,6 +338,7 @@ def test_an_event_survives_a_kill_between_its_writing_and_its_answer(tmp_path: P
     assert [each.event_id for each in Inbox(tmp_path, Clock()).pending().events] == ["wev_1"]
 
 
+@pytest.mark.slow
 def test_a_kill_at_any_moment_loses_no_answered_event_and_leaves_none_in_halves(tmp_path: Path) -> None:
     answered: list[str] = []
     for round_ in range(4):

@@ -442,6 +442,7 @@ HOSTILE: dict[str, Callable[[int], bytes]] = {
 }
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("kind", HOSTILE)
 def test_json_takes_no_more_memory_than_its_bound(kind: str, tmp_path: Path) -> None:
     """In a process of its own, by the kernel's own count of its peak; 24 MB in `make test`, which is a third of it."""

@@ -73,6 +73,7 @@ def _read(terminal: int) -> bytes:
         return b""
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("columns", [80, 120])
 def test_words_have_their_colours_in_a_terminal(lab: Lab, org: Org, columns: int) -> None:
     lab.declare("events")
@@ -111,6 +112,7 @@ def test_what_programs_read_has_no_colours(monkeypatch: pytest.MonkeyPatch, caps
         assert console.for_people is coloured, "nor is there a bar"
 
 
+@pytest.mark.slow
 def test_a_terminal_that_obeys_nothing_has_no_colours(lab: Lab, org: Org) -> None:
     assert ESCAPE not in in_terminal(lab, "sync", TERM="dumb")
     assert f"{GREEN}OK" in in_terminal(lab, "sync")

@@ -254,6 +254,7 @@ def test_a_job_is_opened_and_closed_by_links(served: Org, browser: webdriver.Chr
     assert not browser.find_elements(By.ID, "job")
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("width", [390, 1280])
 @pytest.mark.parametrize("scheme", ["light", "dark"])
 def test_it_fits_a_phone_and_a_desk_in_light_and_in_dark(

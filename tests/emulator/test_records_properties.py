@@ -210,6 +210,7 @@ BAD: list[tuple[Json, str]] = [
 ]  # fmt: skip
 
 
+@pytest.mark.slow
 @examples(50)
 @given(
     st.lists(

@@ -109,6 +109,7 @@ def assert_hidden(error: DinmoError, value: str) -> None:
     assert CANARY.lower() not in said.lower(), value
 
 
+@pytest.mark.slow
 def test_no_error_of_a_database_brings_a_value_out(
     reading: tuple[Callable[..., None], Callable[[], Warehouse], tuple[str, ...]],
 ) -> None:
@@ -144,6 +145,7 @@ def test_the_database_s_own_words_come_out_when_they_are_asked_for(project: Proj
     assert "Hara" not in str(caught.value)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("kind", ["duckdb", "postgres"])
 def test_tables_of_ours_bring_no_value_out(kind: str, request: pytest.FixtureRequest, project: Project) -> None:
     if kind == "postgres":

@@ -314,6 +314,7 @@ def test_close_lets_another_process_write_even_with_a_read_unfinished(project: P
     warehouse.close()
 
 
+@pytest.mark.slow
 def test_two_processes_read_at_once(project: Project, fill: Fill) -> None:
     fill("create table t as select 1 as a")
     script = (
@@ -417,6 +418,7 @@ def test_wrong_credentials_name_the_key_and_not_its_value(project: Project) -> N
     assert "secrets" in str(caught.value)
 
 
+@pytest.mark.slow
 def test_nothing_is_printed_and_no_log_is_written(project: Project, fill: Fill, tmp_path: Path) -> None:
     fill("create table t as select 1 as a")
     script = (
@@ -439,6 +441,7 @@ def test_nothing_is_printed_and_no_log_is_written(project: Project, fill: Fill, 
     ]
 
 
+@pytest.mark.slow
 def test_three_million_rows_pass_through_a_bounded_memory(project: Project, fill: Fill) -> None:
     # 3M rows of about 360 bytes in Arrow: more than 1 GB if it were ever whole.
     fill(

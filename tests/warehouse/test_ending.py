@@ -27,6 +27,7 @@ TIMES = int(os.environ.get("ENDINGS", "1"))
 TABLE = "create table t as select i as a, repeat('x', 400) as b from generate_series(1, 60000) r(i)"
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("reader", ["postgres", "duckdb", "dbapi"])
 def test_a_process_that_read_ends_well_however_it_read(
     reader: str, project: Project, fill: Callable[..., None], request: pytest.FixtureRequest

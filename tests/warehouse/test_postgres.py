@@ -424,6 +424,7 @@ def test_a_password_that_looks_like_a_number_is_text_and_never_shown(project: Pr
     assert "123456" not in refusal(project.connect)
 
 
+@pytest.mark.slow
 def test_700_000_rows_of_half_a_kilobyte_pass_through_a_bounded_memory(
     warehouse: Warehouse, postgres: Postgres, project: Project
 ) -> None:

@@ -165,6 +165,7 @@ ODD = {
 }
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("kind", ODD)
 @pytest.mark.parametrize("place", ["output", "target", "profile", "project"])
 def test_whatever_yaml_holds_is_read_or_refused_in_one_line(project: Project, kind: str, place: str) -> None:
