@@ -478,7 +478,11 @@ def test_a_service_of_incidents_gets_one_of_each_activation_and_its_end_after_it
     assert ran.code == 1 and "3 notices wait for the next command" in ran.err
     receiver.behaviour, receiver.asked[:] = 204, []
     (lab.root / "dinmo.yml").write_text(DINMO + CHANNELS)
-    assert lab.run("sync", **hook).code == 0
+    ran = lab.run("sync", **hook)
+    assert ran.code == 0
+    for _ in range(5):  # a busy machine has no time for all of them at the end of one command
+        if "for the next command" in ran.err:
+            ran = lab.run("sync", **hook)
     posts = [json.loads(asked[3]) for asked in receiver.asked]
     told = [(post["dedup"].rpartition("/")[2], post.get("action", "open")) for post in posts]
     for name in {name for name, _ in told}:
