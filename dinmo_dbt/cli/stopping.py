@@ -27,7 +27,7 @@ _WAITING = (
     "dinmo_dbt.warehouse",
     "dinmo_dbt.dbt_cloud",
     "dinmo_dbt.channels",
-    "dinmo_dbt.cli.org",
+    "dinmo_dbt.cli.embedded_org",
 )
 _WRITING = "dinmo_dbt.state"  # which may be in the warehouse: a write of it ends well, or with the process
 _ASKED = b"asked to stop, within seconds; a second signal stops at once\n"
