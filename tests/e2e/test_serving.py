@@ -531,7 +531,7 @@ def test_five_hundred_looks_leave_no_thread_no_file_and_no_memory_behind(
 ) -> None:
     """Every twentieth with a sync."""
     lab.only("people", PEOPLE)
-    look, looks, held = serving_module._Service._look, [0], {}
+    look, looks, held = serving_module.Service._look, [0], {}
 
     def counted(service: Any) -> None:
         looks[0] += 1
@@ -545,7 +545,7 @@ def test_five_hundred_looks_leave_no_thread_no_file_and_no_memory_behind(
         if looks[0] == 600:
             os.kill(os.getpid(), signal.SIGTERM)
 
-    monkeypatch.setattr(serving_module._Service, "_look", counted)
+    monkeypatch.setattr(serving_module.Service, "_look", counted)
     for name in ("WATCH_S", "LOOK_S", "AGAIN_S"):
         monkeypatch.setattr(serving_module, name, 0.001)
     before = threading.active_count()
@@ -562,7 +562,7 @@ def test_a_defect_of_ours_ends_it_and_is_told_as_by_every_command(lab: Lab, monk
     def defect(_: Any) -> None:
         raise KeyError("CANARY")
 
-    monkeypatch.setattr(serving_module._Service, "_look", defect)
+    monkeypatch.setattr(serving_module.Service, "_look", defect)
     monkeypatch.setattr(serving_module, "WATCH_S", 0.01)
     before = threading.active_count()
     with pytest.raises(AssertionError, match="DB900  KeyError at test_serving"):  # as the lab sees it
