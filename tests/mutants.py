@@ -301,7 +301,10 @@ def start(tests: Tests, source: str, folder: Path, chosen: list[str] | None) -> 
         else:
             signal.setitimer(signal.ITIMER_PROF, LOADING_S)
         plant(tests.module, source)
-        no = [f"-pno:{name}" for name in ("cacheprovider", "unraisableexception", "threadexception", "faulthandler")]
+        no = [
+            f"-pno:{name}"
+            for name in ("pace", "cacheprovider", "unraisableexception", "threadexception", "faulthandler")
+        ]
         ended = pytest.main(["-q", "--assert=plain", *no, *tests.files], plugins=[run])
         if chosen is None:
             run.seen.write_text(run.learned())
