@@ -11,6 +11,7 @@ from typing import Any
 
 import pytest
 import typer
+from test_codes import strings
 
 from dinmo_dbt import errors
 from dinmo_dbt.cli import app as commands
@@ -37,25 +38,6 @@ def load(name: str) -> ModuleType:
 
 
 GENERATE = load("generate")
-
-
-def strings(path: Path) -> list[str]:
-    """Every text in a module except docstrings."""
-    tree = ast.parse(path.read_text(encoding="utf-8"))
-    docstrings = {
-        id(node.body[0].value)
-        for node in ast.walk(tree)
-        if isinstance(node, ast.Module | ast.ClassDef | ast.FunctionDef) and node.body and _is_text(node.body[0])
-    }
-    return [
-        node.value
-        for node in ast.walk(tree)
-        if isinstance(node, ast.Constant) and isinstance(node.value, str) and id(node) not in docstrings
-    ]
-
-
-def _is_text(node: ast.stmt) -> bool:
-    return isinstance(node, ast.Expr) and isinstance(node.value, ast.Constant)
 
 
 @pytest.mark.slow
