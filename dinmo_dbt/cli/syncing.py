@@ -23,25 +23,29 @@ from dinmo_dbt.codes import BAD_AUDIT
 from dinmo_dbt.errors import ConfigError, UsageError
 
 if TYPE_CHECKING:
-    from dinmo_dbt.activation import Activation
+    from dinmo_dbt.activation import Activation, Ceiling
     from dinmo_dbt.config.meta import Left
     from dinmo_dbt.plan.guards import Ceilings
     from dinmo_dbt.watch.history import Trigger
 
 
-def with_audit(activations: Sequence[Activation], wanted: str | None) -> Sequence[Activation]:
-    """The same, with --audit in the place of what each of them says."""
+def audit_size(wanted: str | None) -> Ceiling | None:
+    """What --audit says; None where it is not given."""
     from pydantic_core import PydanticCustomError
 
     from dinmo_dbt.config.block import audited
 
     if wanted is None:
-        return activations
+        return None
     try:
-        size = audited(wanted)
+        return audited(wanted)
     except PydanticCustomError as error:
         raise UsageError(BAD_AUDIT, f"--audit {wanted}: {error.message()}") from None
-    return [replace(activation, audit=size) for activation in activations]
+
+
+def with_audit(activations: Sequence[Activation], size: Ceiling | None) -> Sequence[Activation]:
+    """The same, with that size in the place of what each of them says."""
+    return activations if size is None else [replace(activation, audit=size) for activation in activations]
 
 
 def _beside(session: Session, activation: Activation, since: float) -> AbstractContextManager[str | None]:

@@ -493,6 +493,22 @@ def test_a_service_of_incidents_gets_one_of_each_activation_and_its_end_after_it
 # What is told
 
 
+def test_a_manifest_that_is_gone_is_told_where_nobody_looks_on(
+    lab: Lab, org: Org, receiver: Receiver, hook: dict[str, str]
+) -> None:
+    rebuilt(lab)
+    manifest = lab.root / "target" / "manifest.json"
+    text = manifest.read_text()
+    manifest.unlink()
+    for _ in range(2):
+        assert lab.run("sync", "--due", **hook).code == 2
+    manifest.write_text(text)
+    assert lab.run("sync", "--due", **hook).code == 0
+    assert [json.loads(asked[3])["title"] for asked in receiver.asked] == [
+        "dinmo-dbt [dev]: no sync can run", "dinmo-dbt [dev]: syncs can run again",
+    ]  # fmt: skip
+
+
 def test_a_warehouse_that_is_away_is_told_once_for_all(
     lab: Lab, org: Org, receiver: Receiver, hook: dict[str, str]
 ) -> None:

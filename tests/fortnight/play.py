@@ -120,7 +120,7 @@ class Fortnight:
                 if what == "hand":
                     sync_chosen(session, [self.world.by_name[name]], Ceilings(), Gating())
                 elif what == "due":
-                    sync_due(session, session.chosen, Ceilings(), Gating())
+                    sync_due(session, Ceilings(), Gating())
                 else:
                     service = Service(Flags(), Mute(quiet=True), Stop())
                     service._session = lambda: session  # type: ignore[method-assign]

@@ -50,7 +50,7 @@ def walk(seed: int, folder: Path) -> None:
             tokens.live.append(process)
             session = SimulatedSession(process)
             with session:
-                sync_due(session, session.chosen, Ceilings(), Gating())
+                sync_due(session, Ceilings(), Gating())
             found = session.state.history.latest(None, 10_000)
             for record in found:
                 if record.run_id in process.run_ids:

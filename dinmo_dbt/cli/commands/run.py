@@ -10,7 +10,7 @@ from dinmo_dbt.cli import options
 from dinmo_dbt.cli.console import Console, worst
 from dinmo_dbt.cli.options import Flags, Gating
 from dinmo_dbt.cli.session import Session
-from dinmo_dbt.cli.syncing import sync_chosen, with_audit
+from dinmo_dbt.cli.syncing import audit_size, sync_chosen, with_audit
 from dinmo_dbt.errors import Interrupted
 
 if TYPE_CHECKING:
@@ -52,6 +52,6 @@ def run(
         console.say("dbt wrote no run results of its own: nothing to sync")
         raise typer.Exit(1 if dbt_code else 0)
     with Session(flags, console) as session:
-        chosen = with_audit(session.chosen, audit)
+        chosen = with_audit(session.chosen, audit_size(audit))
         code = sync_chosen(session, chosen, ceilings, Gating(require_built=True, only_built=True))
     raise typer.Exit(worst([code, 1]) if dbt_code else code)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from dataclasses import replace
 from typing import TYPE_CHECKING, Annotated
 
@@ -14,10 +13,10 @@ from dinmo_dbt.cli.console import Console
 from dinmo_dbt.cli.notices import deliver, tell_of_wrong, telling_of_all
 from dinmo_dbt.cli.options import Flags, Gating
 from dinmo_dbt.cli.session import Session
-from dinmo_dbt.cli.syncing import sync_chosen, with_audit
+from dinmo_dbt.cli.syncing import audit_size, sync_chosen, with_audit
 
 if TYPE_CHECKING:
-    from dinmo_dbt.activation import Activation
+    from dinmo_dbt.activation import Ceiling
     from dinmo_dbt.plan.guards import Ceilings
 
 
@@ -57,14 +56,14 @@ def sync(
         if following:
             following.begin(session, run, wait=wait)
         ceilings = replace(ceilings, full=full)
-        chosen = with_audit(session.chosen, audit)
-        sync = sync_due if due else sync_chosen
-        raise typer.Exit(sync(session, chosen, ceilings, gating))
+        size = audit_size(audit)
+        if due:
+            raise typer.Exit(sync_due(session, ceilings, gating, size))
+        raise typer.Exit(sync_chosen(session, with_audit(session.chosen, size), ceilings, gating))
 
 
-def sync_due(session: Session, chosen: Sequence[Activation], ceilings: Ceilings, gating: Gating) -> int:
-    """Sync those of the chosen that are due by their schedule; the exit code.
-    With nothing due, no connection is made."""
+def sync_due(session: Session, ceilings: Ceilings, gating: Gating, audit: Ceiling | None = None) -> int:
+    """Sync what is due by its schedule; the exit code. With nothing due, no connection is made."""
     from dinmo_dbt.cli import render
     from dinmo_dbt.cli.due import due_now, next_lines, worth_running
 
@@ -72,8 +71,8 @@ def sync_due(session: Session, chosen: Sequence[Activation], ceilings: Ceilings,
         triggers = worth_running(session, due_now(session))
         tell_of_wrong(session)
         if triggers:
-            due = [activation for activation in chosen if activation.name in triggers]
-            return sync_chosen(session, due, ceilings, gating, triggers=triggers)
+            due = [activation for activation in session.chosen if activation.name in triggers]
+            return sync_chosen(session, with_audit(due, audit), ceilings, gating, triggers=triggers)
     code = session.say_wrong()
     session.console.say("nothing is due")
     for line in next_lines(session):
