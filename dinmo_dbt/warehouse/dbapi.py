@@ -8,22 +8,16 @@ does not fit its column's type makes its row invalid.
 from __future__ import annotations
 
 import datetime as dt
-import itertools
 import json
-import re
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
-from dataclasses import dataclass, field
 from decimal import Decimal
-from multiprocessing import get_context
 from pathlib import Path
 from typing import Any
 
 import pyarrow as pa
 
 from dinmo_dbt.rows.reasons import unreadable_mark
-from dinmo_dbt.text.redaction import SQLSTATES, Foreign
-from dinmo_dbt.warehouse.dbt_profile import as_dbt_runs
+from dinmo_dbt.warehouse.dbt_adapter import DbtAdapter
 from dinmo_dbt.warehouse.profiles import Chosen
 from dinmo_dbt.warehouse.query import Cause, QueryRefused, column_list, first_rows, one_by_one, quote, select
 
@@ -31,24 +25,15 @@ FETCH_ROWS = 10_000
 SAMPLE_ROWS = 1_000
 
 _DECIMAL = pa.decimal256(76, 38)
-_MISSING = re.compile(r"does not exist|doesn't exist|not found|NOT_FOUND|Invalid object name", re.IGNORECASE)
-_DENIED = re.compile(r"permission|denied|not authori[sz]ed|insufficient privilege", re.IGNORECASE)
 
 
 class DbApi:
     """Engine for adapters whose connection has a DB-API cursor. One dbt connection a thread, as in dbt."""
 
     def __init__(self, credentials: Any, project_dir: Path, chosen: Chosen) -> None:
-        from dbt.adapters.factory import get_adapter_class_by_name
-
-        self._type: str = credentials.type
-        self._project_dir = project_dir
+        self._dbt = DbtAdapter(credentials, project_dir, chosen)
         self._schemas: dict[str, pa.Schema] = {}
-        self._names = itertools.count()
-        with _driver_errors(connecting=True), as_dbt_runs(project_dir):
-            required = _required_config(credentials, chosen)
-            self._adapter = get_adapter_class_by_name(self._type)(required, get_context("spawn"))
-            self._cursor()
+        self._cursor()
 
     def schema(self, relation_name: str) -> pa.Schema:
         if relation_name not in self._schemas:
@@ -60,15 +45,15 @@ class DbApi:
         unknown = [name for name in columns if name not in known.names]
         if unknown:
             raise QueryRefused(Cause.OTHER, f"there is no column {', '.join(unknown)}")
-        sql = select(column_list(columns, self._type), relation_name, where)
-        return _batches(self._execute(sql), sql, pa.schema([known.field(name) for name in columns]))
+        sql = select(column_list(columns, self._dbt.type), relation_name, where)
+        return self._batches(self._execute(sql), sql, pa.schema([known.field(name) for name in columns]))
 
     def count(self, relation_name: str, where: str | None) -> int:
         return int(self._rows(select("count(*)", relation_name, where))[0][0])
 
     def version(self) -> str:
         self._rows("select 1")
-        return f"{self._type}, {self._adapter.config.credentials.database}"
+        return f"{self._dbt.type}, {self._dbt.credentials.database}"
 
     def tables(self, schema: str) -> None:
         """None: nothing is written by a driver whose transactions we can't try."""
@@ -77,16 +62,12 @@ class DbApi:
         """Nothing: the DB-API has no word for it."""
 
     def close(self) -> None:
-        with _driver_errors():
-            self._adapter.cleanup_connections()
-            close_all = getattr(type(self._adapter.connections), "close_all_connections", None)
-            if close_all is not None:
-                close_all()
+        self._dbt.close()
 
     def _sampled(self, relation_name: str) -> pa.Schema:
-        sql = first_rows("*", relation_name, None, SAMPLE_ROWS, self._type)
+        sql = first_rows("*", relation_name, None, SAMPLE_ROWS, self._dbt.type)
         cursor = self._execute(sql)
-        with _driver_errors(sql):
+        with self._dbt.errors(sql):
             rows = cursor.fetchall()
             described = cursor.description
         fields = []
@@ -98,43 +79,46 @@ class DbApi:
         return pa.schema(fields)
 
     def _first_value(self, relation_name: str, column: str) -> list[Any]:
-        name = quote(column, self._type)
-        return [row[0] for row in self._rows(first_rows(name, relation_name, f"{name} is not null", 1, self._type))]
+        name = quote(column, self._dbt.type)
+        return [row[0] for row in self._rows(first_rows(name, relation_name, f"{name} is not null", 1, self._dbt.type))]
 
     def _rows(self, sql: str) -> list[Any]:
         cursor = self._execute(sql)
-        with _driver_errors(sql):
+        with self._dbt.errors(sql):
             return list(cursor.fetchall())
 
     def _execute(self, sql: str) -> Any:
         cursor = self._cursor()
-        with _driver_errors(sql):
+        with self._dbt.errors(sql):
             # PEP 249 does not say what execute returns; DuckDB's rows are on that object.
             result = cursor.execute(sql)
             return result if hasattr(result, "fetchmany") else cursor
 
     def _cursor(self) -> Any:
-        connections = self._adapter.connections
-        if connections.get_if_exists() is None:
-            with as_dbt_runs(self._project_dir):
-                connections.set_connection_name(f"dinmo-{next(self._names)}")
-                _ = connections.get_thread_connection().handle
-        handle = connections.get_thread_connection().handle
+        handle = self._dbt.handle()
         if not hasattr(handle, "cursor"):
-            raise QueryRefused(Cause.UNREADABLE, f"{self._type} can't be read yet: its dbt connection has no cursor")
+            told = f"{self._dbt.type} can't be read yet: its dbt connection has no cursor"
+            raise QueryRefused(Cause.UNREADABLE, told)
         return handle.cursor()
 
+    def _batches(self, cursor: Any, sql: str, schema: pa.Schema) -> Iterator[pa.RecordBatch]:
+        while rows := self._fetched(cursor, sql):
+            yield batch_of(rows, schema)
 
-def _batches(cursor: Any, sql: str, schema: pa.Schema) -> Iterator[pa.RecordBatch]:
-    converters = [_converter(column.type) for column in schema]
-    while rows := _fetched(cursor, sql):
-        arrays, marks = [], {}
-        for position, (column, convert) in enumerate(zip(schema, converters, strict=True)):
-            array, bad = _column([row[position] for row in rows], column.type, convert)
-            arrays.append(array)
-            if bad is not None:
-                marks[unreadable_mark(column.name)] = bad
-        yield pa.RecordBatch.from_arrays([*arrays, *marks.values()], names=[*schema.names, *marks])
+    def _fetched(self, cursor: Any, sql: str) -> list[Any]:
+        with self._dbt.errors(sql):
+            return list(cursor.fetchmany(FETCH_ROWS))
+
+
+def batch_of(rows: Sequence[Any], schema: pa.Schema) -> pa.RecordBatch:
+    """Rows as a driver gives them, in the types of `schema`, with `unreadable_mark`s."""
+    arrays, marks = [], {}
+    for position, column in enumerate(schema):
+        array, bad = _column([row[position] for row in rows], column.type, _converter(column.type))
+        arrays.append(array)
+        if bad is not None:
+            marks[unreadable_mark(column.name)] = bad
+    return pa.RecordBatch.from_arrays([*arrays, *marks.values()], names=[*schema.names, *marks])
 
 
 def _column(
@@ -156,11 +140,6 @@ def _column(
 
 _NO_VALUE = object()
 _UNFIT = (pa.ArrowException, ArithmeticError, AttributeError, TypeError, ValueError)
-
-
-def _fetched(cursor: Any, sql: str) -> list[Any]:
-    with _driver_errors(sql):
-        return list(cursor.fetchmany(FETCH_ROWS))
 
 
 def _type(values: list[Any], described: Any) -> pa.DataType:
@@ -240,61 +219,3 @@ def _text(value: Any) -> str:
 
 def _in_utc(value: dt.datetime) -> dt.datetime:
     return value.replace(tzinfo=dt.UTC) if value.tzinfo is None else value.astimezone(dt.UTC)
-
-
-@contextmanager
-def _driver_errors(sql: str = "", *, connecting: bool = False) -> Iterator[None]:
-    """Any driver's exceptions in our words: drivers are unknown here, and so are their classes."""
-    try:
-        yield
-    except QueryRefused:
-        raise
-    except Exception as error:
-        state = next((known for known in map(_state, _causes(error)) if known), "")
-        foreign = Foreign(str(error), type(error).__name__, state, sql, link=connecting)
-        message = "can't connect" if connecting else ""
-        raise QueryRefused(Cause.OTHER if connecting else _cause(foreign), message, foreign) from error
-
-
-def _causes(error: BaseException | None) -> Iterator[BaseException]:
-    """The error and what dbt, or the driver, made it of."""
-    for _ in range(8):
-        if error is None:
-            return
-        yield error
-        error = error.__cause__ or error.__context__
-
-
-def _state(error: BaseException) -> str:
-    """The SQLSTATE that the driver gives beside the text, if it is a known one."""
-    given = (getattr(error, name, None) for name in ("sqlstate", "pgcode"))
-    return next((state for state in given if isinstance(state, str) and state in SQLSTATES), "")
-
-
-def _cause(foreign: Foreign) -> Cause:
-    """By the code; where the driver has none, by the words in the text, which decide the hint and no more."""
-    if foreign.code:
-        by_code = {"42P01": Cause.MISSING, "42S02": Cause.MISSING, "3F000": Cause.MISSING, "42501": Cause.DENIED}
-        return by_code.get(foreign.code, Cause.OTHER)
-    if _MISSING.search(foreign.text):
-        return Cause.MISSING
-    return Cause.DENIED if _DENIED.search(foreign.text) else Cause.OTHER
-
-
-def _required_config(credentials: Any, chosen: Chosen) -> Any:
-    """dbt-adapters' `AdapterRequiredConfig`, without a project."""
-    from dbt.adapters.contracts.connection import QueryComment
-
-    @dataclass
-    class Required:
-        credentials: Any
-        profile_name: str
-        target_name: str
-        threads: int = 1
-        project_name: str = "dinmo"
-        query_comment: Any = field(default_factory=lambda: QueryComment(comment=""))
-        cli_vars: dict[str, Any] = field(default_factory=dict)
-        target_path: str = "target"
-        log_cache_events: bool = False
-
-    return Required(credentials, chosen.profile, chosen.target)

@@ -90,17 +90,6 @@ def test_an_empty_relation_has_columns(both: tuple[Callable[..., None], Callable
         assert list(warehouse.read("t", ["A b"], None)) == []
 
 
-class Cursor:
-    """A driver's cursor with these rows to give."""
-
-    def __init__(self, *values: object) -> None:
-        self.rows = [(value,) for value in values]
-
-    def fetchmany(self, count: int) -> list[tuple[object]]:
-        given, self.rows = self.rows[:count], self.rows[count:]
-        return given
-
-
 EARLY = dt.datetime(2024, 1, 31, 8, tzinfo=dt.timezone(dt.timedelta(hours=2)))
 
 
@@ -127,7 +116,7 @@ def test_a_value_that_does_not_fit_the_first_ones_leaves_its_row_out(
 ) -> None:
     """`...` is such a value: null, and marked beside it."""
     kind = dbapi._type(sampled, ("v", None))
-    (batch,) = dbapi._batches(Cursor(*later), "select v", pa.schema([("v", kind)]))
+    batch = dbapi.batch_of([(value,) for value in later], pa.schema([("v", kind)]))
     reasons = unreadable(batch, "v")
     marked = [False] * len(later) if reasons is None else [bool(reason) for reason in reasons]
     assert marked == [value is ... for value in read]

@@ -1,0 +1,130 @@
+"""The connection that dbt's own adapter opens with the profile's credentials, and a driver's errors in our words."""
+
+from __future__ import annotations
+
+import itertools
+import re
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from multiprocessing import get_context
+from pathlib import Path
+from typing import Any
+
+from dinmo_dbt.text.redaction import SQLSTATES, Foreign
+from dinmo_dbt.warehouse.dbt_profile import as_dbt_runs
+from dinmo_dbt.warehouse.profiles import Chosen
+from dinmo_dbt.warehouse.query import Cause, QueryRefused
+
+_MISSING = re.compile(r"does not exist|doesn't exist|not found|NOT_FOUND|Invalid object name", re.IGNORECASE)
+_DENIED = re.compile(r"permission|denied|not authori[sz]ed|insufficient privilege", re.IGNORECASE)
+_BY_STATE = {"42P01": Cause.MISSING, "42S02": Cause.MISSING, "3F000": Cause.MISSING, "42501": Cause.DENIED}
+
+
+@dataclass(frozen=True, slots=True)
+class Known:
+    """What a driver's error means, by its number or class. `message` is ours, and is said before the driver's."""
+
+    cause: Cause
+    message: str = ""
+
+
+# An engine's own reading of its driver's error; None where it does not know it.
+Reading = Callable[[BaseException], Known | None]
+
+
+def _unread(_error: BaseException) -> Known | None:
+    return None
+
+
+class DbtAdapter:
+    """dbt's adapter for one target, without a project. Every thread has a connection of its own, as in dbt."""
+
+    def __init__(self, credentials: Any, project_dir: Path, chosen: Chosen, read: Reading = _unread) -> None:
+        """Opens this thread's connection. Raises QueryRefused."""
+        from dbt.adapters.factory import get_adapter_class_by_name
+
+        self.type: str = credentials.type
+        self.credentials = credentials
+        self._project_dir = project_dir
+        self._read = read
+        self._names = itertools.count()
+        with self.errors(connecting=True), as_dbt_runs(project_dir):
+            required = _required_config(credentials, chosen)
+            self._adapter = get_adapter_class_by_name(self.type)(required, get_context("spawn"))
+            self.handle()
+
+    def handle(self) -> Any:
+        """This thread's connection: whatever the adapter calls so, mostly the driver's own object."""
+        connections = self._adapter.connections
+        if connections.get_if_exists() is None:
+            with as_dbt_runs(self._project_dir):
+                connections.set_connection_name(f"dinmo-{next(self._names)}")
+                _ = connections.get_thread_connection().handle
+        return connections.get_thread_connection().handle
+
+    def close(self) -> None:
+        with self.errors():
+            self._adapter.cleanup_connections()
+            close_all = getattr(type(self._adapter.connections), "close_all_connections", None)
+            if close_all is not None:
+                close_all()
+
+    @contextmanager
+    def errors(self, sql: str = "", *, connecting: bool = False) -> Iterator[None]:
+        """Any exception in our words: drivers are many, and so are their classes."""
+        try:
+            yield
+        except QueryRefused:
+            raise
+        except Exception as error:
+            causes = list(_causes(error))
+            state = next((state for state in map(_state, causes) if state), "")
+            foreign = Foreign(str(error), type(error).__name__, state, sql, link=connecting)
+            known = next((known for known in map(self._read, causes) if known), None)
+            known = known or Known(Cause.OTHER if connecting else _cause(foreign))
+            message = known.message or ("can't connect" if connecting else "")
+            raise QueryRefused(known.cause, message, foreign) from error
+
+
+def _causes(error: BaseException | None) -> Iterator[BaseException]:
+    """The error and what dbt, or the driver, made it of."""
+    for _ in range(8):
+        if error is None:
+            return
+        yield error
+        error = error.__cause__ or error.__context__
+
+
+def _state(error: BaseException) -> str:
+    """The SQLSTATE that the driver gives beside the text, if it is a known one."""
+    given = (getattr(error, name, None) for name in ("sqlstate", "pgcode"))
+    return next((state for state in given if isinstance(state, str) and state in SQLSTATES), "")
+
+
+def _cause(foreign: Foreign) -> Cause:
+    """By the code; where the driver has none, by the words in the text, which decide the hint and no more."""
+    if foreign.code:
+        return _BY_STATE.get(foreign.code, Cause.OTHER)
+    if _MISSING.search(foreign.text):
+        return Cause.MISSING
+    return Cause.DENIED if _DENIED.search(foreign.text) else Cause.OTHER
+
+
+def _required_config(credentials: Any, chosen: Chosen) -> Any:
+    """dbt-adapters' `AdapterRequiredConfig`, without a project."""
+    from dbt.adapters.contracts.connection import QueryComment
+
+    @dataclass
+    class Required:
+        credentials: Any
+        profile_name: str
+        target_name: str
+        threads: int = 1
+        project_name: str = "dinmo"
+        query_comment: Any = field(default_factory=lambda: QueryComment(comment=""))
+        cli_vars: dict[str, Any] = field(default_factory=dict)
+        target_path: str = "target"
+        log_cache_events: bool = False
+
+    return Required(credentials, chosen.profile, chosen.target)
