@@ -118,11 +118,6 @@ class Field:
         describe calls idLookup (Bulk API 2.0 guide, "Relationship Fields in a Header Row")."""
         return self.external_id or self.id_lookup
 
-    @property
-    def folds_case(self) -> bool:
-        """Whether an upsert by this external id takes ABC and abc for one record (SOAP guide, upsert())."""
-        return self.type == "email" or (self.unique and not self.case_sensitive)
-
 
 @dataclass(frozen=True, slots=True)
 class ListedObject:

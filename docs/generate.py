@@ -16,6 +16,7 @@ from dinmo_dbt.cli import documents
 from dinmo_dbt.codes import MEANINGS
 from dinmo_dbt.config import block, dbt_file
 from dinmo_dbt.config.dinmo_yml import json_schema
+from dinmo_dbt.rows.field_types import TYPES
 from dinmo_dbt.rows.reasons import Reason
 from dinmo_dbt.salesforce import errors as salesforce_errors
 
@@ -218,12 +219,22 @@ def pages() -> dict[str, str]:
         "docs/json.md": _JSON + "\n".join(json_documents(documents.json_schema())) + "\n",
         "docs/cli.md": _CLI + "\n".join(command_help()),
         "docs/errors.md": _ERRORS + "\n".join(error_tables()) + "\n" + _ROWS + "\n".join(row_codes()),
+        "docs/values.md": with_block(_read(ROOT / "docs/values.md"), "field types", field_types()),
         "docs/architecture.md": with_block(_read(ROOT / "docs/architecture.md"), "modules", modules()),
         "dinmo_dbt/meta.schema.json": json.dumps(meta, indent=2) + "\n",
         "dinmo_dbt/dinmo_yml.schema.json": json.dumps(dinmo_yml, indent=2) + "\n",
         "dinmo_dbt/documents.schema.json": json.dumps(documents.json_schema(), indent=2) + "\n",
         "dinmo_dbt/dbt.schema.json": json.dumps(dbt_file.json_schema(), indent=2) + "\n",
     }
+
+
+def field_types() -> list[str]:
+    """A row for the types of fields that are written alike."""
+    alike: dict[tuple[str, str], list[str]] = {}
+    for name, kind in TYPES.items():
+        alike.setdefault((kind.called, kind.sent), []).append(f"`{name}`")
+    rows = [f"| {', '.join(names)} | {called} | `{sent}` |" for (called, sent), names in alike.items()]
+    return ["| type in describe | takes | as it is sent |", "| --- | --- | --- |", *rows]
 
 
 def _read(path: Path) -> str:

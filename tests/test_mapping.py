@@ -9,10 +9,10 @@ from hypothesis import strategies as st
 from memory_org import PARENT, THING, FieldMapping, Match, activation, text_field
 
 from dinmo_dbt.destination import Field, ObjectSchema
+from dinmo_dbt.rows.field_types import TYPES
 from dinmo_dbt.rows.mapping import Column, Constant, Mapping, from_header
 from dinmo_dbt.rows.parent_paths import referenced_objects
 from dinmo_dbt.rows.resolve import resolve
-from dinmo_dbt.rows.texts import ID_TYPES, TEXT_TYPES
 
 OTHER = ObjectSchema(
     "Other__c", "Other", "a02", True, True, True, True, {"Key__c": text_field("Key__c", id_lookup=True)}
@@ -28,6 +28,7 @@ def extended(**changes):
         Field("Fixed__c", "Fixed", "string", updateable=False),
         Field("Long__c", "Long", "textarea", filterable=False),
         Field("Where__c", "Where", "location"),
+        Field("Body__c", "Body", "base64"),
         Field("Tier__c", "Tier level", "picklist", picklist=("Gold",), restricted_picklist=True),
         Field("Day__c", "Day", "date"),
         Field("WhoId", "Who", "reference", length=18, reference_to=("Parent__c", "Other__c"), relationship_name="Who"),
@@ -178,6 +179,10 @@ CASES = [
         "DB316 {w}.constants.On__c: 'yes' is no value for Thing__c.On__c (boolean)",
     ),
     (
+        {"constants": (("Body__c", "aGE="),)},
+        "DB316 {w}.constants.Body__c: Thing__c.Body__c: fields of type base64 can't be written",
+    ),
+    (
         {"constants": (("Tier__c", "Silver"),)},
         "DB316 {w}.constants.Tier__c: 'Silver' is no value for Thing__c.Tier__c: "
         "the value is not in the field's restricted picklist: 'Gold'",
@@ -236,7 +241,7 @@ CASES = [
 
 @pytest.mark.parametrize("value", [True, False, 0, 493, 1.1, -7, 1000.0])
 @pytest.mark.parametrize("key", ["constants", "on_removed_set"])
-@pytest.mark.parametrize("kind", sorted(TEXT_TYPES | ID_TYPES | {"date", "datetime", "time"}))
+@pytest.mark.parametrize("kind", sorted({*TYPES} - {"double", "currency", "percent", "int", "long", "boolean"}))
 def test_what_yaml_made_of_a_bare_word_is_no_text(kind, key, value):
     """NO is false to YAML, 0755 is 493, 12:30:00 is 45000: in none of the fields whose values are texts."""
     schema = dataclasses.replace(SCHEMA, fields={**SCHEMA.fields, "F__c": Field("F__c", "F", kind)})

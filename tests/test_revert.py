@@ -17,6 +17,7 @@ from test_sync import AFTER, BEFORE, kill_points, memory, prepared
 from dinmo_dbt.delivery.run import Status
 from dinmo_dbt.destination import Field
 from dinmo_dbt.errors import Refused
+from dinmo_dbt.rows import values
 
 __all__ = ["memory"]
 NAMED = [row for row in AFTER if row["a"] != "same"]  # an insert's records can all be told apart
@@ -272,11 +273,9 @@ def trimmed(records):
 
 
 def test_numbers_go_back_to_the_last_digit():
-    from dinmo_dbt.upkeep.revert import _canonical
-
     texts = ["12345678901234.567891", "1.0E10", "-0.5", "44.0", None, "19.989999999999998437"]
     field = Field("N__c", "N", "double", precision=18, scale=2)
-    held = [None if n is None else str(n.normalize()) for n in _canonical(pa.array(texts), field).to_pylist()]
+    held = [None if n is None else str(n.normalize()) for n in values.printed(pa.array(texts), field).to_pylist()]
     assert held == ["12345678901234.567891", "1E+10", "-0.5", "44", None, "19.989999999999998437"]
 
 

@@ -19,8 +19,8 @@ from dinmo_dbt.config.spelling import bare_words, other_numbers
 from dinmo_dbt.config.written import keys_of
 from dinmo_dbt.destination import Field
 from dinmo_dbt.rows import values
+from dinmo_dbt.rows.field_types import TYPES
 from dinmo_dbt.rows.resolve import resolve
-from dinmo_dbt.rows.texts import TEXT_TYPES
 
 KINDS = ("string", "textarea", "picklist", "double", "boolean", "date", "datetime", "time", "reference")
 WORDS = (
@@ -63,7 +63,7 @@ def judged(folder: Path, text: str, kind: str, under: str = "constants") -> tupl
 def stands(text: str, kind: str, sent: Any) -> bool:
     """Whether what is sent is what stands there, by this test's own reading."""
     if sent is None:
-        return text in ("null", "") or (kind not in TEXT_TYPES and text in ("~", "Null", "NULL"))
+        return text in ("null", "") or (not TYPES[kind].is_text and text in ("~", "Null", "NULL"))
     if kind == "double":
         return Decimal(sent) == Decimal(text)
     if kind == "boolean":

@@ -27,6 +27,7 @@ from dinmo_dbt.destination import Destination, ListedJob, ObjectSchema, Operatio
 from dinmo_dbt.errors import StateError
 from dinmo_dbt.plan.plan import Plan, PlannedBatch
 from dinmo_dbt.rows import values
+from dinmo_dbt.rows.field_types import type_of
 
 ENDED = ("JobComplete", "Failed", "Aborted")
 # A job of another program may take hours; it is waited for as long as a person would.
@@ -281,7 +282,7 @@ def _prints(texts: pa.Array, header: str, schema: ObjectSchema) -> pa.Array:
     field = schema.field(header)
     if field is not None:
         texts = values.text(values.echo_form(values.from_text(texts, field), field), field)
-        if field.type == "boolean":
+        if type_of(field).is_checkbox:
             texts = pc.fill_null(texts, "false")
     known = texts.dictionary_encode() if isinstance(texts, pa.Array) else texts.combine_chunks().dictionary_encode()
     made = [_print_of(text) for text in known.dictionary.to_pylist()]

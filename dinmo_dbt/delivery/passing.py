@@ -15,7 +15,7 @@ import pyarrow.compute as pc
 
 from dinmo_dbt.destination import Api, Batch, Destination, Field, Operation, PayloadColumn
 from dinmo_dbt.rows import values
-from dinmo_dbt.rows.texts import TEXT_TYPES
+from dinmo_dbt.rows.field_types import type_of
 
 ROWS_MAX = 2_000  # of one run: they are few, or the model is wrong
 _PARKED_LENGTH_MIN = 18
@@ -118,7 +118,7 @@ def _is_stuck(
 
 
 def _can_let_go(field: Field) -> bool:
-    return field.nillable or (field.type in TEXT_TYPES and field.length >= _PARKED_LENGTH_MIN)
+    return field.nillable or (type_of(field).is_text and field.length >= _PARKED_LENGTH_MIN)
 
 
 def _parked(object_name: str, field: Field, going: Sequence[tuple[str, object]]) -> LettingGo:

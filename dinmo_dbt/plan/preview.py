@@ -19,7 +19,7 @@ from dinmo_dbt.plan.plan import Plan, PlannedBatch
 from dinmo_dbt.plan.records import find_parents, find_records, parent_object
 from dinmo_dbt.rows import values
 from dinmo_dbt.rows.changes import Kind
-from dinmo_dbt.rows.numbers import NUMBER_TYPES
+from dinmo_dbt.rows.field_types import type_of
 from dinmo_dbt.rows.snapshot import Positions
 
 ROWS_MAX = 20
@@ -263,7 +263,7 @@ def _as_text(value: object) -> str | None:
 
 def _as_sent(text: str | None, field: Field) -> str | None:
     """What Salesforce holds, in the form in which it would be sent: 44, where its JSON says 44.0."""
-    if text is None or field.type not in NUMBER_TYPES | {"datetime", "time"}:
+    if text is None or not type_of(field).is_respelled:
         return text
     known = values.text(values.from_text(pa.array([text], pa.utf8()), field), field)[0].as_py()
     return known if isinstance(known, str) else text

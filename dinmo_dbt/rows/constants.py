@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import re
 from decimal import Decimal
 from typing import Any
 
@@ -12,15 +11,11 @@ from dinmo_dbt.codes import CONSTANT_DOES_NOT_FIT
 from dinmo_dbt.config import declaration
 from dinmo_dbt.destination import Field
 from dinmo_dbt.rows import values
+from dinmo_dbt.rows.field_types import type_of
 from dinmo_dbt.rows.fields import check_writable, missing_field
 from dinmo_dbt.rows.mapping import Constant
-from dinmo_dbt.rows.numbers import NUMBER_TYPES
 from dinmo_dbt.rows.reasons import Reason, why_unfit
 from dinmo_dbt.rows.resolution import Resolution
-from dinmo_dbt.rows.texts import ID_TYPES, TEXT_TYPES
-
-# Whose values are written as text: anything else in the manifest is what YAML made of a bare word.
-_WRITTEN = TEXT_TYPES | ID_TYPES | {"date", "datetime", "time"}
 
 
 def constant_of_removed(work: Resolution, name: str, value: Any) -> Constant | None:
@@ -41,7 +36,10 @@ def constant(work: Resolution, name: str, value: Any, under: str) -> Constant | 
         return None
     check_writable(work, work.schema, field, key, edited_only=under != "constants")
     text = work.activation.bare.get(key)
-    if not isinstance(value, str | None) and field.type in _WRITTEN:
+    if (refusal := values.why_not_written(field)) is not None:
+        work.problem(CONSTANT_DOES_NOT_FIT, f"{work.schema.name}.{field.name}: {refusal}", key)
+        return None
+    if not isinstance(value, str | None) and type_of(field).is_written:
         what = f"{declaration.kind(value)} is no text for {work.schema.name}.{field.name} ({field.type})"
         work.problem(CONSTANT_DOES_NOT_FIT, what, key, declaration.unquoted(value, text))
         return None
@@ -67,18 +65,14 @@ def constant(work: Resolution, name: str, value: Any, under: str) -> Constant | 
 def _is_other(text: str, value: Any, field: Field) -> bool:
     """Whether a value that YAML made of a bare text is another one to this field than stands there."""
     if value is None:
-        return text not in (("null", "") if field.type in TEXT_TYPES else ("null", "", "~", "Null", "NULL"))
-    if field.type in TEXT_TYPES | ID_TYPES:
-        return bool(text != value)
-    if field.type == "boolean":
-        return False
+        return text not in (("null", "") if type_of(field).is_text else ("null", "", "~", "Null", "NULL"))
     meant, read = _constant_array(text, field), _constant_array(value, field)
     return meant is not None and read is not None and bool(meant.to_pylist() != read.to_pylist())
 
 
 def _in_decimal(value: Any, field: Field) -> str:
     """What to do about a number in a notation that YAML does not read as one, such as 1e3."""
-    if field.type not in NUMBER_TYPES or not isinstance(value, str):
+    if type_of(field).form != "number" or not isinstance(value, str):
         return ""
     try:
         number = Decimal(value)
@@ -91,22 +85,4 @@ def _in_decimal(value: Any, field: Field) -> str:
 
 def _constant_array(value: Any, field: Field) -> pa.Array | None:
     """A one-row array of the constant in a type `canonical` takes for the field; None if it can't be one."""
-    if value is None:
-        return pa.nulls(1)
-    if field.type in TEXT_TYPES | ID_TYPES:
-        return pa.array([value])
-    if field.type == "boolean":
-        return pa.array([value]) if isinstance(value, bool) else None
-    if field.type in NUMBER_TYPES:
-        if isinstance(value, bool):
-            return None
-        if isinstance(value, float):
-            return pa.array([value])
-        # Digits that YAML would not keep stand in quotes.
-        plain = re.fullmatch(r"[+-]?[0-9]{1,20}(\.[0-9]{1,18})?", str(value))
-        if plain is None:
-            return None
-        is_int64 = isinstance(value, int) and abs(value) < 2**63
-        return pa.array([value if is_int64 else Decimal(plain[0])])
-    parsed = values.from_text(pa.array([value]), field)
-    return None if parsed.null_count else parsed
+    return pa.nulls(1) if value is None else type_of(field).constant(value)

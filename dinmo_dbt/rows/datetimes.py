@@ -7,7 +7,7 @@ import numpy.typing as npt
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from dinmo_dbt.rows.arrow import DATETIME, TIME, fixed_text
+from dinmo_dbt.rows.arrow import DATETIME, TIME, fixed_text, readable
 from dinmo_dbt.rows.reasons import Reason, Reasons, reasons_of, without
 
 # The first day and the last one, from 1970-01-01.
@@ -62,6 +62,22 @@ def canonical_times(array: pa.Array) -> tuple[pa.Array, Reasons | None]:
     outside = pc.or_(pc.less(whole, 0), pc.greater_equal(whole, 86_400_000))
     whole, reasons = without(whole, reasons_of(outside, Reason.TIME_RANGE))
     return whole.cast(pa.int32()).cast(TIME), reasons
+
+
+def date_from_text(array: pa.Array) -> pa.Array:
+    return readable(array, r"^\d{4}-\d\d-\d\d$").cast(pa.date32())
+
+
+def datetime_from_text(array: pa.Array) -> pa.Array:
+    form = r"^\d{4}-\d\d-\d\d[T ]\d\d:\d\d:\d\d(\.\d{1,3})?(Z|[+-]\d\d:?\d\d)$"
+    return readable(array, form).cast(DATETIME)
+
+
+def time_from_text(array: pa.Array) -> pa.Array:
+    clock = readable(pc.utf8_rtrim(array, "Z"), r"^([01]\d|2[0-3]):[0-5]\d:[0-5]\d(\.\d{1,3})?$")
+    # Arrow casts no text to a time of day: it is read as a moment of the first day.
+    moment = pc.binary_join_element_wise("1970-01-01T", clock, "").cast(pa.timestamp("ms"))
+    return moment.cast(pa.int64()).cast(pa.int32()).cast(TIME)
 
 
 def datetime_text(array: pa.Array) -> pa.Array:

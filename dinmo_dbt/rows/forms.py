@@ -7,7 +7,7 @@ import pyarrow.compute as pc
 
 from dinmo_dbt.destination import Field
 from dinmo_dbt.rows.arrow import is_text, plain_type
-from dinmo_dbt.rows.texts import TEXT_TYPES
+from dinmo_dbt.rows.field_types import type_of
 
 TYPE_IN_WAREHOUSE = b"type"  # metadata of a text column whose type there is no text's: its name
 
@@ -45,7 +45,7 @@ def key_form(column: pa.Field) -> str:
 
 def text_form(column: pa.Field, field: Field) -> str:
     """The same for a column that feeds `field`; '' where the field's own type decides."""
-    if field.type not in TEXT_TYPES:
+    if not type_of(field).is_text:
         return ""
     source = plain_type(column.type)
     if pa.types.is_decimal(source) and 0 < source.scale <= 6:

@@ -14,7 +14,6 @@ from dinmo_dbt.rows import values
 from dinmo_dbt.rows.forms import in_form, text_form
 from dinmo_dbt.rows.keys import key_text, why_not_key
 from dinmo_dbt.rows.mapping import Column, Mapping
-from dinmo_dbt.rows.numbers import unkept
 from dinmo_dbt.rows.reasons import Reason, Reasons, unreadable
 from dinmo_dbt.rows.rowhash import Digests, Hashes, digest_columns
 
@@ -54,7 +53,7 @@ def hash_rows(batch: pa.RecordBatch, key: pa.Array, mapping: Mapping, hash_key: 
         if (characters := _longest_unfit(given, unfit)) is not None:
             longest[column.header] = max(characters, longest.get(column.header, 0))
         # A match is compared as a double: two that are one are refused, which says more.
-        lost = None if number < 0 else unkept(given, array, column.field)
+        lost = None if number < 0 else values.unkept(given, array, column.field)
         for bad in (unreadable(batch, column.source), unfit, lost):
             if bad is not None:
                 first = (bad != 0) & (reason == 0)

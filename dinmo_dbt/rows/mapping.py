@@ -17,14 +17,13 @@ import pyarrow as pa
 
 from dinmo_dbt.destination import Field, ObjectSchema, PayloadColumn
 from dinmo_dbt.rows import values
+from dinmo_dbt.rows.field_types import TYPES, type_of
 from dinmo_dbt.rows.forms import in_form
 from dinmo_dbt.rows.keys import key_parts, spelling
-from dinmo_dbt.rows.numbers import NUMBER_TYPES
 from dinmo_dbt.rows.rowhash import HASH_VERSION
-from dinmo_dbt.rows.texts import ID_TYPES, TEXT_TYPES
 
-# The canonical kinds a stored mapping names; each stands for all field types with that canonical form.
-_KINDS = {"text": "string", "id": "reference", "number": "double"}
+# By a canonical form's name, which is what a stored mapping has, one of the field types of that form.
+_OF_FORM = {kind.form: name for name, kind in reversed(TYPES.items())}
 _DESCRIBED = [field.name for field in dataclasses.fields(Field) if field.name != "label"]
 
 
@@ -41,11 +40,8 @@ class Column:
 
     @property
     def kind(self) -> str:
-        if self.field.type in TEXT_TYPES:
-            return "text"
-        if self.field.type in ID_TYPES:
-            return "id"
-        return "number" if self.field.type in NUMBER_TYPES else self.field.type
+        """The name of its canonical form."""
+        return type_of(self.field).form
 
     @property
     def written(self) -> Field:
@@ -193,7 +189,7 @@ def from_header(header: dict[str, Any]) -> Mapping:
 
     def column(stored: list[Any]) -> Column:
         source, name, kind, keep_nulls, form = stored
-        field = Field(name=name, label=name, type=_KINDS.get(kind, kind))
+        field = Field(name=name, label=name, type=_OF_FORM[kind])
         return Column(source, name, field, keep_nulls, form=form)
 
     def constant(stored: list[Any]) -> Constant:

@@ -2,22 +2,25 @@
 
 from __future__ import annotations
 
+import re
+from decimal import Decimal
+from typing import Any
+
 import numpy as np
 import numpy.typing as npt
 import pyarrow as pa
 import pyarrow.compute as pc
 
 from dinmo_dbt.destination import Field
-from dinmo_dbt.rows.arrow import DECIMAL
+from dinmo_dbt.rows.arrow import DECIMAL, readable
 from dinmo_dbt.rows.reasons import Reason, Reasons, merge, reasons_of, without
 
-NUMBER_TYPES = frozenset({"int", "long", "double", "currency", "percent"})
 Doubles = npt.NDArray[np.float64]
 
 
-def unkept(source: pa.Array, array: pa.Array, field: Field) -> Reasons | None:
+def unkept(source: pa.Array, array: pa.Array) -> Reasons | None:
     """Numbers whose whole part a double changes, as `canonical` gives reasons; `array`: canonical, of `source`."""
-    if field.type not in NUMBER_TYPES or pa.types.is_null(source.type):
+    if pa.types.is_null(source.type):
         return None
     is_double = pa.types.is_floating(source.type)
     # Below these a double's 15 decimal digits, and a whole number, are kept as they are.
@@ -45,17 +48,42 @@ def canonical_numbers(array: pa.Array, field: Field) -> tuple[pa.Array, Reasons 
     else:
         values, reasons = array.cast(DECIMAL), None
     integer_digits = field.precision - field.scale if field.precision else 0
-    if field.type in ("int", "long"):
-        fraction = pc.not_equal(values, pc.trunc(values))
-        reasons = merge(reasons, reasons_of(fraction, Reason.NOT_WHOLE))
-        integer_digits = 0
-        limit = 2**31 if field.type == "int" else 2**63
-        outside = pc.or_(pc.greater_equal(values, decimal_of(limit)), pc.less(values, decimal_of(-limit)))
-        reasons = merge(reasons, reasons_of(outside, Reason.NUMBER_RANGE))
     if 0 < integer_digits < 20:
         outside = pc.greater_equal(pc.abs(values), decimal_of(10**integer_digits))
         reasons = merge(reasons, reasons_of(outside, Reason.NUMBER_RANGE))
     return without(values, reasons)
+
+
+def canonical_whole(array: pa.Array, _field: Field, *, below: int) -> tuple[pa.Array, Reasons | None]:
+    """Whole numbers from -`below` on."""
+    values, reasons = canonical_numbers(array, ANY_NUMBER)
+    fraction = pc.not_equal(values, pc.trunc(values))
+    reasons = merge(reasons, reasons_of(fraction, Reason.NOT_WHOLE))
+    outside = pc.or_(pc.greater_equal(values, decimal_of(below)), pc.less(values, decimal_of(-below)))
+    return without(values, merge(reasons, reasons_of(outside, Reason.NUMBER_RANGE)))
+
+
+def from_text(array: pa.Array) -> pa.Array:
+    """Canonical numbers of Salesforce's text, also `9.1E8`: 15 digits of each; null where it is none."""
+    return from_floats(readable(array, r"^[+-]?(\d+\.?\d*|\.\d+)([eE][+-]?\d+)?$").cast(pa.float64()))[0]
+
+
+def exact_from_text(array: pa.Array) -> pa.Array:
+    """The same to the last digit of a text in plain notation."""
+    return pc.coalesce(readable(array, r"^[+-]?\d{1,20}(\.\d{1,18})?$").cast(DECIMAL), from_text(array))
+
+
+def constant(value: Any) -> pa.Array | None:
+    """One row of a number, or of its digits, which are text where YAML would not keep them; None if it is no number."""
+    if isinstance(value, bool):
+        return None
+    if isinstance(value, float):
+        return pa.array([value])
+    plain = re.fullmatch(r"[+-]?[0-9]{1,20}(\.[0-9]{1,18})?", str(value))
+    if plain is None:
+        return None
+    is_int64 = isinstance(value, int) and abs(value) < 2**63
+    return pa.array([value if is_int64 else Decimal(plain[0])])
 
 
 def decimal_of(number: int) -> pa.Scalar:

@@ -7,11 +7,11 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from dinmo_dbt.rows.changes import ChangeSet, Kind
+from dinmo_dbt.rows.field_types import type_of
 from dinmo_dbt.rows.hashed import Hashed
 from dinmo_dbt.rows.key_hashes import as_matched, match_digests
 from dinmo_dbt.rows.key_problems import KeyProblem, occurring, so_many_rows
 from dinmo_dbt.rows.mapping import Column, Mapping
-from dinmo_dbt.rows.numbers import NUMBER_TYPES
 from dinmo_dbt.rows.rowhash import Digests, Hashes
 from dinmo_dbt.rows.snapshot import Positions
 
@@ -90,7 +90,7 @@ def key_problems(
         found.append(KeyProblem(told, (match.source,), is_match=True))
     twins = matches.repeated()
     if len(twins) and not len(repeated):
-        kept = ", which keeps 15 digits of a number" if match.field.type in NUMBER_TYPES else ""
+        kept = type_of(match.field).twins_because
         told = f"{occurring(len(twins), 'value', f' of {match.source}')} more than once, as Salesforce compares "
         found.append(KeyProblem(f"{told}{match.header}{kept}", (match.source,), is_match=True, hashes=twins))
     return found

@@ -21,13 +21,12 @@ from dinmo_dbt.errors import ConfigError, Problem
 from dinmo_dbt.rows import values
 from dinmo_dbt.rows.columns import Columns
 from dinmo_dbt.rows.constants import constant, constant_of_removed
+from dinmo_dbt.rows.field_types import type_of
 from dinmo_dbt.rows.fields import check_writable, missing_field, setup_of
 from dinmo_dbt.rows.forms import key_form, text_form, type_name
 from dinmo_dbt.rows.mapping import Column, Constant, Mapping
 from dinmo_dbt.rows.parent_paths import parent_path
 from dinmo_dbt.rows.resolution import Resolution
-
-_EXTERNAL_ID_TYPES = frozenset({"string", "double", "email"})  # describe's words for Text, Number and Email
 
 
 def object_of(activation: Activation, describe: Callable[[str], ObjectSchema]) -> ObjectSchema:
@@ -124,7 +123,7 @@ def _match_column(work: Resolution) -> Column | None:
 
 def _external_id(schema: ObjectSchema, field: Field) -> str:
     """How a field becomes an external id: Salesforce allows that of custom fields of a few types."""
-    if field.name.lower().endswith("__c") and field.type in _EXTERNAL_ID_TYPES:
+    if field.name.lower().endswith("__c") and type_of(field).can_be_external_id:
         return f"{setup_of(schema, field)} > Edit: tick External ID"
     new = f"Setup > Object Manager > {schema.label} > Fields & Relationships > New"
     return f"{field.name} can't be one; {new} makes a field of type Text, Number or Email: tick External ID"
@@ -164,7 +163,7 @@ def _check_required(
     given += [act.match.field] if act.match else []
     sent |= {field.name for name in given if (field := _given_field(work, name)) is not None}
     for field in work.schema.fields.values():
-        if field.required_on_create and field.type != "boolean" and field.name not in sent:
+        if field.required_on_create and not type_of(field).is_checkbox and field.name not in sent:
             hint = f"map a column to {field.name}, or give it under constants"
             work.problem(
                 REQUIRED_FIELD, f"{work.schema.name}.{field.name} is required to create records", "fields", hint

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import re
+from collections.abc import Callable
 
 import numpy as np
 import numpy.typing as npt
@@ -16,8 +17,6 @@ from dinmo_dbt.rows.datetimes import YEARS_OF_TEXT, canonical_times, datetime_te
 from dinmo_dbt.rows.numbers import ANY_NUMBER, canonical_numbers, decimal_text, doubles, from_floats
 from dinmo_dbt.rows.reasons import Reason, Reasons, merge, reasons_of, without
 
-TEXT_TYPES = frozenset({"string", "textarea", "email", "url", "phone", "picklist", "multipicklist", "combobox"})
-ID_TYPES = frozenset({"id", "reference"})
 # What Bulk API 2.0 reads as null; as a text value it can't travel in a CSV file.
 BULK_NULL = "#N/A"
 
@@ -33,8 +32,32 @@ def ordered(array: pa.Array) -> pa.Array:
 _BLANKS = " \t\n\r"
 
 
+def trimmed(array: pa.Array) -> pa.Array:
+    """Salesforce's text without blanks at its ends; what is then empty, or `#N/A`, is null."""
+    text = pc.utf8_trim_whitespace(array)
+    empty = pc.or_(pc.equal(text, ""), pc.equal(text, BULK_NULL))
+    return pc.if_else(empty, pa.scalar(None, pa.utf8()), text)
+
+
+def echo_text(array: pa.Array) -> pa.Array:
+    """A text as any that Salesforce may make of it when it echoes it: trimmed, newlines `\\n`, '' null."""
+    text = pc.utf8_trim_whitespace(unix_newlines(array))
+    return pc.if_else(pc.equal(text, ""), pa.scalar(None, pa.utf8()), text)
+
+
 def sent_text(array: pa.Array, field: Field) -> tuple[pa.Array, Reasons | None]:
-    array, reasons = _choices(array) if field.type == "multipicklist" else as_text(array)
+    array, reasons = as_text(array)
+    return _sent(array, reasons, field, lambda text, listed: pc.is_in(text, value_set=listed))
+
+
+def sent_choices(array: pa.Array, field: Field) -> tuple[pa.Array, Reasons | None]:
+    array, reasons = _choices(array)
+    return _sent(array, reasons, field, _all_listed)
+
+
+def _sent(
+    array: pa.Array, reasons: Reasons | None, field: Field, is_listed: Callable[[pa.Array, pa.Array], pa.Array]
+) -> tuple[pa.Array, Reasons | None]:
     if _has_control_bytes(array):
         array = unix_newlines(array)
         control = pc.match_substring_regex(array, r"[\x00-\x08\x0b\x0c\x0e-\x1f]")
@@ -43,7 +66,9 @@ def sent_text(array: pa.Array, field: Field) -> tuple[pa.Array, Reasons | None]:
     if field.length and _longest_bytes(array) > field.length:
         reasons = merge(reasons, reasons_of(pc.greater(pc.utf8_length(array), field.length), Reason.LENGTH))
     if field.restricted_picklist:
-        reasons = merge(reasons, reasons_of(_not_listed(array, field), Reason.PICKLIST))
+        fits = is_listed(array, pa.array(field.picklist, pa.utf8()))
+        unlisted = pc.and_(pc.is_valid(array), pc.invert(fits))
+        reasons = merge(reasons, reasons_of(unlisted, Reason.PICKLIST))
     return without(array, reasons)
 
 
@@ -168,15 +193,12 @@ def unix_newlines(array: pa.Array) -> pa.Array:
     return pc.replace_substring(pc.replace_substring(array, "\r\n", "\n"), "\r", "\n")
 
 
-def _not_listed(array: pa.Array, field: Field) -> pa.Array:
-    listed = pa.array(field.picklist, pa.utf8())
-    if field.type != "multipicklist":
-        return pc.and_(pc.is_valid(array), pc.invert(pc.is_in(array, value_set=listed)))
+def _all_listed(array: pa.Array, listed: pa.Array) -> pa.Array:
     parts = pc.split_pattern(array, ";")
     unlisted = pc.invert(pc.is_in(parts.flatten(), value_set=listed)).to_numpy(zero_copy_only=False)
-    bad = np.zeros(len(array), np.bool_)
-    bad[pc.list_parent_indices(parts).to_numpy()[unlisted]] = True
-    return pa.array(bad)
+    good = np.ones(len(array), np.bool_)
+    good[pc.list_parent_indices(parts).to_numpy()[unlisted]] = False
+    return pa.array(good)
 
 
 _SUFFIX = np.frombuffer(b"ABCDEFGHIJKLMNOPQRSTUVWXYZ012345", np.uint8)

@@ -19,8 +19,8 @@ import pyarrow.csv as pacsv
 
 from dinmo_dbt.destination import Batch, ObjectSchema, Operation, PayloadColumn
 from dinmo_dbt.rows import values
-from dinmo_dbt.rows.numbers import NUMBER_TYPES
-from dinmo_dbt.rows.texts import BULK_NULL, TEXT_TYPES
+from dinmo_dbt.rows.field_types import type_of
+from dinmo_dbt.rows.texts import BULK_NULL
 
 # Bulk API 2.0 takes 150 MB after base64, which is 100 MB of CSV (Salesforce Developer Limits, "Bulk API 2.0").
 FILE_BYTES_MAX = 100_000_000
@@ -58,14 +58,14 @@ def json_records(batch: Batch, schema: ObjectSchema) -> bytes:
 def texts(array: pa.Array, column: PayloadColumn) -> pa.Array:
     """A canonical column as wire text, newlines as `\\n`; nulls stay null."""
     text = values.text(array, column.field)
-    if column.field.type in TEXT_TYPES and pc.any(pc.match_substring(text, "\r")).as_py():
+    if type_of(column.field).is_text and pc.any(pc.match_substring(text, "\r")).as_py():
         text = pc.replace_substring(pc.replace_substring(text, "\r\n", "\n"), "\r", "\n")
     return text
 
 
 def _cells(array: pa.Array, column: PayloadColumn) -> pa.Array:
     text = texts(array, column)
-    if column.field.type in TEXT_TYPES and pc.any(pc.equal(text, BULK_NULL)).as_py():
+    if type_of(column.field).is_text and pc.any(pc.equal(text, BULK_NULL)).as_py():
         # It would clear the field instead of writing the text: the plan makes such rows invalid or sends them by REST.
         raise ValueError(f"a text {BULK_NULL} in {column.header} can't travel by Bulk API 2.0")
     if text.null_count == 0:
@@ -79,7 +79,7 @@ def _json_members(batch: Batch, column: PayloadColumn, schema: ObjectSchema) -> 
     """`"Name":value` for each row, '' where the key is left out."""
     array = batch.rows.column(column.header).combine_chunks()
     present = texts(array, column).to_pylist()
-    bare = column.field.type in NUMBER_TYPES or column.field.type == "boolean"
+    bare = type_of(column.field).is_bare
     if column.is_parent_path:
         opening, closing, cleared = _parent(column, schema)
     else:

@@ -16,7 +16,7 @@ from dinmo_dbt.codes import RESULTS_UNREADABLE
 from dinmo_dbt.destination import Field
 from dinmo_dbt.errors import NotApplied
 from dinmo_dbt.rows import values
-from dinmo_dbt.rows.texts import ID_TYPES, TEXT_TYPES
+from dinmo_dbt.rows.field_types import type_of
 from dinmo_dbt.salesforce import bulk, collections
 from dinmo_dbt.salesforce.client import Client
 from dinmo_dbt.salesforce.errors import SalesforceRefusal
@@ -180,7 +180,7 @@ def query(client: Client, soql: str) -> Iterator[list[dict[str, Any]]]:
 
 def literal(text: str, field: Field) -> str:
     """A canonical value's wire text as a SOQL literal."""
-    if field.type in TEXT_TYPES or field.type in ID_TYPES:
+    if type_of(field).is_quoted:
         return "'" + text.translate(_ESCAPES) + "'"
     return text
 
@@ -189,7 +189,7 @@ def _by_soql(client: Client, object_name: str, field: Field, wanted: pa.Array, a
     literals = [
         literal(text, field)
         for text in values.text(wanted, field).to_pylist()
-        if len(text) <= _STRING_CHARACTERS_MAX or field.type not in TEXT_TYPES
+        if len(text) <= _STRING_CHARACTERS_MAX or not type_of(field).is_text
     ]
     room = _room(wanted)
     pages = [_table(pa.array([], pa.utf8()), pa.array([], pa.utf8()), field)]
@@ -266,7 +266,7 @@ def _select(field: Field) -> str:
 def _compared(array: pa.Array, field: Field) -> pa.Array:
     """As SOQL compares: text without case. The caller compares again, exactly."""
     echo = values.echo_form(array, field)
-    return pc.utf8_lower(echo) if pa.types.is_string(echo.type) and field.type not in ID_TYPES else echo
+    return pc.utf8_lower(echo) if type_of(field).is_text else echo
 
 
 def _table(found: pa.Array, ids: pa.Array, field: Field) -> pa.Table:

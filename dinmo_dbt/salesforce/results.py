@@ -24,7 +24,6 @@ import pyarrow.csv as pacsv
 
 from dinmo_dbt.destination import RESULTS, Batch, Fate, Field, Operation, PayloadColumn
 from dinmo_dbt.rows import rowhash, values
-from dinmo_dbt.rows.numbers import NUMBER_TYPES
 from dinmo_dbt.salesforce.errors import GONE
 
 SLOTS = 8
@@ -322,9 +321,7 @@ def _key_arrays(batch: Batch, tables: Sequence[pa.Table]) -> list[pa.Array]:
                 name = "sf__Id"
             if table.num_rows:
                 array = values.from_text(_column(table, name), column.field)
-                # from_text reads numbers in echo form already.
-                echo = array if column.field.type in NUMBER_TYPES else _echo(array, column.field)
-                pieces.append(_folded(echo, column, batch))
+                pieces.append(_folded(_echo(array, column.field), column, batch))
         arrays.append(pa.concat_arrays(pieces))
     if not arrays:  # nothing was echoed: every row looks like every other
         total = batch.rows.num_rows + sum(table.num_rows for table in tables)
@@ -344,7 +341,9 @@ def _key_columns(batch: Batch, tables: Sequence[pa.Table]) -> list[PayloadColumn
 
 def _folded(echo: pa.Array, column: PayloadColumn, batch: Batch) -> pa.Array:
     matches = batch.operation is Operation.UPSERT and column.header == batch.match
-    return pc.utf8_lower(echo) if matches and column.field.folds_case and pa.types.is_string(echo.type) else echo
+    return (
+        pc.utf8_lower(echo) if matches and values.folds_case(column.field) and pa.types.is_string(echo.type) else echo
+    )
 
 
 def _echo(array: pa.Array, field: Field) -> pa.Array:

@@ -26,6 +26,7 @@ from dinmo_dbt.plan.plan import Source, StateView
 from dinmo_dbt.plan.records import repeated
 from dinmo_dbt.rows import values
 from dinmo_dbt.rows.changes import Kind
+from dinmo_dbt.rows.field_types import type_of
 from dinmo_dbt.rows.mapping import Mapping, from_header
 from dinmo_dbt.rows.rowhash import DIGEST
 from dinmo_dbt.rows.snapshot import Flag, Positions, Spool
@@ -150,7 +151,7 @@ def _matching(activation: Activation, mapping: Mapping, matches: Sequence[tuple[
 
 
 def _searchable(fact: Fact) -> bool:
-    return fact.field.filterable and "." not in fact.name and fact.field.type != "boolean"
+    return fact.field.filterable and "." not in fact.name and not type_of(fact.field).is_checkbox
 
 
 # Pairs of a row and a record

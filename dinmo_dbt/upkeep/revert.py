@@ -30,11 +30,9 @@ from dinmo_dbt.plan.batches import cuts, goes_by_collections
 from dinmo_dbt.plan.guards import deletes_max
 from dinmo_dbt.plan.plan import LEFT_OUT, Counts
 from dinmo_dbt.rows import values
-from dinmo_dbt.rows.arrow import DECIMAL
-from dinmo_dbt.rows.numbers import NUMBER_TYPES
 from dinmo_dbt.rows.rowhash import as_arrow
 from dinmo_dbt.rows.snapshot import Flag, Positions, Snapshot, count_present, slots_of, snapshot_rows, stale_rows
-from dinmo_dbt.rows.texts import BULK_NULL, TEXT_TYPES
+from dinmo_dbt.rows.texts import BULK_NULL
 
 Rows = npt.NDArray[np.bool_]
 _HELD_ROWS = 1 << 20
@@ -164,9 +162,9 @@ class _Work:
         self.leave_to_others(state)
 
     def written(self, field: Field, now: pa.Array) -> _Written:
-        before = _canonical(self.image[BEFORE + field.name].combine_chunks(), field)
+        before = values.printed(self.image[BEFORE + field.name].combine_chunks(), field)
         sent = self.image[SENT + field.name].combine_chunks()
-        held, was = (fingerprint(array, field, self.run_id) for array in (_canonical(now, field), before))
+        held, was = (fingerprint(array, field, self.run_id) for array in (values.printed(now, field), before))
         is_sent = _bools(pc.fill_null(pc.equal(held, sent), False))
         return _Written(field, _bools(pc.is_valid(sent)), before, _bools(pc.equal(held, was)), is_sent)
 
@@ -364,14 +362,3 @@ def _at(array: npt.NDArray[Any], slot: Positions) -> npt.NDArray[Any]:
     known = np.flatnonzero(slot >= 0)
     found[known] = array[slot[known]]
     return found
-
-
-def _canonical(texts: pa.Array, field: Field) -> pa.Array:
-    """What Salesforce printed as canonical values, to the last digit; text is as it stands."""
-    if field.type in TEXT_TYPES:
-        return texts
-    if field.type not in NUMBER_TYPES:
-        return values.from_text(texts, field)
-    plain = pc.match_substring_regex(texts, r"^[+-]?\d{1,20}(\.\d{1,18})?$")
-    exact = pc.if_else(plain, texts, pa.scalar(None, pa.utf8())).cast(DECIMAL)
-    return pc.coalesce(exact, values.from_text(texts, field))

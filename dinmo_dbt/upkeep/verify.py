@@ -24,12 +24,12 @@ from dinmo_dbt.plan.records import find_records, ids_missing
 from dinmo_dbt.rows import values
 from dinmo_dbt.rows.changes import ChangeSet, Kind
 from dinmo_dbt.rows.compare import between
+from dinmo_dbt.rows.field_types import type_of
 from dinmo_dbt.rows.key_problems import key_refusal, keys_refused
 from dinmo_dbt.rows.mapping import Column, Mapping
 from dinmo_dbt.rows.resolve import resolve
 from dinmo_dbt.rows.rowhash import NO_DIGESTS, as_arrow, digest_columns, same_digests
 from dinmo_dbt.rows.snapshot import Flag, Positions, Spool
-from dinmo_dbt.rows.texts import TEXT_TYPES
 
 # Up to here records are read by id; above, every record of the object by one Bulk query.
 BY_ID_MAX = 2_000
@@ -127,7 +127,7 @@ class Fact:
 
     def _read(self, held: pa.Array) -> pa.Array:
         # The text #N/A is a value of its own where it is held: only an upload takes it for null.
-        return held if self.field.type in TEXT_TYPES else values.from_text(held, self.field)
+        return held if type_of(self.field).is_text else values.from_text(held, self.field)
 
     def _plain(self, array: pa.Array) -> pa.Array:
         held = values.held_form(array, self.field)

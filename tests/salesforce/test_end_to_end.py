@@ -21,7 +21,7 @@ from dinmo_dbt.destination import Api, Batch, Operation, PayloadColumn
 from dinmo_dbt.errors import AuthError, ConfigError
 from dinmo_dbt.org import Credentials, Org, Secret
 from dinmo_dbt.rows import values
-from dinmo_dbt.rows.texts import ID_TYPES, TEXT_TYPES
+from dinmo_dbt.rows.field_types import type_of
 from dinmo_dbt.salesforce import SalesforceDestination, connect
 
 FIELDS = {
@@ -108,7 +108,7 @@ def batch_of(
             field = destination.describe(name).field(header)
         assert field is not None, header
         payload.append(PayloadColumn(header, field, header in keep))
-        given = pa.array(data, pa.utf8()) if field.type in TEXT_TYPES | ID_TYPES else pa.array(data)
+        given = pa.array(data, pa.utf8()) if type_of(field).is_quoted else pa.array(data)
         array, reasons = values.canonical(given, field, keep_nulls=header in keep)
         assert reasons is None
         rows[header] = array
