@@ -15,7 +15,7 @@ INSTALL = $(BIN)/python -m pip install --quiet --disable-pip-version-check -c $(
 .DEFAULT_GOAL := help
 SEEDS := 1000
 
-.PHONY: help demo test test-all simulate fortnight planted mutants kill deep conformance-sf lint coverage changelog changelog-check \
+.PHONY: help demo test test-all simulate fortnight planted mutants kill deep stand-ins stand-in-snowflake lock-stand-ins conformance-sf lint coverage changelog changelog-check \
   docs picture bench lock clean
 
 help:  ## This list.
@@ -46,6 +46,18 @@ deep: $(VENV)/.dev  ## 100 million crafted pairs for the hashes; laws and mutate
 	  tests/e2e/test_dbt_cloud_memory.py
 	DINMO_CELLS_SHARE=1 $(BIN)/python -m pytest tests/state/test_cells.py
 	cd tests && ../$(BIN)/python -m mutants
+
+stand-ins: $(VENV)/.dev  ## Whole runs against servers that stand in for warehouses; each installs its environments the first time.
+	cd tests && ../$(BIN)/python -m stand_ins.environments
+	$(BIN)/python -m pytest tests/stand_ins
+
+STAND_IN = cd tests && ../$(BIN)/python -m stand_ins.environments $(1) && ../$(BIN)/python -m pytest stand_ins/test_$(1).py
+
+stand-in-snowflake: $(VENV)/.dev
+	$(call STAND_IN,snowflake)
+
+lock-stand-ins: $(VENV)/.dev  ## Renew the constraint files of the stand-ins, from the newest versions that fit.
+	cd tests && ../$(BIN)/python -m stand_ins.environments --lock
 
 conformance-sf: $(VENV)/.dev  ## The Salesforce CLI against the emulator; installs 500 MB from npm the first time.
 	$(BIN)/python -m pytest tests/conformance/sf.py

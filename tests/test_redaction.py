@@ -124,6 +124,18 @@ def excerpt(line: int, text: str, blanks: int, carets: int) -> str:
         ("x", "100038 (22018): Numeric value 'a'b' is not recognized", "x: a value can't be read as numeric: ‹text›"),
         (
             "x",
+            "002003 (42S02): SQL compilation error:\nObject 'SHOP.NAME' does not exist or not authorized.",
+            "x: there is no relation name, or the role may not see it: ‹text›",
+        ),
+        (
+            "x",
+            "001003 (42000): 01b2c3d4-0000-1111-2222-333344445555: SQL compilation error:\n"
+            "syntax error line 1 at position 99 unexpected 'secret'.",
+            "x: syntax error: ‹text›",
+        ),
+        ("x", "100051 (22012): Division by zero", "x: division by zero"),
+        (
+            "x",
             "000904 (42000): SQL compilation error: error line 2 at position 5\ninvalid identifier 'NAME'",
             "x: there is no column name, at `name` in line 1 of the condition: ‹text›",
         ),

@@ -224,10 +224,19 @@ _SHAPES: tuple[tuple[re.Pattern[str], str], ...] = tuple(
         (r"\[UNRESOLVED_COLUMN\S*\] .* with name (?P<missing>\S+) cannot .*", "there is no column {missing}"),
         (r"\[TABLE_OR_VIEW_NOT_FOUND\] .*", "there is no such relation"),
         (r"\[PARSE_SYNTAX_ERROR\] .*", "syntax error"),
+        (r"syntax error line \d+ at position \d+ unexpected .*", "syntax error"),
+        (
+            r"(?:Object|Table|View|Schema|Database) '(?P<name>[^']*)' does not exist or not authorized\.?",
+            "there is no relation {name}, or the role may not see it",
+        ),
         (r"\[DIVIDE_BY_ZERO\] .*", "division by zero"),
     )
 )
-_KIND = re.compile(r"\A(?:[A-Z][A-Za-z ]{2,30} Error: )")
+# Before the message: Snowflake's number and SQLSTATE, DuckDB's kind.
+_KIND = re.compile(
+    r"\A(?:\d{6} \([0-9A-Z]{5}\): )?(?:[0-9a-f-]{36}: )?(?:SQL (?:compilation|execution) error:\s*)?"
+    r"(?:[A-Z][A-Za-z ]{2,30} Error: )?"
+)
 _EXCERPT = re.compile(r"\nLINE (\d{1,6}): ([^\n]*)\n( *)(\^+)")
 _LOOKED_AT_CHARS = 4_000  # at each end of a text
 

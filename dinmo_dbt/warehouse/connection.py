@@ -241,7 +241,7 @@ def _quoted(whole: str, *, credentials: Any, env: Mapping[str, str]) -> str:
 
 
 def _engine(adapter_type: str, writes: bool) -> Callable[[Any, Path, profiles.Chosen], Engine]:
-    """Snowflake, BigQuery and Databricks have Arrow cursors of their own; until they can be run, they are `DbApi`."""
+    """`DbApi` reads whatever has no reader of its own."""
     match adapter_type:
         case "duckdb":
             from dinmo_dbt.warehouse.duckdb import DuckDB
@@ -251,6 +251,10 @@ def _engine(adapter_type: str, writes: bool) -> Callable[[Any, Path, profiles.Ch
             from dinmo_dbt.warehouse.postgres.engine import Postgres
 
             return Postgres
+        case "snowflake":
+            from dinmo_dbt.warehouse.snowflake.engine import Snowflake
+
+            return Snowflake
         case _:
             from dinmo_dbt.warehouse.dbapi import DbApi
 

@@ -23,10 +23,12 @@ _BY_STATE = {"42P01": Cause.MISSING, "42S02": Cause.MISSING, "3F000": Cause.MISS
 
 @dataclass(frozen=True, slots=True)
 class Known:
-    """What a driver's error means, by its number or class. `message` is ours, and is said before the driver's."""
+    """What a driver's error means, by its number or class. `message` is ours, and is said before the driver's; `code`:
+    the driver's number, by which its documentation names the error."""
 
     cause: Cause
     message: str = ""
+    code: str = ""
 
 
 # An engine's own reading of its driver's error; None where it does not know it.
@@ -80,9 +82,11 @@ class DbtAdapter:
         except Exception as error:
             causes = list(_causes(error))
             state = next((state for state in map(_state, causes) if state), "")
-            foreign = Foreign(str(error), type(error).__name__, state, sql, link=connecting)
             known = next((known for known in map(self._read, causes) if known), None)
-            known = known or Known(Cause.OTHER if connecting else _cause(foreign))
+            if known is None:
+                known = Known(Cause.OTHER if connecting else _cause(state, str(error)))
+            kind, code = SQLSTATES.get(state, type(error).__name__), known.code or state
+            foreign = Foreign(str(error), kind, code, sql, link=connecting)
             message = known.message or ("can't connect" if connecting else "")
             raise QueryRefused(known.cause, message, foreign) from error
 
@@ -102,13 +106,13 @@ def _state(error: BaseException) -> str:
     return next((state for state in given if isinstance(state, str) and state in SQLSTATES), "")
 
 
-def _cause(foreign: Foreign) -> Cause:
+def _cause(state: str, text: str) -> Cause:
     """By the code; where the driver has none, by the words in the text, which decide the hint and no more."""
-    if foreign.code:
-        return _BY_STATE.get(foreign.code, Cause.OTHER)
-    if _MISSING.search(foreign.text):
+    if state:
+        return _BY_STATE.get(state, Cause.OTHER)
+    if _MISSING.search(text):
         return Cause.MISSING
-    return Cause.DENIED if _DENIED.search(foreign.text) else Cause.OTHER
+    return Cause.DENIED if _DENIED.search(text) else Cause.OTHER
 
 
 def _required_config(credentials: Any, chosen: Chosen) -> Any:

@@ -1,0 +1,1 @@
+"""Whole runs against servers that stand in for warehouses that nobody can run at home: docs/warehouses.md."""
