@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import subprocess
 import sys
+import tomllib
 import venv
 from dataclasses import dataclass
 from pathlib import Path
@@ -35,9 +36,10 @@ class Environment:
 
     @property
     def _wanted(self) -> str:
-        asked = [*self.requirements, (ROOT / "pyproject.toml").read_text(encoding="utf-8")]
+        project = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))["project"]
+        ours = [*project["dependencies"], *map(str, project["optional-dependencies"].items())]
         pins = ROOT / self.pins
-        return "\n".join([*asked, pins.read_text(encoding="utf-8") if pins.exists() else ""])
+        return "\n".join([*self.requirements, *ours, pins.read_text(encoding="utf-8") if pins.exists() else ""])
 
     @property
     def is_made(self) -> bool:

@@ -125,8 +125,9 @@ def customers(rows: int = 3) -> str:
 
 
 def events(rows: int) -> str:
+    """Of chunks with amounts of 32 bits, and others of 64."""
     return (
-        f"select ('E' || seq)::varchar as event_id, (seq / 4)::number(12, 2) as amount "
+        f"select ('E' || seq)::varchar as event_id, (seq * seq / 4)::number(12, 2) as amount "
         f"from (select row_number() over (order by 1) as seq from table(generator(rowcount => {rows})))"
     )
 
@@ -191,7 +192,7 @@ def test_a_first_sync_brings_each_cell_as_the_model_has_it(shop: Shop, org: Org)
     for row in expected:
         assert told[row["Customer_Id__c"]] == row
     assert org.count("Event__c") == 40_000
-    assert org.query("SELECT Amount__c FROM Event__c WHERE Ref__c = 'E39999'")[0]["Amount__c"] == 9999.75
+    assert org.query("SELECT Amount__c FROM Event__c WHERE Ref__c = 'E39999'")[0]["Amount__c"] == 399980000.25
     scores = {row["Website"]: row["Score__c"] for row in org.query("SELECT Website, Score__c FROM Account")}
     assert scores == {"a.example": 10.5, "b.example": 20, "o.example": None}
 
@@ -219,7 +220,7 @@ def test_a_second_sync_sends_nothing_and_a_third_what_changed(shop: Shop, org: O
     ("fields", "condition", "code", "words"),
     [
         ({"nmoey": "Money__c"}, "", "DB151", "did you mean MONEY?"),
-        ({"note": "Note__c"}, "nmoey = 1", "DB710", "(002043): there is no column NMOEY; did you mean MONEY?"),
+        ({"note": "Note__c"}, "nmoey = 1", "DB710", "(002043): there is no column nmoey; did you mean MONEY?"),
         ({"note": "Note__c"}, "note::int = 1", "DB710", "invalid date or time (100035)"),
         ({"note": "Note__c"}, "exists (select 1 from nowhere)", "DB702", "no such table (002003)"),
     ],
