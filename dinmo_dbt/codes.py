@@ -188,7 +188,8 @@ NOT_MOVED = _code("DB516", Meaning("`state move` finds no state, or state in the
 IMAGES_UNREADABLE = _code("DB517", Meaning("The before-images of a run can't be read.", "Without them the run can't be reverted; other runs and the next sync are not touched.", exit_code=5))
 STATE_PUT_BACK = _code("DB518", Meaning("The state is an older copy that was put back.", "Put the newer one back, or go on from this one as the message says.", exit_code=5, of_state=True))
 INSERT_CANT_GO_BACK = _code("DB519", Meaning("An insert activation can't go back to an earlier serial: rows would be inserted again.", "Restore the newer state, or `dinmo-dbt state adopt`.", exit_code=5))
-STATE_CONNECTION_LOST = _code("DB520", Meaning("The connection to a state in the warehouse was lost.", "Run again: what was sent meanwhile is settled first.", exit_code=5, of_state=True))
+STATE_CONNECTION_LOST = _code("DB520", Meaning("The connection to a state in the warehouse or in a bucket was lost.", "Run again: what was sent meanwhile is settled first.", exit_code=5, of_state=True))
+NO_CONDITIONAL_WRITES = _code("DB521", Meaning("The object store of the state lets two writers create the same object, so two runs could write it at once.", "Use a store that honours conditional writes (`If-None-Match`), the warehouse or a folder.", exit_code=5, of_state=True))
 UNKNOWN_JOB = _code("DB522", Meaning("The org has a job that this state does not know, and it made rows that an insert would make again: the state is an older copy, or another one.", "Put the newer state back, or `dinmo-dbt state adopt`. If the rows are to be made again all the same: `dinmo-dbt state accept`.", exit_code=5))
 OTHER_ROW_HASH = _code("DB523", Meaning("The state's rows were hashed by another version of the row hash, so which of them changed can't be told.", "Compare them with Salesforce, once: `dinmo-dbt state reset`, then `dinmo-dbt state adopt` before any sync.", exit_code=5))
 ORG_RECORD_AHEAD = _code("DB524", Meaning("The org's record of the state (`Dinmo_State__c`) is ahead of this state, or another state's: this one is an older copy, or another one. An insert stops.", "Put the newer state back, or `dinmo-dbt state adopt`. If the rows are to be made again all the same: `dinmo-dbt state accept`.", exit_code=5))
@@ -241,7 +242,7 @@ TABLE_DENIED = _code("DB709", Meaning("The warehouse user may not read the relat
 QUERY_REFUSED = _code("DB710", Meaning("The warehouse refused a query.", "The message holds its own words.", exit_code=1))
 VALUE_UNREADABLE = _code("DB711", Meaning("A value of the relation can't be read as Arrow.", "Cast the column in the model.", exit_code=1))
 CONNECTION_BROKE = _code("DB712", Meaning("The connection broke while reading.", "Run again; nothing was sent from a part of the rows.", exit_code=1))
-NO_STATE_IN_WAREHOUSE = _code("DB713", Meaning("State can't be kept in this kind of warehouse.", "DuckDB and Postgres can; else keep it in a folder.", exit_code=2))
+NO_STATE_IN_WAREHOUSE = _code("DB713", Meaning("State can't be kept in this kind of warehouse.", "DuckDB and Postgres can; else keep it in a folder or in a bucket.", exit_code=2))
 
 # Command line
 BAD_VARS = _code("DB801", Meaning("`--vars` is not a YAML mapping.", "Write `--vars '{day: 2}'`.", exit_code=2))

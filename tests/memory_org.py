@@ -45,7 +45,7 @@ from dinmo_dbt.rows import values
 from dinmo_dbt.rows.snapshot import Flag
 from dinmo_dbt.salesforce import results as result_files
 from dinmo_dbt.salesforce.errors import classify
-from dinmo_dbt.state import LocalState, ScanSpool, WarehouseState
+from dinmo_dbt.state import BucketState, LocalState, ScanSpool, WarehouseState
 from dinmo_dbt.state.state_id import StateId
 from dinmo_dbt.upkeep import revert
 from dinmo_dbt.upkeep.audit import Audit
@@ -502,6 +502,10 @@ class WatchedState(WatchedCommits, LocalState):
 
 class WatchedWarehouseState(WatchedCommits, WarehouseState):
     """State in a warehouse."""
+
+
+class WatchedBucketState(WatchedCommits, BucketState):
+    """State in a bucket."""
 
 
 @dataclass

@@ -91,7 +91,7 @@ def _restored(session: Session, folder: str) -> list[str]:
     return [
         "      # The state is a folder here. GitHub drops a cache after 7 days unread: an insert stops then "
         f"({FIRST_SYNC}).",
-        "      # state: {warehouse: {schema: ...}} in dinmo.yml keeps it where the models are.",
+        "      # state: {location: s3://...} in dinmo.yml keeps it in a bucket instead.",
         "      - uses: actions/cache/restore@v4",
         f"        with: {{path: {as_yaml(where)}, key: "
         '"dinmo-dbt-${{ github.run_id }}", restore-keys: "dinmo-dbt-"}',
@@ -111,8 +111,10 @@ def _saved(session: Session, folder: str) -> list[str]:
 
 
 def _state_folder(session: Session, folder: str) -> str | None:
-    """The state's folder from the repository's own; None where the warehouse holds it."""
-    if session.project.state_warehouse_schema is not None:
+    """The state's folder from the repository's own; None where something else holds it."""
+    from dinmo_dbt.state import Kind
+
+    if session.place.kind is not Kind.FOLDER:
         return None
     return os.path.normpath(os.path.join(folder, os.path.relpath(session.project.state_location, session.root)))  # noqa: PTH118
 

@@ -9,6 +9,7 @@ from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING
+from urllib.parse import quote
 
 from dinmo_dbt.cli.connections import Connections
 from dinmo_dbt.codes import STATE_LEFT_BEHIND
@@ -40,17 +41,25 @@ class Session(Connections):
         """Where dinmo.yml keeps the state."""
         from dinmo_dbt.state import Kind, Place
 
-        schema = self.project.state_warehouse_schema
+        schema, bucket = self.project.state_warehouse_schema, self.project.state_bucket
+        if bucket:
+            return Place(Kind.BUCKET, bucket)
         return Place(Kind.WAREHOUSE, schema) if schema else Place(Kind.FOLDER, str(self.project.state_location))
 
     def store_at(self, place: Place) -> Store:
         """That place, whatever is in it; to write to a schema needs a session that `writes`, or keeps its state in
         one."""
-        from dinmo_dbt.state import Kind, LocalState, Marks, WarehouseState
+        from dinmo_dbt.state import BucketState, Kind, LocalState, Marks, WarehouseState
 
         marks, target = Marks(_user_state_folder()), self.target[1]
         if place.kind is Kind.FOLDER:
             store: Store = LocalState(Path(place.name), self.clock, marks, target=target)
+        elif place.kind is Kind.BUCKET:
+            from dinmo_dbt.objects import BucketTables, open_bucket
+
+            bucket = open_bucket(place.name, self.clock)
+            scratch = self.scratch / f"state-{quote(place.name, safe='')}"
+            store = BucketState(bucket, BucketTables(bucket), scratch, self.clock, marks, target=target)
         else:
             tables, scratch = self.warehouse.tables(place.name), self.scratch / f"state-{place.name}"
             store = WarehouseState(tables, scratch, self.clock, marks, target=target)

@@ -101,7 +101,9 @@ class StateSpec(Strict):
     """Where snapshots, journal and history are kept."""
 
     location: _Text | None = Field(
-        default=None, description="A local folder, relative to the project.", json_schema_extra={"default": ".dinmo"}
+        default=None,
+        description="A local folder, relative to the project; or a bucket: `s3://…`, `gs://…`, `az://…`.",
+        json_schema_extra={"default": ".dinmo"},
     )
     warehouse: WarehouseStateSpec | None = Field(
         default=None, description="Tables in the warehouse instead: DuckDB or Postgres."

@@ -7,6 +7,7 @@ this document.
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -52,7 +53,8 @@ class Project:
 
     root: Path
     target: str | None
-    state_location: Path
+    state_location: Path  # a folder of this machine, whatever keeps the state
+    state_bucket: str | None  # a location such as s3://bucket/prefix
     state_warehouse_schema: str | None
     history_s: float  # how long runs are kept
     emulator: EmulatorConfig
@@ -104,6 +106,9 @@ destinations:
     targets:
       dev: {org: emulator}
 """
+_FOLDER = ".dinmo"
+BUCKET_SCHEMES = ("s3", "gs", "gcs", "az", "abfs", "abfss")
+_SCHEMES = "s3://, gs://, az:// (abfs://)"
 _NO_CHANNEL_HERE = "set it; or write env_var('NAME', '') where it may be missing: then this channel gets nothing"
 
 
@@ -143,7 +148,7 @@ def _project(reading: Reading) -> Project:
         org = org_of(entry)
         if entry.chosen and org and not found.of(entry.destination, reading.target):
             orgs[entry.destination] = org
-    state = _state(reading, spec.state)
+    state, bucket = _state(reading, spec.state)
     emulator = EmulatorConfig(
         schema=reading.path(spec.emulator.schema_, ("emulator", "schema")),
         records=reading.path(spec.emulator.records, ("emulator", "records")),
@@ -160,6 +165,7 @@ def _project(reading: Reading) -> Project:
         root=reading.root,
         target=reading.target,
         state_location=state,
+        state_bucket=bucket,
         state_warehouse_schema=schema,
         history_s=spec.state.history,
         emulator=emulator,
@@ -179,15 +185,34 @@ def _project(reading: Reading) -> Project:
     )
 
 
-def _state(reading: Reading, spec: StateSpec) -> Path:
+def _state(reading: Reading, spec: StateSpec) -> tuple[Path, str | None]:
+    """The folder, and the location in an object store where one is given: logins stay in the folder."""
     if spec.location is not None and spec.warehouse is not None:
         reading.add(KEYS_CONFLICT, "both `location` and `warehouse` are given", ("state",), "keep one of them")
-    location = reading.path(spec.location or ".dinmo", ("state", "location"))
+    path: KeyPath = ("state", "location")
+    given = reading.rendered(spec.location or _FOLDER, path)
+    if "://" in given:
+        if wrong := bucket_problem(given):
+            reading.add(NOT_ALLOWED, wrong, path, f"such as s3://bucket/dinmo; what there is: {_SCHEMES}")
+        return reading.absolute(_FOLDER), given.rstrip("/")
+    location = reading.absolute(given)
     target_folder = reading.root / "target"
     if location == target_folder or target_folder in location.parents:
         hint = "dbt clean empties that folder, and state that is lost can double an object"
-        reading.add(NOT_ALLOWED, "state can't be kept under target/", ("state", "location"), hint)
-    return location
+        reading.add(NOT_ALLOWED, "state can't be kept under target/", path, hint)
+    return location, None
+
+
+def bucket_problem(location: str) -> str | None:
+    """What keeps a location of an object store from being one, as a sentence; None if it is."""
+    scheme, _, rest = location.partition("://")
+    if scheme not in BUCKET_SCHEMES:
+        return f"state can't be kept at {scheme}://"
+    if "@" in rest and scheme not in ("abfs", "abfss"):
+        return "a location holds no credentials"
+    if not re.fullmatch(r"[^/?#\s][^?#\s]*", rest):
+        return f"{declaration.show(location)} names no bucket"
+    return None
 
 
 def _channels(reading: Reading, spec: ChannelsSpec) -> tuple[tuple[Channel, ...], tuple[str, ...]]:

@@ -1,6 +1,7 @@
-"""State: journal, snapshots, lock and history, in a folder or in the warehouse. Else only dbt's target is written."""
+"""State: journal, snapshots and history, in a folder, a warehouse or a bucket. Else only dbt's target is written."""
 
 from dinmo_dbt.state.activity import Activity, Pause, Unsent
+from dinmo_dbt.state.bucket import BucketState
 from dinmo_dbt.state.copied import Kind, Place
 from dinmo_dbt.state.copying import copy
 from dinmo_dbt.state.journal import ActivationState
@@ -18,6 +19,7 @@ __all__ = [
     "TABLES",
     "ActivationState",
     "Activity",
+    "BucketState",
     "Judged",
     "Kind",
     "LocalState",

@@ -19,17 +19,20 @@ class Kind(StrEnum):
 
     FOLDER = "folder"
     WAREHOUSE = "warehouse"
+    BUCKET = "bucket"
 
 
 @dataclass(frozen=True, slots=True)
 class Place:
-    """A place as people name it: a folder, or a schema of the warehouse."""
+    """A place as people name it: a folder, a schema of the warehouse, or a location such as `s3://bucket/prefix`."""
 
     kind: Kind
     name: str
 
     def __str__(self) -> str:
-        return f"the warehouse's schema {self.name}" if self.kind is Kind.WAREHOUSE else f"the folder {self.name}"
+        return {Kind.WAREHOUSE: "the warehouse's schema ", Kind.FOLDER: "the folder ", Kind.BUCKET: ""}[
+            self.kind
+        ] + self.name
 
     @property
     def setting(self) -> str:

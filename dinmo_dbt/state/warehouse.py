@@ -12,7 +12,7 @@ import secrets
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import AbstractContextManager, contextmanager, suppress
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any, ClassVar, Protocol
 
 import pyarrow as pa
 
@@ -23,7 +23,7 @@ from dinmo_dbt.state import activity
 from dinmo_dbt.state.copied import Kind, Place
 from dinmo_dbt.state.damage import START_ANEW, bent, bent_history
 from dinmo_dbt.state.expendable import salvaged
-from dinmo_dbt.state.files import Stored, stored, write_whole
+from dinmo_dbt.state.files import Files, Stored, stored, write_whole
 from dinmo_dbt.state.lease import LAPSED, Holder, held_error, holder_of, this_process
 from dinmo_dbt.state.marks import Marks
 from dinmo_dbt.state.shape import columns, kind_of
@@ -37,7 +37,6 @@ PART_BYTES = 4 << 20
 _FILE = """
   folder TEXT NOT NULL, name TEXT NOT NULL, part BIGINT NOT NULL, content BYTEA NOT NULL,
   PRIMARY KEY (folder, name, part)"""
-_TABLES = {**TABLES, **HISTORY, "file": _FILE}
 _KEYS = {"run": ("id",), "activity": ("target", "name"), "standing": ("target", "name", "kind"), "notice": ("id",)}
 _FREE = f"(lease_owner IS NULL OR {LAPSED})"
 
@@ -63,10 +62,12 @@ class Tables(Protocol):
 class WarehouseState(Store):
     """State in a schema of the warehouse; the first run makes it. `scratch`: a folder for copies of its files."""
 
+    own_tables: ClassVar[dict[str, str]] = {**TABLES, **HISTORY, "file": _FILE}
+
     def __init__(self, tables: Tables, scratch: Path, clock: Clock, marks: Marks | None = None, *, target: str) -> None:
         self.tables, self.clock, self.marks, self.target = tables, clock, marks or Marks(), target
         self.location = tables.place
-        self.files = WarehouseFiles(tables, scratch, self.exists)
+        self.files: Files = WarehouseFiles(tables, scratch, self.exists)
         self._there = False
         self._others: set[str] | None = None  # tables that are not as we make them, once that was looked at
 
@@ -82,7 +83,7 @@ class WarehouseState(Store):
         if writing and not self.exists():
             lineage = secrets.token_hex(16)
             meta = {"format": str(FORMAT), "lineage": lineage}
-            self.tables.make(_TABLES, meta, HISTORY_INDEXES)
+            self.tables.make(self.own_tables, meta, HISTORY_INDEXES)
         with self.tables.transaction() as connection:
             found = self._format(connection)
             if found != FORMAT:
@@ -97,7 +98,7 @@ class WarehouseState(Store):
             there = self.tables.columns()
             self._others = {
                 name
-                for name, declared in _TABLES.items()
+                for name, declared in self.own_tables.items()
                 if {column: kind_of(named) for column, named in there.get(name, {}).items()} != columns(declared)
             }
         if self._others - HISTORY.keys():
@@ -128,7 +129,7 @@ class WarehouseState(Store):
             for row in held:
                 if not self._is_gone(holder_of(row["lease_owner"])):
                     raise held_error(row["name"], None)
-            for name in _TABLES:
+            for name in self.own_tables:
                 connection.execute(f"DROP TABLE IF EXISTS {name}")
         self._there = False
         return found

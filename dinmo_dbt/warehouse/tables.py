@@ -170,7 +170,7 @@ def unsupported(adapter_type: str) -> ConfigError:
         NO_STATE_IN_WAREHOUSE,
         f"state can't be kept in a {adapter_type} warehouse; DuckDB and Postgres can",
         where="dinmo.yml: state.warehouse",
-        hint="keep it in a folder: state: {location: .dinmo}",
+        hint="keep it in a folder, state: {location: .dinmo}, or in a bucket, state: {location: s3://bucket/dinmo}",
     )
 
 

@@ -2,7 +2,7 @@
 
 A point is `before X`, `after X` or `commit X` (inside X, when its transaction is about to be committed). X is a method
 of the journal, with the state it advances to (`advance opened`), or a call of the system and the method that makes it
-(`fsync in planned`). The first X counts.
+(`fsync in planned`), or of a state's bucket (`create in planned`). The first X counts.
 """
 
 from __future__ import annotations
@@ -16,6 +16,7 @@ from pathlib import Path
 from typing import Any
 
 from dinmo_dbt.__main__ import main
+from dinmo_dbt.objects import Bucket
 from dinmo_dbt.state import ActivationState
 
 MOMENT, _, POINT = sys.argv.pop(1).partition(" ")
@@ -73,6 +74,7 @@ plain_connect = sqlite3.connect
 sqlite3.connect = connect  # type: ignore[assignment]
 for method in JOURNAL:
     journal(method)
-for owner, call in ((os, "fsync"), (fcntl, "flock"), (Path, "rename"), (Path, "unlink")):
-    system(owner, call)
+for owner, calls in ((os, "fsync"), (fcntl, "flock"), (Path, "rename unlink"), (Bucket, "create upload remove names")):
+    for call in calls.split():
+        system(owner, call)
 main()

@@ -255,6 +255,7 @@ class Lab:
         self.data = root / ".dinmo" / "emulator"
         self.requests: list[tuple[str, str, bytes]] = []
         self.deadly: Deadly | None = None
+        self.variables: dict[str, str] = {}  # of every command's environment
 
     # The warehouse and the declarations
 
@@ -348,7 +349,7 @@ class Lab:
         out, err = io.StringIO(), io.StringIO()
         before, handler = dict(os.environ), signal.getsignal(signal.SIGTERM)
         os.environ.clear()
-        os.environ.update(environment() | {"DINMO_PROJECT_DIR": str(self.root)} | variables)
+        os.environ.update(environment() | {"DINMO_PROJECT_DIR": str(self.root)} | self.variables | variables)
         try:
             with contextlib.redirect_stdout(out), contextlib.redirect_stderr(err):
                 code = cli.run(arguments)
@@ -367,7 +368,7 @@ class Lab:
         return (WarmPopen if warm else subprocess.Popen[str])(
             [sys.executable, *by, *arguments],
             cwd=self.root,
-            env=environment() | variables,
+            env=environment() | self.variables | variables,
             stdin=subprocess.DEVNULL,
             stdout=subprocess.PIPE,
             stderr=subprocess.PIPE,

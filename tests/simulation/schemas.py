@@ -47,7 +47,7 @@ if TYPE_CHECKING:
 SCHEMA = "state"
 POSTGRES_WAIT_S = 0.1
 PART_BYTES = 3000  # of a file: most have more than one part
-_ALL = warehouse._TABLES
+_ALL = warehouse.WarehouseState.own_tables
 _MEANINGS = (
     "UPDATE run SET detail = substr(detail, 2)", "UPDATE run SET detail = '[]'", "UPDATE run SET status = 'x'",
     """UPDATE run SET detail = '{"counts": []}'""", "UPDATE activity SET invocations = '{}'", "DROP TABLE standing",

@@ -1,8 +1,9 @@
-"""Worlds whose state is in a folder, in a DuckDB file and in a real Postgres: one contract."""
+"""Worlds whose state is in a folder, a DuckDB file, a real Postgres and a bucket of an S3 server: one contract."""
 
 from __future__ import annotations
 
 import itertools
+import logging
 import shutil
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack
@@ -10,15 +11,17 @@ from pathlib import Path
 
 import duckdb
 import pytest
-from memory_org import Trip, WatchedWarehouseState, World
+from memory_org import Trip, WatchedBucketState, WatchedWarehouseState, World
+from moto.server import ThreadedMotoServer
 from warehouse.conftest import Postgres, Project, postgres, project
 
+from dinmo_dbt.objects import BucketTables, open_bucket
 from dinmo_dbt.warehouse.connection import Warehouse, connect
 
 __all__ = ["postgres", "project"]
 
 _SCHEMAS = itertools.count(1)
-KINDS = ("local", "duckdb", "postgres")
+KINDS = ("local", "duckdb", "postgres", "bucket")
 
 
 class WarehouseWorld(World):
@@ -40,12 +43,55 @@ class WarehouseWorld(World):
         return state
 
 
+class BucketWorld(World):
+    """A world whose state is in a bucket. Each `new_runner` has a client's view and a scratch of its own."""
+
+    def __init__(self, folder: Path, location: str) -> None:
+        super().__init__(folder)
+        self.location = location
+        folder.mkdir()
+        self.new_runner()
+
+    def new_runner(self) -> None:
+        self.scratch = self.folder / f"scratch{next(_SCHEMAS)}"
+        self.bucket = open_bucket(self.location, self.clock)
+        self.tables = BucketTables(self.bucket)
+
+    def state(self, trip: Trip | None = None) -> WatchedBucketState:  # type: ignore[override]
+        state = WatchedBucketState(self.bucket, self.tables, self.scratch, self.clock, target=self.target)
+        state.trip = trip or Trip()
+        return state
+
+
+@pytest.fixture(scope="session")
+def s3() -> Iterator[str]:
+    """A server that speaks S3, and its bucket `states`, by the variables that clients of S3 go by."""
+    logging.getLogger("werkzeug").setLevel(logging.ERROR)
+    server = ThreadedMotoServer(ip_address="127.0.0.1", port=0, verbose=False)
+    server.start()
+    host, port = server.get_host_and_port()
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("AWS_ENDPOINT_URL", f"http://{host}:{port}")
+        patch.setenv("AWS_ACCESS_KEY_ID", "key")
+        patch.setenv("AWS_SECRET_ACCESS_KEY", "secret")
+        patch.setenv("AWS_DEFAULT_REGION", "us-east-1")
+        import s3fs
+
+        s3fs.S3FileSystem(skip_instance_cache=True).mkdir("states")
+        yield "s3://states"
+    server.stop()
+
+
 @pytest.fixture(params=KINDS)
 def new_world(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[Callable[[], World]]:
     """Makes worlds with empty states of one kind."""
     numbers = itertools.count(1)
     if request.param == "local":
         yield lambda: World(tmp_path / f"state{next(numbers)}")
+        return
+    if request.param == "bucket":
+        place = f"{request.getfixturevalue('s3')}/{next(_SCHEMAS)}"
+        yield lambda: BucketWorld(tmp_path / f"world{next(numbers)}", f"{place}/{next(numbers)}")
         return
     folder = tmp_path / "project"
     folder.mkdir()

@@ -1,4 +1,4 @@
-"""state copy: from a folder to the warehouse, or back."""
+"""state copy: from a folder to the warehouse or a bucket, or back."""
 
 from __future__ import annotations
 
@@ -22,23 +22,28 @@ _FOLDER, _SCHEMA = ".dinmo", "dinmo"
 
 def copy(
     flags: Flags,
-    to: Annotated[Literal["folder", "warehouse"], typer.Option("--to", help="What is to keep it.")],
+    to: Annotated[Literal["folder", "warehouse", "bucket"], typer.Option("--to", help="What is to keep it.")],
     source: Annotated[
-        str | None, typer.Option("--from", metavar="PLACE", help="Where it is: a folder, or a schema of the warehouse.")
+        str | None,
+        typer.Option(
+            "--from", metavar="PLACE", help="Where it is: a folder, a schema of the warehouse, or a bucket's URL."
+        ),
     ] = None,
     as_json: options.Json = False,
 ) -> None:
     """Copy the chosen dbt target's state to another place, whole or not at all.
 
     With rows that wait, history, pauses and before-images. dinmo.yml names one of the two places, the new one or the
-    old one; the other is --from's, or else the folder .dinmo, or the schema dinmo. Once everything is there, the old
-    place is marked, and used no more. Exit 5 while a run is at work or rows are in flight, or if the new place holds a
-    state. After a copy that was killed the old place counts, until the same command has ended.
+    old one; the other is --from's, or else the folder .dinmo, or the schema dinmo. A bucket is dinmo.yml's, or
+    --from's. Once everything is there, the old place is marked, and used no more. Exit 5 while a run is at work or rows
+    are in flight, or if the new place holds a state. After a copy that was killed the old place counts, until the same
+    command has ended.
 
     \b
     Examples:
       dinmo-dbt state copy --to warehouse
       dinmo-dbt state copy --to folder --from dinmo
+      dinmo-dbt state copy --to bucket --from .dinmo
       dinmo-dbt state copy --to folder --from old_place/.dinmo --target prod
     """
     from dinmo_dbt.cli import render
@@ -71,9 +76,15 @@ def _places(session: Session, to: str, source: str | None) -> tuple[Place, Place
         Kind.FOLDER: Place(Kind.FOLDER, str(session.root / _FOLDER)),
         Kind.WAREHOUSE: Place(Kind.WAREHOUSE, _SCHEMA),
     }
+    if to == Kind.BUCKET and named.kind is not Kind.BUCKET:
+        raise UsageError(
+            NOTHING_TO_RESET, "dinmo.yml names no bucket", hint="write there: state: {location: s3://bucket/dinmo}"
+        )
     new = named if named.kind == to else usual[Kind(to)]
     if source is None:
-        old = named if named != new else usual[Kind.FOLDER if new.kind is Kind.WAREHOUSE else Kind.WAREHOUSE]
+        old = named if named != new else usual[Kind.WAREHOUSE if new.kind is Kind.FOLDER else Kind.FOLDER]
+    elif "://" in source:
+        old = Place(Kind.BUCKET, source.rstrip("/"))
     else:
         path = session.root / Path(source).expanduser()
         old = Place(Kind.FOLDER, str(path)) if path.is_dir() else Place(Kind.WAREHOUSE, source)
