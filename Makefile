@@ -15,7 +15,7 @@ INSTALL = $(BIN)/python -m pip install --quiet --disable-pip-version-check -c $(
 .DEFAULT_GOAL := help
 SEEDS := 1000
 
-.PHONY: help demo test test-all simulate fortnight planted mutants kill deep stand-ins stand-in-snowflake lock-stand-ins conformance-sf lint coverage changelog changelog-check \
+.PHONY: help demo test test-all simulate fortnight planted mutants kill deep stand-ins stand-in-snowflake stand-in-redshift lock-stand-ins conformance-sf lint coverage changelog changelog-check \
   docs picture bench lock clean
 
 help:  ## This list.
@@ -55,6 +55,9 @@ STAND_IN = cd tests && ../$(BIN)/python -m stand_ins.environments $(1) && ../$(B
 
 stand-in-snowflake: $(VENV)/.dev
 	$(call STAND_IN,snowflake)
+
+stand-in-redshift: $(VENV)/.dev
+	$(call STAND_IN,redshift)
 
 lock-stand-ins: $(VENV)/.dev  ## Renew the constraint files of the stand-ins, from the newest versions that fit.
 	cd tests && ../$(BIN)/python -m stand_ins.environments --lock

@@ -24,7 +24,7 @@ from dinmo_dbt.warehouse.query import Cause, QueryRefused, column_list, first_ro
 FETCH_ROWS = 10_000
 SAMPLE_ROWS = 1_000
 
-_DECIMAL = pa.decimal256(76, 38)
+WIDE_DECIMAL = pa.decimal256(76, 38)
 
 
 class DbApi:
@@ -152,7 +152,11 @@ def _type(values: list[Any], described: Any) -> pa.DataType:
         digits = described[4] if len(described) > 4 else None
         wide = isinstance(digits, int) and digits > 18
         return (
-            _DECIMAL if any(abs(value) >= 2**63 for value in values) else pa.decimal128(38, 0) if wide else pa.int64()
+            WIDE_DECIMAL
+            if any(abs(value) >= 2**63 for value in values)
+            else pa.decimal128(38, 0)
+            if wide
+            else pa.int64()
         )
     if kinds <= {int, Decimal}:
         return _decimal_type(described)
@@ -172,8 +176,8 @@ def _type(values: list[Any], described: Any) -> pa.DataType:
 def _decimal_type(described: Any) -> pa.DataType:
     precision, scale = (described[4], described[5]) if len(described) > 5 else (None, None)
     if isinstance(precision, int) and isinstance(scale, int) and 0 <= scale <= precision <= 38:
-        return pa.decimal128(precision, scale) if precision else _DECIMAL
-    return _DECIMAL
+        return pa.decimal128(precision, scale) if precision else WIDE_DECIMAL
+    return WIDE_DECIMAL
 
 
 def _converter(kind: pa.DataType) -> Callable[[Any], Any]:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import itertools
 import re
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager
 from dataclasses import dataclass, field
 from multiprocessing import get_context
 from pathlib import Path
@@ -14,21 +14,23 @@ from typing import Any
 from dinmo_dbt.text.redaction import SQLSTATES, Foreign
 from dinmo_dbt.warehouse.dbt_profile import as_dbt_runs
 from dinmo_dbt.warehouse.profiles import Chosen
-from dinmo_dbt.warehouse.query import Cause, QueryRefused
+from dinmo_dbt.warehouse.query import Cause, QueryRefused, cause_of
 
 _MISSING = re.compile(r"does not exist|doesn't exist|not found|NOT_FOUND|Invalid object name", re.IGNORECASE)
 _DENIED = re.compile(r"permission|denied|not authori[sz]ed|insufficient privilege", re.IGNORECASE)
-_BY_STATE = {"42P01": Cause.MISSING, "42S02": Cause.MISSING, "3F000": Cause.MISSING, "42501": Cause.DENIED}
 
 
 @dataclass(frozen=True, slots=True)
 class Known:
-    """What a driver's error means, by its number or class. `message` is ours, and is said before the driver's; `code`:
-    the driver's number, by which its documentation names the error."""
+    """What a driver's error means, by its number or class. `message` is ours, and is said before the driver's words;
+    `code`: the driver's number, by which its documentation names the error. `text` and `position`: the server's words
+    and the character of the statement that they are about, where the exception's own text is not just these."""
 
     cause: Cause
     message: str = ""
     code: str = ""
+    text: str = ""
+    position: int | None = None
 
 
 # An engine's own reading of its driver's error; None where it does not know it.
@@ -65,6 +67,14 @@ class DbtAdapter:
                 _ = connections.get_thread_connection().handle
         return connections.get_thread_connection().handle
 
+    def another(self) -> Any:
+        """A connection beside this thread's, where one read takes a whole: whoever asks for it closes it."""
+        from dbt.adapters.contracts.connection import Connection
+
+        with self.errors(connecting=True), as_dbt_runs(self._project_dir):
+            wanted = Connection(type=self.type, name=f"dinmo-{next(self._names)}", credentials=self.credentials)
+            return self._adapter.connections.open(wanted).handle
+
     def close(self) -> None:
         with self.errors():
             self._adapter.cleanup_connections()
@@ -72,23 +82,27 @@ class DbtAdapter:
             if close_all is not None:
                 close_all()
 
-    @contextmanager
-    def errors(self, sql: str = "", *, connecting: bool = False) -> Iterator[None]:
-        """Any exception in our words: drivers are many, and so are their classes."""
-        try:
-            yield
-        except QueryRefused:
-            raise
-        except Exception as error:
-            causes = list(_causes(error))
-            state = next((state for state in map(_state, causes) if state), "")
-            known = next((known for known in map(self._read, causes) if known), None)
-            if known is None:
-                known = Known(Cause.OTHER if connecting else _cause(state, str(error)))
-            kind, code = SQLSTATES.get(state, type(error).__name__), known.code or state
-            foreign = Foreign(str(error), kind, code, sql, link=connecting)
-            message = known.message or ("can't connect" if connecting else "")
-            raise QueryRefused(known.cause, message, foreign) from error
+    def errors(self, sql: str = "", *, connecting: bool = False) -> AbstractContextManager[None]:
+        return driver_errors(self._read, sql, connecting=connecting)
+
+
+@contextmanager
+def driver_errors(read: Reading, sql: str = "", *, connecting: bool = False) -> Iterator[None]:
+    """Any exception in our words: drivers are many, and so are their classes."""
+    try:
+        yield
+    except QueryRefused:
+        raise
+    except Exception as error:
+        causes = list(_causes(error))
+        state = next((state for state in map(_state, causes) if state), "")
+        known = next((known for known in map(read, causes) if known), None)
+        known = known or Known(_cause(state, str(error)))
+        code = known.code or state
+        kind = SQLSTATES.get(code) or SQLSTATES.get(state) or type(error).__name__
+        foreign = Foreign(known.text or str(error), kind, code, sql, known.position, link=connecting)
+        message = known.message or ("can't connect" if connecting else "")
+        raise QueryRefused(Cause.OTHER if connecting else known.cause, message, foreign) from error
 
 
 def _causes(error: BaseException | None) -> Iterator[BaseException]:
@@ -109,7 +123,7 @@ def _state(error: BaseException) -> str:
 def _cause(state: str, text: str) -> Cause:
     """By the code; where the driver has none, by the words in the text, which decide the hint and no more."""
     if state:
-        return _BY_STATE.get(state, Cause.OTHER)
+        return cause_of(state)
     if _MISSING.search(text):
         return Cause.MISSING
     return Cause.DENIED if _DENIED.search(text) else Cause.OTHER

@@ -40,6 +40,17 @@ class Cause(Enum):
     OTHER = "other"
 
 
+_BY_STATE = {
+    **dict.fromkeys(("42P01", "42S02", "3F000", "3D000"), Cause.MISSING),
+    "42501": Cause.DENIED,
+    "55P03": Cause.LOCKED,
+}
+
+
+def cause_of(sqlstate: str) -> Cause:
+    return _BY_STATE.get(sqlstate, Cause.LOST if sqlstate.startswith(("08", "57P")) else Cause.OTHER)
+
+
 class QueryRefused(Exception):
     """The database, or the way to it, refused. `message` is ours; `foreign` is the error in the words of others."""
 

@@ -87,6 +87,8 @@ ENVIRONMENTS = {
         ),
         Environment("snowflake", (f"-e {ROOT}[snowflake]",), "constraints-snowflake.txt"),
     ),
+    # The server is the Postgres of the machine, behind a relay in the test's own process.
+    "redshift": (Environment("redshift", (f"-e {ROOT}[redshift]",), "constraints-redshift.txt"),),
 }
 
 

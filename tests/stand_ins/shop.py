@@ -39,6 +39,10 @@ class Shop:
         assert done.code == 0, done.all
         return done.out
 
+    def build(self, **models: str) -> None:
+        self.write({f"models/{name}.sql": sql + "\n" for name, sql in models.items()})
+        self.dbt("build")
+
     def run(self, *arguments: str) -> Ran:
         done = self._run("dinmo-dbt", *arguments)
         assert "Traceback" not in done.all and "DB900" not in done.all, done.all
@@ -51,6 +55,12 @@ class Shop:
         node = manifest["nodes"][f"model.shop.{model}"]
         node["config"]["meta"] = node["meta"] = {"dinmo": meta}
         path.write_text(json.dumps(manifest), encoding="utf-8")
+
+    def python(self, script: str) -> str:
+        """What a script prints that runs where the commands do."""
+        done = self._run("python", "-c", script)
+        assert done.code == 0, done.all
+        return done.out
 
     @contextlib.contextmanager
     def org(self) -> Iterator[Org]:

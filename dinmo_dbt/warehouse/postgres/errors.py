@@ -5,9 +5,7 @@ from __future__ import annotations
 import psycopg2
 
 from dinmo_dbt.text.redaction import SQLSTATES, Foreign
-from dinmo_dbt.warehouse.query import Cause, QueryRefused
-
-_MISSING = frozenset({"42P01", "3F000", "3D000"})
+from dinmo_dbt.warehouse.query import Cause, QueryRefused, cause_of
 
 
 def refused(error: BaseException, sql: str) -> QueryRefused:
@@ -24,10 +22,4 @@ def refused(error: BaseException, sql: str) -> QueryRefused:
         sql,
         int(at) - 1 if at.isdigit() else None,
     )
-    if state in _MISSING:
-        return QueryRefused(Cause.MISSING, "", foreign)
-    if state == "42501":
-        return QueryRefused(Cause.DENIED, "", foreign)
-    if state == "55P03":
-        return QueryRefused(Cause.LOCKED, "", foreign)
-    return QueryRefused(Cause.LOST if state.startswith(("08", "57P")) else Cause.OTHER, "", foreign)
+    return QueryRefused(cause_of(state), "", foreign)
