@@ -12,7 +12,6 @@ from dinmo_dbt.cli.console import Console
 from dinmo_dbt.cli.offer import Destination, Words, has_words, offer_json, org_named, yes
 from dinmo_dbt.cli.options import Flags
 from dinmo_dbt.cli.session import Session
-from dinmo_dbt.rows.field_types import type_of
 
 if TYPE_CHECKING:
     from dinmo_dbt.destination import Field, ObjectSchema
@@ -83,6 +82,8 @@ def _type(field: Field) -> str:
     """describe's type, with what bounds it: `string(80)`, `double(16,2)`, `reference(Account)`."""
     if field.reference_to:
         return f"{field.type}({', '.join(field.reference_to[:3])}{', ...' if len(field.reference_to) > 3 else ''})"
+    from dinmo_dbt.rows.field_types import type_of
+
     size = type_of(field).size(field)
     return f"{field.type}({size})" if size else field.type
 
