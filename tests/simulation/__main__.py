@@ -2,7 +2,7 @@
 
 python -m simulation --seeds 1000             seeds 0 to 999, on all cores
 python -m simulation --seed 17                one history, line by line
-python -m simulation --state postgres         all with their state in a Postgres server, which it starts
+python -m simulation --state postgres         all with their state in a Postgres server, which it starts; or in a bucket
 """
 
 from __future__ import annotations
@@ -100,7 +100,7 @@ def main() -> int:
     parser.add_argument("--first", type=int, default=0)
     parser.add_argument("--seed", type=int)
     parser.add_argument("--stop", action="store_true", help="stop at the first part that breaks")
-    parser.add_argument("--state", choices=("folder", "duckdb", "postgres"), default="", help=STATE)
+    parser.add_argument("--state", choices=("folder", "duckdb", "postgres", "bucket"), default="", help=STATE)
     given = parser.parse_args()
     if given.seed is not None:
         return told(given.seed, given.state)

@@ -43,8 +43,8 @@ from .auditor import CLOSED, Auditor, Broken, Row, a_of, b_of
 from .beside import TARGET, Beside
 from .family import Family
 from .org import SimulatedOrg
+from .places import Folder
 from .process import BadDisk, End, Process, Stopped, current
-from .schemas import Schema
 from .shape import Keys, Shape, key_of
 from .upkeep import Upkeep
 from .wall import Wall
@@ -135,7 +135,7 @@ class History:
         self.home = self.org.folder / str(self.seed)
         self.place = self.org.place(self.seed, self.home)
         self.marks = self.home / "marks"
-        if isinstance(self.place, Schema) and self.records.random() < 0.6:  # its lease alone keeps others out
+        if not isinstance(self.place, Folder) and self.records.random() < 0.6:  # its lease alone keeps others out
             self.events.add("stops")
         self.runs, self.seams = 0, 40
         self.settled = True  # nothing is in flight

@@ -24,6 +24,7 @@ from dinmo_dbt.emulator.web import effect
 from dinmo_dbt.emulator.web.mounted import MountedAdapter
 from dinmo_dbt.salesforce import SalesforceDestination
 
+from .buckets import BucketPlace
 from .places import Folder, Place
 from .process import current, seams
 from .schemas import DuckDBFile, Engine, PostgresDatabase, Schema
@@ -167,6 +168,8 @@ class SimulatedOrg:
     def place(self, seed: int, home: Path) -> Place:
         """Where the history of that seed keeps its state, in its own folder `home` or elsewhere."""
         kind = self._state or ("duckdb" if random.Random(f"place {seed}").random() < DUCKDB_SHARE else "folder")
+        if kind == "bucket":
+            return BucketPlace(home, self.clock)
         return Folder(home) if kind == "folder" else Schema(home, seed, lambda: self._engine, kind)
 
     @cached_property

@@ -48,7 +48,7 @@ SCHEMA = "state"
 POSTGRES_WAIT_S = 0.1
 PART_BYTES = 3000  # of a file: most have more than one part
 _ALL = warehouse.WarehouseState.own_tables
-_MEANINGS = (
+MEANINGS = (
     "UPDATE run SET detail = substr(detail, 2)", "UPDATE run SET detail = '[]'", "UPDATE run SET status = 'x'",
     """UPDATE run SET detail = '{"counts": []}'""", "UPDATE activity SET invocations = '{}'", "DROP TABLE standing",
     "UPDATE run SET not_delivered = 'x'", "DROP TABLE run",
@@ -379,7 +379,7 @@ class Schema(Place):
             self.put_back("older")
             return Damage("an older copy comes back", of_history=False, comes_back=True)
         if what == "the history":
-            return Damage(self._executed(damages.choice(_MEANINGS)), of_history=True, comes_back=False)
+            return Damage(self._executed(damages.choice(MEANINGS)), of_history=True, comes_back=False)
         if what == "the journal" or not files:
             return Damage(self._executed(damages.choice(NO_STATES)), of_history=False, comes_back=False)
         return Damage(self._bend_file(chance, chance.choice(files)), of_history=False, comes_back=False)

@@ -54,6 +54,17 @@ def test_no_history_loses_or_doubles_a_row(org: SimulatedOrg) -> None:
 
 
 @pytest.mark.slow
+def test_no_history_whose_state_is_in_a_bucket_loses_or_doubles_a_row(tmp_path: Path) -> None:
+    org = SimulatedOrg(tmp_path, "bucket")
+    try:
+        broken, met = played(org, range(30))
+    finally:
+        org.close()
+    assert broken == []
+    assert met["success"] and met["DB501"]
+
+
+@pytest.mark.slow
 def test_no_history_whose_state_is_in_postgres_loses_or_doubles_a_row(postgres: Postgres, tmp_path: Path) -> None:
     org = SimulatedOrg(tmp_path, "postgres", postgres)
     try:
