@@ -6,7 +6,7 @@ import pyarrow as pa
 import pytest
 from memory_org import activation
 
-from dinmo_dbt.cli import render
+from dinmo_dbt.cli import printed, render
 from dinmo_dbt.delivery.run import Audited, Outcome, SyncRun
 from dinmo_dbt.errors import Problem
 from dinmo_dbt.plan.plan import LEFT_OUT, Counts
@@ -16,14 +16,14 @@ from dinmo_dbt.upkeep.rekey import Rekeying
 @pytest.mark.parametrize("width", [70, 88, 110])
 @pytest.mark.parametrize("text", ["1 of 4 OK short", "1 of 4 START sync " + "long_name_" * 12])
 def test_a_dotted_line_fills_the_width_and_no_more(text: str, width: int) -> None:
-    line = render.dotted(text, "10 sent, 2 rejected in 0.10s", width)
+    line = printed.dotted(text, "10 sent, 2 rejected in 0.10s", width)
     assert len(line) == width
     assert line.endswith("... [10 sent, 2 rejected in 0.10s]")
 
 
 def test_a_long_line_is_wrapped_deeper_and_never_inside_a_word() -> None:
     fields = ", ".join(f"Field_Number_{number}__c" for number in range(12))
-    lines = render.wrapped(f"  upsert 3 rows by bulk: {fields}", 80)
+    lines = printed.wrapped(f"  upsert 3 rows by bulk: {fields}", 80)
     assert len(lines) > 2 and all(len(line) <= 80 for line in lines)
     assert all(line.startswith("    F") for line in lines[1:])
     assert " ".join(line.strip() for line in lines) == f"upsert 3 rows by bulk: {fields}"
@@ -31,8 +31,8 @@ def test_a_long_line_is_wrapped_deeper_and_never_inside_a_word() -> None:
 
 def test_a_problem_says_where_what_and_what_to_do() -> None:
     problem = Problem("DB401", "no", "models/x.yml", "first\nsecond")
-    assert render.problem_lines(problem) == ["DB401  models/x.yml", "  no", "  -> first", "     second"]
-    assert render.problem_lines(Problem("DB401", "no")) == ["DB401", "  no"]
+    assert printed.problem_lines(problem) == ["DB401  models/x.yml", "  no", "  -> first", "     second"]
+    assert printed.problem_lines(Problem("DB401", "no")) == ["DB401", "  no"]
 
 
 def left_out(*rows: tuple[str, str, str | None, str]) -> pa.Table:

@@ -42,15 +42,15 @@ def _print_failure(arguments: Sequence[str], error: DinmoError) -> None:
     """The document of a command that failed before it had one: a program that reads it is told why, too."""
     if "--json" not in (own := _own(arguments)):
         return
-    from dinmo_dbt.cli import render
+    from dinmo_dbt.cli import printed
     from dinmo_dbt.cli.app import named
     from dinmo_dbt.cli.commands.emulator_serve import SERVE
     from dinmo_dbt.cli.console import Console
 
     if named(own) == SERVE:
         return  # its line says that it listens
-    problems = [render.problem_json(problem) for problem in error.problems]
-    told = render.document(named(own), exit_code=error.exit_code, problems=problems)
+    problems = [printed.problem_json(problem) for problem in error.problems]
+    told = printed.document(named(own), exit_code=error.exit_code, problems=problems)
     Console(as_json=True).document(told)
 
 

@@ -90,7 +90,7 @@ class Console:
             self._tell("error", f"  {line}")
 
     def problems(self, problems: Iterable[Problem], label: str = "") -> None:
-        from dinmo_dbt.cli.render import problem_lines
+        from dinmo_dbt.cli.printed import problem_lines
 
         for problem in problems:
             placed = problem.at(self.place)
@@ -101,7 +101,7 @@ class Console:
 
     def documents(self, problems: Iterable[Problem]) -> list[dict[str, Any]]:
         """Problems as JSON has them."""
-        from dinmo_dbt.cli.render import problem_json
+        from dinmo_dbt.cli.printed import problem_json
 
         return [problem_json(problem.at(self.place)) for problem in problems]
 
@@ -127,7 +127,7 @@ class Console:
 
     def fitted(self, line: str) -> Iterable[str]:
         """The line, on as many as the width asks for; whole where a program reads it."""
-        from dinmo_dbt.cli.render import wrapped
+        from dinmo_dbt.cli.printed import wrapped
 
         return [line] if self.log_format == "json" else wrapped(line, self.width)
 

@@ -34,7 +34,7 @@ def found(
 
 def lines(shown: Sequence[tuple[Examples, str]]) -> list[str]:
     """Each to be printed whole: a query is copied."""
-    from dinmo_dbt.cli.render import count
+    from dinmo_dbt.cli.printed import count
 
     told = []
     for each, query in shown:

@@ -62,7 +62,7 @@ class Health:
 
     def told(self, now: float | None = None) -> tuple[HTTPStatus, dict[str, Any]]:
         from dinmo_dbt import __version__
-        from dinmo_dbt.cli import render
+        from dinmo_dbt.cli import printed
 
         at, passed = time.time() if now is None else now, time.monotonic()
         running = self.lanes.running()
@@ -98,8 +98,8 @@ class Health:
             "next": {"activation": first[0], "at": iso(first[1])} if first else None,
             "overdue": overdue,
             "undelivered": [each.document for each in self.undelivered],
-            "problem": render.problem_json(self.problems[0]) if self.problems else None,
-            "set_aside": [{"run": run, **render.problem_json(each)} for run, each in self.set_aside.items()],
+            "problem": printed.problem_json(self.problems[0]) if self.problems else None,
+            "set_aside": [{"run": run, **printed.problem_json(each)} for run, each in self.set_aside.items()],
         }
 
 

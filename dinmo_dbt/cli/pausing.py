@@ -22,7 +22,7 @@ if TYPE_CHECKING:
 
 
 def set_pauses(flags: Flags, as_json: bool, reason: str | None) -> None:
-    from dinmo_dbt.cli import render
+    from dinmo_dbt.cli import printed
 
     console = Console(as_json)
     done: list[str] = []
@@ -48,7 +48,7 @@ def set_pauses(flags: Flags, as_json: bool, reason: str | None) -> None:
         console.answer(session.wrong_lines())
         code = session.say_wrong()
         command = "resume" if reason is None else "pause"
-        console.document(render.document(command, target=session.target[1], activations=done))
+        console.document(printed.document(command, target=session.target[1], activations=done))
     if code:
         raise typer.Exit(code)
 

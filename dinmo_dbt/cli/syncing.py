@@ -65,7 +65,7 @@ def sync_chosen(
     triggers: Mapping[str, Trigger] | None = None,
 ) -> int:
     """Sync the chosen activations, parents first; the exit code of `command`, whose document it prints."""
-    from dinmo_dbt.cli import render
+    from dinmo_dbt.cli import printed
 
     with telling_of_all(session, unattended=triggers is not None):
         report = sync_each(session, chosen, ceilings, gating, triggers)
@@ -75,7 +75,7 @@ def sync_chosen(
         tell_state_is_well(session)
     code = worst(report.codes)
     calls, results = session.api_calls, report.results
-    session.console.document(render.document(command, exit_code=code, api_calls=calls, results=results))
+    session.console.document(printed.document(command, exit_code=code, api_calls=calls, results=results))
     deliver(session)
     return code
 
@@ -89,7 +89,7 @@ def sync_each(
 ) -> Report:
     """Sync the chosen activations, parents first; what became of each is told and written. `triggers` say
     why, by activation; None: by hand."""
-    from dinmo_dbt.cli import render
+    from dinmo_dbt.cli import printed
 
     console = session.console
     _begin(session, chosen, gating)
@@ -101,7 +101,7 @@ def sync_each(
     left_over = [activation for activation in chosen if skips[activation.name] is not None]
     wrong = _wrong(session, gating)
     total = len(chosen) + len(wrong)
-    console.timed(f"Syncing {render.count(total, 'activation')} for dbt target {session.target[1]}")
+    console.timed(f"Syncing {printed.count(total, 'activation')} for dbt target {session.target[1]}")
     for number, activation in enumerate([*fitting, *left_over], 1):
         if session.clock.signal:
             told = "the run was asked to stop before its turn"
@@ -161,10 +161,10 @@ def _take(session: Session, turn: Turn, ceilings: Ceilings, gating: Gating, repo
 
 
 def _tell_wrong(session: Session, wrong: Left, place: str, report: Report) -> None:
-    from dinmo_dbt.cli import render
+    from dinmo_dbt.cli import printed
 
     console = session.console
-    console.timed(render.dotted(f"{place} ERROR {wrong.name}", "NOT VALID", console.width - 10), "ERROR")
+    console.timed(printed.dotted(f"{place} ERROR {wrong.name}", "NOT VALID", console.width - 10), "ERROR")
     console.problems(wrong.problems)
     told = console.documents(wrong.problems)
     report.add(wrong, "failed", 0.0, wrong.problems[0].message, problems=told, exit_code=ConfigError.exit_code)

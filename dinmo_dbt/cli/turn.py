@@ -30,12 +30,12 @@ MEANWHILE = "it is not due any more: another process ran it meanwhile, or its qu
 
 def skip_turn(session: Session, turn: Turn, skip: tuple[str, str], report: Report) -> None:
     """Say that an activation is not synced, and why; one that the gate blocks is in the history."""
-    from dinmo_dbt.cli import render
+    from dinmo_dbt.cli import printed
 
     status, reason = skip
     console, activation = session.console, turn.activation
-    console.timed(render.dotted(f"{turn.place} SKIP {activation.name}", "SKIP", console.width - 10), "SKIP")
-    for line in render.wrapped(f"          {reason}", console.width):
+    console.timed(printed.dotted(f"{turn.place} SKIP {activation.name}", "SKIP", console.width - 10), "SKIP")
+    for line in printed.wrapped(f"          {reason}", console.width):
         console.say(line)
     if STATUS_EXIT[status]:
         console.stopped(f"{activation.name}: not synced: {reason}")
@@ -47,12 +47,12 @@ def skip_turn(session: Session, turn: Turn, skip: tuple[str, str], report: Repor
 
 
 def sync_one(session: Session, turn: Turn, ceilings: Ceilings, gating: Gating, report: Report) -> None:
-    from dinmo_dbt.cli import render
+    from dinmo_dbt.cli import printed, render
 
     console, activation, place = session.console, turn.activation, turn.place
     width = console.width - 10  # the time stands before the line
     what = f"sync {activation.name} ({activation.mode} {activation.object})"
-    console.timed(render.dotted(f"{place} START {what}", "RUN", width))
+    console.timed(printed.dotted(f"{place} START {what}", "RUN", width))
     if turn.trigger.kind != "by_hand":
         console.say(f"          {turn.trigger.said}")
     began = time.monotonic()
@@ -60,7 +60,7 @@ def sync_one(session: Session, turn: Turn, ceilings: Ceilings, gating: Gating, r
         run = _run_activation(session, activation, ceilings, turn.trigger, gating)
     except Interrupted as stop:
         seconds = time.monotonic() - began
-        line = render.dotted(f"{place} INTERRUPTED {activation.name}", f"in {seconds:.2f}s", width)
+        line = printed.dotted(f"{place} INTERRUPTED {activation.name}", f"in {seconds:.2f}s", width)
         console.timed(line, "INTERRUPTED")
         message = "stopped by a signal before anything was sent"
         report.add(activation, "interrupted", seconds, message, exit_code=128 + stop.number)
@@ -75,7 +75,7 @@ def sync_one(session: Session, turn: Turn, ceilings: Ceilings, gating: Gating, r
         seconds = time.monotonic() - began
         status = "refused" if isinstance(error, Refused) else "failed"
         word = "REFUSED" if status == "refused" else "ERROR"
-        console.timed(render.dotted(f"{place} {word} {activation.name}", f"in {seconds:.2f}s", width), word)
+        console.timed(printed.dotted(f"{place} {word} {activation.name}", f"in {seconds:.2f}s", width), word)
         console.failure(error)
         problems = console.documents(error.problems)
         report.add(
@@ -94,9 +94,9 @@ def sync_one(session: Session, turn: Turn, ceilings: Ceilings, gating: Gating, r
         "on_its_way": "ON ITS WAY",
     }.get(run.status.value, "INTERRUPTED")
     status = render.run_status(run, seconds)
-    console.timed(render.dotted(f"{place} {word} {activation.name}", status, width), word)
+    console.timed(printed.dotted(f"{place} {word} {activation.name}", status, width), word)
     for line in after(run, activation):
-        for part in render.wrapped(f"          {line}", console.width):
+        for part in printed.wrapped(f"          {line}", console.width):
             console.say(part)
     if run.problem and not run.interrupted:
         console.problems([run.problem])

@@ -25,7 +25,7 @@ def debug(
       dinmo-dbt debug
       dinmo-dbt debug --target prod
     """
-    from dinmo_dbt.cli import render
+    from dinmo_dbt.cli import printed
 
     console = Console(as_json)
     checks: list[dict[str, Any]] = []
@@ -46,7 +46,7 @@ def debug(
                 worst,
                 _check(console, checks, f"destination {destination}", lambda name=destination: _org(session, name)),
             )
-    console.document(render.document("debug", ok=worst == 0, checks=checks))
+    console.document(printed.document("debug", ok=worst == 0, checks=checks))
     raise typer.Exit(worst)
 
 

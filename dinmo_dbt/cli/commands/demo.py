@@ -47,10 +47,10 @@ def demo(
 
 
 def _print_document(told: dict[str, Any]) -> None:
-    from dinmo_dbt.cli import render
+    from dinmo_dbt.cli import printed
     from dinmo_dbt.cli.console import Console
 
-    Console(as_json=True).document(render.document("demo", **told))
+    Console(as_json=True).document(printed.document("demo", **told))
 
 
 def _tour(program: Any, *, keep: bool) -> dict[str, Any]:

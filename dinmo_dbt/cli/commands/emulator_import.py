@@ -46,7 +46,7 @@ def import_schema(
       dinmo-dbt emulator import --from Account.describe.json --to emulator_schema
     """
     from dinmo_dbt import emulator
-    from dinmo_dbt.cli import render
+    from dinmo_dbt.cli import printed
 
     console = Console(as_json)
     destination = source.removeprefix(_ORG) if source.startswith(_ORG) else None
@@ -65,21 +65,21 @@ def import_schema(
             raise DinmoError(EMULATOR_SCHEMA, str(error).removeprefix(f"{source}: "), where=source) from error
     console.answer(_told(brought, folder))
     console.document(
-        render.document(
+        printed.document(
             "emulator import", folder=str(folder), objects=list(brought.objects), approximate=list(brought.approximate)
         )
     )
 
 
 def _told(brought: Imported, folder: Path) -> list[str]:
-    from dinmo_dbt.cli import render
+    from dinmo_dbt.cli import printed
 
     notes = [f"  note: {note}" for note in brought.approximate[:_NOTES_SHOWN]]
     left = len(brought.approximate) - len(notes)
     return [
-        f"{render.count(len(brought.objects), 'object')} into {folder}: {', '.join(brought.objects)}",
+        f"{printed.count(len(brought.objects), 'object')} into {folder}: {', '.join(brought.objects)}",
         *notes,
-        *([f"  and {render.count(left, 'more note')}: --json lists them"] if left > 0 else []),
+        *([f"  and {printed.count(left, 'more note')}: --json lists them"] if left > 0 else []),
         "the emulator has them from its next start",
     ]
 

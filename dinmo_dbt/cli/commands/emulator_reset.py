@@ -17,7 +17,7 @@ def reset(data: Data = None, project_dir: options.ProjectDir = None, as_json: op
       dinmo-dbt emulator reset
     """
     from dinmo_dbt import emulator
-    from dinmo_dbt.cli import render
+    from dinmo_dbt.cli import printed
 
     console = Console(as_json)
     if data is None:
@@ -28,4 +28,4 @@ def reset(data: Data = None, project_dir: options.ProjectDir = None, as_json: op
     except emulator.EmulatorError as error:
         raise emulator_error(error, data) from error
     console.answer([f"emptied {data}"])
-    console.document(render.document("emulator reset", data=str(data)))
+    console.document(printed.document("emulator reset", data=str(data)))

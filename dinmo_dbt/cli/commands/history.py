@@ -30,21 +30,21 @@ def history(
       dinmo-dbt history --limit 5
       dinmo-dbt history 20260131T080000-3fa2c1
     """
-    from dinmo_dbt.cli import render
+    from dinmo_dbt.cli import printed
 
     console = Console(as_json)
     with Session(flags, console, offline=True) as session:
         if run_id:
             run = known_run(session, run_id).document()
             console.answer(_run_lines(run))
-            console.document(render.document("history", run=run))
+            console.document(printed.document("history", run=run))
             return
         names = [activation.name for activation in session.chosen] if flags.select or flags.exclude else None
         runs = [run.document() for run in session.state.history.latest(names, limit)]
         names_wide = max((len(run["activation"]) for run in runs), default=0)
         lines = (line for run in runs for line in (_run_line(run, names_wide), *_cause(run)))
         console.answer(list(lines) or ["no runs yet"])
-        console.document(render.document("history", runs=runs))
+        console.document(printed.document("history", runs=runs))
 
 
 def _run_line(run: dict[str, Any], names_wide: int = 0) -> str:

@@ -26,16 +26,16 @@ def list_activations(
       dinmo-dbt list
       dinmo-dbt list -s tag:crm --json
     """
-    from dinmo_dbt.cli import render
+    from dinmo_dbt.cli import printed
 
     console = Console(as_json)
     with Session(flags, console, offline=True) as session:
         pauses = session.activity.pauses()
         rows = [_listed(activation, activation.name in pauses) for activation in session.chosen]
         shown = [_as_printed(row, activation) for row, activation in zip(rows, session.chosen, strict=True)]
-        console.answer(render.table(("activation", "model", "object", "mode", "match", "schedule", "enabled"), shown))
+        console.answer(printed.table(("activation", "model", "object", "mode", "match", "schedule", "enabled"), shown))
         code = session.say_wrong()
-        console.document(render.document("list", activations=rows))
+        console.document(printed.document("list", activations=rows))
     raise typer.Exit(code)
 
 

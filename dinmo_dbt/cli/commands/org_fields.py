@@ -35,7 +35,7 @@ def fields(
       dinmo-dbt org fields Invoice__c external id
       dinmo-dbt org fields Contact phone --json
     """
-    from dinmo_dbt.cli import render
+    from dinmo_dbt.cli import printed
     from dinmo_dbt.scaffold.proposal import parent_paths
 
     console = Console(as_json)
@@ -48,7 +48,9 @@ def fields(
         number = f"{len(listed):,} of {len(every):,}" if len(listed) < len(every) else f"{len(every):,}"
         console.answer(["", f"{number} fields of {_rights(schema)} in org {org.org_id}"])
         console.document(
-            render.document("org fields", org_id=org.org_id, object=schema.name, fields=[offer_json(e) for e in listed])
+            printed.document(
+                "org fields", org_id=org.org_id, object=schema.name, fields=[offer_json(e) for e in listed]
+            )
         )
 
 
@@ -113,10 +115,10 @@ def _notes(field: Field, parent_keys: list[str]) -> list[str]:
 
 def _lines(listed: list[dict[str, Any]], width: int) -> list[str]:
     """The table; notes that leave the width go on below themselves."""
-    from dinmo_dbt.cli import render
+    from dinmo_dbt.cli import printed
 
     lines = []
-    for line, row in zip(render.table(_FIELD_COLUMNS, listed), [{"notes": "notes"}, *listed], strict=True):
+    for line, row in zip(printed.table(_FIELD_COLUMNS, listed), [{"notes": "notes"}, *listed], strict=True):
         start = len(line) - len(row["notes"])
         if len(line) <= width or not row["notes"]:
             lines.append(line)

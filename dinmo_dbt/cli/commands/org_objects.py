@@ -29,7 +29,7 @@ def objects(
       dinmo-dbt org objects
       dinmo-dbt org objects invoice --target prod
     """
-    from dinmo_dbt.cli import render
+    from dinmo_dbt.cli import printed
 
     console = Console(as_json)
     with Session(flags, console) as session:
@@ -37,10 +37,10 @@ def objects(
         found = org.objects()
         written = [each for each in found if each.createable or each.updateable]
         listed = [_listed(each) for each in written if has_words(words, each.name, each.label)]
-        console.answer(render.table(("object", "label", "new", "known", "delete"), listed))
+        console.answer(printed.table(("object", "label", "new", "known", "delete"), listed))
         console.answer(["", _end(len(listed), len(written), len(found), org.org_id)])
         console.document(
-            render.document("org objects", org_id=org.org_id, objects=[offer_json(each) for each in listed])
+            printed.document("org objects", org_id=org.org_id, objects=[offer_json(each) for each in listed])
         )
 
 
@@ -56,8 +56,8 @@ def _listed(each: ListedObject) -> dict[str, Any]:
 
 
 def _end(shown: int, written: int, found: int, org_id: str) -> str:
-    from dinmo_dbt.cli import render
+    from dinmo_dbt.cli import printed
 
-    number = f"{shown:,} of {render.count(written, 'object')}" if shown < written else render.count(written, "object")
+    number = f"{shown:,} of {printed.count(written, 'object')}" if shown < written else printed.count(written, "object")
     read_only = f"; {found - written:,} more are read-only for this user" if found > written else ""
     return f"{number} of org {org_id}{read_only}. Fields of one: dinmo-dbt org fields OBJECT"

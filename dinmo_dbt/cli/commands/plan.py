@@ -69,7 +69,7 @@ def plan(
 
 
 def _plan(session: Session, ceilings: Ceilings, gating: Gating, *, show_values: bool, detailed: bool) -> int:
-    from dinmo_dbt.cli import render
+    from dinmo_dbt.cli import printed, render
 
     console = session.console
     chosen = session.chosen
@@ -102,7 +102,7 @@ def _plan(session: Session, ceilings: Ceilings, gating: Gating, *, show_values: 
                 notes = [*_org_note(state), *_parents_note(drawn)]
                 lines = render.plan_lines(drawn, samples, jobs=jobs, notes=notes)
                 untold = examples.found(session, activation, drawn.mapping, drawn.changes.refusals)
-                wrapped = [part for line in lines for part in render.wrapped(line, console.width)]
+                wrapped = [part for line in lines for part in printed.wrapped(line, console.width)]
                 console.answer([*wrapped, *(f"  {line}" for line in examples.lines(untold)), ""])
                 told = render.plan_json(drawn, samples, jobs=jobs, notes=notes)
                 documents.append(told | ({"not_told_apart": examples.documents(untold)} if show_values else {}))
@@ -117,7 +117,7 @@ def _plan(session: Session, ceilings: Ceilings, gating: Gating, *, show_values: 
         console.problems(wrong.problems, f"{wrong.name}: ")
         documents.append({"activation": wrong.name, "problems": console.documents(wrong.problems)})
         codes.append(ConfigError.exit_code)
-    console.document(render.document("plan", activations=documents))
+    console.document(printed.document("plan", activations=documents))
     code = worst(codes)
     return 10 if detailed and sends and code == 0 else code
 

@@ -51,7 +51,7 @@ def rejected(
       dinmo-dbt rejected --show-values            Salesforce's messages whole
       dinmo-dbt rejected --export rejected.csv    all of them, safe to open in a spreadsheet
     """
-    from dinmo_dbt.cli import render
+    from dinmo_dbt.cli import printed, render
     from dinmo_dbt.salesforce.errors import explained
 
     console = Console(as_json)
@@ -76,7 +76,7 @@ def rejected(
             table = _for_people_first(explained(session.state.history.not_delivered(run)))
             exported.append(exporting.undelivered(run, table, whole=show_values))
             rows = [_as_printed(row, whole=show_values) for row in table.slice(0, limit).to_pylist()]
-            told = [{**row, "fields": render.field_names(row["fields"])} for row in rows]
+            told = [{**row, "fields": printed.field_names(row["fields"])} for row in rows]
             entries.append(
                 {
                     "activation": run.activation,
@@ -93,9 +93,9 @@ def rejected(
         console.answer(["every row was delivered"])
     if export is not None:
         exporting.write(export, exported)
-        console.answer([f"wrote {render.count(sum(map(len, exported)), 'row')} to {export}"])
+        console.answer([f"wrote {printed.count(sum(map(len, exported)), 'row')} to {export}"])
     written = {} if export is None else {"exported": str(export)}
-    console.document(render.document("rejected", activations=entries, **written))
+    console.document(printed.document("rejected", activations=entries, **written))
 
 
 def _of_latest(session: Session, name: str) -> tuple[RunRecord, RunRecord] | None:

@@ -39,7 +39,7 @@ def retry(
       dinmo-dbt retry -s customers_to_crm
       dinmo-dbt retry --unknown                   says how many, and what may come of it
     """
-    from dinmo_dbt.cli import render
+    from dinmo_dbt.cli import printed
     from dinmo_dbt.plan.guards import Ceilings
 
     console = Console(as_json, quiet)
@@ -50,8 +50,8 @@ def retry(
         if unknown and doubtful and not yes:
             raise Refused(
                 INSERTED_AGAIN,
-                f"{render.count(doubtful, 'row')} may have been inserted, which can't be learned any more. Sent again, "
-                "those that were exist twice",
+                f"{printed.count(doubtful, 'row')} may have been inserted, which can't be learned any more. Sent "
+                "again, those that were exist twice",
                 where=", ".join(activation.name for activation, _, doubts in found if doubts),
                 hint="look in Salesforce first, or let it be looked for: "
                 + ", ".join(f"dinmo-dbt state adopt {a.name}" for a, _, doubts in found if doubts)
@@ -62,7 +62,7 @@ def retry(
             _make_due(session, activation, unknown=unknown)
         if not chosen:
             console.answer(["nothing waits", *_doubts_lines(doubtful)])
-            console.document(render.document("retry", exit_code=0, results=[]))
+            console.document(printed.document("retry", exit_code=0, results=[]))
             return
         raise typer.Exit(sync_chosen(session, chosen, Ceilings(), Gating(), "retry"))
 
@@ -91,7 +91,7 @@ def _doubtful(state: ActivationState) -> list[int]:
 def _make_due(session: Session, activation: Activation, *, unknown: bool) -> None:
     import numpy as np
 
-    from dinmo_dbt.cli import render
+    from dinmo_dbt.cli import printed
     from dinmo_dbt.rows.snapshot import snapshot_rows
 
     org_id = session.destination(activation.destination).org_id
@@ -100,14 +100,14 @@ def _make_due(session: Session, activation: Activation, *, unknown: bool) -> Non
         doubtful = _doubtful(state) if unknown else []
         if doubtful:
             state.amend(snapshot_rows(state.snapshot, np.array(doubtful), "forget"))
-    told = [f"{render.count(waits, 'row')} due now"] if waits else []
-    told += [f"{render.count(len(doubtful), 'row')} inserted again, whatever became of them"] if doubtful else []
+    told = [f"{printed.count(waits, 'row')} due now"] if waits else []
+    told += [f"{printed.count(len(doubtful), 'row')} inserted again, whatever became of them"] if doubtful else []
     session.console.say(f"{activation.name}: {', '.join(told)}")
 
 
 def _doubts_lines(doubtful: int) -> list[str]:
-    from dinmo_dbt.cli import render
+    from dinmo_dbt.cli import printed
 
     if not doubtful:
         return []
-    return [f"{render.count(doubtful, 'row')} may have been inserted; to send them again: dinmo-dbt retry --unknown"]
+    return [f"{printed.count(doubtful, 'row')} may have been inserted; to send them again: dinmo-dbt retry --unknown"]

@@ -51,7 +51,7 @@ def revert(
       dinmo-dbt revert 20260131T080000-3fa2c1 --yes
       dinmo-dbt revert 20260131T080000-3fa2c1 --yes --allow-deletes 500
     """
-    from dinmo_dbt.cli import render
+    from dinmo_dbt.cli import printed
 
     console = Console(as_json, quiet)
     with Session(flags, console) as session:
@@ -79,7 +79,7 @@ def revert(
             drawn, run = _draw(session, activation, state, past, allow_deletes), None
             console.answer(_lines(drawn, past, len(state.in_flight)))
             code = 4 if drawn.refusal else 0
-        console.document(render.document("revert", exit_code=code, **_json(drawn, past, run)))
+        console.document(printed.document("revert", exit_code=code, **_json(drawn, past, run)))
         raise typer.Exit(code)
 
 
@@ -122,7 +122,7 @@ def _carry_out(
     session: Session, activation: Activation, past: RunRecord, allow_deletes: int
 ) -> tuple[Reversal, SyncRun]:
     """The revert from lock to history: a run of its own. What a dead run left is settled first."""
-    from dinmo_dbt.cli import render
+    from dinmo_dbt.cli import printed
     from dinmo_dbt.cli.progress import progress
     from dinmo_dbt.delivery.sync import recover
     from dinmo_dbt.upkeep.revert import execute
@@ -145,7 +145,7 @@ def _carry_out(
         shown.planned(drawn.counts.planned)
         execute(drawn, destination, state, session.clock, run=run, progress=shown)
     outcome = run.outcome
-    told = [f"{outcome.succeeded:,} of {render.count(drawn.counts.planned, 'record')} put back, run {run.run_id}"]
+    told = [f"{outcome.succeeded:,} of {printed.count(drawn.counts.planned, 'record')} put back, run {run.run_id}"]
     told += [f"  {line}" for line in _left_alone(drawn)]
     told += [f"  {number:,} {fate}: dinmo-dbt rejected {run.run_id}" for number, fate in _undone(run)]
     console.answer([*told, *_caution(drawn)])
@@ -160,21 +160,21 @@ def _undone(run: SyncRun) -> list[tuple[int, str]]:
 
 
 def _lines(drawn: Reversal, past: RunRecord, flying: int) -> list[str]:
-    from dinmo_dbt.cli import render
+    from dinmo_dbt.cli import printed
 
-    lines = [f"{past.activation}, run {drawn.run_id}: {render.count(drawn.counts.read, 'row')} sent"]
+    lines = [f"{past.activation}, run {drawn.run_id}: {printed.count(drawn.counts.read, 'row')} sent"]
     restored = dict.fromkeys(c.header for b in drawn.batches if b.operation == "update" for c in b.columns[1:])
     if drawn.restored:
-        lines.append(f"  put back {render.count(drawn.restored, 'record')}: {', '.join(restored)}")
+        lines.append(f"  put back {printed.count(drawn.restored, 'record')}: {', '.join(restored)}")
     if drawn.deleted:
-        lines.append(f"  delete {render.count(drawn.deleted, 'record')} that the run created")
+        lines.append(f"  delete {printed.count(drawn.deleted, 'record')} that the run created")
     if drawn.counts.unchanged:
-        lines.append(f"  {render.count(drawn.counts.unchanged, 'record')} as before already, or never written")
+        lines.append(f"  {printed.count(drawn.counts.unchanged, 'record')} as before already, or never written")
     lines += [f"  {line}" for line in _left_alone(drawn)]
     if flying:
         lines.append("  rows of a run that was cut off are in flight: --yes settles them first")
     if drawn.refusal:
-        return lines + [f"  {line}" for line in render.problem_lines(drawn.refusal, "would be refused: ")]
+        return lines + [f"  {line}" for line in printed.problem_lines(drawn.refusal, "would be refused: ")]
     if not drawn.batches:
         return [*lines, "  nothing to put back"]
     return [*lines, *_caution(drawn), "--yes does it"]
@@ -202,7 +202,7 @@ def _caution(drawn: Reversal) -> list[str]:
 
 
 def _json(drawn: Reversal, past: RunRecord, run: SyncRun | None) -> dict[str, Any]:
-    from dinmo_dbt.cli import render
+    from dinmo_dbt.cli import printed, render
 
     told = ("record_id", "fate", "code", "message")
     return {
@@ -213,11 +213,11 @@ def _json(drawn: Reversal, past: RunRecord, run: SyncRun | None) -> dict[str, An
         "put_back": drawn.restored,
         "deleted": drawn.deleted,
         "left_alone": [
-            {name: row[name] for name in told} | {"fields": render.field_names(row["fields"])}
+            {name: row[name] for name in told} | {"fields": printed.field_names(row["fields"])}
             for row in drawn.left_alone.to_pylist()
         ],
         "not_updateable": list(drawn.fixed),
-        "refusal": render.problem_json(drawn.refusal) if drawn.refusal else None,
+        "refusal": printed.problem_json(drawn.refusal) if drawn.refusal else None,
         "run_id": run.run_id if run else None,
         "status": run.status.value if run else None,
         "outcome": render.outcome_json(run.outcome) if run else None,

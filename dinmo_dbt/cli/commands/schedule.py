@@ -43,21 +43,21 @@ def schedule(
       dinmo-dbt schedule --emit crontab >> crontab.txt
       dinmo-dbt schedule --emit github-actions > .github/workflows/sync.yml
     """
-    from dinmo_dbt.cli import render
+    from dinmo_dbt.cli import printed
 
     console = Console(as_json)
     with Session(flags, console, offline=True) as session:
         if emit is not None:
-            printed = emitting.crontab(session) if emit is Emit.CRONTAB else emitting.github_actions(session)
-            console.answer(printed)
+            lines = emitting.crontab(session) if emit is Emit.CRONTAB else emitting.github_actions(session)
+            console.answer(lines)
             session.say_wrong()
-            console.document(render.document("schedule", emit=emit.value, lines=printed))
+            console.document(printed.document("schedule", emit=emit.value, lines=lines))
             return
         entries = _entries(session)
         lines = [*(line for entry in entries for line in _lines(entry)), *session.wrong_lines()]
         console.answer(part for line in lines for part in console.fitted(line))
         session.say_wrong()
-        console.document(render.document("schedule", activations=entries))
+        console.document(printed.document("schedule", activations=entries))
 
 
 def _entries(session: Session) -> list[dict[str, Any]]:

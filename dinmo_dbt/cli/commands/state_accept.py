@@ -38,7 +38,7 @@ def accept(
       dinmo-dbt state accept events_to_crm          which jobs they are
       dinmo-dbt state accept events_to_crm --yes
     """
-    from dinmo_dbt.cli import render
+    from dinmo_dbt.cli import printed
     from dinmo_dbt.cli.drawing import record_of
     from dinmo_dbt.delivery import fence
 
@@ -60,13 +60,13 @@ def accept(
             lines.append(record_of(session, activation, state).difference(ahead))
         console.answer(lines)
         if found or ahead:
-            counted = [render.count(len(found), "job")] * bool(found) + ["1 record of the state"] * bool(ahead)
+            counted = [printed.count(len(found), "job")] * bool(found) + ["1 record of the state"] * bool(ahead)
             told = " and ".join(counted)
             console.answer([f"accepted: {told}" if yes else f"{told}; --yes accepts {'it' if not found else 'them'}"])
         jobs = [_job_json(job) for job in found]
         record = {"serial": ahead.serial, "lineage": ahead.lineage, "run_id": ahead.run} if ahead else None
         console.document(
-            render.document("state accept", accepted=yes, activation=activation.name, jobs=jobs, record=record)
+            printed.document("state accept", accepted=yes, activation=activation.name, jobs=jobs, record=record)
         )
 
 

@@ -50,7 +50,7 @@ def adopt(
       dinmo-dbt state adopt events_to_crm --match event_id=Event_Id__c
       dinmo-dbt state adopt events_to_crm --match event_id=Event_Id__c --yes
     """
-    from dinmo_dbt.cli import render
+    from dinmo_dbt.cli import printed, render
     from dinmo_dbt.upkeep import adopt as adopting
 
     console = Console(as_json)
@@ -62,11 +62,11 @@ def adopt(
         console.answer(render.adoption_lines(activation, found, destination.org_id, limit))
         if yes:
             _store(session, activation, found)
-        said = f"stored: {render.count(len(found.rows), 'row')}" if yes else "nothing is stored; --yes stores it"
+        said = f"stored: {printed.count(len(found.rows), 'row')}" if yes else "nothing is stored; --yes stores it"
         console.answer([said])
         told = render.adoption_json(found)
         where = {"activation": activation.name, "object": activation.object, "org_id": destination.org_id}
-        console.document(render.document("state adopt", stored=yes, **where, **told))
+        console.document(printed.document("state adopt", stored=yes, **where, **told))
 
 
 def _store(session: Session, activation: Activation, found: Adoption) -> None:

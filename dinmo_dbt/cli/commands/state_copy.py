@@ -46,7 +46,7 @@ def copy(
       dinmo-dbt state copy --to bucket --from .dinmo
       dinmo-dbt state copy --to folder --from old_place/.dinmo --target prod
     """
-    from dinmo_dbt.cli import render
+    from dinmo_dbt.cli import printed
     from dinmo_dbt.state import copy as copied
 
     console = Console(as_json)
@@ -62,9 +62,9 @@ def copy(
             "old": str(old),
             "new": str(new),
             "setting": new.setting,
-            "copied": [render.state_id_json(own) for own in owns],
+            "copied": [printed.state_id_json(own) for own in owns],
         }
-        console.document(render.document("state copy", **told))
+        console.document(printed.document("state copy", **told))
 
 
 def _places(session: Session, to: str, source: str | None) -> tuple[Place, Place]:

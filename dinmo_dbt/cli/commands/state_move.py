@@ -38,7 +38,7 @@ def move(
       dinmo-dbt state move --from-target dev --target development
       dinmo-dbt state move customers_to_crm --from-target dev
     """
-    from dinmo_dbt.cli import render
+    from dinmo_dbt.cli import printed
 
     console = Console(as_json)
     with Session(flags, console, offline=True) as session:
@@ -56,5 +56,5 @@ def move(
         for own, to in moves:
             session.state.move(own, to)
         console.answer([f"{own} is now {to.name}, target {to.target}" for own, to in moves])
-        moved = [{"old": render.state_id_json(own), "new": render.state_id_json(to)} for own, to in moves]
-        console.document(render.document("state move", moved=moved))
+        moved = [{"old": printed.state_id_json(own), "new": printed.state_id_json(to)} for own, to in moves]
+        console.document(printed.document("state move", moved=moved))

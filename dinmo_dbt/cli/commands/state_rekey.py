@@ -46,7 +46,7 @@ def rekey(
       dinmo-dbt state rekey events_to_crm --from old_event_id
       dinmo-dbt state rekey events_to_crm --yes
     """
-    from dinmo_dbt.cli import render
+    from dinmo_dbt.cli import printed, render
     from dinmo_dbt.upkeep import adopt
     from dinmo_dbt.upkeep import rekey as rekeying
 
@@ -64,7 +64,7 @@ def rekey(
                 )
             with session.state.locked(destination.org_id, activation) as locked:
                 adopt.store(found, locked)
-        said = f"stored: {render.count(len(found.pairs), 'row')}" if yes else "nothing is stored; --yes stores it"
+        said = f"stored: {printed.count(len(found.pairs), 'row')}" if yes else "nothing is stored; --yes stores it"
         console.answer([said])
         where = {"activation": activation.name, "object": activation.object, "org_id": destination.org_id}
-        console.document(render.document("state rekey", stored=yes, **where, **render.rekeying_json(found)))
+        console.document(printed.document("state rekey", stored=yes, **where, **render.rekeying_json(found)))

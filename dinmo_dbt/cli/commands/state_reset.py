@@ -42,7 +42,7 @@ def reset(
       dinmo-dbt state reset customers_to_crm --to-serial 41
       dinmo-dbt state reset --all
     """
-    from dinmo_dbt.cli import render
+    from dinmo_dbt.cli import printed
 
     console = Console(as_json)
     with Session(flags, console, offline=True) as session:
@@ -51,7 +51,7 @@ def reset(
             if older is not None:
                 place = session.state.location
                 console.answer([f"forgot the state of format {older} whole, with its history: {place}"])
-                console.document(render.document("state reset", reset=[], older_format=older))
+                console.document(printed.document("state reset", reset=[], older_format=older))
                 return
         target = of_target or session.target[1]
         known = [state for state in session.state.known() if state.target == target]
@@ -75,9 +75,9 @@ def reset(
                 )
             session.state.go_back(chosen[0].id, to_serial)
             console.answer([f"{chosen[0].id} is what it was at serial {to_serial}"])
-            console.document(render.document("state reset", reset=[], to_serial=to_serial))
+            console.document(printed.document("state reset", reset=[], to_serial=to_serial))
             return
         for state in chosen:
             session.state.reset(state.id)
-        console.answer([f"forgot {s.id}: {render.count(s.rows, 'row')}" for s in chosen] or ["nothing to forget"])
-        console.document(render.document("state reset", reset=[json(state) for state in chosen]))
+        console.answer([f"forgot {s.id}: {printed.count(s.rows, 'row')}" for s in chosen] or ["nothing to forget"])
+        console.document(printed.document("state reset", reset=[json(state) for state in chosen]))

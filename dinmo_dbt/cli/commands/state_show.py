@@ -27,14 +27,14 @@ def show(
       dinmo-dbt state show
       dinmo-dbt state show --json
     """
-    from dinmo_dbt.cli import render
+    from dinmo_dbt.cli import printed
 
     console = Console(as_json)
     with Session(flags, console, offline=True) as session:
         known, lineage = session.state.known(), session.state.known_lineage()
         lines = [f"state in {session.state.location}" + (f", lineage {lineage[:8]}" if lineage else "")]
         for state in known:
-            parts = [render.count(state.rows, "row"), f"serial {state.serial}", _size(state.bytes)]
+            parts = [printed.count(state.rows, "row"), f"serial {state.serial}", _size(state.bytes)]
             parts += [
                 f"{n:,} {w}"
                 for n, w in (
@@ -55,7 +55,7 @@ def show(
                 lines.append(f"      its rows can't be read: {state.problem}")
         console.answer(lines if known else [*lines, "  none yet"])
         console.document(
-            render.document(
+            printed.document(
                 "state show",
                 location=str(session.state.location),
                 lineage=lineage,
@@ -65,11 +65,11 @@ def show(
 
 
 def json(state: Known) -> dict[str, Any]:
-    from dinmo_dbt.cli import render
+    from dinmo_dbt.cli import printed
 
     names = ("model", "object", "serial", "rows", "left", "unknown", "in_flight", "bytes", "held_by", "problem")
     return {
-        **render.state_id_json(state.id),
+        **printed.state_id_json(state.id),
         **{name: getattr(state, name) for name in names},
         "waiting": state.pending,
         "given_up": state.given_up,

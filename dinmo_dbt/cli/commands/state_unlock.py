@@ -40,31 +40,31 @@ def unlock(
       dinmo-dbt state unlock customers_to_crm          who holds it, and what would be done
       dinmo-dbt state unlock customers_to_crm --yes
     """
-    from dinmo_dbt.cli import render
+    from dinmo_dbt.cli import printed
 
     console = Console(as_json)
     with Session(flags, console, offline=True) as session:
         target = of_target or session.target[1]
         found = [held for held in session.state.held(name) if held.target == target and org in (None, held.org_id)]
         for held in found:
-            console.answer(_held_lines(held, render.count(held.in_flight, "row"), done=yes))
+            console.answer(_held_lines(held, printed.count(held.in_flight, "row"), done=yes))
             if yes:
                 session.state.unlock(held)
         if not found:
             console.answer([f"nobody holds {name}"])
         told = [_held_json(held) for held in found]
-        console.document(render.document("state unlock", unlocked=yes, held=told))
+        console.document(printed.document("state unlock", unlocked=yes, held=told))
     if found and not yes:
         raise typer.Exit(5)
 
 
 def _held_json(held: Held) -> dict[str, Any]:
-    from dinmo_dbt.cli import render
+    from dinmo_dbt.cli import printed
     from dinmo_dbt.text.moments import iso
 
     holder = {**dataclasses.asdict(held.holder), "since": iso(held.holder.since), "lives": held.holder.lives}
     told = {"epoch": held.epoch, "until": iso(held.until), "overdue": held.overdue, "in_flight": held.in_flight}
-    return {**render.state_id_json(held.id), **told, "holder": holder}
+    return {**printed.state_id_json(held.id), **told, "holder": holder}
 
 
 _LIVES = {

@@ -28,7 +28,7 @@ def status(
       dinmo-dbt status
       dinmo-dbt status -s customers_to_crm --json
     """
-    from dinmo_dbt.cli import render
+    from dinmo_dbt.cli import printed
 
     console = Console(as_json)
     with Session(flags, console, offline=True) as session:
@@ -73,27 +73,27 @@ def status(
         lines = [*(line for entry in entries for line in _status_lines(entry)), *session.wrong_lines()]
         console.answer(part for line in lines for part in console.fitted(line))
         session.say_wrong()
-        console.document(render.document("status", activations=entries))
+        console.document(printed.document("status", activations=entries))
 
 
 def _status_lines(entry: dict[str, Any]) -> list[str]:
-    from dinmo_dbt.cli import render
+    from dinmo_dbt.cli import printed
 
     last = entry["last_run"]
     if last is None:
         return [f"{entry['activation']}: never synced", *_told(entry)]
     lines = [f"{entry['activation']}: {last['status']} at {said(last['started'])} (run {last['run_id']})"]
     if last["on_their_way"]:
-        lines.append(f"  {render.count(last['on_their_way'], 'row')} on their way: the next run asks their job again")
+        lines.append(f"  {printed.count(last['on_their_way'], 'row')} on their way: the next run asks their job again")
     if entry["held"]:
-        held = render.count(entry["held"], "row")
+        held = printed.count(entry["held"], "row")
         lines.append(f"  {held} held by that run: dinmo-dbt rejected -s {entry['activation']} says why")
     lines += _told(entry)
     for org in entry["orgs"]:
         if org["problem"]:
             lines.append(f"  org {org['org_id']}: its rows can't be read: {org['problem']}")
             continue
-        parts = [f"{render.count(org['rows'], 'row')} known"]
+        parts = [f"{printed.count(org['rows'], 'row')} known"]
         parts += [f"{org[name]:,} {name.replace('_', ' ')}" for name in _OF_ROWS if org[name]]
         lines.append(f"  org {org['org_id']}: {', '.join(parts)}")
         if org["unknown"]:

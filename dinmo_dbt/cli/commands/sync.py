@@ -64,7 +64,7 @@ def sync(
 
 def sync_due(session: Session, ceilings: Ceilings, gating: Gating, audit: Ceiling | None = None) -> int:
     """Sync what is due by its schedule; the exit code. With nothing due, no connection is made."""
-    from dinmo_dbt.cli import render
+    from dinmo_dbt.cli import printed
     from dinmo_dbt.cli.due import due_now, next_lines, worth_running
 
     with telling_of_all(session, unattended=True):
@@ -77,6 +77,6 @@ def sync_due(session: Session, ceilings: Ceilings, gating: Gating, audit: Ceilin
     session.console.say("nothing is due")
     for line in next_lines(session):
         session.console.say(f"  {line}")
-    session.console.document(render.document("sync", exit_code=code, api_calls=0, results=[]))
+    session.console.document(printed.document("sync", exit_code=code, api_calls=0, results=[]))
     deliver(session)
     return code

@@ -49,7 +49,7 @@ def validate(
       dinmo-dbt validate --data -s customers      reads the model's rows
     """
     from dinmo_dbt.artifacts.declared import at_most
-    from dinmo_dbt.cli import render
+    from dinmo_dbt.cli import printed
 
     console = Console(as_json, quiet)
     found, online = Found(), online or data
@@ -63,8 +63,8 @@ def validate(
         console.problems(problems)
     else:
         against = "offline and against Salesforce" if online else "offline; --online checks against Salesforce"
-        console.answer([f"{render.count(count, 'activation')} valid ({against})"])
-    console.document(render.document("validate", valid=not problems, problems=console.documents(problems)))
+        console.answer([f"{printed.count(count, 'activation')} valid ({against})"])
+    console.document(printed.document("validate", valid=not problems, problems=console.documents(problems)))
     raise typer.Exit(worst([0, *found.codes]))
 
 
@@ -203,7 +203,7 @@ def _in_the_data(session: Session, activation: Activation, mapping: Mapping) -> 
 
     import pyarrow.compute as pc
 
-    from dinmo_dbt.cli import render
+    from dinmo_dbt.cli import printed
     from dinmo_dbt.cli.drawing import scan_spool
     from dinmo_dbt.rows.changes import Aside
     from dinmo_dbt.rows.compare import between
@@ -221,7 +221,7 @@ def _in_the_data(session: Session, activation: Activation, mapping: Mapping) -> 
     invalid = scanned.aside.filter(pc.equal(scanned.aside["why"], Aside.INVALID.value))
     reasons = Counter(zip(invalid["reason"].to_pylist(), invalid["column"].to_pylist(), strict=True))
     for (reason, column), number in sorted(reasons.items(), key=str):
-        told = f"{render.count(number, 'row')} of {scanned.read:,} would be left out: {Reason(reason).code} [{column}]"
+        told = f"{printed.count(number, 'row')} of {scanned.read:,} would be left out: {Reason(reason).code} [{column}]"
         why = why_unfit(Reason(reason), mapping.field_of.get(column or ""), scanned.longest.get(column or "", 0))
         yield Problem(VALUES_LEFT_OUT, told, activation.model.relation_name, why)
 

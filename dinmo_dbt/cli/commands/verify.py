@@ -54,7 +54,7 @@ def verify(
       dinmo-dbt verify -s customers_to_crm --show-values
       dinmo-dbt verify -s customers_to_crm --repair
     """
-    from dinmo_dbt.cli import render
+    from dinmo_dbt.cli import printed
 
     console = Console(as_json, quiet)
     with Session(flags, console) as session:
@@ -73,7 +73,7 @@ def verify(
         code = worst([0, *codes])
         more = {"results": results} if repair else {}
         told = [one.document for one in checked]
-        console.document(render.document("verify", exit_code=code, activations=told, **more))
+        console.document(printed.document("verify", exit_code=code, activations=told, **more))
         deliver(session)
         raise typer.Exit(code)
 
@@ -158,7 +158,7 @@ def _repair(
     session: Session, checked: list[_Checked], gating: Gating, allow_changes: int
 ) -> tuple[list[int], list[dict[str, Any]]]:
     """Mark what drifted, sync those activations as `sync` does, and say what became of it: exit codes and results."""
-    from dinmo_dbt.cli import render
+    from dinmo_dbt.cli import printed
     from dinmo_dbt.plan.guards import Ceilings
 
     marked: list[tuple[_Checked, pa.Table]] = []
@@ -186,6 +186,6 @@ def _repair(
         done = one.repaired(session, moves)
         one.code = 0 if done == len(moves) else DRIFTED
         one.document["repair"] = {"marked": len(moves), "repaired": done}
-        line = f"{one.activation.name}: {done:,} of {render.count(len(moves), 'row')} repaired"
+        line = f"{one.activation.name}: {done:,} of {printed.count(len(moves), 'row')} repaired"
         session.console.answer([line if done == len(moves) else f"{line}; the others: dinmo-dbt rejected"])
     return [*codes, *(one.code for one in checked)], results

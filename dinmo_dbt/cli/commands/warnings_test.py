@@ -46,7 +46,7 @@ def try_channels(
       dinmo-dbt warnings test --channel 1 --target prod
     """
     from dinmo_dbt import channels
-    from dinmo_dbt.cli import render
+    from dinmo_dbt.cli import printed
 
     console = Console(as_json)
     tried: list[dict[str, Any]] = []
@@ -63,12 +63,12 @@ def try_channels(
             console.answer([f"{channel.place}{service}: {'ERROR' if told.problem else 'OK'}"])
             if told.problem:
                 console.problems([told.problem])
-            problem = render.problem_json(told.problem) if told.problem else None
+            problem = printed.problem_json(told.problem) if told.problem else None
             tried.append(
                 {"channel": channel.place, "service": told.kind, "ok": told.problem is None, "problem": problem}
             )
     all_took_it = all(each["ok"] for each in tried)
-    console.document(render.document("warnings test", ok=all_took_it, channels=tried))
+    console.document(printed.document("warnings test", ok=all_took_it, channels=tried))
     raise typer.Exit(0 if all_took_it else 1)
 
 

@@ -7,7 +7,7 @@ from typing import Annotated, Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, create_model
 
-from dinmo_dbt.cli.render import JSON_VERSION
+from dinmo_dbt.cli.printed import JSON_VERSION
 from dinmo_dbt.delivery.run import Outcome as SyncOutcome
 from dinmo_dbt.plan.plan import Counts as PlanCounts
 
