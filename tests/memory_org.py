@@ -8,25 +8,30 @@ real `salesforce.results`. `Trip` raises before or after any call of journal, de
 from __future__ import annotations
 
 import copy
+import io
 import itertools
 import random
 import shutil
 from collections import Counter
-from collections.abc import Callable, Collection, Iterator
+from collections.abc import Callable, Collection, Iterator, Sequence
 from contextlib import closing, contextmanager
 from dataclasses import dataclass, field, replace
 from decimal import Decimal
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+import numpy.typing as npt
 import pyarrow as pa
 
+from dinmo_dbt import codes
 from dinmo_dbt.activation import Activation, Ceiling, FieldMapping, Guards, Match, Mode
 from dinmo_dbt.delivery import fence
 from dinmo_dbt.delivery.run import SyncRun
 from dinmo_dbt.delivery.sync import execute, recover
 from dinmo_dbt.destination import (
     RESULTS,
+    ApiUsage,
     Batch,
     Field,
     Job,
@@ -37,14 +42,17 @@ from dinmo_dbt.destination import (
     StateRecord,
     Verdict,
 )
+from dinmo_dbt.errors import ConfigError, NotApplied
 from dinmo_dbt.model import Model as DbtModel
 from dinmo_dbt.plan.draw import draw
 from dinmo_dbt.plan.guards import Ceilings
 from dinmo_dbt.plan.plan import Plan
 from dinmo_dbt.rows import values
+from dinmo_dbt.rows.field_types import type_of
 from dinmo_dbt.rows.snapshot import Flag
+from dinmo_dbt.salesforce import encode
 from dinmo_dbt.salesforce import results as result_files
-from dinmo_dbt.salesforce.errors import classify
+from dinmo_dbt.salesforce.errors import GONE, classify
 from dinmo_dbt.state import BucketState, LocalState, ScanSpool, WarehouseState
 from dinmo_dbt.state.state_id import StateId
 from dinmo_dbt.upkeep import revert
@@ -121,36 +129,54 @@ class MemoryJob:
     created: str = ""
     done: list[tuple[str, str, str, dict[str, str | None]]] = field(default_factory=list)  # error, id, created, row
     left: list[dict[str, str | None]] = field(default_factory=list)
+    error: str = ""
+
+
+class Rejected(Exception):
+    """Salesforce takes the others of a row's call and not this one."""
+
+    def __init__(self, code: str, message: str, field: str = "", i: str = "") -> None:
+        super().__init__(f"{code}:{message}:{field} --")
+        self.record_id = i
 
 
 class MemoryOrg:
-    """`destination.Destination` over dictionaries: records hold their fields' wire texts."""
+    """`destination.Destination` over dictionaries: records hold their fields' wire texts.
+
+    It does what tests/destination asks of every destination, and loses no reply: a test that wants it to puts an
+    object of its own before it. Beyond that it knows no rule of a field's but `unique`: `refuse` has the others.
+    """
 
     org_id = ORG
-    calls = 0
-    usage = None
+    usage = ApiUsage(0, 0)
     org_time: float | None = None
 
     def __init__(self, *schemas: ObjectSchema) -> None:
         self.schemas = {schema.name: schema for schema in (schemas or (THING, PARENT))}
         self.records: dict[str, dict[str, dict[str, str | None]]] = {name: {} for name in self.schemas}
+        self.made: set[str] = set()  # every id that was ever given to a record
         self.jobs: dict[str, MemoryJob] = {}
         self.refuse: Callable[[dict[str, str | None]], str | None] = lambda row: None
         self.writes: Counter[str] = Counter()  # rows written by operation
         self.states: dict[str, StateRecord] = {}
         self.random = random.Random(7)
+        self.calls = 0
 
     # Reads
 
     def describe(self, object_name: str) -> ObjectSchema:
-        return self.schemas[object_name]
+        found = [schema for name, schema in self.schemas.items() if name.lower() == object_name.lower()]
+        if not found:
+            raise ConfigError(codes.NO_OBJECT, f"the org has no object {object_name}", where=f"object {object_name}")
+        return found[0]
 
     def has_records(self, object_name: str) -> bool:
-        return bool(self.records[object_name])
+        return bool(self._asked(object_name))
 
     def lookup(self, object_name: str, field: Field, wanted: pa.Array, only: tuple[str, str] | None = None) -> pa.Table:
+        held = self._asked(object_name, field.name, *(only or ())[:1])
         asked = {text.lower() for text in values.text(wanted, field).to_pylist()}
-        records = self.records[object_name].items()
+        records = [(i, {"Id": i, **r}) for i, r in held.items()]
         found = [(r.get(field.name), i) for i, r in records if only is None or r.get(only[0]) == only[1]]
         found = [(text, i) for text, i in found if text is not None and text.lower() in asked]
         self.random.shuffle(found)
@@ -161,37 +187,57 @@ class MemoryOrg:
             }
         )
 
-    def read(self, object_name: str, fields: tuple[str, ...], ids: tuple[str, ...]) -> list[dict[str, object]]:
-        held = self.records[object_name]
-        return [{"Id": i, **{name: held[i].get(name) for name in fields if name != "Id"}} for i in ids if i in held]
+    def read(self, object_name: str, fields: tuple[str, ...], record_ids: tuple[str, ...]) -> list[dict[str, object]]:
+        assert len(record_ids) <= 200
+        held, schema = self._asked(object_name, *fields), self.describe(object_name)
+        names = [name for name in fields if name != "Id"]
+        return [
+            {"Id": i, **{name: _json(held[i].get(name), schema.fields[name]) for name in names}}
+            for i in record_ids
+            if i in held
+        ]
 
-    def read_many(self, object_name: str, fields: tuple[str, ...], ids: pa.Array) -> pa.Table:
-        names = list(dict.fromkeys(("Id", *fields)))
-        rows = self.read(object_name, tuple(names), tuple(ids.to_pylist()))
-        self.random.shuffle(rows)
-        return pa.table({name: pa.array([row[name] for row in rows], pa.utf8()) for name in names})
+    def read_many(self, object_name: str, fields: Sequence[str], record_ids: pa.Array) -> pa.Table:
+        return pa.concat_tables(self.read_pages(object_name, fields, record_ids))
 
-    def read_pages(self, object_name: str, fields: tuple[str, ...], ids: pa.Array | None) -> Iterator[pa.Table]:
-        wanted = list(self.records[object_name]) if ids is None else ids.to_pylist()
+    def read_pages(self, object_name: str, fields: Sequence[str], record_ids: pa.Array | None) -> Iterator[pa.Table]:
+        held = self._asked(object_name, *fields)
+        wanted = list(held) if record_ids is None else record_ids.to_pylist()
         names = list(dict.fromkeys(("Id", *fields)))
         yield pa.table({name: pa.array([], pa.utf8()) for name in names})
         self.random.shuffle(wanted)
         for start in range(0, len(wanted), 3):
-            held = [(i, self.records[object_name].get(i)) for i in wanted[start : start + 3]]
-            rows = [{name: i if name == "Id" else self._reached(r, name) for name in names} for i, r in held if r]
-            yield pa.table({name: pa.array([row[name] for row in rows], pa.utf8()) for name in names})
+            found = [i for i in wanted[start : start + 3] if i in held]
+            yield pa.table({n: pa.array([self._reached(object_name, i, n) for i in found], pa.utf8()) for n in names})
 
-    def _reached(self, record: dict[str, str | None], path: str) -> str | None:
+    def _reached(self, object_name: str, i: str, path: str) -> str | None:
+        """A record's field, or its parent's."""
         relationship, _, name = path.rpartition(".")
         if not relationship:
-            return record.get(name)
-        parent = self.records["Parent__c"].get(record.get(relationship[:-1] + "c") or "")
+            return i if name == "Id" else self.records[object_name][i].get(name)
+        lookup = self.schemas[object_name].relationship(relationship)
+        assert lookup is not None
+        parent = self.records[lookup.reference_to[0]].get(self.records[object_name][i].get(lookup.name) or "")
         return parent.get(name) if parent else None
+
+    def _asked(self, object_name: str, *paths: str) -> dict[str, dict[str, str | None]]:
+        """The object's records, for one call that speaks of these fields."""
+        self.calls += 1
+        if object_name not in self.schemas:
+            raise NotApplied(codes.REQUEST_REFUSED, f"INVALID_TYPE: {object_name}")
+        for path in paths:
+            schema, (relationship, _, name) = self.schemas[object_name], path.rpartition(".")
+            lookup = schema.relationship(relationship)
+            if lookup is not None:
+                schema = self.schemas[lookup.reference_to[0]]
+            if name != "Id" and schema.field(name) is None:
+                raise NotApplied(codes.REQUEST_REFUSED, f"INVALID_FIELD: {path} of {object_name}")
+        return self.records[object_name]
 
     def verdict(self, code: str, message: str) -> Verdict:
         return classify(code, message)
 
-    def job_slots(self, rows: pa.Table, columns: tuple[PayloadColumn, ...]) -> object:
+    def job_slots(self, rows: pa.Table, columns: tuple[PayloadColumn, ...]) -> npt.NDArray[np.int8]:
         return result_files.job_slots(rows, columns)
 
     def state_record(self, key: str) -> StateRecord | None:
@@ -203,21 +249,30 @@ class MemoryOrg:
     # Jobs
 
     def create_job(self, batch: Batch) -> str:
+        self._asked(batch.object)
         job_id = record_id(next(IDS), "750")
         self.jobs[job_id] = MemoryJob(batch.operation, batch.object, batch.match)
         self.jobs[job_id].created = f"2026-03-01T12:00:{len(self.jobs):02}.000+0000"
         return job_id
 
     def upload(self, job_id: str, batch: Batch) -> None:
-        job = self.jobs[job_id]
+        job = self._known(job_id)
         assert job.state == "Open", job.state
         assert job.rows is None, "a job takes one upload"
+        encode.write_csv(batch, io.BytesIO())  # which knows what can't travel in a file
         job.columns, job.rows = batch.columns, _texts(batch)
 
     def close(self, job_id: str) -> None:
-        job = self.jobs[job_id]
-        assert job.rows is not None
-        if job.state == "Open":
+        job = self._known(job_id)
+        if job.state == "Aborted":
+            raise NotApplied(codes.REQUEST_REFUSED, "INVALIDJOBSTATE")
+        if job.state != "Open":
+            return
+        unknown = [c.header for c in job.columns if self._field(job.object, c.header) is None]
+        if job.rows is None or unknown:
+            job.state, job.left = "Failed", job.rows or []
+            job.error = f"InvalidBatch : Field name not found : {unknown[0]}" if unknown else "InvalidBatch : no data"
+        else:
             job.state = "UploadComplete"
 
     def abort(self, job_id: str) -> None:
@@ -239,10 +294,12 @@ class MemoryOrg:
         elif job.state == "UploadComplete":
             job.state = "InProgress"
         failed = sum(1 for error, *_ in job.done if error)
-        return Job(job_id, job.state, len(job.done), failed)
+        return Job(job_id, job.state, len(job.done), failed, job.error)
 
-    def results(self, job_id: str, batch: Batch) -> pa.Table:
-        job = self.jobs[job_id]
+    def results(self, job_id: str, batch: Batch) -> pa.Table | None:
+        job = self.jobs.get(job_id)
+        if job is None:
+            return None
         assert job.state in ("JobComplete", "Failed", "Aborted"), job.state
         done, left = list(job.done), list(job.left)
         self.random.shuffle(done)
@@ -260,7 +317,7 @@ class MemoryOrg:
             file(["sf__Id", "sf__Error", *headers], bad),
             file(headers, [[row[h] for h in headers] for row in left]),
         )
-        return result_files.join(batch, files, touched=bool(done), job_error="")
+        return result_files.join(batch, files, touched=bool(done), job_error=job.error)
 
     def listed_jobs(self) -> list[ListedJob]:
         return [
@@ -268,8 +325,10 @@ class MemoryOrg:
             for i, job in self.jobs.items()
         ]
 
-    def made_by(self, job_id: str, names: Collection[str]) -> pa.Table:
-        job = self.jobs[job_id]
+    def made_by(self, job_id: str, names: Collection[str]) -> pa.Table | None:
+        job = self.jobs.get(job_id)
+        if job is None:
+            return None
         good = [(i, row) for error, i, _, row in job.done if not error]
         columns = {
             c.header: pa.array([row[c.header] or "" for _, row in good], pa.utf8())
@@ -278,25 +337,41 @@ class MemoryOrg:
         }
         return pa.table({"sf__Id": pa.array([i for i, _ in good], pa.utf8()), **columns})
 
-    def _process(self, job: MemoryJob, rows: int) -> None:
-        for row in (job.rows or [])[len(job.done) : rows]:
-            error, i, created = self._write(job.operation, job.object, job.match, job.columns, row, by_job=True)
+    def _known(self, job_id: str) -> MemoryJob:
+        if job_id not in self.jobs:
+            raise NotApplied(codes.REQUEST_REFUSED, "NOT_FOUND")
+        return self.jobs[job_id]
+
+    def _process(self, job: MemoryJob, until: int) -> None:
+        rows = job.rows or []
+        copies = self._copies(job.object, job.match, rows)
+        for number in range(len(job.done), until):
+            row = rows[number]
+            error, i, created = copies.get(number) or self._write(
+                job.operation, job.object, job.match, job.columns, row
+            )
             job.done.append((error, i, str(created).lower(), row))
 
     # Collections
 
     def send(self, batch: Batch, before: Callable[[], None] | None = None) -> pa.Table:
+        self.describe(batch.object)
+        assert 0 < len(batch.rows) <= 200
         if before is not None:
             before()
-        assert 0 < len(batch.rows) <= 200
-        answers = []
-        for row in _texts(batch):
-            error, i, created = self._write(batch.operation, batch.object, batch.match, batch.columns, row)
-            if error.startswith("ENTITY_IS_DELETED") and batch.operation is Operation.DELETE:
-                answers.append(("succeeded", i, False, None, None, None))
+        self.calls += 1
+        rows, answers = _texts(batch), []
+        copies = self._copies(batch.object, batch.match, rows)
+        for number, row in enumerate(rows):
+            error, i, created = copies.get(number) or self._write(
+                batch.operation, batch.object, batch.match, batch.columns, row
+            )
+            if batch.operation is Operation.DELETE and error.partition(":")[0] in GONE:
+                answers.append(("succeeded", None, False, None, None, None))
             elif error:
-                code, message, fields = (part.strip() or None for part in error.removesuffix("--").split(":", 2))
-                answers.append(("rejected", i or None, None, code, message, fields))
+                code, _, rest = error.removesuffix("--").partition(":")
+                message, _, fields = rest.rpartition(":")
+                answers.append(("rejected", None, None, code, message, fields.strip() or None))
             else:
                 answers.append(("succeeded", i, created, None, None, None))
         columns = zip(*answers, strict=True)
@@ -311,59 +386,107 @@ class MemoryOrg:
         match: str | None,
         columns: tuple[PayloadColumn, ...],
         row: dict[str, str | None],
-        *,
-        by_job: bool = False,
     ) -> tuple[str, str, bool]:
+        """Its error, or '', the record's id and whether it is a new one."""
         self.writes[operation] += 1
-        held = self.records[object_name]
         error = self.refuse(row)
         if error:
             return error, row.get("Id") or "", False
-        if operation is Operation.DELETE:
-            gone = held.pop(row["Id"] or "", None) is None
-            return "ENTITY_IS_DELETED:entity is deleted:--" if gone else "", row["Id"] or "", False
-        if operation is Operation.UPDATE:
-            i = row["Id"] or ""
-            if i not in held:
-                return "ENTITY_IS_DELETED:entity is deleted:--", i, False
-        elif operation is Operation.UPSERT:
-            assert match is not None
-            found = [i for i, r in held.items() if (r.get(match) or "").lower() == (row[match] or "").lower()]
-            if len(found) > 1:
-                return "MULTIPLE_CHOICES:several:--", "", False
-            i = found[0] if found else ""
-        else:
-            i = ""
-        created = not i
-        i = i or record_id(next(IDS))
-        changes = {}
-        for column in columns:
-            if column.header == "Id" or (row[column.header] is None and column.keep_nulls):
-                continue
-            text, name = row[column.header], column.header
-            if "." in name:
-                relationship, _, external_id = name.partition(".")
-                name = relationship[:-1] + "c"
-                lookup = self.schemas[object_name].fields[name]
-                assert self.schemas[lookup.reference_to[0]].fields[external_id].identifies, (
-                    "Salesforce refuses the call"
-                )
-                parents = [p for p, r in self.records[lookup.reference_to[0]].items() if r.get(external_id) == text]
-                if len(parents) != 1 if text is not None or by_job else False:
-                    return "INVALID_FIELD:no such parent:--", "" if created else i, False
-                text = parents[0] if text is not None else None
-            changes[name] = text
+        held = self.records[object_name]
+        try:
+            i = self._target(operation, object_name, match, row)
+            if operation is Operation.DELETE:
+                del held[i]
+                return "", i, False
+            sent = [c for c in columns if c.header != "Id" and not (row[c.header] is None and c.keep_nulls)]
+            if i:  # a record that is found by its external id keeps that as it is
+                sent = [c for c in sent if operation is not Operation.UPSERT or c.header != match]
+            changes = dict(self._change(object_name, column, row[column.header]) for column in sent)
+            self._check_unique(object_name, i, changes)
+        except Rejected as rejected:
+            return str(rejected), rejected.record_id or row.get("Id") or "", False
+        if i:
+            held[i].update(changes)
+            return "", i, False
+        return "", self.add(object_name, **changes), True
+
+    def _target(self, operation: Operation, object_name: str, match: str | None, row: dict[str, str | None]) -> str:
+        """The record that the row is for; '' for a new one."""
+        if operation is Operation.INSERT:
+            return ""
+        if operation is not Operation.UPSERT:
+            if not row["Id"]:
+                raise Rejected("MISSING_ARGUMENT", "Id not specified in an update call")
+            return self._there(object_name, row["Id"])
+        assert match is not None
+        if row[match] is None:
+            raise Rejected("MISSING_ARGUMENT", f"{match} not specified")
+        found = self._holders(object_name, match, row[match])
+        if len(found) > 1:
+            raise Rejected("DUPLICATE_EXTERNAL_ID", f"{match}: more than one record found for external id field", match)
+        return found[0] if found else ""
+
+    def _there(self, object_name: str, i: str) -> str:
+        if i in self.records[object_name]:
+            return i
+        if i in self.made:
+            raise Rejected("ENTITY_IS_DELETED", "entity is deleted", i=i)
+        raise Rejected("INVALID_CROSS_REFERENCE_KEY", "invalid cross reference id")
+
+    def _holders(self, object_name: str, name: str, text: str | None) -> list[str]:
+        fold = _folding(self.schemas[object_name].fields[name])
+        return [i for i, r in self.records[object_name].items() if fold(r.get(name)) == fold(text)]
+
+    def _copies(
+        self, object_name: str, match: str | None, rows: list[dict[str, str | None]]
+    ) -> dict[int, tuple[str, str, bool]]:
+        """The rows whose external id another row has too: all of them are refused."""
+        if match is None:
+            return {}
+        fold = _folding(self.schemas[object_name].fields[match])
+        counts = Counter(fold(row[match]) for row in rows)
+        errors = [Rejected("DUPLICATE_VALUE", f"Duplicate external id specified: {r[match]}", match) for r in rows]
+        twice = [row[match] is not None and counts[fold(row[match])] > 1 for row in rows]
+        return {n: (str(error), "", False) for n, error in enumerate(errors) if twice[n]}
+
+    def _change(self, object_name: str, column: PayloadColumn, text: str | None) -> tuple[str, str | None]:
+        """What a cell sets which field to: of a parent's path, its lookup."""
+        field = self._field(object_name, column.header)
+        if field is None:
+            raise Rejected("INVALID_FIELD", f"No such column '{column.header}' on sobject of type {object_name}")
+        if text is None or field.type != "reference":
+            return field.name, text
+        parent, name = field.reference_to[0], column.header.rpartition(".")[2]
+        if not column.is_parent_path:
+            return field.name, self._there(parent, text)
+        assert self.schemas[parent].fields[name].identifies, "Salesforce refuses the call"
+        found = self._holders(parent, name, text)
+        if not found:
+            message = f"Foreign key external ID: {text} not found for field {name} in entity {parent}"
+            raise Rejected("INVALID_FIELD", message)
+        if len(found) > 1:
+            raise Rejected("DUPLICATE_EXTERNAL_ID", f"{name}: more than one record found for external id field", name)
+        return field.name, found[0]
+
+    def _field(self, object_name: str, header: str) -> Field | None:
+        """The object's own field that a column writes."""
+        path, _, name = header.rpartition(".")
         schema = self.schemas[object_name]
+        return schema.relationship(path.rpartition(":")[2]) if path else schema.field(name)
+
+    def _check_unique(self, object_name: str, i: str, changes: dict[str, str | None]) -> None:
         for name, text in changes.items():
-            unique = schema.fields[name].unique and text is not None
-            if unique and any(r.get(name) == text for other, r in held.items() if other != i):
-                return f"DUPLICATE_VALUE:duplicate value found:{name} --", "" if created else i, False
-        held.setdefault(i, {}).update(changes)
-        return "", i, created
+            if text is None or not self.schemas[object_name].fields[name].unique:
+                continue
+            for other in self._holders(object_name, name, text):
+                if other != i:
+                    message = f"duplicate value found: {name} duplicates value on record with id: {other}"
+                    raise Rejected("DUPLICATE_VALUE", message)
 
     def add(self, object_name: str = "Thing__c", **fields: str | None) -> str:
-        i = record_id(next(IDS))
+        i = record_id(next(IDS), self.schemas[object_name].key_prefix or "a01")
         self.records[object_name][i] = dict(fields)
+        self.made.add(i)
         return i
 
     def delete(self, i: str) -> None:
@@ -375,11 +498,21 @@ class MemoryOrg:
         return sorted(rows, key=lambda row: tuple((v is not None, v or "") for v in row))
 
 
+def _folding(field: Field) -> Callable[[str | None], str | None]:
+    return (lambda text: text and text.lower()) if values.folds_case(field) else (lambda text: text)
+
+
+def _json(text: str | None, field: Field) -> object:
+    if text is None or not type_of(field).is_bare:
+        return text
+    return text == "true" if type_of(field).is_checkbox else float(text)
+
+
 def _texts(batch: Batch) -> list[dict[str, str | None]]:
     columns = {}
     for column in batch.columns:
         array = batch.rows[column.header].combine_chunks()
-        columns[column.header] = values.text(array, column.field).to_pylist()
+        columns[column.header] = encode.texts(array, column).to_pylist()
     return [dict(zip(columns, row, strict=True)) for row in zip(*columns.values(), strict=True)]
 
 

@@ -415,14 +415,16 @@ def test_removals_come_after_everything_else_and_not_at_all_where_that_failed(wo
 @pytest.mark.parametrize("api", WAYS)
 def test_what_pointed_to_a_record_has_let_go_of_it_before_it_is_deleted(world, api):
     """As a restricting lookup answers; with a master, the details would be deleted too."""
-    act = leaving(api=api, fields=(FieldMapping("a", "A__c"), FieldMapping("b", "Parent__c")))
-    parents = [world.org.add("Parent__c") for _ in range(2)]
+    up = dataclasses.replace(THING.fields["Parent__c"], name="Up__c", reference_to=("Thing__c",))
+    world.org.schemas["Thing__c"] = dataclasses.replace(THING, fields={**THING.fields, "Up__c": up})
+    act = leaving(api=api, fields=(FieldMapping("a", "A__c"), FieldMapping("b", "Up__c")))
+    parents = [world.org.add() for _ in range(2)]
     world.sync(act, rows(f"1 e1 x {parents[0]}", f"2 e2 x {parents[0]}"))
     leaver = world.snapshot(act)["2"][0]
     world.sync(act, rows(f"1 e1 x {leaver}", f"2 e2 x {parents[0]}", f"3 e3 x {leaver}"))
 
     def restrict(row):
-        points = any(record.get("Parent__c") == row["Id"] for record in world.org.records["Thing__c"].values())
+        points = any(record.get("Up__c") == row["Id"] for record in world.org.records["Thing__c"].values())
         return "DELETE_FAILED:in use:--" if set(row) == {"Id"} and points else None
 
     world.org.refuse = restrict

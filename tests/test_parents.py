@@ -500,7 +500,7 @@ def org_with(**changed: Field) -> MemoryOrg:
     org = MemoryOrg(schema, PARENT)
     write = org._write
 
-    def careful(operation, object_name, match, columns, row, **more):  # type: ignore[no-untyped-def]
+    def careful(operation, object_name, match, columns, row):  # type: ignore[no-untyped-def]
         made = {r.get(match) for r in org.records[object_name].values()} if match else set()
         makes = operation == "insert" or (operation == "upsert" and row[match] not in made)
         for column in columns:
@@ -509,7 +509,7 @@ def org_with(**changed: Field) -> MemoryOrg:
             allowed = field is None or name in ("Id", "Ext__c") or (field.createable if makes else field.updateable)
             if not allowed and row[column.header] is not None:
                 return f"INVALID_FIELD_FOR_INSERT_UPDATE:closed:{name} --", "", False
-        return write(operation, object_name, match, columns, row, **more)
+        return write(operation, object_name, match, columns, row)
 
     org._write = careful  # type: ignore[method-assign]
     return org
