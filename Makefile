@@ -15,7 +15,7 @@ INSTALL = $(BIN)/python -m pip install --quiet --disable-pip-version-check -c $(
 .DEFAULT_GOAL := help
 SEEDS := 1000
 
-.PHONY: help demo test test-all simulate fortnight planted mutants kill deep stand-ins stand-in-snowflake stand-in-redshift lock-stand-ins conformance-sf lint coverage changelog changelog-check \
+.PHONY: help demo test test-all simulate fortnight planted mutants kill deep stand-ins stand-in-bigquery stand-in-snowflake stand-in-redshift lock-stand-ins conformance-sf lint coverage changelog changelog-check \
   docs picture bench lock clean
 
 help:  ## This list.
@@ -52,6 +52,9 @@ stand-ins: $(VENV)/.dev  ## Whole runs against servers that stand in for warehou
 	$(BIN)/python -m pytest tests/stand_ins
 
 STAND_IN = cd tests && ../$(BIN)/python -m stand_ins.environments $(1) && ../$(BIN)/python -m pytest stand_ins/test_$(1).py
+
+stand-in-bigquery: $(VENV)/.dev
+	$(call STAND_IN,bigquery)
 
 stand-in-snowflake: $(VENV)/.dev
 	$(call STAND_IN,snowflake)

@@ -136,6 +136,13 @@ def excerpt(line: int, text: str, blanks: int, carets: int) -> str:
         ("x", "100051 (22012): Division by zero", "x: division by zero"),
         (
             "x",
+            "404 GET https://bigquery.example/v2/x: Not found: Table shop:crm.secret",
+            "x: there is no such relation: ‹text›",
+        ),
+        ("x", "403 Access Denied: Table shop:crm.secret: User …\n\nJob ID: a", "x: permission denied: ‹text›"),
+        ("x", "400 Syntax error: Unexpected string literal 'secret' at [9:9]", "x: syntax error: ‹text›"),
+        (
+            "x",
             "000904 (42000): SQL compilation error: error line 2 at position 5\ninvalid identifier 'NAME'",
             "x: there is no column name, at `name` in line 1 of the condition: ‹text›",
         ),

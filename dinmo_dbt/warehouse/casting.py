@@ -24,7 +24,7 @@ _Conversion = Callable[[pa.Array], pa.Array]
 def fitted(batch: pa.RecordBatch, schema: pa.Schema, json_columns: Container[str] = ()) -> pa.RecordBatch:
     """The batch's columns, by their place, in the names and types of `schema`, with `unreadable_mark`s.
 
-    Of `json_columns`, which are text, a string comes without its quotes and JSON's null as null, as everywhere else.
+    Of `json_columns`, text or lists of it, a text comes without its quotes, JSON's null as null, as everywhere.
     A table is cut by its `to_batches`, which copies nothing; nor does this, where the types agree.
     """
     arrays, fields, marks = [], list(schema), []
@@ -104,7 +104,10 @@ def _json_text(value: object) -> str:
 
 
 def _plain_json(text: pa.Array) -> pa.Array:
-    """Texts of JSON: a string as it is meant, null where it is null, anything else as it is written."""
+    """Texts of JSON, or lists of them: a string as it is meant, null where it is null, anything else as written."""
+    if pa.types.is_list(text.type):
+        lists = text.to_pylist()
+        return pa.array([each if each is None else list(map(_meant, each)) for each in lists], text.type)
     is_string = pc.starts_with(text, '"')
     if not pc.any(is_string).as_py() and not pc.any(pc.equal(text, "null")).as_py():
         return text

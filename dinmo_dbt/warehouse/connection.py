@@ -223,7 +223,7 @@ def connect(
         engine = _engine(credentials.type, writes)(credentials, project_dir, chosen)
     except QueryRefused as refused:
         message = dbt_profile.scrub(refused.said(), credentials, env)
-        code = WAREHOUSE_NOT_REACHED if refused.cause is Cause.OTHER else _CODES[refused.cause]
+        code = WAREHOUSE_NOT_REACHED if refused.cause in _ON_THE_WAY else _CODES[refused.cause]
         where = f"{chosen.file}: {chosen.profile}.outputs.{chosen.target}"
         refusal = WarehouseError(code, message, where=where, hint=_CONNECT_HINTS.get(refused.cause, _DEBUG))
         refusal.whole = quoted(refused.whole)
@@ -259,12 +259,17 @@ def _engine(adapter_type: str, writes: bool) -> Callable[[Any, Path, profiles.Ch
             from dinmo_dbt.warehouse.redshift.engine import Redshift
 
             return Redshift
+        case "bigquery":
+            from dinmo_dbt.warehouse.bigquery.engine import BigQuery
+
+            return BigQuery
         case _:
             from dinmo_dbt.warehouse.dbapi import DbApi
 
             return DbApi
 
 
+_ON_THE_WAY = (Cause.LOST, Cause.MISSING, Cause.OTHER)  # nothing was read yet that could be missing or get lost
 _DEBUG = "`dbt debug` tests the same connection"
 _CONNECT_HINTS = {
     Cause.NO_DATABASE: "build the models in this target first (dbt build), or choose another with --target",

@@ -109,7 +109,7 @@ def serving(command: list[str], port: int, log: Path) -> Iterator[None]:
         )
     try:
         deadline = time.monotonic() + START_S
-        while not _answers(port):
+        while not answers(port):
             assert child.poll() is None, log.read_text(errors="replace")
             assert time.monotonic() < deadline, log.read_text(errors="replace")
             time.sleep(0.2)
@@ -120,7 +120,7 @@ def serving(command: list[str], port: int, log: Path) -> Iterator[None]:
         child.wait()
 
 
-def _answers(port: int) -> bool:
+def answers(port: int) -> bool:
     with contextlib.suppress(OSError), socket.create_connection(("127.0.0.1", port), timeout=1):
         return True
     return False

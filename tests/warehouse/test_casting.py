@@ -122,6 +122,11 @@ def test_json_is_what_it_means_if_a_text_and_else_what_is_written(values: list[s
     assert read(pa.array(values, pa.utf8()), pa.utf8(), ("v",)) == [expected(value) for value in values]
 
 
+def test_lists_of_json_hold_what_each_means() -> None:
+    column = pa.array([['"a \\"b\\""', "null", None, "1", '{"c":1}'], [], None], pa.list_(pa.utf8()))
+    assert read(column, column.type, ("v",)) == [['a "b"', None, None, "1", '{"c":1}'], [], None]
+
+
 @given(st.lists(st.none() | st.lists(st.none() | st.text()), max_size=10))
 def test_a_list_where_text_is_promised_is_json(values: list[list[str | None] | None]) -> None:
     found = read(pa.array(values, pa.list_(pa.utf8())), pa.utf8())

@@ -1,0 +1,1 @@
+"""BigQuery: the engine that reads it by Arrow, what its types become, and what its errors mean."""
