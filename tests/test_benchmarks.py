@@ -27,9 +27,16 @@ def test_a_sync_of_many_rows_sends_them_once_within_its_memory_and_calls():
 @pytest.mark.slow
 def test_change_detection_finds_what_was_planted():
     told = run("plan_ratio.py", "--rows", "40000", "--rounds", "1")
+    assert "'rows': 40000, 'unchanged': 0, 'left': 0, 'added': 40000, 'changed': 0" in told
     assert "'rows': 40000, 'unchanged': 40000, 'left': 0, 'added': 0, 'changed': 0" in told
     assert "'changed': 0," in told.splitlines()[-1]
     assert "x scan" in told
+
+
+@pytest.mark.slow
+def test_csv_is_written_by_both_ways():
+    told = run("csv_rate.py", "--rows", "5000", "--rounds", "1")
+    assert len([line for line in told.splitlines() if "MB per CPU second" in line]) == 2
 
 
 @pytest.mark.slow

@@ -15,6 +15,7 @@ from dinmo_dbt.rows.arrow import DATETIME, DECIMAL, TIME
 from dinmo_dbt.rows.field_types import TYPES
 from dinmo_dbt.rows.forms import TYPE_IN_WAREHOUSE, in_form, key_form, text_form, type_name
 from dinmo_dbt.rows.keys import key_in_forms, key_text, why_not_key
+from dinmo_dbt.rows.numbers import _long_decimal_text, decimal_text
 from dinmo_dbt.rows.reasons import Reason, why_unfit
 
 
@@ -128,6 +129,32 @@ def test_decimals_stay_exact_and_are_written_without_exponent(numbers):
         assert "e" not in text
         assert Decimal(text) == number
         assert text == "0" or not text.endswith("0") or "." not in text
+
+
+@settings(max_examples=200, deadline=None)
+@example([Decimal(0), None, Decimal("-0.000001"), Decimal("0.0000001"), Decimal("-9223372036854.775808")], 0)
+@example([Decimal("9223372036854.775807"), Decimal("-9223372036854.775807")], 1)
+@given(
+    st.lists(st.none() | st.decimals(-(10**19), 10**19, places=6) | st.decimals(-999, 999, places=2)), st.integers(0, 2)
+)
+def test_a_number_is_written_alike_whatever_stands_beside_it(numbers, start):
+    """The quick way, of columns with up to six places, and the other one."""
+    array = pa.array(numbers, DECIMAL)[start:]
+    told = [None if n is None else f"{n:f}".rstrip("0").rstrip(".") if "." in f"{n:f}" else f"{n:f}" for n in numbers]
+    assert decimal_text(array).to_pylist() == [t and t.replace("-0", "0") if t == "-0" else t for t in told][start:]
+    assert decimal_text(array).equals(_long_decimal_text(array))
+
+
+@settings(max_examples=200, deadline=None)
+@example([-(2**63), 2**63 - 1, None, 0, -1], 0, 0)
+@example([-(10**17) + 1, 10**17 - 1, None, 5], 18, 1)
+@given(st.lists(st.none() | st.integers(-(10**17), 10**17)), st.integers(0, 18), st.integers(0, 2))
+def test_whole_numbers_and_decimals_of_any_scale_are_taken_exactly(numbers, scale, start):
+    whole = pa.array(numbers, pa.int64())[start:]
+    assert values.canonical(whole, field("double"))[0].to_pylist() == numbers[start:]
+    scaled = [None if n is None else Decimal(n).scaleb(-scale) for n in numbers if n is None or abs(n) < 10**18]
+    decimals = pa.array(scaled, pa.decimal128(18, scale))[start:]
+    assert values.canonical(decimals, field("double"))[0].to_pylist() == scaled[start:]
 
 
 def test_numbers_that_cannot_be_sent_carry_their_reason():

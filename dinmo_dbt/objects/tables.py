@@ -148,8 +148,9 @@ class BucketTables:
                     self.execute(f"CREATE TABLE {name} ({columns})")
                 self.index(indexes)
                 self.executemany("INSERT INTO meta VALUES (?, ?)", list(rows.items()))
-        except StateError:
-            if not self.exists():  # another one made them at the same time
+        except StateError as error:
+            made_by_another = error.problems[0].code == HELD_BY_ANOTHER and self.exists()
+            if not made_by_another:
                 raise
 
     def columns(self) -> dict[str, dict[str, str]]:

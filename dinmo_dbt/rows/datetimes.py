@@ -81,17 +81,13 @@ def time_from_text(array: pa.Array) -> pa.Array:
 
 
 def datetime_text(array: pa.Array) -> pa.Array:
-    numbers = array.cast(pa.int64()).fill_null(0).to_numpy(zero_copy_only=False)
-    days, rest = np.divmod(numbers, 86_400_000)
-    dates = days.astype("datetime64[D]")
-    years = dates.astype("datetime64[Y]")
-    months = dates.astype("datetime64[M]")
-    template = np.frombuffer(b"0000-00-00T00:00:00.000Z", np.uint8)
-    characters = np.tile(template, (len(numbers), 1))
-    write_digits(characters, 0, years.astype(np.int64) + 1970, 4)
-    write_digits(characters, 5, (months - years.astype("datetime64[M]")).astype(np.int64) + 1, 2)
-    write_digits(characters, 8, (dates - months.astype("datetime64[D]")).astype(np.int64) + 1, 2)
-    _clock(characters, 11, rest)
+    # Arrow's own is 23 characters for each year of four digits: 2024-01-31 08:00:00.000.
+    text = array.cast(pa.timestamp("ms")).fill_null(0).cast(pa.utf8())
+    offsets = np.frombuffer(text.buffers()[1], "<i4")[text.offset : text.offset + len(text) + 1]
+    octets = np.frombuffer(text.buffers()[2] or b"", np.uint8)[offsets[0] : offsets[-1]]
+    characters = np.empty((len(text), 24), np.uint8)
+    characters[:, :23] = octets.reshape(-1, 23)
+    characters[:, 10], characters[:, 23] = ord("T"), ord("Z")
     return fixed_text(characters, array)
 
 

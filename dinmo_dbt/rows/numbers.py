@@ -46,7 +46,7 @@ def canonical_numbers(array: pa.Array, field: Field) -> tuple[pa.Array, Reasons 
     elif pa.types.is_decimal(array.type):
         values, reasons = _from_decimals(array)
     else:
-        values, reasons = array.cast(DECIMAL), None
+        values, reasons = _from_integers(array), None
     integer_digits = field.precision - field.scale if field.precision else 0
     if 0 < integer_digits < 20:
         outside = pc.greater_equal(pc.abs(values), decimal_of(10**integer_digits))
@@ -90,8 +90,20 @@ def decimal_of(number: int) -> pa.Scalar:
     return pa.scalar(number, pa.decimal128(38, 0)).cast(DECIMAL)
 
 
+def _from_integers(array: pa.Array) -> pa.Array:
+    if pa.types.is_uint64(array.type) or len(array) == 0:
+        return array.cast(DECIMAL)
+    filled = array.fill_null(0) if array.null_count else array
+    return _scaled(filled.to_numpy().astype(np.int64, copy=False), 18, array)
+
+
 def _from_decimals(array: pa.Array) -> tuple[pa.Array, Reasons | None]:
     kind = array.type
+    if pa.types.is_decimal128(kind) and kind.precision <= 18 and 0 <= kind.scale <= 18 and len(array):
+        # So few digits are in the lower word alone; what a null has there is of no account.
+        words = np.frombuffer(array.buffers()[1], "<i8").reshape(-1, 2)[array.offset : array.offset + len(array)]
+        low = np.where(words[:, 1] == words[:, 0] >> 63, words[:, 0], 0) if array.null_count else words[:, 0]
+        return _scaled(low, 18 - kind.scale, array), None
     if kind.scale <= 18 and kind.precision - kind.scale <= 20:
         return array.cast(DECIMAL), None
     wide = array.cast(pa.decimal256(76, max(kind.scale, 18)))
@@ -121,19 +133,41 @@ def from_floats(array: pa.Array) -> tuple[pa.Array, Reasons | None]:
     reasons = merge(reasons_of(~finite, Reason.NOT_FINITE), reasons_of(too_large, Reason.NUMBER_RANGE))
     numbers = np.where(finite & ~too_large, numbers, 0.0)
 
-    whole, places = _short_decimals(numbers) or _fifteen_digits(numbers)
+    millionths = _millionths(numbers)
+    if millionths is not None:
+        return without(_scaled(millionths, 12, array), reasons)
+    whole, places = _fifteen_digits(numbers)
     rounded_up = np.abs(whole) * _POWERS[np.maximum(-places, 0)] >= 1e20
     reasons = merge(reasons, reasons_of(rounded_up, Reason.NUMBER_RANGE))
     whole = np.where(rounded_up, 0, whole)
 
-    unscaled = _times_power_of_ten(whole, 18 - places)
-    values = pa.Array.from_buffers(DECIMAL, len(whole), [None, pa.py_buffer(unscaled)])
-    if array.null_count:
-        values = pc.if_else(pc.is_valid(array), values, pa.scalar(None, DECIMAL))
-    return without(values, reasons)
+    return without(_decimals(_times_power_of_ten(whole, 18 - places), array), reasons)
 
 
-def _short_decimals(numbers: Doubles) -> tuple[npt.NDArray[np.int64], npt.NDArray[np.int64]] | None:
+def _decimals(unscaled: npt.NDArray[np.uint64], like: pa.Array) -> pa.Array:
+    """Canonical numbers of their 128-bit words, null where `like` is."""
+    values = pa.Array.from_buffers(DECIMAL, len(unscaled), [None, pa.py_buffer(unscaled)])
+    return pc.if_else(pc.is_valid(like), values, pa.scalar(None, DECIMAL)) if like.null_count else values
+
+
+def _scaled(whole: npt.NDArray[np.int64], power: int, like: pa.Array) -> pa.Array:
+    """whole * 10^power as canonical numbers, power 0 to 18: one product of 64 bits by 64, by 32-bit halves."""
+    magnitude, factor = np.abs(whole).view(np.uint64), np.uint64(10**power)
+    half, mask = np.uint64(32), np.uint64(2**32 - 1)
+    a0, a1, b0, b1 = magnitude & mask, magnitude >> half, factor & mask, factor >> half
+    low, p01, p10 = a0 * b0, a0 * b1, a1 * b0
+    middle = (low >> half) + (p01 & mask) + (p10 & mask)
+    words = np.empty((len(whole), 2), np.uint64)
+    words[:, 0] = magnitude * factor
+    words[:, 1] = a1 * b1 + (p01 >> half) + (p10 >> half) + (middle >> half)
+    negative = np.flatnonzero(whole < 0)
+    if negative.size:
+        low, high = words[negative, 0], words[negative, 1]
+        words[negative, 0], words[negative, 1] = ~low + np.uint64(1), ~high + (low == 0)
+    return _decimals(words, like)
+
+
+def _millionths(numbers: Doubles) -> npt.NDArray[np.int64] | None:
     """The quick way for a column of decimals with up to 6 places, as most are; None if one of them is not.
 
     A whole number below 10^15 that gives the double back when divided by 10^6 is its one decimal of 15 digits.
@@ -141,7 +175,7 @@ def _short_decimals(numbers: Doubles) -> tuple[npt.NDArray[np.int64], npt.NDArra
     millionths = np.rint(numbers * 1e6)
     if not ((millionths / 1e6 == numbers) & (np.abs(millionths) < 1e15)).all():
         return None
-    return millionths.astype(np.int64), np.full(len(numbers), 6)
+    return millionths.astype(np.int64)
 
 
 def _fifteen_digits(numbers: Doubles) -> tuple[npt.NDArray[np.int64], npt.NDArray[np.int64]]:
@@ -211,6 +245,47 @@ def decimal_text(array: pa.Array) -> pa.Array:
     """Plain notation: no exponent, no trailing zeros, `0` for zero."""
     if len(array) == 0:
         return pa.array([], pa.utf8())
+    millionths = _whole_millionths(array)
+    if millionths is None:
+        return _long_decimal_text(array)
+    whole, rest = np.divmod(np.abs(millionths), 10**6)
+    if not rest.any():
+        text = pa.array(np.where(millionths < 0, -whole, whole)).cast(pa.utf8())
+    else:
+        text = pc.binary_join_element_wise(pa.array(whole).cast(pa.utf8()), _fractions(rest), "")
+        if (millionths < 0).any():
+            text = pc.binary_join_element_wise(pc.if_else(pa.array(millionths < 0), "-", ""), text, "")
+    return pc.if_else(pc.is_valid(array), text, pa.scalar(None, pa.utf8())) if array.null_count else text
+
+
+def _whole_millionths(array: pa.Array) -> npt.NDArray[np.int64] | None:
+    """Canonical numbers as millionths, 0 for null; None if one of them is none, or takes more than 64 bits."""
+    try:
+        scaled = array.cast(pa.decimal128(38, 6))
+    except pa.ArrowInvalid:
+        return None
+    words = np.frombuffer(scaled.buffers()[1], "<i8").reshape(-1, 2)[scaled.offset : scaled.offset + len(scaled)]
+    low = words[:, 0]
+    if array.null_count:
+        valid = pc.is_valid(array).to_numpy(zero_copy_only=False)
+        words, low = words[valid], np.where(valid, low, 0)
+    fits = (words[:, 1] == words[:, 0] >> 63) & (words[:, 0] != -(2**63))
+    return low if fits.all() else None
+
+
+def _fractions(millionths: npt.NDArray[np.int64]) -> pa.Array:
+    """`.5` for 500,000: what follows the whole number, without trailing zeros; '' for 0."""
+    hundredths, finer = np.divmod(millionths, 10**4)
+    if not finer.any():
+        return _HUNDREDTHS.take(pa.array(hundredths))
+    digits = pc.utf8_rtrim(pc.utf8_lpad(pa.array(millionths).cast(pa.utf8()), 6, padding="0"), "0")
+    return pc.if_else(pa.array(millionths == 0), "", pc.binary_join_element_wise("", digits, "."))
+
+
+_HUNDREDTHS = pa.array(["", *(f".{number:02}".rstrip("0") for number in range(1, 100))])
+
+
+def _long_decimal_text(array: pa.Array) -> pa.Array:
     plain = pc.utf8_rtrim(pc.utf8_rtrim(array.cast(pa.utf8()), "0"), ".")
     # Arrow writes an exponent below 1e-6 and for zero: those are written from their unscaled integer.
     words = np.frombuffer(array.buffers()[1], "<i8").reshape(-1, 2)[array.offset : array.offset + len(array)]

@@ -74,14 +74,26 @@ def _sent(
 
 def _trimmed(array: pa.Array) -> pa.Array:
     """As Salesforce saves it: without blanks at its ends; what is then empty is null."""
-    octets, lengths = _text_bytes(array), _byte_lengths(array)
-    ends = np.cumsum(lengths)[lengths > 0]
-    starts = ends - lengths[lengths > 0]
-    if (octets[starts] <= 32).any() or (octets[ends - 1] <= 32).any():
+    if len(array) == 0:
+        return array
+    offsets = np.frombuffer(array.buffers()[1], "<i4")[array.offset : array.offset + len(array) + 1]
+    starts, ends = offsets[:-1], offsets[1:]
+    is_filled = starts < ends
+    if not is_filled.all():
+        starts, ends = starts[is_filled], ends[is_filled]
+    has_blanks = _has_blank_ends(array, starts, ends)
+    if has_blanks:
         array = pc.utf8_trim(array, characters=_BLANKS)
-    elif (lengths > 0).all():
+    elif is_filled.all():
         return array
     return pc.if_else(pc.equal(array, ""), pa.scalar(None, pa.utf8()), array)
+
+
+def _has_blank_ends(array: pa.Array, starts: npt.NDArray[np.int32], ends: npt.NDArray[np.int32]) -> bool:
+    if len(starts) == 0:
+        return False
+    octets = np.frombuffer(array.buffers()[2], np.uint8)
+    return bool((octets.take(starts) <= 32).any() or (octets.take(ends - 1) <= 32).any())
 
 
 def _choices(array: pa.Array) -> tuple[pa.Array, Reasons | None]:

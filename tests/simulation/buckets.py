@@ -55,6 +55,15 @@ class Store:
         self.objects[path] = content
 
     def _commit(self, process: Process, act: Any) -> None:
+        before = process.hurt
+        try:
+            self._create_once(process, act)
+        except OSError:
+            if process.bad is None:  # it is over: who creates a version asks again, and finds out
+                process.hurt = before
+            raise
+
+    def _create_once(self, process: Process, act: Any) -> None:
         self._reach(process)
         late = process.bad is not None and process.bad.late
         try:
