@@ -69,7 +69,7 @@ class Remedy(StrEnum):
 
 
 @dataclass(frozen=True, slots=True)
-class Verdict:
+class Diagnosis:
     """What a rejection means; `hint` is what a person can do, '' where the code says it."""
 
     error_class: ErrorClass
@@ -333,7 +333,7 @@ class Destination(Protocol):
     def job_slots(self, rows: pa.Table, columns: tuple[PayloadColumn, ...]) -> npt.NDArray[np.int8]:
         """For an insert: the job (0 to 7) each row must go by, so that results can be told apart by content."""
 
-    def verdict(self, code: str, message: str) -> Verdict:
+    def diagnose(self, code: str, message: str) -> Diagnosis:
         """What Salesforce's code and message, of a rejected row or a failed job, ask for."""
 
     def create_job(self, batch: Batch) -> str:

@@ -43,7 +43,7 @@ class Broken(Exception):
         self.again = again
 
 
-class TooLarge(Broken):
+class ReplyTooLong(Broken):
     """The reply is more than is read; another attempt would bring the same, and asking for less may help."""
 
     def __init__(self, reason: str) -> None:
@@ -141,7 +141,7 @@ def copy(response: requests.Response, file: BinaryIO, bytes_max: int, attempt: A
     for piece in _unpacked(response, bytes_max, attempt):
         size += len(piece)
         if size > bytes_max:
-            raise TooLarge(f"a reply of more than {bytes_max} bytes")
+            raise ReplyTooLong(f"a reply of more than {bytes_max} bytes")
         file.write(piece)
     return size
 
@@ -151,7 +151,7 @@ def text(response: requests.Response, bytes_max: int, attempt: Attempt) -> bytea
     body = bytearray()
     for piece in _unpacked(response, bytes_max, attempt):
         if len(body) + len(piece) > bytes_max:
-            raise TooLarge(f"a reply of more than {bytes_max} bytes")
+            raise ReplyTooLong(f"a reply of more than {bytes_max} bytes")
         body += piece
     return body
 
@@ -163,7 +163,7 @@ def values(body: bytes | bytearray, *, exact_numbers: bool = False, memory_max: 
     file and no database takes is replaced (`whole_text`).
     """
     if len(body) > _SMALL_BYTES and _cost(body) > memory_max:
-        raise TooLarge("a reply of more values than there is memory for")
+        raise ReplyTooLong("a reply of more values than there is memory for")
     odd = whole_text.is_odd(body)
     try:
         plain = body.decode("utf-8-sig", "surrogatepass")
@@ -183,7 +183,7 @@ def check_cost(file: BinaryIO, memory_max: int) -> None:
     file.seek(0)
     body = file.read()
     if len(body) > _SMALL_BYTES and _cost(body) > memory_max:
-        raise TooLarge("a file of more values than there is memory for")
+        raise ReplyTooLong("a file of more values than there is memory for")
 
 
 def _cost(body: bytes | bytearray) -> int:
@@ -231,7 +231,7 @@ def _pieces(response: requests.Response, bytes_max: int, attempt: Attempt) -> It
             attempt.check()
             size += len(piece)
             if size > bytes_max:
-                raise TooLarge(f"a reply of more than {bytes_max} bytes")
+                raise ReplyTooLong(f"a reply of more than {bytes_max} bytes")
             yield piece
     except (requests.exceptions.RequestException, urllib3.exceptions.HTTPError, OSError, ValueError):
         attempt.check()
@@ -274,7 +274,7 @@ class _Adapter(requests.adapters.HTTPAdapter):
         return manager
 
 
-class _Held(HTTPConnection):
+class _HeldConnection(HTTPConnection):
     """A connection whose socket the current attempt holds, from its first address to the reply's last byte."""
 
     def _new_conn(self) -> socket.socket:
@@ -337,12 +337,12 @@ def _addresses(host: str, port: int, seconds: float) -> list[Any]:
     return addresses
 
 
-class _HeldTls(_Held, HTTPSConnection):
+class _HeldTls(_HeldConnection, HTTPSConnection):
     """The same over TLS: urllib3's own handshake, on a socket that is held."""
 
 
 class _Pool(urllib3.HTTPConnectionPool):
-    ConnectionCls = _Held
+    ConnectionCls = _HeldConnection
 
 
 class _TlsPool(urllib3.HTTPSConnectionPool):

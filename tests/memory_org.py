@@ -33,6 +33,7 @@ from dinmo_dbt.destination import (
     RESULTS,
     ApiUsage,
     Batch,
+    Diagnosis,
     Field,
     Job,
     ListedJob,
@@ -40,7 +41,6 @@ from dinmo_dbt.destination import (
     Operation,
     PayloadColumn,
     StateRecord,
-    Verdict,
 )
 from dinmo_dbt.errors import ConfigError, NotApplied
 from dinmo_dbt.model import Model as DbtModel
@@ -234,7 +234,7 @@ class MemoryOrg:
                 raise NotApplied(codes.REQUEST_REFUSED, f"INVALID_FIELD: {path} of {object_name}")
         return self.records[object_name]
 
-    def verdict(self, code: str, message: str) -> Verdict:
+    def diagnose(self, code: str, message: str) -> Diagnosis:
         return classify(code, message)
 
     def job_slots(self, rows: pa.Table, columns: tuple[PayloadColumn, ...]) -> npt.NDArray[np.int8]:

@@ -18,7 +18,7 @@ from hypothesis import strategies as st
 from dinmo_dbt import dbt_cloud
 from dinmo_dbt.artifacts.gate import gate, load_run_results, parse_run_results
 from dinmo_dbt.artifacts.manifest import parse_manifest
-from dinmo_dbt.dbt_cloud import Status, artifacts, client
+from dinmo_dbt.dbt_cloud import JobRunStatus, artifacts, client
 from dinmo_dbt.errors import DbtCloudError, DinmoError, Interrupted, UsageError
 from dinmo_dbt.org import Secret
 
@@ -72,8 +72,8 @@ def clock() -> Clock:
 
 
 @pytest.fixture
-def api(cloud: StandIn, clock: Clock) -> Iterator[dbt_cloud.Client]:
-    api = dbt_cloud.Client(dbt_cloud.account_of(cloud.environment), clock)
+def api(cloud: StandIn, clock: Clock) -> Iterator[dbt_cloud.CloudClient]:
+    api = dbt_cloud.CloudClient(dbt_cloud.account_of(cloud.environment), clock)
     yield api
     api.close()
 
@@ -106,7 +106,7 @@ def verdicts(folder: Path) -> dict[str, str]:
     return {name: f"{(v := found.verdict(f'model.shop.{name}')).standing} {v.reason}".rstrip() for name in "abc"}
 
 
-def fetched(api: dbt_cloud.Client, cloud: StandIn, folder: Path, *steps: Step) -> dict[str, str]:
+def fetched(api: dbt_cloud.CloudClient, cloud: StandIn, folder: Path, *steps: Step) -> dict[str, str]:
     cloud.runs[7] = Ran(1, steps=[cloned(), *steps])
     dbt_cloud.fetch(dbt_cloud.Library(api), "1", folder)
     return verdicts(folder)
@@ -115,30 +115,30 @@ def fetched(api: dbt_cloud.Client, cloud: StandIn, folder: Path, *steps: Step) -
 # Runs
 
 
-def test_the_latest_run_is_the_newest_of_the_job(cloud: StandIn, api: dbt_cloud.Client) -> None:
+def test_the_latest_run_is_the_newest_of_the_job(cloud: StandIn, api: dbt_cloud.CloudClient) -> None:
     cloud.runs = {11: Ran(1), 13: Ran(1, [20]), 14: Ran(2), 12: Ran(1)}
-    assert api.latest("1") == dbt_cloud.Run("13", "1", Status.ERROR)
+    assert api.latest("1") == dbt_cloud.JobRun("13", "1", JobRunStatus.ERROR)
     assert cloud.asked == [f"/api/v2/accounts/{ACCOUNT}/runs/?job_definition_id=1&order_by=-id&limit=1"]
 
 
-def test_a_run_is_waited_for_less_and_less_often(cloud: StandIn, api: dbt_cloud.Client, clock: Clock) -> None:
+def test_a_run_is_waited_for_less_and_less_often(cloud: StandIn, api: dbt_cloud.CloudClient, clock: Clock) -> None:
     cloud.runs[7] = Ran(1, [1, 1, 2, *[3] * 20, 20])
     heard: list[str] = []
-    assert api.finished(api.run("7"), heard.append).status is Status.ERROR
+    assert api.finished(api.run("7"), heard.append).status is JobRunStatus.ERROR
     assert clock.naps[:6] == [10.0, 15.0, 22.5, 33.75, 50.625, 60.0] and set(clock.naps[6:]) == {60.0}
     assert heard[:3] == [f"dbt Cloud run 7 is {word}" for word in ("queued", "starting", "running")]
     assert len(heard) == 3 + sum(clock.naps[3:]) // 300
 
 
 @pytest.mark.slow
-def test_waiting_has_an_end(cloud: StandIn, api: dbt_cloud.Client, clock: Clock) -> None:
+def test_waiting_has_an_end(cloud: StandIn, api: dbt_cloud.CloudClient, clock: Clock) -> None:
     cloud.runs[7] = Ran(1, [3])
     with pytest.raises(DbtCloudError, match=r"DB224 .* running after 24 hours"):
         api.finished(api.run("7"), lambda _: None)
     assert sum(clock.naps) == 86_400
 
 
-def test_waiting_ends_at_once_when_asked_to(cloud: StandIn, api: dbt_cloud.Client, clock: Clock) -> None:
+def test_waiting_ends_at_once_when_asked_to(cloud: StandIn, api: dbt_cloud.CloudClient, clock: Clock) -> None:
     cloud.runs[7] = Ran(1, [3])
 
     def stopped(seconds: float) -> None:
@@ -149,7 +149,7 @@ def test_waiting_ends_at_once_when_asked_to(cloud: StandIn, api: dbt_cloud.Clien
         api.finished(api.run("7"), lambda _: None)
 
 
-def test_a_job_or_run_that_is_not_there_is_told(cloud: StandIn, api: dbt_cloud.Client) -> None:
+def test_a_job_or_run_that_is_not_there_is_told(cloud: StandIn, api: dbt_cloud.CloudClient) -> None:
     with pytest.raises(DbtCloudError, match=r"DB222 dbt Cloud job 5 has no run"):
         api.latest("5")
     with pytest.raises(DbtCloudError, match=r"DB222 dbt Cloud has no run 5 in this account"):
@@ -159,7 +159,7 @@ def test_a_job_or_run_that_is_not_there_is_told(cloud: StandIn, api: dbt_cloud.C
 # Faults
 
 
-def test_a_passing_fault_is_passed_over(cloud: StandIn, api: dbt_cloud.Client, clock: Clock) -> None:
+def test_a_passing_fault_is_passed_over(cloud: StandIn, api: dbt_cloud.CloudClient, clock: Clock) -> None:
     cloud.runs[7] = Ran(1)
     cloud.faults = [
         Fault(500),
@@ -168,7 +168,7 @@ def test_a_passing_fault_is_passed_over(cloud: StandIn, api: dbt_cloud.Client, c
         Fault(body=b"<html>"),
         Fault(503),
     ]
-    assert api.run("7").status is Status.SUCCESS
+    assert api.run("7").status is JobRunStatus.SUCCESS
     assert clock.naps == [1.0, 2.0, 4.0, 8.0, 16.0]
 
 
@@ -183,7 +183,7 @@ def test_a_passing_fault_is_passed_over(cloud: StandIn, api: dbt_cloud.Client, c
     ],
 )
 def test_a_lasting_fault_is_told_after_six_attempts(
-    cloud: StandIn, api: dbt_cloud.Client, fault: Fault, told: str
+    cloud: StandIn, api: dbt_cloud.CloudClient, fault: Fault, told: str
 ) -> None:
     cloud.faults = [fault] * 6
     with pytest.raises(DbtCloudError, match=told):
@@ -213,7 +213,7 @@ def test_a_lasting_fault_is_told_after_six_attempts(
     ],
 )
 def test_what_asking_again_does_not_mend_is_told_at_once(
-    cloud: StandIn, api: dbt_cloud.Client, fault: Fault, told: str
+    cloud: StandIn, api: dbt_cloud.CloudClient, fault: Fault, told: str
 ) -> None:
     cloud.faults = [fault]
     with pytest.raises(DbtCloudError, match=told):
@@ -233,7 +233,7 @@ def test_what_asking_again_does_not_mend_is_told_at_once(
     ],
 )
 def test_too_many_requests_wait_as_long_as_is_asked(
-    cloud: StandIn, api: dbt_cloud.Client, clock: Clock, headers: dict[str, str], pause_s: float
+    cloud: StandIn, api: dbt_cloud.CloudClient, clock: Clock, headers: dict[str, str], pause_s: float
 ) -> None:
     cloud.runs[7] = Ran(1)
     cloud.faults = [Fault(429, headers=headers)]
@@ -242,7 +242,7 @@ def test_too_many_requests_wait_as_long_as_is_asked(
 
 
 def test_a_reply_that_does_not_come_or_end_is_given_up(
-    cloud: StandIn, api: dbt_cloud.Client, monkeypatch: pytest.MonkeyPatch
+    cloud: StandIn, api: dbt_cloud.CloudClient, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(client, "READ_TIMEOUT_S", 0.1)
     cloud.runs[7] = Ran(1)
@@ -255,7 +255,7 @@ def test_a_reply_that_does_not_come_or_end_is_given_up(
 
 
 def test_a_reply_past_its_bound_is_not_read(
-    cloud: StandIn, api: dbt_cloud.Client, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+    cloud: StandIn, api: dbt_cloud.CloudClient, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
     monkeypatch.setattr(client, "JSON_BYTES_MAX", 5_000)
     monkeypatch.setattr(client, "FILE_BYTES_MAX", 5_000)
@@ -269,7 +269,7 @@ def test_a_reply_past_its_bound_is_not_read(
 
 
 def test_a_manifest_that_memory_could_not_hold_is_not_kept(
-    cloud: StandIn, api: dbt_cloud.Client, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+    cloud: StandIn, api: dbt_cloud.CloudClient, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
     monkeypatch.setattr(client, "FILE_MEMORY_MAX", 50 << 20)
     wide = {**MANIFEST, "docs": [[]] * 1_000_000}  # 4 MB of text
@@ -280,7 +280,7 @@ def test_a_manifest_that_memory_could_not_hold_is_not_kept(
 
 
 def test_the_results_of_many_steps_are_bounded_together(
-    cloud: StandIn, api: dbt_cloud.Client, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+    cloud: StandIn, api: dbt_cloud.CloudClient, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
     monkeypatch.setattr(artifacts, "KEPT_MEMORY_MAX", 5_000)
     steps = [step(results("build", f"i{n}", a="success", b="success", c="success")) for n in range(2, 6)]
@@ -292,12 +292,12 @@ def test_the_results_of_many_steps_are_bounded_together(
 def test_nobody_there_is_told(clock: Clock, cloud: StandIn) -> None:
     closed = dbt_cloud.Account("http://127.0.0.1:9", "1", Secret("x"))
     with pytest.raises(DbtCloudError, match=r"DB226 127.0.0.1:9: not reached"):
-        dbt_cloud.Client(closed, clock).run("7")
+        dbt_cloud.CloudClient(closed, clock).run("7")
 
 
 @pytest.mark.parametrize("fault", [Fault(cut=0), Fault(500), Fault(401), Fault(body=b"<html>")])
 def test_no_message_and_no_frame_holds_the_token(
-    cloud: StandIn, api: dbt_cloud.Client, fault: Fault, caplog: pytest.LogCaptureFixture
+    cloud: StandIn, api: dbt_cloud.CloudClient, fault: Fault, caplog: pytest.LogCaptureFixture
 ) -> None:
     caplog.set_level("DEBUG")
     cloud.faults = [fault] * 6
@@ -309,7 +309,7 @@ def test_no_message_and_no_frame_holds_the_token(
 
 
 def test_the_environment_sends_no_request_elsewhere(
-    cloud: StandIn, api: dbt_cloud.Client, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+    cloud: StandIn, api: dbt_cloud.CloudClient, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
     monkeypatch.setenv("HTTP_PROXY", "http://127.0.0.1:9")
     monkeypatch.setenv("ALL_PROXY", "http://127.0.0.1:9")
@@ -336,7 +336,7 @@ def test_any_json_gives_a_run_or_an_error_of_ours(raw: Any) -> None:
         run = client._run(raw, steps=True)
     except DbtCloudError:
         return
-    assert run.run_id.isdigit() and run.job_id.isdigit() and run.status in Status
+    assert run.run_id.isdigit() and run.job_id.isdigit() and run.status in JobRunStatus
 
 
 # Where to ask
@@ -380,7 +380,7 @@ def test_all_that_is_missing_is_named_at_once() -> None:
 # One verdict from several steps
 
 
-def test_docs_that_come_last_say_nothing(cloud: StandIn, api: dbt_cloud.Client, tmp_path: Path) -> None:
+def test_docs_that_come_last_say_nothing(cloud: StandIn, api: dbt_cloud.CloudClient, tmp_path: Path) -> None:
     build = step(results("build", a="success", of_a="fail", b="error"))
     docs = step(results("generate", "i3", a="success", b="success", c="success"))
     assert fetched(api, cloud, tmp_path, build, docs) == {
@@ -391,7 +391,7 @@ def test_docs_that_come_last_say_nothing(cloud: StandIn, api: dbt_cloud.Client, 
 
 
 def test_a_model_is_built_by_one_step_and_judged_by_another(
-    cloud: StandIn, api: dbt_cloud.Client, tmp_path: Path
+    cloud: StandIn, api: dbt_cloud.CloudClient, tmp_path: Path
 ) -> None:
     steps = [step(results("run", a="success", b="success")), step(results("test", "i3", of_a="fail", of_b="pass"))]
     assert fetched(api, cloud, tmp_path, *steps) == {
@@ -408,25 +408,27 @@ def test_a_model_is_built_by_one_step_and_judged_by_another(
      ("error", "blocked test could not run: of_a")],
 )  # fmt: skip
 def test_a_test_that_passes_later_unblocks_and_one_that_is_skipped_does_not(
-    cloud: StandIn, api: dbt_cloud.Client, tmp_path: Path, again: str, verdict: str
+    cloud: StandIn, api: dbt_cloud.CloudClient, tmp_path: Path, again: str, verdict: str
 ) -> None:
     steps = [step(results("build", a="success", of_a="fail")), step(results("test", "i3", of_a=again))]
     assert fetched(api, cloud, tmp_path, *steps)["a"] == verdict
 
 
 def test_a_failed_test_outlives_another_build_of_its_model(
-    cloud: StandIn, api: dbt_cloud.Client, tmp_path: Path
+    cloud: StandIn, api: dbt_cloud.CloudClient, tmp_path: Path
 ) -> None:
     steps = [step(results("build", "i1", a="success", of_a="fail")), step(results("run", a="success"))]
     assert fetched(api, cloud, tmp_path, *steps)["a"] == "blocked test failed: of_a"
 
 
-def test_a_model_that_is_built_later_is_fit(cloud: StandIn, api: dbt_cloud.Client, tmp_path: Path) -> None:
+def test_a_model_that_is_built_later_is_fit(cloud: StandIn, api: dbt_cloud.CloudClient, tmp_path: Path) -> None:
     steps = [step(results("build", "i1", a="error", of_a="skipped")), step(results("retry", a="success", of_a="pass"))]
     assert fetched(api, cloud, tmp_path, *steps)["a"] == "ok"
 
 
-def test_results_that_an_earlier_step_left_are_its_own(cloud: StandIn, api: dbt_cloud.Client, tmp_path: Path) -> None:
+def test_results_that_an_earlier_step_left_are_its_own(
+    cloud: StandIn, api: dbt_cloud.CloudClient, tmp_path: Path
+) -> None:
     """`dbt source freshness` and `dbt ls` rewrite the manifest, and leave the run results as they were."""
     build = results("build", a="success")
     other = {**MANIFEST, "metadata": {**MANIFEST["metadata"], "invocation_id": "i9"}}
@@ -434,7 +436,7 @@ def test_results_that_an_earlier_step_left_are_its_own(cloud: StandIn, api: dbt_
     assert json.loads((tmp_path / "manifest.json").read_text()) == MANIFEST
 
 
-def test_a_run_that_only_tested_blocks_by_its_tests(cloud: StandIn, api: dbt_cloud.Client, tmp_path: Path) -> None:
+def test_a_run_that_only_tested_blocks_by_its_tests(cloud: StandIn, api: dbt_cloud.CloudClient, tmp_path: Path) -> None:
     found = fetched(api, cloud, tmp_path, step(results("test", of_a="fail", of_b="pass")))
     assert found["a"] == "blocked test failed: of_a" and found["b"].startswith("unbuilt")
 
@@ -457,7 +459,7 @@ def test_an_empty_build_is_seen_while_anything_of_it_stands(flag: str) -> None:
     [[], [cloned()], [step(results("generate", a="success"))], [Step("dbt", {"manifest.json": b"{}"})]],
 )
 def test_a_run_without_results_is_an_error(
-    cloud: StandIn, api: dbt_cloud.Client, tmp_path: Path, steps: list[Step]
+    cloud: StandIn, api: dbt_cloud.CloudClient, tmp_path: Path, steps: list[Step]
 ) -> None:
     with pytest.raises(DbtCloudError, match=r"DB225 .*left no results"):
         fetched(api, cloud, tmp_path / "new", *steps)
@@ -465,7 +467,7 @@ def test_a_run_without_results_is_an_error(
 
 
 def test_a_step_without_its_manifest_leaves_the_folder_as_it_was(
-    cloud: StandIn, api: dbt_cloud.Client, tmp_path: Path
+    cloud: StandIn, api: dbt_cloud.CloudClient, tmp_path: Path
 ) -> None:
     (tmp_path / "manifest.json").write_text("before")
     bare = step(results("build", a="success"))
@@ -479,7 +481,7 @@ def test_a_step_without_its_manifest_leaves_the_folder_as_it_was(
     "content", [b"[]", b"{}", b'{"metadata": {"dbt_schema_version": "/run-results/"}, "results": [3]}']
 )
 def test_results_that_are_something_else_are_an_error(
-    cloud: StandIn, api: dbt_cloud.Client, tmp_path: Path, content: bytes
+    cloud: StandIn, api: dbt_cloud.CloudClient, tmp_path: Path, content: bytes
 ) -> None:
     with pytest.raises(DbtCloudError, match=r"DB230 run_results.json of step 2 of dbt Cloud run 7 can't be used"):
         fetched(api, cloud, tmp_path, Step("dbt", {"run_results.json": content}))
@@ -518,7 +520,9 @@ def test_the_last_word_on_each_test_and_model_decides(told: list[tuple[str, dict
         assert found.verdict(f"model.shop.{name}").is_blocked == (bad_test or bad_build)
 
 
-def test_any_steps_give_a_folder_or_an_error_of_ours(cloud: StandIn, api: dbt_cloud.Client, tmp_path: Path) -> None:
+def test_any_steps_give_a_folder_or_an_error_of_ours(
+    cloud: StandIn, api: dbt_cloud.CloudClient, tmp_path: Path
+) -> None:
     seed = random.randrange(1_000_000)
     print(f"seed {seed}")
     rng = random.Random(seed)
@@ -536,10 +540,10 @@ def test_any_steps_give_a_folder_or_an_error_of_ours(cloud: StandIn, api: dbt_cl
 
 
 def test_a_large_manifest_comes_whole_though_it_is_compressed(
-    cloud: StandIn, api: dbt_cloud.Client, tmp_path: Path
+    cloud: StandIn, api: dbt_cloud.CloudClient, tmp_path: Path
 ) -> None:
     content = json.dumps({**MANIFEST, "docs": "x" * 40_000_000}).encode()
     cloud.faults = [Fault(body=gzip.compress(content), headers={"Content-Encoding": "gzip"})]
     with (tmp_path / "copy").open("w+b") as file:
-        assert api.copy(dbt_cloud.Run("7", "1", Status.SUCCESS), 1, "manifest.json", file)
+        assert api.copy(dbt_cloud.JobRun("7", "1", JobRunStatus.SUCCESS), 1, "manifest.json", file)
     assert (tmp_path / "copy").read_bytes() == content

@@ -17,7 +17,7 @@ from hypothesis import strategies as st
 from test_dbt_cloud import MANIFEST, Clock, results, verdicts
 
 from dinmo_dbt import dbt_cloud
-from dinmo_dbt.dbt_cloud import Run, artifacts, client, tables
+from dinmo_dbt.dbt_cloud import JobRun, artifacts, client, tables
 from dinmo_dbt.errors import DbtCloudError
 
 MAIN, ELSEWHERE = '"db"."main"."{}"', '"db"."pr_7"."{}"'
@@ -67,7 +67,7 @@ class Looking:
 
     cloud: StandIn
     folder: Path
-    client: dbt_cloud.Client
+    client: dbt_cloud.CloudClient
     last: dbt_cloud.Picture | None = None
     library: dbt_cloud.Library = field(init=False)
 
@@ -82,7 +82,7 @@ class Looking:
 @pytest.fixture
 def looking(cloud: StandIn, tmp_path: Path) -> Iterator[Looking]:
     cloud.runs, cloud.faults, cloud.asked = {}, [], []
-    client = dbt_cloud.Client(dbt_cloud.account_of(cloud.environment), Clock())
+    client = dbt_cloud.CloudClient(dbt_cloud.account_of(cloud.environment), Clock())
     yield Looking(cloud, tmp_path, client)
     client.close()
 
@@ -290,26 +290,26 @@ class Quick:
     def __init__(self, cloud: StandIn) -> None:
         self.cloud = cloud
 
-    def _listed(self) -> list[Run]:
+    def _listed(self) -> list[JobRun]:
         return [self.run(str(number)) for number in sorted(self.cloud.runs, reverse=True)]
 
-    def of_project(self, _: str) -> list[Run]:
+    def of_project(self, _: str) -> list[JobRun]:
         return self._listed()
 
-    def of_job(self, job_id: str) -> list[Run]:
+    def of_job(self, job_id: str) -> list[JobRun]:
         found = [run for run in self._listed() if run.job_id == job_id]
         if not found:
             raise DbtCloudError("DB222", "no such job")
         return found
 
-    def run(self, run_id: str, *, steps: bool = False) -> Run:
+    def run(self, run_id: str, *, steps: bool = False) -> JobRun:
         return client._run(self.cloud._run(int(run_id), steps=steps), steps=steps)
 
-    def json(self, run: Run, number: int, name: str) -> Any:
+    def json(self, run: JobRun, number: int, name: str) -> Any:
         found = self.cloud.runs[int(run.run_id)].steps[number - 1].artifacts.get(name)
         return None if found is None else json.loads(found)
 
-    def copy(self, run: Run, number: int, name: str, file: IO[bytes]) -> bool:
+    def copy(self, run: JobRun, number: int, name: str, file: IO[bytes]) -> bool:
         return bool(file.write(self.cloud.runs[int(run.run_id)].steps[number - 1].artifacts.get(name, b"")))
 
 

@@ -13,7 +13,7 @@ from dinmo_dbt.destination import Field, ObjectSchema
 from dinmo_dbt.errors import ConfigError
 from dinmo_dbt.model import Model
 from dinmo_dbt.rows.resolve import resolve
-from dinmo_dbt.scaffold.proposal import Columns, new_object_for, object_for, propose
+from dinmo_dbt.scaffold.proposal import ModelColumns, new_object_for, object_for, propose
 from dinmo_dbt.scaffold.stub import api_name, stub
 
 MODEL = Model("model.shop.dim_customers", "dim_customers", '"s"."dim"', "model", ("shop",), (), "m.sql")
@@ -59,7 +59,7 @@ TYPES = pa.schema(
 
 def test_columns_are_paired_by_name_label_object_and_parent() -> None:
     made = propose(
-        MODEL, PLACE, Columns(tuple(TYPES.names), TYPES), CUSTOMER, parent, key=("customer_id",), destination="crm"
+        MODEL, PLACE, ModelColumns(tuple(TYPES.names), TYPES), CUSTOMER, parent, key=("customer_id",), destination="crm"
     )
     assert made.block == {
         "key": ["customer_id"],
@@ -80,7 +80,7 @@ def test_columns_are_paired_by_name_label_object_and_parent() -> None:
 
 def test_the_lines_are_the_block() -> None:
     made = propose(
-        MODEL, PLACE, Columns(tuple(TYPES.names), TYPES), CUSTOMER, parent, key=("customer_id",), destination="crm"
+        MODEL, PLACE, ModelColumns(tuple(TYPES.names), TYPES), CUSTOMER, parent, key=("customer_id",), destination="crm"
     )
     read = yaml.safe_load("\n".join(made.lines()))["dinmo"]
     assert {**read, "key": [read["key"]]} == made.block
@@ -89,7 +89,7 @@ def test_the_lines_are_the_block() -> None:
 
 def test_without_an_external_id_of_that_name_the_choices_are_named() -> None:
     with pytest.raises(ConfigError) as refused:
-        propose(MODEL, PLACE, Columns(("id", "name")), CUSTOMER, parent, key=("id",), destination="crm")
+        propose(MODEL, PLACE, ModelColumns(("id", "name")), CUSTOMER, parent, key=("id",), destination="crm")
     (problem,) = refused.value.problems
     assert problem.code == "DB819"
     assert "--match COLUMN=Customer_Id__c" in problem.hint and "--mode insert" in problem.hint
@@ -99,7 +99,7 @@ def test_what_the_user_chose_is_taken_or_refused_as_validate_would() -> None:
     chosen = propose(
         MODEL,
         PLACE,
-        Columns(("id", "name")),
+        ModelColumns(("id", "name")),
         CUSTOMER,
         parent,
         key=("id",),
@@ -111,7 +111,7 @@ def test_what_the_user_chose_is_taken_or_refused_as_validate_would() -> None:
         propose(
             MODEL,
             PLACE,
-            Columns(("id", "name")),
+            ModelColumns(("id", "name")),
             CUSTOMER,
             parent,
             key=("id",),
@@ -123,29 +123,29 @@ def test_what_the_user_chose_is_taken_or_refused_as_validate_would() -> None:
 
 def test_a_field_that_is_read_only_is_the_reason_and_a_model_of_its_key_alone_has_no_fields() -> None:
     made = propose(
-        MODEL, PLACE, Columns(("customer_id", "total")), CUSTOMER, parent, key=("customer_id",), destination="crm"
+        MODEL, PLACE, ModelColumns(("customer_id", "total")), CUSTOMER, parent, key=("customer_id",), destination="crm"
     )
     assert dict(made.unmapped)["total"].startswith("Total__c: ")
     assert "fields" not in yaml.safe_load("\n".join(made.lines()))["dinmo"]["activation"]
     with pytest.raises(ConfigError) as refused:
-        propose(MODEL, PLACE, Columns(("id",)), CUSTOMER, parent, key=("id",), destination="crm", mode="insert")
+        propose(MODEL, PLACE, ModelColumns(("id",)), CUSTOMER, parent, key=("id",), destination="crm", mode="insert")
     assert "org fields Customer__c" in refused.value.problems[0].hint
 
 
 def test_one_of_several_key_columns_identifies_no_record() -> None:
-    names = Columns(("customer_id", "region"))
+    names = ModelColumns(("customer_id", "region"))
     with pytest.raises(ConfigError) as refused:
         propose(MODEL, PLACE, names, CUSTOMER, parent, key=names.names, destination="crm")
     assert "join them to one column" in refused.value.problems[0].hint
-    joined = Columns(("customer", "region", "customer_id"))
+    joined = ModelColumns(("customer", "region", "customer_id"))
     made = propose(MODEL, PLACE, joined, CUSTOMER, parent, key=("customer", "region"), destination="crm")
     assert made.block["activation"]["match"] == {"customer_id": "Customer_Id__c"}  # type: ignore[index]
 
 
 def test_of_a_snapshot_the_current_rows_are_sent() -> None:
     made = propose(
-        MODEL, PLACE, Columns(("customer_id", "region")), CUSTOMER, parent, key=("customer_id",), destination="crm",
-        where="dbt_valid_to is null",
+        MODEL, PLACE, ModelColumns(("customer_id", "region")), CUSTOMER, parent, key=("customer_id",),
+        destination="crm", where="dbt_valid_to is null",
     )  # fmt: skip
     written = yaml.safe_load("\n".join(made.lines()))["dinmo"]
     assert {**written, "key": [written["key"]]} == made.block
@@ -160,7 +160,7 @@ def test_a_stub_takes_the_field_that_the_match_names() -> None:
 
 def test_an_insert_needs_no_match() -> None:
     made = propose(
-        MODEL, PLACE, Columns(("id", "name")), CUSTOMER, parent, key=("id",), destination="crm", mode="insert"
+        MODEL, PLACE, ModelColumns(("id", "name")), CUSTOMER, parent, key=("id",), destination="crm", mode="insert"
     )
     assert made.block["activation"] == {
         "destination": "crm", "object": "Customer__c", "mode": "insert", "fields": {"name": "Name"},
@@ -205,7 +205,7 @@ def test_a_stub_of_any_model_gives_a_valid_activation(columns: list[tuple[str, p
     proposal = propose(
         MODEL,
         PLACE,
-        Columns(tuple(relation.names), relation),
+        ModelColumns(tuple(relation.names), relation),
         made.schema,
         parent,
         key=("customer_id",),

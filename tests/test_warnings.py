@@ -25,7 +25,7 @@ from dinmo_dbt.errors import Problem
 from dinmo_dbt.org import Secret
 from dinmo_dbt.watch.history import RunRecord, Trigger
 from dinmo_dbt.watch.notice import Notice, Severity
-from dinmo_dbt.watch.standing import Noticed, Standing
+from dinmo_dbt.watch.standing import Noticed, OpenWarning
 from dinmo_dbt.watch.usual import NEW_RUNS
 from dinmo_dbt.watch.warnings import digest, notice, paused, resumed
 
@@ -97,7 +97,7 @@ def run(number: int, status: str = "success", *, seconds: float = 42.0, read: in
 
 def play(runs: Sequence[RunRecord], activation: Activation) -> list[Noticed]:
     """The runs one after the other, as the state has them judged."""
-    standing: tuple[Standing, ...] = ()
+    standing: tuple[OpenWarning, ...] = ()
     told = []
     for number, each in enumerate(runs):
         earlier = [r for r in runs[max(0, number - 100) : number] if r.ended][::-1]
@@ -258,7 +258,7 @@ def kinds_in(told: Notice) -> set[WarningKind]:
 @settings(max_examples=300, deadline=None)
 @given(runs_of_days())
 def test_a_warning_is_told_once_when_it_begins_and_once_when_it_is_over(runs: list[RunRecord]) -> None:
-    before: dict[WarningKind, Standing] = {}
+    before: dict[WarningKind, OpenWarning] = {}
     ids: list[str] = []
     for each, found in zip(runs, play(runs, act()), strict=True):
         after = {stands.kind: stands for stands in found.standing}
@@ -524,7 +524,7 @@ def test_the_page_has_every_kind_with_its_default_and_severity() -> None:
 
 def test_what_concerns_the_whole_org_is_told_by_the_first_activation_and_is_over_with_the_last() -> None:
     activation, over_budget = only(WarningKind.API_BUDGET), run(1, calls_used=90, calls_allowed=100)
-    elsewhere = Standing("other", over_budget.target, WarningKind.API_BUDGET, 1.0, "r0", False, "90 of 100")
+    elsewhere = OpenWarning("other", over_budget.target, WarningKind.API_BUDGET, 1.0, "r0", False, "90 of 100")
     first = notice(over_budget, activation=activation, earlier=[], standing=[])
     assert [each.id for each in first.notices] == [f"{over_budget.run_id}:api_budget"]
     second = notice(over_budget, activation=activation, earlier=[], standing=[], of_the_org=[elsewhere])

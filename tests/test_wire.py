@@ -280,7 +280,7 @@ def test_an_insert_that_is_cut_is_unknown_and_a_read_is_not_applied(hasty: None,
     with serving(DRIPS[drip]) as server:
         client = client_of(server.url)
         with pytest.raises(OutcomeUnknown, match=r"not done within 0\.2 seconds"):
-            client.call(request.Request("POST", "x", request.Effect.ONCE, body=body))
+            client.call(request.Request("POST", "x", request.CallEffect.ONCE, body=body))
         assert client.meter.calls == 1
         with pytest.raises(NotApplied, match=r"not done within 0\.2 seconds, at attempt 2"):
             client.call(request.Request("POST", "x", body=body))
@@ -291,7 +291,7 @@ def test_an_insert_is_sent_again_where_the_handshake_never_ended(hasty: None) ->
     with serving(silent) as server:
         client = client_of(f"https://127.0.0.1:{server.port}")
         with pytest.raises(NotApplied, match=r"not done within 0\.2 seconds, 2 times"):
-            client.call(request.Request("POST", "x", request.Effect.ONCE, body=b"{}"))
+            client.call(request.Request("POST", "x", request.CallEffect.ONCE, body=b"{}"))
         client.close()
 
 
@@ -306,7 +306,7 @@ def test_an_interim_reply_is_no_answer_and_the_next_call_does_not_read_its_end(s
     with serving(early) as server:
         client = client_of(server.url)
         with pytest.raises(OutcomeUnknown, match=f"HTTP {status}"):
-            client.call(request.Request("POST", "x", request.Effect.ONCE, body=b"{}"))
+            client.call(request.Request("POST", "x", request.CallEffect.ONCE, body=b"{}"))
         with pytest.raises(NotApplied, match="DB607"):
             client.get("x")
         assert server.connections == 1 + pauses.ATTEMPTS_MAX
@@ -324,7 +324,7 @@ class _Clock:
 @pytest.mark.parametrize("drip", [name for name in DRIPS if name != "a request that is not read"])
 def test_dbt_cloud_that_drips_is_not_reached(hasty: None, drip: str) -> None:
     with serving(DRIPS[drip]) as server:
-        client = dbt_cloud.Client(dbt_cloud.Account(server.url, "1", Secret("t")), _Clock())
+        client = dbt_cloud.CloudClient(dbt_cloud.Account(server.url, "1", Secret("t")), _Clock())
         with pytest.raises(DbtCloudError, match=r"DB226 .*not done within 0\.2 seconds, at attempt 2"):
             client.run("7")
         client.close()

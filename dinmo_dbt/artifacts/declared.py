@@ -25,7 +25,7 @@ from dinmo_dbt.codes import (
 )
 from dinmo_dbt.config import declaration
 from dinmo_dbt.config.declaration import show
-from dinmo_dbt.config.meta import Left, checked_defaults, left_out, resolve
+from dinmo_dbt.config.meta import NotActivated, checked_defaults, left_out, resolve
 from dinmo_dbt.errors import Problem
 
 
@@ -38,7 +38,7 @@ class Loaded:
     """
 
     activations: tuple[Activation, ...]
-    left: tuple[Left, ...] = ()
+    left: tuple[NotActivated, ...] = ()
     notes: tuple[Problem, ...] = ()
     problems: tuple[Problem, ...] = ()
 
@@ -59,7 +59,7 @@ def activations(
     *,
     written_at: Callable[[declaration.Path], str] = lambda path: f"dinmo.yml: {declaration.dotted(path)}",
     placed: Callable[[Node], str] = lambda _: "",
-    strays: Sequence[Left] | None = None,
+    strays: Sequence[NotActivated] | None = None,
 ) -> Loaded:
     """Every activation the root project declares, sorted by name, and what keeps others from being one.
 
@@ -117,9 +117,9 @@ def at_most(problems: Iterable[Problem]) -> tuple[Problem, ...]:
     return (*shown, Problem(shown[-1].code, f"and {len(each) - len(shown)} more problems"))
 
 
-def left_activation(activation: Activation, problems: tuple[Problem, ...]) -> Left:
+def left_activation(activation: Activation, problems: tuple[Problem, ...]) -> NotActivated:
     """An activation that is right by itself, and can't be used."""
-    return Left(
+    return NotActivated(
         name=activation.name,
         model=activation.model,
         meta_path=activation.meta_path,
@@ -130,13 +130,13 @@ def left_activation(activation: Activation, problems: tuple[Problem, ...]) -> Le
     )
 
 
-def _disabled(manifest: Manifest, defaults: Mapping[str, Any]) -> list[Left]:
+def _disabled(manifest: Manifest, defaults: Mapping[str, Any]) -> list[NotActivated]:
     """What dbt leaves out for the target that it ran for: no part of the project there, and no mistake."""
     found: dict[str, Node] = {}
     for node in manifest.disabled:
         if node.block is not None and node.unique_id not in manifest.nodes:
             found.setdefault(node.unique_id, node)
-    left: list[Left] = []
+    left: list[NotActivated] = []
     for node in found.values():
         note = Problem(
             MODEL_DISABLED, f"{show(node.name)} is disabled in dbt for this target: not synced", node.meta_path
@@ -210,11 +210,11 @@ def _inherited(declared: list[Node]) -> dict[str, Problem]:
     return inherited
 
 
-def _duplicate_names(found: Sequence[Activation | Left]) -> dict[str, Problem]:
+def _duplicate_names(found: Sequence[Activation | NotActivated]) -> dict[str, Problem]:
     """By name in lower case: state is kept under the name, on file systems that may not know upper from lower case.
     None of those that have it may run: whose the state is can't be told."""
     problems: dict[str, Problem] = {}
-    first: dict[str, Activation | Left] = {}
+    first: dict[str, Activation | NotActivated] = {}
     for activation in found:
         other = first.setdefault(activation.name.lower(), activation)
         if other is not activation:

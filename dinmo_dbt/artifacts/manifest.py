@@ -22,7 +22,7 @@ from dinmo_dbt.codes import (
     OTHER_MANIFEST_VERSION,
 )
 from dinmo_dbt.config.declaration import show
-from dinmo_dbt.config.meta import Left
+from dinmo_dbt.config.meta import NotActivated
 from dinmo_dbt.config.written import is_block
 from dinmo_dbt.durable import read_file
 from dinmo_dbt.errors import ConfigError, Problem
@@ -83,7 +83,7 @@ class Manifest:
     others: tuple[Node, ...]  # models, seeds and snapshots of packages that bring, or are given, no block
     own_naming: frozenset[str]  # `schema`, `database`: those that the project, or a package, names by its own macro
     has_selectors: bool  # selectors.yml: one may be the default, and leave out tests
-    strays: tuple[Left, ...]  # `dinmo` blocks where none can work, such as on a source
+    strays: tuple[NotActivated, ...]  # `dinmo` blocks where none can work, such as on a source
     ids: frozenset[str]
 
     @property
@@ -148,7 +148,7 @@ def parse_manifest(document: object, where: str) -> Manifest:
     project = text_of(metadata, "project_name")
     nodes: dict[str, Node] = {}
     tests: dict[str, Test] = {}
-    strays: list[Left] = []
+    strays: list[NotActivated] = []
     others: list[Node] = []
     tested: dict[str, dict[str, set[str]]] = {}
     for unique_id, raw in root["nodes"].items():
@@ -307,7 +307,7 @@ def _unique_key(config: Mapping[str, Any]) -> tuple[str, ...]:
     return tuple(plain) if len(plain) == len(names) else ()
 
 
-def _strays(unique_id: str, kind: str, raw: Mapping[str, Any]) -> list[Left]:
+def _strays(unique_id: str, kind: str, raw: Mapping[str, Any]) -> list[NotActivated]:
     """Blocks in a resource that no activation comes of: at another place, by another name, or of another kind."""
     config = mapping_of(raw.get("config"))
     name, file = text_of(raw, "name") or unique_id, text_of(raw, "original_file_path")
@@ -328,7 +328,7 @@ def _strays(unique_id: str, kind: str, raw: Mapping[str, Any]) -> list[Left]:
                 where = f"{yaml_file}: {name}.{way}.{key}"
                 found.append((where, _stray(kind, name, way, key, where)))
     model = Model(unique_id, name, "", kind, _texts(raw.get("fqn")), _texts(raw.get("tags")), file)
-    return [Left(name, model, where, (problem,)) for where, problem in found]
+    return [NotActivated(name, model, where, (problem,)) for where, problem in found]
 
 
 def _stray(kind: str, name: str, way: str, key: str, where: str) -> Problem:

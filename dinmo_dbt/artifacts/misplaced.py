@@ -10,7 +10,7 @@ from dinmo_dbt.artifacts.manifest import Manifest, Node
 from dinmo_dbt.codes import BLOCK_OF_NO_MODEL, BLOCK_OF_OLDER_VERSION, MISPLACED_BLOCK, NOT_A_MODEL, YAML_DUPLICATE_KEY
 from dinmo_dbt.config.declaration import Path as KeyPath
 from dinmo_dbt.config.declaration import did_you_mean, show
-from dinmo_dbt.config.meta import Left
+from dinmo_dbt.config.meta import NotActivated
 from dinmo_dbt.config.written import RESOURCES, Key, Written
 from dinmo_dbt.errors import Problem
 from dinmo_dbt.model import Model
@@ -32,10 +32,10 @@ _KINDS = {
 }
 
 
-def misplaced(written: Written, manifest: Manifest, stale: Collection[str] = ()) -> list[Left]:
+def misplaced(written: Written, manifest: Manifest, stale: Collection[str] = ()) -> list[NotActivated]:
     """What is written and is nothing; of files that were changed since the manifest was made (`stale`) only what no
     manifest could make right."""
-    found: list[Left] = []
+    found: list[NotActivated] = []
     named: set[tuple[str, str]] = set()
     handed_on: list[tuple[str, tuple[str, ...], str]] = []
     for key in written.keys:
@@ -56,7 +56,7 @@ def misplaced(written: Written, manifest: Manifest, stale: Collection[str] = ())
     return [*strays, *found, *_older_versions(manifest)]
 
 
-def _is_of(stray: Left, kind: str, way: tuple[str, ...], word: str) -> bool:
+def _is_of(stray: NotActivated, kind: str, way: tuple[str, ...], word: str) -> bool:
     """Whether a resource has a block of another name by that `+meta` of dbt_project.yml."""
     is_below = stray.model.unique_id.startswith(f"{kind}.") and stray.model.fqn[: len(way)] == way
     return is_below and stray.meta_path.endswith(f".config.meta.{word}")
@@ -66,11 +66,11 @@ _TESTS = ("data_tests", "tests")
 _ANY_TEST = "test."
 
 
-def _file(stray: Left) -> str:
+def _file(stray: NotActivated) -> str:
     return stray.meta_path.partition(": ")[0]
 
 
-def _names(stray: Left) -> tuple[str, ...]:
+def _names(stray: NotActivated) -> tuple[str, ...]:
     """Its name; and of a test, whose name nobody wrote, what stands for any."""
     return (stray.model.name, *((_ANY_TEST,) if stray.model.unique_id.startswith("test.") else ()))
 
@@ -187,16 +187,16 @@ def _in_project_file(key: Key) -> str:
     return told if key.handed else f"{told}: `+meta` with its plus sign"
 
 
-def _left(key: Key, manifest: Manifest, problem: Problem) -> Left:
+def _left(key: Key, manifest: Manifest, problem: Problem) -> NotActivated:
     """So that who selects the model meets it."""
     name = next((name for name in key.names if name), key.file)
     nodes: Iterable[Node] = (node for node in manifest.nodes.values() if node.name == name)
     node = next(iter(nodes), None)
     model = replace(node, file=key.file) if node else Model("", name, "", "", (), (), key.file)
-    return Left(name, model, key.where, (problem,))
+    return NotActivated(name, model, key.where, (problem,))
 
 
-def _older_versions(manifest: Manifest) -> Iterator[Left]:
+def _older_versions(manifest: Manifest) -> Iterator[NotActivated]:
     """Blocks of their own that versions have which are not the latest."""
     latest = {node.name: node for node in manifest.nodes.values() if node.is_latest}
     for node in manifest.nodes.values():
@@ -206,4 +206,4 @@ def _older_versions(manifest: Manifest) -> Iterator[Left]:
         message = f"only the latest version of {show(node.name)} is activated, and this block is of {node.unique_id}"
         hint = "write it at the latest version, or at the model itself"
         problem = Problem(BLOCK_OF_OLDER_VERSION, message, node.meta_path, hint)
-        yield Left(node.name, node, node.meta_path, (problem,))
+        yield NotActivated(node.name, node, node.meta_path, (problem,))

@@ -14,11 +14,11 @@ from pathlib import PurePosixPath
 from dinmo_dbt.activation import Activation
 from dinmo_dbt.codes import NOTHING_SELECTED, SELECTION_GRAPH, SELECTION_METHOD
 from dinmo_dbt.config.declaration import near, show
-from dinmo_dbt.config.meta import Left
+from dinmo_dbt.config.meta import NotActivated
 from dinmo_dbt.errors import UsageError
 
 METHODS = ("fqn", "path", "tag")
-Declared = Activation | Left
+Declared = Activation | NotActivated
 """What can be chosen: one that is wrong, too, so that its own mistake is told, and not that there is none."""
 
 

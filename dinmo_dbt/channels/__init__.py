@@ -74,7 +74,7 @@ class Failure:
 
 
 @dataclass(frozen=True, slots=True)
-class Delivery:
+class NoticesSent:
     """What became of the notices of one command; `sent` holds pairs of notice id and the channel's place."""
 
     sent: tuple[tuple[str, str], ...]
@@ -87,7 +87,7 @@ def deliver(
     clock: Clock,
     sent: Callable[[str, str], None],
     attempt: Callable[[Channel, Notice], Told] = send,
-) -> Delivery:
+) -> NoticesSent:
     """Try each notice at its channel, in the order given, up to three times, with pauses between the rounds.
 
     `sent(notice id, place)` is called right after each success. A failure that lasts is not tried again, and a channel
@@ -122,7 +122,7 @@ def deliver(
             failed[pair] = Failure(*pair, problem)
             if problem.code == CHANNEL_NOT_REACHED:
                 waiting.append((notice, channel))
-    return Delivery(tuple(done), tuple(failed.values()))
+    return NoticesSent(tuple(done), tuple(failed.values()))
 
 
 def _open(failures_in_a_row: Sequence[Problem]) -> bool:

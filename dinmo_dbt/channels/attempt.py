@@ -51,7 +51,7 @@ class Sent(TypedDict):
     stands: NotRequired[bool]
 
 
-class Request(TypedDict):
+class AttemptRequest(TypedDict):
     """Without a notice it is only asked whether the URL is understood."""
 
     url: str
@@ -59,7 +59,7 @@ class Request(TypedDict):
     notice: NotRequired[Sent]
 
 
-class Answer(TypedDict):
+class AttemptResult(TypedDict):
     """`kind`: Apprise's name for the service (`slack`), '' for a URL that is not understood. `passing`: it may go
     another time. `reason`: why it did not go, in our words."""
 
@@ -70,7 +70,7 @@ class Answer(TypedDict):
 
 
 def main() -> None:
-    request: Request = json.load(sys.stdin)
+    request: AttemptRequest = json.load(sys.stdin)
     # Also when nobody waits any more: the default action of SIGALRM ends the process.
     signal.signal(signal.SIGALRM, signal.SIG_DFL)
     signal.alarm(request["limit_s"])
@@ -81,7 +81,7 @@ def main() -> None:
     os._exit(0)  # not waiting for a thread that a service may have left
 
 
-def answer(request: Request) -> Answer:
+def answer(request: AttemptRequest) -> AttemptResult:
     """Whether the URL is understood and, with a notice, what became of it."""
     lines = _Lines()
     logging.basicConfig(handlers=[lines], level=logging.DEBUG, force=True)

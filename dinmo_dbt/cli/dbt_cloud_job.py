@@ -53,7 +53,7 @@ class Following:
 
     def __init__(self, job: int) -> None:
         self.job = job
-        self._run: dbt_cloud.Run | None = None  # the one that was chosen by hand
+        self._run: dbt_cloud.JobRun | None = None  # the one that was chosen by hand
         self._library: dbt_cloud.Library | None = None
         self.picture: dbt_cloud.Picture | None = None
         self._one_at_a_time = threading.Lock()
@@ -106,10 +106,10 @@ class Following:
             return Problem(CLOUD_NOT_FOUND, f"dbt Cloud run {run_id} is of job {run.job_id}, not of {self.job}")
         return self._library.left(run).problem if run.status.is_final else None
 
-    def _client(self, session: Session) -> dbt_cloud.Client:
+    def _client(self, session: Session) -> dbt_cloud.CloudClient:
         from dinmo_dbt import dbt_cloud
 
-        client = dbt_cloud.Client(dbt_cloud.account_of(whole_environment(os.environ)), session.clock)
+        client = dbt_cloud.CloudClient(dbt_cloud.account_of(whole_environment(os.environ)), session.clock)
         session.stack.callback(client.close)
         return client
 
@@ -128,7 +128,9 @@ def _say(session: Session, now: dbt_cloud.Picture, before: dbt_cloud.Picture | N
         tell_that_ended(session, CLOUD_RUN)
 
 
-def _chosen(client: dbt_cloud.Client, console: Console, job_id: str, run: int | None, *, wait: bool) -> dbt_cloud.Run:
+def _chosen(
+    client: dbt_cloud.CloudClient, console: Console, job_id: str, run: int | None, *, wait: bool
+) -> dbt_cloud.JobRun:
     """The run to go by, which has ended."""
     chosen = client.latest(job_id) if run is None else client.run(str(run))
     if chosen.job_id != job_id:

@@ -17,7 +17,7 @@ if TYPE_CHECKING:
     from dinmo_dbt.artifacts.declared import Loaded
     from dinmo_dbt.artifacts.manifest import Node
     from dinmo_dbt.artifacts.selection import Declared
-    from dinmo_dbt.config.meta import Left
+    from dinmo_dbt.config.meta import NotActivated
     from dinmo_dbt.config.project import Project
 
 
@@ -116,14 +116,14 @@ class Declarations(DbtArtifacts):
         return right
 
     @property
-    def left(self) -> tuple[Left, ...]:
+    def left(self) -> tuple[NotActivated, ...]:
         """What --select and --exclude leave of what is declared and is no activation."""
-        from dinmo_dbt.config.meta import Left
+        from dinmo_dbt.config.meta import NotActivated
 
-        return tuple(each for each in self.selected if isinstance(each, Left))
+        return tuple(each for each in self.selected if isinstance(each, NotActivated))
 
     @property
-    def wrong(self) -> tuple[Left, ...]:
+    def wrong(self) -> tuple[NotActivated, ...]:
         """Of these, what was to be one and is not switched off: a sync of it fails."""
         return tuple(each for each in self.left if each.is_wrong and each.enabled)
 

@@ -112,9 +112,9 @@ def _saved(session: Session, folder: str) -> list[str]:
 
 def _state_folder(session: Session, folder: str) -> str | None:
     """The state's folder from the repository's own; None where something else holds it."""
-    from dinmo_dbt.state import Kind
+    from dinmo_dbt.state import PlaceKind
 
-    if session.place.kind is not Kind.FOLDER:
+    if session.place.kind is not PlaceKind.FOLDER:
         return None
     return os.path.normpath(os.path.join(folder, os.path.relpath(session.project.state_location, session.root)))  # noqa: PTH118
 

@@ -37,7 +37,7 @@ _HEADER = re.compile(rb"([!#$%&'*+.^_`|~0-9A-Za-z-]+):[ \t]*(.*?)[ \t]*")
 _Reply = tuple[str, list[tuple[str, str]], bytes]
 
 
-class _Refused(Exception):
+class _BadRequest(Exception):
     """No request that is answered."""
 
     def __init__(self, status: HTTPStatus) -> None:
@@ -108,7 +108,7 @@ class _Endpoint:
         is_head = False
         try:
             environ = await _request(reader, writer)
-        except _Refused as refused:
+        except _BadRequest as refused:
             reply: _Reply = f"{refused.status.value} {refused.status.phrase}", [], b""
         else:
             is_head = environ["REQUEST_METHOD"] == "HEAD"
@@ -132,17 +132,17 @@ async def _request(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -
     try:
         head = await reader.readuntil(b"\r\n\r\n")
     except asyncio.LimitOverrunError:
-        raise _Refused(HTTPStatus.REQUEST_HEADER_FIELDS_TOO_LARGE) from None
+        raise _BadRequest(HTTPStatus.REQUEST_HEADER_FIELDS_TOO_LARGE) from None
     first, *lines = head[:-4].split(b"\r\n")
     line, headers = _LINE.fullmatch(first), [_HEADER.fullmatch(each) for each in lines]
     if line is None or None in headers:
-        raise _Refused(HTTPStatus.BAD_REQUEST)
+        raise _BadRequest(HTTPStatus.BAD_REQUEST)
     known: dict[str, str] = {}
     for header in headers:
         assert header is not None
         name, value = header[1].decode("ascii").upper().replace("-", "_"), header[2].decode("latin-1")
         if name in known and name in ("CONTENT_LENGTH", "TRANSFER_ENCODING", "AUTHORIZATION"):
-            raise _Refused(HTTPStatus.BAD_REQUEST)
+            raise _BadRequest(HTTPStatus.BAD_REQUEST)
         known[name] = value
     body = await _body(known, reader, writer)
     path, _, query = line[2].partition(b"?")
@@ -163,11 +163,11 @@ async def _request(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -
 async def _body(known: dict[str, str], reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> bytes:
     declared = known.pop("CONTENT_LENGTH", "0")
     if "TRANSFER_ENCODING" in known:
-        raise _Refused(HTTPStatus.LENGTH_REQUIRED)
+        raise _BadRequest(HTTPStatus.LENGTH_REQUIRED)
     if not re.fullmatch(r"[0-9]{1,18}", declared):
-        raise _Refused(HTTPStatus.BAD_REQUEST)
+        raise _BadRequest(HTTPStatus.BAD_REQUEST)
     if int(declared) > BODY_BYTES_MAX:
-        raise _Refused(HTTPStatus.REQUEST_ENTITY_TOO_LARGE)
+        raise _BadRequest(HTTPStatus.REQUEST_ENTITY_TOO_LARGE)
     if known.get("EXPECT", "").lower() == "100-continue":
         writer.write(b"HTTP/1.1 100 Continue\r\n\r\n")
     return await reader.readexactly(int(declared))

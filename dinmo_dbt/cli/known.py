@@ -23,7 +23,7 @@ if TYPE_CHECKING:
 
 
 @dataclass(frozen=True)
-class Known:
+class NamedActivation:
     """`state` is as it is now, without a lock."""
 
     session: Session
@@ -35,7 +35,7 @@ class Known:
 @contextmanager
 def one_known(
     flags: Flags, name: str, console: Console, *, reads_model: bool = True, allow_mismatch: bool = False
-) -> Iterator[Known]:
+) -> Iterator[NamedActivation]:
     """The one activation of that name. Where the model is read, dbt has to have built it in the chosen target."""
     with Session(dataclasses.replace(flags, select=(name,)), console) as session:
         activation = _named(session, name)
@@ -44,7 +44,7 @@ def one_known(
         if reads_model:
             session.check_target(allow_mismatch=allow_mismatch)
         with examples.told(session, activation):
-            yield Known(session, activation, *known_state(session, activation))
+            yield NamedActivation(session, activation, *known_state(session, activation))
 
 
 def known_state(session: Session, activation: Activation) -> tuple[SalesforceDestination, ActivationState]:

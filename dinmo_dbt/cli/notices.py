@@ -207,14 +207,14 @@ def tell_of(session: Session, what: Common, problem: Problem) -> None:
 
 def _tell_of_all(session: Session, what: Common, problem: Problem) -> None:
     from dinmo_dbt.activation import WarningKind
-    from dinmo_dbt.watch.standing import Standing
+    from dinmo_dbt.watch.standing import OpenWarning
 
     if meaning(problem.code).of_state:
         tell_of_state(session, problem)
         return
     now, activity = session.clock.now(), session.activity
     notice = _none_runs(what.id, activity.target, now, what.down, problem)
-    standing = Standing(what.name, activity.target, WarningKind.FAILED, now, "", True, problem.message)
+    standing = OpenWarning(what.name, activity.target, WarningKind.FAILED, now, "", True, problem.message)
     activity.begin_standing(standing, notice)
     deliver(session)
 

@@ -22,7 +22,7 @@ if TYPE_CHECKING:
     from dinmo_dbt.plan.plan import Plan
     from dinmo_dbt.salesforce import SalesforceDestination
     from dinmo_dbt.state import Judged
-    from dinmo_dbt.watch.standing import Standing
+    from dinmo_dbt.watch.standing import OpenWarning
 
 CLOCK_OFF_S = 3600.0
 _AFTER_REJECTION = ("data", "reference", "automation")
@@ -141,8 +141,8 @@ class Recorder:
         self,
         record: RunRecord,
         earlier: Sequence[RunRecord],
-        standing: Sequence[Standing],
-        others: Sequence[Standing],
+        standing: Sequence[OpenWarning],
+        others: Sequence[OpenWarning],
     ) -> Judged:
         from dinmo_dbt.state import Judged
         from dinmo_dbt.watch import warnings

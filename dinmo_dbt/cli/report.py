@@ -16,7 +16,7 @@ from dinmo_dbt.text.moments import iso
 
 if TYPE_CHECKING:
     from dinmo_dbt.activation import Activation
-    from dinmo_dbt.config.meta import Left
+    from dinmo_dbt.config.meta import NotActivated
     from dinmo_dbt.delivery.run import SyncRun
 
 STATUS_EXIT = {
@@ -42,7 +42,9 @@ class Report:
     state_problem: Problem | None = None  # what keeps the state itself from being used
     codes: list[int] = field(default_factory=lambda: [0])
 
-    def add(self, activation: Activation | Left, status: str, seconds: float, message: str, **content: Any) -> None:
+    def add(
+        self, activation: Activation | NotActivated, status: str, seconds: float, message: str, **content: Any
+    ) -> None:
         self.codes.append(content.pop("exit_code", STATUS_EXIT.get(status, 1)))
         self.results.append(
             {

@@ -71,12 +71,12 @@ class Service:
         """No other process serves this target from this state. Where the state is in the warehouse, only each run is
         one process's at a time, which is enough for no run to be made twice: a lock would hold a connection for good,
         and a DuckDB file with it."""
-        from dinmo_dbt.state import Kind
+        from dinmo_dbt.state import PlaceKind
 
         with self._session() as session, ExitStack() as stack:
             self.health.target, self.health.started = session.target[1], time.time()
             self._files = _watched(session)
-            if session.place.kind is Kind.FOLDER:
+            if session.place.kind is PlaceKind.FOLDER:
                 told = f"another process serves dbt target {session.target[1]} from this state"
                 served = StateError(
                     SERVED_BY_ANOTHER, told, where=str(session.state.location), hint="stop that one first"

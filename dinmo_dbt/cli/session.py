@@ -39,22 +39,24 @@ class Session(Connections):
     @property
     def place(self) -> Place:
         """Where dinmo.yml keeps the state."""
-        from dinmo_dbt.state import Kind, Place
+        from dinmo_dbt.state import Place, PlaceKind
 
         schema, bucket = self.project.state_warehouse_schema, self.project.state_bucket
         if bucket:
-            return Place(Kind.BUCKET, bucket)
-        return Place(Kind.WAREHOUSE, schema) if schema else Place(Kind.FOLDER, str(self.project.state_location))
+            return Place(PlaceKind.BUCKET, bucket)
+        return (
+            Place(PlaceKind.WAREHOUSE, schema) if schema else Place(PlaceKind.FOLDER, str(self.project.state_location))
+        )
 
     def store_at(self, place: Place) -> Store:
         """That place, whatever is in it; to write to a schema needs a session that `writes`, or keeps its state in
         one."""
-        from dinmo_dbt.state import BucketState, Kind, LocalState, Marks, WarehouseState
+        from dinmo_dbt.state import BucketState, LocalState, Marks, PlaceKind, WarehouseState
 
         marks, target = Marks(_user_state_folder()), self.target[1]
-        if place.kind is Kind.FOLDER:
+        if place.kind is PlaceKind.FOLDER:
             store: Store = LocalState(Path(place.name), self.clock, marks, target=target)
-        elif place.kind is Kind.BUCKET:
+        elif place.kind is PlaceKind.BUCKET:
             from dinmo_dbt.objects import BucketTables, open_bucket
 
             bucket = open_bucket(place.name, self.clock)
@@ -88,7 +90,7 @@ class Session(Connections):
         """A first sync beside a state of the activation in another place: an insert would make every row again, and is
         refused, unless a person says that it is meant; others send them again."""
         from dinmo_dbt.activation import Mode
-        from dinmo_dbt.state import Kind
+        from dinmo_dbt.state import PlaceKind
 
         if state.exists:
             return
@@ -96,7 +98,7 @@ class Session(Connections):
         if old is None:
             return
         name = Path(old.name).name if old == self._usual_folder else old.name
-        where = f"the folder {name}" if old.kind is Kind.FOLDER else str(old)
+        where = f"the folder {name}" if old.kind is PlaceKind.FOLDER else str(old)
         means = "an insert would make every row again" if activation.mode is Mode.INSERT else "every row is sent again"
         told = f"{activation.name} has no state in {self.place}, and one in {where}: {means}"
         copying = f"dinmo-dbt state copy --to {self.place.kind} --from {name}"
@@ -111,19 +113,19 @@ class Session(Connections):
 
     @property
     def _usual_folder(self) -> Place:
-        from dinmo_dbt.state import Kind, Place
+        from dinmo_dbt.state import Place, PlaceKind
 
-        return Place(Kind.FOLDER, str(self.root / ".dinmo"))
+        return Place(PlaceKind.FOLDER, str(self.root / ".dinmo"))
 
     @cached_property
     def _other_places(self) -> tuple[Place, ...]:
         """Where else than dinmo.yml says a state may be: in the usual folder, and in schemas that have its tables."""
-        from dinmo_dbt.state import TABLES, Kind, Place
+        from dinmo_dbt.state import TABLES, Place, PlaceKind
 
         places = [self._usual_folder]
         with suppress(DinmoError):
             schemas = self.warehouse.tables("dinmo").schemas_with(TABLES)
-            places += [Place(Kind.WAREHOUSE, schema) for schema in schemas]
+            places += [Place(PlaceKind.WAREHOUSE, schema) for schema in schemas]
         return tuple(place for place in places if place != self.place)
 
     @cached_property

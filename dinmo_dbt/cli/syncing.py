@@ -24,7 +24,7 @@ from dinmo_dbt.errors import ConfigError, UsageError
 
 if TYPE_CHECKING:
     from dinmo_dbt.activation import Activation, Ceiling
-    from dinmo_dbt.config.meta import Left
+    from dinmo_dbt.config.meta import NotActivated
     from dinmo_dbt.plan.guards import Ceilings
     from dinmo_dbt.watch.history import Trigger
 
@@ -160,7 +160,7 @@ def _take(session: Session, turn: Turn, ceilings: Ceilings, gating: Gating, repo
             sync_one(session, turn, ceilings, gating, report)
 
 
-def _tell_wrong(session: Session, wrong: Left, place: str, report: Report) -> None:
+def _tell_wrong(session: Session, wrong: NotActivated, place: str, report: Report) -> None:
     from dinmo_dbt.cli import printed
 
     console = session.console
@@ -170,7 +170,7 @@ def _tell_wrong(session: Session, wrong: Left, place: str, report: Report) -> No
     report.add(wrong, "failed", 0.0, wrong.problems[0].message, problems=told, exit_code=ConfigError.exit_code)
 
 
-def _wrong(session: Session, gating: Gating) -> list[Left]:
+def _wrong(session: Session, gating: Gating) -> list[NotActivated]:
     """What is selected and can't be synced, of what this command would sync. A service tells of it once, by itself."""
     if session.lanes is not None:
         return []

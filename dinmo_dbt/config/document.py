@@ -147,7 +147,7 @@ def parse(raw: bytes, name: str) -> Document:
         _check_expanded(node, NODES_MAX)
     except ValueError as bound:
         raise ConfigError(YAML_TOO_LARGE, str(bound), where=f"{name}:{node.start_mark.line + 1}") from None
-    reading = _Reading(name)
+    reading = _Parser(name)
     value = reading.value(node, ())
     if reading.problems:
         raise ConfigError.of(reading.problems)
@@ -196,7 +196,7 @@ def _check_events(text: str, name: str) -> None:
             depth -= 1
 
 
-class _Reading:
+class _Parser:
     """Nodes to values, with the problems met on the way."""
 
     def __init__(self, name: str) -> None:

@@ -60,7 +60,7 @@ def _credentials(entry: Entry, auth: AuthSpec) -> Credentials | None:
     if flow == "client_credentials" and urlsplit(login_url).hostname in LOGIN_HOSTS:
         message = "flow client_credentials needs the org's own My Domain URL here (OAuth 2.0 Client Credentials Flow)"
         entry.add(HOST_NOT_ALLOWED, message, "login_url")
-    login = _Login(entry, auth, flow)
+    login = _AuthKeys(entry, auth, flow)
     return Credentials(
         flow=flow,
         login_url=login_url,
@@ -77,7 +77,7 @@ def _credentials(entry: Entry, auth: AuthSpec) -> Credentials | None:
 
 
 @dataclass(frozen=True)
-class _Login:
+class _AuthKeys:
     """The keys under `auth`, for a flow."""
 
     entry: Entry

@@ -30,7 +30,7 @@ from dinmo_dbt.model import Model
 
 
 @dataclass(frozen=True, slots=True)
-class Left:
+class NotActivated:
     """What is declared and is no activation here: what selects it, and why. `is_wrong`: it was to be one. `nearly`: the
     activation that it would be without what is wrong, where that can be told: for a look at the rest of it."""
 
@@ -49,7 +49,7 @@ class Resolved:
     """The activations of one block that are right, and those that are not."""
 
     activations: tuple[Activation, ...]
-    left: tuple[Left, ...]
+    left: tuple[NotActivated, ...]
 
 
 def resolve(block: object, model: Model, place: str, defaults: Mapping[str, Any]) -> Resolved:
@@ -80,7 +80,7 @@ def resolve(block: object, model: Model, place: str, defaults: Mapping[str, Any]
         problems.append(replace(written, where=where(())))
 
     activations: list[Activation] = []
-    left: list[Left] = []
+    left: list[NotActivated] = []
     resolved = [
         (path, raw, *_resolve_one(raw, spec, model, defaults, _under(where, path)))
         for path, raw in ([] if isinstance(written, Problem) else written)
@@ -110,7 +110,7 @@ def left_out(
     problems: tuple[Problem, ...],
     *,
     is_wrong: bool = True,
-) -> tuple[Left, ...]:
+) -> tuple[NotActivated, ...]:
     """Each activation that a block names, as one that is left out for `problems`; at least one."""
     written = _written_activations(block) if isinstance(block, Mapping) else ()
     if isinstance(written, Problem) or not written:
@@ -127,7 +127,7 @@ def _left(
     problems: tuple[Problem, ...],
     *,
     is_wrong: bool = True,
-) -> Left:
+) -> NotActivated:
     """With the name that it would have, as far as it can be told; else its model's."""
     said = (
         {**defaults, **{key: value for key, value in raw.items() if isinstance(key, str)}}
@@ -137,7 +137,7 @@ def _left(
     given, target = said.get("name"), said.get("object")
     target = target if isinstance(target, str) else ""
     usual = f"{model.name}__{target}" if target else model.name
-    return Left(
+    return NotActivated(
         name=given if isinstance(given, str) and ACTIVATION_NAME.fullmatch(given) else usual,
         model=model,
         meta_path=meta_path,

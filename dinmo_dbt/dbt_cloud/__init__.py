@@ -7,7 +7,7 @@ gate and the manifest are read as after a local `dbt build`; `receiver` takes we
 from __future__ import annotations
 
 from dinmo_dbt.dbt_cloud.artifacts import Library
-from dinmo_dbt.dbt_cloud.client import SECRET, Account, Client, Run, Status, account_of
+from dinmo_dbt.dbt_cloud.client import SECRET, Account, CloudClient, JobRun, JobRunStatus, account_of
 from dinmo_dbt.dbt_cloud.inbox import Event, Inbox
 from dinmo_dbt.dbt_cloud.tables import Picture, fetch
 from dinmo_dbt.dbt_cloud.webhook import receiver
@@ -15,13 +15,13 @@ from dinmo_dbt.dbt_cloud.webhook import receiver
 __all__ = [
     "SECRET",
     "Account",
-    "Client",
+    "CloudClient",
     "Event",
     "Inbox",
+    "JobRun",
+    "JobRunStatus",
     "Library",
     "Picture",
-    "Run",
-    "Status",
     "account_of",
     "fetch",
     "receiver",

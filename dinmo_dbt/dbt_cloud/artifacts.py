@@ -14,7 +14,7 @@ from typing import Any
 
 from dinmo_dbt.artifacts.gate import BUILDS, BUILT, NOTHING_DONE, TESTS, Result, RunResults, parse_run_results
 from dinmo_dbt.codes import CLOUD_ARTIFACTS_UNUSABLE, CLOUD_NO_ARTIFACTS, CLOUD_NOT_FOUND
-from dinmo_dbt.dbt_cloud.client import Client, Run, Status
+from dinmo_dbt.dbt_cloud.client import CloudClient, JobRun, JobRunStatus
 from dinmo_dbt.errors import ConfigError, DbtCloudError, Problem
 
 KEPT_MEMORY_MAX = 128 << 20  # about, of the results of all runs that one look asks for, as far as they are kept
@@ -39,10 +39,10 @@ class Step:
 
 
 @dataclass(frozen=True, slots=True)
-class Left:
+class RunArtifacts:
     """What a run that ended left: its steps, or why it can't be used."""
 
-    run: Run
+    run: JobRun
     steps: tuple[Step, ...] = ()
     problem: Problem | None = None
     memory: int = 0  # about the bytes that the results take
@@ -53,7 +53,9 @@ class Left:
         an error and without results; one that is cancelled, or whose results are gone, may have built."""
         if self.problem is None or self.problem.code == CLOUD_NOT_FOUND:
             return False
-        return self.problem.code != CLOUD_NO_ARTIFACTS or (self.run.builds and self.run.status is not Status.ERROR)
+        return self.problem.code != CLOUD_NO_ARTIFACTS or (
+            self.run.builds and self.run.status is not JobRunStatus.ERROR
+        )
 
 
 @dataclass
@@ -61,15 +63,15 @@ class Library:
     """What runs left, read once: after a run's end that does not change. All that one look asks for has a bound, past
     which a run can't be used; what only earlier looks asked for is forgotten where it takes much."""
 
-    client: Client
-    _left: dict[str, Left] = field(default_factory=dict)
+    client: CloudClient
+    _left: dict[str, RunArtifacts] = field(default_factory=dict)
     _asked: set[str] = field(default_factory=set)  # in this look
 
     def begin(self) -> None:
         """Another look."""
         self._asked.clear()
 
-    def left(self, run: Run) -> Left:
+    def left(self, run: JobRun) -> RunArtifacts:
         """Raises DbtCloudError where dbt Cloud has no answer, which says nothing of the run."""
         if run.run_id not in self._left:
             if sum(left.memory for left in self._left.values()) > KEPT_MEMORY_MAX / 2:
@@ -79,16 +81,16 @@ class Library:
         self._asked.add(run.run_id)
         return self._left[run.run_id]
 
-    def give_up(self, left: Left, problem: Problem) -> None:
+    def give_up(self, left: RunArtifacts, problem: Problem) -> None:
         """What the run left is of no use, for a reason that only who uses it finds."""
-        self._left[left.run.run_id] = Left(left.run, problem=problem)
+        self._left[left.run.run_id] = RunArtifacts(left.run, problem=problem)
 
     def keep(self, run_ids: set[str]) -> None:
         """Forget every other run."""
         self._left = {run_id: left for run_id, left in self._left.items() if run_id in run_ids}
 
 
-def _left(client: Client, run: Run, room: int) -> Left:
+def _left(client: CloudClient, run: JobRun, room: int) -> RunArtifacts:
     try:
         run = client.run(run.run_id, steps=True)
         steps, memory = _steps(client, run, room)
@@ -96,16 +98,16 @@ def _left(client: Client, run: Run, room: int) -> Left:
         problem = error.problems[0]
         if problem.code not in (CLOUD_ARTIFACTS_UNUSABLE, CLOUD_NOT_FOUND):
             raise
-        return Left(run, problem=problem)
+        return RunArtifacts(run, problem=problem)
     if steps:
-        return Left(run, steps, memory=memory)
+        return RunArtifacts(run, steps, memory=memory)
     told = f"dbt Cloud run {run.run_id} ({run.status.word}) left no results of a build or a test"
-    return Left(
+    return RunArtifacts(
         run, problem=Problem(CLOUD_NO_ARTIFACTS, told, hint="see its steps: it may have failed before dbt began")
     )
 
 
-def _steps(client: Client, run: Run, room: int) -> tuple[tuple[Step, ...], int]:
+def _steps(client: CloudClient, run: JobRun, room: int) -> tuple[tuple[Step, ...], int]:
     """The run's steps that built or tested, in order, and the memory of their results, at most `room`. dbt's target
     folder is one for all steps, and one that writes no run results, such as `dbt source freshness`, still shows those
     of an earlier step: they are that one's."""

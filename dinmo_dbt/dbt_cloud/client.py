@@ -57,7 +57,7 @@ STEPS_MAX = 500
 RECENT_MAX = 100  # what the service lists at once
 
 
-class Status(IntEnum):
+class JobRunStatus(IntEnum):
     """Where a run is, in the service's own numbers."""
 
     QUEUED = 1
@@ -69,7 +69,7 @@ class Status(IntEnum):
 
     @property
     def is_final(self) -> bool:
-        return self >= Status.SUCCESS
+        return self >= JobRunStatus.SUCCESS
 
     @property
     def word(self) -> str:
@@ -86,12 +86,12 @@ class Account:
 
 
 @dataclass(frozen=True, slots=True)
-class Run:
+class JobRun:
     """One run of a job. `steps`: the numbers of its steps, in order; empty where they were not asked for."""
 
     run_id: str
     job_id: str
-    status: Status
+    status: JobRunStatus
     steps: tuple[int, ...] = ()
     project_id: str = ""  # where it is told, as is `ended`, in seconds since the epoch
     ended: float | None = None
@@ -138,7 +138,7 @@ def id_text(value: object) -> str | None:
     return value if isinstance(value, str) and re.fullmatch(r"[0-9]{1,20}", value) else None
 
 
-class Client:
+class CloudClient:
     """One account's API. Raises DbtCloudError."""
 
     def __init__(self, account: Account, clock: Clock) -> None:
@@ -149,11 +149,11 @@ class Client:
     def close(self) -> None:
         self._session.close()
 
-    def latest(self, job_id: str) -> Run:
+    def latest(self, job_id: str) -> JobRun:
         """The newest run of a job, whatever became of it."""
         return self.of_job(job_id, limit=1)[0]
 
-    def of_job(self, job_id: str, *, limit: int = RECENT_MAX) -> list[Run]:
+    def of_job(self, job_id: str, *, limit: int = RECENT_MAX) -> list[JobRun]:
         """The newest runs of a job, the newest first; one at least, whatever became of it."""
         runs = [run for run in self._runs({"job_definition_id": job_id}, limit) if run.job_id == job_id]
         if not runs:
@@ -161,11 +161,11 @@ class Client:
             raise DbtCloudError(CLOUD_NOT_FOUND, f"dbt Cloud job {job_id} has no run, or is not there", hint=hint)
         return runs
 
-    def of_project(self, project_id: str) -> list[Run]:
+    def of_project(self, project_id: str) -> list[JobRun]:
         """The newest runs of every job of a project, the newest first; of the account, where it is not known."""
         return self._runs({"project_id": project_id} if project_id else {}, RECENT_MAX)
 
-    def _runs(self, of: Mapping[str, str], limit: int) -> list[Run]:
+    def _runs(self, of: Mapping[str, str], limit: int) -> list[JobRun]:
         found = self._data("", {**of, "order_by": "-id", "limit": str(limit)}, "no such runs")
         if not isinstance(found, list):
             raise _unexpected("the list of runs is not a list")
@@ -174,7 +174,7 @@ class Client:
             raise _unexpected("no run in the list has its id and its job's")
         return sorted(runs, key=lambda run: int(run.run_id), reverse=True)
 
-    def run(self, run_id: str, *, steps: bool = False) -> Run:
+    def run(self, run_id: str, *, steps: bool = False) -> JobRun:
         """One run; with `steps`, those too."""
         asked = {"include_related": '["run_steps"]'} if steps else {}
         run = _run(self._data(f"{run_id}/", asked, f"no run {run_id}"), steps=steps)
@@ -182,10 +182,10 @@ class Client:
             raise _unexpected("another run than the one asked for")
         return run
 
-    def finished(self, run: Run, tell: Callable[[str], None]) -> Run:
+    def finished(self, run: JobRun, tell: Callable[[str], None]) -> JobRun:
         """The run once it has ended; `tell` hears of it when its status changes, and every few minutes."""
         pause, began, told = POLL_S, self._clock.monotonic(), 0.0
-        heard: Status | None = None
+        heard: JobRunStatus | None = None
         while not run.status.is_final:
             waited = self._clock.monotonic() - began
             if waited >= WAIT_MAX_S:
@@ -201,13 +201,13 @@ class Client:
             run = self.run(run.run_id)
         return run
 
-    def json(self, run: Run, step: int, name: str) -> Any:
+    def json(self, run: JobRun, step: int, name: str) -> Any:
         """An artifact that a step left, as JSON values; None where it left none. DB230 where it can't be used."""
         with _of_one_run(run, step, name):
             answer = self._ask(*_artifact(run, step, name))
         return None if answer.status == 404 else answer.json
 
-    def copy(self, run: Run, step: int, name: str, file: BinaryIO) -> bool:
+    def copy(self, run: JobRun, step: int, name: str, file: BinaryIO) -> bool:
         """An artifact that a step left, into `file`; False where it left none. DB230 where it can't be used."""
         with _of_one_run(run, step, name):
             return self._ask(*_artifact(run, step, name), file).status != 404
@@ -280,12 +280,12 @@ class Client:
             )
 
 
-def _artifact(run: Run, step: int, name: str) -> tuple[str, dict[str, str]]:
+def _artifact(run: JobRun, step: int, name: str) -> tuple[str, dict[str, str]]:
     return f"{run.run_id}/artifacts/{name}", {"step": str(step)}
 
 
 @contextmanager
-def _of_one_run(run: Run, step: int, name: str) -> Iterator[None]:
+def _of_one_run(run: JobRun, step: int, name: str) -> Iterator[None]:
     """What the service says of one file is no word on the service: it gives the list of runs, and not that file."""
     try:
         yield
@@ -328,29 +328,29 @@ def _parsed(status: int, body: bytearray) -> _Answer | _Fault:
         return _Fault(CLOUD_REPLY_UNUSABLE, str(broken), broken.again, hint=f"is {HOST} the account's own?")
 
 
-def _run(raw: object, *, steps: bool = False) -> Run:
+def _run(raw: object, *, steps: bool = False) -> JobRun:
     if not isinstance(raw, dict):
         raise _unexpected("a run is not a mapping")
     run_id, job_id = id_text(raw.get("id")), id_text(raw.get("job_definition_id"))
     if run_id is None or job_id is None:
         raise _unexpected("a run without its id or its job's")
     status = raw.get("status")
-    if isinstance(status, bool) or not isinstance(status, int) or status not in Status._value2member_map_:
+    if isinstance(status, bool) or not isinstance(status, int) or status not in JobRunStatus._value2member_map_:
         raise _unexpected("a run with an unknown status")
     listed, project_id = raw.get("run_steps"), id_text(raw.get("project_id")) or ""
     numbers = _steps(listed) if steps else ()
     builds = not steps or any(map(_may_build, listed or ()))
-    return Run(run_id, job_id, Status(status), numbers, project_id, moment_of(raw.get("finished_at")), builds)
+    return JobRun(run_id, job_id, JobRunStatus(status), numbers, project_id, moment_of(raw.get("finished_at")), builds)
 
 
-def _listed(raw: object) -> Run | None:
+def _listed(raw: object) -> JobRun | None:
     """One of many: a run that can't be read keeps no other back. None without its ids; a status that is not known is no
     end of it."""
     try:
         return _run(raw)
     except DbtCloudError:
         ids = (id_text(raw.get("id")), id_text(raw.get("job_definition_id"))) if isinstance(raw, dict) else ()
-        return Run(ids[0], ids[1], Status.RUNNING) if len(ids) == 2 and ids[0] and ids[1] else None
+        return JobRun(ids[0], ids[1], JobRunStatus.RUNNING) if len(ids) == 2 and ids[0] and ids[1] else None
 
 
 def _steps(raw: object) -> tuple[int, ...]:
@@ -370,7 +370,7 @@ def _may_build(step: dict[str, Any]) -> bool:
     """Whether a step runs a dbt command that builds, by its name: Invoke dbt with `dbt build`. One that has not begun
     does nothing."""
     name = step.get("name")
-    if step.get("status") == Status.QUEUED or not isinstance(name, str):
+    if step.get("status") == JobRunStatus.QUEUED or not isinstance(name, str):
         return not isinstance(name, str)
     return not set(BUILDS).isdisjoint(re.findall("[a-z]+", name.partition("dbt ")[2]))
 

@@ -36,7 +36,7 @@ class Event:
         return hashlib.sha256(self.event_id.encode("utf-8", "surrogatepass")).hexdigest()
 
 
-class Pending(NamedTuple):
+class OpenEvents(NamedTuple):
     """What is not done."""
 
     events: list[Event]  # oldest first
@@ -77,12 +77,12 @@ class Inbox:
             discard(whole)
         return True
 
-    def pending(self) -> Pending:
+    def pending(self) -> OpenEvents:
         done = {mark.name for mark in self._done.iterdir()}
         found = {path: _read(path) for path in self._events.glob("*.json") if path.stem not in done}
         events = [event for event in found.values() if event]
         events.sort(key=lambda event: (event.received, event.event_id))
-        return Pending(events, sorted(path for path, event in found.items() if event is None))
+        return OpenEvents(events, sorted(path for path, event in found.items() if event is None))
 
     def set_aside(self, damaged: Path) -> Path:
         """Take it out of the way, for somebody to look at: where it is now. The service may deliver that event again,

@@ -19,8 +19,8 @@ from pathlib import Path
 from dinmo_dbt.artifacts.gate import LOST, UNDER_WAY
 from dinmo_dbt.artifacts.manifest import Manifest, load_manifest
 from dinmo_dbt.codes import CLOUD_ARTIFACTS_UNUSABLE, CLOUD_NO_ARTIFACTS, CLOUD_NOT_FOUND, CLOUD_RUN_GOES_ON
-from dinmo_dbt.dbt_cloud.artifacts import Left, Library, Step, leading_step, merged
-from dinmo_dbt.dbt_cloud.client import Client, Run, Status
+from dinmo_dbt.dbt_cloud.artifacts import Library, RunArtifacts, Step, leading_step, merged
+from dinmo_dbt.dbt_cloud.client import CloudClient, JobRun, JobRunStatus
 from dinmo_dbt.durable import make_folder, whole_file
 from dinmo_dbt.errors import ConfigError, DbtCloudError, Problem
 
@@ -37,11 +37,11 @@ class Picture:
     that was listed, and where it was: while these stay the same, so does the rest.
     """
 
-    run: Run
+    run: JobRun
     steps: tuple[Step, ...]
     unusable: Mapping[str, Problem]
-    under_way: tuple[Run, ...]
-    basis: frozenset[tuple[str, Status]]
+    under_way: tuple[JobRun, ...]
+    basis: frozenset[tuple[str, JobRunStatus]]
 
 
 def fetch(
@@ -49,7 +49,7 @@ def fetch(
     job_id: str,
     folder: Path,
     *,
-    run: Run | None = None,
+    run: JobRun | None = None,
     project: str = "",
     last: Picture | None = None,
 ) -> Picture:
@@ -73,7 +73,7 @@ def fetch(
     with tempfile.TemporaryDirectory(prefix="dinmo-") as scratch:
         fetched = Path(scratch) / "manifest.json"
         leading, manifest, unusable = _leading(library, [run] if run else ended[:RUNS_READ_MAX], fetched, project)
-        tables = _Tables(library, manifest, leading)
+        tables = _Gathering(library, manifest, leading)
         tables.add_own(own)
         for theirs in _by_job(others).values():
             tables.add_other(theirs, Path(scratch) / "theirs.json")
@@ -87,8 +87,8 @@ def fetch(
 
 
 def _leading(
-    library: Library, runs: Sequence[Run], file: Path, project: str
-) -> tuple[Left, Manifest, dict[str, Problem]]:
+    library: Library, runs: Sequence[JobRun], file: Path, project: str
+) -> tuple[RunArtifacts, Manifest, dict[str, Problem]]:
     """The first of the runs that can be used, its manifest, also in `file`; and why those before it can't be."""
     unusable: dict[str, Problem] = {}
     for run in runs:
@@ -105,7 +105,7 @@ def _leading(
     raise DbtCloudError.of(next(iter(unusable.values())))
 
 
-def _manifest(client: Client, left: Left, file: Path, project: str = "") -> Manifest:
+def _manifest(client: CloudClient, left: RunArtifacts, file: Path, project: str = "") -> Manifest:
     """The manifest of the run's leading step, which is now in `file`. DB225 without one, DB230 for one of no use."""
     number = leading_step(left.steps).number
     with file.open("w+b") as opened:
@@ -124,17 +124,17 @@ def _manifest(client: Client, left: Left, file: Path, project: str = "") -> Mani
     return manifest
 
 
-def _by_job(runs: Iterable[Run]) -> dict[str, list[Run]]:
-    found: dict[str, list[Run]] = {}
+def _by_job(runs: Iterable[JobRun]) -> dict[str, list[JobRun]]:
+    found: dict[str, list[JobRun]] = {}
     for run in runs:
         found.setdefault(run.job_id, []).append(run)
     return found
 
 
-class _Tables:
+class _Gathering:
     """What is gathered for one look: the steps that have a word, and the models that are held."""
 
-    def __init__(self, library: Library, manifest: Manifest, leading: Left) -> None:
+    def __init__(self, library: Library, manifest: Manifest, leading: RunArtifacts) -> None:
         self._library, self._manifest, self._leading = library, manifest, leading
         self._wanted = {node.unique_id for node in manifest.nodes.values() if node.block is not None}
         self._steps: list[Step] = []
@@ -143,10 +143,10 @@ class _Tables:
     def document(self) -> dict[str, object]:
         return merged(self._steps, self._leading.steps, list(self._held.values()))
 
-    def add_own(self, runs: Sequence[Run]) -> None:
+    def add_own(self, runs: Sequence[JobRun]) -> None:
         """The job's runs, newest first, back to one that was read before each model with an activation was built."""
         own = int(self._leading.run.run_id)
-        after: list[Left] = []
+        after: list[RunArtifacts] = []
         for number, run in enumerate(each for each in runs if each.status.is_final):
             if int(run.run_id) < own and (number >= RUNS_READ_MAX or self._wanted <= _built(self._steps)):
                 break
@@ -161,10 +161,10 @@ class _Tables:
                 self._hold(builds, left.run, LOST)
         self._hold_what_is_under_way(runs, builds)
 
-    def add_other(self, runs: Sequence[Run], scratch: Path) -> None:
+    def add_other(self, runs: Sequence[JobRun], scratch: Path) -> None:
         """Another job's runs, newest first, for the tables that are the same."""
         steps: list[Step] = []
-        lost: list[Run] = []
+        lost: list[JobRun] = []
         for run in [each for each in runs if each.status.is_final][:OTHERS_READ_MAX]:
             if self._wanted <= _built(steps):
                 break
@@ -176,13 +176,13 @@ class _Tables:
             self._hold(_built(steps), run, LOST)
         self._hold_what_is_under_way(runs, _built(steps))
 
-    def _hold_what_is_under_way(self, runs: Sequence[Run], builds: Iterable[str]) -> None:
+    def _hold_what_is_under_way(self, runs: Sequence[JobRun], builds: Iterable[str]) -> None:
         """One that is queued or starts has not built anything yet."""
         for run in _going_on(runs):
-            if run.status is Status.RUNNING:
+            if run.status is JobRunStatus.RUNNING:
                 self._hold(builds, run, UNDER_WAY)
 
-    def _hold(self, models: Iterable[str], run: Run, status: str) -> None:
+    def _hold(self, models: Iterable[str], run: JobRun, status: str) -> None:
         """Until a run after that one builds the model again."""
         for model in models:
             told = [
@@ -198,7 +198,7 @@ class _Tables:
         """Without what the manifest does not know: it was renamed, or is another project's. All of the leading run."""
         return list(steps) if own else [_only(step, self._manifest.ids) for step in steps]
 
-    def _of_same_tables(self, left: Left, scratch: Path) -> list[Step]:
+    def _of_same_tables(self, left: RunArtifacts, scratch: Path) -> list[Step]:
         """The steps without the models that are another table under the same name, as a CI job's are, and their tests.
         Where the results don't name each table, the run's manifest does."""
         ours = self._manifest.nodes
@@ -221,7 +221,7 @@ class _Tables:
         return [_only(step, self._manifest.ids - elsewhere - tests) for step in left.steps]
 
 
-def _going_on(runs: Sequence[Run]) -> tuple[Run, ...]:
+def _going_on(runs: Sequence[JobRun]) -> tuple[JobRun, ...]:
     """Those of a job that came after the last that ended, for its runs follow each other."""
     return tuple(takewhile(lambda run: not run.status.is_final, runs))
 
@@ -230,7 +230,7 @@ def _built(steps: Iterable[Step]) -> set[str]:
     return {unique_id for step in steps for unique_id in step.read.built}
 
 
-def _is_after(step: Step, began: float | None, run: Run) -> bool:
+def _is_after(step: Step, began: float | None, run: JobRun) -> bool:
     """Whether what a step built was begun after a run had ended, as far as that is known."""
     if step.job_id != run.job_id and run.ended is not None and began is not None:
         return began > run.ended

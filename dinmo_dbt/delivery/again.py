@@ -120,7 +120,7 @@ def _write(delivery: Delivery, batch: Batch) -> set[str]:
 
 
 def _taken(delivery: Delivery, remedy: Remedy, *, last: bool) -> list[Batch]:
-    """As `Aside.taken`; nothing once the run has a problem."""
+    """As `ToSendAgain.taken`; nothing once the run has a problem."""
     return delivery.aside.taken(remedy, last=last) if delivery.problem is None else []
 
 

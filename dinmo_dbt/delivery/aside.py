@@ -12,7 +12,7 @@ import pyarrow.compute as pc
 
 from dinmo_dbt.delivery.passing import ROWS_MAX as PASSING_ROWS_MAX
 from dinmo_dbt.delivery.passing import may_pass
-from dinmo_dbt.delivery.settlement import verdicts_of
+from dinmo_dbt.delivery.settlement import diagnoses_of
 from dinmo_dbt.destination import Batch, Destination, Fate, Remedy
 
 # Their payloads are in memory; and each job costs about ten API calls.
@@ -30,7 +30,7 @@ class SetAside:
 
 
 @dataclass
-class Aside:
+class ToSendAgain:
     """`remedies`: which refused rows are still sent again in this run."""
 
     remedies: set[Remedy] = field(default_factory=set)
@@ -77,7 +77,7 @@ def _remedies(results: pa.Table, unprocessed: Remedy | None, destination: Destin
     """What may help each row that was not delivered; None for the others."""
     found = np.full(len(results), None, object)
     rejected = pc.equal(results["fate"], Fate.REJECTED.value).to_numpy()
-    found[rejected] = [verdict.remedy.value for verdict in verdicts_of(results.filter(rejected), destination)]
+    found[rejected] = [diagnosis.remedy.value for diagnosis in diagnoses_of(results.filter(rejected), destination)]
     if unprocessed is not None:
         held = pc.equal(results["fate"], Fate.HELD.value).to_numpy()
         found[held] = unprocessed.value

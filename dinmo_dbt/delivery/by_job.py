@@ -132,7 +132,7 @@ def settle_job(delivery: Delivery, batch: Batch, job_id: str, job: Job | None) -
         delivery.doubt(replace(batch, rows=batch.rows.filter(pc.equal(results["fate"], Fate.UNKNOWN.value))))
     # A job that ended on locks left rows that may pass; one that was aborted was aborted by somebody.
     error = job.error if job is not None and job.state == "Failed" else ""
-    passing = delivery.destination.verdict("", error).remedy is Remedy.AGAIN
+    passing = delivery.destination.diagnose("", error).remedy is Remedy.AGAIN
     settlement = delivery.settle(batch, results, unprocessed=Remedy.AGAIN if passing else None)
     if job is not None and job.state != "JobComplete" and (settlement.held or not passing):
         delivery.problem = Problem(

@@ -8,7 +8,7 @@ import pyarrow.compute as pc
 
 from dinmo_dbt.codes import ROWS_REFUSED_ALIKE
 from dinmo_dbt.delivery.run import SAMPLE
-from dinmo_dbt.delivery.settlement import verdicts_of
+from dinmo_dbt.delivery.settlement import diagnoses_of
 from dinmo_dbt.destination import Batch, Destination, Fate, Operation, Remedy
 from dinmo_dbt.errors import Problem
 from dinmo_dbt.rows.snapshot import Flag
@@ -30,10 +30,10 @@ def drawn(sample: pa.Table, batch: Batch, results: pa.Table, count: int) -> pa.T
 def stopping(batch: Batch, results: pa.Table, destination: Destination) -> Problem | None:
     """What to stop with, where a refusal says that no other row would pass either."""
     rejected = results.filter(pc.equal(results["fate"], Fate.REJECTED.value))
-    verdicts = verdicts_of(rejected, destination)
-    stops = [number for number, verdict in enumerate(verdicts) if verdict.remedy is Remedy.STOP]
+    diagnoses = diagnoses_of(rejected, destination)
+    stops = [number for number, diagnosis in enumerate(diagnoses) if diagnosis.remedy is Remedy.STOP]
     if not stops:
         return None
-    code, verdict = rejected["code"][stops[0]].as_py(), verdicts[stops[0]]
+    code, diagnosis = rejected["code"][stops[0]].as_py(), diagnoses[stops[0]]
     message = f"{code}: Salesforce refused {len(stops):,} rows for it, and would refuse the others"
-    return Problem(ROWS_REFUSED_ALIKE, message, f"{batch.object}, {batch.operation}", verdict.hint)
+    return Problem(ROWS_REFUSED_ALIKE, message, f"{batch.object}, {batch.operation}", diagnosis.hint)

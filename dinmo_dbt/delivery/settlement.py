@@ -11,7 +11,7 @@ import pyarrow.compute as pc
 
 from dinmo_dbt.codes import COUNTS_OF_BATCH
 from dinmo_dbt.delivery.journal import Settlement
-from dinmo_dbt.destination import RESULTS, Batch, Destination, Fate, Operation, Remedy, Verdict
+from dinmo_dbt.destination import RESULTS, Batch, Destination, Diagnosis, Fate, Operation, Remedy
 from dinmo_dbt.errors import CountsError, DestinationError
 from dinmo_dbt.plan.guards import Counted, Day
 from dinmo_dbt.plan.plan import LEFT_OUT
@@ -178,18 +178,18 @@ def snapshot_rows(rows: pa.Table, record_id: pa.Array, flags: npt.NDArray[np.uin
     )
 
 
-def verdicts_of(rejected: pa.Table, destination: Destination) -> list[Verdict]:
+def diagnoses_of(rejected: pa.Table, destination: Destination) -> list[Diagnosis]:
     """What each rejection asks for; one question for each distinct answer of Salesforce."""
     told = pc.binary_join_element_wise(pc.fill_null(rejected["code"], ""), pc.fill_null(rejected["message"], ""), "\0")
-    known: dict[str, Verdict] = {}
+    known: dict[str, Diagnosis] = {}
     for text in pc.unique(told).to_pylist():
         code, _, message = text.partition("\0")
-        known[text] = destination.verdict(code, message)
+        known[text] = destination.diagnose(code, message)
     return [known[text] for text in told.to_pylist()]
 
 
 def _waiting(rows: pa.Table, results: pa.Table, destination: Destination, described: str) -> pa.Table:
-    passing = [verdict.remedy is not Remedy.CHANGE for verdict in verdicts_of(results, destination)]
+    passing = [diagnosis.remedy is not Remedy.CHANGE for diagnosis in diagnoses_of(results, destination)]
     return pa.table(
         {
             "kh": rows["kh"],

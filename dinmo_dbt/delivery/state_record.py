@@ -25,7 +25,7 @@ from dinmo_dbt.errors import DestinationError, Interrupted, StateError
 from dinmo_dbt.plan.plan import Plan
 
 
-class Known(Protocol):
+class OwnState(Protocol):
     """What a state knows of itself."""
 
     lineage: str
@@ -41,7 +41,7 @@ class RecordOf:
     """One activation's record in one org."""
 
     destination: Destination
-    state: Known
+    state: OwnState
     project: str
     target: str
     activation: str

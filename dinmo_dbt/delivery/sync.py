@@ -15,7 +15,7 @@ import pyarrow.compute as pc
 from dinmo_dbt.clock import Clock
 from dinmo_dbt.delivery import sending
 from dinmo_dbt.delivery.again import send_again
-from dinmo_dbt.delivery.aside import Aside
+from dinmo_dbt.delivery.aside import ToSendAgain
 from dinmo_dbt.delivery.by_calls import REMOVAL_DOUBTFUL
 from dinmo_dbt.delivery.by_job import goes_on, poll, settle_job
 from dinmo_dbt.delivery.journal import BatchState, Journal
@@ -86,7 +86,9 @@ def deliver(
 ) -> None:
     """Send batches one after the other, each settled before the next, and what may pass then once more; `run` gets
     what became of their rows. `described` is noted with those that wait (`Plan.described`)."""
-    delivery = Delivery(destination, journal, clock, run, progress, keeps_images, described, aside=Aside(set(_IN_RUN)))
+    delivery = Delivery(
+        destination, journal, clock, run, progress, keeps_images, described, aside=ToSendAgain(set(_IN_RUN))
+    )
     for batch in batches:
         sending.deliver(delivery, batch)
     send_again(delivery)

@@ -10,7 +10,7 @@ import pyarrow.compute as pc
 
 from dinmo_dbt.clock import Clock
 from dinmo_dbt.codes import COUNTS_OF_BATCH, INTERRUPTED
-from dinmo_dbt.delivery.aside import AGAIN_ROWS_MAX, Aside
+from dinmo_dbt.delivery.aside import AGAIN_ROWS_MAX, ToSendAgain
 from dinmo_dbt.delivery.journal import Journal, Settlement
 from dinmo_dbt.delivery.judging import drawn, stopping
 from dinmo_dbt.delivery.run import Outcome, Progress, SyncRun
@@ -31,7 +31,7 @@ class Delivery:
     progress: Progress
     keeps_images: bool = False
     described: str = ""
-    aside: Aside = field(default_factory=Aside)
+    aside: ToSendAgain = field(default_factory=ToSendAgain)
     outcome: Outcome = field(default_factory=Outcome)
     problem: Problem | None = None
     not_delivered: list[pa.Table] = field(default_factory=list)

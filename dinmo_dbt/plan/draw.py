@@ -96,12 +96,12 @@ def draw(
         notes += plan_removals(work, ceilings)
         notes += fixed_notes(work)
     effect = effect_of(work)
-    verdict = guards.judge(activation, effect, state.day, ceilings, moved)
-    if verdict.refusal is None and holds_respelled(work, ceilings):
+    judged = guards.judge(activation, effect, state.day, ceilings, moved)
+    if judged.refusal is None and holds_respelled(work, ceilings):
         effect = replace(effect, created=effect.created - len(work.respelled), respelled=len(work.alike))
         hold_respelled(work)
     counts = work.counts()
-    if verdict.refusal is None and (turned_over := guards.replaced_note(activation, effect, state.day)):
+    if judged.refusal is None and (turned_over := guards.replaced_note(activation, effect, state.day)):
         notes.append(turned_over)
     return Plan(
         activation=activation,
@@ -126,11 +126,11 @@ def draw(
         known_left_out=found.known_aside + work.known_left_out(),
         is_first=not state.exists,
         awaits_parents=work.awaits_parents,
-        refusal=refusal or verdict.refusal,
+        refusal=refusal or judged.refusal,
         notes=tuple(notes),
         described=described,
-        counted=counted_as(work, verdict.passed),
-        passed=verdict.passed,
+        counted=counted_as(work, judged.passed),
+        passed=judged.passed,
         replacing=work.replacing,
         admitted=max(state.admitted, len(state.snapshot.kh) + effect.created),
     )

@@ -144,7 +144,7 @@ class Moved:
 
 
 @dataclass(frozen=True)
-class Verdict:
+class GuardResult:
     """The guard that keeps a run from being executed, if any; and what its flags let pass, which does not count for
     the day."""
 
@@ -153,7 +153,7 @@ class Verdict:
 
 
 @dataclass(frozen=True)
-class _Asked:
+class _Need:
     """What a run needs to be allowed: what it would do, and the flag with the number that allows it."""
 
     code: str
@@ -164,7 +164,7 @@ class _Asked:
     hint: str = ""
 
 
-def judge(activation: Activation, effect: Effect, day: Day, ceilings: Ceilings, moved: Moved = Moved()) -> Verdict:
+def judge(activation: Activation, effect: Effect, day: Day, ceilings: Ceilings, moved: Moved = Moved()) -> GuardResult:
     """Whether a run may do all that. A refusal names every ceiling that it would pass, by the code of the first."""
     asked = _asked(activation, effect, day, moved)
     allowed = {
@@ -177,15 +177,15 @@ def judge(activation: Activation, effect: Effect, day: Day, ceilings: Ceilings, 
     tripped = [each for each in asked if each.rows > allowed[each.flag]]
     passed = frozenset(kind for each in asked if each not in tripped for kind in each.counted)
     if not tripped:
-        return Verdict(None, passed)
+        return GuardResult(None, passed)
     ways = [each.hint for each in tripped if each.hint]
     flags = " ".join(f"{each.flag} {each.rows}" for each in tripped)
     message = "; ".join(each.message for each in tripped)
     hint = "\n".join([*ways, f"if that is right: {flags}"])
-    return Verdict(Problem(tripped[0].code, message, activation.meta_path, hint), passed)
+    return GuardResult(Problem(tripped[0].code, message, activation.meta_path, hint), passed)
 
 
-def _asked(activation: Activation, effect: Effect, day: Day, moved: Moved) -> list[_Asked]:
+def _asked(activation: Activation, effect: Effect, day: Day, moved: Moved) -> list[_Need]:
     """Every ceiling that the run needs to be raised for it."""
     guards = activation.guards
     if activation.mode is Mode.DELETE:
@@ -221,7 +221,7 @@ def _turned_over(effect: Effect, replaced: _Replaced) -> str:
     return told
 
 
-def _replaced(activation: Activation, effect: Effect, replaced: _Replaced, moved: Moved) -> list[_Asked]:
+def _replaced(activation: Activation, effect: Effect, replaced: _Replaced, moved: Moved) -> list[_Need]:
     ceiling = activation.guards.max_replaced
     over = replaced.run > ceiling.limit(effect.present) or replaced.day > ceiling.limit(replaced.base)
     told = _turned_over(effect, replaced)
@@ -242,16 +242,16 @@ def _replaced(activation: Activation, effect: Effect, replaced: _Replaced, moved
     )
     passes = (Counted.CREATED, Counted.RESPELLED)
     told += "" if told.endswith("?") else "."
-    return [_Asked(KEYS_REPLACED, f"{told} A sync {makes}", "--allow-replaced", replaced.rows, passes, hint)]
+    return [_Need(KEYS_REPLACED, f"{told} A sync {makes}", "--allow-replaced", replaced.rows, passes, hint)]
 
 
-def _changed(activation: Activation, effect: Effect, day: Day, again: _Replaced | None, moved: Moved) -> list[_Asked]:
+def _changed(activation: Activation, effect: Effect, day: Day, again: _Replaced | None, moved: Moved) -> list[_Need]:
     ceiling = activation.guards.max_change
     of_run = len(np.unique(effect.changed)) + (again.here if again else 0)
     of_day = len(np.union1d(effect.changed, day.changed)) + (again.day if again else 0)
 
-    def asked(message: str, rows: int, code: str = MAX_CHANGE, hint: str = "") -> list[_Asked]:
-        return [_Asked(code, message, "--allow-changes", rows, (Counted.CHANGED,), hint)]
+    def asked(message: str, rows: int, code: str = MAX_CHANGE, hint: str = "") -> list[_Need]:
+        return [_Need(code, message, "--allow-changes", rows, (Counted.CHANGED,), hint)]
 
     if _is_shifted(effect) and not ceiling.lets_all(effect.known):
         message = (
@@ -297,15 +297,15 @@ def _least(ceiling: Ceiling) -> int:
     return 1 if ceiling.rows is not None else GUARDED_ROWS_MIN
 
 
-def _remapped(guards: Guards, effect: Effect) -> list[_Asked]:
+def _remapped(guards: Guards, effect: Effect) -> list[_Need]:
     rows = effect.remapped
     if effect.known < _least(guards.max_change) or rows <= guards.max_change.limit(effect.known):
         return []
     message = f"the mapping changed: {rows:,} of {effect.known:,} known rows would be sent their new fields"
-    return [_Asked(REMAPPED, message, "--allow-remap", rows, ())]
+    return [_Need(REMAPPED, message, "--allow-remap", rows, ())]
 
 
-def _created(guards: Guards, effect: Effect, fresh: int, day: Day) -> list[_Asked]:
+def _created(guards: Guards, effect: Effect, fresh: int, day: Day) -> list[_Need]:
     """A first sync is its own case: nothing is known that new rows could be too many for."""
     ceiling, before = guards.max_created, effect.known - day.created
 
@@ -320,10 +320,10 @@ def _created(guards: Guards, effect: Effect, fresh: int, day: Day) -> list[_Aske
     else:
         return []
     rows = fresh + day.created if over(fresh + day.created, before) else fresh
-    return [_Asked(MAX_CREATED, message, "--allow-creates", rows, (Counted.CREATED,))]
+    return [_Need(MAX_CREATED, message, "--allow-creates", rows, (Counted.CREATED,))]
 
 
-def _removed(activation: Activation, effect: Effect, day: Day) -> list[_Asked]:
+def _removed(activation: Activation, effect: Effect, day: Day) -> list[_Need]:
     """It holds for any number of known rows."""
     ceiling, rows, of_day = activation.guards.max_delete, effect.removed, effect.removed + day.removed
     if not rows or (rows <= ceiling.limit(effect.present) and of_day <= ceiling.limit(effect.present + day.removed)):
@@ -335,9 +335,7 @@ def _removed(activation: Activation, effect: Effect, day: Day) -> list[_Asked]:
         what = f"{effect.gone:,} rows left the segment, and {rows:,} records would be {done}"
     if day.removed:
         what += f", after {day.removed:,} within a day"
-    return [
-        _Asked(MAX_DELETE, f"{what}; guards.max_delete is {ceiling}", "--allow-deletes", of_day, (Counted.REMOVED,))
-    ]
+    return [_Need(MAX_DELETE, f"{what}; guards.max_delete is {ceiling}", "--allow-deletes", of_day, (Counted.REMOVED,))]
 
 
 def deletes_max(guards: Guards, present: int, allowed: int) -> int:

@@ -24,6 +24,7 @@ if TYPE_CHECKING:
         ApiUsage,
         Batch,
         Destination,
+        Diagnosis,
         Field,
         Job,
         ListedJob,
@@ -31,7 +32,6 @@ if TYPE_CHECKING:
         ObjectSchema,
         PayloadColumn,
         StateRecord,
-        Verdict,
     )
     from dinmo_dbt.org import Org
     from dinmo_dbt.salesforce.client import Client
@@ -174,7 +174,7 @@ class SalesforceDestination:
 
         return job_slots(rows, columns)
 
-    def verdict(self, code: str, message: str) -> Verdict:
+    def diagnose(self, code: str, message: str) -> Diagnosis:
         from dinmo_dbt.salesforce.errors import classify
 
         return classify(code, message)

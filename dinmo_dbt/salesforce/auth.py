@@ -27,7 +27,7 @@ from dinmo_dbt.salesforce.client import Client, Login, without_frames
 from dinmo_dbt.salesforce.errors import RETIRED_HINT
 from dinmo_dbt.salesforce.hosts import checked_url
 from dinmo_dbt.salesforce.refreshing import kept
-from dinmo_dbt.salesforce.refusals import SPENT, Refused, refused
+from dinmo_dbt.salesforce.refusals import SPENT, RefusedLogin, refused
 from dinmo_dbt.salesforce.replies import UNKNOWN_HINT
 from dinmo_dbt.salesforce.request import API_VERSION
 
@@ -83,12 +83,12 @@ class LogIn:
         """By the org's own URL as audience first. Orgs differ in which they want, and say so in one of a few answers:
         to these the login server that all orgs share is named once. The assertion goes to `login_url` either way."""
         server = self._server()
-        answers: list[tuple[str, Refused]] = []
+        answers: list[tuple[str, RefusedLogin]] = []
         for audience in self._audiences or audiences(server, self._credentials.audience):
             assertion = _assertion(self._credentials, audience, self._now())
             form = {"grant_type": "urn:ietf:params:oauth:grant-type:jwt-bearer", "assertion": assertion}
             answer = _asked(client, server, form, {})
-            if not isinstance(answer, Refused):
+            if not isinstance(answer, RefusedLogin):
                 self._audiences = tuple(sorted(audiences(server, self._credentials.audience), key=audience.__ne__))
                 return self._granted(client, server, answer)
             answers.append((audience, answer))
@@ -105,7 +105,7 @@ class LogIn:
                 hint="set login_url to the org's My Domain: Setup -> My Domain",
             )
         answer = _asked(client, server, {"grant_type": "client_credentials"}, self._basic())
-        if isinstance(answer, Refused):
+        if isinstance(answer, RefusedLogin):
             raise _not_let_in([("", answer)])
         return self._granted(client, server, answer)
 
@@ -134,7 +134,7 @@ class LogIn:
             held.before()
             calls, form = client.meter.calls, {"grant_type": "refresh_token", "refresh_token": held.token.reveal()}
             answer = _asked(client, server, {**form, **public}, {} if public else self._basic())
-            if isinstance(answer, Refused):
+            if isinstance(answer, RefusedLogin):
                 lost = held.in_doubt or client.meter.calls > calls + 1
                 if answer.refusal is SPENT and lost:
                     raise AuthError(
@@ -196,7 +196,7 @@ def audiences(login_url: str, pinned: str = "") -> tuple[str, ...]:
 
 def _asked(
     client: Client, server: str, form: Mapping[str, str], headers: Mapping[str, str]
-) -> Mapping[str, Any] | Refused:
+) -> Mapping[str, Any] | RefusedLogin:
     """The token endpoint's answer: a grant, or a refusal in its own words. AuthError DB601 if it is neither."""
     status, content = client.post_form(server + "/services/oauth2/token", form, headers)
     if not isinstance(content, dict):
@@ -208,7 +208,7 @@ def _asked(
     return content if status == 200 else refused(content)
 
 
-def _not_let_in(answers: Sequence[tuple[str, Refused]]) -> AuthError:
+def _not_let_in(answers: Sequence[tuple[str, RefusedLogin]]) -> AuthError:
     """One error of all answers, each with the audience it was given to, and each screen that may mend it once."""
     if len(answers) == 1:
         message = f"login refused {answers[0][1]}"

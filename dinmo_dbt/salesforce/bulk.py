@@ -22,7 +22,7 @@ from dinmo_dbt.salesforce import encode, results
 from dinmo_dbt.salesforce.client import Client
 from dinmo_dbt.salesforce.errors import SalesforceRefusal
 from dinmo_dbt.salesforce.hosts import checked_id, checked_path
-from dinmo_dbt.salesforce.request import FILE_BYTES_MAX, Effect, Request
+from dinmo_dbt.salesforce.request import FILE_BYTES_MAX, CallEffect, Request
 from dinmo_dbt.salesforce.scratch import scratch_file
 
 RESULT_READS_MAX = 5
@@ -63,7 +63,7 @@ def upload(client: Client, job_id: str, batch: Batch, *, scratch: Path) -> None:
             Request(
                 "PUT",
                 f"jobs/ingest/{checked_id(job_id)}/batches",
-                Effect.STAGES,
+                CallEffect.STAGES,
                 body=file,
                 content_type="text/csv; charset=UTF-8",
                 holds_values=True,
@@ -314,14 +314,14 @@ def _shortfall(found: Job, files: results.ResultFiles) -> str:
 def _new_job(client: Client, path: str, body: dict[str, str]) -> str:
     # Opening a job again after a lost reply leaves an empty one behind, which changes nothing.
     request = Request(
-        "POST", path, Effect.NOTHING, body=json.dumps(body).encode(), holds_values="query" in body, is_whole=_is_job
+        "POST", path, CallEffect.NOTHING, body=json.dumps(body).encode(), holds_values="query" in body, is_whole=_is_job
     )
     return checked_id(client.call(request).json["id"])
 
 
 def _set_state(client: Client, job_id: str, state: str) -> None:
     body = json.dumps({"state": state}).encode()
-    client.call(Request("PATCH", f"jobs/ingest/{checked_id(job_id)}", Effect.REPEATABLE, body=body))
+    client.call(Request("PATCH", f"jobs/ingest/{checked_id(job_id)}", CallEffect.REPEATABLE, body=body))
 
 
 def _is_job(content: object) -> bool:

@@ -2,7 +2,7 @@
 
 Every request of the package goes through `Client.call`. A reply is one of three: whole, a definite refusal
 (`SalesforceRefusal`, nothing was applied), or none that can be trusted; what the last means depends on the call's
-`Effect`. Nothing is logged here; no message carries a token, a body, or, for requests that hold row values, any of
+`CallEffect`. Nothing is logged here; no message carries a token, a body, or, for requests that hold row values, any of
 Salesforce's own words.
 """
 
@@ -89,8 +89,8 @@ class Client:
     def call(self, request: Request) -> Reply:
         """Send until a whole reply comes or the bound is met.
 
-        Raises SalesforceRefusal, AuthError, LimitReached, ReadOnly, NotApplied, or OutcomeUnknown (see `Effect`). Once
-        another org has answered a renewal, nothing is sent any more: whoever passed over that error meets it again.
+        Raises SalesforceRefusal, AuthError, LimitReached, ReadOnly, NotApplied, or OutcomeUnknown (see `CallEffect`).
+        Once another org has answered a renewal, nothing more is sent: whoever passed over that error meets it again.
         """
         if self._foreign is not None:
             raise without_frames(self._foreign)
@@ -121,7 +121,7 @@ class Client:
                 self._pauses.after(attempt, pause.after_s)
             except wire.Broken as lost:
                 doubt = str(lost)
-                kind = ReplyTooLarge if isinstance(lost, wire.TooLarge) else NotApplied
+                kind = ReplyTooLarge if isinstance(lost, wire.ReplyTooLong) else NotApplied
                 error = kind(NO_ANSWER, f"{name_of(request)}: {lost}, at attempt {attempt + 1}")
                 if not request.effect.repeats or not lost.again:
                     break

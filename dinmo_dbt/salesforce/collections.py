@@ -16,7 +16,7 @@ from dinmo_dbt.salesforce import encode
 from dinmo_dbt.salesforce.client import Client
 from dinmo_dbt.salesforce.errors import GONE, ReplyTooLarge, SalesforceRefusal
 from dinmo_dbt.salesforce.hosts import checked_id
-from dinmo_dbt.salesforce.request import Effect, Request
+from dinmo_dbt.salesforce.request import CallEffect, Request
 
 ROWS_MAX = 200
 # No source has a limit for these calls (Apex REST has 6 MB, a blob's upload 50 MB): under the least of them.
@@ -92,10 +92,10 @@ def _request(batch: Batch, schema: ObjectSchema) -> Request:
     if batch.operation is Operation.DELETE:
         ids = ",".join(checked_id(text) for text in batch.rows.column("Id").to_pylist())
         params = {"ids": ids, "allOrNone": "false"}
-        return Request("DELETE", "composite/sobjects", Effect.REPEATABLE, params=params, is_whole=whole)
-    method, path, effect = "PATCH", "composite/sobjects", Effect.REPEATABLE
+        return Request("DELETE", "composite/sobjects", CallEffect.REPEATABLE, params=params, is_whole=whole)
+    method, path, effect = "PATCH", "composite/sobjects", CallEffect.REPEATABLE
     if batch.operation is Operation.INSERT:
-        method, effect = "POST", Effect.ONCE
+        method, effect = "POST", CallEffect.ONCE
     elif batch.operation is Operation.UPSERT:
         assert batch.match is not None
         path += f"/{quote(batch.object, safe='')}/{quote(batch.match, safe='')}"
@@ -115,7 +115,7 @@ def _is_list_of(count: int) -> Any:
 
 
 def _is_outcome_of(count: int) -> Any:
-    """An item a row, each with its verdict: anything else says nothing about the rows."""
+    """An item a row, each with its outcome: anything else says nothing about the rows."""
 
     def is_whole(content: object) -> bool:
         return (

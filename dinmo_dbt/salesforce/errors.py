@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from dinmo_dbt.destination import ErrorClass, Fate, Remedy, Verdict
+from dinmo_dbt.destination import Diagnosis, ErrorClass, Fate, Remedy
 from dinmo_dbt.errors import NotApplied
 
 if TYPE_CHECKING:
@@ -176,7 +176,7 @@ _TEXTS: tuple[tuple[str, ErrorClass, Remedy, str], ...] = (
 )
 
 
-def classify(code: str, message: str = "", fields: str = "") -> Verdict:
+def classify(code: str, message: str = "", fields: str = "") -> Diagnosis:
     """What a row's or request's error asks for, with its hint naming `fields`; an unknown code is data.
 
     The hint holds no row value, and is '' for codes that explain themselves.
@@ -188,7 +188,7 @@ def classify(code: str, message: str = "", fields: str = "") -> Verdict:
         told = next((each for each in _TEXTS if each[0] in text), None)
         if told:
             _, found, remedy, advice = told
-    return Verdict(found, remedy, advice.format(fields=fields or "the field"))
+    return Diagnosis(found, remedy, advice.format(fields=fields or "the field"))
 
 
 def hint(code: str, fields: str = "") -> str:
@@ -209,15 +209,15 @@ def explained(left_out: pa.Table) -> pa.Table:
     parts = [pc.fill_null(left_out[name], "") for name in ("code", "message", "fields")]
     texts = pc.if_else(told, pc.binary_join_element_wise(*parts, "\0"), pa.scalar(None, pa.utf8()))
     distinct = pc.unique(texts).drop_null()
-    verdicts = [_told(*text.split("\0", 2)) for text in distinct.to_pylist()]
+    diagnoses = [_told(*text.split("\0", 2)) for text in distinct.to_pylist()]
     index = pc.index_in(texts, value_set=distinct)
-    classes = pa.array([error_class for error_class, _ in verdicts], pa.utf8()).take(index)
-    hints = pc.fill_null(pa.array([advice for _, advice in verdicts], pa.utf8()).take(index), "")
+    classes = pa.array([error_class for error_class, _ in diagnoses], pa.utf8()).take(index)
+    hints = pc.fill_null(pa.array([advice for _, advice in diagnoses], pa.utf8()).take(index), "")
     return left_out.append_column("class", classes).append_column("hint", hints)
 
 
 def _told(code: str, message: str, fields: str) -> tuple[str | None, str]:
     if code in _OURS:
         return None, _OURS[code]
-    verdict = classify(code, message, fields)
-    return verdict.error_class.value, verdict.hint
+    diagnosis = classify(code, message, fields)
+    return diagnosis.error_class.value, diagnosis.hint

@@ -95,7 +95,7 @@ REFUSALS = (
 
 
 @dataclass(frozen=True, slots=True)
-class Refused:
+class RefusedLogin:
     """A refusal as one login met it: the server's error code, if it has the form of one, and what it means."""
 
     code: str
@@ -105,10 +105,10 @@ class Refused:
         return f"({self.code}): {self.refusal.means}"
 
 
-def refused(content: Mapping[str, Any]) -> Refused:
+def refused(content: Mapping[str, Any]) -> RefusedLogin:
     """The body of a refused token request, matched and never quoted."""
     error, description = content.get("error"), content.get("error_description")
     known = isinstance(error, str) and re.fullmatch(r"[a-z_]{1,60}|OAUTH_[A-Z_]{1,40}", error)
     code = str(error).lower() if known else "an unknown error"
     text = description.lower() if isinstance(description, str) else ""
-    return Refused(code, next(each for each in REFUSALS if each.fits(code, text)))
+    return RefusedLogin(code, next(each for each in REFUSALS if each.fits(code, text)))

@@ -71,7 +71,7 @@ def refuse(request: Request, response: requests.Response, attempt: wire.Attempt)
         content = None
     code, message = _salesforce_error(content)
     after_s = _retry_after(response.headers)
-    verdict = classify(code, message)
+    diagnosis = classify(code, message)
     if status == 401:
         if code in ("INVALID_SESSION_ID", ""):
             raise SessionExpired
@@ -80,11 +80,11 @@ def refuse(request: Request, response: requests.Response, attempt: wire.Attempt)
         raise NotSent("too many long requests at once in the org", after_s, final=LimitReached)
     if code in ("REQUEST_LIMIT_EXCEEDED", "LIMIT_EXCEEDED", "EXCEEDEDQUOTA"):
         raise LimitReached(LIMIT_USED_UP, f"{name_of(request)}: {code}", hint=hint("REQUEST_LIMIT_EXCEEDED"))
-    if verdict.error_class is ErrorClass.MAINTENANCE:
-        raise ReadOnly(ORG_READ_ONLY, f"{name_of(request)}: {code}", hint=verdict.hint)
+    if diagnosis.error_class is ErrorClass.MAINTENANCE:
+        raise ReadOnly(ORG_READ_ONLY, f"{name_of(request)}: {code}", hint=diagnosis.hint)
     if status in (420, 429):
         raise NotSent(f"HTTP {status}", after_s)
-    if status == 503 and (after_s is not None or verdict.remedy is Remedy.AGAIN):
+    if status == 503 and (after_s is not None or diagnosis.remedy is Remedy.AGAIN):
         raise NotSent(f"HTTP 503 {code}".rstrip(), after_s)  # refused at the door: a definite answer
     if status == 413 and request.holds_values:
         advice = "a proxy on the way may take less than Salesforce does"

@@ -12,7 +12,7 @@ API_VERSION = "62.0"  # results, and the ids in failed rows, need 53 or later; n
 FILE_BYTES_MAX = 1 << 30
 
 
-class Effect(Enum):
+class CallEffect(Enum):
     """What a call does when it arrives, and so what may follow a reply that never came."""
 
     NOTHING = "nothing"  # a read, or a call that changes no record: sent again; in the end NotApplied
@@ -22,11 +22,11 @@ class Effect(Enum):
 
     @property
     def repeats(self) -> bool:
-        return self in (Effect.NOTHING, Effect.REPEATABLE)
+        return self in (CallEffect.NOTHING, CallEffect.REPEATABLE)
 
     @property
     def acts(self) -> bool:
-        return self in (Effect.REPEATABLE, Effect.ONCE)
+        return self in (CallEffect.REPEATABLE, CallEffect.ONCE)
 
 
 @dataclass(frozen=True, slots=True)
@@ -35,7 +35,7 @@ class Request:
 
     method: str
     path: str
-    effect: Effect = Effect.NOTHING
+    effect: CallEffect = CallEffect.NOTHING
     params: Mapping[str, str] | None = None
     body: bytes | BinaryIO | None = None
     content_type: str = "application/json; charset=UTF-8"

@@ -18,7 +18,7 @@ from dinmo_dbt.errors import DestinationError, NotApplied
 from dinmo_dbt.salesforce.client import Client
 from dinmo_dbt.salesforce.errors import SalesforceRefusal
 from dinmo_dbt.salesforce.lookup import query
-from dinmo_dbt.salesforce.request import Effect, Request
+from dinmo_dbt.salesforce.request import CallEffect, Request
 
 OBJECT = "Dinmo_State__c"
 NAME_CHARACTERS = 80  # of a custom object's Name
@@ -57,7 +57,7 @@ class StateRecords:
         }
         path, body = f"sobjects/{OBJECT}/Key__c/{key}", json.dumps(fields).encode()
         with self._told_once():
-            self._client.call(Request("PATCH", path, Effect.REPEATABLE, body=body))
+            self._client.call(Request("PATCH", path, CallEffect.REPEATABLE, body=body))
 
     @contextmanager
     def _told_once(self) -> Iterator[None]:

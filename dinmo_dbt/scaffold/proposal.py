@@ -27,7 +27,7 @@ _PREFIXES = ("dim", "fct", "fact", "mart", "mrt", "stg", "int", "rpt", "obt")
 
 
 @dataclass(frozen=True, slots=True)
-class Columns:
+class ModelColumns:
     """A model's columns: their names and, where the relation has been looked at, their types."""
 
     names: tuple[str, ...]
@@ -75,7 +75,7 @@ class Proposal:
 def propose(
     model: Model,
     place: str,
-    columns: Columns,
+    columns: ModelColumns,
     schema: ObjectSchema,
     parent: Callable[[str], ObjectSchema],
     *,

@@ -2,7 +2,7 @@
 
 from dinmo_dbt.state.activity import Activity, Pause, Unsent
 from dinmo_dbt.state.bucket import BucketState
-from dinmo_dbt.state.copied import Kind, Place
+from dinmo_dbt.state.copied import Place, PlaceKind
 from dinmo_dbt.state.copying import copy
 from dinmo_dbt.state.journal import ActivationState
 from dinmo_dbt.state.local import LocalState
@@ -21,11 +21,11 @@ __all__ = [
     "Activity",
     "BucketState",
     "Judged",
-    "Kind",
     "LocalState",
     "Marks",
     "Pause",
     "Place",
+    "PlaceKind",
     "Runs",
     "ScanSpool",
     "StateId",

@@ -19,7 +19,7 @@ from dinmo_dbt.state.tables import Connection
 from dinmo_dbt.watch.history import RunRecord, number, read, text
 from dinmo_dbt.watch.notice import Notice, Severity
 from dinmo_dbt.watch.schedule import Past
-from dinmo_dbt.watch.standing import Standing
+from dinmo_dbt.watch.standing import OpenWarning
 
 Made = TypeVar("Made")
 
@@ -140,11 +140,11 @@ class Activity:
             connection.execute("UPDATE activity SET since = ? WHERE target = ? AND name = ?", (now, self.target, name))
 
     @expendable
-    def standing(self) -> list[Standing]:
+    def standing(self) -> list[OpenWarning]:
         return self._read("standing", _standing)
 
     @expendable
-    def begin_standing(self, standing: Standing, notice: Notice) -> None:
+    def begin_standing(self, standing: OpenWarning, notice: Notice) -> None:
         """What concerns no single activation stands from now on; nothing if it stood before."""
         with self._store.connection(writing=True, history=True) as connection:
             if not standing_of(connection, self.target, standing.activation):
@@ -152,7 +152,7 @@ class Activity:
                 keep_notices(connection, self.target, [notice], self._store.clock.now())
 
     @expendable
-    def end_standing(self, standing: Standing, notice: Notice) -> None:
+    def end_standing(self, standing: OpenWarning, notice: Notice) -> None:
         with self._store.connection(writing=True, history=True) as connection:
             keep_standing(connection, self.target, standing.activation, [])
             keep_notices(connection, self.target, [notice], self._store.clock.now())
@@ -258,14 +258,14 @@ def rename(connection: Connection, old: tuple[str, str], new: tuple[str, str]) -
         connection.execute(f"UPDATE {table} SET target = ?, name = ? WHERE target = ? AND name = ?", (*new, *old))
 
 
-def standing_of(connection: Connection, target: str, name: str) -> list[Standing]:
+def standing_of(connection: Connection, target: str, name: str) -> list[OpenWarning]:
     rows = connection.execute(
         "SELECT * FROM standing WHERE target = ? AND name = ? ORDER BY kind", (target, name)
     ).fetchall()
     return [_standing(row) for row in rows]
 
 
-def others_of(connection: Connection, target: str, name: str) -> list[Standing]:
+def others_of(connection: Connection, target: str, name: str) -> list[OpenWarning]:
     """What stands for other activations than that one."""
     rows = connection.execute(
         "SELECT * FROM standing WHERE target = ? AND name <> ? ORDER BY name, kind", (target, name)
@@ -273,7 +273,7 @@ def others_of(connection: Connection, target: str, name: str) -> list[Standing]:
     return [_standing(row) for row in rows]
 
 
-def keep_standing(connection: Connection, target: str, name: str, standing: Sequence[Standing]) -> None:
+def keep_standing(connection: Connection, target: str, name: str, standing: Sequence[OpenWarning]) -> None:
     connection.execute("DELETE FROM standing WHERE target = ? AND name = ?", (target, name))
     connection.executemany(
         "INSERT INTO standing VALUES (?, ?, ?, ?, ?, ?, ?, ?)",
@@ -331,8 +331,8 @@ def _past(row: Any) -> Past:
     return Past(number(row["since"]), bool(row["ran"]), followed, owed, number(row["owed_at"]) if owed else 0.0)
 
 
-def _standing(row: Any) -> Standing:
-    return Standing(
+def _standing(row: Any) -> OpenWarning:
+    return OpenWarning(
         activation=row["name"],
         target=row["target"],
         kind=WarningKind(row["kind"]),

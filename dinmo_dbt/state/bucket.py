@@ -15,7 +15,7 @@ import pyarrow as pa
 
 from dinmo_dbt.clock import Clock
 from dinmo_dbt.durable import make_folder
-from dinmo_dbt.state.copied import Kind, Place
+from dinmo_dbt.state.copied import Place, PlaceKind
 from dinmo_dbt.state.files import Stored, stored, write_whole
 from dinmo_dbt.state.marks import Marks
 from dinmo_dbt.state.tables import HISTORY, TABLES, Connection
@@ -68,7 +68,7 @@ class BucketState(WarehouseState):
 
     @property
     def place(self) -> Place:
-        return Place(Kind.BUCKET, self._bucket.location)
+        return Place(PlaceKind.BUCKET, self._bucket.location)
 
 
 class BucketFiles:

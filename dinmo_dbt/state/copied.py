@@ -14,7 +14,7 @@ from dinmo_dbt.state.damage import bent
 from dinmo_dbt.state.tables import Connection
 
 
-class Kind(StrEnum):
+class PlaceKind(StrEnum):
     """What can keep a state."""
 
     FOLDER = "folder"
@@ -26,18 +26,18 @@ class Kind(StrEnum):
 class Place:
     """A place as people name it: a folder, a schema of the warehouse, or a location such as `s3://bucket/prefix`."""
 
-    kind: Kind
+    kind: PlaceKind
     name: str
 
     def __str__(self) -> str:
-        return {Kind.WAREHOUSE: "the warehouse's schema ", Kind.FOLDER: "the folder ", Kind.BUCKET: ""}[
+        return {PlaceKind.WAREHOUSE: "the warehouse's schema ", PlaceKind.FOLDER: "the folder ", PlaceKind.BUCKET: ""}[
             self.kind
         ] + self.name
 
     @property
     def setting(self) -> str:
         """Its line of dinmo.yml."""
-        if self.kind is Kind.WAREHOUSE:
+        if self.kind is PlaceKind.WAREHOUSE:
             return f"state: {{warehouse: {{schema: {self.name}}}}}"
         return f"state: {{location: {self.name}}}"
 
@@ -105,7 +105,7 @@ def _read(connection: Connection, word: str, target: str) -> Mark | None:
         return None
     try:
         told = json.loads(row["value"])
-        return Mark(told["id"], Place(Kind(told["place"]["kind"]), told["place"]["name"]))
+        return Mark(told["id"], Place(PlaceKind(told["place"]["kind"]), told["place"]["name"]))
     except (ValueError, KeyError, TypeError) as error:
         raise bent(f"meta: {word} {target}") from error
 

@@ -110,7 +110,7 @@ def _held(old: Store, own: StateId) -> Iterator[int]:
 
 
 @dataclass(frozen=True)
-class _Journal:
+class _JournalRows:
     """What a place holds of one dbt target."""
 
     lineage: str
@@ -122,7 +122,7 @@ class _Journal:
         return self.tables["activation"]
 
 
-def _journal(old: Store, connection: Connection) -> _Journal:
+def _journal(old: Store, connection: Connection) -> _JournalRows:
     """StateError where it is not one that a new place could go on from."""
     found = _by_own(connection, old.target)
     for own in found:
@@ -143,7 +143,7 @@ def _journal(old: Store, connection: Connection) -> _Journal:
     }
     orgs = sorted({own.org_id for own in found})
     traces = [row for row in connection.execute("SELECT * FROM trace").fetchall() if row["org_id"] in orgs]
-    return _Journal(old.lineage(connection), tables, traces)
+    return _JournalRows(old.lineage(connection), tables, traces)
 
 
 def _claim(new: Store, mark: Mark, lineage: str) -> None:
@@ -173,7 +173,7 @@ def _claim(new: Store, mark: Mark, lineage: str) -> None:
         connection.execute("UPDATE meta SET value = ? WHERE key = 'lineage'", (lineage,))
 
 
-def _put(new: Store, journal: _Journal) -> None:
+def _put(new: Store, journal: _JournalRows) -> None:
     """All rows in one transaction. StateError DB502 if they are not what they were then."""
     with new.connection(writing=True) as connection:
         before = {own: row["serial"] for own, row in _by_own(connection, new.target).items()}
@@ -208,7 +208,7 @@ def _by_own(connection: Connection, target: str) -> dict[StateId, Any]:
 # Files
 
 
-def _copy_files(old: Store, new: Store, journal: _Journal) -> None:
+def _copy_files(old: Store, new: Store, journal: _JournalRows) -> None:
     for row in journal.activations:
         own = StateId(row["org_id"], row["target"], row["name"])
         pointers = [json.loads(row["files"]), *(kept["files"] for kept in json.loads(row["previous"]))]

@@ -21,7 +21,7 @@ from dinmo_dbt.clock import Clock
 from dinmo_dbt.durable import make_folder, read_file, sync_folder
 from dinmo_dbt.errors import StateError, unwritable
 from dinmo_dbt.state import activity
-from dinmo_dbt.state.copied import Kind, Place
+from dinmo_dbt.state.copied import Place, PlaceKind
 from dinmo_dbt.state.damage import START_ANEW, HistoryDamaged, bent, bent_history
 from dinmo_dbt.state.expendable import salvaged
 from dinmo_dbt.state.files import LocalFiles, write_note
@@ -182,7 +182,7 @@ class LocalState(Store):
 
     @property
     def place(self) -> Place:
-        return Place(Kind.FOLDER, str(self.location))
+        return Place(PlaceKind.FOLDER, str(self.location))
 
     @property
     def history_place(self) -> str:

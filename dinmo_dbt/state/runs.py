@@ -35,7 +35,7 @@ from dinmo_dbt.state.storage import KEPT_S, Storage
 from dinmo_dbt.state.tables import Connection
 from dinmo_dbt.watch.history import DONE, RunRecord, read
 from dinmo_dbt.watch.notice import Notice
-from dinmo_dbt.watch.standing import Standing
+from dinmo_dbt.watch.standing import OpenWarning
 
 KEPT_MIN, KEPT_MAX = 50, 10_000  # of an activation, whatever their age
 EARLIER_MAX = 100  # runs by which the next is judged
@@ -49,12 +49,12 @@ class Judged:
     """What a run that ended changes beside the history: the warnings that stand then, what is to be sent, and why the
     activation is paused ('': it is not)."""
 
-    standing: tuple[Standing, ...] = ()
+    standing: tuple[OpenWarning, ...] = ()
     notices: tuple[Notice, ...] = ()
     pause: str = ""
 
 
-Judge = Callable[[RunRecord, Sequence[RunRecord], Sequence[Standing], Sequence[Standing]], Judged]
+Judge = Callable[[RunRecord, Sequence[RunRecord], Sequence[OpenWarning], Sequence[OpenWarning]], Judged]
 """A run that ended, the ended ones before it (newest first), the warnings that stand for its activation and those that
 stand for others: what becomes of it. Pure."""
 

@@ -32,7 +32,7 @@ from dinmo_dbt.state.tables import Connection
 
 
 @dataclass(frozen=True, slots=True)
-class Known:
+class StateSummary:
     """One activation's state, as `state show` prints it. `unknown` are inserts that may have been made;
     `given_up`: rows that Salesforce refused for too long. `problem`: why its rows can't be read."""
 
@@ -153,7 +153,7 @@ class Store(Storage):
         with self.connection(writing=False) as connection:
             return self.lineage(connection)
 
-    def known(self) -> list[Known]:
+    def known(self) -> list[StateSummary]:
         """Every activation's state, by org, target and name."""
         if not self.exists():
             return []
@@ -164,7 +164,7 @@ class Store(Storage):
             ).fetchall()
             return [self._known(connection, row) for row in rows]
 
-    def _known(self, connection: Connection, row: Mapping[str, Any]) -> Known:
+    def _known(self, connection: Connection, row: Mapping[str, Any]) -> StateSummary:
         own = own_of(row)
         rows = left = unknown = 0
         files: list[Stored] = []
@@ -186,7 +186,7 @@ class Store(Storage):
         waiting = connection.execute(f"{counted} = 0", own).fetchone()
         given_up = connection.execute(f"{counted} <> 0", own).fetchone()
         held = self.held_by(connection, row)
-        return Known(
+        return StateSummary(
             *own,
             row["model"],
             row["object"],

@@ -20,7 +20,7 @@ from dinmo_dbt.clock import Clock
 from dinmo_dbt.durable import make_folder
 from dinmo_dbt.errors import StateError
 from dinmo_dbt.state import activity
-from dinmo_dbt.state.copied import Kind, Place
+from dinmo_dbt.state.copied import Place, PlaceKind
 from dinmo_dbt.state.damage import START_ANEW, bent, bent_history
 from dinmo_dbt.state.expendable import salvaged
 from dinmo_dbt.state.files import Files, Stored, stored, write_whole
@@ -168,7 +168,7 @@ class WarehouseState(Store):
 
     @property
     def place(self) -> Place:
-        return Place(Kind.WAREHOUSE, self.tables.schema)
+        return Place(PlaceKind.WAREHOUSE, self.tables.schema)
 
     @property
     def history_place(self) -> str:

@@ -35,7 +35,7 @@ class Foreign:
 
 def told(foreign: Foreign, *, columns: Sequence[str] = (), where: str | None = None) -> str:
     """One line that holds no word of the text. `columns` are the relation's, `where` the condition within the SQL."""
-    known = _Known(foreign.sql, tuple(columns))
+    known = _Statement(foreign.sql, tuple(columns))
     words, hides = _link(foreign.text) if foreign.link else _shape(foreign.text, known)
     place = _place(foreign, where)
     kind = foreign.kind if not foreign.code else f"{foreign.kind} ({foreign.code})".lstrip()
@@ -51,7 +51,7 @@ _TOKENS = re.compile(
 
 
 @dataclass(frozen=True, slots=True)
-class _Known:
+class _Statement:
     sql: str
     columns: tuple[str, ...]
 
@@ -244,7 +244,7 @@ _EXCERPT = re.compile(r"\nLINE (\d{1,6}): ([^\n]*)\n( *)(\^+)")
 _LOOKED_AT_CHARS = 4_000  # at each end of a text
 
 
-def _shape(text: str, known: _Known) -> tuple[str, bool]:
+def _shape(text: str, known: _Statement) -> tuple[str, bool]:
     """What the message means, and whether it says more than that."""
     if len(text) > 2 * _LOOKED_AT_CHARS:
         text = text[:_LOOKED_AT_CHARS] + text[-_LOOKED_AT_CHARS:]
@@ -256,7 +256,7 @@ def _shape(text: str, known: _Known) -> tuple[str, bool]:
     return "", True
 
 
-def _filled(words: str, groups: dict[str, str | None], known: _Known) -> str:
+def _filled(words: str, groups: dict[str, str | None], known: _Statement) -> str:
     names = {name: known.spelling(_unquoted(groups.get(name) or "")) for name in ("missing", "name", "column")}
     said = words.format(type=_type(groups.get("type") or ""), missing=names["missing"], name=names["name"])
     if groups.get("missing"):

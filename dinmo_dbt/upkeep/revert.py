@@ -87,7 +87,7 @@ def draw(
     allow_deletes: int = 0,
 ) -> Reversal:
     """How to undo a run, from its before-images and the rows it did not deliver (`LEFT_OUT`)."""
-    return _Work(image, run_id, activation, destination, state, undelivered).reversal(allow_deletes)
+    return _RevertWork(image, run_id, activation, destination, state, undelivered).reversal(allow_deletes)
 
 
 def execute(
@@ -109,7 +109,7 @@ def execute(
 
 
 @dataclass(frozen=True)
-class _Written:
+class _WrittenField:
     """One field that the run wrote: which rows it wrote, what to bring back, and where Salesforce stands now."""
 
     field: Field
@@ -130,7 +130,7 @@ class State(Protocol):
         `fields`, one that writes any of them."""
 
 
-class _Work:
+class _RevertWork:
     def __init__(
         self,
         image: pa.Table,
@@ -161,12 +161,12 @@ class _Work:
         self.sort_out(named, undelivered)
         self.leave_to_others(state)
 
-    def written(self, field: Field, now: pa.Array) -> _Written:
+    def written(self, field: Field, now: pa.Array) -> _WrittenField:
         before = values.printed(self.image[BEFORE + field.name].combine_chunks(), field)
         sent = self.image[SENT + field.name].combine_chunks()
         held, was = (fingerprint(array, field, self.run_id) for array in (values.printed(now, field), before))
         is_sent = _bools(pc.fill_null(pc.equal(held, sent), False))
-        return _Written(field, _bools(pc.is_valid(sent)), before, _bools(pc.equal(held, was)), is_sent)
+        return _WrittenField(field, _bools(pc.is_valid(sent)), before, _bools(pc.equal(held, was)), is_sent)
 
     def sort_out(self, named: Rows, undelivered: pa.Table) -> None:
         """What becomes of each row: restored, its new record deleted, left alone for a reason, or nothing to do."""
@@ -283,7 +283,7 @@ class _Work:
             yield from self.cut(Operation.UPDATE, columns, at, total)
         yield from self.cut(Operation.DELETE, [], np.flatnonzero(self.deleted), total)
 
-    def groups(self) -> Iterator[tuple[list[_Written], Positions]]:
+    def groups(self) -> Iterator[tuple[list[_WrittenField], Positions]]:
         """Rows to restore by the fields that the run wrote in them: no other field is touched."""
         at = np.flatnonzero(self.restored)
         if not at.size:
@@ -295,7 +295,7 @@ class _Work:
             columns = [one for one, is_in in zip(self.fields, pattern, strict=True) if is_in]
             yield [one for one in columns if not one.is_before[rows].all()], rows
 
-    def cut(self, operation: Operation, fields: list[_Written], rows: Positions, total: int) -> Iterator[Batch]:
+    def cut(self, operation: Operation, fields: list[_WrittenField], rows: Positions, total: int) -> Iterator[Batch]:
         if not rows.size:
             return
         columns = tuple(PayloadColumn(one.field.name, one.field) for one in fields)

@@ -13,7 +13,7 @@ from dinmo_dbt.codes import EMPTY_SEGMENT, LIMIT_USED_UP, meaning
 from dinmo_dbt.errors import Problem
 from dinmo_dbt.text.moments import minute
 from dinmo_dbt.watch.history import DONE, RunRecord
-from dinmo_dbt.watch.standing import Standing
+from dinmo_dbt.watch.standing import OpenWarning
 from dinmo_dbt.watch.usual import NEW_RUNS, RUNS, Band, Measure, usual_rows, usual_seconds
 from dinmo_dbt.watch.wording import (
     causes_of,
@@ -57,7 +57,7 @@ class Case:
     activation: Activation
     watch: Watch
     earlier: Sequence[RunRecord]
-    stood: Standing | None
+    stood: OpenWarning | None
 
     @property
     def at(self) -> float:

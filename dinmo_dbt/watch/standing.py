@@ -9,7 +9,7 @@ from dinmo_dbt.watch.notice import Notice
 
 
 @dataclass(frozen=True, slots=True)
-class Standing:
+class OpenWarning:
     """A warning that is open: told, and not yet recovered. `since` and `run_id` are of the run it began with, `said`
     is its cause in short, as the latest run knows it. `incident`: its notice's; '' for what concerns no activation."""
 
@@ -27,5 +27,5 @@ class Standing:
 class Noticed:
     """All that stand after the run, and what is to be sent, in order."""
 
-    standing: tuple[Standing, ...]
+    standing: tuple[OpenWarning, ...]
     notices: tuple[Notice, ...]

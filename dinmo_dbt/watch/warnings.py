@@ -17,7 +17,7 @@ from dinmo_dbt.text.moments import minute
 from dinmo_dbt.watch.history import DONE, ON_ITS_WAY, RunRecord
 from dinmo_dbt.watch.judges import JUDGES, Case, Finding, Well, knows_enough, whole_number
 from dinmo_dbt.watch.notice import Notice, Severity, incident
-from dinmo_dbt.watch.standing import Noticed, Standing
+from dinmo_dbt.watch.standing import Noticed, OpenWarning
 from dinmo_dbt.watch.wording import activation_name, counted, place_lines, problem_lines, progress_of, span
 
 _OF_THE_ORG = {WarningKind.API_BUDGET}
@@ -28,8 +28,8 @@ def notice(
     *,
     activation: Activation,
     earlier: Sequence[RunRecord],
-    standing: Sequence[Standing],
-    of_the_org: Sequence[Standing] = (),
+    standing: Sequence[OpenWarning],
+    of_the_org: Sequence[OpenWarning] = (),
 ) -> Noticed:
     """Judge a run, once and in the order in which runs end. `earlier`: ended runs of the same activation and target,
     newest first; `standing`: what stands for the two; `of_the_org`: what stands for other activations of the same org,
@@ -43,8 +43,8 @@ def notice(
         return Noticed(tuple(standing), ())
     runs = [each for each in earlier if _counts(each)]
     stood = {each.kind: each for each in standing}
-    stay: list[Standing] = []
-    over: list[tuple[Standing, Well]] = []
+    stay: list[OpenWarning] = []
+    over: list[tuple[OpenWarning, Well]] = []
     begun: list[tuple[WarningKind, Finding]] = []
     for kind in WarningKind:
         if kind not in activation.warnings:
@@ -117,7 +117,7 @@ def _of_pause(target: str, activation: Activation) -> str:
 def digest(
     activations: Sequence[Activation],
     runs: Sequence[RunRecord],
-    standing: Sequence[Standing],
+    standing: Sequence[OpenWarning],
     *,
     target: str,
     start: float,
@@ -138,7 +138,7 @@ def digest(
     return Notice(id, Severity.INFO, title, "\n".join(lines))
 
 
-def _day(activation: Activation, runs: Sequence[RunRecord], standing: Sequence[Standing], paused: str | None) -> str:
+def _day(activation: Activation, runs: Sequence[RunRecord], standing: Sequence[OpenWarning], paused: str | None) -> str:
     statuses = sorted({run.status for run in runs}, key=lambda status: (status not in DONE, status))
     told = ", ".join(f"{sum(run.status == status for run in runs)} {status}" for status in statuses)
     parts = [f"{counted(len(runs), 'run')} ({told})" if runs else "no runs"]
@@ -163,11 +163,11 @@ def _is_muted(activation: Activation, at: float) -> bool:
     return activation.mute_until is not None and at < activation.mute_until
 
 
-def _stands(kind: WarningKind, case: Case, found: Finding, about: str) -> Standing:
+def _stands(kind: WarningKind, case: Case, found: Finding, about: str) -> OpenWarning:
     if case.stood:
         return replace(case.stood, said=found.said)
     run = case.run
-    return Standing(run.activation, run.target, kind, case.at, run.run_id, case.watch.critical, found.said, about)
+    return OpenWarning(run.activation, run.target, kind, case.at, run.run_id, case.watch.critical, found.said, about)
 
 
 def _cause(begun: tuple[WarningKind, Finding]) -> tuple[WarningKind | None, Problem | None]:
@@ -175,7 +175,7 @@ def _cause(begun: tuple[WarningKind, Finding]) -> tuple[WarningKind | None, Prob
     return (None, found.problem) if found.problem and kind not in _OF_THE_ORG else (kind, None)
 
 
-def _incident(run: RunRecord, activation: Activation, kind: WarningKind, standing: Sequence[Standing]) -> str:
+def _incident(run: RunRecord, activation: Activation, kind: WarningKind, standing: Sequence[OpenWarning]) -> str:
     """As what stands was told, whatever the activation is called since. The org's is ended by whichever is the last."""
     of_org = kind in _OF_THE_ORG
     known = [each.incident for each in standing if (each.kind in _OF_THE_ORG) == of_org and each.incident]
@@ -183,7 +183,7 @@ def _incident(run: RunRecord, activation: Activation, kind: WarningKind, standin
     return known[0] if known else incident(run.target, *own)
 
 
-def _loudest(standing: Sequence[Standing]) -> Severity | None:
+def _loudest(standing: Sequence[OpenWarning]) -> Severity | None:
     own = [each.critical for each in standing if each.kind not in _OF_THE_ORG]
     return (Severity.CRITICAL if any(own) else Severity.WARNING) if own else None
 
@@ -192,7 +192,7 @@ def _begun(
     run: RunRecord,
     activation: Activation,
     begun: Sequence[tuple[WarningKind, Finding]],
-    standing: Sequence[Standing],
+    standing: Sequence[OpenWarning],
 ) -> Notice:
     kinds = [kind for kind, _ in begun]
     about = _incident(run, activation, kinds[0], standing)
@@ -212,7 +212,7 @@ def _begun(
 
 
 def _recovered(
-    run: RunRecord, activation: Activation, over: Sequence[tuple[Standing, Well]], stands: Severity | None
+    run: RunRecord, activation: Activation, over: Sequence[tuple[OpenWarning, Well]], stands: Severity | None
 ) -> Notice:
     kinds = [stood.kind for stood, _ in over]
     at = run.finished or run.started

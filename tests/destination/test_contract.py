@@ -442,8 +442,8 @@ def test_a_parent_is_found_by_its_external_id(lab: Lab, way: Api) -> None:
     columns = {"Ext__c": ["a", "b", "c"], "Parent__r.Key__c": ["c'1", "nobody", "C2"]}
     rows = lab.carry_out(lab.batch(UPSERT, way, columns, match="Ext__c"))
     assert said(rows, "fate", "code") == [("succeeded", None), ("rejected", "INVALID_FIELD"), ("succeeded", None)]
-    verdict = lab.destination.verdict(rows[1]["code"], rows[1]["message"])
-    assert (verdict.error_class, verdict.remedy) == (ErrorClass.REFERENCE, Remedy.CHANGE)
+    diagnosis = lab.destination.diagnose(rows[1]["code"], rows[1]["message"])
+    assert (diagnosis.error_class, diagnosis.remedy) == (ErrorClass.REFERENCE, Remedy.CHANGE)
     rows += lab.carry_out(lab.batch(INSERT, way, {"Ext__c": ["d", "e"], "Parent__r.Loose__c": ["s", "t"]}))
     assert said(rows[3:], "fate", "code") == [("rejected", "DUPLICATE_EXTERNAL_ID"), ("succeeded", None)]
     assert sorted(lab.held("Ext__c", "Parent__c").values()) == [("a", parents[0]), ("c", parents[1]), ("e", parents[2])]
@@ -669,7 +669,7 @@ def test_rows_that_look_alike_and_differ_go_by_different_jobs(lab: Lab) -> None:
     assert lab.destination.job_slots(equal.rows.slice(0, 0), equal.columns).tolist() == []
 
 
-def test_a_verdict_says_what_may_help(lab: Lab) -> None:
+def test_a_diagnosis_says_what_may_help(lab: Lab) -> None:
     for code, message, remedy in (
         ("UNABLE_TO_LOCK_ROW", "", Remedy.AGAIN),
         ("DUPLICATE_VALUE", "", Remedy.LET_GO),
@@ -677,7 +677,7 @@ def test_a_verdict_says_what_may_help(lab: Lab) -> None:
         ("CANNOT_INSERT_UPDATE_ACTIVATE_ENTITY", "Too many SOQL queries: 101", Remedy.SMALLER),
         ("NEVER_HEARD_OF", "", Remedy.CHANGE),
     ):
-        assert lab.destination.verdict(code, message).remedy is remedy, code
+        assert lab.destination.diagnose(code, message).remedy is remedy, code
 
 
 # The org's record of a state

@@ -21,7 +21,7 @@ from dinmo_dbt.emulator import Clock, Fault
 from dinmo_dbt.errors import OutcomeUnknown
 from dinmo_dbt.org import Secret
 from dinmo_dbt.salesforce.client import Client, Login
-from dinmo_dbt.salesforce.request import Effect as Doubt
+from dinmo_dbt.salesforce.request import CallEffect as Doubt
 from dinmo_dbt.salesforce.request import Request as Call
 
 from .conftest import start

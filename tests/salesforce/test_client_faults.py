@@ -388,8 +388,8 @@ def test_an_upload_that_never_landed_holds_every_row(server, destination):
 
 
 def test_the_destination_knows_what_may_pass_later(destination):
-    assert destination.verdict("UNABLE_TO_LOCK_ROW", "").remedy is Remedy.AGAIN
-    assert destination.verdict("STRING_TOO_LONG", "").remedy is Remedy.CHANGE
+    assert destination.diagnose("UNABLE_TO_LOCK_ROW", "").remedy is Remedy.AGAIN
+    assert destination.diagnose("STRING_TOO_LONG", "").remedy is Remedy.CHANGE
     rows = pa.table({"Name": ["a", "a ", "a", "b"]})
     assert destination.job_slots(rows, (NAME,)).tolist() in ([0, 1, 0, 0], [1, 0, 1, 0])
 

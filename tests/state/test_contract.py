@@ -16,7 +16,7 @@ from dinmo_dbt.state.state_id import StateId
 from dinmo_dbt.watch.history import RunRecord, Trigger
 from dinmo_dbt.watch.notice import Notice, Severity
 from dinmo_dbt.watch.schedule import Past
-from dinmo_dbt.watch.standing import Standing
+from dinmo_dbt.watch.standing import OpenWarning
 
 ROWS = [{"id": str(n), "ext": f"e{n}", "a": "x", "b": "y"} for n in range(7)]
 
@@ -397,7 +397,7 @@ def test_a_renamed_activation_keeps_its_pause_its_past_and_its_warnings(any_worl
     activity = world.state().activity("dev")
     past, stands = (
         activity.pasts(["things"])["things"],
-        Standing("things", "dev", WarningKind.EMPTY, 1.0, "r", True, "no row"),
+        OpenWarning("things", "dev", WarningKind.EMPTY, 1.0, "r", True, "no row"),
     )
     activity.begin_standing(stands, Notice("n1", Severity.CRITICAL, "t", "b"))
     activity.pause("things", "a look at it")
@@ -513,7 +513,7 @@ def test_a_pause_holds_until_it_is_resumed_and_per_target(any_world):
 
 def test_what_a_run_is_judged_by_and_what_comes_of_it_are_kept_with_its_end(any_world):
     world, seen = any_world, []
-    stands = Standing("things", "dev", WarningKind.FAILED, 5.0, "r3", True, "DB607", "dev/things")
+    stands = OpenWarning("things", "dev", WarningKind.FAILED, 5.0, "r3", True, "DB607", "dev/things")
     told = Notice("r3:failed", Severity.CRITICAL, "failed", "body")
 
     def judge(run, earlier, standing, others):

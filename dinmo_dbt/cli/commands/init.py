@@ -24,7 +24,7 @@ if TYPE_CHECKING:
     from dinmo_dbt.artifacts.manifest import Node
     from dinmo_dbt.destination import ObjectSchema
     from dinmo_dbt.salesforce import SalesforceDestination
-    from dinmo_dbt.scaffold.proposal import Columns
+    from dinmo_dbt.scaffold.proposal import ModelColumns
     from dinmo_dbt.scaffold.stub import Stub
 
 _SCHEMA_FOLDER = "emulator_schema"
@@ -216,12 +216,12 @@ def _node(session: Session, name: str) -> Node:
     return found[0]
 
 
-def _columns(session: Session, node: Node) -> Columns:
+def _columns(session: Session, node: Node) -> ModelColumns:
     """The relation's own columns where it is built, else those that the project documents."""
     import pyarrow as pa
 
     from dinmo_dbt.errors import DinmoError
-    from dinmo_dbt.scaffold.proposal import Columns
+    from dinmo_dbt.scaffold.proposal import ModelColumns
 
     try:
         relation = session.warehouse.schema(node.relation_name)
@@ -230,11 +230,11 @@ def _columns(session: Session, node: Node) -> Columns:
             error.add_hint(f"or document the columns of {node.name} in its YAML, and run dbt parse")
             raise
         session.console.answer([f"{node.name} is not built yet: its documented columns are used, without types"])
-        return Columns(node.columns)
+        return ModelColumns(node.columns)
     if node.current:  # dbt's own columns of a snapshot tell versions of a row, not what it is
         kept = [field for field in relation if not field.name.lower().startswith("dbt_")]
         relation = pa.schema(kept)
-    return Columns(tuple(relation.names), relation)
+    return ModelColumns(tuple(relation.names), relation)
 
 
 def _destination(session: Session, name: str | None) -> str:
@@ -249,7 +249,7 @@ def _destination(session: Session, name: str | None) -> str:
 
 
 def _object(
-    session: Session, destination: str, node: Node, given: str | None, columns: Columns, match: Mapping[str, str]
+    session: Session, destination: str, node: Node, given: str | None, columns: ModelColumns, match: Mapping[str, str]
 ) -> tuple[Stub | None, ObjectSchema, SalesforceDestination]:
     """The object; where the local org lacks it, one after the model's columns."""
     from dinmo_dbt.scaffold.proposal import new_object_for, object_for
@@ -273,7 +273,7 @@ def _object(
 def _activation(
     session: Session,
     node: Node,
-    columns: Columns,
+    columns: ModelColumns,
     schema: ObjectSchema,
     org: SalesforceDestination,
     keys: Sequence[str],
@@ -312,7 +312,7 @@ def _by_hand(model: str, path: Path, lines: Sequence[str]) -> UsageError:
     )
 
 
-def _pair(text: str | None, columns: Columns) -> dict[str, str]:
+def _pair(text: str | None, columns: ModelColumns) -> dict[str, str]:
     if text is None:
         return {}
     column, equals, field = text.partition("=")
@@ -323,7 +323,7 @@ def _pair(text: str | None, columns: Columns) -> dict[str, str]:
     return {_known(column.strip(), columns, "--match"): field.strip()}
 
 
-def _known(column: str, columns: Columns, flag: str) -> str:
+def _known(column: str, columns: ModelColumns, flag: str) -> str:
     if column not in columns.names:
         from dinmo_dbt.config.declaration import near
 

@@ -8,7 +8,7 @@ from typing import Annotated
 import typer
 
 
-class Written(StrEnum):
+class SchemaOf(StrEnum):
     """What a schema is of."""
 
     DBT = "dbt"
@@ -18,21 +18,21 @@ class Written(StrEnum):
 
 
 _FILES = {
-    Written.DBT: "dbt.schema.json",
-    Written.DINMO_YML: "dinmo_yml.schema.json",
-    Written.META: "meta.schema.json",
-    Written.JSON: "documents.schema.json",
+    SchemaOf.DBT: "dbt.schema.json",
+    SchemaOf.DINMO_YML: "dinmo_yml.schema.json",
+    SchemaOf.META: "meta.schema.json",
+    SchemaOf.JSON: "documents.schema.json",
 }
 
 
 def schema(
     of: Annotated[
-        Written,
+        SchemaOf,
         typer.Argument(
             metavar="[dbt|dinmo.yml|meta|json]",
             help="A dbt YAML file, dinmo.yml, the block alone, or what commands print.",
         ),
-    ] = Written.DBT,
+    ] = SchemaOf.DBT,
 ) -> None:
     """Print a JSON Schema, for your editor or your programs.
 

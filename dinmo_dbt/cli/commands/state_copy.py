@@ -69,25 +69,27 @@ def copy(
 
 def _places(session: Session, to: str, source: str | None) -> tuple[Place, Place]:
     """The old one and the new one."""
-    from dinmo_dbt.state import Kind, Place
+    from dinmo_dbt.state import Place, PlaceKind
 
     named = session.place
     usual = {
-        Kind.FOLDER: Place(Kind.FOLDER, str(session.root / _FOLDER)),
-        Kind.WAREHOUSE: Place(Kind.WAREHOUSE, _SCHEMA),
+        PlaceKind.FOLDER: Place(PlaceKind.FOLDER, str(session.root / _FOLDER)),
+        PlaceKind.WAREHOUSE: Place(PlaceKind.WAREHOUSE, _SCHEMA),
     }
-    if to == Kind.BUCKET and named.kind is not Kind.BUCKET:
+    if to == PlaceKind.BUCKET and named.kind is not PlaceKind.BUCKET:
         raise UsageError(
             NOTHING_TO_RESET, "dinmo.yml names no bucket", hint="write there: state: {location: s3://bucket/dinmo}"
         )
-    new = named if named.kind == to else usual[Kind(to)]
+    new = named if named.kind == to else usual[PlaceKind(to)]
     if source is None:
-        old = named if named != new else usual[Kind.WAREHOUSE if new.kind is Kind.FOLDER else Kind.FOLDER]
+        old = (
+            named if named != new else usual[PlaceKind.WAREHOUSE if new.kind is PlaceKind.FOLDER else PlaceKind.FOLDER]
+        )
     elif "://" in source:
-        old = Place(Kind.BUCKET, source.rstrip("/"))
+        old = Place(PlaceKind.BUCKET, source.rstrip("/"))
     else:
         path = session.root / Path(source).expanduser()
-        old = Place(Kind.FOLDER, str(path)) if path.is_dir() else Place(Kind.WAREHOUSE, source)
+        old = Place(PlaceKind.FOLDER, str(path)) if path.is_dir() else Place(PlaceKind.WAREHOUSE, source)
     if old == new:
         raise UsageError(
             NOTHING_TO_RESET, f"the state is in {new} already", hint="name where it comes from with --from"

@@ -10,7 +10,7 @@ from dinmo_dbt.cli.options import Flags
 from dinmo_dbt.cli.session import Session
 
 if TYPE_CHECKING:
-    from dinmo_dbt.state.store import Known
+    from dinmo_dbt.state.store import StateSummary
 
 
 def show(
@@ -64,7 +64,7 @@ def show(
         )
 
 
-def json(state: Known) -> dict[str, Any]:
+def json(state: StateSummary) -> dict[str, Any]:
     from dinmo_dbt.cli import printed
 
     names = ("model", "object", "serial", "rows", "left", "unknown", "in_flight", "bytes", "held_by", "problem")

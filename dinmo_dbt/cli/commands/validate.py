@@ -52,7 +52,7 @@ def validate(
     from dinmo_dbt.cli import printed
 
     console = Console(as_json, quiet)
-    found, online = Found(), online or data
+    found, online = FoundProblems(), online or data
     with Session(flags, console, offline=not online) as session:
         if not no_parse:
             session.parse_if_changed()
@@ -69,7 +69,7 @@ def validate(
 
 
 @dataclass
-class Found:
+class FoundProblems:
     """Problems of every layer, in one go: what one of them can't tell does not keep the others from it."""
 
     problems: list[Problem] = field(default_factory=list)
@@ -88,7 +88,7 @@ class Found:
             self.add(error.problems, error.exit_code)
 
 
-def _judge(session: Session, found: Found, *, online: bool, data: bool) -> int:
+def _judge(session: Session, found: FoundProblems, *, online: bool, data: bool) -> int:
     """Find what is wrong with dinmo.yml and with the selected activations; how many of these are right."""
     from dinmo_dbt.config import sharing
 
@@ -125,7 +125,7 @@ def _nearly(session: Session) -> list[Activation]:
     return [each.nearly for each in session.left if each.is_wrong and each.nearly]
 
 
-def _judge_online(session: Session, chosen: tuple[Activation, ...], found: Found, *, data: bool) -> None:
+def _judge_online(session: Session, chosen: tuple[Activation, ...], found: FoundProblems, *, data: bool) -> None:
     from dinmo_dbt.plan.plan import reading
     from dinmo_dbt.rows.columns import unread
 
