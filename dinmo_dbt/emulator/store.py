@@ -22,7 +22,7 @@ from pathlib import Path
 from dinmo_dbt.emulator.errors import EmulatorError, SchemaError
 from dinmo_dbt.emulator.identity import Identity, chance_of, minted
 from dinmo_dbt.emulator.ids import ALPHABET, COUNTER_BITS, Codec, base62, checksum
-from dinmo_dbt.emulator.schema.definitions import NUMBER_TYPES, TEXT_TYPES, Field, Schema, SObject
+from dinmo_dbt.emulator.schema.definitions import Field, Schema, SObject
 
 FORMAT_VERSION = 1
 _CACHE_KIB = 64 * 1024
@@ -315,7 +315,7 @@ class Store:
             columns = ", ".join(quoted(f.name) for f in stored)
             db.execute(f"CREATE TABLE {table} (rid INTEGER PRIMARY KEY, {columns})")
         for field in stored:
-            kind = _storage(field)
+            kind = field.kind.form if field.kind.is_stored else field.type
             if field.name not in before:
                 if before:
                     default = " DEFAULT 0" if field.type == "boolean" else ""
@@ -402,12 +402,6 @@ class Store:
         for char in digits:
             number = number * 62 + ALPHABET.index(char)
         return number if number < 1 << 62 and self.job_id(number, kind)[: len(text)] == text else None
-
-
-def _storage(field: Field) -> str:
-    if field.type in TEXT_TYPES:
-        return "text"
-    return "number" if field.type in NUMBER_TYPES else field.type
 
 
 def _indexes(field: Field, table: str) -> Iterator[tuple[str, str]]:

@@ -7,7 +7,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from dinmo_dbt.emulator.soql.values import java_double, java_doubles
+from dinmo_dbt.emulator.soql.java import java_double, java_doubles
 
 EDGES = [0.0, -0.0, 1e-3, 9.999999999999999e-4, 1e7, 9999999.999999998, -12.5, 5e-324, 1.7976931348623157e308]
 numbers = st.floats(allow_nan=False, allow_infinity=False) | st.sampled_from(EDGES) | st.integers(-(10**9), 10**9).map(

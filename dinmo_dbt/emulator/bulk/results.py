@@ -19,8 +19,8 @@ from dinmo_dbt.emulator.bulk.columns import Target, given_cells
 from dinmo_dbt.emulator.bulk.csvtext import DELIMITERS, LINE_ENDINGS
 from dinmo_dbt.emulator.bulk.job import Job, JobTable
 from dinmo_dbt.emulator.bulk.processing import Processing, unpack
-from dinmo_dbt.emulator.records.rules import Errors, Origin, convert
-from dinmo_dbt.emulator.schema.definitions import NUMBER_TYPES
+from dinmo_dbt.emulator.records.rules import Errors, Origin
+from dinmo_dbt.emulator.schema.definitions import accepted
 from dinmo_dbt.emulator.soql.values import csv_text
 from dinmo_dbt.emulator.store import Store
 
@@ -84,11 +84,11 @@ class Results:
         field = target[0]
         if name != field.name:
             return pa.array([""] * len(text), pa.string())
-        if field.type not in NUMBER_TYPES and field.type not in ("boolean", "datetime", "date", "int"):
+        if not field.kind.is_echoed_as_stored:
             return text
         cell, _ = given_cells(text)
         errors: Errors = {}
-        stored = csv_text(self._store, field, convert(field, cell, Origin(0), errors).to_pylist())
+        stored = csv_text(self._store, field, accepted(field, cell, Origin(0), errors).to_pylist())
         kept = cell.is_null().to_numpy(zero_copy_only=False).copy()
         kept[list(errors)] = True
         return pc.if_else(pa.array(kept), text, stored)

@@ -19,9 +19,9 @@ from dinmo_dbt.emulator.errors import ApiError, RowError, not_found
 from dinmo_dbt.emulator.ids import MALFORMED
 from dinmo_dbt.emulator.records import finding
 from dinmo_dbt.emulator.records.engine import Operation, Org
-from dinmo_dbt.emulator.records.rules import Origin, convert
+from dinmo_dbt.emulator.records.rules import Origin
 from dinmo_dbt.emulator.records.work import Column, Outcome, read_only
-from dinmo_dbt.emulator.schema.definitions import TEXT_TYPES, Field, SObject
+from dinmo_dbt.emulator.schema.definitions import Field, SObject, accepted
 from dinmo_dbt.emulator.soql.records import read_record
 from dinmo_dbt.emulator.store import Store, Table, fold
 
@@ -78,7 +78,7 @@ class Records:
 
     def find(self, table: Table, key: Field, value: str) -> list[int]:
         """The living records with this external id."""
-        stored = convert(key, pa.array([value], pa.string()), Origin(0), {}).to_pylist()[0]
+        stored = accepted(key, pa.array([value], pa.string()), Origin(0), {}).to_pylist()[0]
         if stored is None:
             return []
         wanted = fold(stored) if key.matched_folded else stored
@@ -365,19 +365,18 @@ def _text(field: Field, value: Any, origin: Origin) -> str | RowError | None:
         case str():
             if not value.isascii() and any("\ud800" <= c <= "\udfff" for c in value):
                 return origin.parser_error("Invalid UTF-16 surrogate in a string value at")
-            if field.type in TEXT_TYPES:
+            if field.kind.is_text:
                 return value
-            if field.type in ("reference", "id"):
+            if field.kind.is_id:
                 return value.strip() or None
             if not value.strip() or (field.type == "boolean" and value.strip() in ("0", "1")):
                 return origin.unreadable(field, value)
             return value
         case bool():
             text = "true" if value else "false"
-            readable = field.type == "boolean" or field.type in TEXT_TYPES
-            return text if readable else origin.unreadable(field, text, f"VALUE_{text.upper()}")
+            return text if field.kind.takes_json_booleans else origin.unreadable(field, text, f"VALUE_{text.upper()}")
         case int() | float():
-            if field.type in ("boolean", "date", "datetime", "time"):
+            if not field.kind.takes_json_numbers:
                 kind = "INT" if isinstance(value, int) else "FLOAT"
                 return origin.unreadable(field, repr(value), f"VALUE_NUMBER_{kind}")
             return repr(value)

@@ -8,8 +8,8 @@ from typing import Any
 import pyarrow as pa
 
 from dinmo_dbt.emulator.errors import ApiError
-from dinmo_dbt.emulator.records.rules import Errors, Origin, convert
-from dinmo_dbt.emulator.schema.definitions import TEXT_TYPES, Field, SObject
+from dinmo_dbt.emulator.records.rules import Errors, Origin
+from dinmo_dbt.emulator.schema.definitions import Field, SObject, accepted
 from dinmo_dbt.emulator.store import Store
 
 DEFAULT_FORMULAS = frozenset({("date", "TODAY()"), ("datetime", "NOW()")})
@@ -28,10 +28,10 @@ def default_of(store: Store, sobject: SObject, each: Field, now: str) -> Any:
         return int(bool(each.default))
     if each.default is None:
         return None
-    if each.type in TEXT_TYPES:
+    if each.kind.is_text:
         return str(each.default)
     errors: Errors = {}
-    return convert(each, pa.array([str(each.default)]), Origin(0), errors)[0].as_py()
+    return accepted(each, pa.array([str(each.default)]), Origin(0), errors)[0].as_py()
 
 
 def auto_number(display: str, counter: int) -> str:

@@ -16,6 +16,7 @@ import pyarrow as pa
 
 from dinmo_dbt.emulator.errors import RowError
 from dinmo_dbt.emulator.ids import COUNTER_BITS, MALFORMED, Ints
+from dinmo_dbt.emulator.records.cell import Cell, Mask
 from dinmo_dbt.emulator.records.checks import (
     check_access,
     check_defaults,
@@ -27,11 +28,11 @@ from dinmo_dbt.emulator.records.checks import (
 from dinmo_dbt.emulator.records.defaults import default_of
 from dinmo_dbt.emulator.records.finding import find, keys_of
 from dinmo_dbt.emulator.records.recycle import recycle
-from dinmo_dbt.emulator.records.rules import Cell, Errors, Mask, convert
+from dinmo_dbt.emulator.records.rules import Errors
 from dinmo_dbt.emulator.records.targets import find_targets, merged, parents_of, refuse_copies, turns
 from dinmo_dbt.emulator.records.work import CHUNK_ROWS, Column, Guard, Outcome, Work, read_only
 from dinmo_dbt.emulator.records.writing import insert, update
-from dinmo_dbt.emulator.schema.definitions import Field, Schema, SObject
+from dinmo_dbt.emulator.schema.definitions import Field, Schema, SObject, accepted
 from dinmo_dbt.emulator.store import Store, Table, stamp
 
 Operation = Literal["insert", "update", "upsert", "delete"]
@@ -191,7 +192,7 @@ class Org:
 
 def _convert(store: Store, field_: Field, column: Column, errors: Errors) -> pa.Array:
     if field_.type not in ("reference", "id"):
-        return convert(field_, column.text, column.origin, errors)
+        return accepted(field_, column.text, column.origin, errors)
     rids = store.codec.decode_many(column.text)
     wanted = np.array([store.tables[n].number for n in field_.reference_to if n in store.tables])
     wrong = np.flatnonzero(~np.isin(rids >> COUNTER_BITS, wanted))

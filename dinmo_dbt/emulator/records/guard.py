@@ -10,8 +10,8 @@ from dinmo_dbt.emulator.errors import RowError
 from dinmo_dbt.emulator.faults.armed import Faults
 from dinmo_dbt.emulator.ids import Ints
 from dinmo_dbt.emulator.limits import Usage
+from dinmo_dbt.emulator.records.cell import Cell, Mask
 from dinmo_dbt.emulator.records.locks import Locks
-from dinmo_dbt.emulator.records.rules import Cell, Mask
 from dinmo_dbt.emulator.records.work import Work
 
 _FULL = RowError("STORAGE_LIMIT_EXCEEDED", "storage limit exceeded")  # text unverified

@@ -17,7 +17,7 @@ import numpy as np
 from dinmo_dbt.emulator.clock import span
 from dinmo_dbt.emulator.errors import EmulatorError, RowError
 from dinmo_dbt.emulator.ids import COUNTER_MAX, MALFORMED, Ints
-from dinmo_dbt.emulator.records.rules import Cell, Mask
+from dinmo_dbt.emulator.records.cell import Cell, Mask
 from dinmo_dbt.emulator.schema.definitions import Field
 from dinmo_dbt.emulator.store import Store, Table, quoted
 

@@ -1,6 +1,6 @@
 """From text to stored values, a column at a time: what Salesforce accepts in a field, and what it says if not.
 
-REST, collections and Bulk all come through `convert`, so one value has one meaning on every surface. Text
+REST, collections and Bulk all come through a type's `accept`, so one value has one meaning on every surface. Text
 comes in as an Arrow column in which null asks for null; storage forms come out: text, double, int64, or ISO
 text for dates (`2024-01-31`) and times (`2024-01-31T12:00:00`, UTC). Sources: wire reference §3.6, §4.2, §5.3.
 """
@@ -9,21 +9,18 @@ from __future__ import annotations
 
 import math
 import re
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from datetime import UTC, date, datetime, time, timedelta
-from typing import Any
+from typing import Any, Protocol
 
 import numpy as np
-import numpy.typing as npt
 import pyarrow as pa
 import pyarrow.compute as pc
 
 from dinmo_dbt.emulator.errors import ApiError, RowError
-from dinmo_dbt.emulator.schema.definitions import NUMBER_TYPES, TEXT_TYPES, Field
-from dinmo_dbt.emulator.soql.values import java_double
+from dinmo_dbt.emulator.soql.java import java_double
 
-Mask = npt.NDArray[np.bool_]
 Errors = dict[int, list[RowError]]
 
 # Java's String.trim: everything up to U+0020. U+00A0 survives. Per field type: unverified.
@@ -35,17 +32,48 @@ _DATETIME_PATTERN = r"^\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d(\.\d{1,6})?(Z|[+-]\d\d:?\d
 _DATETIME = re.compile(r"(\d{4})-(\d\d)-(\d\d)T(\d\d):(\d\d)(?::(\d\d)(?:\.(\d+))?)?(Z|[+-]\d\d:?\d\d)?", re.A)
 _TIME = re.compile(r"(\d\d):(\d\d):(\d\d)(?:\.(\d{1,3})\d*)?Z?", re.A)
 _EMAIL = re.compile(r"[^\s@,;:<>()\[\]\"\\]+@[^\s@,;:<>()\[\]\"\\.]+(\.[^\s@,;:<>()\[\]\"\\.]+)+")
-_XSD = {"date": "date", "datetime": "dateTime", "time": "time", "boolean": "boolean", "int": "int"}
 _YEARS = (1700, 4000)  # Salesforce keeps dates from 1700 to 4000; the text for others is unverified
 
 
-@dataclass(frozen=True, slots=True)
-class Cell:
-    """One field's values for every row of a write: `given` is None when every row sets it."""
+class Kind(Protocol):
+    """What is asked of a field's type here: the name of its XML type, and whether one of its values is several."""
 
-    field: Field
-    values: pa.Array
-    given: Mask | None = None
+    @property
+    def xsd(self) -> str: ...
+    @property
+    def holds_several(self) -> bool: ...
+
+
+class Option(Protocol):
+    """A value of a picklist."""
+
+    @property
+    def value(self) -> str: ...
+    @property
+    def active(self) -> bool: ...
+
+
+class Described(Protocol):
+    """What is asked of a field here; the schema's is one."""
+
+    @property
+    def name(self) -> str: ...
+    @property
+    def label(self) -> str: ...
+    @property
+    def type(self) -> str: ...
+    @property
+    def kind(self) -> Kind: ...
+    @property
+    def length(self) -> int: ...
+    @property
+    def precision(self) -> int: ...
+    @property
+    def scale(self) -> int: ...
+    @property
+    def picklist(self) -> Sequence[Option]: ...
+    @property
+    def restricted_picklist(self) -> bool: ...
 
 
 @dataclass(frozen=True, slots=True)
@@ -66,40 +94,20 @@ class Origin:
             return RowError("JSON_PARSER_ERROR", f"{message} {place}")
         raise ApiError(400, "JSON_PARSER_ERROR", f"{message} [line:1, column:1]")
 
-    def unreadable(self, field: Field, text: str, token: str = "VALUE_STRING") -> RowError:  # noqa: S107
+    def unreadable(self, field: Described, text: str, token: str = "VALUE_STRING") -> RowError:  # noqa: S107
         if self.csv_column is None:
             return self.parser_error(
                 f"Cannot deserialize instance of {field.type} from {token} value {text} or request may be missing a "
                 "required field at"
             )
-        kind = _XSD.get(field.type, "double")
-        if field.type == "boolean":  # exact Bulk wording unverified
+        if field.kind.xsd == "boolean":  # exact Bulk wording unverified
             reason = f"'{text}' is not valid for type xsd:boolean, should be '0', '1', 'true' or 'false'"
         else:
-            reason = f"'{text}' is not a valid value for the type xsd:{kind}"
+            reason = f"'{text}' is not a valid value for the type xsd:{field.kind.xsd}"
         return RowError("INVALID_FIELD", f"Failed to deserialize field at col {self.csv_column}. Due to, {reason}")
 
 
-def convert(field: Field, text: pa.Array, origin: Origin, errors: Errors) -> pa.Array:
-    """The stored form of a text column. Rows that can't be stored are added to `errors` and become null."""
-    kind = field.type
-    if kind in TEXT_TYPES:
-        return _text(field, text, errors)
-    if kind in NUMBER_TYPES:
-        return _double(field, text, origin, errors)
-    match kind:
-        case "boolean":
-            return _boolean(field, text, origin, errors)
-        case "date":
-            return _date(field, text, origin, errors)
-        case "datetime":
-            return _datetime(field, text, origin, errors)
-        case "int":
-            return _each(field, _trimmed(text), _int_of, origin, errors, pa.int64())
-        case "time":
-            return _each(field, _trimmed(text), _time_of, origin, errors, pa.string())
-        case _:
-            raise AssertionError(f"{field.name}: type {kind} has no storage form")
+Accept = Callable[[Described, pa.Array, Origin, Errors], pa.Array]
 
 
 def _trimmed(text: pa.Array) -> pa.Array:
@@ -111,12 +119,18 @@ def _trimmed(text: pa.Array) -> pa.Array:
     return text
 
 
-def _text(field: Field, text: pa.Array, errors: Errors) -> pa.Array:
-    text = _trimmed(text)
-    if field.type == "email":
-        for row, value in _rows(text, _not(pc.match_substring_regex(text, f"^{_EMAIL.pattern}$"))):
-            _add(errors, row, "INVALID_EMAIL_ADDRESS", f"{field.label}: invalid email address: {value}", field)
-        text = pc.utf8_lower(text)
+def text(field: Described, given: pa.Array, _origin: Origin, errors: Errors) -> pa.Array:
+    return _kept(field, _trimmed(given), errors)
+
+
+def email(field: Described, given: pa.Array, _origin: Origin, errors: Errors) -> pa.Array:
+    given = _trimmed(given)
+    for row, value in _rows(given, _not(pc.match_substring_regex(given, f"^{_EMAIL.pattern}$"))):
+        _add(errors, row, "INVALID_EMAIL_ADDRESS", f"{field.label}: invalid email address: {value}", field)
+    return _kept(field, pc.utf8_lower(given), errors)
+
+
+def _kept(field: Described, text: pa.Array, errors: Errors) -> pa.Array:
     if field.picklist and field.restricted_picklist:
         _restricted(field, text, errors)
     if field.length:
@@ -129,14 +143,14 @@ def _text(field: Field, text: pa.Array, errors: Errors) -> pa.Array:
     return text
 
 
-def _restricted(field: Field, text: pa.Array, errors: Errors) -> None:
+def _restricted(field: Described, text: pa.Array, errors: Errors) -> None:
     """A restricted picklist takes API values only; whether case matters is unverified (here it does).
 
     An unrestricted one takes any text. That Salesforce keeps unknown values as inactive ones, and whether it gives a
     text the case of the value it is like, is not imitated.
     """
     allowed = {v.value for v in field.picklist if v.active}
-    if field.type == "multipicklist":
+    if field.kind.holds_several:
         wrong = pa.array([v is not None and not allowed.issuperset(v.split(";")) for v in text.to_pylist()])
     else:
         wrong = _not(pc.is_in(text, value_set=pa.array(sorted(allowed), pa.string())))
@@ -145,7 +159,7 @@ def _restricted(field: Field, text: pa.Array, errors: Errors) -> None:
         _add(errors, row, "INVALID_OR_NULL_FOR_RESTRICTED_PICKLIST", message, field)
 
 
-def _double(field: Field, text: pa.Array, origin: Origin, errors: Errors) -> pa.Array:
+def double(field: Described, text: pa.Array, origin: Origin, errors: Errors) -> pa.Array:
     text = _trimmed(text)
     try:
         numbers = pc.cast(text, pa.float64())
@@ -164,7 +178,7 @@ def _double(field: Field, text: pa.Array, origin: Origin, errors: Errors) -> pa.
     return numbers
 
 
-def _boolean(field: Field, text: pa.Array, origin: Origin, errors: Errors) -> pa.Array:
+def boolean(field: Described, text: pa.Array, origin: Origin, errors: Errors) -> pa.Array:
     """A boolean is never null: null asks for false (inferred from describe, nillable false)."""
     text = _trimmed(text)
     folded = pc.fill_null(pc.ascii_lower(text), "false")
@@ -175,7 +189,7 @@ def _boolean(field: Field, text: pa.Array, origin: Origin, errors: Errors) -> pa
     return pc.cast(yes, pa.int64())
 
 
-def _date(field: Field, text: pa.Array, origin: Origin, errors: Errors) -> pa.Array:
+def day(field: Described, text: pa.Array, origin: Origin, errors: Errors) -> pa.Array:
     text = _trimmed(text)
     shaped = pc.all(pc.match_substring_regex(text, r"^(1[7-9]|[23])\d{2,3}-\d\d-\d\d$")).as_py() in (True, None)
     if shaped:
@@ -186,7 +200,7 @@ def _date(field: Field, text: pa.Array, origin: Origin, errors: Errors) -> pa.Ar
     return _each(field, text, _date_of, origin, errors, pa.string())
 
 
-def _datetime(field: Field, text: pa.Array, origin: Origin, errors: Errors) -> pa.Array:
+def moment(field: Described, text: pa.Array, origin: Origin, errors: Errors) -> pa.Array:
     text = _trimmed(text)
     if pc.all(pc.match_substring_regex(text, _DATETIME_PATTERN)).as_py() in (True, None):
         try:
@@ -202,8 +216,16 @@ def _datetime(field: Field, text: pa.Array, origin: Origin, errors: Errors) -> p
     return _each(field, text, _datetime_of, origin, errors, pa.string())
 
 
+def whole(field: Described, text: pa.Array, origin: Origin, errors: Errors) -> pa.Array:
+    return _each(field, _trimmed(text), _int_of, origin, errors, pa.int64())
+
+
+def clock(field: Described, text: pa.Array, origin: Origin, errors: Errors) -> pa.Array:
+    return _each(field, _trimmed(text), _time_of, origin, errors, pa.string())
+
+
 def _each(
-    field: Field, text: pa.Array, of: Callable[[str], Any], origin: Origin, errors: Errors, kind: pa.DataType
+    field: Described, text: pa.Array, of: Callable[[str], Any], origin: Origin, errors: Errors, kind: pa.DataType
 ) -> pa.Array:
     """Row by row, where the column as a whole could not be cast or has no vector form."""
     values: list[Any] = []
@@ -303,5 +325,5 @@ def _rows(values: pa.Array, wrong: pa.Array) -> Iterator[tuple[int, Any]]:
             yield row, value
 
 
-def _add(errors: Errors, row: int, code: str, message: str, field: Field) -> None:
+def _add(errors: Errors, row: int, code: str, message: str, field: Described) -> None:
     errors.setdefault(row, []).append(RowError(code, message, (field.name,)))

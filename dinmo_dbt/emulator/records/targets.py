@@ -12,8 +12,8 @@ import pyarrow.compute as pc
 
 from dinmo_dbt.emulator.errors import RowError
 from dinmo_dbt.emulator.ids import COUNTER_BITS, Ints
+from dinmo_dbt.emulator.records.cell import Cell, Mask
 from dinmo_dbt.emulator.records.finding import existing, find, keys_of
-from dinmo_dbt.emulator.records.rules import Cell, Mask
 from dinmo_dbt.emulator.records.work import Work
 from dinmo_dbt.emulator.schema.definitions import Field
 from dinmo_dbt.emulator.store import Store

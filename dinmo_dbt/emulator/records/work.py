@@ -11,7 +11,8 @@ import pyarrow as pa
 
 from dinmo_dbt.emulator.errors import RowError
 from dinmo_dbt.emulator.ids import Ints
-from dinmo_dbt.emulator.records.rules import Cell, Errors, Mask, Origin
+from dinmo_dbt.emulator.records.cell import Cell, Mask
+from dinmo_dbt.emulator.records.rules import Errors, Origin
 from dinmo_dbt.emulator.schema.definitions import Field, SObject
 from dinmo_dbt.emulator.store import Table
 

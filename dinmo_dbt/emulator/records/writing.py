@@ -10,8 +10,8 @@ from typing import Any
 import pyarrow as pa
 
 from dinmo_dbt.emulator.ids import COUNTER_MAX, Ints
+from dinmo_dbt.emulator.records.cell import Cell
 from dinmo_dbt.emulator.records.defaults import auto_number, default_of
-from dinmo_dbt.emulator.records.rules import Cell
 from dinmo_dbt.emulator.store import Store, Table, quoted
 
 _SYSTEM = ("CreatedDate", "CreatedById", "LastModifiedDate", "LastModifiedById", "SystemModstamp", "IsDeleted")

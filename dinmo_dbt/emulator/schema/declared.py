@@ -11,19 +11,14 @@ from typing import Annotated, Any, Literal
 
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, StringConstraints
 
+from dinmo_dbt.emulator import field_types
 from dinmo_dbt.emulator.errors import SchemaError
 from dinmo_dbt.emulator.schema import definitions
 from dinmo_dbt.emulator.schema.definitions import PicklistValue, RecordType, SObject, literal
 from dinmo_dbt.emulator.schema.describe import permissionable
 from dinmo_dbt.emulator.schema.standard import record_type_id, system_fields
 
-TYPES = {
-    "Text": "string", "TextArea": "textarea", "LongTextArea": "textarea", "Html": "textarea",
-    "Email": "email", "Url": "url", "Phone": "phone", "Picklist": "picklist",
-    "MultiselectPicklist": "multipicklist", "Checkbox": "boolean", "Number": "double", "Currency": "currency",
-    "Percent": "percent", "Date": "date", "DateTime": "datetime", "Time": "time", "Lookup": "reference",
-    "MasterDetail": "reference", "AutoNumber": "string", "Hierarchy": "reference", "Summary": "double",
-}  # fmt: skip
+TYPES = {metadata: name for name, kind in field_types.TYPES.items() for metadata in kind.metadata}
 _LENGTHS = {
     "Text": 255, "Email": 80, "Url": 255, "Phone": 40, "TextArea": 255, "Picklist": 255, "AutoNumber": 30,
     "MultiselectPicklist": 4099, "LongTextArea": 32768, "Html": 32768,

@@ -10,9 +10,11 @@ from collections.abc import Iterable
 from dataclasses import dataclass, field
 from typing import Any
 
-TEXT_TYPES = frozenset({"string", "textarea", "email", "phone", "url", "picklist", "multipicklist", "combobox"})
-NUMBER_TYPES = frozenset({"double", "currency", "percent"})
-STORED_TYPES = TEXT_TYPES | NUMBER_TYPES | {"id", "reference", "boolean", "int", "date", "datetime", "time"}
+import pyarrow as pa
+
+from dinmo_dbt.emulator.field_types import FieldType, type_named
+from dinmo_dbt.emulator.records.rules import Errors, Origin
+
 MASTER_RECORD_TYPE = "012000000000000AAA"
 # Keys of describe that this package does not derive, with the values they were given.
 Kept = tuple[tuple[str, Any], ...]
@@ -72,6 +74,11 @@ class Field:
     kept: Kept = field(default=(), hash=False)
 
     @property
+    def kind(self) -> FieldType:
+        """What follows from its type."""
+        return type_named(self.type)
+
+    @property
     def stored(self) -> bool:
         """Whether the value has a column of its own."""
         return self.sql is None
@@ -87,12 +94,12 @@ class Field:
 
         SOQL is case-sensitive only for unique case-sensitive fields (SOQL comparison operators).
         """
-        return self.type in TEXT_TYPES and not (self.unique and self.case_sensitive)
+        return self.kind.is_text and not (self.unique and self.case_sensitive)
 
     @property
     def matched_folded(self) -> bool:
         """Whether upsert matches without regard to case: only if unique and case-insensitive."""
-        return self.type == "email" or (self.type in TEXT_TYPES and self.unique and not self.case_sensitive)
+        return self.kind.folds_always or (self.kind.is_text and self.unique and not self.case_sensitive)
 
     @property
     def indexed(self) -> bool:
@@ -198,3 +205,10 @@ def literal(formula: str) -> str | bool | None:
         return bool(flag.lower() == "true")
     text = double if double is not None else single if single is not None else number
     return re.sub(r"\\(.)", r"\1", text)
+
+
+def accepted(field: Field, text: pa.Array, origin: Origin, errors: Errors) -> pa.Array:
+    """The stored form of a text column. Rows that can't be stored are added to `errors` and become null."""
+    accept = field.kind.accept
+    assert accept is not None, f"{field.name}: type {field.type} has no storage form"
+    return accept(field, text, origin, errors)

@@ -6,20 +6,11 @@ from typing import Any
 
 from dinmo_dbt.emulator.schema.definitions import (
     MASTER,
-    NUMBER_TYPES,
-    STORED_TYPES,
-    TEXT_TYPES,
     Field,
     Schema,
     SObject,
 )
 
-_SOAP = {
-    "id": "tns:ID", "reference": "tns:ID", "boolean": "xsd:boolean", "int": "xsd:int", "date": "xsd:date",
-    "datetime": "xsd:dateTime", "time": "xsd:time", "address": "urn:address", "location": "urn:location",
-    "base64": "xsd:base64Binary", "anyType": "xsd:anyType",
-}  # fmt: skip
-_NOT_GROUPABLE = frozenset({"multipicklist", "combobox", "datetime"}) | NUMBER_TYPES
 _URLS = ("sobject", "describe", "rowTemplate")
 
 
@@ -138,26 +129,23 @@ def describe_field(field: Field) -> dict[str, Any]:
 
 def field_keys(field: Field) -> dict[str, Any]:
     """The keys as they are unless the field's source said otherwise."""
-    kind = field.type
-    text = kind in TEXT_TYPES
-    byte_length = field.length if kind in ("id", "reference", "multipicklist") else field.length * 3
-    plain = not field.long_text
-    whole = kind in STORED_TYPES  # compound values and the like are filtered at most
+    kind, name, plain = field.kind, field.type, not field.long_text
     return {
-        "aggregatable": plain and whole and kind not in ("boolean", "multipicklist"), "aiPredictionField": False,
-        "autoNumber": field.auto_number is not None, "byteLength": byte_length, "calculated": field.calculated,
+        "aggregatable": plain and kind.aggregatable, "aiPredictionField": False,
+        "autoNumber": field.auto_number is not None, "byteLength": field.length * kind.bytes_a_character,
+        "calculated": field.calculated,
         "calculatedFormula": field.formula, "cascadeDelete": field.cascade_delete,
         "caseSensitive": field.case_sensitive, "compoundFieldName": None, "controllerName": None,
         "createable": field.createable, "custom": field.custom,
-        "defaultValue": bool(field.default) if kind == "boolean" else None,
+        "defaultValue": bool(field.default) if name == "boolean" else None,
         "defaultValueFormula": field.default_formula, "defaultedOnCreate": field.defaulted_on_create,
         "dependentPicklist": False, "deprecatedAndHidden": False, "digits": field.digits,
         "displayLocationInDecimal": False, "encrypted": False, "externalId": field.external_id,
-        "extraTypeInfo": ("richtextarea" if field.html else "plaintextarea") if kind == "textarea" else None,
-        "filterable": plain and kind != "base64", "filteredLookupInfo": None, "formulaTreatNullNumberAsZero": False,
-        "groupable": plain and whole and kind not in _NOT_GROUPABLE and not field.calculated, "highScaleNumber": False,
+        "extraTypeInfo": ("richtextarea" if field.html else "plaintextarea") if name == "textarea" else None,
+        "filterable": plain and name != "base64", "filteredLookupInfo": None, "formulaTreatNullNumberAsZero": False,
+        "groupable": plain and kind.groupable and not field.calculated, "highScaleNumber": False,
         "htmlFormatted": field.html, "idLookup": field.id_lookup, "inlineHelpText": field.help,
-        "label": field.label, "length": field.length if text or kind in ("id", "reference") else 0,
+        "label": field.label, "length": field.length if kind.is_text or kind.is_id else 0,
         "mask": None, "maskType": None, "name": field.name, "nameField": field.name_field,
         "namePointing": field.name_pointing, "nillable": field.nillable, "permissionable": permissionable(field),
         "picklistValues": [
@@ -169,8 +157,8 @@ def field_keys(field: Field) -> dict[str, Any]:
         "referenceTo": list(field.reference_to), "relationshipName": field.relationship_name,
         "relationshipOrder": field.relationship_order, "restrictedDelete": field.restricted_delete,
         "restrictedPicklist": field.restricted_picklist, "scale": field.scale, "searchPrefilterable": False,
-        "soapType": _SOAP.get(kind, "xsd:double" if kind in NUMBER_TYPES else "xsd:string"),
-        "sortable": plain and whole and kind != "multipicklist", "type": kind, "unique": field.unique,
+        "soapType": kind.soap,
+        "sortable": plain and kind.sortable, "type": name, "unique": field.unique,
         "updateable": field.updateable, "writeRequiresMasterRead": False,
     }  # fmt: skip
 

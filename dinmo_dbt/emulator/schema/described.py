@@ -12,8 +12,9 @@ from pathlib import Path
 from typing import Any
 
 from dinmo_dbt.emulator.errors import SchemaError
+from dinmo_dbt.emulator.field_types import type_named
 from dinmo_dbt.emulator.schema.declared import with_record_types
-from dinmo_dbt.emulator.schema.definitions import STORED_TYPES, Field, PicklistValue, RecordType, SObject, literal
+from dinmo_dbt.emulator.schema.definitions import Field, PicklistValue, RecordType, SObject, literal
 from dinmo_dbt.emulator.schema.describe import field_keys, own_keys
 from dinmo_dbt.emulator.schema.standard import system_fields
 
@@ -92,7 +93,7 @@ def _field(given: dict[str, Any], known: SObject | None, object_name: str, notes
     twin = next((f for f in known.every if f.name == made["name"]), None) if known is not None else None
     if twin is not None and twin.sql is not None:
         made["sql"] = twin.sql
-    elif kind not in STORED_TYPES or made.get("calculated"):
+    elif not type_named(kind).is_stored or made.get("calculated"):
         made["sql"] = "NULL"
         what = "a formula" if made.get("calculated") else f"of type {kind}"
         notes.append(f"{where} is {what}: always null here")

@@ -13,7 +13,6 @@ from dataclasses import dataclass, replace
 from datetime import UTC, date
 from typing import Any
 
-from dinmo_dbt.emulator.schema.definitions import TEXT_TYPES
 from dinmo_dbt.emulator.soql import dates, literals
 from dinmo_dbt.emulator.soql.scope import Operand, Scope
 from dinmo_dbt.emulator.soql.sql import DEPTH_MAX, Sql, chained, compose
@@ -79,10 +78,9 @@ class Conditions:
                 return self._includes(operand, nodes(node)[-1], negate=(node.data == "excludes") != negate)
 
     def _compare(self, operand: Operand, operator: str, literal: Node, *, negate: bool) -> Sql:
-        kind = operand.field.type
         if literal.data == "date_literal":
             return self._in_days(operand, operator, literal, negate=negate)
-        if kind in ("multipicklist", "boolean") and operator not in _EQUALITY:
+        if not operand.field.kind.is_ordered and operator not in _EQUALITY:
             raise self._wrong_operator(operand)
         value = self._value(operand, literal)
         if value is None:
@@ -100,7 +98,7 @@ class Conditions:
         return _told(compose(f"{{}} {operator} {{}}", operand.compared, Sql("?", (value,))), negate=negate)
 
     def _like(self, operand: Operand, literal: Node, *, negate: bool) -> Sql:
-        if operand.field.type not in TEXT_TYPES or operand.field.type == "multipicklist":
+        if not operand.field.kind.is_text or operand.field.kind.holds_several:
             raise self._wrong_operator(operand)
         if literal.data != "string":
             raise literals.wrong_type(self.scope.statement, operand.node, operand.field, "should be enclosed in quotes")
@@ -110,7 +108,7 @@ class Conditions:
         return _told(compose("{} LIKE {} ESCAPE '\\'", column, Sql("?", (pattern,))), negate=negate)
 
     def _in(self, operand: Operand, values: Node, *, negate: bool) -> Sql:
-        if operand.field.type == "multipicklist":
+        if operand.field.kind.holds_several:
             raise self._wrong_operator(operand)
         wanted = [self._value(operand, v) for v in nodes(values)]
         held = json.dumps([w for w in wanted if w is not None], ensure_ascii=False)
@@ -125,7 +123,7 @@ class Conditions:
 
     def _includes(self, operand: Operand, values: Node, *, negate: bool) -> Sql:
         """Any of the options; an option of several values asks for all of them."""
-        if operand.field.type != "multipicklist":
+        if not operand.field.kind.holds_several:
             raise self._wrong_operator(operand)
         options = []
         for literal in nodes(values):

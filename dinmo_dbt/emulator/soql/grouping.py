@@ -10,7 +10,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import dataclass, replace
 
-from dinmo_dbt.emulator.schema.definitions import NUMBER_TYPES, Field
+from dinmo_dbt.emulator.schema.definitions import Field
 from dinmo_dbt.emulator.schema.describe import describe_field
 from dinmo_dbt.emulator.soql.functions import AGGREGATES, arguments, called, operand
 from dinmo_dbt.emulator.soql.query import Groups, Output
@@ -102,7 +102,7 @@ class Grouping:
         if len(given) != 1 or given[0].data != "path":
             raise self.scope.statement.refuse(node, f"the function {name} takes one field")  # text unverified
         source = self.scope.field(given[0])
-        numeric = source.field.type in NUMBER_TYPES or source.field.type == "int"
+        numeric = source.field.kind.is_number
         if not describe_field(source.field)["aggregatable"] or (name in _SUMS and not numeric):
             message = f"field {source.field.name} does not support aggregate operator {name}"
             raise self.scope.statement.refuse(given[0], message)

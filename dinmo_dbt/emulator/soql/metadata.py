@@ -7,14 +7,10 @@ from __future__ import annotations
 
 from typing import Any
 
-from dinmo_dbt.emulator.schema.definitions import NUMBER_TYPES, TEXT_TYPES, Field
+from dinmo_dbt.emulator.schema.definitions import Field
 from dinmo_dbt.emulator.soql.query import Child, Item, Output, Query, TypeOf
 
 Column = dict[str, Any]
-_APEX = {
-    "id": "Id", "reference": "Id", "boolean": "Boolean", "date": "Date", "datetime": "Datetime", "time": "Time",
-    "int": "Integer", "double": "Double", "currency": "Double", "percent": "Double",
-}  # fmt: skip
 
 
 def column_metadata(query: Query) -> Column:
@@ -65,18 +61,14 @@ def _blank(name: str) -> Column:
 
 def _metadata(name: str, field: Field) -> Column:
     return {
-        **_blank(name), "apexType": _APEX.get(field.type, "String"), "booleanType": field.type == "boolean",
-        "custom": field.custom, "insertable": field.createable, "numberType": _number(field),
-        "textType": field.type in TEXT_TYPES, "updatable": field.updateable,
+        **_blank(name), "apexType": field.kind.apex, "booleanType": field.type == "boolean",
+        "custom": field.custom, "insertable": field.createable, "numberType": field.kind.is_number,
+        "textType": field.kind.is_text, "updatable": field.updateable,
     }  # fmt: skip
 
 
 def _output(output: Output) -> Column:
     if not output.aggregate:
         return _metadata(output.name, output.field)
-    number = _number(output.field)
+    number = output.field.kind.is_number
     return {**_blank(output.name), "aggregate": True, "displayName": output.shown, "numberType": number}
-
-
-def _number(field: Field) -> bool:
-    return field.type in NUMBER_TYPES or field.type == "int"
