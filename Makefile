@@ -15,7 +15,8 @@ INSTALL = $(BIN)/python -m pip install --quiet --disable-pip-version-check -c $(
 .DEFAULT_GOAL := help
 SEEDS := 1000
 
-.PHONY: help demo test test-all simulate fortnight planted mutants kill deep stand-ins stand-in-bigquery stand-in-snowflake stand-in-redshift lock-stand-ins conformance-sf lint coverage changelog changelog-check \
+.PHONY: help demo test test-all simulate fortnight planted mutants kill deep conformance-sf lint coverage changelog changelog-check \
+  stand-ins stand-in-bigquery stand-in-databricks stand-in-redshift stand-in-snowflake lock-stand-ins \
   docs picture bench lock clean
 
 help:  ## This list.
@@ -61,6 +62,9 @@ stand-in-snowflake: $(VENV)/.dev
 
 stand-in-redshift: $(VENV)/.dev
 	$(call STAND_IN,redshift)
+
+stand-in-databricks: $(VENV)/.dev
+	$(call STAND_IN,databricks)
 
 lock-stand-ins: $(VENV)/.dev  ## Renew the constraint files of the stand-ins, from the newest versions that fit.
 	cd tests && ../$(BIN)/python -m stand_ins.environments --lock

@@ -93,14 +93,14 @@ def _in_unit(count: pa.Array, given: str, wanted: str) -> pa.Array:
 
 def _json_texts(column: pa.Array) -> pa.Array:
     try:
-        values = column.to_pylist()
+        values = column.to_pylist(maps_as_pydicts="strict")
         return pa.array([None if value is None else _json_text(value) for value in values], pa.utf8())
-    except (ArithmeticError, ValueError) as error:  # a moment or a number that Python has no object for
+    except (ArithmeticError, KeyError, ValueError) as error:  # a moment or a number that Python has no object for
         raise pa.ArrowInvalid(type(error).__name__) from error
 
 
 def _json_text(value: object) -> str:
-    return json.dumps(value, default=str, ensure_ascii=False)
+    return json.dumps(value, default=str, ensure_ascii=False, separators=(",", ":"))
 
 
 def _plain_json(text: pa.Array) -> pa.Array:

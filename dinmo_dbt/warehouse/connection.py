@@ -255,6 +255,10 @@ def _engine(adapter_type: str, writes: bool) -> Callable[[Any, Path, profiles.Ch
             from dinmo_dbt.warehouse.snowflake.engine import Snowflake
 
             return Snowflake
+        case "databricks":
+            from dinmo_dbt.warehouse.databricks.engine import Databricks
+
+            return Databricks
         case "redshift":
             from dinmo_dbt.warehouse.redshift.engine import Redshift
 

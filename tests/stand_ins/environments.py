@@ -6,6 +6,7 @@ an environment of its own, next to the one that runs the tests. `--lock` install
 
 from __future__ import annotations
 
+import re
 import subprocess
 import sys
 import tomllib
@@ -36,10 +37,11 @@ class Environment:
 
     @property
     def _wanted(self) -> str:
-        ours: list[str] = []
-        if any(str(ROOT) in each for each in self.requirements):
-            project = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))["project"]
-            ours = [*project["dependencies"], *map(str, project["optional-dependencies"].items())]
+        """All that decides what is installed."""
+        project = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))["project"]
+        extras = [found[1] for each in self.requirements if (found := re.fullmatch(r"-e .*\[(\w+)\]", each))]
+        ours = [str(project["optional-dependencies"][extra]) for extra in extras]
+        ours += project["dependencies"] if extras else []
         pins = ROOT / self.pins
         return "\n".join([*self.requirements, *ours, pins.read_text(encoding="utf-8") if pins.exists() else ""])
 
@@ -111,6 +113,10 @@ ENVIRONMENTS = {
     ),
     # The server is the Postgres of the machine, behind a relay in the test's own process.
     "redshift": (Environment("redshift", (f"-e {ROOT}[redshift]",), "constraints-redshift.txt"),),
+    # The server is of the connector's own Thrift classes. Left alone, pip takes an older dbt-core for a newer adapter.
+    "databricks": (
+        Environment("databricks", (f"-e {ROOT}[databricks]", "dbt-core==1.11.16"), "constraints-databricks.txt"),
+    ),
 }
 
 

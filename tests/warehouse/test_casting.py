@@ -113,7 +113,7 @@ JSON = st.recursive(
 )
 
 
-@given(st.lists(st.none() | JSON.map(json.dumps), max_size=10))
+@given(st.lists(st.none() | JSON.map(json.dumps), max_size=5))
 def test_json_is_what_it_means_if_a_text_and_else_what_is_written(values: list[str | None]) -> None:
     def expected(text: str | None) -> object:
         value = None if text is None else json.loads(text)
@@ -131,6 +131,12 @@ def test_lists_of_json_hold_what_each_means() -> None:
 def test_a_list_where_text_is_promised_is_json(values: list[list[str | None] | None]) -> None:
     found = read(pa.array(values, pa.list_(pa.utf8())), pa.utf8())
     assert [None if text is None else json.loads(str(text)) for text in found] == values
+
+
+def test_a_map_is_an_object_and_one_with_a_key_twice_is_marked() -> None:
+    kind = pa.map_(pa.utf8(), pa.int64())
+    column = pa.array([[("a", 1)], None, [("a", 1), ("a", 2)]], kind)
+    assert read(column, pa.utf8()) == ['{"a":1}', None, ...]
 
 
 def test_a_type_that_is_never_the_other_marks_every_value() -> None:

@@ -1,0 +1,1 @@
+"""Databricks: the engine that reads its Arrow results, what its types become, and what its errors mean."""
