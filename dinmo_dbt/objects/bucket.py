@@ -8,6 +8,7 @@ command line would use.
 
 from __future__ import annotations
 
+import errno
 import secrets
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager, suppress
@@ -17,7 +18,7 @@ from typing import Any
 
 from dinmo_dbt.clock import Clock
 from dinmo_dbt.codes import NO_CONDITIONAL_WRITES, STATE_CONNECTION_LOST, STATE_NOT_OPENED, STATE_NOT_WRITABLE
-from dinmo_dbt.errors import StateError
+from dinmo_dbt.errors import StateError, unwritable
 
 # By the scheme of a location: the extra that brings its client.
 SCHEMES = {"s3": "s3", "gs": "gs", "gcs": "gs", "az": "az", "abfs": "az", "abfss": "az"}
@@ -25,6 +26,7 @@ SCHEMES = {"s3": "s3", "gs": "gs", "gcs": "gs", "az": "az", "abfs": "az", "abfss
 TRIES = 5
 _OPTIONS: dict[str, dict[str, Any]] = {"s3": {"config_kwargs": {"connect_timeout": 10, "read_timeout": 60}}}
 _PAUSE_S = 0.5
+_OF_THE_DISK = (errno.ENOSPC, errno.EROFS, errno.EDQUOT)
 
 
 class Bucket:
@@ -76,7 +78,12 @@ class Bucket:
         """The object as that file; False if there is none."""
         try:
             with self._refusals():
-                self._files.get_file(self._path(name), str(path))
+                try:
+                    self._files.get_file(self._path(name), str(path))
+                except OSError as error:
+                    if error.errno in _OF_THE_DISK:
+                        raise unwritable(path, error) from None
+                    raise
         except FileNotFoundError:
             return False
         return True
@@ -135,7 +142,7 @@ class Bucket:
         """FileNotFoundError and FileExistsError pass: what they mean depends on what was asked."""
         try:
             yield
-        except (FileNotFoundError, FileExistsError):
+        except (FileNotFoundError, FileExistsError, StateError):
             raise
         except PermissionError as error:
             raise StateError(

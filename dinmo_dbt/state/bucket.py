@@ -15,6 +15,7 @@ import pyarrow as pa
 
 from dinmo_dbt.clock import Clock
 from dinmo_dbt.durable import make_folder
+from dinmo_dbt.errors import unwritable
 from dinmo_dbt.state.copied import Place, PlaceKind
 from dinmo_dbt.state.files import Stored, stored, write_whole
 from dinmo_dbt.state.marks import Marks
@@ -88,7 +89,7 @@ class BucketFiles:
         for name in names:
             part = place / f".{name}.part"
             if not (place / name).exists() and self._bucket.download(f"{folder}/{name}", part):
-                part.replace(place / name)
+                _rename(part, place / name)
         return place
 
     def names(self, folder: str) -> list[str]:
@@ -103,3 +104,10 @@ class BucketFiles:
     def copy(self, folder: str, to: str) -> None:
         for name in self.names(folder):
             self._bucket.copy(f"{folder}/{name}", f"{to}/{name}")
+
+
+def _rename(part: Path, path: Path) -> None:
+    try:
+        part.replace(path)
+    except OSError as error:
+        raise unwritable(path, error) from error

@@ -1,6 +1,7 @@
 """State in a bucket: two writers are never both believed, whatever is lost on the way, and a store that could let them
 is refused."""
 
+import errno
 import random
 import sys
 import threading
@@ -284,3 +285,17 @@ def test_what_a_store_refuses_is_told_and_what_was_there_stays(store, error, cod
     assert held(tables) == {"a": 1}
     add(tables, "b")
     assert held(store.tables()) == {"a": 1, "b": 1}
+
+
+@pytest.mark.parametrize("number", [errno.ENOSPC, errno.EROFS])
+def test_a_disk_that_is_full_is_no_lost_connection(store, tmp_path, number):
+    bucket = store.tables().bucket
+    bucket.create("snapshots/x", b"1")
+
+    def get_file(path, local):
+        raise OSError(number, "no")
+
+    store.get_file = get_file
+    with pytest.raises(StateError, match="DB510") as refusal:
+        bucket.download("snapshots/x", tmp_path / "x")
+    assert str(tmp_path / "x") in refusal.value.problems[0].where
