@@ -17,7 +17,7 @@ from dinmo_dbt.rows.compare import between
 from dinmo_dbt.rows.key_hashes import key_hash
 from dinmo_dbt.rows.key_problems import KeyProblem
 from dinmo_dbt.rows.keys import key_text
-from dinmo_dbt.rows.mapping import Column, Constant, Mapping, from_header
+from dinmo_dbt.rows.mapping import Constant, MappedColumn, Mapping, from_header
 from dinmo_dbt.rows.reasons import Reason, unreadable_mark
 from dinmo_dbt.rows.rowhash import digest_columns
 from dinmo_dbt.rows.snapshot import Flag, Pending
@@ -57,7 +57,7 @@ class MemorySnapshot:
 
 
 def text_column(name, **more):
-    return Column(name, f"{name.title()}__c", Field(f"{name.title()}__c", name, "string", **more))
+    return MappedColumn(name, f"{name.title()}__c", Field(f"{name.title()}__c", name, "string", **more))
 
 
 PLAIN = Mapping(("id",), None, (text_column("a"), text_column("b")))
@@ -320,7 +320,7 @@ TWINS = [
 @pytest.mark.parametrize(("values_of_two", "kind", "field_type"), TWINS)
 def test_two_match_values_that_salesforce_keeps_as_one_are_refused(values_of_two, kind, field_type):
     """A number field is a double there, and we tell 15 digits of it apart."""
-    match = Column("m", "M__c", Field("M__c", "M", field_type))
+    match = MappedColumn("m", "M__c", Field("M__c", "M", field_type))
     mapping = Mapping(("id",), match, (text_column("a"),))
     column = pa.array([Decimal(each) if isinstance(each, str) else each for each in values_of_two], kind)
     rows = pa.RecordBatch.from_arrays([pa.array(["1", "2"]), column, pa.array(["x", "y"])], ["id", "m", "a"])

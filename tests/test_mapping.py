@@ -10,7 +10,7 @@ from memory_org import PARENT, THING, FieldMapping, Match, activation, text_fiel
 
 from dinmo_dbt.destination import Field, ObjectSchema
 from dinmo_dbt.rows.field_types import TYPES
-from dinmo_dbt.rows.mapping import Column, Constant, Mapping, from_header
+from dinmo_dbt.rows.mapping import Constant, MappedColumn, Mapping, from_header
 from dinmo_dbt.rows.parent_paths import referenced_objects
 from dinmo_dbt.rows.resolve import resolve
 
@@ -354,7 +354,7 @@ kinds = st.sampled_from(
 )
 def test_a_stored_mapping_is_the_mapping(columns, constants, match):
     def column(name, source, kind, keep=False):
-        return Column(source, name, Field(name, name, kind, length=40, precision=18, scale=2), keep)
+        return MappedColumn(source, name, Field(name, name, kind, length=40, precision=18, scale=2), keep)
 
     mapping = Mapping(
         ("id", "part"),
@@ -369,7 +369,7 @@ def test_a_stored_mapping_is_the_mapping(columns, constants, match):
 
 def test_types_of_one_kind_are_one_and_others_are_another():
     def with_type(kind):
-        return Mapping(("id",), None, (Column("a", "A__c", Field("A__c", "A", kind)),))
+        return Mapping(("id",), None, (MappedColumn("a", "A__c", Field("A__c", "A", kind)),))
 
     assert with_type("string").digest == with_type("picklist").digest == with_type("email").digest
     assert with_type("double").digest == with_type("currency").digest == with_type("int").digest

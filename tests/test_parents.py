@@ -30,7 +30,7 @@ from memory_org import (
 from dinmo_dbt.delivery.run import Status
 from dinmo_dbt.destination import Field
 from dinmo_dbt.plan import parents
-from dinmo_dbt.rows.mapping import Column
+from dinmo_dbt.rows.mapping import MappedColumn
 from dinmo_dbt.rows.snapshot import Flag
 
 UP = Field("Up__c", "Up", "reference", length=18, reference_to=("Thing__c",), relationship_name="Up__r")
@@ -312,7 +312,7 @@ def test_parents_are_who_holds_the_name_once_a_plan_is_carried_out(data: st.Data
     wanted = data.draw(st.lists(names, min_size=1, max_size=4))
     org = MemoryOrg(TREE, NAMED)
     org.records["Thing__c"] = {f"a01{i:012d}AAA": {"A__c": name} for i, name in held.items()}
-    column = Column("up", "Up__r.A__c", TREE.fields["A__c"], lookup=UP)
+    column = MappedColumn("up", "Up__r.A__c", TREE.fields["A__c"], lookup=UP)
     link = parents.find(column, "Thing__c", np.arange(len(wanted)), pa.array(wanted, pa.utf8()), org)
     written = pa.array([None if i is None else f"a01{i:012d}AAA" for _, i in rows], pa.utf8())
     link, maker = parents.after(link, np.arange(len(rows)), pa.array([name for name, _ in rows], pa.utf8()), written)

@@ -74,6 +74,22 @@ def test_a_class_has_few_lines() -> None:
     assert long == LONG_CLASSES
 
 
+# Of these one contract stands above, and each edge has its own: a database's or a bucket's.
+AT_EACH_EDGE = {"Bucket", "BucketTables", "Column", "Rows", "Tables"}
+
+
+def test_the_name_of_a_class_means_one_thing() -> None:
+    """The emulator is a world of its own, and a document is the JSON of what it is named after."""
+    named = Counter(
+        node.name.lstrip("_")
+        for path in PACKAGE.rglob("*.py")
+        if not {"emulator", "documents"} & set(path.relative_to(PACKAGE).parts)
+        for node in ast.walk(ast.parse(path.read_text(encoding="utf-8")))
+        if isinstance(node, ast.ClassDef)
+    )
+    assert {name for name, times in named.items() if times > 1} == AT_EACH_EDGE
+
+
 # By name from elsewhere: a library's own, or a check that only mypy makes.
 CALLED_BY_OTHERS = {
     "cert_verify",  # requests

@@ -13,7 +13,7 @@ from dinmo_dbt.destination import Field
 from dinmo_dbt.rows import rowhash
 from dinmo_dbt.rows.arrow import DATETIME, DECIMAL, TIME
 from dinmo_dbt.rows.key_hashes import key_hash
-from dinmo_dbt.rows.mapping import Column, Constant, Mapping
+from dinmo_dbt.rows.mapping import Constant, MappedColumn, Mapping
 from dinmo_dbt.rows.rowhash import as_arrow, digest_columns, from_arrow, hash_columns, murmur3, same_digests
 
 VALUES = {
@@ -167,8 +167,8 @@ def test_the_hash_of_a_row_of_a_key_and_of_a_mapping_stay_what_they_are():
     text, number = Field("A__c", "A", "string"), Field("N__c", "N", "currency")
     mapping = Mapping(
         ("id",),
-        Column("ext", "Ext__c", text),
-        (Column("a", "A__c", text), Column("n", "N__c", number, keep_nulls=True)),
+        MappedColumn("ext", "Ext__c", text),
+        (MappedColumn("a", "A__c", text), MappedColumn("n", "N__c", number, keep_nulls=True)),
         (Constant("S__c", text, pa.array(["dbt"])),),
     )
     assert f"{mapping.digest:016x}" == "08cdb217c9353e12"

@@ -52,7 +52,7 @@ class Rows:
 
 
 @dataclass(frozen=True)
-class _Asked:
+class _Executed:
     """One statement of a transaction, and its answer."""
 
     statement: str
@@ -86,7 +86,7 @@ class BucketTables:
         self._number = 0  # of the version in memory; 0 where there is none yet, -1 if it is no version
         self._head = _Head()
         self._database = _empty()
-        self._asked: list[_Asked] | None = None  # of the transaction that is open
+        self._asked: list[_Executed] | None = None  # of the transaction that is open
         self._ahead: float | None = None
 
     def check(self) -> None:
@@ -128,7 +128,7 @@ class BucketTables:
         row = [_plain(value) for value in parameters]
         with self._damage():
             answer = self._run(statement, row)
-        self._asked.append(_Asked(statement, row, False, answer))
+        self._asked.append(_Executed(statement, row, False, answer))
         return Rows([dict(each) for each in answer.found], answer.rowcount)
 
     def executemany(self, statement: str, parameters: Iterable[Sequence[Any]], /) -> None:
@@ -136,7 +136,7 @@ class BucketTables:
         rows = [[_plain(value) for value in row] for row in parameters]
         with self._damage():
             self._database.executemany(statement, rows)
-        self._asked.append(_Asked(statement, rows, True, None))
+        self._asked.append(_Executed(statement, rows, True, None))
 
     def make(self, tables: dict[str, str], rows: dict[str, str], indexes: Sequence[str]) -> None:
         """The tables, and the rows of `meta` that a new state begins with, unless they are there."""
@@ -196,7 +196,7 @@ class BucketTables:
         self._database.close()
         self._database, self._number, self._head = database, number, head
 
-    def _commit(self, asked: list[_Asked]) -> None:
+    def _commit(self, asked: list[_Executed]) -> None:
         self._database.execute("COMMIT")
         for _ in range(_ROUNDS):
             file = _file(self._database)
@@ -216,7 +216,7 @@ class BucketTables:
             self._again(asked)
         raise self._busy()
 
-    def _again(self, asked: list[_Asked]) -> None:
+    def _again(self, asked: list[_Executed]) -> None:
         """The same statements on what others left. StateError DB501 if one of them answers otherwise."""
         self._database.execute("BEGIN")
         try:
@@ -227,7 +227,7 @@ class BucketTables:
         if not alike:
             raise self._busy()
 
-    def _answers_alike(self, asked: _Asked) -> bool:
+    def _answers_alike(self, asked: _Executed) -> bool:
         if asked.many:
             self._database.executemany(asked.statement, asked.parameters)
             return True

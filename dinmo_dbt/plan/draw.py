@@ -32,7 +32,7 @@ from dinmo_dbt.rows.key_problems import key_refusal
 from dinmo_dbt.rows.mapping import Mapping, from_header
 from dinmo_dbt.rows.resolve import object_of, resolve
 from dinmo_dbt.rows.rowhash import Hashes
-from dinmo_dbt.rows.snapshot import Positions, Spool, count_present
+from dinmo_dbt.rows.snapshot import Positions, Spool, keys_in_segment
 
 _NONE_RAISED = Ceilings()
 
@@ -225,7 +225,7 @@ def _was(name: str, mapping: Mapping, stored: Mapping) -> str:
 def _model_refusal(activation: Activation, state: StateView, found: ChangeSet) -> Problem | None:
     if found.refusals:
         return key_refusal(found.refusals, activation.model.relation_name, activation.name)
-    known = count_present(state.snapshot)
+    known = keys_in_segment(state.snapshot)
     # A list of records to delete may well be empty: nothing is done then.
     if found.read == 0 and known and activation.mode is not Mode.DELETE:
         message = f"the segment is empty, but {known:,} rows were synced before"

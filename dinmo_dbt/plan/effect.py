@@ -13,7 +13,7 @@ from dinmo_dbt.plan.work import Work
 from dinmo_dbt.rows import carried
 from dinmo_dbt.rows.changes import Kind
 from dinmo_dbt.rows.keys import respelled
-from dinmo_dbt.rows.snapshot import Flag, Positions, count_present
+from dinmo_dbt.rows.snapshot import Flag, Positions, keys_in_segment
 
 
 def effect_of(work: Work) -> Effect:
@@ -24,7 +24,7 @@ def effect_of(work: Work) -> Effect:
     _find_carried(work, came)
     return Effect(
         known=len(snapshot.kh),
-        present=count_present(snapshot),
+        present=keys_in_segment(snapshot),
         created=len(came),
         changed=found.kh[_rewritten(work)],
         remapped=int(np.count_nonzero(sent & (found.kind == Kind.REMAPPED))),
@@ -74,7 +74,7 @@ def _makes_by_key(work: Work) -> bool:
 def values_tell(work: Work) -> bool:
     """Whether a row under another key is known by its values. Where each day has other rows (`max_replaced: 100%`),
     they may be those of yesterday."""
-    present = count_present(work.state.snapshot)
+    present = keys_in_segment(work.state.snapshot)
     return _makes_by_key(work) and not work.activation.guards.max_replaced.lets_all(present)
 
 

@@ -15,7 +15,7 @@ from dinmo_dbt.plan.parents import CIRCLE, PARENT_AMBIGUOUS, PARENT_MISSING, Lin
 from dinmo_dbt.plan.records import compared
 from dinmo_dbt.plan.work import OPERATIONS, Work, placed
 from dinmo_dbt.rows.changes import Kind
-from dinmo_dbt.rows.mapping import Column
+from dinmo_dbt.rows.mapping import MappedColumn
 from dinmo_dbt.rows.snapshot import Positions
 
 _IN_A_CIRCLE = "its parent is itself, or a row that waits for it: an insert can't point to it (mode: upsert can)"
@@ -43,7 +43,7 @@ def meet_parents(work: Work) -> None:
     work.parents = {link.column.written.name: placed(link.ids, link.rows, work.size) for link in by_id}
 
 
-def _link_of(work: Work, column: Column) -> Iterator[Link]:
+def _link_of(work: Work, column: MappedColumn) -> Iterator[Link]:
     """The parents that rows to be sent name by this column; none where it does not go with them."""
     if column.lookup is None:
         return

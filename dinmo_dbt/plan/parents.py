@@ -13,7 +13,7 @@ import pyarrow.compute as pc
 from dinmo_dbt.activation import Mode
 from dinmo_dbt.destination import Destination
 from dinmo_dbt.plan.records import compared, find_parents, ids_missing, parent_object
-from dinmo_dbt.rows.mapping import Column, Mapping
+from dinmo_dbt.rows.mapping import MappedColumn, Mapping
 
 Positions = npt.NDArray[np.int64]
 Rows = npt.NDArray[np.bool_]
@@ -33,7 +33,7 @@ class Link:
     there is a value and no such record, `missing` or `several` says why.
     """
 
-    column: Column
+    column: MappedColumn
     object: str
     rows: Positions
     wanted: pa.Array
@@ -46,13 +46,13 @@ class Link:
         return f"{self.object}.{self.column.field.name}"
 
 
-def object_of(column: Column) -> str:
+def object_of(column: MappedColumn) -> str:
     """The object that a column's parents are of."""
     assert column.lookup is not None
     return parent_object(column.header, column.lookup)
 
 
-def find(column: Column, child: str, rows: Positions, wanted: pa.Array, destination: Destination) -> Link:
+def find(column: MappedColumn, child: str, rows: Positions, wanted: pa.Array, destination: Destination) -> Link:
     """Look for the parents that these rows, of the object `child`, name in a parent path."""
     assert column.lookup is not None
     ids, several = find_parents(destination, child, column.header, column.lookup, column.field, wanted)

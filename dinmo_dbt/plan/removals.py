@@ -20,7 +20,7 @@ from dinmo_dbt.plan.work import Work, told_waits
 from dinmo_dbt.rows import carried, values
 from dinmo_dbt.rows.key_hashes import match_hash
 from dinmo_dbt.rows.rowhash import Hashes
-from dinmo_dbt.rows.snapshot import GIVEN_UP, Flag, Positions, count_present
+from dinmo_dbt.rows.snapshot import GIVEN_UP, Flag, Positions, keys_in_segment
 
 _LEAVERS_HELD = {
     leavers.RECORD_ID_UNKNOWN: "the row left the segment, and its record id is not known: its record stays as it is",
@@ -38,7 +38,7 @@ def plan_removals(work: Work, ceilings: Ceilings) -> list[str]:
     if work.activation.on_removed == "ignore" or work.activation.mode is Mode.DELETE or not work.found.read:
         work.leavers = Leavers(noted=left)
         return []
-    most = guards.deletes_max(work.activation.guards, count_present(state.snapshot), ceilings.allow_deletes)
+    most = guards.deletes_max(work.activation.guards, keys_in_segment(state.snapshot), ceilings.allow_deletes)
     work.leavers = leavers.sort_out(
         left,
         state.snapshot,
@@ -47,7 +47,7 @@ def plan_removals(work: Work, ceilings: Ceilings) -> list[str]:
             state.in_flight, state.snapshot.kh[positions], lambda rows: state.snapshot.keys(positions[rows])
         ),
         shared=lambda ids: _shared(work, ids, most),
-        moved=lambda positions: _is_here_otherwise(work, positions, ceilings),
+        moved=lambda positions: _stays_under_another_key(work, positions, ceilings),
         retry=ceilings.full,
     )
     for code, keys in work.leavers.held:
@@ -60,7 +60,7 @@ def plan_removals(work: Work, ceilings: Ceilings) -> list[str]:
     return [_not_ours(work.activation.name, len(work.leavers.noted))] if len(work.leavers.noted) else []
 
 
-def _is_here_otherwise(work: Work, left: Positions, ceilings: Ceilings) -> npt.NDArray[np.bool_]:
+def _stays_under_another_key(work: Work, left: Positions, ceilings: Ceilings) -> npt.NDArray[np.bool_]:
     """Which of the keys that left are here under another one, in another spelling or by their values, in a row that
     is not sent: nothing else would be left of them."""
     if not left.size:

@@ -17,7 +17,7 @@ import pyarrow.compute as pc
 
 from dinmo_dbt.rows import values
 from dinmo_dbt.rows.keys import key_parts
-from dinmo_dbt.rows.mapping import Column, Mapping, as_written
+from dinmo_dbt.rows.mapping import MappedColumn, Mapping, as_written
 from dinmo_dbt.rows.rowhash import NO_DIGESTS, Digests, as_arrow, digest_columns
 from dinmo_dbt.rows.snapshot import Flag, Positions, Snapshot, Spool
 
@@ -109,7 +109,9 @@ def _share(others: Digests, now: Digests) -> float:
     return found
 
 
-def _now(mapping: Mapping, spool: Spool, rows: Positions, rest: Sequence[tuple[int, str, Column]]) -> Digests | None:
+def _now(
+    mapping: Mapping, spool: Spool, rows: Positions, rest: Sequence[tuple[int, str, MappedColumn]]
+) -> Digests | None:
     """What the rows' values but the key's add to a check hash; None where the mapping has none that the spool holds."""
     names = [name for _, name, _ in rest]
     digests = []
@@ -125,7 +127,9 @@ def _now(mapping: Mapping, spool: Spool, rows: Positions, rest: Sequence[tuple[i
     return np.concatenate([NO_DIGESTS, *digests])
 
 
-def _then(mapping: Mapping, snapshot: Snapshot, positions: Positions, keyed: Sequence[tuple[int, Column]]) -> Digests:
+def _then(
+    mapping: Mapping, snapshot: Snapshot, positions: Positions, keyed: Sequence[tuple[int, MappedColumn]]
+) -> Digests:
     """The same of known rows as they were acknowledged under this mapping."""
     keys = snapshot.keys(positions)
     parts = dict(zip(mapping.key, key_parts(keys, len(mapping.key)), strict=True)) if keyed else {}

@@ -57,14 +57,14 @@ def between(
     pending = pending or Pending.none()
     index, waiting = Index(snapshot.kh), Index(pending.kh)
     known = Known(mapping, older, snapshot, pending, index, waiting, resend, inserting, ignore_changes)
-    scan = _Scan(known, spool, hash_key, watched)
+    scan = _Comparison(known, spool, hash_key, watched)
     for batch in batches:
         if batch.num_rows:
             scan.add(batch)
     return scan.finish(finding=finding)
 
 
-class _Scan:
+class _Comparison:
     """What the batches have shown so far."""
 
     def __init__(

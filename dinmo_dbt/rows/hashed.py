@@ -13,7 +13,7 @@ import pyarrow.compute as pc
 from dinmo_dbt.rows import values
 from dinmo_dbt.rows.forms import in_form, text_form
 from dinmo_dbt.rows.keys import key_text, why_not_key
-from dinmo_dbt.rows.mapping import Column, Mapping
+from dinmo_dbt.rows.mapping import MappedColumn, Mapping
 from dinmo_dbt.rows.reasons import Reason, Reasons, unreadable
 from dinmo_dbt.rows.rowhash import Digests, Hashes, digest_columns
 
@@ -34,7 +34,7 @@ class Hashed:
     culprit: npt.NDArray[np.int16]
     longest: dict[str, int]
 
-    def of(self, column: Column) -> pa.Array:
+    def of(self, column: MappedColumn) -> pa.Array:
         return self.arrays[_place(column)]
 
 
@@ -43,7 +43,7 @@ def hash_rows(batch: pa.RecordBatch, key: pa.Array, mapping: Mapping, hash_key: 
     longest: dict[str, int] = {}
     reason = np.zeros(batch.num_rows, np.uint8)
     culprit = np.full(batch.num_rows, -1, np.int16)
-    columns: list[tuple[int, Column]] = list(enumerate(mapping.columns))
+    columns: list[tuple[int, MappedColumn]] = list(enumerate(mapping.columns))
     if mapping.match:
         columns.insert(0, (-1, mapping.match))
     for number, column in columns:
@@ -77,11 +77,11 @@ def check_hash(key: pa.Array, mapping: Mapping, arrays: Arrays) -> Digests:
     return digest_columns([key, *(arrays[_place(column)] for column in _columns(mapping))], seed=mapping.digest)
 
 
-def _columns(mapping: Mapping) -> list[Column]:
+def _columns(mapping: Mapping) -> list[MappedColumn]:
     return ([mapping.match] if mapping.match else []) + list(mapping.columns)
 
 
-def _place(column: Column) -> tuple[str, str, bool]:
+def _place(column: MappedColumn) -> tuple[str, str, bool]:
     return column.source, column.header, column.keep_nulls
 
 

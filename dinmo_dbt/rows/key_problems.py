@@ -45,7 +45,7 @@ def keys_refused(problem: Problem, mapping: Mapping, key_problems: Sequence[KeyP
     return error
 
 
-def so_many_rows(count: int) -> str:
+def rows_have(count: int) -> str:
     return f"{count:,} row has" if count == 1 else f"{count:,} rows have"
 
 

@@ -28,7 +28,7 @@ _DESCRIBED = [field.name for field in dataclasses.fields(Field) if field.name !=
 
 
 @dataclass(frozen=True, slots=True)
-class Column:
+class MappedColumn:
     """One model column, in the relation's own case, and the field it feeds under its wire header."""
 
     source: str
@@ -63,7 +63,7 @@ class Column:
         return [self.source, self.header, self.kind, self.keep_nulls, self.form]
 
 
-def as_written(arrays: Sequence[pa.Array], columns: Sequence[Column]) -> list[pa.Array] | None:
+def as_written(arrays: Sequence[pa.Array], columns: Sequence[MappedColumn]) -> list[pa.Array] | None:
     """Canonical values as the columns' types of then would have written them; None where one was written to a text
     field, and is to another now."""
     forms = [column.form for column in columns]
@@ -81,7 +81,7 @@ class Constant:
     value: pa.Array
 
     def goes(self, makes: bool) -> bool:
-        """As `Column.goes`."""
+        """As `MappedColumn.goes`."""
         return self.field.createable if makes else self.field.updateable
 
     def payload(self) -> PayloadColumn:
@@ -101,8 +101,8 @@ class Mapping:
     """
 
     key: tuple[str, ...]
-    match: Column | None
-    columns: tuple[Column, ...]
+    match: MappedColumn | None
+    columns: tuple[MappedColumn, ...]
     constants: tuple[Constant, ...] = ()
     removed: tuple[Constant, ...] = ()
     key_forms: tuple[str, ...] = ()
@@ -157,7 +157,7 @@ class Mapping:
         return {column.header: column.field for column in columns}
 
     @property
-    def sent(self) -> tuple[Column | Constant, ...]:
+    def sent(self) -> tuple[MappedColumn | Constant, ...]:
         return (*self.columns, *self.constants)
 
     def added_since(self, older: Mapping) -> tuple[frozenset[str], frozenset[str]]:
@@ -187,10 +187,10 @@ class Mapping:
 def from_header(header: dict[str, Any]) -> Mapping:
     """A stored mapping, good for computing its check hashes; its fields know only their kind."""
 
-    def column(stored: list[Any]) -> Column:
+    def column(stored: list[Any]) -> MappedColumn:
         source, name, kind, keep_nulls, form = stored
         field = Field(name=name, label=name, type=_OF_FORM[kind])
-        return Column(source, name, field, keep_nulls, form=form)
+        return MappedColumn(source, name, field, keep_nulls, form=form)
 
     def constant(stored: list[Any]) -> Constant:
         name, text = stored

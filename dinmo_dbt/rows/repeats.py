@@ -10,8 +10,8 @@ from dinmo_dbt.rows.changes import ChangeSet, Kind
 from dinmo_dbt.rows.field_types import type_of
 from dinmo_dbt.rows.hashed import Hashed
 from dinmo_dbt.rows.key_hashes import as_matched, match_digests
-from dinmo_dbt.rows.key_problems import KeyProblem, occurring, so_many_rows
-from dinmo_dbt.rows.mapping import Column, Mapping
+from dinmo_dbt.rows.key_problems import KeyProblem, occurring, rows_have
+from dinmo_dbt.rows.mapping import MappedColumn, Mapping
 from dinmo_dbt.rows.rowhash import Digests, Hashes
 from dinmo_dbt.rows.snapshot import Positions
 
@@ -36,7 +36,7 @@ class Seen:
 class Matches:
     """The match values of the segment, as hashes that are long enough to call two equal ones one value."""
 
-    def __init__(self, column: Column | None) -> None:
+    def __init__(self, column: MappedColumn | None) -> None:
         self.column = column
         self.blank = 0
         self._hashes: list[Digests] = []
@@ -79,14 +79,14 @@ def key_problems(
     """`finding`: rows only lead to records that are there, so that one without a match value is no problem."""
     found, key, match = [], mapping.key, mapping.match
     if blank_keys:
-        found.append(KeyProblem(f"{so_many_rows(blank_keys)} no key ({', '.join(key)} is null or blank)", key))
+        found.append(KeyProblem(f"{rows_have(blank_keys)} no key ({', '.join(key)} is null or blank)", key))
     if len(repeated):
         told = f"{occurring(len(repeated), 'key')} more than once ({', '.join(key)})"
         found.append(KeyProblem(told, key, hashes=repeated))
     if match is None:
         return found
     if matches.blank and not finding:
-        told = f"{so_many_rows(matches.blank)} no match value ({match.source} is null or blank)"
+        told = f"{rows_have(matches.blank)} no match value ({match.source} is null or blank)"
         found.append(KeyProblem(told, (match.source,), is_match=True))
     twins = matches.repeated()
     if len(twins) and not len(repeated):

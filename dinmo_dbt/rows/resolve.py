@@ -24,7 +24,7 @@ from dinmo_dbt.rows.constants import constant, constant_of_removed
 from dinmo_dbt.rows.field_types import type_of
 from dinmo_dbt.rows.fields import check_writable, missing_field, setup_of
 from dinmo_dbt.rows.forms import key_form, text_form, type_name
-from dinmo_dbt.rows.mapping import Column, Constant, Mapping
+from dinmo_dbt.rows.mapping import Constant, MappedColumn, Mapping
 from dinmo_dbt.rows.parent_paths import parent_path
 from dinmo_dbt.rows.resolution import Resolution
 
@@ -89,7 +89,7 @@ def _check_rights(work: Resolution) -> None:
             work.problem(OBJECT_NOT_WRITABLE, f"the user may not {right} {name} records", "object", hint)
 
 
-def _match_column(work: Resolution) -> Column | None:
+def _match_column(work: Resolution) -> MappedColumn | None:
     match = work.activation.match
     if match is None:
         return None
@@ -118,7 +118,7 @@ def _match_column(work: Resolution) -> Column | None:
     if _typed(work, source, field, key) is None:
         return None
     assert source is not None
-    return Column(source, field.name, field, form=_form(work, source, field))
+    return MappedColumn(source, field.name, field, form=_form(work, source, field))
 
 
 def _external_id(schema: ObjectSchema, field: Field) -> str:
@@ -129,7 +129,7 @@ def _external_id(schema: ObjectSchema, field: Field) -> str:
     return f"{field.name} can't be one; {new} makes a field of type Text, Number or Email: tick External ID"
 
 
-def _field_column(work: Resolution, column: str, target: str, keep_nulls: bool) -> Column | None:
+def _field_column(work: Resolution, column: str, target: str, keep_nulls: bool) -> MappedColumn | None:
     key = f"fields.{column}"
     source = work.columns.source_column(column, key)
     if "." in target:
@@ -145,11 +145,11 @@ def _field_column(work: Resolution, column: str, target: str, keep_nulls: bool) 
         check_writable(work, work.schema, found, key)
         header, field, lookup = found.name, found, None
     source = _typed(work, source, field, key)
-    return Column(source, header, field, keep_nulls, lookup, _form(work, source, field)) if source else None
+    return MappedColumn(source, header, field, keep_nulls, lookup, _form(work, source, field)) if source else None
 
 
 def _check_required(
-    work: Resolution, match: Column | None, columns: tuple[Column, ...], constants: tuple[Constant, ...]
+    work: Resolution, match: MappedColumn | None, columns: tuple[MappedColumn, ...], constants: tuple[Constant, ...]
 ) -> None:
     if not work.writes_new:
         return
@@ -176,7 +176,7 @@ def _given_field(work: Resolution, name: str) -> Field | None:
     return work.schema.relationship(path.rpartition(":")[2]) if path else work.schema.field(name)
 
 
-def _check_unique(work: Resolution, columns: tuple[Column, ...]) -> None:
+def _check_unique(work: Resolution, columns: tuple[MappedColumn, ...]) -> None:
     if work.activation.mode is not Mode.INSERT or work.activation.on_change == "ignore":
         return
     for column in columns:

@@ -97,7 +97,7 @@ class Baseline:
     ck: Digests
 
 
-def slots_of(snapshot: Snapshot, kh: Hashes, keys: pa.Array) -> Positions:
+def positions_of(snapshot: Snapshot, kh: Hashes, keys: pa.Array) -> Positions:
     """Where the snapshot holds each key; -1 for none. Found by key hash, decided by the key."""
     slot = np.full(len(kh), -1, np.int64)
     at = np.searchsorted(snapshot.kh, kh, "left")
@@ -111,7 +111,7 @@ def slots_of(snapshot: Snapshot, kh: Hashes, keys: pa.Array) -> Positions:
     return slot
 
 
-def count_present(snapshot: Snapshot) -> int:
+def keys_in_segment(snapshot: Snapshot) -> int:
     """How many keys the last syncs left in the segment."""
     return int(np.count_nonzero(np.asarray(snapshot.flags) & Flag.LEFT == 0))
 

@@ -337,7 +337,7 @@ class Ledger(Protocol):
     def amend(self, rows: pa.Table) -> None: ...
 
 
-class Findings(Protocol):
+class DrawnMoves(Protocol):
     """What was found out about rows and records, to be stored: moves of the snapshot, and what they were drawn from."""
 
     @property
@@ -350,7 +350,7 @@ class Findings(Protocol):
     def moves(self) -> pa.Table: ...
 
 
-def store(found: Findings, ledger: Ledger) -> None:
+def store(found: DrawnMoves, ledger: Ledger) -> None:
     """Write what was found, in one step. StateError DB504 if the state moved since it was drawn."""
     if ledger.serial != found.serial or len(ledger.open_batches()) != found.batches:
         raise StateError(

@@ -25,7 +25,7 @@ from dinmo_dbt.destination import Destination
 from dinmo_dbt.errors import CountsError, DestinationError, Interrupted
 from dinmo_dbt.plan.plan import Plan
 from dinmo_dbt.rows import values
-from dinmo_dbt.rows.mapping import Column, Mapping
+from dinmo_dbt.rows.mapping import MappedColumn, Mapping
 from dinmo_dbt.rows.rowhash import as_arrow
 from dinmo_dbt.rows.snapshot import Flag, Positions, Snapshot, stale_rows
 from dinmo_dbt.upkeep.verify import BY_ID_MAX, Fact, differences, facts, records
@@ -226,13 +226,13 @@ def _acknowledged(plan: Plan, run: SyncRun) -> pa.Table | None:
     return spooled.filter(pc.is_valid(ids))
 
 
-def _columns(mapping: Mapping) -> tuple[tuple[str, Column], ...]:
+def _columns(mapping: Mapping) -> tuple[tuple[str, MappedColumn], ...]:
     """What a row is compared by: names in the spool, in the order of the digests."""
     match = (("match", mapping.match),) if mapping.match else ()
     return (*match, *((column.header, column) for column in mapping.columns))
 
 
-def _digests(rows: pa.Table, columns: Sequence[tuple[str, Column]]) -> pa.Array:
+def _digests(rows: pa.Table, columns: Sequence[tuple[str, MappedColumn]]) -> pa.Array:
     """One text a row: a digest of each value as it would be sent, a null apart from every text."""
     texts = [values.text(rows[name].combine_chunks(), column.field).to_pylist() for name, column in columns]
     return pa.array(["".join(map(_digest, of_row)) for of_row in zip(*texts, strict=True)], pa.utf8())
@@ -285,7 +285,7 @@ def _watch(state: Watching, rows: pa.Table, dropped: pa.ChunkedArray | None) -> 
     state.watch(pa.concat_tables([fresh, others]))
 
 
-def _refuse(plan: Plan, missed: pa.Table, columns: Sequence[tuple[str, Column]], state: Watching) -> None:
+def _refuse(plan: Plan, missed: pa.Table, columns: Sequence[tuple[str, MappedColumn]], state: Watching) -> None:
     name, inserting = plan.activation.name, plan.activation.mode is Mode.INSERT
     headers = [column.header for _, column in columns]
     pairs = [zip(*map(_parts, told), headers, strict=True) for told in zip(*_before_and_now(missed), strict=True)]

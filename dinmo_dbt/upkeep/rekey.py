@@ -28,7 +28,7 @@ from dinmo_dbt.rows.key_hashes import key_hash
 from dinmo_dbt.rows.keys import key_in_forms, key_text
 from dinmo_dbt.rows.mapping import Mapping, as_written, from_header
 from dinmo_dbt.rows.rowhash import digest_columns, same_digests
-from dinmo_dbt.rows.snapshot import Flag, Positions, Snapshot, Spool, slots_of, snapshot_rows
+from dinmo_dbt.rows.snapshot import Flag, Positions, Snapshot, Spool, positions_of, snapshot_rows
 from dinmo_dbt.upkeep import verify
 from dinmo_dbt.upkeep.verify import Scan
 
@@ -151,7 +151,7 @@ def _pair(slot: Positions, snapshot: Snapshot, free: npt.NDArray[np.bool_], old:
     if not rows.size:
         return
     texts = old.take(pa.array(rows))
-    found = slots_of(snapshot, key_hash(texts), texts)
+    found = positions_of(snapshot, key_hash(texts), texts)
     found[found >= 0] = np.where(free[found[found >= 0]], found[found >= 0], -1)
     slot[rows] = found
 

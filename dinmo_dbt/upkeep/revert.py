@@ -31,7 +31,7 @@ from dinmo_dbt.plan.guards import deletes_max
 from dinmo_dbt.plan.plan import LEFT_OUT, Counts
 from dinmo_dbt.rows import values
 from dinmo_dbt.rows.rowhash import as_arrow
-from dinmo_dbt.rows.snapshot import Flag, Positions, Snapshot, count_present, slots_of, snapshot_rows, stale_rows
+from dinmo_dbt.rows.snapshot import Flag, Positions, Snapshot, keys_in_segment, positions_of, snapshot_rows, stale_rows
 from dinmo_dbt.rows.texts import BULK_NULL
 
 Rows = npt.NDArray[np.bool_]
@@ -155,7 +155,7 @@ class _RevertWork:
         written = [self.written(field, held[field.name].combine_chunks().take(place)) for field in readable]
         self.fields = [one for one in written if one.field.updateable]
         self.fixed = tuple(n for n in names if n not in [one.field.name for one in self.fields])
-        self.slot = slots_of(self.snapshot, image["kh"].to_numpy(), image["key"].combine_chunks())
+        self.slot = positions_of(self.snapshot, image["kh"].to_numpy(), image["key"].combine_chunks())
         self.is_known = self.known()
         self.holders = self.held_by()
         self.sort_out(named, undelivered)
@@ -324,7 +324,7 @@ class _RevertWork:
 
 
 def _guard(activation: Activation, snapshot: Snapshot, deleted: int, allowed: int) -> Problem | None:
-    if deleted <= deletes_max(activation.guards, count_present(snapshot), allowed):
+    if deleted <= deletes_max(activation.guards, keys_in_segment(snapshot), allowed):
         return None
     ceiling = activation.guards.max_delete
     message = f"{deleted:,} records that the run created would be deleted; guards.max_delete is {ceiling}"

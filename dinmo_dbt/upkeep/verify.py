@@ -26,7 +26,7 @@ from dinmo_dbt.rows.changes import ChangeSet, Kind
 from dinmo_dbt.rows.compare import between
 from dinmo_dbt.rows.field_types import type_of
 from dinmo_dbt.rows.key_problems import key_refusal, keys_refused
-from dinmo_dbt.rows.mapping import Column, Mapping
+from dinmo_dbt.rows.mapping import MappedColumn, Mapping
 from dinmo_dbt.rows.resolve import resolve
 from dinmo_dbt.rows.rowhash import NO_DIGESTS, as_arrow, digest_columns, same_digests
 from dinmo_dbt.rows.snapshot import Flag, Positions, Spool
@@ -157,7 +157,7 @@ def facts(activation: Activation, mapping: Mapping) -> tuple[tuple[Fact, ...], t
     return tuple(compared), tuple(left_out)
 
 
-def _why_not(column: Column) -> str:
+def _why_not(column: MappedColumn) -> str:
     if ":" in column.header:
         return "a lookup to several objects can't be queried by a field of one parent"
     return "rich text is cleaned by Salesforce when it is saved" if column.field.html else ""

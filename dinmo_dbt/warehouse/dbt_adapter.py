@@ -21,7 +21,7 @@ _DENIED = re.compile(r"permission|denied|not authori[sz]ed|insufficient privileg
 
 
 @dataclass(frozen=True, slots=True)
-class Known:
+class KnownError:
     """What a driver's error means, by its number or class. `message` is ours, and is said before the driver's words;
     `code`: the driver's number, by which its documentation names the error. `text` and `position`: the server's words
     and the character of the statement that they are about, where the exception's own text is not just these."""
@@ -34,10 +34,10 @@ class Known:
 
 
 # An engine's own reading of its driver's error; None where it does not know it.
-Reading = Callable[[BaseException], Known | None]
+Reading = Callable[[BaseException], KnownError | None]
 
 
-def _unread(_error: BaseException) -> Known | None:
+def _unread(_error: BaseException) -> KnownError | None:
     return None
 
 
@@ -97,7 +97,7 @@ def driver_errors(read: Reading, sql: str = "", *, connecting: bool = False) -> 
         causes = list(_causes(error))
         state = next((state for state in map(_state, causes) if state), "")
         known = next((known for known in map(read, causes) if known), None)
-        known = known or Known(_cause(state, str(error)))
+        known = known or KnownError(_cause(state, str(error)))
         code = known.code or state
         kind = SQLSTATES.get(code) or SQLSTATES.get(state) or type(error).__name__
         foreign = Foreign(known.text or str(error), kind, code, sql, known.position, link=connecting)

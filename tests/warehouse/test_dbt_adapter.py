@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from dinmo_dbt.warehouse.dbt_adapter import Known, driver_errors
+from dinmo_dbt.warehouse.dbt_adapter import KnownError, driver_errors
 from dinmo_dbt.warehouse.query import Cause, QueryRefused
 
 
@@ -14,7 +14,9 @@ class DriverError(Exception):
         self.sqlstate = sqlstate
 
 
-def refused(error: Exception, known: Known | None = None, *, connecting: bool = False, sql: str = "") -> QueryRefused:
+def refused(
+    error: Exception, known: KnownError | None = None, *, connecting: bool = False, sql: str = ""
+) -> QueryRefused:
     with pytest.raises(QueryRefused) as caught, driver_errors(lambda _: known, sql, connecting=connecting):
         raise error
     return caught.value
@@ -36,13 +38,13 @@ def test_what_no_engine_knows_goes_by_its_sqlstate_or_else_its_words(error: Exce
 
 
 def test_what_an_engine_knows_of_the_cause_behind_an_error_goes_first() -> None:
-    known = Known(Cause.DENIED, "not yours", "007", text="division by zero", position=7)
+    known = KnownError(Cause.DENIED, "not yours", "007", text="division by zero", position=7)
     found = refused(DriverError("secret does not exist"), known, sql="select broken from t")
     assert found.cause is Cause.DENIED
     assert found.said() == "not yours: DriverError (007): division by zero, at `broken`"
 
 
 def test_an_error_while_connecting_is_none_of_a_relation() -> None:
-    found = refused(DriverError("connection refused", "42P01"), Known(Cause.LOST), connecting=True)
+    found = refused(DriverError("connection refused", "42P01"), KnownError(Cause.LOST), connecting=True)
     assert found.cause is Cause.OTHER
     assert found.said() == "can't connect: no such table (42P01): Connection refused: ‹text›"

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 
-from dinmo_dbt.warehouse.dbt_adapter import Known
+from dinmo_dbt.warehouse.dbt_adapter import KnownError
 from dinmo_dbt.warehouse.query import Cause
 
 # The connector hands on no code of the server's: its error classes stand in brackets at the head of the text. Only
@@ -23,12 +23,12 @@ _HEAD = re.compile(r"\[([A-Z_]+)(?:\.[A-Z_]+)*\] ")
 _LOST = frozenset({"MaxRetryDurationError", "RequestError", "SessionAlreadyClosedError", "CursorAlreadyClosedError"})
 
 
-def read(error: BaseException) -> Known | None:
+def read(error: BaseException) -> KnownError | None:
     """None for an error that is not the connector's."""
     if not type(error).__module__.startswith("databricks.sql"):
         return None
     if type(error).__name__ in _LOST:
-        return Known(Cause.LOST)
+        return KnownError(Cause.LOST)
     head = _HEAD.match(str(error))
     name = head[1] if head and head[1] in _CLASSES else ""
-    return Known(_CLASSES.get(name, Cause.OTHER), code=name)
+    return KnownError(_CLASSES.get(name, Cause.OTHER), code=name)
