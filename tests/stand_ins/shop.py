@@ -16,7 +16,7 @@ from pathlib import Path
 from typing import Any
 
 import yaml
-from e2e.lab import DINMO, Lab, Org, Ran, environment, object_files
+from e2e.lab import DINMO, Lab, Org, Ran, environment, hear_interrupts, object_files
 
 from .environments import Environment
 
@@ -55,6 +55,20 @@ class Shop:
         node = manifest["nodes"][f"model.shop.{model}"]
         node["config"]["meta"] = node["meta"] = {"dinmo": meta}
         path.write_text(json.dumps(manifest), encoding="utf-8")
+
+    @contextlib.contextmanager
+    def started(self, *arguments: str) -> Iterator[subprocess.Popen[str]]:
+        """A command that the test ends; one that still runs then is killed."""
+        child = subprocess.Popen(
+            [str(self.environment.program("dinmo-dbt")), *arguments], cwd=self.root, env=environment(),
+            stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True,
+            preexec_fn=hear_interrupts,
+        )  # fmt: skip
+        try:
+            yield child
+        finally:
+            child.kill()
+            child.communicate()
 
     def python(self, script: str) -> str:
         """What a script prints that runs where the commands do."""

@@ -5,6 +5,7 @@ its own and imports nothing of ours.
 - A result comes in chunks: the first with the answer, the others to be fetched from where it says.
 - Numbers are packed as the service packs them: chunk by chunk, the narrowest integers that the values allow, the scale
   told beside them, as the connector's own converter expects. So the chunks of one column differ in type.
+- Each statement is told on stdout as it begins.
 """
 
 from __future__ import annotations
@@ -19,6 +20,7 @@ import fakesnow.server as server
 import pyarrow as pa
 import pyarrow.compute as pc
 import uvicorn
+from fakesnow.cursor import FakeSnowflakeCursor
 from starlette.requests import Request
 from starlette.responses import JSONResponse, Response
 from starlette.routing import Route
@@ -29,6 +31,7 @@ CHUNK_ROWS = 5_000
 _NARROW = (pa.int8(), pa.int16(), pa.int32(), pa.int64())
 _UNSCALED = pa.decimal128(38, 0)
 _pair_of = arrow.timestamp_to_sf_struct
+_execute = FakeSnowflakeCursor.execute
 _chunks: dict[str, bytes] = {}
 _numbers = itertools.count(1)
 
@@ -84,12 +87,18 @@ def _kept(part: pa.Table) -> dict[str, Any]:
     return {"url": url, "rowCount": len(part), "uncompressedSize": len(body), "compressedSize": len(body)}
 
 
+def _told(cursor: FakeSnowflakeCursor, command: str, *values: Any, **options: Any) -> Any:
+    print(command, flush=True)
+    return _execute(cursor, command, *values, **options)
+
+
 async def _chunk(request: Request) -> Response:
     return Response(_chunks[request.path_params["name"]])
 
 
 arrow.timestamp_to_sf_struct = _masked
 server.JSONResponse = _in_chunks
+FakeSnowflakeCursor.execute = _told
 server.app.routes.append(Route("/chunks/{name}", _chunk))
 
 if __name__ == "__main__":

@@ -2,14 +2,15 @@
 
 from __future__ import annotations
 
+import signal
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import pytest
-from e2e.lab import Org
+from e2e.lab import Org, until
 
-from .cells import NULL, Columns, check_cells, companies, customers, refusal, sent, shop_of
+from .cells import NULL, Columns, check_cells, companies, customers, refusal, sent, shop_of, upsert
 from .environments import ENVIRONMENTS, needed
 from .shop import Shop, free_port, serving
 
@@ -66,11 +67,17 @@ def events(rows: int) -> str:
 
 
 @pytest.fixture(scope="module")
-def port(tmp_path_factory: pytest.TempPathFactory) -> Iterator[int]:
+def log(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """What the server tells."""
+    return tmp_path_factory.mktemp("server") / "log"
+
+
+@pytest.fixture(scope="module")
+def port(log: Path) -> Iterator[int]:
     needed(SERVER, CLIENT)
     port = free_port()
     command = [str(SERVER.program("python")), str(HERE / "snowflake_server.py"), str(port)]
-    with serving(command, port, tmp_path_factory.mktemp("server") / "log"):
+    with serving(command, port, log):
         yield port
 
 
@@ -139,3 +146,15 @@ def test_debug_and_validate_name_the_warehouse(shop: Shop, org: Org) -> None:
     found = shop.run("debug")
     assert found.code == 0 and "Snowflake" in found.out and "fakesnow/ANALYTICS" in found.out, found.all
     assert shop.run("validate").code == 0
+
+
+def test_a_plan_that_is_asked_to_stop_cancels_its_statement(shop: Shop, org: Org, log: Path) -> None:
+    """The last of this file: the server goes on with the statement. By SIGINT the connector cancels it by itself."""
+    endless = "exists (select 1 from events a, events b, events c where a.event_id || b.event_id = c.event_id || 'x')"
+    shop.declare("customers", key="customer_id", activations=[upsert(CUSTOMERS) | {"where": endless}])
+    with shop.started("plan", "-s", "customers_to_crm") as child:
+        until(lambda: "c.event_id || 'x'" in log.read_text(encoding="utf-8"))
+        child.send_signal(signal.SIGTERM)
+        out, err = child.communicate(timeout=120)
+    assert child.returncode == 143 and "Traceback" not in err, out + err
+    assert "system$cancel_all_queries" in log.read_text(encoding="utf-8")
