@@ -182,6 +182,7 @@ class World:
             target=TARGET,
             state_location=folder / "state",
             state_warehouse_schema=None,
+            state_bucket=None,
             history_s=1.5 * DAY,  # each run looks through the whole state
             emulator=EmulatorConfig(folder, folder, folder),
             orgs={name: Org(name, TARGET, credentials=object()) for name in self.orgs},  # type: ignore[arg-type]

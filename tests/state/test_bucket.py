@@ -195,6 +195,7 @@ def test_transactions_are_serial_whoever_comes_between(steps, seed):
         assert {name: n for name, n in done.items() if n} == held(chance.choice(runners))
 
 
+@pytest.mark.slow
 def test_threads_over_a_real_server_lose_no_commit(s3):
     location = f"{s3}/{uuid.uuid4().hex}"
     BucketTables(open_bucket(location, ManualClock())).make(TABLES, {}, ())
