@@ -115,7 +115,7 @@ class QuietHours:
 
 
 class WarningKind(StrEnum):
-    """What a user can be told of."""
+    """What a user can be notified of."""
 
     FAILED = "failed"
     REJECTED = "rejected"

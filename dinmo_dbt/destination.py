@@ -188,8 +188,8 @@ class Batch:
     Update and delete carry `Id`. `match` is the header of the external id for an upsert. `record_id` (utf8, the
     journal's too; not in every batch) is the record each key was known to have before.
     `leavers`: the rows are keys that left the segment, and this is what `on_removed` does with their records.
-    `awaits`: some of its rows' parents are made by batches before it. `foregoing`: its rows go without such parents,
-    and once more, with them, in a later batch.
+    `awaits`: some of its rows' parents are made by batches before it. `without_parents`: its rows go without such
+    parents, and once more, with them, in a later batch.
     `reverts`: the rows undo what an earlier run wrote; `forget` (bool) says whose key is forgotten with its record.
     """
 
@@ -203,7 +203,7 @@ class Batch:
     reverts: bool = False
     leavers: bool = False
     awaits: bool = False
-    foregoing: bool = False
+    without_parents: bool = False
 
 
 # One row a batch row, in the batch's order. `code` is Salesforce's status code or ours; `fields` its comma-joined
@@ -294,7 +294,7 @@ class Destination(Protocol):
 
     @property
     def org_time(self) -> float | None:
-        """What time it is by the org's clock: seconds since the epoch, UTC. None: no reply has told yet."""
+        """What time it is by the org's clock: seconds since the epoch, UTC. None before any reply."""
 
     def describe(self, object_name: str) -> ObjectSchema:
         """The object's schema, cached for the life of the session. ConfigError DB301 if the org lacks it."""

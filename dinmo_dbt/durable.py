@@ -1,5 +1,5 @@
 """A file that must survive: written whole, synced, then put in place; readable by its owner alone. And the one way to
-read a file that a user may have put anything in the place of."""
+read a file that a user may have replaced by anything."""
 
 from __future__ import annotations
 

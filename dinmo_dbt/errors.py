@@ -30,7 +30,7 @@ class Problem:
     hint: str = ""
 
     def __post_init__(self) -> None:
-        """A path or an argument may hold bytes that are no text: what is told of it goes into files and databases."""
+        """A path or an argument may hold bytes that are no text, and messages go into files and databases."""
         for name in ("message", "where", "hint"):
             object.__setattr__(self, name, whole(getattr(self, name)))
 

@@ -185,7 +185,7 @@ if the job failed on locks, otherwise by the next.
 | `CONFLICT` | `held` | revert: Salesforce no longer holds what the run wrote: a person or a later run wrote since |
 | `DELETED` | `held` | revert: the run deleted the record; it is in Salesforce's Recycle Bin |
 | `RECORD_GONE` | `no_match` | revert: the record that the run wrote is gone |
-| `RECORD_UNKNOWN` | `held` | revert: Salesforce has not told which record the row made, if it made one |
+| `RECORD_UNKNOWN` | `held` | revert: Salesforce has not said which record the row made, if it made one |
 | `ID_OF_OTHER_OBJECT` | `invalid` | `mode: delete`: the id is of another object's record |
 | `OUTCOME_UNKNOWN` | `held` | it was inserted, perhaps, by an earlier run; it is never sent again as it is |
 | `JOB_RUNNING` | `held` | its Bulk job was sent and is not done; the next run reads the results |

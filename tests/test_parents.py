@@ -367,7 +367,7 @@ def test_a_hierarchy_is_made_level_by_level_in_one_run(world: World, api: str) -
     act = activation(fields=TREE_FIELDS, api=api)
     model = tree(s1=None, s2="s1", s3="s2", s0="s3", s9="s9")
     plan = world.plan(act, model)
-    assert [(len(b.rows), b.awaits, b.foregoing) for b in plan.batches] == [
+    assert [(len(b.rows), b.awaits, b.without_parents) for b in plan.batches] == [
         (1, False, False),
         (1, True, False),
         (1, True, False),

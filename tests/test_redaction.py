@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 from psycopg2 import errorcodes
 
 from dinmo_dbt.text.masking import of_job, without_values
-from dinmo_dbt.text.redaction import SQLSTATES, TEXT, Foreign, told
+from dinmo_dbt.text.redaction import SQLSTATES, TEXT, Foreign, redacted
 
 SQL = 'select "name", "A b" from "lab"."main"."people" where (\ncast(name as integer) > 1\nand plan = \'Free\'\n)'
 WHERE = "cast(name as integer) > 1\nand plan = 'Free'"
@@ -240,14 +240,14 @@ def excerpt(line: int, text: str, blanks: int, carets: int) -> str:
     ],
 )
 def test_a_message_is_told_in_our_words(kind: str, text: str, shown: str) -> None:
-    assert told(Foreign(text, kind, sql=SQL), columns=COLUMNS, where=WHERE) == shown
+    assert redacted(Foreign(text, kind, sql=SQL), columns=COLUMNS, where=WHERE) == shown
 
 
 def test_what_is_left_out_where_nothing_is_known_of_it() -> None:
-    assert told(Foreign("division by zero")) == "division by zero"
-    assert told(Foreign("division by zero", code="22012")) == "(22012): division by zero"
-    assert told(Foreign("secret", code="22012")) == "(22012): ‹text›"
-    assert told(Foreign("")) == "‹text›"
+    assert redacted(Foreign("division by zero")) == "division by zero"
+    assert redacted(Foreign("division by zero", code="22012")) == "(22012): division by zero"
+    assert redacted(Foreign("secret", code="22012")) == "(22012): ‹text›"
+    assert redacted(Foreign("")) == "‹text›"
     assert Foreign("x", "k", "c", "select 1", 3, True) == Foreign("x", "k", "c", "select 1", 3, link=True)
     assert (Foreign("x").kind, Foreign("x").code, Foreign("x").sql, Foreign("x").link) == ("", "", "", False)
 
@@ -262,7 +262,7 @@ def test_names_of_a_statement_are_its_identifiers() -> None:
     """Not what stands in comments and texts."""
 
     def at(part: str) -> str:
-        return told(Foreign("secret", "x", sql=TOKENS, position=TOKENS.index(part)))
+        return redacted(Foreign("secret", "x", sql=TOKENS, position=TOKENS.index(part)))
 
     names = ["a1", '"q ""r"" s"', "`b t`", "[s q]", "select", "from"]
     assert [at(name) for name in names] == [f"x: at `{name}`: ‹text›" for name in names]
@@ -271,15 +271,15 @@ def test_names_of_a_statement_are_its_identifiers() -> None:
     assert at("2 from") == "x: at `2`: ‹text›"
     for name in ("a1", 'q "r" s', "b t", "s q", "t"):
         text = f"Table with name {name} does not exist!"
-        assert told(Foreign(text, "x", sql=TOKENS)) == f"x: there is no relation {name}: ‹text›"
+        assert redacted(Foreign(text, "x", sql=TOKENS)) == f"x: there is no relation {name}: ‹text›"
     for name in ("not_this", "nor", "this", "s", "it", "or", "q", "2"):
         text = f"Table with name {name} does not exist!"
-        assert told(Foreign(text, "x", sql=TOKENS)) == "x: there is no relation ‹text›: ‹text›"
+        assert redacted(Foreign(text, "x", sql=TOKENS)) == "x: there is no relation ‹text›: ‹text›"
 
 
 def test_a_name_is_spelt_as_we_spell_it() -> None:
     def told_of(name: str, *columns: str) -> str:
-        return told(Foreign(f'column "{name}" does not exist', sql="select Plan, plan from t"), columns=columns)
+        return redacted(Foreign(f'column "{name}" does not exist', sql="select Plan, plan from t"), columns=columns)
 
     assert told_of("plan") == "there is no column plan: ‹text›"
     assert told_of("PLAN") == "there is no column Plan: ‹text›"
@@ -317,34 +317,34 @@ variant xml
 )
 def test_a_type_is_told_if_it_is_one(name: str, shown: str) -> None:
     text = f'invalid input syntax for type {name}: "x"'
-    assert told(Foreign(text)) == f"a value can't be read as {shown}: ‹text›"
+    assert redacted(Foreign(text)) == f"a value can't be read as {shown}: ‹text›"
 
 
 @pytest.mark.parametrize("long", [False, True])
 def test_an_expression_is_cut_where_it_is_long(long: bool) -> None:
     name = f'"{"n" * (59 if long else 58)}"'
     shown = f"{name[:60]}…" if long else name
-    assert told(Foreign("secret", sql=f"select {name}", position=7)) == f"at `{shown}`: ‹text›"
+    assert redacted(Foreign("secret", sql=f"select {name}", position=7)) == f"at `{shown}`: ‹text›"
 
 
 def test_a_place_is_in_the_condition_if_it_stands_there() -> None:
     where = "a = 1"
     sql = f"select a from t where (\n{where}\n) and a > b or (b)"
     parts = ("a from", "a =", "= 1")
-    asked = [told(Foreign("s", sql=sql, position=sql.index(part)), where=where) for part in parts]
+    asked = [redacted(Foreign("s", sql=sql, position=sql.index(part)), where=where) for part in parts]
     assert asked == ["at `a`: ‹text›", "at `a` in the condition: ‹text›", "at `=` in the condition: ‹text›"]
-    assert told(Foreign("s", sql=sql, position=sql.index("1\n)")), where=where) == "at `1` in the condition: ‹text›"
+    assert redacted(Foreign("s", sql=sql, position=sql.index("1\n)")), where=where) == "at `1` in the condition: ‹text›"
     for after in ("\n) and", ") and", "and", "b or", "b)"):
-        assert "condition" not in told(Foreign("s", sql=sql, position=sql.index(after)), where=where)
-    assert told(Foreign("s", sql=sql, position=sql.index("a =")), where="other") == "at `a`: ‹text›"
-    assert told(Foreign("s", sql=sql, position=sql.index("a ="))) == "at `a`: ‹text›"
-    assert told(Foreign("s", sql=f"(\n{where}\n)", position=2), where=where) == "at `a` in the condition: ‹text›"
-    assert told(Foreign("s", sql="(a)", position=0)) == "at `(`: ‹text›"
-    assert told(Foreign("s", sql="a b c", position=2), where="x = 1234567") == "at `b`: ‹text›"
+        assert "condition" not in redacted(Foreign("s", sql=sql, position=sql.index(after)), where=where)
+    assert redacted(Foreign("s", sql=sql, position=sql.index("a =")), where="other") == "at `a`: ‹text›"
+    assert redacted(Foreign("s", sql=sql, position=sql.index("a ="))) == "at `a`: ‹text›"
+    assert redacted(Foreign("s", sql=f"(\n{where}\n)", position=2), where=where) == "at `a` in the condition: ‹text›"
+    assert redacted(Foreign("s", sql="(a)", position=0)) == "at `(`: ‹text›"
+    assert redacted(Foreign("s", sql="a b c", position=2), where="x = 1234567") == "at `b`: ‹text›"
     lines = "\na = 1\nand b = 2\nand c = 3\n"
     sql = f"select a from t where (\n{lines}\n)"
     for line, name in enumerate("abc", 2):
-        asked = told(Foreign("s", sql=sql, position=sql.index(f"{name} =")), where=lines)
+        asked = redacted(Foreign("s", sql=sql, position=sql.index(f"{name} =")), where=lines)
         assert asked == f"at `{name}` in line {line} of the condition: ‹text›"
 
 
@@ -384,7 +384,7 @@ def test_a_place_is_in_the_condition_if_it_stands_there() -> None:
     ],
 )
 def test_a_place_that_a_text_gives_is_one_of_our_statement(text: str, shown: str) -> None:
-    told_of = told(Foreign(text, sql="select name\nother\nlast"))
+    told_of = redacted(Foreign(text, sql="select name\nother\nlast"))
     assert told_of == (f"{shown}: ‹text›" if shown else "‹text›")
 
 
@@ -393,26 +393,26 @@ def test_a_place_that_is_marked_is_the_one_that_is_told() -> None:
     where = "b = 1"
     sql = f"select b, (\n{where}\n) from t"
     text = "x" + excerpt(1, "select b, (", 7, 1)
-    assert told(Foreign(text, sql=sql), where=where) == "at `b`: ‹text›"
+    assert redacted(Foreign(text, sql=sql), where=where) == "at `b`: ‹text›"
     sql = "Xa = XX"
-    assert told(Foreign("x" + excerpt(1, sql, 0, 2), sql=sql)) == "at `Xa`: ‹text›"
+    assert redacted(Foreign("x" + excerpt(1, sql, 0, 2), sql=sql)) == "at `Xa`: ‹text›"
     sql = 'select "a"b from t'
-    assert told(Foreign("x" + excerpt(1, sql, 7, 3), sql=sql)) == 'at `"a"`: ‹text›'
-    assert told(Foreign("x" + excerpt(1, sql, 10, 1), sql=sql)) == "at `b`: ‹text›"
+    assert redacted(Foreign("x" + excerpt(1, sql, 7, 3), sql=sql)) == 'at `"a"`: ‹text›'
+    assert redacted(Foreign("x" + excerpt(1, sql, 10, 1), sql=sql)) == "at `b`: ‹text›"
     sql = "select 'b' as x, b"
-    assert told(Foreign("x" + excerpt(1, sql, 17, 1), sql=sql)) == "at `b`: ‹text›"
+    assert redacted(Foreign("x" + excerpt(1, sql, 17, 1), sql=sql)) == "at `b`: ‹text›"
 
 
 def test_a_position_that_the_driver_gives_is_a_place_of_our_statement() -> None:
     at = SQL.index("plan")
     foreign = Foreign("secret", "no such column", "42703", SQL, at)
-    assert told(foreign, where=WHERE) == "no such column (42703): at `plan` in line 2 of the condition: ‹text›"
+    assert redacted(foreign, where=WHERE) == "no such column (42703): at `plan` in line 2 of the condition: ‹text›"
     outside = Foreign("secret", "no such column", "42703", SQL, SQL.index('"A b"'))
-    assert told(outside, where=WHERE) == 'no such column (42703): at `"A b"`: ‹text›'
-    assert told(Foreign("secret", "x", sql=SQL, position=10_000)) == "x: ‹text›"
-    assert told(Foreign("secret", "x", sql=SQL, position=-1)) == "x: ‹text›"
-    assert told(Foreign("secret", "x", sql=SQL, position=SQL.index("> 1"))) == "x: at `>`: ‹text›"
-    assert told(Foreign("secret", "x", sql=SQL, position=SQL.index("Free"))) == "x: ‹text›", "a literal is no name"
+    assert redacted(outside, where=WHERE) == 'no such column (42703): at `"A b"`: ‹text›'
+    assert redacted(Foreign("secret", "x", sql=SQL, position=10_000)) == "x: ‹text›"
+    assert redacted(Foreign("secret", "x", sql=SQL, position=-1)) == "x: ‹text›"
+    assert redacted(Foreign("secret", "x", sql=SQL, position=SQL.index("> 1"))) == "x: at `>`: ‹text›"
+    assert redacted(Foreign("secret", "x", sql=SQL, position=SQL.index("Free"))) == "x: ‹text›", "a literal is no name"
 
 
 @pytest.mark.parametrize(
@@ -472,7 +472,7 @@ def test_a_position_that_the_driver_gives_is_a_place_of_our_statement() -> None:
     ],
 )
 def test_a_connection_that_fails_is_told_by_its_reason(text: str, shown: str) -> None:
-    assert told(Foreign(text, link=True)) == shown
+    assert redacted(Foreign(text, link=True)) == shown
 
 
 # Values that a message may be taken apart by, around a word that nothing else holds.
@@ -523,7 +523,7 @@ SHAPES = [
 def test_no_value_comes_through_any_shape(shape: str, link: bool) -> None:
     for value in HARD:
         foreign = Foreign(shape.replace("{0}", value), "x", sql=SQL, link=link)
-        assert CANARY.lower() not in told(foreign, columns=COLUMNS, where=WHERE).lower(), value
+        assert CANARY.lower() not in redacted(foreign, columns=COLUMNS, where=WHERE).lower(), value
         assert CANARY not in repr(foreign)
 
 
@@ -538,10 +538,10 @@ OURS = re.compile(r"[\w']+")
 )
 def test_every_word_that_is_told_is_one_of_ours(first: str, second: str, shape: str, link: bool) -> None:
     """The vocabulary of an answer is that of our statement, of the columns, and of the module's own lists."""
-    empty = {w for s in SHAPES for w in OURS.findall(told(Foreign(s, "x", sql=SQL, link=link), columns=COLUMNS))}
+    empty = {w for s in SHAPES for w in OURS.findall(redacted(Foreign(s, "x", sql=SQL, link=link), columns=COLUMNS))}
     text = shape.replace("{0}", first).replace("{1}", second)
     known = {*OURS.findall(SQL), *OURS.findall(" ".join(COLUMNS)), *OUR_WORDS, *empty}
-    assert set(OURS.findall(told(Foreign(text, "x", sql=SQL, link=link), columns=COLUMNS, where=WHERE))) <= known
+    assert set(OURS.findall(redacted(Foreign(text, "x", sql=SQL, link=link), columns=COLUMNS, where=WHERE))) <= known
 
 
 OUR_WORDS = set(
@@ -555,24 +555,24 @@ OUR_WORDS = set(
 
 
 def test_the_sign_of_an_unknown_text_has_one_length() -> None:
-    shown = {told(Foreign("x" * size, "x")) for size in (1, 10, 100_000)}
+    shown = {redacted(Foreign("x" * size, "x")) for size in (1, 10, 100_000)}
     assert shown == {"x: ‹text›"}
 
 
 def test_a_long_text_costs_no_more_than_its_ends() -> None:
     text = 'Could not convert string "' + "to INT32 when casting from source column " * 100_000
-    assert told(Foreign(text, "x", sql=SQL)) == "x: a value can't be read as int32, in column ‹text›: ‹text›"
+    assert redacted(Foreign(text, "x", sql=SQL)) == "x: a value can't be read as int32, in column ‹text›: ‹text›"
 
 
 def test_the_middle_of_a_long_text_is_not_looked_at() -> None:
     for size in (4_500, 50_000):
         text = f"Could not convert string '{'x' * size}\nLINE 1: x{'x' * size}' to INT32"
-        assert told(Foreign(text, "x", sql=SQL)) == "x: a value can't be read as int32: ‹text›"
+        assert redacted(Foreign(text, "x", sql=SQL)) == "x: a value can't be read as int32: ‹text›"
 
 
 def test_a_misspelt_column_is_told_with_the_nearest() -> None:
     foreign = Foreign('column "nmae" does not exist', "x", sql="select 1 from t where (\nNMAE = 1\n)")
-    assert told(foreign, columns=COLUMNS) == "x: there is no column NMAE; did you mean name?: ‹text›"
+    assert redacted(foreign, columns=COLUMNS) == "x: there is no column NMAE; did you mean name?: ‹text›"
 
 
 # Where our words are plainer than the name of PostgreSQL's condition.

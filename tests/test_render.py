@@ -105,12 +105,12 @@ def test_paired_rows_are_told_of_for_none_for_one_and_for_many(mode: str, number
             0: [],
             1: [
                 "  of the paired, 1 is as it was acknowledged: nothing is sent of it",
-                "  of the paired, 1 differs from what was acknowledged, or it can't be told: "
+                "  of the paired, 1 differs from what was acknowledged, or it can't be known: "
                 + ("an insert takes it as it is" if inserting else "the next sync sends it"),
             ],
             2: [
                 "  of the paired, 2 are as they were acknowledged: nothing is sent of them",
-                "  of the paired, 2 differ from what was acknowledged, or it can't be told: "
+                "  of the paired, 2 differ from what was acknowledged, or it can't be known: "
                 + ("an insert takes them as they are" if inserting else "the next sync sends them"),
             ],
         }[number]

@@ -212,7 +212,7 @@ def _inherited(declared: list[Node]) -> dict[str, Problem]:
 
 def _duplicate_names(found: Sequence[Activation | NotActivated]) -> dict[str, Problem]:
     """By name in lower case: state is kept under the name, on file systems that may not know upper from lower case.
-    None of those that have it may run: whose the state is can't be told."""
+    None of those that have it may run: whose the state is can't be known."""
     problems: dict[str, Problem] = {}
     first: dict[str, Activation | NotActivated] = {}
     for activation in found:

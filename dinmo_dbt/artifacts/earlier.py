@@ -206,8 +206,8 @@ def _without_a_word(
     for model, node in manifest.nodes.items():
         ran = _moment(folder / "run" / node.ran_as) if node.block is not None and node.ran_as else None
         if ran is not None and ran > written:
-            told = "dbt builds it right now, or was stopped before its end"
-            found[model] = Verdict(Standing.UNDER_WAY, told)
+            message = "dbt builds it right now, or was stopped before its end"
+            found[model] = Verdict(Standing.UNDER_WAY, message)
         elif ran is not None and last.started is not None and ran > last.started and model not in said:
             found[model] = Verdict(
                 Standing.BLOCKED, f"dbt was stopped while it built it: run `dbt build -s {node.name}`"
@@ -217,8 +217,8 @@ def _without_a_word(
         ran = _moment(folder / "run" / test.ran_as) if judged and test.ran_as else None
         if ran is not None and answered.get(unique_id, 0.0) < ran <= written:
             for model in judged:
-                told = f"what its test {test.name} found is not known: a later dbt command wrote over the answer"
-                found.setdefault(model, Verdict(Standing.BLOCKED, told))
+                message = f"what its test {test.name} found is not known: a later dbt command wrote over the answer"
+                found.setdefault(model, Verdict(Standing.BLOCKED, message))
     return found
 
 

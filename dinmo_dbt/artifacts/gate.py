@@ -172,8 +172,8 @@ def parse_run_results(document: object, where: str) -> RunResults:
         raise ConfigError(NOT_RUN_RESULTS, "not dbt run results", where=where, hint="it is written by `dbt build`")
     invocation_id, generated = _text(metadata, "invocation_id"), moment_of(metadata.get("generated_at"))
     if len(results) > RESULTS_MAX:
-        told = f"not dbt run results: more than {RESULTS_MAX:,} results"
-        raise ConfigError(NOT_RUN_RESULTS, told, where=where)
+        message = f"not dbt run results: more than {RESULTS_MAX:,} results"
+        raise ConfigError(NOT_RUN_RESULTS, message, where=where)
     command = _text(args, "invocation_command") or _text(args, "command")
     empty = args.get("empty") is True or _has_flag(command, "--empty")
     empty = empty or ("empty" not in args and any(_holds_nothing(_mapping(result)) for result in results))

@@ -256,7 +256,7 @@ def _node(unique_id: str, kind: str, raw: Mapping[str, Any]) -> Node:
 
 
 def _ran_as(raw: Mapping[str, Any]) -> str:
-    """A node's file in target/run, as dbt-core places it (`get_target_write_path`); '' where it can't be told."""
+    """A node's file in target/run, as dbt-core places it (`get_target_write_path`); '' where it can't be known."""
     package, file, path = (text_of(raw, name) for name in ("package_name", "original_file_path", "path"))
     if not (package and file and path) or ".." in f"{file}/{path}":
         return ""

@@ -183,8 +183,8 @@ def _in_project_file(key: Key) -> str:
     if not way or way[0] not in RESOURCES:
         return "write it under models: (or seeds:, snapshots:), the project's name, folders, then +meta: {dinmo: ...}"
     kept = [part for part in way if part.lstrip("+") not in ("meta", "config")]
-    told = f"write {' > '.join([*kept, '+meta', 'dinmo'])}"
-    return told if key.handed else f"{told}: `+meta` with its plus sign"
+    message = f"write {' > '.join([*kept, '+meta', 'dinmo'])}"
+    return message if key.handed else f"{message}: `+meta` with its plus sign"
 
 
 def _left(key: Key, manifest: Manifest, problem: Problem) -> NotActivated:

@@ -19,7 +19,7 @@ from dinmo_dbt.errors import UsageError
 
 METHODS = ("fqn", "path", "tag")
 Declared = Activation | NotActivated
-"""What can be chosen: one that is wrong, too, so that its own mistake is told, and not that there is none."""
+"""What can be chosen: one that is wrong, too, so that its own mistake is reported, and not that there is none."""
 
 
 def select(

@@ -50,7 +50,7 @@ def takes(channel: Channel, notice: Notice) -> bool:
 
 
 def goes_on(channel: Channel, notice: Notice) -> bool:
-    """Of what recovered: whether something still stands of that incident that the channel was told of."""
+    """Of what recovered: whether something is still open of that incident which the channel knows."""
     return notice.stands is Severity.CRITICAL or (notice.stands is not None and not channel.only_critical)
 
 

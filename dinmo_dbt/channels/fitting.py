@@ -19,8 +19,8 @@ def one_message(body: str, ending: str, fits: Callable[[str], bool]) -> str:
 
     def cut(kept: int, part: str = "") -> str:
         left_out = len(lines) - kept
-        told = f"... {left_out} more {'line' if left_out == 1 else 'lines'}: {where}"
-        return "\n".join([*lines[:kept], *([f"{part} ..."] if part else []), told, "", ending])
+        message = f"... {left_out} more {'line' if left_out == 1 else 'lines'}: {where}"
+        return "\n".join([*lines[:kept], *([f"{part} ..."] if part else []), message, "", ending])
 
     kept = _most(len(lines) - 1, lambda number: fits(cut(number)))
     if kept is None:

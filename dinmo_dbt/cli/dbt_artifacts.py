@@ -1,4 +1,4 @@
-"""What dbt left in its target folder, as a session goes by it: manifest, run results, and the gate that they make."""
+"""What dbt left in its target folder, for a session: manifest, run results, and the gate made of them."""
 
 from __future__ import annotations
 
@@ -76,9 +76,9 @@ class DbtArtifacts(DbtProject):
 
         self.changed = self._changed(manifest)
         if self.changed:
-            told = f"the project was changed since dbt last read it: {listed(self.changed)}"
+            message = f"the project was changed since dbt last read it: {listed(self.changed)}"
             hint = "this goes by what dbt made before: dbt build, or dbt parse, brings it up to date"
-            self.console.note_once(Problem(PROJECT_CHANGED, told, hint=hint))
+            self.console.note_once(Problem(PROJECT_CHANGED, message, hint=hint))
 
     def parse_if_changed(self) -> None:
         """Have dbt read the project where it was changed, or left no whole manifest. DB207 where dbt can't; nothing
@@ -86,7 +86,7 @@ class DbtArtifacts(DbtProject):
         from dinmo_dbt.cli.dbt_command import parse
 
         with suppress(ConfigError):  # it is told by who needs it
-            _ = self.target  # where it can't be told, dbt would say the same once more
+            _ = self.target  # where it can't be known, dbt would say the same once more
             made = self._readable_manifest()
             changed = self._changed(made) if made is not None else ()
             if made is not None and not changed and not self._other_variables():
@@ -108,8 +108,8 @@ class DbtArtifacts(DbtProject):
         from dinmo_dbt.config.spelling import dates
 
         for where, text in dates(self.written.keys):
-            told = f"dbt can't write its manifest: YAML reads the key {show(text)} as a date"
-            return replace(problem, message=told, where=where, hint=f"put it in quotes: {as_yaml(text)}")
+            message = f"dbt can't write its manifest: YAML reads the key {show(text)} as a date"
+            return replace(problem, message=message, where=where, hint=f"put it in quotes: {as_yaml(text)}")
         return None
 
     @cached_property
@@ -125,9 +125,9 @@ class DbtArtifacts(DbtProject):
             return load_run_results(self.target_path / "run_results.json")
         paths = sorted({path for given in self.flags.run_results for path in _results_at(given)})
         if not paths:
-            told = f"--run-results {' '.join(self.flags.run_results)}: no such file"
+            message = f"--run-results {' '.join(self.flags.run_results)}: no such file"
             raise UsageError(
-                NO_RUN_RESULTS, told, hint="name files, folders that have a run_results.json below, or a pattern"
+                NO_RUN_RESULTS, message, hint="name files, folders that have a run_results.json below, or a pattern"
             )
         return fold([found for path in paths if (found := load_run_results(path)) is not None])
 
@@ -177,16 +177,16 @@ class DbtArtifacts(DbtProject):
 
         variables = self._other_variables()
         if variables:
-            told = f"dbt rendered blocks with another value of environment variables: {listed(variables)}"
+            message = f"dbt rendered blocks with another value of environment variables: {listed(variables)}"
             hint = "what it rendered counts: run dbt build with the same variables, then sync"
-            self.console.note_once(Problem(OTHER_VARS, told, str(self.target_path / "manifest.json"), hint))
+            self.console.note_once(Problem(OTHER_VARS, message, str(self.target_path / "manifest.json"), hint))
 
         built = self.run_results.vars if self.run_results else None
         other = [name for name, value in self.vars.items() if built is not None and built.get(name) != value]
         if other:
-            told = f"dbt rendered conditions and constants with other vars than --vars gives: {listed(other)}"
+            message = f"dbt rendered conditions and constants with other vars than --vars gives: {listed(other)}"
             hint = "they change only dinmo.yml and profiles.yml here: run dbt build --vars, then sync"
-            self.console.note(Problem(OTHER_VARS, told, str(self.target_path / "manifest.json"), hint))
+            self.console.note(Problem(OTHER_VARS, message, str(self.target_path / "manifest.json"), hint))
 
 
 def stamp(path: Path) -> tuple[int, int, int] | None:

@@ -1,4 +1,4 @@
-"""A sync that goes by a job of dbt Cloud: what the job's runs left, fetched into a target folder of its own."""
+"""A sync that follows a job of dbt Cloud: what the job's runs left, fetched into a target folder of its own."""
 
 from __future__ import annotations
 
@@ -118,8 +118,8 @@ def _say(session: Session, now: dbt_cloud.Picture, before: dbt_cloud.Picture | N
     """Which run is gone by now, and which can't be, to those who look on and once to those who don't."""
     if before is None or now.run != before.run:
         steps = ", ".join(f"{step.number} ({step.read.which})" for step in now.steps)
-        told = f"dbt Cloud run {now.run.run_id} of job {now.run.job_id} ended as {now.run.status.word}"
-        session.console.timed(f"{told}; by its steps {steps}")
+        message = f"dbt Cloud run {now.run.run_id} of job {now.run.job_id} ended as {now.run.status.word}"
+        session.console.timed(f"{message}; by its steps {steps}")
     for run_id, problem in now.unusable.items():
         if before is None or run_id not in before.unusable:
             session.console.note(problem)
@@ -161,8 +161,8 @@ class Follower:
         then every event waits."""
         events, damaged = self.inbox.pending()
         for path in damaged:
-            told = "an event of dbt Cloud that was kept can't be read: the job's latest run is synced in its place"
-            self._console.note(Problem(CLOUD_EVENT_UNREADABLE, told, where=str(self.inbox.set_aside(path))))
+            message = "an event of dbt Cloud that was kept can't be read: the job's latest run is synced in its place"
+            self._console.note(Problem(CLOUD_EVENT_UNREADABLE, message, where=str(self.inbox.set_aside(path))))
         own = [event for event in events if event.job_id == str(self.following.job)]
         for event in events:
             if event not in own:
@@ -195,8 +195,8 @@ class Follower:
         self.set_aside |= picture.unusable
         if picture.under_way:
             going, until = picture.under_way[0], "what it builds is synced when it has ended"
-            told = f"dbt Cloud run {going.run_id} of job {going.job_id} is {going.status.word}"
-            self._note(Problem(CLOUD_RUN_GOES_ON, told, hint=until))
+            message = f"dbt Cloud run {going.run_id} of job {going.job_id} is {going.status.word}"
+            self._note(Problem(CLOUD_RUN_GOES_ON, message, hint=until))
         return picture
 
     def _note(self, problem: Problem) -> None:
@@ -209,8 +209,8 @@ class Follower:
         it under way."""
         if picture is not None and int(event.run_id) <= int(picture.run.run_id):
             if event.run_id != picture.run.run_id:
-                told = f"run {event.run_id} of dbt Cloud job {event.job_id}: told late, left alone"
-                self._console.timed(f"{told}; run {picture.run.run_id} came after it")
+                message = f"run {event.run_id} of dbt Cloud job {event.job_id}: told late, left alone"
+                self._console.timed(f"{message}; run {picture.run.run_id} came after it")
             return True
         if picture is None or event.run_id not in picture.unusable:
             problem = self.following.problem_with(session, event.run_id)

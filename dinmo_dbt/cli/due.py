@@ -62,9 +62,9 @@ def due_now(session: Session) -> dict[str, Trigger]:
 
     session.state.take_back()
     if ahead := session.activity.put_back():
-        told = f"the state has moments that are still to come, by up to {span(ahead)}: they count as now"
+        message = f"the state has moments that are still to come, by up to {span(ahead)}: they count as now"
         hint = "this machine's clock was ahead, or is behind by now"
-        session.console.note(Problem(CLOCK_SET, told, str(session.state.location), hint))
+        session.console.note(Problem(CLOCK_SET, message, str(session.state.location), hint))
     session.activity.see([activation.name for activation in session.chosen])
     names = [activation.name for activation in session.chosen]
     session.activity.owe(_owed(session, session.activity.pasts(names)))

@@ -56,8 +56,8 @@ def listening(host: str, port: int, app: WSGIApplication) -> Iterator[str]:
     except OSError as error:
         if not at.done() or at.exception() is None:
             raise
-        told = f"port {port} of {host} can't be listened on: {error.strerror or error}"
-        raise UsageError(PORT_TAKEN, told, hint="choose another with --port") from error
+        message = f"port {port} of {host} can't be listened on: {error.strerror or error}"
+        raise UsageError(PORT_TAKEN, message, hint="choose another with --port") from error
     finally:
         endpoint.stop()
         thread.join(timeout=5)

@@ -1,4 +1,4 @@
-"""What --show-values tells of rows that are not told apart: some of their values, and a query that finds them."""
+"""What --show-values prints of rows that can't be distinguished: some of their values, and a query that finds them."""
 
 from __future__ import annotations
 
@@ -61,7 +61,7 @@ def documents(shown: Sequence[tuple[Examples, str]]) -> list[dict[str, Any]]:
 
 
 @contextmanager
-def told(session: Session, activation: Activation) -> Iterator[None]:
+def shown_with(session: Session, activation: Activation) -> Iterator[None]:
     """Where nothing is sent because rows are not told apart, the error has some of them, for the terminal alone."""
     from dinmo_dbt.rows.key_problems import KeysRefused
 

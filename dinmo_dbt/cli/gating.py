@@ -44,9 +44,9 @@ def judge_again(session: Session, activation: Activation) -> None:
     try:
         gate, results = session.gate_by_now()
     except DbtCloudError as error:
-        told = f"whether it was built again since its rows were read is not known: {error.problems[0].message}"
+        message = f"whether it was built again since its rows were read is not known: {error.problems[0].message}"
         raise Refused(
-            BUILT_MEANWHILE, told, where=activation.model.unique_id, hint="run again when dbt Cloud answers"
+            BUILT_MEANWHILE, message, where=activation.model.unique_id, hint="run again when dbt Cloud answers"
         ) from None
     verdict = gate.verdict(activation.model.unique_id)
     if verdict.standing is Standing.BLOCKED:

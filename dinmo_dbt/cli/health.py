@@ -1,4 +1,4 @@
-"""What serve tells of itself, and by which rules it is well (docs/schedules.md, Health)."""
+"""What serve reports of itself, and the rules by which it is healthy (docs/schedules.md, Health)."""
 
 from __future__ import annotations
 
@@ -42,7 +42,7 @@ class Undelivered:
 
 @dataclass
 class Health:
-    """What the endpoint tells; written by the looks, read by the server's threads."""
+    """What the endpoint reports; written by the looks, read by the server's threads."""
 
     target: str = ""
     started: float = 0.0

@@ -1,4 +1,4 @@
-"""What a command is told to work on, by name: one activation with its org and its state, or a run of the history."""
+"""What a command works on, chosen by name: one activation with its org and its state, or a run of the history."""
 
 from __future__ import annotations
 
@@ -43,7 +43,7 @@ def one_known(
         session.start_orgs([activation])
         if reads_model:
             session.check_target(allow_mismatch=allow_mismatch)
-        with examples.told(session, activation):
+        with examples.shown_with(session, activation):
             yield NamedActivation(session, activation, *known_state(session, activation))
 
 

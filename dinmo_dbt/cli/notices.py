@@ -1,4 +1,4 @@
-"""What users are told besides the terminal: notices that runs left in the state, sent to the channels of dinmo.yml.
+"""Notices to users outside the terminal: runs leave them in the state, and they go to the channels of dinmo.yml.
 
 A notice is in the state before it is sent, and leaves it once every channel has taken it: it is sent at least once, and
 twice only if the process dies between the sending and the note of it.
@@ -46,15 +46,15 @@ def deliver(session: Session) -> None:
         if session.activity.unsent():
             with _one_sender(session):
                 _send(session, session.activity.unsent())
-    except StateError as error:  # the runs themselves are told and written by now
+    except StateError as error:  # the runs themselves are reported and written by now
         for problem in error.problems:
             session.console.note(problem)
 
 
 def _one_sender(session: Session) -> AbstractContextManager[None]:
     """Of two commands at once one sends, so that nothing is sent twice."""
-    told = "another command is sending; what it does not send the next one will"
-    another = StateError(HELD_BY_ANOTHER, told, where=str(session.state.location))
+    message = "another command is sending; what it does not send the next one will"
+    another = StateError(HELD_BY_ANOTHER, message, where=str(session.state.location))
     return session.state.alone(f" send {quote(session.activity.target, safe='')}", another)
 
 
@@ -95,8 +95,8 @@ def _send(session: Session, waiting: list[Unsent]) -> None:
         session.console.note(Problem(problem.code, f"{problem.message}; {kept}", problem.where, problem.hint))
     activity.tried({part for failure in delivery.failed for part in parts[failure.notice_id, failure.place]})
     for notice in old:
-        told = f"given up after {KEPT_S / 86400:.0f} days: {notice.title}"
-        session.console.note(Problem(NOTICES_GIVEN_UP, told, "dinmo.yml: warnings.channels"))
+        message = f"given up after {KEPT_S / 86400:.0f} days: {notice.title}"
+        session.console.note(Problem(NOTICES_GIVEN_UP, message, "dinmo.yml: warnings.channels"))
     activity.forget([notice.id for notice in (*everywhere, *old)])
 
 
@@ -118,7 +118,7 @@ def _open_channels(session: Session, unsent: Unsent) -> list[Channel]:
 
 
 def _digest(session: Session) -> None:
-    """Once a day, by whichever command is first after its time: what the day before it brought."""
+    """Once a day, by the first command after its time: what the day before it brought."""
     from dinmo_dbt.watch import warnings
 
     digest, activity = session.project.digest, session.activity
@@ -202,7 +202,7 @@ def tell_of(session: Session, what: Common, problem: Problem) -> None:
     try:
         _tell_of_all(session, what, problem)
     except DinmoError as untold:  # without dinmo.yml or the state nobody can be told; the caller says why
-        session.console.note(Problem(NOTICES_GIVEN_UP, f"no channel was told: {untold.problems[0].message}"))
+        session.console.note(Problem(NOTICES_GIVEN_UP, f"no channel was notified: {untold.problems[0].message}"))
 
 
 def _tell_of_all(session: Session, what: Common, problem: Problem) -> None:
@@ -235,7 +235,7 @@ def tell_that_ended(session: Session, what: Common) -> None:
 
 
 def tell_of_state(session: Session, problem: Problem) -> None:
-    """A state that can't be used can't hold what is to be told, or that it was: this user's marks do."""
+    """An unusable state can't hold its notices, nor that they were sent: this user's marks do."""
     from dinmo_dbt import channels
 
     target, now = session.target[1], session.clock.now()

@@ -97,7 +97,7 @@ def _probe(session: Session, activation: Activation) -> Problem | None:
 
 
 def _told(session: Session, activation: Activation, *, reason: str, by_hand: bool, paused: bool) -> list[Notice]:
-    """What the channels are told of a pause or its end."""
+    """The notice to the channels of a pause or its end."""
     from dinmo_dbt.watch import warnings
 
     at, target = session.clock.now(), session.target[1]

@@ -1,4 +1,4 @@
-"""What every command prints: lines, tables, problems, and the JSON document around what it tells. Pure."""
+"""What every command prints: lines, tables, problems, and the JSON document around its answer. Pure."""
 
 from __future__ import annotations
 

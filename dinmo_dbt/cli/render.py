@@ -112,8 +112,8 @@ def next_lines(left_out: pa.Table, name: str, *, waiting: int, most: int = 3) ->
 
 def sample_lines(sample: dict[str, Any]) -> list[str]:
     """A row that would be sent (`preview.RowChange` as a dict): what is done, then each field that changes."""
-    told = ", ".join(part for part in (sample["record_id"], sample["note"]) if part)
-    lines = [f"{sample['kind']} {sample['key']}" + (f" ({told})" if told else "")]
+    details = ", ".join(part for part in (sample["record_id"], sample["note"]) if part)
+    lines = [f"{sample['kind']} {sample['key']}" + (f" ({details})" if details else "")]
     for change in sample["fields"]:
         if sample["kind"] == "delete":
             shown = _value(change["now"])
@@ -213,9 +213,9 @@ def verification_lines(found: Verification, most: int, *, with_values: bool = Fa
         (len(found.gone), "gone"),
         (found.unverifiable, "can't be verified (no record id is known)"),
     ]
-    told = ", ".join(f"{number:,} {name}" for number, name in counts if number or name in ("verified", "drifted"))
+    message = ", ".join(f"{number:,} {name}" for number, name in counts if number or name in ("verified", "drifted"))
     waits = ", ".join(f"{number:,} {name.replace('_', ' ')}" for name, number in found.pending.items() if number)
-    lines = [f"  read {found.read:,}: {told}"]
+    lines = [f"  read {found.read:,}: {message}"]
     lines += [f"  pending: {waits}"] if waits else []
     lines += [f"  not compared: {name}: {why}" for name, why in found.left_out]
     for row in found.drifted.slice(0, most).to_pylist():
@@ -273,10 +273,10 @@ def adoption_lines(activation: Activation, found: Adoption, org_id: str, most: i
         (found.in_flight, "in flight"),
         (found.invalid, "invalid"),
     ]
-    told = ", ".join(f"{number:,} {name}" for number, name in counts if number or name in ("matched", "unmatched"))
+    message = ", ".join(f"{number:,} {name}" for number, name in counts if number or name in ("matched", "unmatched"))
     lines = [
         f"{activation.name}: adopt records of {activation.object} in org {org_id} by {by}",
-        f"  read {found.read:,}: {told}",
+        f"  read {found.read:,}: {message}",
     ]
     if found.doubtful:
         lines.append(f"  of the matched, {found.doubtful:,} may have been inserted by an earlier run")
@@ -339,7 +339,7 @@ def rekeying_lines(activation: Activation, found: Rekeying, most: int) -> list[s
         as_now = "it as it is" if other == 1 else "them as they are"
         inserts = activation.mode is Mode.INSERT
         then = f"an insert takes {as_now}" if inserts else f"the next sync sends {_it_or_them(other)}"
-        lines.append(f"  of the paired, {told}, or it can't be told: {then}")
+        lines.append(f"  of the paired, {told}, or it can't be known: {then}")
     if found.lost:
         whose = "its" if found.lost == 1 else "theirs"
         lines.append(f"  {count(found.lost, 'known key')} left over: no row is {whose}")

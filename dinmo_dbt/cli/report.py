@@ -1,4 +1,4 @@
-"""What became of each activation of a sync: told at its end, and left as target/dinmo_run_results.json."""
+"""What became of each activation of a sync: reported at its end, and written to target/dinmo_run_results.json."""
 
 from __future__ import annotations
 

@@ -77,9 +77,9 @@ class Service:
             self.health.target, self.health.started = session.target[1], time.time()
             self._files = _watched(session)
             if session.place.kind is PlaceKind.FOLDER:
-                told = f"another process serves dbt target {session.target[1]} from this state"
+                message = f"another process serves dbt target {session.target[1]} from this state"
                 served = StateError(
-                    SERVED_BY_ANOTHER, told, where=str(session.state.location), hint="stop that one first"
+                    SERVED_BY_ANOTHER, message, where=str(session.state.location), hint="stop that one first"
                 )
                 stack.enter_context(session.state.alone(f" serve {quote(session.target[1], safe='')}", served))
             yield
@@ -223,7 +223,7 @@ class Service:
         return failed is None
 
     def _look(self) -> None:
-        """Run what is due, tell what is to be told, and find when the next look is."""
+        """Run what is due, send what is to be sent, and find when the next look is."""
         self._seen = self._artifacts()
         self._looking_since = time.monotonic()
         try:

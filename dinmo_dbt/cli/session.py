@@ -100,13 +100,13 @@ class Session(Connections):
         name = Path(old.name).name if old == self._usual_folder else old.name
         where = f"the folder {name}" if old.kind is PlaceKind.FOLDER else str(old)
         means = "an insert would make every row again" if activation.mode is Mode.INSERT else "every row is sent again"
-        told = f"{activation.name} has no state in {self.place}, and one in {where}: {means}"
+        message = f"{activation.name} has no state in {self.place}, and one in {where}: {means}"
         copying = f"dinmo-dbt state copy --to {self.place.kind} --from {name}"
         hint = f"take it along: {copying}"
         if activation.mode is Mode.INSERT:
             hint += f"\nis it somebody else's? take over what Salesforce holds: {activation.adopting}"
             hint += "\nif every row is to be a new record: add --first-sync"
-        problem = Problem(STATE_LEFT_BEHIND, told, activation.meta_path, hint)
+        problem = Problem(STATE_LEFT_BEHIND, message, activation.meta_path, hint)
         if activation.mode is Mode.INSERT and not is_meant:
             raise StateError(problem.code, problem.message, where=problem.where, hint=problem.hint)
         self.console.note_once(problem)

@@ -40,7 +40,7 @@ class Stop:
 
     def __init__(self, *, end_s: float = END_S) -> None:
         self.number = 0
-        self.breaks: list[Callable[[], None]] = []  # what a driver needs to be told besides, from another thread
+        self.breaks: list[Callable[[], None]] = []  # what a driver has to be told too, from another thread
         self._end_s = end_s
         self._over = threading.Event()
         self._threads: list[threading.Thread] = []

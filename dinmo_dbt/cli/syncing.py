@@ -104,8 +104,8 @@ def sync_each(
     console.timed(f"Syncing {printed.count(total, 'activation')} for dbt target {session.target[1]}")
     for number, activation in enumerate([*fitting, *left_over], 1):
         if session.clock.signal:
-            told = "the run was asked to stop before its turn"
-            report.add(activation, "interrupted", 0.0, told, exit_code=128 + session.clock.signal)
+            message = "the run was asked to stop before its turn"
+            report.add(activation, "interrupted", 0.0, message, exit_code=128 + session.clock.signal)
         elif session.lanes is None or not session.lanes.has_begun(activation, report.started):
             trigger = triggers[activation.name] if triggers else by_hand(session, activation)
             turn = Turn(activation, f"{number} of {total}", trigger)

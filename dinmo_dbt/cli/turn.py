@@ -1,4 +1,4 @@
-"""One activation's turn in a sync: from lock to history, told as it goes."""
+"""One activation's turn in a sync: from lock to history, reported as it goes."""
 
 from __future__ import annotations
 
@@ -148,7 +148,7 @@ def _run_activation(
                     judge_again(session, activation)
                 record = record_of(session, activation, state)
                 keeping = record.kept(drawn, run.run_id, partial(_note, session))
-                with examples.told(session, activation), entry.timed("send"), keeping:
+                with examples.shown_with(session, activation), entry.timed("send"), keeping:
                     run.sampling = audit.size(drawn.counts.sending)
                     execute(drawn, destination, state, session.clock, run=run, progress=shown)
                 with entry.timed("audit"):

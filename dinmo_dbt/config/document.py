@@ -110,8 +110,8 @@ def _check_expanded(root: yaml.Node, most: int) -> None:
 
     values, levels = measured(root)
     if values > most or levels > DEPTH_MAX:
-        told = f"{most:,} values" if values > most else f"{DEPTH_MAX} levels"
-        raise ValueError(f"more than {told} after aliases are expanded")
+        limit = f"{most:,} values" if values > most else f"{DEPTH_MAX} levels"
+        raise ValueError(f"more than {limit} after aliases are expanded")
 
 
 def _parts(node: yaml.Node) -> list[yaml.Node]:

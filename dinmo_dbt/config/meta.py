@@ -32,13 +32,13 @@ from dinmo_dbt.model import Model
 @dataclass(frozen=True, slots=True)
 class NotActivated:
     """What is declared and is no activation here: what selects it, and why. `is_wrong`: it was to be one. `nearly`: the
-    activation that it would be without what is wrong, where that can be told: for a look at the rest of it."""
+    activation that it would be without what is wrong, where that can be known: for a look at the rest of it."""
 
     name: str
     model: Model
     meta_path: str
     problems: tuple[Problem, ...]
-    object: str = ""  # as it is written; '' where it can't be told
+    object: str = ""  # as it is written; '' where it can't be known
     enabled: bool = True
     is_wrong: bool = True
     nearly: Activation | None = None
@@ -128,7 +128,7 @@ def _left(
     *,
     is_wrong: bool = True,
 ) -> NotActivated:
-    """With the name that it would have, as far as it can be told; else its model's."""
+    """With the name that it would have, as far as it can be known; else its model's."""
     said = (
         {**defaults, **{key: value for key, value in raw.items() if isinstance(key, str)}}
         if isinstance(raw, Mapping)
@@ -289,9 +289,9 @@ def _of_default_mode(problems: list[Problem], raw: Mapping[str, Any]) -> list[Pr
     """Who reads the block sees no mode there."""
     if "mode" in raw:
         return problems
-    told = "its mode is that of `defaults` in dinmo.yml"
+    message = "its mode is that of `defaults` in dinmo.yml"
     return [
-        replace(each, hint="\n".join(filter(None, (each.hint, told)))) if each.message.startswith("mode ") else each
+        replace(each, hint="\n".join(filter(None, (each.hint, message)))) if each.message.startswith("mode ") else each
         for each in problems
     ]
 

@@ -106,7 +106,7 @@ class Reading:
         return not here.text.strip() and not nowhere.unset
 
     def is_readable(self, file: Path, path: KeyPath) -> bool:
-        """Whether there is a file to read; else it is told why not."""
+        """Whether there is a file to read; else a problem says why not."""
         try:
             os.close(open_file(file))
         except (FileNotFoundError, NotADirectoryError):

@@ -55,11 +55,11 @@ def same_fields(
         first, *others = (by_name[name] for name in names)
         if any(name in among for name in names):
             listed, places = ", ".join(names[1:]), ", ".join(each.meta_path for each in others)
-            told = f"{first.name}, {listed} all" if len(others) > 1 else f"{first.name} and {listed} both"
+            they = f"{first.name}, {listed} all" if len(others) > 1 else f"{first.name} and {listed} both"
             found.append(
                 Problem(
                     FIELD_OF_SEVERAL,
-                    f"{told} write {', '.join(written)} of {first.object}: of a record that more than one of them has, "
+                    f"{they} write {', '.join(written)} of {first.object}: of a record that more than one of them has, "
                     f"the one that runs last decides. The others are at {places}",
                     first.meta_path,
                     f"if their rows are apart, or it is meant: shares_object_with: [{listed}] on {first.name}",

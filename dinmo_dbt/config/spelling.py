@@ -53,8 +53,8 @@ def other_columns(keys: Iterable[Key], activation: Activation) -> Iterator[Probl
             way = path[_depth(path) :]
             if not is_date and way[:1] in (("fields",), ("match",)) and len(way) == 2 and _is_at(path, way, activation):
                 where = key.where_of(path)
-                told = f"YAML reads {show(text)} as {show(path[-1])}, so that is the column's name"
-                yield Problem(WRONG_TYPE, told, where, f"put the name in quotes: {as_yaml(text)}")
+                message = f"YAML reads {show(text)} as {show(path[-1])}, so that is the column's name"
+                yield Problem(WRONG_TYPE, message, where, f"put the name in quotes: {as_yaml(text)}")
 
 
 def dates(keys: Iterable[Key]) -> Iterator[tuple[str, str]]:

@@ -1,4 +1,4 @@
-"""The keys of an activation that say when it runs and when someone is told: their shapes, defaults and meaning.
+"""The keys of an activation that say when it runs and when someone is notified: their shapes, defaults and meaning.
 
 `block` puts them beside the keys that say what is sent.
 """
@@ -166,7 +166,7 @@ def _moment(value: object) -> datetime:
 Moment = Annotated[datetime, PlainValidator(_moment), WithJsonSchema({"type": "string"})]
 
 
-# When someone is told
+# When someone is notified
 
 _SEVERITIES = ("warning", "critical")
 SPAN_SCHEMA: dict[str, Any] = {"type": "string", "pattern": f"^{_SPAN.pattern}$"}

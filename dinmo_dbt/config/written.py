@@ -408,7 +408,7 @@ def _kept(target: Path) -> Mapping[str, Any]:
 
 
 def _noted(target: Path) -> Mapping[str, str]:
-    """The checksum of each file that dbt-core 1.x read; none where it can't be told."""
+    """The checksum of each file that dbt-core 1.x read; none where it can't be known."""
     try:
         kept = _kept(target)
         found = {id.partition("://")[2]: each["checksum"]["checksum"] for id, each in kept["files"].items()}

@@ -101,9 +101,9 @@ def _left(client: CloudClient, run: JobRun, room: int) -> RunArtifacts:
         return RunArtifacts(run, problem=problem)
     if steps:
         return RunArtifacts(run, steps, memory=memory)
-    told = f"dbt Cloud run {run.run_id} ({run.status.word}) left no results of a build or a test"
+    message = f"dbt Cloud run {run.run_id} ({run.status.word}) left no results of a build or a test"
     return RunArtifacts(
-        run, problem=Problem(CLOUD_NO_ARTIFACTS, told, hint="see its steps: it may have failed before dbt began")
+        run, problem=Problem(CLOUD_NO_ARTIFACTS, message, hint="see its steps: it may have failed before dbt began")
     )
 
 
@@ -121,8 +121,8 @@ def _steps(client: CloudClient, run: JobRun, room: int) -> tuple[tuple[Step, ...
         try:
             read = parse_run_results(document, where)
         except ConfigError as error:
-            told = f"{where} can't be used: {error.problems[0].message}"
-            raise DbtCloudError(CLOUD_ARTIFACTS_UNUSABLE, told, hint="run the job again") from None
+            message = f"{where} can't be used: {error.problems[0].message}"
+            raise DbtCloudError(CLOUD_ARTIFACTS_UNUSABLE, message, hint="run the job again") from None
         kept = {
             "metadata": document["metadata"],
             "args": document["args"] if isinstance(document.get("args"), dict) else {},
@@ -134,8 +134,8 @@ def _steps(client: CloudClient, run: JobRun, room: int) -> tuple[tuple[Step, ...
             found.append(step)
             size += 2 * len(json.dumps(kept)) + _RESULT_BYTES * len(kept["results"])
         if size > room:
-            told = f"dbt Cloud run {run.run_id} left more results than there is memory for"
-            raise DbtCloudError(CLOUD_ARTIFACTS_UNUSABLE, told, hint="sync where dbt's target folder is")
+            message = f"dbt Cloud run {run.run_id} left more results than there is memory for"
+            raise DbtCloudError(CLOUD_ARTIFACTS_UNUSABLE, message, hint="sync where dbt's target folder is")
     return tuple(found), size
 
 

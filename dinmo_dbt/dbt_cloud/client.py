@@ -93,7 +93,7 @@ class JobRun:
     job_id: str
     status: JobRunStatus
     steps: tuple[int, ...] = ()
-    project_id: str = ""  # where it is told, as is `ended`, in seconds since the epoch
+    project_id: str = ""  # where it is known, as is `ended`, in seconds since the epoch
     ended: float | None = None
     builds: bool = True  # whether a step of it may have built something, as far as their names tell
 
@@ -296,8 +296,8 @@ def _of_one_run(run: JobRun, step: int, name: str) -> Iterator[None]:
         ):
             raise
         why = problem.message.partition(": ")[2]
-        told = f"{name} of step {step} of dbt Cloud run {run.run_id} can't be used: {why}"
-        raise DbtCloudError(CLOUD_ARTIFACTS_UNUSABLE, told, hint="run the job again") from None
+        message = f"{name} of step {step} of dbt Cloud run {run.run_id} can't be used: {why}"
+        raise DbtCloudError(CLOUD_ARTIFACTS_UNUSABLE, message, hint="run the job again") from None
 
 
 def _refusal(status: int, headers: Mapping[str, str]) -> _Fault | None:

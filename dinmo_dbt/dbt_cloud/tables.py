@@ -68,8 +68,8 @@ def fetch(
         return last
     ended = [each for each in own if each.status.is_final]
     if not ended and run is None:
-        told = f"dbt Cloud run {own[0].run_id} of job {job_id} is {own[0].status.word}"
-        raise DbtCloudError(CLOUD_RUN_GOES_ON, told, hint="pass --wait, or run again when it has ended")
+        message = f"dbt Cloud run {own[0].run_id} of job {job_id} is {own[0].status.word}"
+        raise DbtCloudError(CLOUD_RUN_GOES_ON, message, hint="pass --wait, or run again when it has ended")
     with tempfile.TemporaryDirectory(prefix="dinmo-") as scratch:
         fetched = Path(scratch) / "manifest.json"
         leading, manifest, unusable = _leading(library, [run] if run else ended[:RUNS_READ_MAX], fetched, project)
@@ -110,8 +110,8 @@ def _manifest(client: CloudClient, left: RunArtifacts, file: Path, project: str 
     number = leading_step(left.steps).number
     with file.open("w+b") as opened:
         if not client.copy(left.run, number, "manifest.json", opened):
-            told = f"step {number} of dbt Cloud run {left.run.run_id} left no manifest.json"
-            raise DbtCloudError(CLOUD_NO_ARTIFACTS, told, hint="run the job again")
+            message = f"step {number} of dbt Cloud run {left.run.run_id} left no manifest.json"
+            raise DbtCloudError(CLOUD_NO_ARTIFACTS, message, hint="run the job again")
     where = f"manifest.json of step {number} of dbt Cloud run {left.run.run_id} can't be used"
     try:
         manifest = load_manifest(file, pause=lambda _: None)
@@ -119,8 +119,8 @@ def _manifest(client: CloudClient, left: RunArtifacts, file: Path, project: str 
         problem = error.problems[0]
         raise DbtCloudError(CLOUD_ARTIFACTS_UNUSABLE, f"{where}: {problem.message}", hint="run the job again") from None
     if project and manifest.project_name and manifest.project_name != project:
-        told = f"{where}: it is of another project than dbt_project.yml"
-        raise DbtCloudError(CLOUD_ARTIFACTS_UNUSABLE, told, hint="is --dbt-cloud-job a job of this project?")
+        message = f"{where}: it is of another project than dbt_project.yml"
+        raise DbtCloudError(CLOUD_ARTIFACTS_UNUSABLE, message, hint="is --dbt-cloud-job a job of this project?")
     return manifest
 
 

@@ -52,7 +52,7 @@ class ToSendAgain:
         self, batch: Batch, results: pa.Table, unprocessed: Remedy | None, destination: Destination
     ) -> tuple[Batch, pa.Table, list[SetAside]]:
         """The rows whose fate is settled, and those that this run sends again: as many as may be kept."""
-        if batch.foregoing:
+        if batch.without_parents:
             return batch, results, []
         remedies = _remedies(results, unprocessed, destination)
         if not may_pass(batch):

@@ -3,7 +3,7 @@
 An older copy of a state looks whole: a CI cache, a machine's snapshot, a folder that was forked. What it has forgotten
 is in the org. Salesforce lists the ingest jobs of the last 7 days, and the state keeps the ids of its own. Who made
 another job is told by no field of it (one user may have several tools), but its results are what was sent: an unknown
-insert that made rows which this run would make again is what has to be kept from happening, whoever made it. So an
+insert that made rows which this run would make again is what has to be prevented, whoever made it. So an
 insert's unknown jobs are read, once each, and the run stops where one of their rows is one of its own and the record is
 still there. Other modes end in the same place whatever was sent before: for them an unknown job is a note. But an
 upsert that looks records up does not see those that a job is about to make, so what it would insert waits for that.
@@ -161,7 +161,7 @@ def _unread(fence: _Fence, job: ListedJob, ours: Collection[str]) -> str:
         return f"what job {job.id} of another user made can't be read: whether this run makes it again is not known"
     raise fence.refusal(
         f"job {job.id} ({job.said}), which this state does not know, made records, and Salesforce does not show which: "
-        "whether this run would make them again can't be told",
+        "whether this run would make them again can't be known",
         "run again. If it stays so, look at that job in Salesforce's Setup, Bulk Data Load Jobs; if no copy of this "
         f"state made it: dinmo-dbt state accept {fence.plan.activation.name}",
     )
@@ -180,7 +180,7 @@ def _ended(
             job = running[0]
             raise fence.refusal(
                 f"job {job.id} ({job.said}) runs, and this state does not know it: whether it makes rows that this run "
-                "would insert can't be told before it ends",
+                "would insert can't be known before it ends",
                 f"run again later. If it is no copy of this state that made it: dinmo-dbt state accept "
                 f"{fence.plan.activation.name}",
             )

@@ -70,7 +70,7 @@ def joined(earlier: pa.Table, image: pa.Table) -> pa.Table:
 
 
 def with_created(image: pa.Table, created: pa.Table) -> pa.Table:
-    """The image, once Salesforce has told which rows made a record: columns key and record_id of `created`."""
+    """The image, once Salesforce has said which rows made a record: columns key and record_id of `created`."""
     place = pc.index_in(image["key"].combine_chunks(), value_set=created["key"].combine_chunks())
     made = pc.is_valid(place)
     record_ids = created["record_id"].combine_chunks().take(place)
@@ -92,7 +92,7 @@ def _written(batch: Batch, column: PayloadColumn, destination: Destination) -> t
 
 
 def _record_ids(batch: Batch, destination: Destination) -> pa.Array:
-    """The record that each row is about to write, as far as one can be told before; null for a new one."""
+    """The record that each row is about to write, as far as one can be known before; null for a new one."""
     if batch.operation is Operation.INSERT:
         return pa.nulls(len(batch.rows), pa.utf8())
     if batch.operation is not Operation.UPSERT:

@@ -24,7 +24,7 @@ _PARENT_LEFT = (PARENT_MISSING, "the row that makes its parent was not delivered
 
 def deliver(delivery: Delivery, batch: Batch) -> None:
     """Send the batch for the first time."""
-    if delivery.unfinished:  # what went before it, without its parents, and did not arrive is told already
+    if delivery.unfinished:  # what went before it, without its parents, and did not arrive is reported already
         rows = pc.invert(pc.is_in(batch.rows["key"], value_set=pa.array(delivery.unfinished, pa.utf8())))
         batch = replace(batch, rows=batch.rows.filter(rows))
     if batch.awaits and delivery.problem is None:

@@ -1,4 +1,4 @@
-"""What becomes of a batch whose results were read: what the snapshot, the waits and the day are told."""
+"""What becomes of a batch whose results were read: what goes into the snapshot, the waits and the day."""
 
 from __future__ import annotations
 
@@ -154,7 +154,7 @@ def _missing(destination: Destination, object_name: str, ids: pa.Array) -> pa.Ar
 
 
 def _forgotten(rows: pa.Table) -> pa.Table:
-    """Records that Salesforce says are gone: their rows are resolved anew by the next run."""
+    """Records that Salesforce says are gone: the next run resolves their rows again."""
     return snapshot_rows(rows, pa.nulls(len(rows), pa.utf8()), rows["flags"].to_numpy(), "forget")
 
 

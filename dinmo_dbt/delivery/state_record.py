@@ -48,8 +48,8 @@ class RecordOf:
 
     @property
     def key(self) -> str:
-        told = "\0".join((self.project, self.target, self.activation))
-        return hashlib.sha256(told.encode("utf-8", "surrogatepass")).hexdigest()
+        whose = "\0".join((self.project, self.target, self.activation))
+        return hashlib.sha256(whose.encode("utf-8", "surrogatepass")).hexdigest()
 
     @property
     def name(self) -> str:

@@ -1,4 +1,4 @@
-"""Execute a plan: the only way anything is written to Salesforce. The journal is told before each act.
+"""Execute a plan: the only way anything is written to Salesforce. The journal is written before each act.
 
 The commit point of a Bulk API 2.0 job is its UploadComplete. Spool and intent come before the job, the job's id before
 its data, and after the commit point the job is only asked, never sent again. What a dead run left is settled before
@@ -53,7 +53,7 @@ def execute(
         raise Refused.of(plan.refusal)
     assert not plan.awaits_parents, "a plan with parents on their way is for showing"
     run.plan_counts = plan.counts
-    run.not_delivered = [*_untold(run, plan.left_out["key"]), plan.left_out]
+    run.not_delivered = [*_not_reported(run, plan.left_out["key"]), plan.left_out]
     journal.begin(plan)
     batches = (payload_batch(plan, planned, "", plan.batch_rows(planned)) for planned in plan.batches)
     deliver(
@@ -94,7 +94,7 @@ def deliver(
     send_again(delivery)
     run.problem, run.outcome = delivery.problem, delivery.outcome
     told = [*(table["key"] for table in delivery.not_delivered), *delivery.delivered]
-    run.not_delivered = [*_untold(run, *told), *delivery.not_delivered]
+    run.not_delivered = [*_not_reported(run, *told), *delivery.not_delivered]
 
 
 def recover(destination: Destination, journal: Journal, clock: Clock, *, run: SyncRun, progress: Progress) -> None:
@@ -146,7 +146,7 @@ def _running(batch: Batch, job_id: str) -> pa.Table:
     return left_out_of(batch, batch.rows, all_as(batch, Fate.HELD, *goes_on(job_id)))
 
 
-def _untold(run: SyncRun, *keys: pa.ChunkedArray) -> list[pa.Table]:
+def _not_reported(run: SyncRun, *keys: pa.ChunkedArray) -> list[pa.Table]:
     """Rows of dead runs' jobs without those that this run has a word on: each is reported once, with its last fate."""
     if not run.recovering:
         return run.not_delivered

@@ -36,7 +36,7 @@ class Delivery:
     problem: Problem | None = None
     not_delivered: list[pa.Table] = field(default_factory=list)
     delivered: list[pa.ChunkedArray] = field(default_factory=list)  # keys, where dead runs' rows are reported too
-    unfinished: list[str] = field(default_factory=list)  # keys of foregoing rows that did not arrive
+    unfinished: list[str] = field(default_factory=list)  # keys of without_parents rows that did not arrive
     made: int = 0
     job_rows_max: int = AGAIN_ROWS_MAX  # fewer once a job's data was refused for its size
 
@@ -76,14 +76,14 @@ class Delivery:
         self.aside.rows += aside
         created = int(pc.sum(pc.fill_null(results["created"], False).cast(pa.int64())).as_py() or 0)
         removed = settlement.succeeded if batch.leavers else 0
-        succeeded = settlement.succeeded if not batch.foregoing else 0  # those go once more
-        if batch.foregoing:
+        succeeded = settlement.succeeded if not batch.without_parents else 0  # those go once more
+        if batch.without_parents:
             self.unfinished += settlement.not_delivered["key"].to_pylist()
         outcome = Outcome(succeeded, settlement.rejected, settlement.held, settlement.unknown, created, removed)
         self.count(outcome, settlement.not_delivered)
         if self.run.recovering:
             self.delivered.append(settlement.resolved["key"])
-        if self.run.sampling and not batch.leavers and not batch.foregoing:
+        if self.run.sampling and not batch.leavers and not batch.without_parents:
             self.run.sample = drawn(self.run.sample, batch, results, self.run.sampling)
         if self.problem is None:
             self.problem = stopping(batch, results, self.destination)
@@ -97,7 +97,7 @@ class Delivery:
 
     def hold(self, batch: Batch, code: str = "NOT_SENT", message: str = "the run stopped before this row") -> None:
         results = all_as(batch, Fate.HELD, code, message)
-        if batch.foregoing:
+        if batch.without_parents:
             self.unfinished += batch.rows["key"].to_pylist()
         self.count(Outcome(held=len(batch.rows)), left_out_of(batch, batch.rows, results))
 

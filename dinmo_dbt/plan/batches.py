@@ -31,14 +31,14 @@ def batches(work: Work) -> Iterator[PlannedBatch]:
     for level in np.unique(work.level[(work.operation != 0) & (work.level != CIRCLE)]).tolist():
         yield from _of_level(work, work.level == level, total, awaits=level > 0)
     circle = work.level == CIRCLE
-    yield from _of_level(work, circle, total, foregoing=True)
+    yield from _of_level(work, circle, total, without_parents=True)
     work.makes &= ~circle  # by then they are there
     yield from _of_level(work, circle, total, awaits=True)
     yield from _removal_batches(work, total)
 
 
 def _of_level(
-    work: Work, here: npt.NDArray[np.bool_], total: int, *, awaits: bool = False, foregoing: bool = False
+    work: Work, here: npt.NDArray[np.bool_], total: int, *, awaits: bool = False, without_parents: bool = False
 ) -> Iterator[PlannedBatch]:
     """The batches of these rows, each of one operation and with the same columns."""
     for number, operation in enumerate(OPERATIONS):
@@ -47,15 +47,15 @@ def _of_level(
         doing = here & (work.operation == number)
         for makes in (True, False):
             rows = np.flatnonzero(doing & (work.makes == makes) & ~work.only_added)
-            columns = _payload(work, operation, makes=makes, awaits=awaits, foregoing=foregoing)
+            columns = _payload(work, operation, makes=makes, awaits=awaits, without_parents=without_parents)
             for batch in _cut(work, operation, rows, columns, total):
-                yield replace(batch, awaits=awaits, foregoing=foregoing)
+                yield replace(batch, awaits=awaits, without_parents=without_parents)
         for which, mapping in enumerate(work.older):
             rows = np.flatnonzero(doing & work.only_added & (work.found.older == which))
             only = work.mapping.added_since(mapping)
-            columns = _payload(work, operation, makes=False, awaits=awaits, foregoing=foregoing, only=only)
+            columns = _payload(work, operation, makes=False, awaits=awaits, without_parents=without_parents, only=only)
             for batch in _cut(work, operation, rows, columns, total):
-                yield replace(batch, awaits=awaits, foregoing=foregoing)
+                yield replace(batch, awaits=awaits, without_parents=without_parents)
 
 
 def _removal_batches(work: Work, total: int) -> Iterator[PlannedBatch]:
@@ -110,11 +110,11 @@ def _payload(
     *,
     makes: bool,
     awaits: bool,
-    foregoing: bool,
+    without_parents: bool,
     only: tuple[frozenset[str], frozenset[str]] | None = None,
 ) -> tuple[PayloadColumn, ...]:
     """The columns of a batch. `makes`: its rows make records; `awaits`: parents of their own object may not be
-    there yet; `foregoing`: they go without those; `only`: these headers of columns and constants alone."""
+    there yet; `without_parents`: they go without those; `only`: these headers of columns and constants alone."""
     match = work.mapping.match
     columns: list[PayloadColumn] = []
     headers = {column.header for column in work.mapping.columns}
@@ -125,7 +125,7 @@ def _payload(
         columns.append(match.payload())
     for column in work.mapping.columns:
         own = column.lookup is not None and parents.object_of(column) == work.schema.name
-        if (only is None or column.header in only[0]) and column.goes(makes) and not (foregoing and own):
+        if (only is None or column.header in only[0]) and column.goes(makes) and not (without_parents and own):
             by_id = operation is Operation.INSERT or not column.field.identifies
             resolved = by_id and column.lookup is not None and not (own and awaits)
             columns.append(column.by_id() if resolved else column.payload())

@@ -162,12 +162,12 @@ def _stored_mappings(
             raise StateError(
                 COLUMNS_GONE,
                 f"{'a column that was' if one else 'columns that were'} synced before {what}: {lost}. "
-                "Which rows changed can't be told any more, and an insert would make new records of all of them",
+                "Which rows changed can't be known any more, and an insert would make new records of all of them",
                 where=activation.meta_path,
                 hint=f"bring {'it' if one else 'them'} back for one sync, or take over what Salesforce holds: "
                 f"dinmo-dbt state reset {activation.name}, then {activation.adopting}",
             )
-        notes.append(f"{lost} {what}: which rows changed can't be told, so known rows are sent again")
+        notes.append(f"{lost} {what}: which rows changed can't be known, so known rows are sent again")
     return tuple(older), notes
 
 
@@ -184,11 +184,11 @@ def _retyped(mapping: Mapping, state: StateView, relation: pa.Schema) -> list[st
 
 
 def _unjudged(count: int) -> list[str]:
-    told = (
+    message = (
         f"{count:,} rows are back that left before the mapping's fields or types changed: whether they changed while "
-        "away can't be told, so they are not inserted again; their next change is"
+        "away can't be known, so they are not inserted again; their next change is"
     )
-    return [told] if count else []
+    return [message] if count else []
 
 
 def _moved(mapping: Mapping, state: StateView, relation: pa.Schema) -> Moved:

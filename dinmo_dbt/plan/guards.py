@@ -205,7 +205,7 @@ def _asked(activation: Activation, effect: Effect, day: Day, moved: Moved) -> li
 
 
 def replaced_note(activation: Activation, effect: Effect, day: Day) -> str:
-    """What is told of a run that passes: how many keys new ones take the place of; '' for none."""
+    """What is said of a run that passes: how many keys are replaced by new ones; '' for none."""
     replaced = _Replaced.of(effect, day)
     if activation.mode not in (Mode.INSERT, Mode.UPSERT) or not max(replaced.here, effect.respelled):
         return ""
@@ -213,12 +213,14 @@ def replaced_note(activation: Activation, effect: Effect, day: Day) -> str:
 
 
 def _turned_over(effect: Effect, replaced: _Replaced) -> str:
-    told = f"{effect.gone:,} of {effect.present:,} known keys left the segment while {effect.created:,} new ones came"
+    message = (
+        f"{effect.gone:,} of {effect.present:,} known keys left the segment while {effect.created:,} new ones came"
+    )
     if replaced.day > replaced.run:
-        told += f", and within a day {replaced.day:,} of {replaced.base:,} have new ones in their place"
+        message += f", and within a day {replaced.day:,} of {replaced.base:,} have new ones in their place"
     if replaced.respelled:
-        told += f", {replaced.respelled:,} of them a key that left in another spelling, or with its very values"
-    return told
+        message += f", {replaced.respelled:,} of them a key that left in another spelling, or with its very values"
+    return message
 
 
 def _replaced(activation: Activation, effect: Effect, replaced: _Replaced, moved: Moved) -> list[_Need]:

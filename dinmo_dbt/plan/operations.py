@@ -110,8 +110,8 @@ def _with_match(work: Work, rows: Positions) -> Positions:
 
 def _by_own_record(work: Work, rows: Positions) -> Positions:
     """Update the rows whose record is known and no other row's; the others, in their order."""
-    lent = _is_another_rows(work, rows)
-    return np.sort(np.concatenate([rows[lent], _by_record_id(work, rows[~lent])]))
+    others = _is_another_rows(work, rows)
+    return np.sort(np.concatenate([rows[others], _by_record_id(work, rows[~others])]))
 
 
 def _by_record_id(work: Work, rows: Positions) -> Positions:

@@ -104,8 +104,8 @@ class PlannedBatch:
     """Rows of one operation that travel together: spool row numbers, ascending, and the columns they send.
 
     `leavers`: what `on_removed` does; the numbers are of `Plan.leavers.removing` then. `awaits`: rows of batches before
-    it make some of its rows' parents. `foregoing`: its rows go without their parents, which are among them, and once
-    more in a later batch.
+    it make some of its rows' parents. `without_parents`: its rows go without their parents, which are among them,
+    and once more in a later batch.
     """
 
     operation: Operation
@@ -115,7 +115,7 @@ class PlannedBatch:
     rows: Positions
     leavers: bool = False
     awaits: bool = False
-    foregoing: bool = False
+    without_parents: bool = False
 
 
 @dataclass(frozen=True)
@@ -258,12 +258,12 @@ class Plan:
         flags[known] = self.snapshot_flags.take(position[known])
         flags &= ~np.uint8(Flag.UNFINISHED)
         if self.unfinished is not None:
-            flags[self.unfinished[rows] | planned.foregoing] |= np.uint8(Flag.UNFINISHED)
+            flags[self.unfinished[rows] | planned.without_parents] |= np.uint8(Flag.UNFINISHED)
         columns["flags"] = pa.array(flags)
         columns["record_id"] = self.stored_ids.take(pa.array(rows))
         counted = self.counted[rows]
         for batch in self.batches if planned.awaits else ():
-            if batch.foregoing:  # counted with what went first
+            if batch.without_parents:  # counted with what went first
                 counted[np.isin(rows, batch.rows)] = Counted.NOT
         columns["counted"] = pa.array(counted)
         columns |= {column.header: self._cells(column.header, rows, spooled) for column in planned.columns}
@@ -334,5 +334,5 @@ def payload_batch(plan: Plan, planned: PlannedBatch, batch_id: str, rows: pa.Tab
         rows=rows,
         leavers=planned.leavers,
         awaits=planned.awaits,
-        foregoing=planned.foregoing,
+        without_parents=planned.without_parents,
     )

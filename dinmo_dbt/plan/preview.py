@@ -28,7 +28,7 @@ CREATE, UPDATE, EITHER, DELETE = "create", "update", "create or update", "delete
 
 @dataclass(frozen=True)
 class Change:
-    """One field of one record, as texts; None is empty. A parent is told by the value that it was looked for by."""
+    """One field of one record, as texts; None is empty. A parent is named by the value that it was looked up by."""
 
     field: str
     now: str | None
@@ -39,7 +39,7 @@ class Change:
 class RowChange:
     """What becomes of one row's record. An upsert of a row whose record the state does not know is a "create or
     update": `note` says what Salesforce holds by now, and `record_id` is the record that it would take. One that is
-    deleted is told by the fields that the activation writes."""
+    deleted is shown by the fields that the activation writes."""
 
     kind: str
     key: str

@@ -16,7 +16,7 @@ from dinmo_dbt.plan.guards import Ceilings
 from dinmo_dbt.plan.leavers import Leavers
 from dinmo_dbt.plan.plan import LEFT_OUT, flying
 from dinmo_dbt.plan.records import ids_missing
-from dinmo_dbt.plan.work import Work, told_waits
+from dinmo_dbt.plan.work import Work, explained_waits
 from dinmo_dbt.rows import carried, values
 from dinmo_dbt.rows.key_hashes import match_hash
 from dinmo_dbt.rows.rowhash import Hashes
@@ -51,7 +51,7 @@ def plan_removals(work: Work, ceilings: Ceilings) -> list[str]:
         retry=ceilings.full,
     )
     for code, keys in work.leavers.held:
-        (code,), (waiting,) = (told.to_pylist() for told in told_waits(pa.array([code])))
+        (code,), (waiting,) = (told.to_pylist() for told in explained_waits(pa.array([code])))
         message = _LEAVERS_HELD.get(code, waiting)
         work.waiting += len(keys) if code not in (*_LEAVERS_HELD, GIVEN_UP) else 0
         texts = [pa.repeat(text, len(keys)) for text in (Fate.HELD.value, code, message)]

@@ -79,7 +79,7 @@ class Work:
         invalid = pc.equal(aside["why"], int(Aside.INVALID))
         reasons = [Reason(number) for number in range(len(Reason))]
         index = aside["reason"]
-        codes, waiting = told_waits(aside["code"])
+        codes, waiting = explained_waits(aside["code"])
         message = pc.if_else(invalid, self.why_invalid(index, aside["column"]), waiting)
         self.asides.append(
             pa.table(
@@ -194,7 +194,7 @@ class Work:
         return only & ~self.lacking
 
 
-def told_waits(codes: pa.Array | pa.ChunkedArray) -> tuple[pa.Array, pa.Array]:
+def explained_waits(codes: pa.Array | pa.ChunkedArray) -> tuple[pa.Array, pa.Array]:
     """Of rows that wait (`Pending.codes`): the code of each, and what is said of it."""
     codes = codes.combine_chunks() if isinstance(codes, pa.ChunkedArray) else codes
     each = codes.dictionary_encode()

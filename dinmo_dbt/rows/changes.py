@@ -44,7 +44,7 @@ class ChangeSet:
     key, kh, why (`Aside`), reason (`Reason`), column (its header), code and mh (`match_hash`).
     `unchanged` includes the re-baselined rows. `left` are positions of the keys that leave the segment, `away` of those
     that had left before and are not back.
-    `unjudged` rows of an insert are back, and whether they changed while away can't be told: they count as unchanged.
+    `unjudged` rows of an insert are back, and whether they changed while away can't be known: they count as unchanged.
     `longest`: by header, the most characters of a text that its field has no place for.
     `known_aside` are the rows of `aside` that the snapshot has, hashed perhaps under an older mapping. `watched`, if
     rows were to be watched: those of them that are unchanged, with the columns of the spool and `position`.

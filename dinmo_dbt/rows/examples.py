@@ -1,4 +1,4 @@
-"""Rows that are not told apart, by example: for those who may see values. Pure."""
+"""Examples of rows that can't be distinguished: for those who may see values. Pure."""
 
 from __future__ import annotations
 

@@ -69,8 +69,8 @@ _REASON_TEXT = {
 def why_unfit(reason: Reason, field: Field | None, longest: int = 0) -> str:
     """A reason's message with what the field takes, and with the length of the longest text that it refused."""
     if reason is Reason.LENGTH and field is not None and field.length:
-        told = f", and the longest has {longest:,}" if longest else ""
-        return f"{reason.message}: it takes {field.length:,} characters{told}"
+        longest_is = f", and the longest has {longest:,}" if longest else ""
+        return f"{reason.message}: it takes {field.length:,} characters{longest_is}"
     if reason is Reason.PICKLIST and field is not None and field.picklist:
         return f"{reason.message}: {listed(field.picklist, most=5)}"
     return reason.message

@@ -81,18 +81,18 @@ def key_problems(
     if blank_keys:
         found.append(KeyProblem(f"{rows_have(blank_keys)} no key ({', '.join(key)} is null or blank)", key))
     if len(repeated):
-        told = f"{occurring(len(repeated), 'key')} more than once ({', '.join(key)})"
-        found.append(KeyProblem(told, key, hashes=repeated))
+        message = f"{occurring(len(repeated), 'key')} more than once ({', '.join(key)})"
+        found.append(KeyProblem(message, key, hashes=repeated))
     if match is None:
         return found
     if matches.blank and not finding:
-        told = f"{rows_have(matches.blank)} no match value ({match.source} is null or blank)"
-        found.append(KeyProblem(told, (match.source,), is_match=True))
+        message = f"{rows_have(matches.blank)} no match value ({match.source} is null or blank)"
+        found.append(KeyProblem(message, (match.source,), is_match=True))
     twins = matches.repeated()
     if len(twins) and not len(repeated):
         kept = type_of(match.field).twins_because
-        told = f"{occurring(len(twins), 'value', f' of {match.source}')} more than once, as Salesforce compares "
-        found.append(KeyProblem(f"{told}{match.header}{kept}", (match.source,), is_match=True, hashes=twins))
+        message = f"{occurring(len(twins), 'value', f' of {match.source}')} more than once, as Salesforce compares "
+        found.append(KeyProblem(f"{message}{match.header}{kept}", (match.source,), is_match=True, hashes=twins))
     return found
 
 

@@ -102,7 +102,7 @@ class SalesforceDestination:
 
     @property
     def org_time(self) -> float | None:
-        """What time it is by the org's clock: seconds since the epoch, UTC; None if no reply told."""
+        """What time it is by the org's clock: seconds since the epoch, UTC; None before any reply."""
         return self._client.meter.org_time
 
     @property

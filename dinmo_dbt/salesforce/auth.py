@@ -185,7 +185,7 @@ def audiences(login_url: str, pinned: str = "") -> tuple[str, ...]:
     """What `aud` of a JWT names, in the order it is tried: `pinned` alone, or the org's own URL, then the login server
     that all such orgs share.
 
-    Sandboxes and scratch orgs are told by their My Domain: `acme--dev.sandbox.my...`, `acme.scratch.my...`.
+    Sandboxes and scratch orgs are recognised by their My Domain: `acme--dev.sandbox.my...`, `acme.scratch.my...`.
     """
     if pinned:
         return (pinned,)

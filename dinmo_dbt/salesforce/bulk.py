@@ -103,11 +103,11 @@ def job(client: Client, job_id: str) -> Job | None:
             if refusal.status != 404:
                 raise
         else:
-            return _told(job_id, info)
+            return _job_of(job_id, info)
     return None
 
 
-def _told(job_id: str, info: dict[str, Any]) -> Job:
+def _job_of(job_id: str, info: dict[str, Any]) -> Job:
     error = info.get("errorMessage")
     return Job(
         id=job_id,
@@ -181,7 +181,7 @@ def made_by(
     raise OutcomeUnknown(
         RESULTS_UNREADABLE,
         f"the result file of job {job_id} stays incomplete after {RESULT_READS_MAX} reads",
-        hint="run sync again: it reads it anew",
+        hint="run sync again: it reads it once more",
     )
 
 
@@ -221,7 +221,7 @@ def read_results(
     raise OutcomeUnknown(
         RESULTS_UNREADABLE,
         f"the result files of job {job_id} stay incomplete ({reason}) after {RESULT_READS_MAX} reads",
-        hint="run sync again: it reads them anew",
+        hint="run sync again: it reads them once more",
     )
 
 
@@ -275,7 +275,7 @@ def _await_query(client: Client, path: str, sleep: Callable[[float], None]) -> N
 
 
 def _read_files(client: Client, job_id: str, batch: Batch, scratch: Path) -> results.ResultFiles:
-    """The result files as far as they can be those of this batch: twice its rows, for a few that are told twice, and
+    """The result files as far as they can be those of this batch: twice its rows, for a few that are listed twice, and
     the size of its values several times over (echoed, quoted in an error) with room for an error to each row."""
     rows_max = 2 * batch.rows.num_rows + _MORE_ROWS
     bytes_max = min(FILE_BYTES_MAX, 4 * batch.rows.nbytes + rows_max * _ROW_BYTES)

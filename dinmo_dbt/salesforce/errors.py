@@ -209,14 +209,14 @@ def explained(left_out: pa.Table) -> pa.Table:
     parts = [pc.fill_null(left_out[name], "") for name in ("code", "message", "fields")]
     texts = pc.if_else(told, pc.binary_join_element_wise(*parts, "\0"), pa.scalar(None, pa.utf8()))
     distinct = pc.unique(texts).drop_null()
-    diagnoses = [_told(*text.split("\0", 2)) for text in distinct.to_pylist()]
+    diagnoses = [_class_and_hint(*text.split("\0", 2)) for text in distinct.to_pylist()]
     index = pc.index_in(texts, value_set=distinct)
     classes = pa.array([error_class for error_class, _ in diagnoses], pa.utf8()).take(index)
     hints = pc.fill_null(pa.array([advice for _, advice in diagnoses], pa.utf8()).take(index), "")
     return left_out.append_column("class", classes).append_column("hint", hints)
 
 
-def _told(code: str, message: str, fields: str) -> tuple[str | None, str]:
+def _class_and_hint(code: str, message: str, fields: str) -> tuple[str | None, str]:
     if code in _OURS:
         return None, _OURS[code]
     diagnosis = classify(code, message, fields)

@@ -1,4 +1,4 @@
-"""What the replies told of the org: its API calls of the day, and its clock; and how often it was asked."""
+"""What the replies say of the org: its API calls of the day, and its clock; and how often it was asked."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""An org that the Salesforce CLI is logged in to: its address and a session, asked of `sf`, anew each time.
+"""An org that the Salesforce CLI is logged in to: its address and a session, asked of `sf` each time.
 
 Sources: Salesforce CLI Command Reference, `org auth show-access-token` (which renews the session first), `org display`
 (which has shown no token since May 2026) and `org list auth`; each with --json answers `{"status", "result"}`, or

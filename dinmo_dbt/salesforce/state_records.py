@@ -36,7 +36,7 @@ class StateRecords:
         soql = f"SELECT Id, Serial__c, Lineage__c, Run__c FROM {OBJECT} WHERE Key__c = '{key}'"
         if not self._there:
             return None
-        with self._told_once():
+        with self._stops_asking():
             try:
                 found = [record for page in query(self._client, soql) for record in page]
             except SalesforceRefusal as refusal:
@@ -56,11 +56,11 @@ class StateRecords:
             "Run__c": record.run,
         }
         path, body = f"sobjects/{OBJECT}/Key__c/{key}", json.dumps(fields).encode()
-        with self._told_once():
+        with self._stops_asking():
             self._client.call(Request("PATCH", path, CallEffect.REPEATABLE, body=body))
 
     @contextmanager
-    def _told_once(self) -> Iterator[None]:
+    def _stops_asking(self) -> Iterator[None]:
         """What fails once is not asked for again."""
         try:
             yield

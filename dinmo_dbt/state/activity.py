@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from typing import Any, TypeVar
 
 from dinmo_dbt.activation import WarningKind
-from dinmo_dbt.state.damage import bent_history
+from dinmo_dbt.state.damage import history_damaged
 from dinmo_dbt.state.expendable import expendable
 from dinmo_dbt.state.storage import Storage
 from dinmo_dbt.state.tables import Connection
@@ -223,7 +223,7 @@ def parsed(store: Storage, make: Callable[[Any], Made], rows: Iterable[Any]) -> 
     try:
         return [make(row) for row in rows]
     except (ValueError, TypeError, KeyError, AttributeError, IndexError) as error:
-        raise bent_history(store.history_place) from error
+        raise history_damaged(store.history_place) from error
 
 
 def note_end(connection: Connection, record: RunRecord) -> None:

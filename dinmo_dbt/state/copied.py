@@ -10,7 +10,7 @@ from enum import StrEnum
 
 from dinmo_dbt.codes import STATE_COPIED
 from dinmo_dbt.errors import StateError
-from dinmo_dbt.state.damage import bent
+from dinmo_dbt.state.damage import state_damaged
 from dinmo_dbt.state.tables import Connection
 
 
@@ -107,7 +107,7 @@ def _read(connection: Connection, word: str, target: str) -> Mark | None:
         told = json.loads(row["value"])
         return Mark(told["id"], Place(PlaceKind(told["place"]["kind"]), told["place"]["name"]))
     except (ValueError, KeyError, TypeError) as error:
-        raise bent(f"meta: {word} {target}") from error
+        raise state_damaged(f"meta: {word} {target}") from error
 
 
 def _write(connection: Connection, word: str, target: str, mark: Mark) -> None:

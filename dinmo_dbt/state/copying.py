@@ -133,8 +133,8 @@ def _journal(old: Store, connection: Connection) -> _JournalRows:
         (old.target, *ENDED),
     ).fetchall()
     if flying:
-        told = ", ".join(f"{int(row['n']):,} of {row['name']}" for row in flying)
-        raise _refused(old, f"rows are in flight: {told}", "dinmo-dbt sync settles them; then copy")
+        rows = ", ".join(f"{int(row['n']):,} of {row['name']}" for row in flying)
+        raise _refused(old, f"rows are in flight: {rows}", "dinmo-dbt sync settles them; then copy")
     tables = {
         table: [
             dict(row) for row in connection.execute(f"SELECT * FROM {table} WHERE target = ?", (old.target,)).fetchall()
@@ -156,15 +156,15 @@ def _claim(new: Store, mark: Mark, lineage: str) -> None:
         ours = [row["name"] for row in began if row["target"] == new.target]
         left = copied.gone_to(connection, new.target) or copied.coming_from(connection, new.target)
         if ours and left is None:
-            told = f"{new.place} has a state of dbt target {new.target} already: {', '.join(ours[:3])}"
+            message = f"{new.place} has a state of dbt target {new.target} already: {', '.join(ours[:3])}"
             way = (
                 f"go on with that one, or forget it: dinmo-dbt state reset --all, with {new.place.setting} in dinmo.yml"
             )
-            raise _refused(new, told, way)
+            raise _refused(new, message, way)
         if theirs and new.lineage(connection) != lineage:
             other = theirs[0]["target"]
-            told = f"{new.place} has another state, of dbt target {other}, and two can't become one"
-            raise _refused(new, told, "name a place of its own for this target in dinmo.yml")
+            message = f"{new.place} has another state, of dbt target {other}, and two can't become one"
+            raise _refused(new, message, "name a place of its own for this target in dinmo.yml")
         for row in connection.execute("SELECT * FROM activation WHERE target = ?", (new.target,)).fetchall():
             held = new.held_by(connection, row)
             if held is not None and not held.overdue and held.holder.lives is not False:

@@ -6,17 +6,17 @@ from dinmo_dbt.activation import Activation, Mode
 from dinmo_dbt.codes import HISTORY_DAMAGED, STATE_DAMAGED
 from dinmo_dbt.errors import Problem, StateError
 
-START_ANEW = (
+START_AGAIN = (
     "end what is under way with the dinmo-dbt that wrote it, then: dinmo-dbt state reset --all. Then for every insert, "
     "and for others whose rows are not to be sent once more: dinmo-dbt state adopt ACTIVATION, which writes no record"
 )
 
 
 class HistoryDamaged(StateError):
-    """The history alone is not what was written; never told as an error of a command."""
+    """The history alone is not what was written; never reported as an error of a command."""
 
 
-def bent(where: str) -> StateError:
+def state_damaged(where: str) -> StateError:
     """DB502: what is there was not written by us, or not like this."""
     return StateError(
         STATE_DAMAGED,
@@ -27,7 +27,7 @@ def bent(where: str) -> StateError:
     )
 
 
-def bent_history(where: str) -> HistoryDamaged:
+def history_damaged(where: str) -> HistoryDamaged:
     """DB502 for the history alone."""
     return HistoryDamaged(STATE_DAMAGED, "the history of runs is damaged, or is none of dinmo-dbt's", where=where)
 
@@ -42,14 +42,14 @@ def history_out_of_reach(where: str) -> Problem:
     )
 
 
-def damaged_history(where: str, found: str) -> Problem:
+def history_damage_note(where: str, found: str) -> Problem:
     """What is said of it, once."""
     return Problem(
         HISTORY_DAMAGED,
         f"the history of runs is damaged{found}; no row is in it, and what can be read of it is used",
         where,
         "nothing has to be done: the next command that writes puts the damaged one aside and goes on. Or move it away "
-        "yourself, and nothing else: pauses and warnings are forgotten then, and schedules start anew",
+        "yourself, and nothing else: pauses and warnings are forgotten then, and schedules start again",
     )
 
 

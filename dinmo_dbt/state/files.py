@@ -113,7 +113,7 @@ def is_whole(folder: Path, file: Stored) -> bool:
         return False
 
 
-def first_bent(folder: Path, files: Sequence[Stored]) -> Stored | None:
+def first_damaged(folder: Path, files: Sequence[Stored]) -> Stored | None:
     return next((file for file in files if not is_whole(folder, file)), None)
 
 

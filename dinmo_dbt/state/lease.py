@@ -1,4 +1,4 @@
-"""Who holds an activation's state: what is written into it while a run lasts, and how that is told."""
+"""Who holds an activation's state: what is written into it while a run lasts, and how that is reported."""
 
 from __future__ import annotations
 

@@ -22,7 +22,7 @@ from dinmo_dbt.durable import make_folder, read_file, sync_folder
 from dinmo_dbt.errors import StateError, unwritable
 from dinmo_dbt.state import activity
 from dinmo_dbt.state.copied import Place, PlaceKind
-from dinmo_dbt.state.damage import START_ANEW, HistoryDamaged, bent, bent_history
+from dinmo_dbt.state.damage import START_AGAIN, HistoryDamaged, history_damaged, state_damaged
 from dinmo_dbt.state.expendable import salvaged
 from dinmo_dbt.state.files import LocalFiles, write_note
 from dinmo_dbt.state.lease import LAPSED, held_error
@@ -45,8 +45,10 @@ class LocalState(Store):
         self.location: Path = location
         self.target = target
         self.clock, self.marks, self.files = clock, marks or Marks(), LocalFiles(location)
-        self._journal = Database(location / "state.db", TABLES, _journal_script, bent)
-        self._past = Database(location / "history.db", {"meta": TABLES["meta"], **HISTORY}, _past_script, bent_history)
+        self._journal = Database(location / "state.db", TABLES, _journal_script, state_damaged)
+        self._past = Database(
+            location / "history.db", {"meta": TABLES["meta"], **HISTORY}, _past_script, history_damaged
+        )
 
     def exists(self, *, history: bool = False) -> bool:
         return (history and self._remains is not None) or (self._past if history else self._journal).exists()
@@ -99,7 +101,7 @@ class LocalState(Store):
                 pass
 
     def mend(self) -> None:
-        """Let SQLite take back a commit that was cut off, which a reader may not; refuse a journal that is bent."""
+        """Let SQLite take back a commit that was cut off, which a reader may not; refuse a journal that is damaged."""
         self.take_back()
         with self._connection(writing=True, checked=True):
             pass
@@ -124,7 +126,7 @@ class LocalState(Store):
 
     def _check_whole(self, connection: sqlite3.Connection, *, writing: bool) -> None:
         if writing and connection.execute("PRAGMA quick_check(1)").fetchone()[0] != "ok":
-            raise bent(str(self._journal.path))
+            raise state_damaged(str(self._journal.path))
         self._journal.refuse_odd_values(connection)
         self._check_sum(connection)
 
@@ -136,7 +138,7 @@ class LocalState(Store):
             return  # none was written, or a power cut kept it from the disk
         content = serialized(connection)
         if content and change == change_of(content) and sha256 != hashlib.sha256(content).hexdigest():
-            raise bent(str(self._journal.path))
+            raise state_damaged(str(self._journal.path))
 
     # The databases
 
@@ -168,16 +170,16 @@ class LocalState(Store):
                     if self._journal.exists():
                         with self._connection(writing=False):  # first of all, where both are of that format
                             pass
-                    raise bent_history(self.history_place)
+                    raise history_damaged(self.history_place)
                 self._past.refuse_other_tables(connection)
                 yield connection
         except (sqlite3.Error, OSError) as error:
-            raise bent_history(self.history_place) from error
+            raise history_damaged(self.history_place) from error
         except (HistoryDamaged, ForNow):
             raise
         except StateError as error:
             if error.problems[0].where in map(str, (self._past.path, *self._past.beside)):
-                raise bent_history(self.history_place) from error
+                raise history_damaged(self.history_place) from error
             raise
 
     @property
@@ -230,12 +232,12 @@ class LocalState(Store):
         row = connection.execute("SELECT value FROM meta WHERE key = 'format'").fetchone()
         found = row["value"] if row else ""
         if not (isinstance(found, str) and found.isdecimal() and int(found)):
-            raise database.bent(str(database.path))
+            raise database.damaged(str(database.path))
         return int(found)
 
     def _refuse_other(self, found: int) -> None:
         if found != FORMAT:
-            raise other_format("the state", found, FORMAT, str(self._journal.path), START_ANEW)
+            raise other_format("the state", found, FORMAT, str(self._journal.path), START_AGAIN)
 
     def start_anew(self) -> int | None:
         if not self.exists():

@@ -42,7 +42,7 @@ class Marks:
             write_note(path, str(serial))
 
     def told(self, place: str) -> str:
-        """What was told of a state that can't be used, at that place; '' if nothing was, or it is over."""
+        """What was reported of an unusable state at that place; '' if nothing was, or it is over."""
         try:
             return read_file(self._told(place)).decode() if self.folder else ""
         except (OSError, ValueError):

@@ -1,4 +1,4 @@
-"""Where a state may not lie: file systems whose locks tell nothing of what other machines do. And where it had better
+"""Where a state may not lie: file systems whose locks other machines don't see. And where it had better
 not: folders that others can change."""
 
 from __future__ import annotations
@@ -54,20 +54,20 @@ def refuse_network(folder: Path) -> None:
 
 def open_to_others(folder: Path, project: Path) -> Problem | None:
     """What is to be said of a state's folder that somebody else could change, and so what is sent. Nothing where it is
-    not there yet; whoever owns the project's folder can change more than that."""
+    not there yet; the owner of the project's folder can change more than that."""
     try:
         found, owners = folder.stat(), {os.geteuid(), 0, project.stat().st_uid}
     except OSError:
         return None
     if found.st_mode & stat.S_IWOTH:
-        told = "every user of this machine can write to"
+        who = "every user of this machine can write to"
         hint = "chmod 700, or set state.location to a folder in it"
     elif found.st_uid not in owners:
-        told = f"another user (uid {found.st_uid}) owns"
+        who = f"another user (uid {found.st_uid}) owns"
         hint = "chown it, or set state.location to a folder of your own"
     else:
         return None
-    return Problem(STATE_OPEN_TO_OTHERS, f"{told} the state's folder, and could change what is sent", str(folder), hint)
+    return Problem(STATE_OPEN_TO_OTHERS, f"{who} the state's folder, and could change what is sent", str(folder), hint)
 
 
 def mount_of(path: str, mounts: Iterable[Mount]) -> Mount | None:

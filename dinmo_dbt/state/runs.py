@@ -1,6 +1,6 @@
 """The history: every run, from its start to its end, and the rows it did not deliver.
 
-A run's end, what it means for the activation's schedule, and what users are to be told of it are one commit.
+A run's end, what it means for the activation's schedule, and the notices to users are one commit.
 """
 
 from __future__ import annotations

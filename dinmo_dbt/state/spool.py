@@ -69,7 +69,7 @@ class ScanSpool:
     def close(self) -> None:
         for file in (self._sink, self._source):
             if file is not None:
-                with suppress(OSError):  # a full disk was told of when it was written to; the file goes anyway
+                with suppress(OSError):  # a full disk was reported when it was written to; the file goes anyway
                     file.close()
         os.close(self._file)
 
@@ -124,7 +124,7 @@ def read_batch(path: Path, digest: str, described: dict[str, Any]) -> Batch:
     if rows is None:
         raise StateError(
             SPOOL_DAMAGED,
-            "the rows of an unfinished batch are missing or damaged, so what became of them can't be told",
+            "the rows of an unfinished batch are missing or damaged, so what became of them can't be known",
             where=str(path),
             hint="restore the state folder from a copy, or start again: dinmo-dbt state reset",
         )

@@ -34,13 +34,13 @@ class ForNow(StateError):
 
 
 class Database:
-    """One file. `tables`: their columns by name; `script`: what else a new one begins with; `bent`: the error for a
+    """One file. `tables`: their columns by name; `script`: what else a new one begins with; `damaged`: the error for a
     file that is damaged or none of ours, by its path."""
 
     def __init__(
-        self, path: Path, tables: Mapping[str, str], script: Callable[[], str], bent: Callable[[str], StateError]
+        self, path: Path, tables: Mapping[str, str], script: Callable[[], str], damaged: Callable[[str], StateError]
     ) -> None:
-        self.path, self.bent = path, bent
+        self.path, self.damaged = path, damaged
         self._tables, self._script = tables, script
         self._own: _Own | None = None  # of the run that holds a lock
 
@@ -79,7 +79,7 @@ class Database:
     @contextmanager
     def connection(self, *, writing: bool) -> Iterator[sqlite3.Connection]:
         """A connection; with `writing`, one immediate transaction that commits at the end or not at all. StateError
-        DB501, DB510, DB515, or what a bent file is."""
+        DB501, DB510, DB515, or what a damaged file is."""
         if writing and not self.exists():
             self._make()
         try:
@@ -92,19 +92,19 @@ class Database:
         except sqlite3.OperationalError as error:
             raise self._operational(error, writing=writing) from error
         except (sqlite3.DatabaseError, json.JSONDecodeError, UnicodeDecodeError) as error:
-            raise self.bent(str(self.path)) from error
+            raise self.damaged(str(self.path)) from error
 
     def refuse_other_tables(self, connection: sqlite3.Connection) -> None:
-        """What a bent file is, if a table is not the one that was made: SQLite keeps the statement that made it."""
+        """What a damaged file is, if a table is not the one that was made: SQLite keeps the statement that made it."""
         found = connection.execute("SELECT name, sql FROM sqlite_master WHERE type = 'table'").fetchall()
         if {row["name"]: row["sql"] for row in found} != {n: create(n, columns) for n, columns in self._tables.items()}:
-            raise self.bent(str(self.path))
+            raise self.damaged(str(self.path))
 
     def refuse_odd_values(self, connection: sqlite3.Connection) -> None:
         """The same if a value is of another kind than its column's, which SQLite allows."""
         for name, columns in self._tables.items():
             if connection.execute(odd_values(name, columns)).fetchone():
-                raise self.bent(str(self.path))
+                raise self.damaged(str(self.path))
 
     def raw(self) -> sqlite3.Connection:
         """A reader of whatever is in the file, without a look at what is beside it; sqlite3.Error if it can't be
@@ -160,7 +160,7 @@ class Database:
         (sqlite.org/howtocorrupt.html, 2.2)."""
         with suppress(OSError):  # SQLite says it better
             if not stat.S_ISREG(self.path.stat().st_mode):
-                raise self.bent(str(self.path))
+                raise self.damaged(str(self.path))
 
     def _refuse_what_is_in_the_way(self) -> None:
         """What is in the place of a file of SQLite's own, and no file: it would wait for a fifo there, too."""
@@ -212,9 +212,9 @@ class Database:
                 HELD_BY_ANOTHER, "the state is being written by another process", where=where, hint="try again"
             )
         if text.startswith(("no such table", "no such column")):
-            return self.bent(where)
-        told = f"the state can't be used: SQLite's error {getattr(error, 'sqlite_errorname', 'SQLITE_ERROR')}"
-        return StateError(STATE_NOT_OPENED, told, where=where, hint="what it means: sqlite.org/rescode.html")
+            return self.damaged(where)
+        message = f"the state can't be used: SQLite's error {getattr(error, 'sqlite_errorname', 'SQLITE_ERROR')}"
+        return StateError(STATE_NOT_OPENED, message, where=where, hint="what it means: sqlite.org/rescode.html")
 
 
 def _takes_no_file(folder: Path) -> bool:

@@ -15,7 +15,7 @@ from dinmo_dbt.clock import Clock
 from dinmo_dbt.codes import HELD_BY_ANOTHER
 from dinmo_dbt.errors import Problem, StateError
 from dinmo_dbt.state import copied, seal
-from dinmo_dbt.state.damage import bent, damaged_history, history_out_of_reach
+from dinmo_dbt.state.damage import history_damage_note, history_out_of_reach, state_damaged
 from dinmo_dbt.state.files import Files
 from dinmo_dbt.state.lease import LEASE_S, Held, Holder, has_lapsed, held_error, holder_of
 from dinmo_dbt.state.marks import Marks
@@ -78,7 +78,7 @@ class Storage(ABC):
         if not self._told:
             self._told = True
             entries = "" if not lost else ": 1 entry can't be read" if lost == 1 else f": {lost} entries can't be read"
-            self.tell(damaged_history(self.history_place, entries))
+            self.tell(history_damage_note(self.history_place, entries))
 
     def _tell_of_loss(self) -> None:
         if not self._told_of_loss:
@@ -99,11 +99,11 @@ class Storage(ABC):
 
     @abstractmethod
     def mend(self) -> None:
-        """Before a writer reads: take back what was cut off, refuse what is bent."""
+        """Before a writer reads: take back what was cut off, refuse what is damaged."""
 
     @abstractmethod
     def check(self) -> None:
-        """Before a reader reads: refuse what is bent."""
+        """Before a reader reads: refuse what is damaged."""
 
     @abstractmethod
     def rest(self) -> None:
@@ -141,11 +141,11 @@ class Storage(ABC):
         row = connection.execute("SELECT value FROM meta WHERE key = 'lineage'").fetchone()
         found = str(row["value"]) if row else ""
         if not re.fullmatch(r"[0-9a-f]{32}", found):
-            raise bent(str(self.location))
+            raise state_damaged(str(self.location))
         return found
 
     def newest(self, connection: Connection, own: StateId, serial: int) -> int:
-        """The newest serial there was, as far as can be told: that one, the mark's, or a file's."""
+        """The newest serial there was, as far as can be known: that one, the mark's, or a file's."""
         numbers = [file_serial(file) for file in self.files.names(snapshot_place(own))]
         return max(serial, self.marks.get(self.lineage(connection), own), *numbers, 0)
 

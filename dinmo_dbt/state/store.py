@@ -19,7 +19,7 @@ from dinmo_dbt.codes import HELD_BY_ANOTHER, INSERT_CANT_GO_BACK, NOT_MOVED
 from dinmo_dbt.errors import StateError
 from dinmo_dbt.rows.snapshot import Flag
 from dinmo_dbt.state import activity, copied, seal
-from dinmo_dbt.state.files import Stored, first_bent, stored_of
+from dinmo_dbt.state.files import Stored, first_damaged, stored_of
 from dinmo_dbt.state.imaging import image_place
 from dinmo_dbt.state.journal import ActivationState
 from dinmo_dbt.state.lease import Held, this_process
@@ -64,7 +64,7 @@ class Store(Storage):
     def refuse_copied(self) -> None:
         """StateError DB533 where the target's state was copied to another place, or has not come from one yet."""
         refusal = None
-        with suppress(StateError):  # what else is wrong with it, who uses it is told
+        with suppress(StateError):  # what else is wrong with it is reported where it is used
             if self.exists():
                 with self.connection(writing=False) as connection:
                     refusal = copied.refusal(connection, self.target, self.place)
@@ -78,8 +78,8 @@ class Store(Storage):
         with self.connection(writing=False) as connection:
             if copied.refusal(connection, self.target, self.place) is not None:
                 return set()
-            told = "SELECT org_id, name FROM activation WHERE target = ? AND runs > 0"
-            rows = connection.execute(told, (self.target,)).fetchall()
+            query = "SELECT org_id, name FROM activation WHERE target = ? AND runs > 0"
+            rows = connection.execute(query, (self.target,)).fetchall()
             return {self.own(row["org_id"], row["name"]) for row in rows}
 
     def own(self, org_id: str, name: str) -> StateId:
@@ -251,9 +251,11 @@ class Store(Storage):
                     f"dinmo-dbt state adopt {own.name}",
                 )
             files = [stored_of(value) for value in pointer["files"]]
-            bent = first_bent(self.files.fetch(snapshot_place(own), [f.name for f in files]), files)
-            if bent:
-                raise StateError(NOT_MOVED, f"serial {serial} is not whole either: {bent.name} is damaged", where=where)
+            damaged = first_damaged(self.files.fetch(snapshot_place(own), [f.name for f in files]), files)
+            if damaged:
+                raise StateError(
+                    NOT_MOVED, f"serial {serial} is not whole either: {damaged.name} is damaged", where=where
+                )
             connection.execute(
                 f"UPDATE activation SET serial = ?, files = ?, mappings = ?, previous = '[]' WHERE {OWN}",
                 (

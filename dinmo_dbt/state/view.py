@@ -20,8 +20,8 @@ from dinmo_dbt.plan.plan import InFlight
 from dinmo_dbt.rows.mapping import from_header
 from dinmo_dbt.rows.snapshot import Pending
 from dinmo_dbt.state import batches, daily, imaging, others, refusals, seal, trace, waits, watched
-from dinmo_dbt.state.damage import bent, ways_out
-from dinmo_dbt.state.files import Stored, first_bent, stored_of
+from dinmo_dbt.state.damage import state_damaged, ways_out
+from dinmo_dbt.state.files import Stored, first_damaged, stored_of
 from dinmo_dbt.state.places import file_serial, snapshot_place
 from dinmo_dbt.state.snapshot import FileSnapshot, damaged
 from dinmo_dbt.state.state_id import StateId
@@ -83,7 +83,7 @@ class View:
         try:
             yield
         except (ValueError, KeyError, TypeError, AttributeError) as error:
-            raise bent(str(self.store.location)) from error
+            raise state_damaged(str(self.store.location)) from error
 
     def _load(self) -> None:
         beside = self.store.files.names(self.place)  # before the pointer is read: a run that commits names its own
@@ -106,7 +106,7 @@ class View:
                 ]
         if self._began:
             self._refuse_older(beside)
-            self._refuse_bent()
+            self._refuse_damaged()
 
     def _refuse_broken(self, connection: Connection, beside: Sequence[str], *, known: bool) -> None:
         """What somebody has changed by hand, or taken out: each activation that was ever run has a row."""
@@ -123,11 +123,11 @@ class View:
         newest = max(newest, self.store.marks.get(self.lineage, self.own))
         refusals.refuse_older(self.activation, self.where, self.serial, newest)
 
-    def _refuse_bent(self) -> None:
+    def _refuse_damaged(self) -> None:
         """Each file is the one that was written: a page's own checksum does not cover the file's footer."""
         files = self.store.files
         folder = files.fetch(self.place, [file.name for file in self.files])
-        found = first_bent(folder, self.files)
+        found = first_damaged(folder, self.files)
         if found:
             raise damaged(folder / found.name, self._ways_out_of_damage())
 

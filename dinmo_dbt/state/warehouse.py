@@ -21,7 +21,7 @@ from dinmo_dbt.durable import make_folder
 from dinmo_dbt.errors import StateError
 from dinmo_dbt.state import activity
 from dinmo_dbt.state.copied import Place, PlaceKind
-from dinmo_dbt.state.damage import START_ANEW, bent, bent_history
+from dinmo_dbt.state.damage import START_AGAIN, history_damaged, state_damaged
 from dinmo_dbt.state.expendable import salvaged
 from dinmo_dbt.state.files import Files, Stored, stored, write_whole
 from dinmo_dbt.state.lease import LAPSED, Holder, held_error, holder_of, this_process
@@ -87,7 +87,7 @@ class WarehouseState(Store):
         with self.tables.transaction() as connection:
             found = self._format(connection)
             if found != FORMAT:
-                raise other_format("the state", found, FORMAT, self.tables.place, START_ANEW)
+                raise other_format("the state", found, FORMAT, self.tables.place, START_AGAIN)
             self._refuse_other_tables(history=history)
             if history and self._remains is not None:
                 self._put_aside(connection)
@@ -102,15 +102,15 @@ class WarehouseState(Store):
                 if {column: kind_of(named) for column, named in there.get(name, {}).items()} != columns(declared)
             }
         if self._others - HISTORY.keys():
-            raise bent(self.tables.place)
+            raise state_damaged(self.tables.place)
         if history and self._remains is None and self._others:
-            raise bent_history(self.tables.place)
+            raise history_damaged(self.tables.place)
 
     def _format(self, connection: Connection) -> int:
         row = connection.execute("SELECT value FROM meta WHERE key = 'format'").fetchone()
         found = row["value"] if row else ""
         if not (found.isdecimal() and int(found)):
-            raise bent(self.tables.place)
+            raise state_damaged(self.tables.place)
         return int(found)
 
     def start_anew(self) -> int | None:
@@ -121,7 +121,7 @@ class WarehouseState(Store):
             if found == FORMAT:
                 return None
             if found > FORMAT:
-                raise other_format("the state", found, FORMAT, self.tables.place, START_ANEW)
+                raise other_format("the state", found, FORMAT, self.tables.place, START_AGAIN)
             held = connection.execute(
                 "SELECT name, lease_owner FROM activation WHERE lease_owner IS NOT NULL AND lease_until >= ?",
                 (self.tables.now(),),

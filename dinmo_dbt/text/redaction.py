@@ -1,6 +1,6 @@
 """What is shown of words that others wrote: a database's, a driver's, dbt's. Pure.
 
-`told`: **nothing of a database's text is passed on.** A value may hold any sign, any word, a whole message of the
+`redacted`: **nothing of a database's text is passed on.** A value may hold any sign, any word, a whole message of the
 database; no quoting tells where it ends. So the text is only searched, for what we know ourselves: the class and the
 code of the error, shapes of messages that stand here, the relation's columns, the identifiers and the places of the
 statement that we sent, type names of a list. What is shown is put together from these, in our words; the rest is
@@ -33,7 +33,7 @@ class Foreign:
     link: bool = False
 
 
-def told(foreign: Foreign, *, columns: Sequence[str] = (), where: str | None = None) -> str:
+def redacted(foreign: Foreign, *, columns: Sequence[str] = (), where: str | None = None) -> str:
     """One line that holds no word of the text. `columns` are the relation's, `where` the condition within the SQL."""
     known = _Statement(foreign.sql, tuple(columns))
     words, hides = _link(foreign.text) if foreign.link else _shape(foreign.text, known)

@@ -71,8 +71,8 @@ def draw(
     UsageError DB813 if they can't; Refused DB417 while rows are in flight, or where an upsert's match moves with the
     key."""
     if state.in_flight:
-        told = "rows are in flight: what became of them is not known yet"
-        raise Refused(NOT_REKEYED, told, where=activation.meta_path, hint="dinmo-dbt sync settles them first")
+        message = "rows are in flight: what became of them is not known yet"
+        raise Refused(NOT_REKEYED, message, where=activation.meta_path, hint="dinmo-dbt sync settles them first")
     seen = verify.scan(activation, source, destination, state, spool)
     snapshot = state.snapshot
     new = np.flatnonzero(seen.found.position < 0)

@@ -44,7 +44,7 @@ _WHY = {
     CONFLICT: (Fate.HELD, "Salesforce no longer holds what the run wrote: somebody wrote since"),
     DELETED: (Fate.HELD, "the run deleted the record; only the Recycle Bin can bring it back"),
     GONE: (Fate.NO_MATCH, "the record is gone"),
-    UNNAMED: (Fate.HELD, "Salesforce has not told which record this row made, if it made one"),
+    UNNAMED: (Fate.HELD, "Salesforce has not said which record this row made, if it made one"),
     SHARED: (
         Fate.HELD,
         "the run created the record, and another row, activation or dbt target has it: it stays while they do",

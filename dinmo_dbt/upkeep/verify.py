@@ -273,7 +273,7 @@ def _with_record(
     seen: Scan, destination: Destination, rows: Positions, found: Verification
 ) -> tuple[Positions, list[pa.Array]]:
     """The rows whose record is known, or found by its match; their ids in parts. Of the others some are gone, and some
-    can't be told."""
+    can't be known."""
     ids = [
         seen.state.snapshot.record_ids(seen.found.position[rows[start : start + _ID_ROWS]])
         for start in range(0, len(rows), _ID_ROWS)

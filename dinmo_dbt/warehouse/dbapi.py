@@ -97,8 +97,8 @@ class DbApi:
     def _cursor(self) -> Any:
         handle = self._dbt.handle()
         if not hasattr(handle, "cursor"):
-            told = f"{self._dbt.type} can't be read yet: its dbt connection has no cursor"
-            raise QueryRefused(Cause.UNREADABLE, told)
+            message = f"{self._dbt.type} can't be read yet: its dbt connection has no cursor"
+            raise QueryRefused(Cause.UNREADABLE, message)
         return handle.cursor()
 
     def _batches(self, cursor: Any, sql: str, schema: pa.Schema) -> Iterator[pa.RecordBatch]:

@@ -78,8 +78,10 @@ def credentials(project_dir: Path, chosen: Chosen, vars: Mapping[str, object], e
         raise _refused(error, chosen) from None
     except (TypeError, ValueError, AttributeError, KeyError):  # dbt's own, over a list or null where it wants text
         where = f"{chosen.file}: {chosen.profile}.outputs.{chosen.target}"
-        told = "dbt can't read this target: a key, `type` perhaps, has a list, a mapping or nothing where text is meant"
-        raise ConfigError(BAD_CREDENTIALS, told, where=where, hint="`dbt debug` says more") from None
+        message = (
+            "dbt can't read this target: a key, `type` perhaps, has a list, a mapping or nothing where text is meant"
+        )
+        raise ConfigError(BAD_CREDENTIALS, message, where=where, hint="`dbt debug` says more") from None
 
 
 def _refused(error: Exception, chosen: Chosen) -> ConfigError:

@@ -183,7 +183,7 @@ def _read_yaml(file: Path) -> Any:
     try:
         return document.of_dbt(read_file(file))
     except yaml.MarkedYAMLError as error:
-        # The text around the mark may be a password: only the line is told.
+        # The text around the mark may be a password: only the line is reported.
         line = f" (line {error.problem_mark.line + 1})" if error.problem_mark else ""
         raise ConfigError(NO_PROFILES, f"not valid YAML{line}", where=str(file)) from None
     except UnicodeDecodeError:

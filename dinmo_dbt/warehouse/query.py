@@ -16,7 +16,7 @@ from itertools import groupby
 
 import pyarrow as pa
 
-from dinmo_dbt.text.redaction import Foreign, told
+from dinmo_dbt.text.redaction import Foreign, redacted
 
 BATCH_ROWS = 32_768
 
@@ -62,7 +62,7 @@ class QueryRefused(Exception):
 
     def said(self, columns: Sequence[str] = (), where: str | None = None) -> str:
         """One line without row values. `columns` are the relation's, `where` the condition it was read by."""
-        others = told(self.foreign, columns=columns, where=where) if self.foreign else ""
+        others = redacted(self.foreign, columns=columns, where=where) if self.foreign else ""
         return ": ".join(part for part in (self.message, others) if part)
 
     @property

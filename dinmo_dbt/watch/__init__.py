@@ -1,1 +1,1 @@
-"""When activations run, and what people are told of their runs. Pure."""
+"""When activations run, and which notices people get of their runs. Pure."""

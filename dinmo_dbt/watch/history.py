@@ -48,8 +48,8 @@ class RunRecord:
     invalid when it ended, those that wait after an earlier rejection included; of `deliverable_rows`: they, and the
     rows that the run delivered.
     `waiting_since`: of the `waiting_rows`, which were held at its end, since when the oldest is. `resent`: why all
-    known rows were sent; '' if they were not. `field_types`: type of each field that was written, as describe told;
-    empty when it was not asked. `calls_used` of `calls_allowed`: the org's daily API calls, as its last reply told.
+    known rows were sent; '' if they were not. `field_types`: type of each field that was written, as describe said;
+    empty when it was not asked. `calls_used` of `calls_allowed`: the org's daily API calls, as its last reply said.
     """
 
     run_id: str

@@ -34,7 +34,7 @@ BUDGET_OVER_AT = 0.9
 @dataclass(frozen=True, slots=True)
 class Finding:
     """That something is not as it should be: in short, and in the lines of a message. `problem`: the run's own, where
-    that is the cause. What does not last is an event: it is told, and then it is over."""
+    that is the cause. What does not last is an event: it is sent, and then it is over."""
 
     said: str
     lines: tuple[str, ...] = ()
@@ -100,11 +100,11 @@ def _rejected(case: Case) -> _Verdict:
         return None
     # No floor of 10 rows, as a guard's share has: a share of few rows is meant as it is written.
     share = 100 * Decimal(run.refused_rows) / max(run.deliverable_rows, run.refused_rows, 1)
-    told = f"{run.refused_rows:,} of {counted(run.deliverable_rows, 'row')} ({share:.1f}%)"
+    figure = f"{run.refused_rows:,} of {counted(run.deliverable_rows, 'row')} ({share:.1f}%)"
     if run.refused_rows <= limit.rows if limit.rows is not None else share <= (limit.percent or 0):
         # What was refused, or broke off, did not come to all rows that were rejected before.
-        return Well(told) if run.status in DONE else None
-    said = f"{told}, limit {limit}"
+        return Well(figure) if run.status in DONE else None
+    said = f"{figure}, limit {limit}"
     lines = (f"Rejected or invalid: {said}", *causes_of(run, was_refused), f"By key: {next_command('rejected', run)}")
     return Finding(said, lines)
 
@@ -168,7 +168,7 @@ def _duration(case: Case) -> _Verdict:
         limit = _number(case.watch)
         if seconds <= limit:
             return Well(span(seconds)) if run.status in DONE else None
-        told = f"limit {span(limit)}"
+        limits = f"limit {span(limit)}"
     elif run.resent:
         return None  # all rows take longer than those that changed, and it is known why
     else:
@@ -177,8 +177,8 @@ def _duration(case: Case) -> _Verdict:
         found = _outside(case, seconds, span(seconds), earlier, usual_seconds)
         if not isinstance(found, Band):
             return found if run.status in DONE else None
-        told = f"usual {span(found.middle)} (median of the last {counted(found.runs, 'run')})"
-    said = f"{span(seconds)}, {told}"
+        limits = f"usual {span(found.middle)} (median of the last {counted(found.runs, 'run')})"
+    said = f"{span(seconds)}, {limits}"
     return Finding(said, (f"It took {said}", progress_of(run)))
 
 
@@ -240,11 +240,11 @@ def _api_budget(case: Case) -> _Verdict:
     percent = 100 * (used or 0) / allowed if allowed else 0.0
     if stopped is None and percent <= limit:
         return None if percent > float(limit) * BUDGET_OVER_AT else Well(f"{percent:.1f}%")
-    told = f"{percent:.1f}% of the org's daily API calls are used ({used:,} of {allowed:,})" if known else ""
+    used_up = f"{percent:.1f}% of the org's daily API calls are used ({used:,} of {allowed:,})" if known else ""
     own = whole_number(run.detail.get("api_calls"))
-    lines = [*([f"{told}; limit {limit}%"] if told else []), *([f"This run made {own:,} of them"] if own else [])]
+    lines = [*([f"{used_up}; limit {limit}%"] if used_up else []), *([f"This run made {own:,} of them"] if own else [])]
     lines.append("All programs that use the org count; they are free again 24 hours after each was made")
-    return Finding(told or short_cause(stopped), tuple(lines), stopped)
+    return Finding(used_up or short_cause(stopped), tuple(lines), stopped)
 
 
 def _told_elsewhere(_: Case) -> _Verdict:

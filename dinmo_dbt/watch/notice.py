@@ -11,7 +11,7 @@ NAMES_MAX = 50
 
 
 class Severity(StrEnum):
-    """How loudly it is told; `recovered` is the end of what was a warning or critical before."""
+    """How urgent it is; `recovered` is the end of what was a warning or critical before."""
 
     CRITICAL = "critical"
     WARNING = "warning"
@@ -22,7 +22,7 @@ class Severity(StrEnum):
 @dataclass(frozen=True, slots=True)
 class Notice:
     """Plain text. `id` is in what is sent: by it a receiver recognises a notice that it was sent twice.
-    `ends_critical`: what recovered was critical, so whoever was told of that is told of its end.
+    `ends_critical`: what recovered was critical, so its end goes to all who got it.
 
     `cause`: lines that the notices of all activations have in common that it concerns; '' for none. `of`: those that
     one was made of, which says the same of several activations.
@@ -49,7 +49,7 @@ def incident(target: str, *of: str) -> str:
 
 
 def gathered(notices: Sequence[Notice]) -> list[Notice]:
-    """What is told of several activations for one and the same cause as one notice, all else as it is; in the order of
+    """Notices of several activations with the same cause as one, all else as it is; in the order of
     the first of each."""
     groups: dict[object, list[Notice]] = {}
     for notice in notices:
@@ -57,7 +57,7 @@ def gathered(notices: Sequence[Notice]) -> list[Notice]:
             (notice.severity, notice.ends_critical, notice.cause, _tail(notice)) if notice.cause else notice.id
         )
         while any(each.activation == notice.activation for each in groups.get(alike, ())):
-            alike = (alike, "again")  # of one activation, told twice while a channel was away
+            alike = (alike, "again")  # of one activation, sent twice while a channel was away
         groups.setdefault(alike, []).append(notice)
     return [group[0] if len(group) == 1 else _one_of(group) for group in groups.values()]
 

@@ -1,4 +1,4 @@
-"""A warning that stands, and what a run is told of."""
+"""A warning that is open, and what a run goes by."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from dinmo_dbt.watch.notice import Notice
 
 @dataclass(frozen=True, slots=True)
 class OpenWarning:
-    """A warning that is open: told, and not yet recovered. `since` and `run_id` are of the run it began with, `said`
+    """A warning that was sent, and has not recovered yet. `since` and `run_id` are of the run it began with, `said`
     is its cause in short, as the latest run knows it. `incident`: its notice's; '' for what concerns no activation."""
 
     activation: str

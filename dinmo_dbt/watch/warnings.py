@@ -1,4 +1,4 @@
-"""What people are told of a run that ended: when a warning begins to stand, and when it is over. Pure.
+"""Which notices people get of a run that ended: a warning begins, or is over. Pure.
 
 Judged by the history alone. A message carries counts, codes, hints and where to look: no row value, no key, nothing
 that Salesforce said of a row.
@@ -33,7 +33,7 @@ def notice(
 ) -> Noticed:
     """Judge a run, once and in the order in which runs end. `earlier`: ended runs of the same activation and target,
     newest first; `standing`: what stands for the two; `of_the_org`: what stands for other activations of the same org,
-    since what concerns all of them is told by the first, and is over with the last.
+    since what concerns all of them is reported by the first, and is over with the last.
 
     One notice when a kind begins to stand, none while it stands, one when it is over. Kinds that begin for one and the
     same cause share a notice, and so do those that are over with one run; what concerns the whole org has its own. A
@@ -80,7 +80,7 @@ def notice(
 
 
 def paused(activation: Activation, *, target: str, reason: str, by_hand: bool, at: float, id: str) -> Notice | None:
-    """That the activation does not run any more until it is resumed; None if nobody asked to be told."""
+    """That the activation does not run any more until it is resumed; None if nobody asked for it."""
     watch = activation.warnings.get(WarningKind.PAUSED)
     if watch is None or _is_muted(activation, at):
         return None
@@ -99,15 +99,15 @@ def paused(activation: Activation, *, target: str, reason: str, by_hand: bool, a
 
 
 def resumed(activation: Activation, *, target: str, reason: str, by_hand: bool, at: float, id: str) -> Notice | None:
-    """That it runs again; None if nobody asked to be told."""
+    """That it runs again; None if nobody asked for it."""
     if WarningKind.PAUSED not in activation.warnings or _is_muted(activation, at):
         return None
-    told = f"Resumed {'by hand' if by_hand else 'by itself'} at {minute(at)}"
+    message = f"Resumed {'by hand' if by_hand else 'by itself'} at {minute(at)}"
     if reason:
-        told += f"; it was paused because {reason}"
+        message += f"; it was paused because {reason}"
     critical = activation.warnings[WarningKind.PAUSED].critical
     title = f"{activation_name(target, activation.name)}: resumed"
-    return Notice(id, Severity.RECOVERED, title, told, critical, incident=_of_pause(target, activation))
+    return Notice(id, Severity.RECOVERED, title, message, critical, incident=_of_pause(target, activation))
 
 
 def _of_pause(target: str, activation: Activation) -> str:
@@ -140,8 +140,8 @@ def digest(
 
 def _day(activation: Activation, runs: Sequence[RunRecord], standing: Sequence[OpenWarning], paused: str | None) -> str:
     statuses = sorted({run.status for run in runs}, key=lambda status: (status not in DONE, status))
-    told = ", ".join(f"{sum(run.status == status for run in runs)} {status}" for status in statuses)
-    parts = [f"{counted(len(runs), 'run')} ({told})" if runs else "no runs"]
+    by_status = ", ".join(f"{sum(run.status == status for run in runs)} {status}" for status in statuses)
+    parts = [f"{counted(len(runs), 'run')} ({by_status})" if runs else "no runs"]
     succeeded, removed = (sum(run.outcome.get(name, 0) for run in runs) for name in ("succeeded", "removed"))
     calls = sum(whole_number(run.detail.get("api_calls")) for run in runs)
     # A row that is refused by each of 24 runs is one row: what counts is what stands at the end.
@@ -176,7 +176,7 @@ def _cause(begun: tuple[WarningKind, Finding]) -> tuple[WarningKind | None, Prob
 
 
 def _incident(run: RunRecord, activation: Activation, kind: WarningKind, standing: Sequence[OpenWarning]) -> str:
-    """As what stands was told, whatever the activation is called since. The org's is ended by whichever is the last."""
+    """As the open warning was sent, whatever the activation is called since. The last run ends the org's."""
     of_org = kind in _OF_THE_ORG
     known = [each.incident for each in standing if (each.kind in _OF_THE_ORG) == of_org and each.incident]
     own = [f":{kind}", activation.destination] if of_org else [activation.name]

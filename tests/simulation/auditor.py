@@ -173,7 +173,7 @@ class Auditor:
         self.delivered.clear()
 
     def rebase(self) -> None:
-        """Whether a row of an insert that was away meanwhile has changed can't be told: it is not sent."""
+        """Whether a row of an insert that was away meanwhile has changed can't be known: it is not sent."""
         if self.mode == "insert":
             self.rebased |= self.newest.keys() - self.rows.keys()
 

@@ -64,7 +64,7 @@ class Digits:
     tail: str = ""
 
     def is_told_from(self, before: Digits) -> bool:
-        """Whether the values of before can be told in this type. What a text meant can't be."""
+        """Whether the values of before can be written in this type. What a text meant can't be."""
         return self.form == before.form or before.form != "text" or not self.tail
 
 
@@ -100,7 +100,7 @@ class Shape:
         return self.random.choice([keys for keys in self._family if keys is not self.keys])
 
     def change_digits(self) -> tuple[str, bool, bool]:
-        """Another type of column b: how it is called, whether nothing is to be sent for it, and whether it can be told
+        """Another type of column b: how it is called, whether nothing is to be sent for it, and whether it can be known
         that the values are the same."""
         before = self._digits
         self._digits = now = self.random.choice([each for each in _DIGITS if each is not before])

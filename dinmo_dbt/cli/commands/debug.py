@@ -34,9 +34,9 @@ def debug(
         for name, check in (
             ("dbt project", lambda: str(session.root)),
             ("dbt target", lambda: f"{session.target[1]} of profile {session.target[0]}"),
-            ("dinmo.yml", lambda: _destinations_told(session)),
+            ("dinmo.yml", lambda: _destination_report(session)),
             ("manifest", lambda: f"dbt {session.manifest.dbt_version}, {session.target_path / 'manifest.json'}"),
-            ("activations", lambda: _activations_told(session)),
+            ("activations", lambda: _activation_report(session)),
             ("warehouse", lambda: _warehouse(session)),
             ("state", lambda: f"{session.state.location}" + ("" if session.state.exists() else " (none yet)")),
         ):
@@ -50,13 +50,13 @@ def debug(
     raise typer.Exit(worst)
 
 
-def _destinations_told(session: Session) -> str:
+def _destination_report(session: Session) -> str:
     if session.project.problems:
         raise ConfigError.of(list(session.project.problems))
     return f"destinations {', '.join(session.project.targets)}"
 
 
-def _activations_told(session: Session) -> str:
+def _activation_report(session: Session) -> str:
     if session.declared.wrong:
         raise ConfigError.of(list(session.declared.wrong))
     return ", ".join(activation.name for activation in session.declared.activations) or "none"

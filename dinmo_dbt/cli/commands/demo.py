@@ -195,8 +195,8 @@ def _print_records(destination: Any, name: str, by: str, keys: tuple[str, ...], 
     known = tuple(schema.field(f).name for f in fields if schema.field(f))
     records = destination.read(name, (field.name, *known), tuple(found["record_id"].to_pylist()))
     for record in sorted(records, key=lambda r: str(r[field.name])):
-        told = ", ".join(f"{f} {_plain(record.get(f))}" for f in known)
-        sys.stdout.write(f"  {name} {record['Id']}  {record[field.name]}: {told}\n")
+        shown = ", ".join(f"{f} {_plain(record.get(f))}" for f in known)
+        sys.stdout.write(f"  {name} {record['Id']}  {record[field.name]}: {shown}\n")
     _say()
 
 

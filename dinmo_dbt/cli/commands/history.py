@@ -86,9 +86,9 @@ def _run_lines(run: dict[str, Any]) -> list[str]:
     if run.get("resent"):
         lines.append(f"  all known rows were sent: {run['resent']}")
     for name in ("counts", "outcome", "recovered"):
-        told = ", ".join(f"{key} {number:,}" for key, number in (run.get(name) or {}).items() if number)
-        if told:
-            lines.append(f"  {name}: {told}")
+        counts = ", ".join(f"{key} {number:,}" for key, number in (run.get(name) or {}).items() if number)
+        if counts:
+            lines.append(f"  {name}: {counts}")
     if run.get("waiting_since"):
         waits = "held" if run["waiting_rows"] > run["on_their_way"] else "on their way"
         lines.append(f"  {run['waiting_rows']:,} {waits}, the oldest since {said(run['waiting_since'])}")
@@ -107,7 +107,7 @@ def _run_lines(run: dict[str, Any]) -> list[str]:
 
 
 def _phases(run: dict[str, Any]) -> str:
-    told = ", ".join(
+    message = ", ".join(
         f"{name} {seconds:.2f}s" for name, seconds in (run.get("phase_seconds") or {}).items() if seconds >= 0.01
     )
-    return f" ({told})" if told else ""
+    return f" ({message})" if message else ""

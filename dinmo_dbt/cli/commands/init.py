@@ -202,9 +202,9 @@ def _node(session: Session, name: str) -> Node:
         from dinmo_dbt.config.declaration import near
 
         close = near(name, sorted({node.name for node in nodes}), count=3)
-        told = f"did you mean {' or '.join(close)}? Else " if close else ""
+        guess = f"did you mean {' or '.join(close)}? Else " if close else ""
         raise UsageError(
-            INIT_CANT, f"dbt's manifest has no model {name}", hint=f"{told}run dbt parse, and then this again"
+            INIT_CANT, f"dbt's manifest has no model {name}", hint=f"{guess}run dbt parse, and then this again"
         )
     if found[0].block is not None:
         raise UsageError(

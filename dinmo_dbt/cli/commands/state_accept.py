@@ -61,8 +61,10 @@ def accept(
         console.answer(lines)
         if found or ahead:
             counted = [printed.count(len(found), "job")] * bool(found) + ["1 record of the state"] * bool(ahead)
-            told = " and ".join(counted)
-            console.answer([f"accepted: {told}" if yes else f"{told}; --yes accepts {'it' if not found else 'them'}"])
+            found_text = " and ".join(counted)
+            console.answer(
+                [f"accepted: {found_text}" if yes else f"{found_text}; --yes accepts {'it' if not found else 'them'}"]
+            )
         jobs = [_job_json(job) for job in found]
         record = {"serial": ahead.serial, "lineage": ahead.lineage, "run_id": ahead.run} if ahead else None
         console.document(

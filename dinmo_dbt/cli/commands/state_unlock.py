@@ -70,7 +70,7 @@ def _held_json(held: Held) -> dict[str, Any]:
 _LIVES = {
     True: "is still there",
     False: "is gone",
-    None: "is another host's: from here it can't be told whether it is still there",
+    None: "is another host's: from here it can't be known whether it is still there",
 }
 
 

@@ -221,9 +221,11 @@ def _in_the_data(session: Session, activation: Activation, mapping: Mapping) -> 
     invalid = scanned.aside.filter(pc.equal(scanned.aside["why"], Aside.INVALID.value))
     reasons = Counter(zip(invalid["reason"].to_pylist(), invalid["column"].to_pylist(), strict=True))
     for (reason, column), number in sorted(reasons.items(), key=str):
-        told = f"{printed.count(number, 'row')} of {scanned.read:,} would be left out: {Reason(reason).code} [{column}]"
+        message = (
+            f"{printed.count(number, 'row')} of {scanned.read:,} would be left out: {Reason(reason).code} [{column}]"
+        )
         why = why_unfit(Reason(reason), mapping.field_of.get(column or ""), scanned.longest.get(column or "", 0))
-        yield Problem(VALUES_LEFT_OUT, told, activation.model.relation_name, why)
+        yield Problem(VALUES_LEFT_OUT, message, activation.model.relation_name, why)
 
 
 def _shared(session: Session, activations: Iterable[Activation]) -> list[Problem]:

@@ -114,7 +114,7 @@ class _Checked:
         from dinmo_dbt.upkeep import verify as verifying
 
         destination, state = known_state(session, self.activation)
-        with scan_spool(session) as spool, examples.told(session, self.activation):
+        with scan_spool(session) as spool, examples.shown_with(session, self.activation):
             return verifying.verify(self.activation, session.source, destination, state, spool, with_values=show_values)
 
     def fail(self, session: Session, error: DinmoError) -> None:
