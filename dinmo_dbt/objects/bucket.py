@@ -9,10 +9,12 @@ command line would use.
 from __future__ import annotations
 
 import errno
+import re
 import secrets
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager, suppress
 from datetime import UTC, datetime
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -22,11 +24,27 @@ from dinmo_dbt.errors import StateError, unwritable
 
 # By the scheme of a location: the extra that brings its client.
 SCHEMES = {"s3": "s3", "gs": "gs", "gcs": "gs", "az": "az", "abfs": "az", "abfss": "az"}
-# A request that gets no answer is made again: to create an object twice does no harm.
-TRIES = 5
-_OPTIONS: dict[str, dict[str, Any]] = {"s3": {"config_kwargs": {"connect_timeout": 10, "read_timeout": 60}}}
-_PAUSE_S = 0.5
+# A request that gets no answer is made again, by us alone: of tries within tries nobody knows the end.
+_OPTIONS: dict[str, dict[str, Any]] = {
+    "s3": {"config_kwargs": {"connect_timeout": 10, "read_timeout": 20, "retries": {"total_max_attempts": 1}}}
+}
+_PAUSES_S = (0.5, 1.0, 2.0, 4.0)
+_PATIENCE_S = 45.0  # since the first try: after it there is no other
+_TRY_S = 30.0  # and the bytes' own time
+_BYTES_A_SECOND = 1 << 20
+_HASTY_S = 5.0  # one try, where the one before got no answer
+_DOWNLOAD_S = 600.0  # whose size is not known; one that stands still ends sooner
 _OF_THE_DISK = (errno.ENOSPC, errno.EROFS, errno.EDQUOT)
+_FOR_GOOD = (errno.EREMCHG, errno.ENOSYS, errno.EPERM, errno.ENAMETOOLONG)
+_PASSING = (
+    *("Timeout", "Connection", "ClientConnect", "HTTPClientError", "Disconnected", "PayloadError", "IncompleteRead"),
+    *("ResponseParser", "ServiceRequest", "ServiceResponse"),
+)
+_LOGINS = {
+    "s3": "AWS_ACCESS_KEY_ID, AWS_PROFILE or a role",
+    "gs": "GOOGLE_APPLICATION_CREDENTIALS or a service account",
+    "az": "AZURE_STORAGE_CONNECTION_STRING or an identity",
+}
 
 
 class Bucket:
@@ -37,66 +55,61 @@ class Bucket:
         self.location = location.rstrip("/")
         self.clock, self._files = clock, filesystem
         self._root = self.location.partition("://")[2]
+        self._is_lost = False  # the last request got no answer, however often it was made
 
     def create(self, name: str, content: bytes) -> bool:
         """Whether it was created just now, durably. False if there is one of that name: another's, or our own whose
         reply was lost."""
-        for left in reversed(range(TRIES)):
-            try:
-                with self._refusals():
-                    self._files.pipe_file(self._path(name), content, mode="create")
-            except StateError as error:
-                if error.problems[0].code != STATE_CONNECTION_LOST or left == 0:
-                    raise
-                self.clock.sleep(_PAUSE_S)
-            except FileNotFoundError:
-                raise self._no_bucket() from None
-            except FileExistsError:
-                return False
-            else:
-                return True
-        raise AssertionError
+        try:
+            self._ask(partial(self._files.pipe_file, self._path(name), content, mode="create"), _time_of(len(content)))
+        except FileNotFoundError:
+            raise self._no_bucket() from None
+        except FileExistsError:
+            return False
+        return True
 
     def read(self, name: str) -> bytes | None:
         """None if there is no such object."""
         try:
-            with self._refusals():
-                content: bytes = self._files.cat_file(self._path(name))
-                return content
+            content: bytes = self._ask(partial(self._files.cat_file, self._path(name)), _DOWNLOAD_S)
         except FileNotFoundError:
             return None
+        return content
 
     def upload(self, name: str, path: Path) -> None:
         """The file as that object, whatever was there."""
+        seconds = _time_of(path.stat().st_size)
         try:
-            with self._refusals():
-                self._files.put_file(str(path), self._path(name))
+            self._ask(partial(self._files.put_file, str(path), self._path(name)), seconds)
         except FileNotFoundError:
             raise self._no_bucket() from None
 
     def download(self, name: str, path: Path) -> bool:
         """The object as that file; False if there is none."""
+
+        def get(**bound: float) -> None:
+            try:
+                self._files.get_file(self._path(name), str(path), **bound)
+            except OSError as error:
+                if error.errno in _OF_THE_DISK:
+                    raise unwritable(path, error) from None
+                raise
+
         try:
-            with self._refusals():
-                try:
-                    self._files.get_file(self._path(name), str(path))
-                except OSError as error:
-                    if error.errno in _OF_THE_DISK:
-                        raise unwritable(path, error) from None
-                    raise
+            self._ask(get, _DOWNLOAD_S)
         except FileNotFoundError:
             return False
         return True
 
     def copy(self, name: str, to: str) -> None:
-        with self._refusals():
-            self._files.cp_file(self._path(name), self._path(to))
+        """If it is there; who needs it finds out."""
+        with suppress(FileNotFoundError):
+            self._ask(partial(self._files.cp_file, self._path(name), self._path(to)), _DOWNLOAD_S)
 
     def names(self, folder: str) -> list[str]:
         """Of the objects right below it, without the folder; sorted."""
         try:
-            with self._refusals():
-                found = self._files.ls(self._path(folder), detail=False, refresh=True)
+            found = self._ask(partial(self._files.ls, self._path(folder), detail=False, refresh=True))
         except FileNotFoundError:
             return []
         return sorted(path.rpartition("/")[2] for path in found if not path.endswith("/"))
@@ -104,8 +117,34 @@ class Bucket:
     def remove(self, names: Iterable[str]) -> None:
         """Those that are there; no error for others."""
         for name in names:
-            with suppress(FileNotFoundError), self._refusals():
-                self._files.rm_file(self._path(name))
+            with suppress(FileNotFoundError):
+                self._ask(partial(self._files.rm_file, self._path(name)))
+
+    def _ask(self, act: Callable[..., Any], seconds: float = _TRY_S) -> Any:
+        """What the client answers, each try within that time. Whatever is asked here may be done twice. Once the store
+        gave no answer for long, each request that follows is made once and briefly, until one is answered: a command
+        that ends has several left."""
+        end = self.clock.monotonic() + _PATIENCE_S
+        pauses = iter(() if self._is_lost else _PAUSES_S)
+        while True:
+            try:
+                with self._refusals():
+                    answer = act(**self._bound(_HASTY_S if self._is_lost else seconds))
+            except StateError as error:
+                if error.problems[0].code != STATE_CONNECTION_LOST:
+                    raise
+                pause = next(pauses, None)
+                if pause is None or self.clock.monotonic() > end:
+                    self._is_lost = True
+                    raise
+                self.clock.sleep(pause)
+            else:
+                self._is_lost = False
+                return answer
+
+    def _bound(self, seconds: float) -> dict[str, float]:
+        """What ends a call of fsspec's clients that have an event loop, as those of all three stores do."""
+        return {"timeout": seconds} if getattr(self._files, "async_impl", False) else {}
 
     def check(self) -> float:
         """How far the store's clock is ahead of this machine's, in seconds; refuse a store that creates an object where
@@ -130,8 +169,7 @@ class Bucket:
         return ahead if abs(ahead) > 2 else 0.0
 
     def _modified(self, name: str) -> float:
-        with self._refusals():
-            moment: datetime = self._files.modified(self._path(name))
+        moment: datetime = self._ask(lambda **_: self._files.modified(self._path(name)))
         return moment.replace(tzinfo=moment.tzinfo or UTC).timestamp()
 
     def _path(self, name: str) -> str:
@@ -149,16 +187,13 @@ class Bucket:
                 STATE_NOT_WRITABLE,
                 f"no permission for the state: {_said(error)}",
                 where=self.location,
-                hint="the credentials need to list, read, create and delete objects below it",
+                hint="renew the credentials if they have expired; they need to list, read, create and delete objects "
+                "below it",
             ) from None
-        except (OSError, TimeoutError) as error:
-            raise self._lost(error) from None
         except Exception as error:  # noqa: BLE001 - clients raise their own
             if _is_passing(error):
                 raise self._lost(error) from None
-            raise StateError(
-                STATE_NOT_OPENED, f"the state can't be reached: {_said(error)}", where=self.location
-            ) from None
+            raise _unreachable(self.location, error) from None
 
     def _no_bucket(self) -> StateError:
         return StateError(
@@ -173,7 +208,7 @@ class Bucket:
             STATE_CONNECTION_LOST,
             f"the connection to the state was lost: {_said(error)}",
             where=self.location,
-            hint="run again: what was sent meanwhile is settled first",
+            hint="run again once it answers: what was sent meanwhile is settled first",
         )
 
 
@@ -193,18 +228,38 @@ def open_bucket(location: str, clock: Clock) -> Bucket:
             hint=f"pip install 'dinmo-dbt[{SCHEMES[scheme]}]'",
         ) from None
     except Exception as error:  # noqa: BLE001 - and so do they of a location
-        raise StateError(STATE_NOT_OPENED, f"the state can't be reached: {_said(error)}", where=location) from None
+        raise _unreachable(location, error) from None
+    if SCHEMES[scheme] == "s3":
+        filesystem.retries = 1
     return Bucket(location, filesystem, clock)
 
 
+def _unreachable(location: str, error: Exception) -> StateError:
+    login = _LOGINS[SCHEMES.get(location.partition("://")[0], "s3")]
+    return StateError(
+        STATE_NOT_OPENED,
+        f"the state can't be reached: {_said(error)}",
+        where=location,
+        hint=f"look at the location, and at this machine's login to the store: {login}",
+    )
+
+
+def _time_of(size: int) -> float:
+    return _TRY_S + size / _BYTES_A_SECOND
+
+
 def _said(error: Exception) -> str:
-    return " ".join(str(error).split())[:300] or type(error).__name__
+    """Without what follows the `?` of an address: a signature may be in it."""
+    said = re.sub(r"\?[^\s\"']+", "", " ".join(str(error).split()))[:300]
+    return said or ("no answer" if isinstance(error, TimeoutError) else type(error).__name__)
 
 
 def _is_passing(error: BaseException) -> bool:
-    """Whether a client's own exception is of a connection: by its name, for the classes belong to libraries below."""
-    return any(
-        word in kind.__name__
-        for kind in type(error).__mro__
-        for word in ("Timeout", "ConnectionError", "ClientConnect")
-    )
+    """Whether it may go by itself: by the status, or by the name of a client's own exception, for the classes belong to
+    libraries below."""
+    if isinstance(error, OSError):
+        return error.errno not in _FOR_GOOD
+    status = getattr(error, "status_code", None) or getattr(error, "code", None)
+    if isinstance(status, int):
+        return status >= 500 or status in (408, 429)
+    return any(word in kind.__name__ for kind in type(error).__mro__ for word in _PASSING)

@@ -120,8 +120,10 @@ class Store:
             return
         number, process.accesses = process.accesses, process.accesses + 1
         if number >= bad.at:
-            process.hurt = not process.leaving
-            process.bad = None if bad.late else bad
+            if bad.late:  # it is asked again
+                process.bad = None
+            else:
+                process.hurt = not process.leaving
             raise ConnectionError("out of reach")
 
 

@@ -3,9 +3,11 @@ is refused."""
 
 import errno
 import random
+import socket
 import sys
 import threading
 import uuid
+from contextlib import suppress
 
 import fsspec
 import pytest
@@ -269,8 +271,11 @@ def test_a_client_that_is_not_installed_is_named_with_its_extra(monkeypatch, sch
 
 @pytest.mark.parametrize(
     ("error", "code"),
-    [(PermissionError("AccessDenied"), "DB510"), (TimeoutError("t"), "DB520"), (OSError("reset"), "DB520"),
-     (ValueError("odd"), "DB515"), (type("EndpointConnectionError", (Exception,), {})("x"), "DB520")],
+    [(PermissionError("AccessDenied"), "DB510"), (TimeoutError(), "DB520 .*: no answer"), (OSError("reset"), "DB520"),
+     (OSError(errno.EREMCHG, "another region"), "DB515"), (ValueError("odd"), "DB515"),
+     (type("EndpointConnectionError", (Exception,), {})("x"), "DB520"),
+     (type("HttpError", (Exception,), {"code": 503})("x"), "DB520"),
+     (type("HttpError", (Exception,), {"code": 400})("https://h/x?sig=hidden"), r"DB515 .*https://h/x\s")],
 )  # fmt: skip
 def test_what_a_store_refuses_is_told_and_what_was_there_stays(store, error, code):
     tables = store.tables()
@@ -300,3 +305,91 @@ def test_a_disk_that_is_full_is_no_lost_connection(store, tmp_path, number):
     with pytest.raises(StateError, match="DB510") as refusal:
         bucket.download("snapshots/x", tmp_path / "x")
     assert str(tmp_path / "x") in refusal.value.problems[0].where
+
+
+class Deaf:
+    """A store's client whose requests get no answer, or not for the first few."""
+
+    def __init__(self, answers_at=None):
+        self.asked, self.answers_at = 0, answers_at
+
+    def ls(self, path, detail, refresh):
+        self.asked += 1
+        if self.answers_at is None or self.asked < self.answers_at:
+            raise ConnectionResetError("reset")
+        return [f"{path}/1"]
+
+    put_file = get_file = cat_file = rm_file = cp_file = pipe_file = lambda self, *_, **__: self.ls("", False, True)
+
+
+ASKED = [
+    lambda bucket, path: bucket.names("x"),
+    lambda bucket, path: bucket.read("x"),
+    lambda bucket, path: bucket.create("x", b"1"),
+    lambda bucket, path: bucket.upload("x", path),
+    lambda bucket, path: bucket.download("x", path),
+    lambda bucket, path: bucket.copy("x", "y"),
+    lambda bucket, path: bucket.remove(["x"]),
+]
+
+
+@pytest.mark.parametrize("ask", ASKED)
+def test_what_gets_no_answer_is_asked_again_and_not_for_ever(tmp_path, ask):
+    path = tmp_path / "file"
+    path.write_bytes(b"1")
+    ask(Bucket("memory://b", Deaf(answers_at=3), ManualClock()), path)
+    deaf, clock = Deaf(), ManualClock()
+    bucket = Bucket("memory://b", deaf, clock)
+    began = clock.monotonic()
+    with pytest.raises(StateError, match="DB520"):
+        ask(bucket, path)
+    assert deaf.asked == 5
+    assert 5 < clock.monotonic() - began < 60
+    with pytest.raises(StateError, match="DB520"):
+        ask(bucket, path)
+    assert deaf.asked == 6, "a command that ends does not wait for each of its last requests"
+    deaf.answers_at = 7
+    ask(bucket, path)
+    deaf.answers_at = 10
+    ask(bucket, path)
+    assert deaf.asked == 10
+
+
+@pytest.fixture
+def silent(monkeypatch):
+    """A server at which requests come in and no answer goes out: each connection is closed, or left open."""
+    accepted, closes = [], []
+    with socket.create_server(("127.0.0.1", 0)) as server:
+
+        def serve():
+            with suppress(OSError):
+                while True:
+                    accepted.append(server.accept()[0])
+                    accepted[-1].recv(1 << 16)
+                    if closes:
+                        accepted[-1].close()
+
+        thread = threading.Thread(target=serve, daemon=True)
+        thread.start()
+        monkeypatch.setenv("AWS_ENDPOINT_URL", f"http://127.0.0.1:{server.getsockname()[1]}")
+        yield accepted, closes
+        server.shutdown(socket.SHUT_RDWR)
+    thread.join()
+    for connection in accepted:
+        connection.close()
+
+
+@pytest.mark.parametrize("ask", ASKED[:4])
+@pytest.mark.parametrize("how", ["closes", "hangs"])
+def test_a_server_that_never_answers_is_left(monkeypatch, tmp_path, s3, silent, how, ask):
+    """Over real connections: no try within a try, and a time for each."""
+    accepted, closes = silent
+    path = tmp_path / "file"
+    path.write_bytes(b"1")
+    if how == "closes":
+        closes.append(True)
+    for name in ("_TRY_S", "_DOWNLOAD_S", "_HASTY_S"):
+        monkeypatch.setattr(f"dinmo_dbt.objects.bucket.{name}", 0.2 if how == "hangs" else 60.0)
+    with pytest.raises(StateError, match="DB520"):
+        ask(open_bucket("s3://states/x", ManualClock()), path)
+    assert len(accepted) <= 10, "the library below makes some twice where a connection closes"
