@@ -120,6 +120,8 @@ class History:
         self.records = random.Random(f"record {self.seed}")
         counts = self.mode == "insert" and "copies" in self.events
         self.is_recorded = self.records.random() < (0.7 if counts else 0.15)  # the org keeps a record of the state
+        if self.is_recorded and counts and self.records.random() < 0.7:  # it is written, whatever else happens
+            self.events -= {"calls", "quota"}
         then = re.search(", then (delete|set)", self.kind)
         self.on_removed = then[1] if then else "ignore"
         if then or self.mode == "delete":
@@ -534,9 +536,11 @@ class History:
         """An older copy of the state is on another machine, with this user's marks or without, hours or days later."""
         copy = self.random.choice(sorted(self.copied))
         self.org.clock.sleep(self.random.choice((3_600.0, DAY_S, 2 * DAY_S, 8 * DAY_S)))
+        always = self.is_recorded and not self.events & {"calls", "quota"}  # or the record may not be written
+        if always and self.records.random() < 0.5:  # Salesforce has forgotten the jobs: its record alone tells
+            self.org.clock.sleep(8 * DAY_S)
         recent = self.org.clock.now() - self.copied[copy] < JOBS_KEPT_S and not self.jobs_gone
         has_marks = self.random.random() < 0.3
-        always = self.is_recorded and not self.events & {"calls", "quota"}  # or the record may not be written
         is_told = recent or always
         if self.mode == "insert" and not is_told:  # nothing tells it that there is a newer one: that is not promised
             has_marks = True

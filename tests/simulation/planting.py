@@ -24,13 +24,15 @@ ROOT = HERE.parents[1]
 
 @dataclass(frozen=True)
 class Planted:
-    """In `file`, `old` becomes `new`; `what` says what that means."""
+    """In `file`, `old` becomes `new`; `what` says what that means. `seeds`: how many it may take, where that is more
+    than the command says."""
 
     name: str
     what: str
     file: str
     old: str
     new: str
+    seeds: int = 0
 
     def plant(self, folder: Path) -> None:
         """Make `folder/dinmo_dbt` our package with this fault."""
@@ -49,7 +51,7 @@ def found(planted: Planted, seeds: int) -> str | None:
     with tempfile.TemporaryDirectory() as name:
         planted.plant(Path(name))
         done = subprocess.run(
-            [sys.executable, "-m", "simulation", "--seeds", str(seeds), "--stop"],
+            [sys.executable, "-m", "simulation", "--seeds", str(max(seeds, planted.seeds)), "--stop"],
             cwd=ROOT / "tests", env={**os.environ, "PYTHONPATH": name}, capture_output=True, text=True, check=False,
         )  # fmt: skip
     assert done.returncode in (0, 1), done.stderr
