@@ -16,7 +16,7 @@ INSTALL = $(BIN)/python -m pip install --quiet --disable-pip-version-check -c $(
 SEEDS := 1000
 
 .PHONY: help demo test test-all simulate fortnight planted mutants kill deep conformance-sf lint coverage changelog changelog-check \
-  stand-ins stand-in-bigquery stand-in-databricks stand-in-redshift stand-in-snowflake lock-stand-ins \
+  stand-ins stand-in-bigquery stand-in-databricks stand-in-redshift stand-in-snowflake stand-in-spark lock-stand-ins \
   docs picture bench lock clean
 
 help:  ## This list.
@@ -65,6 +65,9 @@ stand-in-redshift: $(VENV)/.dev
 
 stand-in-databricks: $(VENV)/.dev
 	$(call STAND_IN,databricks)
+
+stand-in-spark: $(VENV)/.dev
+	$(call STAND_IN,spark)
 
 lock-stand-ins: $(VENV)/.dev  ## Renew the constraint files of the stand-ins, from the newest versions that fit.
 	cd tests && ../$(BIN)/python -m stand_ins.environments --lock

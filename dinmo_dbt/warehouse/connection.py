@@ -220,7 +220,7 @@ def connect(
     )
     quoted = partial(_quoted, credentials=credentials, env=env) if show_values else _withheld
     try:
-        engine = _engine(credentials.type, writes)(credentials, project_dir, chosen)
+        engine = _engine(credentials, writes)(credentials, project_dir, chosen)
     except QueryRefused as refused:
         message = dbt_profile.scrub(refused.said(), credentials, env)
         code = WAREHOUSE_NOT_REACHED if refused.cause in _ON_THE_WAY else _CODES[refused.cause]
@@ -240,9 +240,9 @@ def _quoted(whole: str, *, credentials: Any, env: Mapping[str, str]) -> str:
     return f"the database said: {dbt_profile.scrub(whole, credentials, env)}" if whole else ""
 
 
-def _engine(adapter_type: str, writes: bool) -> Callable[[Any, Path, profiles.Chosen], Engine]:
+def _engine(credentials: Any, writes: bool) -> Callable[[Any, Path, profiles.Chosen], Engine]:
     """`DbApi` reads whatever has no reader of its own."""
-    match adapter_type:
+    match credentials.type:
         case "duckdb":
             from dinmo_dbt.warehouse.duckdb import DuckDB
 
@@ -267,6 +267,10 @@ def _engine(adapter_type: str, writes: bool) -> Callable[[Any, Path, profiles.Ch
             from dinmo_dbt.warehouse.bigquery.engine import BigQuery
 
             return BigQuery
+        case "spark" if credentials.method == "session":
+            from dinmo_dbt.warehouse.spark.engine import SparkSession
+
+            return SparkSession
         case _:
             from dinmo_dbt.warehouse.dbapi import DbApi
 

@@ -99,7 +99,8 @@ class DbApi:
         if not hasattr(handle, "cursor"):
             message = f"{self._dbt.type} can't be read yet: its dbt connection has no cursor"
             raise QueryRefused(Cause.UNREADABLE, message)
-        return handle.cursor()
+        # dbt-spark wraps the driver's connection, and its wrapper gives all rows at once or none.
+        return (handle.handle if self._dbt.type == "spark" else handle).cursor()
 
     def _batches(self, cursor: Any, sql: str, schema: pa.Schema) -> Iterator[pa.RecordBatch]:
         while rows := self._fetched(cursor, sql):

@@ -111,6 +111,8 @@ ENVIRONMENTS = {
         ),
         Environment("snowflake", (f"-e {ROOT}[snowflake]",), "constraints-snowflake.txt"),
     ),
+    # Spark itself, in the process that reads it: it needs Java 17, and no server.
+    "spark": (Environment("spark", (f"-e {ROOT}[spark]",), "constraints-spark.txt"),),
     # The server is the Postgres of the machine, behind a relay in the test's own process.
     "redshift": (Environment("redshift", (f"-e {ROOT}[redshift]",), "constraints-redshift.txt"),),
     # The server is of the connector's own Thrift classes. Left alone, pip takes an older dbt-core for a newer adapter.

@@ -21,7 +21,7 @@ from e2e.lab import DINMO, Lab, Org, Ran, environment, hear_interrupts, object_f
 from .environments import Environment
 
 START_S = 120
-COMMAND_S = 300
+COMMAND_S = 900
 
 
 @dataclass(frozen=True)

@@ -30,7 +30,7 @@ def both(
         run = server.run
     else:
         project.profiles({"dev": {"type": "duckdb", "path": str(project.folder / "warehouse.duckdb")}})
-    monkeypatch.setattr(connection, "_engine", lambda adapter_type, writes: DbApi)
+    monkeypatch.setattr(connection, "_engine", lambda credentials, writes: DbApi)
     return run, project.connect
 
 
