@@ -148,7 +148,7 @@ class Bucket:
 
     def check(self) -> float:
         """How far the store's clock is ahead of this machine's, in seconds; refuse a store that creates an object where
-        there is one. StateError DB521."""
+        there is one, and credentials that may not create or delete. StateError DB521, DB510."""
         name = f"probe/{secrets.token_hex(8)}"
         try:
             before = self.clock.now()
@@ -162,9 +162,11 @@ class Bucket:
                     hint="keep the state in a store that honours conditional writes (If-None-Match), in the warehouse "
                     "or in a folder",
                 )
-        finally:
+        except StateError:
             with suppress(StateError):
                 self.remove([name])
+            raise
+        self.remove([name])
         # Stores tell whole seconds: below that the machine's clock is as good.
         return ahead if abs(ahead) > 2 else 0.0
 

@@ -249,6 +249,20 @@ def test_a_store_that_lets_two_create_one_object_is_refused(store, s3):
     assert store.memory.find(f"{store.root}/probe") == []
 
 
+def test_credentials_that_may_not_delete_are_refused_before_the_first_write(store):
+    """Else rows are sent first, and their spool can't go."""
+
+    def refuse(path):
+        raise PermissionError("AccessDenied")
+
+    before = store.memory.find(f"{store.root}/versions")
+    store.rm_file = refuse
+    with pytest.raises(StateError, match=r"DB510 .*AccessDenied") as refusal:
+        store.tables().check()
+    assert "delete" in refusal.value.problems[0].hint
+    assert store.memory.find(f"{store.root}/versions") == before
+
+
 def test_a_bucket_that_is_not_there_is_said_when_it_is_written(s3):
     tables = BucketTables(open_bucket("s3://nowhere/x", ManualClock()))
     assert not tables.exists()
