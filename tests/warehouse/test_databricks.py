@@ -65,5 +65,5 @@ def test_an_error_is_known_by_the_class_at_its_head(text: str, cause: Cause, cod
 
 
 def test_a_connection_that_broke_is_lost_and_others_errors_are_not_known() -> None:
-    assert errors.read(RequestError("in its words")) == errors.Known(Cause.LOST)
+    assert errors.read(RequestError("in its words")) == errors.KnownError(Cause.LOST)
     assert errors.read(ValueError("[TABLE_OR_VIEW_NOT_FOUND] x")) is None

@@ -61,6 +61,6 @@ def test_a_server_s_error_is_known_by_its_sqlstate(state: str, cause: Cause) -> 
 
 
 def test_an_error_of_the_connection_has_no_fields() -> None:
-    assert errors.read(InterfaceError("BrokenPipe: server socket closed")) == errors.Known(Cause.LOST)
+    assert errors.read(InterfaceError("BrokenPipe: server socket closed")) == errors.KnownError(Cause.LOST)
     assert errors.read(ProgrammingError("attempting to use unexecuted cursor")) is None
     assert errors.read(ValueError({"C": "42P01"})) is None
