@@ -68,14 +68,16 @@ def batches(folder: Path, relation: str):  # type: ignore[no-untyped-def]
     return connection(folder).cursor().sql(f"select {', '.join(columns())} from {relation}").to_arrow_reader(32768)
 
 
-def mapping():  # type: ignore[no-untyped-def]
+def mapping(*, matched: bool = False):  # type: ignore[no-untyped-def]
     from dinmo_dbt.destination import Field
-    from dinmo_dbt.rows.mapping import Column, Mapping
+    from dinmo_dbt.rows.mapping import MappedColumn, Mapping
 
     kinds = {**dict.fromkeys(TEXT, "string"), **dict.fromkeys(NUMBERS, "double"), **OTHERS}
-    made = [Column(name, f"{name}__c", Field(f"{name}__c", name, kind, length=255)) for name, kind in kinds.items()]
-    match = Column("id", "Key__c", Field("Key__c", "Key", "string", length=255, external_id=True, unique=True))
-    return Mapping(("id",), match, tuple(made))
+    made = [
+        MappedColumn(name, f"{name}__c", Field(f"{name}__c", name, kind, length=255)) for name, kind in kinds.items()
+    ]
+    match = MappedColumn("id", "Key__c", Field("Key__c", "Key", "string", length=255, external_id=True, unique=True))
+    return Mapping(("id",), match if matched else None, tuple(made))
 
 
 def measured(folder: Path, what: str) -> dict[str, object]:
@@ -91,7 +93,7 @@ def measured(folder: Path, what: str) -> dict[str, object]:
         from dinmo_dbt.state.snapshot import FileSnapshot
 
         snapshot = FileSnapshot(folder, [] if what == "first" else ["base-1.parquet"])
-        found = between(batches(folder, RELATION[what]), mapping(), snapshot, ScanSpool(folder))
+        found = between(batches(folder, RELATION[what]), mapping(matched=True), snapshot, ScanSpool(folder))
         kinds = {kind.name.lower(): found.count(kind) for kind in Kind}
         counts = {"rows": found.read, "unchanged": found.unchanged, "left": len(found.left), **kinds}
         assert not found.refusals, found.refusals
@@ -111,7 +113,7 @@ def peak_mib() -> float:
     return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024 / 1024
 
 
-def prepare(folder: Path, rows: int) -> None:
+def prepare(folder: Path, rows: int, *, matched: bool = False) -> None:
     import duckdb
     import numpy as np
     import pyarrow as pa
@@ -123,7 +125,7 @@ def prepare(folder: Path, rows: int) -> None:
     with duckdb.connect(str(folder / "bench.duckdb")) as con:
         con.execute(MAKE.format(rows=rows))
     spool = ScanSpool(folder)
-    found = between(batches(folder, "v1"), mapping(), FileSnapshot(folder, []), spool)
+    found = between(batches(folder, "v1"), mapping(matched=matched), FileSnapshot(folder, []), spool)
     table = spool.take(np.arange(found.read), ["kh", "ck", "key"]).sort_by("kh")
     ids = pa.array([f"a00{number:015d}" for number in range(found.read)])
     base = table.append_column("record_id", ids).append_column("flags", pa.array(np.ones(found.read, np.uint8)))
@@ -142,7 +144,7 @@ def main() -> None:
         return
     with tempfile.TemporaryDirectory(prefix="dinmo-bench-") as name:
         folder = Path(name)
-        prepare(folder, given.rows)
+        prepare(folder, given.rows, matched=True)
         found: dict[str, list[dict[str, object]]] = {what: [] for what in ("scan v1", "scan v2", *RELATION)}
         for _ in range(given.rounds):
             for what, results in found.items():

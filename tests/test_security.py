@@ -137,7 +137,7 @@ def test_the_emulator_listens_on_loopback_alone() -> None:
 IMPORTED = {
     "yaml": "pyyaml", "jwt": "pyjwt", "simple_salesforce": "simple-salesforce", "dbt": "dbt-core",
     "dbt_common": "dbt-core", "pydantic_core": "pydantic", "urllib3": "requests", "psycopg2": "dbt-postgres",
-    "duckdb": "dbt-duckdb", "click": "typer", "cryptography": "pyjwt",
+    "duckdb": "dbt-duckdb", "click": "typer", "cryptography": "pyjwt", "google": "dbt-bigquery", "pyspark": "dbt-spark",
 }  # fmt: skip
 
 
