@@ -107,7 +107,8 @@ destinations:
       dev: {org: emulator}
 """
 _FOLDER = ".dinmo"
-BUCKET_SCHEMES = ("s3", "gs", "gcs", "az", "abfs", "abfss")
+# By the scheme of a bucket's location: the extra that brings its client.
+BUCKET_SCHEMES = {"s3": "s3", "gs": "gs", "gcs": "gs", "az": "az", "abfs": "az", "abfss": "az"}
 _SCHEMES = "s3://, gs://, az:// (abfs://)"
 _NO_CHANNEL_HERE = "set it; or write env_var('NAME', '') where it may be missing: then this channel gets nothing"
 

@@ -20,10 +20,9 @@ from typing import Any
 
 from dinmo_dbt.clock import Clock
 from dinmo_dbt.codes import NO_CONDITIONAL_WRITES, STATE_CONNECTION_LOST, STATE_NOT_OPENED, STATE_NOT_WRITABLE
+from dinmo_dbt.config.project import BUCKET_SCHEMES
 from dinmo_dbt.errors import StateError, unwritable
 
-# By the scheme of a location: the extra that brings its client.
-SCHEMES = {"s3": "s3", "gs": "gs", "gcs": "gs", "az": "az", "abfs": "az", "abfss": "az"}
 # A request that gets no answer is made again, by us alone: of tries within tries nobody knows the end.
 _OPTIONS: dict[str, dict[str, Any]] = {
     "s3": {"config_kwargs": {"connect_timeout": 10, "read_timeout": 20, "retries": {"total_max_attempts": 1}}}
@@ -227,17 +226,17 @@ def open_bucket(location: str, clock: Clock) -> Bucket:
             STATE_NOT_OPENED,
             f"the client for {scheme}:// is not installed ({error.name or error})",
             where=location,
-            hint=f"pip install 'dinmo-dbt[{SCHEMES[scheme]}]'",
+            hint=f"pip install 'dinmo-dbt[{BUCKET_SCHEMES[scheme]}]'",
         ) from None
     except Exception as error:  # noqa: BLE001 - and so do they of a location
         raise _unreachable(location, error) from None
-    if SCHEMES[scheme] == "s3":
+    if BUCKET_SCHEMES[scheme] == "s3":
         filesystem.retries = 1
     return Bucket(location, filesystem, clock)
 
 
 def _unreachable(location: str, error: Exception) -> StateError:
-    login = _LOGINS[SCHEMES.get(location.partition("://")[0], "s3")]
+    login = _LOGINS[BUCKET_SCHEMES.get(location.partition("://")[0], "s3")]
     return StateError(
         STATE_NOT_OPENED,
         f"the state can't be reached: {_said(error)}",

@@ -151,20 +151,9 @@ def _decimals(unscaled: npt.NDArray[np.uint64], like: pa.Array) -> pa.Array:
 
 
 def _scaled(whole: npt.NDArray[np.int64], power: int, like: pa.Array) -> pa.Array:
-    """whole * 10^power as canonical numbers, power 0 to 18: one product of 64 bits by 64, by 32-bit halves."""
-    magnitude, factor = np.abs(whole).view(np.uint64), np.uint64(10**power)
-    half, mask = np.uint64(32), np.uint64(2**32 - 1)
-    a0, a1, b0, b1 = magnitude & mask, magnitude >> half, factor & mask, factor >> half
-    low, p01, p10 = a0 * b0, a0 * b1, a1 * b0
-    middle = (low >> half) + (p01 & mask) + (p10 & mask)
-    words = np.empty((len(whole), 2), np.uint64)
-    words[:, 0] = magnitude * factor
-    words[:, 1] = a1 * b1 + (p01 >> half) + (p10 >> half) + (middle >> half)
-    negative = np.flatnonzero(whole < 0)
-    if negative.size:
-        low, high = words[negative, 0], words[negative, 1]
-        words[negative, 0], words[negative, 1] = ~low + np.uint64(1), ~high + (low == 0)
-    return _decimals(words, like)
+    """whole * 10^power as canonical numbers, power 0 to 18."""
+    low, high = _multiply(np.abs(whole).view(np.uint64), np.uint64(0), np.uint64(10**power))
+    return _decimals(_signed(low, high, whole < 0), like)
 
 
 def _millionths(numbers: Doubles) -> npt.NDArray[np.int64] | None:
@@ -223,14 +212,22 @@ def _times_power_of_ten(whole: npt.NDArray[np.int64], power: npt.NDArray[np.int6
     second = np.power(np.uint64(10), np.maximum(power - 11, 0).astype(np.uint64))
     low, high = _multiply(magnitude, np.zeros_like(magnitude), first)
     low, high = _multiply(low, high, second)
-    low, high = np.where(negative, ~low + np.uint64(1), low), np.where(negative, ~high + (low == 0), high)
+    return _signed(low, high, negative)
+
+
+def _signed(
+    low: npt.NDArray[np.uint64], high: npt.NDArray[np.uint64], negative: npt.NDArray[np.bool_]
+) -> npt.NDArray[np.uint64]:
+    """Magnitudes as 128-bit two's complement, low word first."""
+    if negative.any():
+        low, high = np.where(negative, ~low + np.uint64(1), low), np.where(negative, ~high + (low == 0), high)
     return np.stack([low, high], axis=1)
 
 
 def _multiply(
-    low: npt.NDArray[np.uint64], high: npt.NDArray[np.uint64], factor: npt.NDArray[np.uint64]
+    low: npt.NDArray[np.uint64], high: npt.NDArray[np.uint64] | np.uint64, factor: npt.NDArray[np.uint64] | np.uint64
 ) -> tuple[npt.NDArray[np.uint64], npt.NDArray[np.uint64]]:
-    """(low, high) * factor modulo 2^128, by 32-bit halves; factor < 2^40."""
+    """(low, high) * factor modulo 2^128, by 32-bit halves."""
     half, mask = np.uint64(32), np.uint64(2**32 - 1)
     a0, a1 = low & mask, low >> half
     b0, b1 = factor & mask, factor >> half

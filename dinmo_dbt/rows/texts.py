@@ -32,6 +32,11 @@ def ordered(array: pa.Array) -> pa.Array:
 _BLANKS = " \t\n\r"
 
 
+def without_empty(array: pa.Array) -> pa.Array:
+    """An empty text is null."""
+    return pc.if_else(pc.equal(array, ""), pa.scalar(None, pa.utf8()), array)
+
+
 def trimmed(array: pa.Array) -> pa.Array:
     """Salesforce's text without blanks at its ends; what is then empty, or `#N/A`, is null."""
     text = pc.utf8_trim_whitespace(array)
@@ -41,8 +46,7 @@ def trimmed(array: pa.Array) -> pa.Array:
 
 def echo_text(array: pa.Array) -> pa.Array:
     """A text as any that Salesforce may make of it when it echoes it: trimmed, newlines `\\n`, '' null."""
-    text = pc.utf8_trim_whitespace(unix_newlines(array))
-    return pc.if_else(pc.equal(text, ""), pa.scalar(None, pa.utf8()), text)
+    return without_empty(pc.utf8_trim_whitespace(unix_newlines(array)))
 
 
 def sent_text(array: pa.Array, field: Field) -> tuple[pa.Array, Reasons | None]:
@@ -86,7 +90,7 @@ def _trimmed(array: pa.Array) -> pa.Array:
         array = pc.utf8_trim(array, characters=_BLANKS)
     elif is_filled.all():
         return array
-    return pc.if_else(pc.equal(array, ""), pa.scalar(None, pa.utf8()), array)
+    return without_empty(array)
 
 
 def _has_blank_ends(array: pa.Array, starts: npt.NDArray[np.int32], ends: npt.NDArray[np.int32]) -> bool:
@@ -217,8 +221,7 @@ _SUFFIX = np.frombuffer(b"ABCDEFGHIJKLMNOPQRSTUVWXYZ012345", np.uint8)
 
 
 def canonical_ids(array: pa.Array) -> tuple[pa.Array, Reasons | None]:
-    trimmed = pc.utf8_trim_whitespace(array)
-    trimmed = pc.if_else(pc.equal(trimmed, ""), pa.scalar(None, pa.utf8()), trimmed)
+    trimmed = without_empty(pc.utf8_trim_whitespace(array))
     shaped = pc.fill_null(pc.match_substring_regex(trimmed, "^[0-9A-Za-z]{15}([0-9A-Za-z]{3})?$"), True)
     reasons = reasons_of(pc.invert(shaped), Reason.ID_FORM)
     sound = pc.if_else(shaped, trimmed, pa.scalar(None, pa.utf8()))

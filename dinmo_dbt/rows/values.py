@@ -68,8 +68,7 @@ def fold(array: pa.Array, field: Field) -> pa.Array:
     """
     if not pa.types.is_string(array.type):
         return array
-    trimmed = pc.utf8_trim_whitespace(array)
-    trimmed = pc.if_else(pc.equal(trimmed, ""), pa.scalar(None, pa.utf8()), trimmed)
+    trimmed = texts.without_empty(pc.utf8_trim_whitespace(array))
     return pc.utf8_lower(trimmed) if type_of(field).is_text and not field.case_sensitive else trimmed
 
 
