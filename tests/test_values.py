@@ -16,6 +16,7 @@ from dinmo_dbt.rows.field_types import TYPES
 from dinmo_dbt.rows.forms import TYPE_IN_WAREHOUSE, in_form, key_form, text_form, type_name
 from dinmo_dbt.rows.keys import key_in_forms, key_text, why_not_key
 from dinmo_dbt.rows.numbers import _long_decimal_text, decimal_text
+from dinmo_dbt.rows.numbers import constant as number_constant
 from dinmo_dbt.rows.reasons import Reason, why_unfit
 
 
@@ -134,6 +135,12 @@ def test_decimals_stay_exact_and_are_written_without_exponent(numbers):
 @settings(max_examples=200, deadline=None)
 @example([Decimal(0), None, Decimal("-0.000001"), Decimal("0.0000001"), Decimal("-9223372036854.775808")], 0)
 @example([Decimal("9223372036854.775807"), Decimal("-9223372036854.775807")], 1)
+@example([Decimal("0.014641")], 0)  # 11 to the fourth, as millionths: no hundredths
+@example([Decimal("0.1234"), None, Decimal("-12.0305"), Decimal(0)], 0)
+@example([Decimal(-3), Decimal(4), None, Decimal(-1), Decimal(0)], 0)
+@example([Decimal("-9223372036854.775808"), Decimal(-1)], 0)
+@example([Decimal("18446744073709.551617"), Decimal(1)], 0)
+@example([Decimal(10**18), Decimal(1)], 0)
 @given(
     st.lists(st.none() | st.decimals(-(10**19), 10**19, places=6) | st.decimals(-999, 999, places=2)), st.integers(0, 2)
 )
@@ -155,6 +162,14 @@ def test_whole_numbers_and_decimals_of_any_scale_are_taken_exactly(numbers, scal
     scaled = [None if n is None else Decimal(n).scaleb(-scale) for n in numbers if n is None or abs(n) < 10**18]
     decimals = pa.array(scaled, pa.decimal128(18, scale))[start:]
     assert values.canonical(decimals, field("double"))[0].to_pylist() == scaled[start:]
+
+
+def test_a_constant_is_a_number_or_its_digits():
+    told = {value: number_constant(value) for value in (7, -2.5, "12.50", "+3", 10**19, "1e3", "", "1,5", True)}
+    read = {value: None if array is None else array.to_pylist() for value, array in told.items() if value is not True}
+    kept = {7: [7], -2.5: [-2.5], "12.50": [Decimal("12.50")], "+3": [3], 10**19: [10**19]}
+    assert read == kept | dict.fromkeys(("1e3", "", "1,5"))
+    assert number_constant(True) is None
 
 
 def test_numbers_that_cannot_be_sent_carry_their_reason():
@@ -572,6 +587,17 @@ def test_match_values_are_folded_as_salesforce_compares_them():
     assert values.fold(given, field("reference")).to_pylist() == ["A b", None, None, None, "ÄÖ"]
     numbers = pa.array([1, None])
     assert values.fold(numbers, field("double")).equals(numbers)
+
+
+def test_an_upsert_folds_case_for_emails_and_unique_texts_that_ignore_it():
+    folds = {
+        (kind, unique, sensitive): values.folds_case(field(kind, unique=unique, case_sensitive=sensitive))
+        for kind in ("email", "string") for unique in (True, False) for sensitive in (True, False)
+    }  # fmt: skip
+    expected = {
+        (kind, unique, sensitive): kind == "email" or (unique and not sensitive) for kind, unique, sensitive in folds
+    }
+    assert folds == expected
 
 
 def test_every_type_as_salesforce_reads_it():
