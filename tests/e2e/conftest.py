@@ -7,12 +7,9 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-from state.conftest import s3
 from test_channels import Receiver
 
 from .lab import Lab, Org, dbt, write_project
-
-__all__ = ["s3"]
 
 
 @pytest.fixture(scope="session")

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import itertools
-import logging
 import shutil
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack
@@ -12,7 +11,6 @@ from pathlib import Path
 import duckdb
 import pytest
 from memory_org import Trip, WatchedBucketState, WatchedWarehouseState, World
-from moto.server import ThreadedMotoServer
 from warehouse.conftest import Postgres, Project, postgres, project
 
 from dinmo_dbt.objects import BucketTables, open_bucket
@@ -61,25 +59,6 @@ class BucketWorld(World):
         state = WatchedBucketState(self.bucket, self.tables, self.scratch, self.clock, target=self.target)
         state.trip = trip or Trip()
         return state
-
-
-@pytest.fixture(scope="session")
-def s3() -> Iterator[str]:
-    """A server that speaks S3, and its bucket `states`, by the variables that clients of S3 go by."""
-    logging.getLogger("werkzeug").setLevel(logging.ERROR)
-    server = ThreadedMotoServer(ip_address="127.0.0.1", port=0, verbose=False)
-    server.start()
-    host, port = server.get_host_and_port()
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setenv("AWS_ENDPOINT_URL", f"http://{host}:{port}")
-        patch.setenv("AWS_ACCESS_KEY_ID", "key")
-        patch.setenv("AWS_SECRET_ACCESS_KEY", "secret")
-        patch.setenv("AWS_DEFAULT_REGION", "us-east-1")
-        import s3fs
-
-        s3fs.S3FileSystem(skip_instance_cache=True).mkdir("states")
-        yield "s3://states"
-    server.stop()
 
 
 @pytest.fixture(params=KINDS)
