@@ -29,8 +29,8 @@ def measured(folder: Path) -> dict[str, float]:
 
     from dinmo_dbt.rows import carried
     from dinmo_dbt.rows.compare import between
-    from dinmo_dbt.state import ScanSpool
     from dinmo_dbt.state.snapshot import FileSnapshot
+    from dinmo_dbt.state.spool import ScanSpool
 
     snapshot, spool = FileSnapshot(folder, ["base-1.parquet"]), ScanSpool(folder)
     began = time.process_time()

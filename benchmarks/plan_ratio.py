@@ -89,8 +89,8 @@ def measured(folder: Path, what: str) -> dict[str, object]:
     else:
         from dinmo_dbt.rows.changes import Kind
         from dinmo_dbt.rows.compare import between
-        from dinmo_dbt.state import ScanSpool
         from dinmo_dbt.state.snapshot import FileSnapshot
+        from dinmo_dbt.state.spool import ScanSpool
 
         snapshot = FileSnapshot(folder, [] if what == "first" else ["base-1.parquet"])
         found = between(batches(folder, RELATION[what]), mapping(matched=True), snapshot, ScanSpool(folder))
@@ -119,8 +119,8 @@ def prepare(folder: Path, rows: int, *, matched: bool = False) -> None:
     import pyarrow as pa
 
     from dinmo_dbt.rows.compare import between
-    from dinmo_dbt.state import ScanSpool
     from dinmo_dbt.state.snapshot import BASE, FileSnapshot, write_rows
+    from dinmo_dbt.state.spool import ScanSpool
 
     with duckdb.connect(str(folder / "bench.duckdb")) as con:
         con.execute(MAKE.format(rows=rows))

@@ -53,7 +53,8 @@ from dinmo_dbt.rows.snapshot import Flag
 from dinmo_dbt.salesforce import encode
 from dinmo_dbt.salesforce import results as result_files
 from dinmo_dbt.salesforce.errors import GONE, classify
-from dinmo_dbt.state import BucketState, LocalState, ScanSpool, WarehouseState
+from dinmo_dbt.state import BucketState, LocalState, WarehouseState
+from dinmo_dbt.state.spool import ScanSpool
 from dinmo_dbt.state.state_id import StateId
 from dinmo_dbt.upkeep import revert
 from dinmo_dbt.upkeep.audit import Audit

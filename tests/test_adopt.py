@@ -9,7 +9,7 @@ from memory_org import ORG, Ceilings, Flag, Match, Model, World, activation, fat
 
 from dinmo_dbt.activation import Activation, FieldMapping
 from dinmo_dbt.errors import UsageError
-from dinmo_dbt.state import ScanSpool
+from dinmo_dbt.state.spool import ScanSpool
 from dinmo_dbt.upkeep import adopt as adopting
 from dinmo_dbt.upkeep import verify as verifying
 

@@ -20,7 +20,10 @@ from dinmo_dbt.cli import console
 from dinmo_dbt.cli.app import app
 from dinmo_dbt.errors import Problem, Refused
 
-HEAVY = ("pyarrow", "numpy", "pydantic", "dbt", "duckdb", "requests", "simple_salesforce", "yaml", "jinja2", "werkzeug")
+HEAVY = (
+    *("pyarrow", "numpy", "pydantic", "dbt", "duckdb", "requests", "simple_salesforce", "yaml", "jinja2", "werkzeug"),
+    "asyncio",
+)
 
 
 def commands() -> list[tuple[str, ...]]:

@@ -151,7 +151,7 @@ def test_the_yaml_of_the_readme_is_accepted(tmp_path: Path) -> None:
 
 
 def test_the_state_page_knows_every_table_and_column() -> None:
-    from dinmo_dbt.delivery.journal import BatchState
+    from dinmo_dbt.delivery.batch_state import BatchState
     from dinmo_dbt.state import journal, runs, snapshot, tables
 
     page = (ROOT / "docs/state.md").read_text(encoding="utf-8")

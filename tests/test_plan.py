@@ -29,7 +29,7 @@ from dinmo_dbt.plan import batches as batching
 from dinmo_dbt.plan.draw import draw
 from dinmo_dbt.rows import spooled
 from dinmo_dbt.rows.reasons import Reason
-from dinmo_dbt.state import ScanSpool
+from dinmo_dbt.state.spool import ScanSpool
 
 THREE = (FieldMapping("a", "A__c"), FieldMapping("b", "B__c"), FieldMapping("c", "Code__c"))
 

@@ -15,7 +15,7 @@ from dinmo_dbt.errors import Refused, UsageError
 from dinmo_dbt.rows import values
 from dinmo_dbt.rows.forms import in_form, text_form
 from dinmo_dbt.rows.keys import key_text
-from dinmo_dbt.state import ScanSpool
+from dinmo_dbt.state.spool import ScanSpool
 from dinmo_dbt.upkeep import rekey
 from dinmo_dbt.upkeep.adopt import store
 

@@ -27,7 +27,7 @@ from memory_org import (
 )
 
 from dinmo_dbt.delivery import again, aside
-from dinmo_dbt.delivery.journal import BatchState, check_transition
+from dinmo_dbt.delivery.batch_state import BatchState, check_transition
 from dinmo_dbt.delivery.run import Outcome, Status, SyncRun
 from dinmo_dbt.delivery.settlement import settlement_of
 from dinmo_dbt.delivery.sync import execute

@@ -11,7 +11,7 @@ from memory_org import THING, Flag, Match, Model, World, activation
 from dinmo_dbt.activation import Activation, FieldMapping
 from dinmo_dbt.destination import Field
 from dinmo_dbt.errors import Refused
-from dinmo_dbt.state import ScanSpool
+from dinmo_dbt.state.spool import ScanSpool
 from dinmo_dbt.upkeep import verify as verifying
 
 ROWS = [{"id": str(i), "ext": f"e{i}", "a": f"x{i}", "b": "y"} for i in range(8)]

@@ -17,7 +17,8 @@ if TYPE_CHECKING:
     from dinmo_dbt.plan.guards import Ceilings
     from dinmo_dbt.plan.plan import Arriving, Plan
     from dinmo_dbt.rows.snapshot import Positions
-    from dinmo_dbt.state import ActivationState, ScanSpool
+    from dinmo_dbt.state.journal import ActivationState
+    from dinmo_dbt.state.spool import ScanSpool
 
 
 def ordered(session: Session, activations: list[Activation]) -> list[Activation]:
@@ -45,7 +46,7 @@ def references(session: Session, activation: Activation) -> set[str]:
 
 @contextmanager
 def scan_spool(session: Session) -> Iterator[ScanSpool]:
-    from dinmo_dbt.state import ScanSpool
+    from dinmo_dbt.state.spool import ScanSpool
 
     spool = ScanSpool(session.scratch)
     try:

@@ -18,7 +18,7 @@ from dinmo_dbt.errors import UsageError
 if TYPE_CHECKING:
     from dinmo_dbt.activation import Activation
     from dinmo_dbt.salesforce import SalesforceDestination
-    from dinmo_dbt.state import ActivationState
+    from dinmo_dbt.state.journal import ActivationState
     from dinmo_dbt.watch.history import RunRecord
 
 

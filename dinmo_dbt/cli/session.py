@@ -17,7 +17,8 @@ from dinmo_dbt.errors import ConfigError, DinmoError, Problem, StateError
 
 if TYPE_CHECKING:
     from dinmo_dbt.activation import Activation
-    from dinmo_dbt.state import ActivationState, Activity, Place, StateId, Store
+    from dinmo_dbt.state import Activity, Place, StateId, Store
+    from dinmo_dbt.state.journal import ActivationState
 
 
 @dataclass

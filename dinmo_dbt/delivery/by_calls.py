@@ -7,8 +7,8 @@ from dataclasses import replace
 import pyarrow as pa
 import pyarrow.compute as pc
 
+from dinmo_dbt.delivery.batch_state import BatchState
 from dinmo_dbt.delivery.by_job import ATTEMPTS_MAX, RETRY_PAUSE_S
-from dinmo_dbt.delivery.journal import BatchState
 from dinmo_dbt.delivery.settlement import all_as
 from dinmo_dbt.delivery.underway import Delivery
 from dinmo_dbt.destination import Batch, Fate, Operation

@@ -8,7 +8,7 @@ from dataclasses import replace
 import pyarrow.compute as pc
 
 from dinmo_dbt.codes import JOB_FAILED, JOB_GOES_ON
-from dinmo_dbt.delivery.journal import BatchState
+from dinmo_dbt.delivery.batch_state import BatchState
 from dinmo_dbt.delivery.run import POLL_MAX_S
 from dinmo_dbt.delivery.settlement import all_as
 from dinmo_dbt.delivery.underway import Delivery

@@ -7,11 +7,11 @@ from dataclasses import replace
 import pyarrow as pa
 import pyarrow.compute as pc
 
+from dinmo_dbt.delivery.batch_state import BatchState
 from dinmo_dbt.delivery.by_calls import COLLECTIONS_CALL_ROWS, by_calls
 from dinmo_dbt.delivery.by_job import by_job
 from dinmo_dbt.delivery.images import image_of
 from dinmo_dbt.delivery.jobs import jobs, with_parents
-from dinmo_dbt.delivery.journal import BatchState
 from dinmo_dbt.delivery.settlement import all_as
 from dinmo_dbt.delivery.underway import Delivery
 from dinmo_dbt.destination import Api, Batch, Fate

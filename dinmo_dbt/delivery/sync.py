@@ -16,9 +16,10 @@ from dinmo_dbt.clock import Clock
 from dinmo_dbt.delivery import sending
 from dinmo_dbt.delivery.again import send_again
 from dinmo_dbt.delivery.aside import ToSendAgain
+from dinmo_dbt.delivery.batch_state import BatchState
 from dinmo_dbt.delivery.by_calls import REMOVAL_DOUBTFUL
 from dinmo_dbt.delivery.by_job import goes_on, poll, settle_job
-from dinmo_dbt.delivery.journal import BatchState, Journal
+from dinmo_dbt.delivery.journal import Journal
 from dinmo_dbt.delivery.run import Progress, SyncRun
 from dinmo_dbt.delivery.settlement import all_as, left_out_of
 from dinmo_dbt.delivery.underway import Delivery

@@ -3,13 +3,10 @@
 from dinmo_dbt.state.activity import Activity, Pause, Unsent
 from dinmo_dbt.state.bucket import BucketState
 from dinmo_dbt.state.copied import Place, PlaceKind
-from dinmo_dbt.state.copying import copy
-from dinmo_dbt.state.journal import ActivationState
 from dinmo_dbt.state.local import LocalState
 from dinmo_dbt.state.marks import Marks
 from dinmo_dbt.state.mounts import open_to_others
 from dinmo_dbt.state.runs import Judged, Runs
-from dinmo_dbt.state.spool import ScanSpool
 from dinmo_dbt.state.state_id import StateId
 from dinmo_dbt.state.store import Store
 from dinmo_dbt.state.tables import TABLES
@@ -17,7 +14,6 @@ from dinmo_dbt.state.warehouse import WarehouseState
 
 __all__ = [
     "TABLES",
-    "ActivationState",
     "Activity",
     "BucketState",
     "Judged",
@@ -27,11 +23,9 @@ __all__ = [
     "Place",
     "PlaceKind",
     "Runs",
-    "ScanSpool",
     "StateId",
     "Store",
     "Unsent",
     "WarehouseState",
-    "copy",
     "open_to_others",
 ]

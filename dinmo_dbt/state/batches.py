@@ -6,7 +6,8 @@ import json
 from collections.abc import Mapping
 from typing import Any
 
-from dinmo_dbt.delivery.journal import BatchState, Journalled
+from dinmo_dbt.delivery.batch_state import BatchState
+from dinmo_dbt.delivery.journal import Journalled
 from dinmo_dbt.destination import Api, Batch, Operation
 from dinmo_dbt.plan.plan import InFlight
 from dinmo_dbt.state.files import Files

@@ -9,9 +9,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import ClassVar, Protocol
-
-import pyarrow as pa
+from typing import TYPE_CHECKING, ClassVar, Protocol
 
 from dinmo_dbt.clock import Clock
 from dinmo_dbt.durable import make_folder
@@ -21,6 +19,9 @@ from dinmo_dbt.state.files import Stored, stored, write_whole
 from dinmo_dbt.state.marks import Marks
 from dinmo_dbt.state.tables import HISTORY, TABLES, Connection
 from dinmo_dbt.state.warehouse import Tables, WarehouseState
+
+if TYPE_CHECKING:
+    import pyarrow as pa
 
 
 class Bucket(Protocol):

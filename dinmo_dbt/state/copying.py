@@ -24,9 +24,8 @@ from dinmo_dbt.state import copied, seal
 from dinmo_dbt.state.copied import Mark
 from dinmo_dbt.state.expendable import expendable
 from dinmo_dbt.state.files import Stored, stored_of
-from dinmo_dbt.state.imaging import image_place
 from dinmo_dbt.state.lease import held_error, this_process
-from dinmo_dbt.state.places import snapshot_place, trace_place
+from dinmo_dbt.state.places import image_place, snapshot_place, trace_place
 from dinmo_dbt.state.seal import ENDED
 from dinmo_dbt.state.shape import columns
 from dinmo_dbt.state.snapshot import damaged

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dinmo_dbt.activation import Activation, Mode
-from dinmo_dbt.codes import HISTORY_DAMAGED, STATE_DAMAGED
+from dinmo_dbt.codes import HISTORY_DAMAGED, STATE_DAMAGED, STATE_FORMAT
 from dinmo_dbt.errors import Problem, StateError
 
 START_AGAIN = (
@@ -67,3 +67,13 @@ def ways_out_of_identity(activation: Activation) -> str:
     if activation.mode is not Mode.UPSERT:
         return again
     return f"{again}, then {activation.adopting}, which shows the rows that have no record: the next sync makes theirs"
+
+
+def other_format(what: str, found: int, todays: int, where: str, way_out: str) -> StateError:
+    """DB514: another version of dinmo-dbt wrote it. `way_out`: what to do about one that is older."""
+    return StateError(
+        STATE_FORMAT,
+        f"{what} has format {found}; this version reads {todays}",
+        where=where,
+        hint="use the newer dinmo-dbt that wrote it" if found > todays else way_out,
+    )

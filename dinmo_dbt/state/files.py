@@ -8,12 +8,13 @@ import secrets
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Protocol
-
-import pyarrow as pa
+from typing import TYPE_CHECKING, Any, Protocol
 
 from dinmo_dbt.durable import discard, make_folder, open_file, sync_folder, whole_file
 from dinmo_dbt.errors import unwritable
+
+if TYPE_CHECKING:
+    import pyarrow as pa
 
 
 @dataclass(frozen=True, slots=True)
@@ -119,5 +120,7 @@ def first_damaged(folder: Path, files: Sequence[Stored]) -> Stored | None:
 
 def write_whole(path: Path, write: Callable[[pa.NativeFile], None]) -> None:
     """Call `write` with a sink; the file is at `path` complete and synced, or not at all. StateError on a full disk."""
+    import pyarrow as pa
+
     with whole_file(path) as raw, pa.PythonFile(raw, mode="w") as sink:
         write(sink)

@@ -14,17 +14,11 @@ from dinmo_dbt.delivery import images
 from dinmo_dbt.durable import read_file
 from dinmo_dbt.errors import StateError
 from dinmo_dbt.state.files import Files
-from dinmo_dbt.state.state_id import StateId
 
 FORMAT = 1
 # Of each state, the runs whose images are kept: the latest, by numbers of their own, for a clock may have been ahead
 # when a run got its id.
 RUNS_KEPT = 20
-
-
-def image_place(own: StateId) -> str:
-    """The folder of an activation's images."""
-    return f"images/{own.folder}"
 
 
 def keep(files: Files, place: str, run_id: str, image: pa.Table) -> None:

@@ -19,7 +19,8 @@ import pyarrow.compute as pc
 
 from dinmo_dbt.activation import Activation
 from dinmo_dbt.codes import HELD_BY_ANOTHER, PLAN_STALE, TAKEN_OVER
-from dinmo_dbt.delivery.journal import BatchState, Settlement, check_transition
+from dinmo_dbt.delivery.batch_state import BatchState, check_transition
+from dinmo_dbt.delivery.journal import Settlement
 from dinmo_dbt.destination import Batch
 from dinmo_dbt.errors import StateError
 from dinmo_dbt.plan.guards import Counted, Day

@@ -22,13 +22,12 @@ from dinmo_dbt.durable import make_folder, read_file, sync_folder
 from dinmo_dbt.errors import StateError, unwritable
 from dinmo_dbt.state import activity
 from dinmo_dbt.state.copied import Place, PlaceKind
-from dinmo_dbt.state.damage import START_AGAIN, HistoryDamaged, history_damaged, state_damaged
+from dinmo_dbt.state.damage import START_AGAIN, HistoryDamaged, history_damaged, other_format, state_damaged
 from dinmo_dbt.state.expendable import salvaged
 from dinmo_dbt.state.files import LocalFiles, write_note
 from dinmo_dbt.state.lease import LAPSED, held_error
 from dinmo_dbt.state.marks import Marks
 from dinmo_dbt.state.mounts import refuse_network
-from dinmo_dbt.state.snapshot import other_format
 from dinmo_dbt.state.sqlite import Database, ForNow, change_of, serialized
 from dinmo_dbt.state.state_id import StateId
 from dinmo_dbt.state.storage import Lock

@@ -18,6 +18,11 @@ def snapshot_place(own: StateId) -> str:
     return f"snapshots/{own.folder}"
 
 
+def image_place(own: StateId) -> str:
+    """The folder of an activation's images."""
+    return f"images/{own.folder}"
+
+
 def spool_place(stored: str) -> tuple[str, str]:
     """Folder and name of a spool, as a batch knows it."""
     path = PurePosixPath("spool") / stored

@@ -5,20 +5,10 @@ A run's end, what it means for the activation's schedule, and the notices to use
 
 from __future__ import annotations
 
-import os
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
+from typing import TYPE_CHECKING
 
-import pyarrow as pa
-import pyarrow.compute as pc
-import pyarrow.parquet as pq
-
-from dinmo_dbt.codes import STATE_NOT_OPENED
-from dinmo_dbt.destination import Fate
-from dinmo_dbt.durable import open_file
-from dinmo_dbt.errors import StateError
-from dinmo_dbt.plan.plan import LEFT_OUT
-from dinmo_dbt.rows.snapshot import GIVEN_UP
 from dinmo_dbt.state.activity import (
     keep_notices,
     keep_standing,
@@ -37,11 +27,11 @@ from dinmo_dbt.watch.history import DONE, RunRecord, read
 from dinmo_dbt.watch.notice import Notice
 from dinmo_dbt.watch.standing import OpenWarning
 
+if TYPE_CHECKING:
+    import pyarrow as pa
+
 KEPT_MIN, KEPT_MAX = 50, 10_000  # of an activation, whatever their age
 EARLIER_MAX = 100  # runs by which the next is judged
-
-# What a run did not deliver, and since when each row has been left out by every run.
-UNDELIVERED = LEFT_OUT.append(pa.field("since", pa.float64()))
 
 
 @dataclass(frozen=True, slots=True)
@@ -137,16 +127,11 @@ class Runs:
         file, since = None, None
         held = 0
         if len(not_delivered):
-            table = self._with_since(record, not_delivered)
-            waiting = table.filter(pc.equal(table["fate"], Fate.HELD.value))
-            waiting = waiting.filter(pc.not_equal(pc.fill_null(waiting["code"], ""), GIVEN_UP))
-            held, since = len(waiting), pc.min(waiting["since"]).as_py()
-            file = f"{record.run_id}.parquet"
-            self._store.files.put(
-                "runs",
-                file,
-                lambda sink: pq.write_table(table, sink, compression="zstd", write_page_checksum=True),
-            )
+            from dinmo_dbt.state import undelivered
+
+            files, file = self._store.files, f"{record.run_id}.parquet"
+            rows = undelivered.with_since(files, not_delivered, record.started, self._before(record))
+            held, since = undelivered.keep(files, file, rows)
         record = replace(record, waiting_rows=held, waiting_since=since)
         with self._store.connection(writing=True, history=True) as connection:
             known = connection.execute("SELECT id FROM run WHERE id = ?", (record.run_id,)).fetchone()
@@ -211,38 +196,12 @@ class Runs:
 
     def not_delivered(self, record: RunRecord) -> pa.Table:
         """The rows a run did not deliver: `LEFT_OUT` columns; empty if there are none."""
-        return self._undelivered(record).select(LEFT_OUT.names)
+        from dinmo_dbt.state import undelivered
 
-    def _undelivered(self, record: RunRecord) -> pa.Table:
-        file = record.undelivered
-        if not file:
-            return UNDELIVERED.empty_table()
-        path = self._store.files.fetch("runs", [file]) / file
-        try:
-            os.close(open_file(path))  # Arrow would wait for a fifo
-            table = pq.read_table(path, page_checksum_verification=True)
-        except (OSError, pa.ArrowException):
-            table = None
-        if table is None or not table.schema.equals(UNDELIVERED):
-            raise StateError(
-                STATE_NOT_OPENED,
-                "the list of rows that the run did not deliver is missing or damaged; it is left as it is",
-                where=str(path),
-                hint="the next run writes its own; no sync reads this one",
-            )
-        return table
+        return undelivered.read(self._store.files, record).drop_columns(["since"])
 
-    def _with_since(self, record: RunRecord, rows: pa.Table) -> pa.Table:
-        """The rows with the start of the first run, of those in an unbroken row up to this, that left them out."""
-        before = self._before(record)
-        since = pa.array([record.started] * len(rows), pa.float64())
-        if before is not None:
-            found = pc.index_in(rows["key"].combine_chunks(), before["key"].combine_chunks())
-            since = pc.coalesce(before["since"].combine_chunks().take(found), since)
-        return rows.append_column("since", since)
-
-    def _before(self, record: RunRecord) -> pa.Table | None:
-        """What the run before left out. A list that can't be read says nothing of how long."""
+    def _before(self, record: RunRecord) -> RunRecord | None:
+        """The activation's run before this one."""
         if not self._store.exists(history=True):
             return None
         with self._store.connection(writing=False, history=True) as connection:
@@ -251,11 +210,7 @@ class Runs:
                 "ORDER BY number DESC, id DESC LIMIT 1",
                 (record.org_id, record.target, record.activation, record.run_id),
             ).fetchall()
-            found = parsed(self._store, read, rows)
-        try:
-            return self._undelivered(found[0]) if found else None
-        except StateError:
-            return None
+            return next(iter(parsed(self._store, read, rows)), None)
 
 
 def _insert(connection: Connection, record: RunRecord) -> None:

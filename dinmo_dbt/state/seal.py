@@ -10,7 +10,7 @@ import hashlib
 import json
 
 from dinmo_dbt.codes import STATE_DAMAGED
-from dinmo_dbt.delivery.journal import BatchState
+from dinmo_dbt.delivery.batch_state import BatchState
 from dinmo_dbt.errors import StateError
 from dinmo_dbt.state.state_id import OWN, StateId
 from dinmo_dbt.state.tables import Connection

@@ -16,11 +16,12 @@ import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
-from dinmo_dbt.codes import SNAPSHOT_DAMAGED, STATE_FORMAT
+from dinmo_dbt.codes import SNAPSHOT_DAMAGED
 from dinmo_dbt.durable import open_file
 from dinmo_dbt.errors import StateError
 from dinmo_dbt.rows.rowhash import DIGEST, Digests, Hashes, as_arrow, from_arrow
 from dinmo_dbt.rows.snapshot import Positions
+from dinmo_dbt.state.damage import other_format
 from dinmo_dbt.state.files import write_whole
 
 FORMAT = 2
@@ -196,16 +197,6 @@ def _open(path: Path, ways_out: str) -> pq.ParquetFile:
     if not file.schema_arrow.equals(expected):
         raise damaged(path, ways_out)
     return file
-
-
-def other_format(what: str, found: int, todays: int, where: str, way_out: str) -> StateError:
-    """DB514: another version of dinmo-dbt wrote it. `way_out`: what to do about one that is older."""
-    return StateError(
-        STATE_FORMAT,
-        f"{what} has format {found}; this version reads {todays}",
-        where=where,
-        hint="use the newer dinmo-dbt that wrote it" if found > todays else way_out,
-    )
 
 
 def damaged(path: Path, ways_out: str) -> StateError:

@@ -7,28 +7,26 @@ transactions over the same tables, files that are whole or not there, and its ow
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
-from typing import Any
-
-import numpy as np
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
 
 from dinmo_dbt.activation import Activation
 from dinmo_dbt.codes import HELD_BY_ANOTHER, INSERT_CANT_GO_BACK, NOT_MOVED
 from dinmo_dbt.errors import StateError
-from dinmo_dbt.rows.snapshot import Flag
 from dinmo_dbt.state import activity, copied, seal
 from dinmo_dbt.state.files import Stored, first_damaged, stored_of
-from dinmo_dbt.state.imaging import image_place
-from dinmo_dbt.state.journal import ActivationState
 from dinmo_dbt.state.lease import Held, this_process
-from dinmo_dbt.state.places import snapshot_place, spool_place
+from dinmo_dbt.state.places import image_place, snapshot_place, spool_place
 from dinmo_dbt.state.runs import Runs
-from dinmo_dbt.state.snapshot import FileSnapshot
 from dinmo_dbt.state.state_id import OWN, StateId
 from dinmo_dbt.state.storage import Storage, begin, in_flight, own_of
 from dinmo_dbt.state.tables import Connection
+
+if TYPE_CHECKING:
+    from dinmo_dbt.state.journal import ActivationState
 
 
 @dataclass(frozen=True, slots=True)
@@ -88,6 +86,8 @@ class Store(Storage):
 
     def view(self, org_id: str, activation: Activation) -> ActivationState:
         """The activation's state as it is now, without a lock. StateError when it belongs to something else."""
+        from dinmo_dbt.state.journal import ActivationState
+
         self.check()
         own = self.own(org_id, activation.name)
         with suppress(StateError):  # a run may settle a batch between our look at the journal and at its rows
@@ -97,6 +97,8 @@ class Store(Storage):
     @contextmanager
     def locked(self, org_id: str, activation: Activation, run_id: str = "") -> Iterator[ActivationState]:
         """The activation's state for one writer. StateError DB501 while another run holds it."""
+        from dinmo_dbt.state.journal import ActivationState
+
         own = self.own(org_id, activation.name)
         with self.exclusive(own) as lock:
             if self.exists():
@@ -176,10 +178,7 @@ class Store(Storage):
             kept = tuple(pointer["serial"] for pointer in json.loads(row["previous"]))
             files = [stored_of(value) for value in json.loads(row["files"])]
             names, place = [file.name for file in files], snapshot_place(own)
-            flags = FileSnapshot(self.files.fetch(place, names), names).flags
-            left = int(np.count_nonzero(flags & Flag.LEFT))
-            rows = len(flags) - left
-            unknown = int(np.count_nonzero(flags & Flag.UNKNOWN))
+            rows, left, unknown = _counted(self.files.fetch(place, names), names)
         except StateError as error:
             problem = error.problems[0].message
         counted = f"SELECT count(*) AS n FROM pending WHERE {OWN} AND given_up"
@@ -329,3 +328,17 @@ class Store(Storage):
 def _places(own: StateId) -> tuple[str, ...]:
     """The folders whose files belong to an activation's state."""
     return snapshot_place(own), image_place(own)
+
+
+def _counted(folder: Path, names: Sequence[str]) -> tuple[int, int, int]:
+    """Of a snapshot's rows: those of the segment, those that left it, and inserts that may have been made."""
+    if not names:
+        return 0, 0, 0
+    import numpy as np
+
+    from dinmo_dbt.rows.snapshot import Flag
+    from dinmo_dbt.state.snapshot import FileSnapshot
+
+    flags = FileSnapshot(folder, names).flags
+    left, unknown = (int(np.count_nonzero(flags & flag)) for flag in (Flag.LEFT, Flag.UNKNOWN))
+    return len(flags) - left, left, unknown

@@ -22,7 +22,7 @@ from dinmo_dbt.rows.snapshot import Pending
 from dinmo_dbt.state import batches, daily, imaging, others, refusals, seal, trace, waits, watched
 from dinmo_dbt.state.damage import state_damaged, ways_out
 from dinmo_dbt.state.files import Stored, first_damaged, stored_of
-from dinmo_dbt.state.places import file_serial, snapshot_place
+from dinmo_dbt.state.places import file_serial, image_place, snapshot_place
 from dinmo_dbt.state.snapshot import FileSnapshot, damaged
 from dinmo_dbt.state.state_id import StateId
 from dinmo_dbt.state.storage import Storage
@@ -37,7 +37,7 @@ class View:
         self.store, self.own, self.activation, self.writing = store, own, activation, writing
         self.org_id = own.org_id
         self.place = snapshot_place(own)
-        self.image_place = imaging.image_place(own)
+        self.image_place = image_place(own)
         self.where = f"{store.location}: {own}"
         self.exists, self.serial, self.epoch, self.run_number, self.finished_runs = False, 0, 0, 1, 0
         self.mappings: list[dict[str, Any]] = []

@@ -12,26 +12,26 @@ import secrets
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import AbstractContextManager, contextmanager, suppress
 from pathlib import Path
-from typing import Any, ClassVar, Protocol
-
-import pyarrow as pa
+from typing import TYPE_CHECKING, Any, ClassVar, Protocol
 
 from dinmo_dbt.clock import Clock
 from dinmo_dbt.durable import make_folder
 from dinmo_dbt.errors import StateError
 from dinmo_dbt.state import activity
 from dinmo_dbt.state.copied import Place, PlaceKind
-from dinmo_dbt.state.damage import START_AGAIN, history_damaged, state_damaged
+from dinmo_dbt.state.damage import START_AGAIN, history_damaged, other_format, state_damaged
 from dinmo_dbt.state.expendable import salvaged
 from dinmo_dbt.state.files import Files, Stored, stored, write_whole
 from dinmo_dbt.state.lease import LAPSED, Holder, held_error, holder_of, this_process
 from dinmo_dbt.state.marks import Marks
 from dinmo_dbt.state.shape import columns, kind_of
-from dinmo_dbt.state.snapshot import other_format
 from dinmo_dbt.state.state_id import OWN, StateId
 from dinmo_dbt.state.storage import Lock
 from dinmo_dbt.state.store import Store
 from dinmo_dbt.state.tables import FORMAT, HISTORY, HISTORY_INDEXES, TABLES, Connection
+
+if TYPE_CHECKING:
+    import pyarrow as pa
 
 PART_BYTES = 4 << 20
 _FILE = """

@@ -17,7 +17,7 @@ from typing import Any
 
 from dinmo_dbt.__main__ import main
 from dinmo_dbt.objects import Bucket
-from dinmo_dbt.state import ActivationState
+from dinmo_dbt.state.journal import ActivationState
 
 MOMENT, _, POINT = sys.argv.pop(1).partition(" ")
 JOURNAL = ("begin", "planned", "advance", "settle", "abandon", "finish")

@@ -3,14 +3,12 @@
 from __future__ import annotations
 
 import json
-import subprocess
-import sys
 from pathlib import Path
 from typing import Any
 
 import pytest
 
-from .lab import COMPANIES, DINMO, EVENTS, PEOPLE, Lab, Org, environment
+from .lab import COMPANIES, DINMO, EVENTS, PEOPLE, Lab, Org
 
 pytestmark = pytest.mark.slow
 
@@ -318,13 +316,3 @@ def test_what_the_defaults_bring_is_placed_where_it_stands(lab: Lab, org: Org) -
     ran = lab.run("validate", "-s", "people")
     assert ran.code == 2 and "mode insert takes no `match`" in ran.err
     assert "its mode is that of `defaults` in dinmo.yml" in ran.err
-
-
-def test_validate_imports_neither_numpy_nor_pyarrow(lab: Lab) -> None:
-    code = (
-        "import sys; from dinmo_dbt.cli import run; code = run(['validate']); "
-        "print(code, [m for m in ('pyarrow', 'numpy', 'requests', 'duckdb') if m in sys.modules])"
-    )
-    command = [sys.executable, "-c", code]
-    done = subprocess.run(command, cwd=lab.root, env=environment(), capture_output=True, text=True, check=True)
-    assert done.stdout.splitlines()[-1] == "0 []", done.stdout + done.stderr

@@ -23,7 +23,7 @@ from mounted_org import START, URL, OneClock, connected, mounted
 
 from dinmo_dbt import emulator
 from dinmo_dbt.activation import Activation, FieldMapping
-from dinmo_dbt.state import ScanSpool
+from dinmo_dbt.state.spool import ScanSpool
 from dinmo_dbt.upkeep import verify as verifying
 
 SCHEMA = """

@@ -12,7 +12,8 @@ import pytest
 from memory_org import ORG, OWN, Killed, Model, Trip, World, activation, own
 
 from dinmo_dbt.errors import StateError
-from dinmo_dbt.state import Store, copy
+from dinmo_dbt.state import Store
+from dinmo_dbt.state.copying import copy
 from dinmo_dbt.state.files import LocalFiles
 from dinmo_dbt.state.local import LocalState
 

@@ -10,7 +10,8 @@ import pytest
 from memory_org import ORG, OWN, Ceilings, Killed, Model, Trip, World, activation
 
 from dinmo_dbt.errors import StateError
-from dinmo_dbt.state import Marks, ScanSpool, journal
+from dinmo_dbt.state import Marks, journal
+from dinmo_dbt.state.spool import ScanSpool
 
 ROWS = [{"id": str(n), "ext": f"e{n}", "a": "x", "b": "y"} for n in range(4)]
 

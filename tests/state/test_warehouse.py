@@ -13,7 +13,7 @@ from memory_org import ORG, Killed, Model, Trip, activation
 from warehouse.conftest import Project
 
 from dinmo_dbt.errors import ConfigError, StateError, WarehouseError
-from dinmo_dbt.state import ActivationState
+from dinmo_dbt.state.journal import ActivationState
 from dinmo_dbt.warehouse.connection import Warehouse, connect
 
 from .conftest import WarehouseWorld

@@ -13,15 +13,17 @@ import pyarrow as pa
 import pytest
 from memory_org import ORG, OWN, Killed, Model, World, activation, fates, own
 
-from dinmo_dbt.delivery.journal import BatchState
+from dinmo_dbt.delivery.batch_state import BatchState
 from dinmo_dbt.delivery.run import SyncRun
 from dinmo_dbt.delivery.sync import execute
 from dinmo_dbt.errors import StateError
 from dinmo_dbt.plan.draw import draw
 from dinmo_dbt.plan.plan import payload_batch
 from dinmo_dbt.rows.snapshot import Flag
-from dinmo_dbt.state import ActivationState, LocalState, ScanSpool, journal
+from dinmo_dbt.state import LocalState, journal
+from dinmo_dbt.state.journal import ActivationState
 from dinmo_dbt.state.snapshot import DELTA
+from dinmo_dbt.state.spool import ScanSpool
 
 ROWS = [{"id": str(n), "ext": f"e{n}", "a": "x", "b": "y"} for n in range(4)]
 
@@ -168,8 +170,8 @@ from memory_org import ORG, Model, World, activation
 from dinmo_dbt.errors import StateError
 from dinmo_dbt.plan.draw import draw
 from dinmo_dbt.plan.plan import payload_batch
-from dinmo_dbt.state import ScanSpool
-from dinmo_dbt.delivery.journal import BatchState
+from dinmo_dbt.state.spool import ScanSpool
+from dinmo_dbt.delivery.batch_state import BatchState
 
 world, act = World(Path({folder!r})), activation(api="bulk")
 rows = [{{"id": str(n), "ext": f"e{{n}}", "a": "paused", "b": "y"}} for n in range(4)]

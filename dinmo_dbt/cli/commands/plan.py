@@ -18,7 +18,7 @@ from dinmo_dbt.errors import ConfigError, DinmoError
 if TYPE_CHECKING:
     from dinmo_dbt.plan.guards import Ceilings
     from dinmo_dbt.plan.plan import Arriving, Plan
-    from dinmo_dbt.state import ActivationState
+    from dinmo_dbt.state.journal import ActivationState
 
 
 def plan(

@@ -16,7 +16,7 @@ from dinmo_dbt.errors import Refused
 
 if TYPE_CHECKING:
     from dinmo_dbt.activation import Activation
-    from dinmo_dbt.state import ActivationState
+    from dinmo_dbt.state.journal import ActivationState
 
 
 def retry(

@@ -21,7 +21,7 @@ from dinmo_dbt.watch.history import Trigger
 if TYPE_CHECKING:
     from dinmo_dbt.activation import Activation
     from dinmo_dbt.delivery.run import SyncRun
-    from dinmo_dbt.state import ActivationState
+    from dinmo_dbt.state.journal import ActivationState
     from dinmo_dbt.upkeep.revert import Reversal
     from dinmo_dbt.watch.history import RunRecord
 

@@ -9,7 +9,6 @@ import typer
 
 from dinmo_dbt.cli import dbt_cloud_job, options
 from dinmo_dbt.cli.console import Console
-from dinmo_dbt.cli.endpoint import listening
 from dinmo_dbt.cli.options import Flags
 from dinmo_dbt.cli.service import Service
 from dinmo_dbt.cli.stopping import Stop
@@ -40,6 +39,8 @@ def serve(
       dinmo-dbt serve --target prod
       dinmo-dbt serve --target prod --host 0.0.0.0 --port 8091 --dbt-cloud --dbt-cloud-job 123
     """
+    from dinmo_dbt.cli.endpoint import listening  # asyncio
+
     if (job is None) == dbt_cloud:
         hint = "dinmo-dbt serve --dbt-cloud --dbt-cloud-job 123"
         raise UsageError(

@@ -47,7 +47,7 @@ def copy(
       dinmo-dbt state copy --to folder --from old_place/.dinmo --target prod
     """
     from dinmo_dbt.cli import printed
-    from dinmo_dbt.state import copy as copied
+    from dinmo_dbt.state.copying import copy as copied
 
     console = Console(as_json)
     with Session(flags, console, offline=True, writes=True) as session:
