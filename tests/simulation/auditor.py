@@ -41,6 +41,7 @@ import pyarrow.parquet as pq
 
 from dinmo_dbt.delivery.run import Status, SyncRun
 from dinmo_dbt.rows.snapshot import Flag
+from dinmo_dbt.watch.history import JOB_RUNNING
 
 from .org import SimulatedOrg
 from .process import Process
@@ -303,6 +304,10 @@ class Auditor:
 
     def ended(self, run: SyncRun, process: Process, took_s: float) -> None:
         told = pa.concat_tables(run.not_delivered).to_pylist()
+        if run.status is Status.ON_ITS_WAY and not run.plan_counts.read:  # a job of before works on: nothing is drawn
+            if run.outcome.succeeded or not all(row["code"] == JOB_RUNNING for row in told):
+                raise Broken("I5: a run that waits for a job of before does more")
+            return
         if len({row["key"] for row in told}) != len(told):
             raise Broken("I5: a row is named twice")
         # Of two spellings of a key, one that left and waits for the other says nothing of the row that is there.

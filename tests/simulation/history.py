@@ -28,11 +28,12 @@ from dinmo_dbt.cli.commands import verify as verifying
 from dinmo_dbt.cli.options import Gating
 from dinmo_dbt.cli.session import Session
 from dinmo_dbt.config import sharing
-from dinmo_dbt.delivery.run import SyncRun
+from dinmo_dbt.delivery.run import POLL_MAX_S, SyncRun
 from dinmo_dbt.errors import CountsError, DinmoError, Problem, StateError, WarehouseError
 from dinmo_dbt.plan.guards import Ceilings
 from dinmo_dbt.plan.plan import Plan
 from dinmo_dbt.rows.snapshot import GIVEN_UP, Flag
+from dinmo_dbt.salesforce.request import API_VERSION
 from dinmo_dbt.state.journal import ActivationState
 from dinmo_dbt.state.marks import Marks
 from dinmo_dbt.state.store import Store
@@ -57,6 +58,8 @@ CALL_FAULTS = (
 )  # fmt: skip
 CALLS = ("", "", "ingest.*", "ingest.close", "ingest.results", "collections.*", "collections.*")
 WRITES = tuple(f"{method} /services/data/" for method in ("POST", "PUT", "PATCH", "DELETE"))
+LOOKS_AT_A_JOB = f"GET /services/data/v{API_VERSION}/jobs/ingest/JOB"
+WORKING_S = (60, 3_600, 5 * 3_600, 23 * 3_600)
 SLOW = {"slow", "hang", "job_stuck"}
 KINDS = (
     "upsert by bulk", "upsert by collections", "insert by bulk", "insert by bulk", "insert once by bulk",
@@ -119,6 +122,7 @@ class History:
         self.events = {e for e in EVENTS if self.random.random() < (0.6 if e in OFTEN else 0.25)}
         self.records = random.Random(f"record {self.seed}")
         counts = self.mode == "insert" and "copies" in self.events
+        self.working = random.Random(f"working {self.seed}")
         self.is_recorded = self.records.random() < (0.7 if counts else 0.15)  # the org keeps a record of the state
         if self.is_recorded and counts and self.records.random() < 0.7:  # it is written, whatever else happens
             self.events -= {"calls", "quota"}
@@ -140,6 +144,7 @@ class History:
         if not isinstance(self.place, Folder) and self.records.random() < 0.6:  # its lease alone keeps others out
             self.events.add("stops")
         self.runs, self.seams = 0, 40
+        self.patience_s = POLL_MAX_S  # for which a run waits for a job
         self.settled = True  # nothing is in flight
         self.spelled: list[str] = []  # how keys were written that the state knows as other rows
         self.quota_gone = self.ignores_once = False
@@ -205,7 +210,8 @@ class History:
     def _new_run(self, _: Any) -> SyncRun:
         """As the command line's, with an id that a seed repeats."""
         self.runs += 1
-        return SyncRun(f"{self.wall.now():.0f}-{self.runs:04d}", self.wall.now(), self.wall.monotonic())
+        run_id, patience_s = f"{self.wall.now():.0f}-{self.runs:04d}", self.patience_s
+        return SyncRun(run_id, self.wall.now(), self.wall.monotonic(), patience_s=patience_s, settling_s=patience_s)
 
     def _on(self, event: str, chance: float = 0.5) -> bool:
         on = event in self.events and self.random.random() < chance
@@ -350,8 +356,29 @@ class History:
             self._with_another_schema()
         elif self._on("stops", 0.6):
             self._overlapping()
+        elif self.api == "bulk" and self.working.random() < 0.4:
+            self._leaves_a_job()
         else:
             self._disturbed()
+
+    def _leaves_a_job(self) -> None:
+        """Salesforce works on the job of a run that died, or that waits no longer, while other runs come."""
+        state, seconds = self.working.choice(("UploadComplete", "InProgress")), self.working.choice(WORKING_S)
+        self.org.app.faults.arm_json({"kind": "job_stuck", "state": state, "seconds": seconds, "times": 1})
+        self._tell(f"faults: a job is {state} for {seconds:,} s")
+        self.audit.slow = True
+        self.met["works on"] += 1
+        if self.working.random() < 0.5:
+            self.patience_s = self.working.choice((0.0, 60.0))
+            self._run()
+        else:
+            self._run(end=End(self.working.randint(0, 2), self.working.random() < 0.5, among=LOOKS_AT_A_JOB))
+        for _ in range(self.working.randint(1, 2)):
+            if self.working.random() < 0.5:
+                self._edit()
+            self._run()
+            self.patience_s = self.working.choice((0.0, 60.0, POLL_MAX_S))
+        self.patience_s = POLL_MAX_S
 
     def _disturbed(self) -> None:
         """One run that may die, or whose disk may fail."""
@@ -883,7 +910,10 @@ class History:
             if run is None:
                 raise Broken("I2: a run without faults fails")
             told = pa.concat_tables(run.not_delivered).to_pylist()
-            if any(row["code"] == GIVEN_UP for row in told):
+            is_given_up = any(row["code"] == GIVEN_UP for row in told)
+            if run.plan_counts.waiting and not is_given_up:
+                raise Broken("I2: a row that Salesforce refused is not sent again within a day")
+            if is_given_up:
                 self.upkeep.ask_again()
             if any(not self.is_over(row) for row in told):
                 continue
