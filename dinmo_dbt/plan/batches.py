@@ -13,7 +13,7 @@ from dinmo_dbt.destination import Api, Field, Operation, PayloadColumn
 from dinmo_dbt.plan import parents
 from dinmo_dbt.plan.parents import CIRCLE
 from dinmo_dbt.plan.plan import PlannedBatch
-from dinmo_dbt.plan.work import OPERATIONS, Work
+from dinmo_dbt.plan.work import IN_ORDER, Work
 from dinmo_dbt.rows import values
 from dinmo_dbt.rows.snapshot import Positions
 from dinmo_dbt.rows.texts import BULK_NULL
@@ -27,8 +27,8 @@ _ID = Field(name="Id", label="Record ID", type="id", length=18, nillable=False, 
 
 
 def batches(work: Work) -> Iterator[PlannedBatch]:
-    total = int(np.count_nonzero(work.operation)) + len(work.leavers.removing)
-    for level in np.unique(work.level[(work.operation != 0) & (work.level != CIRCLE)]).tolist():
+    total = int(np.count_nonzero(work.is_sent)) + len(work.leavers.removing)
+    for level in np.unique(work.level[work.is_sent & (work.level != CIRCLE)]).tolist():
         yield from _of_level(work, work.level == level, total, awaits=level > 0)
     circle = work.level == CIRCLE
     yield from _of_level(work, circle, total, without_parents=True)
@@ -41,10 +41,8 @@ def _of_level(
     work: Work, here: npt.NDArray[np.bool_], total: int, *, awaits: bool = False, without_parents: bool = False
 ) -> Iterator[PlannedBatch]:
     """The batches of these rows, each of one operation and with the same columns."""
-    for number, operation in enumerate(OPERATIONS):
-        if operation is None:
-            continue
-        doing = here & (work.operation == number)
+    for operation in IN_ORDER:
+        doing = here & work.sent_by(operation)
         for makes in (True, False):
             rows = np.flatnonzero(doing & (work.makes == makes) & ~work.only_added)
             columns = _payload(work, operation, makes=makes, awaits=awaits, without_parents=without_parents)

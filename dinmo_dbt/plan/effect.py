@@ -18,7 +18,7 @@ from dinmo_dbt.rows.snapshot import Flag, Positions, keys_in_segment
 
 def effect_of(work: Work) -> Effect:
     """What the rows that would be sent do, as guards look at it."""
-    snapshot, found, sent = work.state.snapshot, work.found, work.operation != 0
+    snapshot, found, sent = work.state.snapshot, work.found, work.is_sent
     deleting = work.activation.mode is Mode.DELETE
     came = np.flatnonzero(sent & work.new)
     _find_carried(work, came)
@@ -39,7 +39,7 @@ def effect_of(work: Work) -> Effect:
 
 def find_respelled(work: Work) -> None:
     """New keys, of rows that are sent, which are another spelling of one that left, now or at any time before."""
-    came = np.flatnonzero(work.new & (work.operation != 0))
+    came = np.flatnonzero(work.new & work.is_sent)
     gone = np.concatenate([work.found.left, work.found.away])
     if work.activation.mode is Mode.DELETE or not (came.size and gone.size):
         return
@@ -106,7 +106,7 @@ def _rewritten(work: Work) -> Positions:
     rewritten = np.isin(kind, (Kind.CHANGED, Kind.RETURNED))
     same = np.flatnonzero((kind == Kind.SAME) & (position >= 0))
     rewritten[same] = work.state.snapshot.flags[position[same]] & Flag.STALE != 0
-    rows: Positions = np.flatnonzero(rewritten & (work.operation != 0))
+    rows: Positions = np.flatnonzero(rewritten & work.is_sent)
     return rows
 
 

@@ -12,7 +12,7 @@ from dinmo_dbt.destination import Fate, Operation
 from dinmo_dbt.plan import leavers, parents
 from dinmo_dbt.plan.plan import flying
 from dinmo_dbt.plan.records import compared, ids_missing, repeated
-from dinmo_dbt.plan.work import OPERATIONS, Work, placed
+from dinmo_dbt.plan.work import Work, placed
 from dinmo_dbt.rows import values
 from dinmo_dbt.rows.changes import Kind
 from dinmo_dbt.rows.reasons import Reason
@@ -54,7 +54,7 @@ def _delete(work: Work, rows: Positions) -> None:
     rows = _with_match(work, rows)
     if work.mapping.match.header != "Id":
         _match_records(work, rows, none_found=None, found=Operation.DELETE)
-        rows = rows[work.operation[rows] == OPERATIONS.index(Operation.DELETE)]
+        rows = rows[work.sent_by(Operation.DELETE)[rows]]
         _leave_to_others(work, rows, work.record_ids.take(pa.array(rows)))
         return
     prefix = work.schema.key_prefix
@@ -67,7 +67,7 @@ def _delete(work: Work, rows: Positions) -> None:
         rows = rows[~other]
     if not rows.size:
         return
-    work.operation[rows] = OPERATIONS.index(Operation.DELETE)
+    work.send(rows, Operation.DELETE)
     _leave_to_others(work, rows, work.spool.take(rows, ["match"])["match"].combine_chunks())
 
 
@@ -82,14 +82,14 @@ def _insert(work: Work, rows: Positions) -> None:
     why = work.found.no_bulk[rows]
     for reason in (Reason.BULK_NULL_TEXT, Reason.ROW_SIZE):
         work.leave_out(rows[why == reason], Fate.INVALID, reason.code, reason.message)
-    work.operation[rows[why == 0]] = OPERATIONS.index(Operation.INSERT)
+    work.send(rows[why == 0], Operation.INSERT)
 
 
 def _update(work: Work, rows: Positions) -> None:
     assert work.mapping.match is not None
     rows = _with_match(work, rows)
     if work.mapping.match.header == "Id":
-        work.operation[rows] = OPERATIONS.index(Operation.UPDATE)
+        work.send(rows, Operation.UPDATE)
         return
     _match_records(work, _by_own_record(work, rows), none_found=None)
 
@@ -117,7 +117,7 @@ def _by_own_record(work: Work, rows: Positions) -> Positions:
 def _by_record_id(work: Work, rows: Positions) -> Positions:
     """Update the rows whose record is known; the others."""
     missing = ids_missing(work.record_ids.take(pa.array(rows)))
-    work.operation[rows[~missing]] = OPERATIONS.index(Operation.UPDATE)
+    work.send(rows[~missing], Operation.UPDATE)
     others: Positions = rows[missing]
     return others
 
@@ -127,7 +127,7 @@ def _upsert(work: Work, rows: Positions) -> None:
     assert match is not None
     assert declared is not None
     if match.header == "Id":
-        work.operation[_with_match(work, rows)] = OPERATIONS.index(Operation.UPDATE)
+        work.send(_with_match(work, rows), Operation.UPDATE)
         return
     if declared.create and not match.field.identifies:
         _match_records(work, _by_own_record(work, rows), none_found=Operation.INSERT)
@@ -139,7 +139,7 @@ def _upsert(work: Work, rows: Positions) -> None:
     remapped = work.found.kind[rows] == Kind.REMAPPED
     rows = np.concatenate([rows[~remapped], _by_record_id(work, rows[remapped])])
     if work.mapping.key == (match.source,):
-        work.operation[rows] = OPERATIONS.index(Operation.UPSERT)
+        work.send(rows, Operation.UPSERT)
     else:
         _upsert_by_movable_match(work, rows)
 
@@ -152,7 +152,7 @@ def _upsert_by_movable_match(work: Work, rows: Positions) -> None:
     moved = (Kind.CHANGED, Kind.RETURNED, Kind.REMAPPED, Kind.SAME)[: 4 if work.match_moved else 2]
     movable = (np.isin(kind, moved) & (position >= 0)) | stale
     movable[movable] = ~_is_another_rows(work, rows[movable])
-    work.operation[rows[~movable]] = OPERATIONS.index(Operation.UPSERT)
+    work.send(rows[~movable], Operation.UPSERT)
     message = "the row changed, its record id is not known, and its match value may have changed with it"
     work.leave_out(_by_record_id(work, rows[movable]), Fate.HELD, "MATCH_CHANGED", message)
 
@@ -178,7 +178,7 @@ def _match_records(
     twice = repeated(ids) if found is Operation.DELETE else _claimed(work, ids)
     message = "another row of the model has the same record"
     work.leave_out(rows[twice], Fate.AMBIGUOUS, "RECORD_CLAIMED_TWICE", message)
-    work.operation[rows[~twice]] = OPERATIONS.index(found)
+    work.send(rows[~twice], found)
     whole = work.record_ids.to_numpy(zero_copy_only=False).copy()
     whole[rows] = ids.to_numpy(zero_copy_only=False)
     work.record_ids = pa.array(whole, pa.utf8())
@@ -187,7 +187,7 @@ def _match_records(
 def _claimed(work: Work, ids: pa.Array) -> npt.NDArray[np.bool_]:
     """Which of these records, found by match values, belong to another row: a known one of the segment, sent, back
     or unchanged, which keeps it, or one found just now, of which neither is a pick."""
-    updated = work.record_ids.filter(pa.array(work.operation == OPERATIONS.index(Operation.UPDATE)))
+    updated = work.record_ids.filter(pa.array(work.sent_by(Operation.UPDATE)))
     sent: npt.NDArray[np.bool_] = pc.is_in(ids, value_set=updated).to_numpy(zero_copy_only=False)
     return repeated(ids) | sent | (work.holders(ids) > 0)
 
@@ -210,8 +210,8 @@ def _is_another_rows(work: Work, rows: Positions) -> npt.NDArray[np.bool_]:
 def know_new_from_known(work: Work) -> None:
     """Which rows make a record, as far as some fields are written on new records only, or on those alone that are
     there: an upsert by an external id does not tell, so the records are looked for."""
-    work.makes = np.isin(work.operation, [OPERATIONS.index(o) for o in (Operation.UPSERT, Operation.INSERT)])
-    rows = np.flatnonzero(work.operation == OPERATIONS.index(Operation.UPSERT))
+    work.makes = work.sent_by(Operation.UPSERT, Operation.INSERT)
+    rows = np.flatnonzero(work.sent_by(Operation.UPSERT))
     if not rows.size or not work.mapping.is_partial:
         return
     ids, several = work.found_by_match(rows)
@@ -222,7 +222,7 @@ def know_new_from_known(work: Work) -> None:
 def fixed_notes(work: Work) -> list[str]:
     """What is said of known rows whose record has another value in a field that is written on new records only."""
     fixed = [column for column in work.mapping.columns if not column.goes(False)]
-    rows = np.flatnonzero((work.operation != 0) & ~work.makes & ~work.only_added)
+    rows = np.flatnonzero(work.is_sent & ~work.makes & ~work.only_added)
     if not fixed or not rows.size:
         return []
     ids = pc.coalesce(work.record_ids, work.found_ids).take(pa.array(rows))

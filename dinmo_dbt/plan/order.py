@@ -13,7 +13,7 @@ from dinmo_dbt.destination import Fate, Operation
 from dinmo_dbt.plan import parents
 from dinmo_dbt.plan.parents import CIRCLE, PARENT_AMBIGUOUS, PARENT_MISSING, Link
 from dinmo_dbt.plan.records import compared
-from dinmo_dbt.plan.work import OPERATIONS, Work, placed
+from dinmo_dbt.plan.work import Work, placed
 from dinmo_dbt.rows.changes import Kind
 from dinmo_dbt.rows.mapping import MappedColumn
 from dinmo_dbt.rows.snapshot import Positions
@@ -29,7 +29,7 @@ def meet_parents(work: Work) -> None:
     links, made_by = [link for link, _ in found], [maker for _, maker in found]
     for link, maker in zip(links, made_by, strict=True):
         work.leave_out(
-            link.rows[link.several & (work.operation[link.rows] != 0)],
+            link.rows[link.several & work.is_sent[link.rows]],
             Fate.AMBIGUOUS,
             PARENT_AMBIGUOUS,
             f"several {link.name} hold the parent's value",
@@ -38,7 +38,7 @@ def meet_parents(work: Work) -> None:
         _miss(work, link, link.rows[link.missing & (maker < 0) & ~_will_come(work, link)])
     _put_in_order(work, links, made_by)
     _make_first(work, *_waits_for(work, links, made_by))
-    inserts = (work.operation == OPERATIONS.index(Operation.INSERT)).any()
+    inserts = work.sent_by(Operation.INSERT).any()
     by_id = [link for link in links if inserts or not link.column.field.identifies]
     work.parents = {link.column.written.name: placed(link.ids, link.rows, work.size) for link in by_id}
 
@@ -47,7 +47,7 @@ def _link_of(work: Work, column: MappedColumn) -> Iterator[Link]:
     """The parents that rows to be sent name by this column; none where it does not go with them."""
     if column.lookup is None:
         return
-    goes = (work.operation != 0) & np.where(work.makes, column.goes(True), column.goes(False))
+    goes = work.is_sent & np.where(work.makes, column.goes(True), column.goes(False))
     for which, mapping in enumerate(work.older):
         if column.header not in work.mapping.added_since(mapping)[0]:
             goes &= ~(work.only_added & (work.found.older == which))
@@ -73,7 +73,7 @@ def _as_sent(work: Work, link: Link) -> tuple[Link, Positions]:
     name = parents.maker_column(work.mapping, work.activation.mode, link) if link.object == work.schema.name else None
     if name is None or link.wanted.null_count == len(link.wanted):
         return link, np.full(len(link.rows), -1, np.int64)
-    rows = np.flatnonzero(work.operation)
+    rows = np.flatnonzero(work.is_sent)
     made = work.spool.take(rows, [name])[name].combine_chunks()
     if any(column.header == name and column.keep_nulls for column in work.mapping.columns):
         there = pc.is_valid(made)
@@ -84,7 +84,7 @@ def _as_sent(work: Work, link: Link) -> tuple[Link, Positions]:
 def _written_to(work: Work, rows: Positions, link: Link, matched: pa.Array | None) -> pa.Array:
     """The record that each of these rows is written to; null for a new one. An upsert finds it by the match value;
     where that is what parents are named by (`matched`), the link has asked for the records in question."""
-    upserted = rows[work.operation[rows] == OPERATIONS.index(Operation.UPSERT)]
+    upserted = rows[work.sent_by(Operation.UPSERT)[rows]]
     if not upserted.size:
         return work.record_ids.take(pa.array(rows))
     if matched is None:
@@ -93,13 +93,13 @@ def _written_to(work: Work, rows: Positions, link: Link, matched: pa.Array | Non
         asked = compared(matched.filter(pa.array(np.isin(rows, upserted))), link.column.field)
         ids = link.ids.take(pc.index_in(asked, value_set=link.wanted))
     by_match = placed(ids, upserted, work.size)
-    kept = pa.array(work.operation != OPERATIONS.index(Operation.UPSERT))
+    kept = pa.array(~work.sent_by(Operation.UPSERT))
     return pc.if_else(kept, work.record_ids, by_match).take(pa.array(rows))
 
 
 def _miss(work: Work, link: Link, rows: Positions) -> None:
     """What becomes of rows whose parent is missing."""
-    rows = rows[work.operation[rows] != 0]
+    rows = rows[work.is_sent[rows]]
     known = work.lacking[rows] & (work.found.kind[rows] == Kind.SAME)
     policy, header = work.activation.missing_parent, link.column.header
     if policy == "set_null":
@@ -117,7 +117,7 @@ def _put_in_order(work: Work, links: Sequence[Link], made_by: Sequence[Positions
         _lose_orphans(work, links, made_by)
         children, makers = _waits_for(work, links, made_by)
         work.level = parents.levels(children, makers, work.size)
-        inserted = work.operation == OPERATIONS.index(Operation.INSERT)
+        inserted = work.sent_by(Operation.INSERT)
         circle, deep = (work.level == CIRCLE) & inserted, work.level == parents.LEVELS_MAX
         if not circle.any() and not deep.any():
             return
@@ -129,7 +129,7 @@ def _lose_orphans(work: Work, links: Sequence[Link], made_by: Sequence[Positions
     """Parents that this plan was to make and does not send are missing, and so are those behind them."""
     while True:
         children, makers = _waits_for(work, links, made_by)
-        lost = np.unique(children[work.operation[makers] == 0])
+        lost = np.unique(children[~work.is_sent[makers]])
         if not lost.size:
             return
         gone = np.zeros(work.size, np.bool_)
@@ -139,7 +139,7 @@ def _lose_orphans(work: Work, links: Sequence[Link], made_by: Sequence[Positions
         for link, maker in zip(links, made_by, strict=True):
             unmade = (maker >= 0) & gone[link.rows]
             if work.activation.missing_parent == "set_null":
-                unmade &= work.operation[maker] == 0
+                unmade &= ~work.is_sent[maker]
             _miss(work, link, link.rows[unmade])
 
 
@@ -148,8 +148,8 @@ def _make_first(work: Work, children: Positions, makers: Positions) -> None:
     wait for them. What an insert makes is finished by the next run."""
     if all(each.goes(True) for each in work.mapping.sent):
         return
-    work.unfinished |= work.operation == OPERATIONS.index(Operation.INSERT)
-    first = np.flatnonzero(work.makes & (work.operation == OPERATIONS.index(Operation.UPSERT)))
+    work.unfinished |= work.sent_by(Operation.INSERT)
+    first = np.flatnonzero(work.makes & work.sent_by(Operation.UPSERT))
     work.level[first] = CIRCLE
     work.level[parents.behind(first, children, makers, work.size)] = CIRCLE
 
@@ -159,7 +159,7 @@ def _waits_for(work: Work, links: Sequence[Link], made_by: Sequence[Positions]) 
     none = np.empty(0, np.int64)
     children, makers = [none], [none]
     for link, maker in zip(links, made_by, strict=True):
-        waits = (maker >= 0) & (work.operation[link.rows] != 0)
+        waits = (maker >= 0) & work.is_sent[link.rows]
         if link.column.header in work.emptied:
             waits &= ~work.emptied[link.column.header][link.rows]
         children.append(link.rows[waits])

@@ -65,7 +65,7 @@ def _stays_under_another_key(work: Work, left: Positions, ceilings: Ceilings) ->
     is not sent: nothing else would be left of them."""
     if not left.size:
         return np.zeros(0, np.bool_)
-    aside, new = work.found.aside, work.new & (work.operation == 0)
+    aside, new = work.found.aside, work.new & ~work.is_sent
     if holds_respelled(work, ceilings):
         new[work.respelled] = True
     rows = np.flatnonzero(new)

@@ -21,13 +21,9 @@ from dinmo_dbt.rows.reasons import Reason, why_unfit
 from dinmo_dbt.rows.snapshot import GIVEN_UP, OUTCOME_UNKNOWN, Flag, Pending, Positions, Spool
 
 # In this order: a row whose match value moved lets go of the old value before another row may claim it.
-OPERATIONS: tuple[Operation | None, ...] = (
-    None,
-    Operation.UPDATE,
-    Operation.UPSERT,
-    Operation.INSERT,
-    Operation.DELETE,
-)
+IN_ORDER = (Operation.UPDATE, Operation.UPSERT, Operation.INSERT, Operation.DELETE)
+_CODES = {operation: code for code, operation in enumerate(IN_ORDER, start=1)}
+_UNSENT = 0
 CLAIM_ROWS = 1 << 20
 _WAITING = "Salesforce refused it in an earlier run, and it waits to be tried again"
 _DOUBTFUL = "an earlier run may have inserted it, which can't be learned any more; it is not sent again by itself"
@@ -60,7 +56,7 @@ class Work:
 
     def __post_init__(self) -> None:
         self.size = len(self.found.kind)
-        self.operation = np.zeros(self.size, np.uint8)  # index into OPERATIONS; 0: not sent
+        self._operation = np.full(self.size, _UNSENT, np.uint8)
         self.record_ids = self.stored_ids = pa.nulls(self.size, pa.utf8())
         self.known_ids = np.zeros(self.size, np.bool_)
         self.found_ids = pa.nulls(self.size, pa.utf8())  # of rows that an upsert was looked up for
@@ -131,10 +127,22 @@ class Work:
         wanted = self.spool.take(rows, ["match"])["match"].combine_chunks()
         return find_records(self.destination, self.schema.name, self.mapping.match.field, wanted)
 
+    def send(self, rows: Positions, operation: Operation) -> None:
+        self._operation[rows] = _CODES[operation]
+
+    def sent_by(self, *operations: Operation) -> npt.NDArray[np.bool_]:
+        """Which rows are sent, by one of these operations."""
+        return np.isin(self._operation, [_CODES[operation] for operation in operations])
+
+    @property
+    def is_sent(self) -> npt.NDArray[np.bool_]:
+        sent: npt.NDArray[np.bool_] = self._operation != _UNSENT
+        return sent
+
     def leave_out(self, rows: Positions, fate: Fate, code: str, message: str, header: str | None = None) -> None:
         if not rows.size:
             return
-        self.operation[rows] = 0
+        self._operation[rows] = _UNSENT
         count = len(rows)
         keys = self.spool.take(np.sort(rows), ["key"])["key"]
         texts = [pa.array([text] * count, pa.utf8()) for text in (fate.value, code, message, header)]
@@ -143,7 +151,7 @@ class Work:
 
     def known_left_out(self) -> int:
         known = (self.found.position >= 0) & (self.found.kind != Kind.DROPPED)
-        return int(np.count_nonzero(known & (self.operation == 0)))
+        return int(np.count_nonzero(known & ~self.is_sent))
 
     def left_out(self) -> pa.Table:
         return pa.concat_tables(self.asides)
@@ -173,7 +181,7 @@ class Work:
             returned=found.count(Kind.RETURNED),
             resent=found.count(Kind.SAME),
             left=len(found.left),
-            planned=int(np.count_nonzero(self.operation)),
+            planned=int(np.count_nonzero(self.is_sent)),
             invalid=self.without.get(Fate.INVALID, 0),
             rejected=self.without.get(Fate.REJECTED, 0),
             no_match=self.without.get(Fate.NO_MATCH, 0),
