@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import secrets
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
@@ -47,12 +47,13 @@ class Recorder:
     activation: Activation
     run: SyncRun
     trigger: Trigger
-    detail: dict[str, Any]
+    special: Mapping[str, Any] = field(default_factory=dict)  # what its detail has beside, or instead of, the usual
     destination: SalesforceDestination | None = None
     plan: Plan | None = None
     resent: str = ""
     phases: dict[str, float] = field(default_factory=dict)
     entered: bool = False
+    api_calls: int | None = None
 
     @contextmanager
     def whole(self) -> Iterator[None]:
@@ -85,7 +86,7 @@ class Recorder:
             status = "interrupted"
             raise
         finally:
-            self.detail["api_calls"] = destination.calls - calls_before
+            self.api_calls = destination.calls - calls_before
             self._finish(status)
 
     @contextmanager
@@ -195,8 +196,19 @@ class Recorder:
             field_types=_field_types(self.plan) if self.plan else {},
             calls_used=usage.used if usage and usage.limit else None,
             calls_allowed=usage.limit if usage and usage.limit else None,
-            detail={**self.detail, **told, **self._how()},
+            detail={**self._what(), **told, **self._how()},
         )
+
+    def _what(self) -> dict[str, Any]:
+        """What was run, and what it cost."""
+        activation = self.activation
+        return {
+            "object": activation.object,
+            "model": activation.model.unique_id,
+            "mode": activation.mode.value,
+            **self.special,
+            **({} if self.api_calls is None else {"api_calls": self.api_calls}),
+        }
 
     def _how(self) -> dict[str, Any]:
         """With what the run was made, and how fast."""

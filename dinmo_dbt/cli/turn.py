@@ -40,8 +40,7 @@ def skip_turn(session: Session, turn: Turn, skip: tuple[str, str], report: Repor
     if STATUS_EXIT[status]:
         console.stopped(f"{activation.name}: not synced: {reason}")
     if status == "blocked":
-        detail = {"object": activation.object, "model": activation.model.unique_id, "mode": activation.mode.value}
-        entry = Recorder(session, activation, new_run(session), turn.trigger, detail)
+        entry = Recorder(session, activation, new_run(session), turn.trigger)
         entry.block(Problem(BLOCKED, reason, activation.model.unique_id, "mend the model, then run dbt build again"))
     report.add(activation, status, 0.0, reason)
 
@@ -115,11 +114,10 @@ def _run_activation(
     from dinmo_dbt.upkeep.audit import Audit
 
     run = new_run(session)
-    detail = {"object": activation.object, "model": activation.model.unique_id, "mode": activation.mode.value}
     if session.lanes is not None:  # others look again
         run.patience_s = LEFT_S
         run.settling_s = 0.0 if _was_left(session, activation) else LEFT_S
-    entry = Recorder(session, activation, run, trigger, detail)
+    entry = Recorder(session, activation, run, trigger)
     with entry.whole():
         destination = session.destination(activation.destination)
         with session.state.locked(destination.org_id, activation, run.run_id) as state, scan_spool(session) as spool:

@@ -129,13 +129,8 @@ def _carry_out(
 
     console, destination, run = session.console, session.destination(activation.destination), new_run(session)
     bar = progress(activation.name, enabled=console.for_people)
-    detail = {
-        "object": activation.object,
-        "model": activation.model.unique_id,
-        "mode": "revert",
-        "reverts": past.run_id,
-    }
-    entry = Recorder(session, activation, run, Trigger("revert", f"revert of {past.run_id}"), detail)
+    trigger = Trigger("revert", f"revert of {past.run_id}")
+    entry = Recorder(session, activation, run, trigger, {"mode": "revert", "reverts": past.run_id})
     locked = session.state.locked(destination.org_id, activation, run.run_id)
     with locked as state, entry.held(destination), bar as shown:
         recover(destination, state, session.clock, run=run, progress=shown)
