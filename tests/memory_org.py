@@ -397,7 +397,7 @@ class MemoryOrg:
         try:
             i = self._target(operation, object_name, match, row)
             if operation is Operation.DELETE:
-                del held[i]
+                self._remove(object_name, i)
                 return "", i, False
             sent = [c for c in columns if c.header != "Id" and not (row[c.header] is None and c.keep_nulls)]
             if i:  # a record that is found by its external id keeps that as it is
@@ -491,7 +491,16 @@ class MemoryOrg:
         return i
 
     def delete(self, i: str) -> None:
-        del self.records["Thing__c"][i]
+        self._remove("Thing__c", i)
+
+    def _remove(self, object_name: str, i: str) -> None:
+        """Delete the record, and empty the lookups that point to it."""
+        del self.records[object_name][i]
+        for name, schema in self.schemas.items():
+            for lookup in (each.name for each in schema.fields.values() if object_name in each.reference_to):
+                for record in self.records[name].values():
+                    if record.get(lookup) == i:
+                        record[lookup] = None
 
     def held(self, *names: str) -> list[tuple[str | None, ...]]:
         """The records of Thing__c, by these fields, sorted."""

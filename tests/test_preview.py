@@ -81,6 +81,10 @@ FIELDS = {"id": "Code__c", "a": "A__c", "n": "N__c", "on": "On__c", "p": "Parent
     steps=[{"c": SAME}, {"a": SAME}], edits=[(2, "gone")], mode="insert",
     kept=set(), mapped={"a"}, missing="hold", by_ext=False, api="bulk", removed="set",
 )  # fmt: skip
+@example(  # the parent that a row gets leaves, and its record is deleted
+    steps=[{"c": SAME, "d": SAME}, {"c": SAME | {"up": "d"}}], edits=[], mode="upsert",
+    kept=set(), mapped={"up"}, missing="hold", by_ext=False, api="bulk", removed="delete",
+)  # fmt: skip
 def test_what_is_shown_is_what_becomes_of_the_records(
     tmp_path_factory, steps, edits, mode, kept, mapped, missing, by_ext, api, removed
 ):
