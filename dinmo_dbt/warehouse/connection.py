@@ -20,7 +20,7 @@ from dinmo_dbt.codes import (
     WAREHOUSE_NOT_REACHED,
 )
 from dinmo_dbt.errors import WarehouseError
-from dinmo_dbt.warehouse import dbt_profile, profiles
+from dinmo_dbt.warehouse import dbt_profile, plain_duckdb, profiles
 from dinmo_dbt.warehouse.query import Cause, QueryRefused, rows_of, why_not_condition
 from dinmo_dbt.warehouse.tables import Tables, unsupported
 
@@ -205,12 +205,14 @@ def connect(
     `writes`: `tables` will be asked for. A DuckDB file is then opened for writing, and no other process can read it.
     `show_values`: an error also carries the database's own words, row values included (`DinmoError.whole`).
 
-    Takes about two seconds, nearly all of it dbt's own imports. Safe to call from a thread.
+    Where dbt is needed, its imports take more than a second. Safe to call from a thread.
     """
     project_dir = project_dir.absolute()
     chosen = profiles.choose(project_dir, profiles_dir, profile, target, env, vars=vars)
-    with dbt_profile.as_dbt_runs(project_dir):
-        credentials = dbt_profile.credentials(project_dir, chosen, vars, env)
+    credentials: Any = plain_duckdb.credentials(profiles.written_of(chosen), env)
+    if credentials is None:
+        with dbt_profile.as_dbt_runs(project_dir):
+            credentials = dbt_profile.credentials(project_dir, chosen, vars, env)
     connected = Connected(
         adapter_type=credentials.type,
         profile=chosen.profile,

@@ -22,6 +22,7 @@ import pyarrow.compute as pc
 from dinmo_dbt.rows.reasons import unreadable_mark
 from dinmo_dbt.text.redaction import Foreign
 from dinmo_dbt.warehouse.dbt_profile import as_dbt_runs
+from dinmo_dbt.warehouse.plain_duckdb import PlainCredentials, PlainEnvironment
 from dinmo_dbt.warehouse.profiles import Chosen
 from dinmo_dbt.warehouse.query import BATCH_ROWS, Cause, QueryRefused, column_list, first_rows, quote, select
 from dinmo_dbt.warehouse.tables import Rows, Tables
@@ -234,15 +235,19 @@ class DuckDB:
             time.sleep(LOCK_POLL_S)
 
     def _try_open(self, credentials: Any) -> Any:
-        from dbt.adapters.duckdb import environments
-        from dbt_common.exceptions import DbtBaseException
+        create: Callable[[Any], Any] = PlainEnvironment
+        errors: tuple[type[Exception], ...] = (duckdb.Error, RuntimeError, OSError, ImportError)
+        if not isinstance(credentials, PlainCredentials):
+            from dbt.adapters.duckdb import environments
+            from dbt_common.exceptions import DbtBaseException
 
+            create, errors = environments.create, (*errors, DbtBaseException)
         with as_dbt_runs(self._project_dir):
             environment = None
             try:
-                environment = environments.create(credentials)
+                environment = create(credentials)
                 environment.handle().close()
-            except (duckdb.Error, DbtBaseException, RuntimeError, OSError, ImportError) as error:
+            except errors as error:
                 if environment is not None:
                     environment.close()
                 raise _not_opened(error, [self.path, *_attached(credentials)]) from error

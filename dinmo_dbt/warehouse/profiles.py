@@ -1,6 +1,7 @@
 """profiles.yml: which file, which profile, which target. Plain YAML; neither dbt nor a connection is needed.
 
-Only the two names are rendered here. Credentials are rendered by dbt itself (`dbt_profile`), by its own rules.
+Only the two names are rendered here. Credentials are rendered by dbt itself (`dbt_profile`), by its own rules, but for
+those of a plain file (`plain_duckdb`).
 """
 
 from __future__ import annotations
@@ -68,8 +69,12 @@ def output_of(
     project_dir: Path, profiles_dir: Path | None, profile: str, target: str, env: Mapping[str, str]
 ) -> Mapping[str, Any]:
     """What profiles.yml says of a target, nothing of it rendered. ConfigError as `target_of`."""
-    chosen = choose(project_dir, profiles_dir, profile, target, env, vars={})
-    return _mapping(_mapping(_mapping(_read_yaml(chosen.file))[profile])["outputs"][target])
+    return written_of(choose(project_dir, profiles_dir, profile, target, env, vars={}))
+
+
+def written_of(chosen: Chosen) -> Mapping[str, Any]:
+    """As `output_of`."""
+    return _mapping(_mapping(_mapping(_read_yaml(chosen.file))[chosen.profile])["outputs"][chosen.target])
 
 
 def choose(

@@ -11,7 +11,7 @@ import pytest
 import yaml
 from postgres_server import Postgres, running, server_programs
 
-from dinmo_dbt.warehouse import Warehouse, connect
+from dinmo_dbt.warehouse import Warehouse, connect, plain_duckdb
 
 
 @dataclass(frozen=True)
@@ -48,6 +48,12 @@ def project(tmp_path: Path) -> Project:
     made = Project(folder, {"HOME": str(tmp_path)})
     made.profiles({"dev": {"type": "duckdb", "path": "warehouse.duckdb"}})
     return made
+
+
+@pytest.fixture
+def by_dbt(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A plain profile of DuckDB is opened by dbt's adapter, as every other is."""
+    monkeypatch.setattr(plain_duckdb, "credentials", lambda written, env: None)
 
 
 @pytest.fixture

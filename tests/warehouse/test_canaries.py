@@ -90,6 +90,7 @@ def reading(
     else:
         project.profiles({"dev": {"type": "duckdb", "path": str(project.folder / "warehouse.duckdb")}})
     if "dbapi" in request.param:
+        request.getfixturevalue("by_dbt")
         monkeypatch.setattr(connection, "_engine", lambda credentials, writes: DbApi)
     elif request.param == "duckdb":
         connect = functools.partial(connect_held, project)

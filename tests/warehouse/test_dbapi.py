@@ -29,6 +29,7 @@ def both(
         project.profiles({"dev": server.output()})
         run = server.run
     else:
+        request.getfixturevalue("by_dbt")
         project.profiles({"dev": {"type": "duckdb", "path": str(project.folder / "warehouse.duckdb")}})
     monkeypatch.setattr(connection, "_engine", lambda credentials, writes: DbApi)
     return run, project.connect

@@ -41,6 +41,14 @@ def hold(project: Project, seconds: float) -> subprocess.Popen[str]:
     return process
 
 
+@pytest.fixture(autouse=True, params=["by itself", "by dbt"])
+def opened(request: pytest.FixtureRequest) -> str:
+    """How the file is opened: alike for all that is seen of it."""
+    if request.param == "by dbt":
+        request.getfixturevalue("by_dbt")
+    return str(request.param)
+
+
 def refusal(call: Callable[[], object]) -> str:
     with pytest.raises(DinmoError) as caught:
         call()
