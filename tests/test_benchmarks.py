@@ -43,3 +43,10 @@ def test_csv_is_written_by_both_ways():
 def test_rows_whose_keys_moved_are_all_found():
     told = run("moved_keys.py", "--rows", "20000")
     assert " 2,000 rows, 2,000 found" in told and " 20,000 rows, 20,000 found" in told
+
+
+@pytest.mark.slow
+def test_small_commands_are_counted_beside_those_of_dbt():
+    told = run("small_runs.py", "--runs", "1", "--models", "200").splitlines()
+    assert [line for line in told if line.startswith("dbt run, one model") and line.rstrip().endswith("peak")]
+    assert {"list", "plan", "sync", "status"} <= {line.split()[0] for line in told}

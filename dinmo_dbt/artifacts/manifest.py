@@ -118,8 +118,11 @@ def read_json(path: Path) -> Any:
             ARTIFACT_UNREADABLE, f"{path.name} can't be read: {error.strerror}", where=str(path.parent)
         ) from error
     try:
-        found = json.loads(raw)
-        return whole_text.whole(found) if whole_text.is_odd(raw) else found
+        is_odd = whole_text.is_odd(raw)
+        text = raw.decode(json.detect_encoding(raw), "surrogatepass")
+        del raw  # tens of megabytes, while what they say is made
+        found = json.loads(text)
+        return whole_text.whole(found) if is_odd else found
     except (ValueError, RecursionError) as error:
         hint = "is dbt still writing it? else delete it and run `dbt build` again"
         message = f"{path.name} is not whole JSON: {type(error).__name__}"

@@ -14,7 +14,7 @@ import re
 from collections.abc import Collection, Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 from datetime import date
-from functools import cached_property
+from functools import cached_property, lru_cache
 from pathlib import Path
 from typing import Any
 
@@ -362,6 +362,7 @@ def _tells(value: object) -> bool:
     return isinstance(value, Mapping) and sum(key in value for key in _TELLING) > 1
 
 
+@lru_cache(maxsize=1_000)  # a manifest repeats the same few words for each of its nodes
 def is_near(word: str, target: str = "dinmo") -> bool:
     """Whether one slip of the fingers makes the one word of the other: a letter more, less, another, or two changed
     round; or two of these."""

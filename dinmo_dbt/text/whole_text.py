@@ -8,12 +8,13 @@ from collections.abc import Mapping
 from typing import Any
 
 _TORN = re.compile("[\0\ud800-\udfff]")
-_ODD = re.compile(rb"\\(?:(?:u|U0000)(?:0000|[dD][89a-fA-F])|x00|0)|\xed[\xa0-\xbf]")
+# Two, each of which begins with one octet: a search for that is six times quicker than one for either.
+_ODD = (re.compile(rb"\\(?:(?:u|U0000)(?:0000|[dD][89a-fA-F])|x00|0)"), re.compile(rb"\xed[\xa0-\xbf]"))
 
 
 def is_odd(raw: bytes | bytearray) -> bool:
     """Whether JSON or YAML text may hold what `whole` replaces."""
-    return _ODD.search(raw) is not None
+    return any(odd.search(raw) for odd in _ODD)
 
 
 def whole(value: Any) -> Any:
