@@ -15,7 +15,7 @@ from dinmo_dbt.delivery.images import fingerprint
 from dinmo_dbt.delivery.run import Status
 from dinmo_dbt.destination import Field
 from dinmo_dbt.errors import NotApplied, StateError
-from dinmo_dbt.state import imaging
+from dinmo_dbt.state import imaging, rewriting
 
 __all__ = ["memory"]
 KEEPING = {name: dataclasses.replace(act, keep_before_images=True) for name, act in CASES.items()}
@@ -138,11 +138,11 @@ def test_images_of_the_latest_runs_are_kept_and_go_with_the_state(tmp_path, monk
     world.sync(act, Model.of([{**BEFORE[0], "a": "x3"}, *BEFORE[1:]]))
     kept = [Path(name).name.rpartition("-")[0] for name in world.files() if "images" in name]
     assert kept == ["00000004-run0004-0001", "00000005-run0005-0001"]
-    world.state().move(own(act.name), own("renamed"))
+    rewriting.move(world.state(), own(act.name), own("renamed"))
     renamed = dataclasses.replace(act, name="renamed")
     assert rows(world, renamed, "run0005")["1"]["before:A__c"] == "x2"
     assert rows(world, act, "run0005") == {}
-    world.state().reset(own("renamed"))
+    rewriting.reset(world.state(), own("renamed"))
     assert [name for name in world.files() if "images" in name] == []
 
 

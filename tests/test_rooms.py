@@ -24,7 +24,6 @@ LONG_CLASSES = {
     "emulator/web/auth.py: Sessions",
     "state/journal.py: ActivationState",
     "state/local.py: LocalState",
-    "state/store.py: Store",
 }
 
 

@@ -10,6 +10,7 @@ from test_plan import rows
 from dinmo_dbt.config import sharing
 from dinmo_dbt.config.project import load_project
 from dinmo_dbt.errors import StateError
+from dinmo_dbt.state import rewriting
 
 FOUR = rows("1 e1 x y", "2 e2 y y", "3 e3 z y", "4 e4 w y")
 FIRST_TWO = Model(FOUR.table.slice(0, 2))
@@ -98,7 +99,7 @@ def test_a_target_whose_org_is_anothers_in_the_state_is_refused_with_the_ways_ou
     with pytest.raises(StateError, match=r"(?s)DB508.*at dinmo.yml:9.*purpose\? shares_org_with: \[dev\].*renamed\?"):
         state.refuse_shared((), {"development": "dinmo.yml:3", "dev": "dinmo.yml:9"})
     state.refuse_shared({"dev"}, {})
-    world.state().reset(world.state().own(ORG, "things")._replace(target="dev"))
+    rewriting.reset(world.state(), world.state().own(ORG, "things")._replace(target="dev"))
     world.state().view(ORG, act).refuse_shared((), {})
 
 

@@ -42,7 +42,7 @@ def held_elsewhere(
         for row in rows:
             own = StateId(mine.org_id, row["target"], row["name"])
             if not seal.is_whole(connection, own):
-                raise seal.broken(f"{store.location}: {own}", f"start again: dinmo-dbt state reset {own.name}")
+                raise store.broken(own)
     for row in rows:
         if fields is not None and not _written_fields(row["mappings"]) & {name.lower() for name in fields}:
             continue

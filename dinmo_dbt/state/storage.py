@@ -136,6 +136,10 @@ class Storage(ABC):
     def forget_lock(self, own: StateId) -> None:
         """Whatever else than the lease keeps others out goes."""
 
+    def broken(self, own: StateId) -> StateError:
+        """DB502 for an activation whose seal is not the one that belongs there."""
+        return seal.broken(f"{self.location}: {own}", f"start again: dinmo-dbt state reset {own.name}")
+
     def lineage(self, connection: Connection) -> str:
         """Which state this is, of all that were ever made. StateError DB502 if it does not say so."""
         row = connection.execute("SELECT value FROM meta WHERE key = 'lineage'").fetchone()

@@ -12,7 +12,7 @@ import pytest
 from memory_org import OWN, Killed, Mode, Model, Trip, World, activation, own
 
 from dinmo_dbt.errors import DinmoError, StateError
-from dinmo_dbt.state import BucketState, journal
+from dinmo_dbt.state import BucketState, journal, rewriting
 from dinmo_dbt.state.shape import columns
 from dinmo_dbt.state.tables import HISTORY, TABLES
 
@@ -136,12 +136,12 @@ def test_what_is_refused_for_an_edit_can_be_looked_at_and_reset(lived):
     for look in (
         lambda: world.plan(act, model(1)),
         lambda: world.sync(act, model(1)),
-        lambda: world.state().go_back(OWN, things.serial),
-        lambda: world.state().move(OWN, own("renamed")),
+        lambda: rewriting.go_back(world.state(), OWN, things.serial),
+        lambda: rewriting.move(world.state(), OWN, own("renamed")),
     ):
         with pytest.raises(StateError, match=r"(?s)DB502.*state reset things"):
             look()
-    assert world.state().reset(OWN)
+    assert rewriting.reset(world.state(), OWN)
     assert world.sync(act, model(1, 1)).outcome.succeeded == 2
 
 
@@ -159,7 +159,7 @@ def test_records_are_not_removed_while_nothing_can_be_believed_of_another_who_ma
 def test_an_old_name_can_be_taken_again_after_a_move(lived):
     world, act = lived("upsert, settled")
     renamed = replace(act, name="renamed", on_removed="ignore")
-    world.state().move(OWN, own("renamed"))
+    rewriting.move(world.state(), OWN, own("renamed"))
     assert world.sync(renamed, model(*[1] * 10, 2, 2)).plan_counts.planned == 0
     assert world.sync(replace(act, on_removed="ignore"), model(1, 1)).outcome.succeeded == 2
 

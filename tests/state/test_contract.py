@@ -11,7 +11,7 @@ from dinmo_dbt.activation import WarningKind
 from dinmo_dbt.errors import StateError
 from dinmo_dbt.plan.plan import LEFT_OUT
 from dinmo_dbt.rows.snapshot import Flag, snapshot_rows
-from dinmo_dbt.state import Judged, Pause, journal, runs
+from dinmo_dbt.state import Judged, Pause, journal, rewriting, runs
 from dinmo_dbt.state.state_id import StateId
 from dinmo_dbt.watch.history import RunRecord, Trigger
 from dinmo_dbt.watch.notice import Notice, Severity
@@ -97,10 +97,10 @@ def test_one_writer_at_a_time(any_world):
         with pytest.raises(StateError, match=r"DB501.*being synced by process.*run first"):
             world.sync(act, Model.of(ROWS))
         for attempt in (
-            lambda: world.state().reset(OWN),
-            lambda: world.state().move(own("things"), own("others")),
-            lambda: world.state().move(own("others"), own("things")),
-            lambda: world.state().go_back(OWN, 1),
+            lambda: rewriting.reset(world.state(), OWN),
+            lambda: rewriting.move(world.state(), own("things"), own("others")),
+            lambda: rewriting.move(world.state(), own("others"), own("things")),
+            lambda: rewriting.go_back(world.state(), OWN, 1),
         ):
             with pytest.raises(StateError, match="DB501"):
                 attempt()
@@ -165,16 +165,16 @@ def test_a_state_is_forgotten_moved_and_gone_back_to(any_world, monkeypatch):
         world.sync(act, changed(str(n)))
     kept = world.state().known()[0].kept_serials
     assert len(kept) == 2
-    world.state().go_back(OWN, kept[0])
+    rewriting.go_back(world.state(), OWN, kept[0])
     assert world.plan(act, changed("2")).counts.changed == 7
     assert world.plan(act, changed("1")).counts.unchanged == 7
-    world.state().move(own("things"), own("renamed"))
+    rewriting.move(world.state(), own("things"), own("renamed"))
     renamed = activation(name="renamed")
     assert world.sync(renamed, changed("1")).plan_counts.unchanged == 7
     assert world.plan(act, changed("1")).is_first
     with pytest.raises(StateError, match="DB516"):
-        world.state().move(own("things"), own("renamed"))
-    assert world.state().reset(OWN._replace(name="renamed"))
+        rewriting.move(world.state(), own("things"), own("renamed"))
+    assert rewriting.reset(world.state(), OWN._replace(name="renamed"))
     assert world.plan(renamed, changed("1")).is_first
     assert world.state().known() == []
     assert world.sync(renamed, changed("1")).outcome.succeeded == 7
@@ -201,7 +201,7 @@ def test_two_targets_of_one_org_know_nothing_of_each_other(any_world):
         world.target = target
         assert world.plan(act, changed(str(number))).counts.unchanged == 7
     world.target = "ci"
-    assert world.state().reset(world.state().own(ORG, "things"))
+    assert rewriting.reset(world.state(), world.state().own(ORG, "things"))
     assert world.plan(act, changed("0")).is_first
     world.target = "dev"
     assert world.plan(act, changed("0")).counts.unchanged == 7
@@ -213,13 +213,13 @@ def test_the_state_of_a_renamed_target_moves_with_its_runs_and_its_pause(any_wor
     world.state().activity("dev").pause("things", "a look at it")
     world.target = "development"
     assert world.plan(act, changed("0")).is_first
-    world.state().move(OWN, world.state().own(ORG, "things"))
+    rewriting.move(world.state(), OWN, world.state().own(ORG, "things"))
     assert world.sync(act, changed("0")).plan_counts.unchanged == 7
     assert [run.target for run in world.state().history.latest()] == ["development"] * 2
     assert list(world.state().activity("development").pauses()) == ["things"]
     assert world.state().activity("dev").pauses() == {}
     with pytest.raises(StateError, match=r"DB516.*things already has state in org \w+ under dbt target development"):
-        world.state().move(OWN, world.state().own(ORG, "things"))
+        rewriting.move(world.state(), OWN, world.state().own(ORG, "things"))
 
 
 def test_each_state_has_files_of_its_own_on_any_file_system(tmp_path):
@@ -404,7 +404,7 @@ def test_a_renamed_activation_keeps_its_pause_its_past_and_its_warnings(any_worl
     world.clock.sleep(100)
     activity.see(["other"])
     world.state().activity("prod").see(["other"])
-    world.state().move(own("things"), own("other"))
+    rewriting.move(world.state(), own("things"), own("other"))
     assert {name: pause.reason for name, pause in activity.pauses().items()} == {"other": "a look at it"}
     assert activity.pasts(["other"])["other"] == past
     assert activity.standing() == [replace(stands, activation="other")]

@@ -15,7 +15,7 @@ from memory_org import ORG, OWN, Ceilings, FieldMapping, Killed, Model, Trip, Wo
 
 from dinmo_dbt.durable import make_folder
 from dinmo_dbt.errors import StateError
-from dinmo_dbt.state import LocalState, journal, runs
+from dinmo_dbt.state import LocalState, journal, rewriting, runs
 from dinmo_dbt.watch.history import RunRecord
 
 ROWS = [{"id": str(n), "ext": f"e{n}", "a": "x", "b": "y"} for n in range(4)]
@@ -67,11 +67,11 @@ def test_two_runs_of_one_activation_never_write_at_once(world):
         with pytest.raises(StateError, match=r"DB501.*being synced by process"), world.state().locked(ORG, act):
             pass
         with pytest.raises(StateError, match="DB501"):
-            world.state().reset(OWN)
+            rewriting.reset(world.state(), OWN)
         with pytest.raises(StateError, match="DB501"):
-            world.state().move(own("things"), own("others"))
+            rewriting.move(world.state(), own("things"), own("others"))
         with pytest.raises(StateError, match="DB501"):
-            world.state().move(own("others"), own("things"))
+            rewriting.move(world.state(), own("others"), own("things"))
         with world.state().locked(ORG, activation(name="other")):
             pass
         with world.state().locked("00D000000000002EAA", act):
@@ -414,10 +414,10 @@ def test_a_renamed_activation_is_asked_about(world):
     with pytest.raises(StateError, match=r"(?s)DB506.*state move things renamed"):
         renamed.refuse_renamed(["renamed"])
     renamed.refuse_renamed(["renamed", "things"])
-    world.state().move(own("things"), own("renamed"))
+    rewriting.move(world.state(), own("things"), own("renamed"))
     assert world.sync(activation(name="renamed"), Model.of(ROWS)).plan_counts.unchanged == 4
     with pytest.raises(StateError, match=r"DB516.*things has no state"):
-        world.state().move(own("things"), own("another"))
+        rewriting.move(world.state(), own("things"), own("another"))
 
 
 # What is left behind, and who may read it
@@ -482,8 +482,8 @@ def test_reset_forgets_one_activation_and_nothing_else(world):
     with pytest.raises(Killed):
         changed = [{**row, "a": "new"} for row in ROWS]
         world.sync(activation(api="bulk"), Model.of(changed), trip=Trip("close", True))
-    assert world.state().reset(OWN)
-    assert not world.state().reset(OWN)
+    assert rewriting.reset(world.state(), OWN)
+    assert not rewriting.reset(world.state(), OWN)
     assert [state.name for state in world.state().known()] == ["other"]
     assert not any("things" in name and "locks" not in name for name in world.files())
     assert world.plan(activation(), Model.of(ROWS)).is_first

@@ -10,7 +10,7 @@ import pytest
 from memory_org import ORG, OWN, Ceilings, Killed, Model, Trip, World, activation
 
 from dinmo_dbt.errors import StateError
-from dinmo_dbt.state import Marks, journal
+from dinmo_dbt.state import Marks, journal, rewriting
 from dinmo_dbt.state.spool import ScanSpool
 
 ROWS = [{"id": str(n), "ext": f"e{n}", "a": "x", "b": "y"} for n in range(4)]
@@ -80,7 +80,7 @@ def test_an_older_copy_can_be_gone_on_from(world, tmp_path):
         world.sync(activation(), changed(n + 1))
     newest = world.state().known()[0].serial
     put_back(world.folder, tmp_path / "copy")
-    world.state().go_back(OWN, world.state().known()[0].serial)
+    rewriting.go_back(world.state(), OWN, world.state().known()[0].serial)
     assert world.state().known()[0].serial > newest
     assert world.plan(activation(), changed(0)).counts.unchanged == 4
     assert world.sync(activation(), changed(3)).outcome.succeeded == 4
@@ -96,8 +96,8 @@ def test_an_insert_can_not_go_back_and_starts_again_only_with_rows_that_no_job_h
     with pytest.raises(StateError, match=r"(?s)DB518.*state reset things, then dinmo-dbt state adopt things"):
         world.sync(act, changed(1))
     with pytest.raises(StateError, match=r"(?s)DB519.*inserted again.*state adopt things"):
-        world.state().go_back(OWN, world.state().known()[0].serial)
-    assert world.state().reset(OWN)
+        rewriting.go_back(world.state(), OWN, world.state().known()[0].serial)
+    assert rewriting.reset(world.state(), OWN)
     assert world.plan(act, changed(0)).is_first
     with pytest.raises(StateError, match=r"(?s)DB522.*state adopt things.*state accept things"):
         world.sync(act, changed(1), Ceilings(first_sync=True))
@@ -107,7 +107,7 @@ def test_an_insert_can_not_go_back_and_starts_again_only_with_rows_that_no_job_h
 def test_a_state_that_is_forgotten_is_first_again_and_its_serials_go_on(world):
     world.sync(activation(), changed(0))
     serial = world.state().known()[0].serial
-    world.state().reset(OWN)
+    rewriting.reset(world.state(), OWN)
     plan = world.plan(activation(), changed(0))
     assert plan.is_first and plan.counts.added == 4
     with pytest.raises(Killed):
@@ -164,10 +164,10 @@ def test_a_kept_serial_is_gone_back_to_when_the_newest_is_damaged(world, monkeyp
         with pytest.raises(StateError, match=rf"(?s)DB513.*state reset things --to-serial {kept[0]}"):
             look()
     with pytest.raises(StateError, match=r"DB516.*not whole either"):
-        world.state().go_back(OWN, state.serial)
+        rewriting.go_back(world.state(), OWN, state.serial)
     with pytest.raises(StateError, match=r"DB516.*not kept; kept: \d+, \d+, \d+"):
-        world.state().go_back(OWN, 1)
-    world.state().go_back(OWN, kept[0])
+        rewriting.go_back(world.state(), OWN, 1)
+    rewriting.go_back(world.state(), OWN, kept[0])
     run = world.sync(activation(), changed(3))
     assert (run.plan_counts.changed, run.outcome.succeeded) == (4, 4)
     assert world.sync(activation(), changed(3)).plan_counts.planned == 0
@@ -178,7 +178,7 @@ def test_a_damaged_snapshot_can_be_forgotten(world):
     for path in (world.folder / "snapshots").rglob("*.parquet"):
         path.write_bytes(b"")
     assert world.state().known()[0].problem
-    assert world.state().reset(OWN)
+    assert rewriting.reset(world.state(), OWN)
     assert world.sync(activation(), changed(0)).outcome.succeeded == 4
 
 

@@ -20,7 +20,7 @@ from dinmo_dbt.errors import StateError
 from dinmo_dbt.plan.draw import draw
 from dinmo_dbt.plan.plan import payload_batch
 from dinmo_dbt.rows.snapshot import Flag
-from dinmo_dbt.state import LocalState, journal
+from dinmo_dbt.state import LocalState, journal, rewriting
 from dinmo_dbt.state.journal import ActivationState
 from dinmo_dbt.state.snapshot import DELTA
 from dinmo_dbt.state.spool import ScanSpool
@@ -139,7 +139,7 @@ def test_a_start_that_draws_no_plan_is_no_state(world):
     assert world.state().known() == []
     assert not world.state().view(ORG, activation("insert")).exists, "nor has it an identity"
     world.sync(activation(name="other"), Model.of(ROWS))
-    world.state().move(own("other"), own("things"))
+    rewriting.move(world.state(), own("other"), own("things"))
     assert world.sync(activation(), Model.of(ROWS)).plan_counts.unchanged == 4
 
 

@@ -39,6 +39,7 @@ def move(
       dinmo-dbt state move customers_to_crm --from-target dev
     """
     from dinmo_dbt.cli import printed
+    from dinmo_dbt.state import rewriting
 
     console = Console(as_json)
     with Session(flags, console, offline=True) as session:
@@ -54,7 +55,7 @@ def move(
             raise UsageError(NO_STATE, f"no state for {what}", hint="dinmo-dbt state show lists them")
         moves = [(own, session.state.own(own.org_id, new or own.name)) for own in found]
         for own, to in moves:
-            session.state.move(own, to)
+            rewriting.move(session.state, own, to)
         console.answer([f"{own} is now {to.name}, target {to.target}" for own, to in moves])
         moved = [{"old": printed.state_id_json(own), "new": printed.state_id_json(to)} for own, to in moves]
         console.document(printed.document("state move", moved=moved))

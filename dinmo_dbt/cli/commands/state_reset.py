@@ -43,6 +43,7 @@ def reset(
       dinmo-dbt state reset --all
     """
     from dinmo_dbt.cli import printed
+    from dinmo_dbt.state import rewriting
 
     console = Console(as_json)
     with Session(flags, console, offline=True) as session:
@@ -73,11 +74,11 @@ def reset(
                 raise UsageError(
                     NOTHING_TO_RESET, "--to-serial is for one activation in one org", hint="name it, and its --org"
                 )
-            session.state.go_back(chosen[0].id, to_serial)
+            rewriting.go_back(session.state, chosen[0].id, to_serial)
             console.answer([f"{chosen[0].id} is what it was at serial {to_serial}"])
             console.document(printed.document("state reset", reset=[], to_serial=to_serial))
             return
         for state in chosen:
-            session.state.reset(state.id)
+            rewriting.reset(session.state, state.id)
         console.answer([f"forgot {s.id}: {printed.count(s.rows, 'row')}" for s in chosen] or ["nothing to forget"])
         console.document(printed.document("state reset", reset=[json(state) for state in chosen]))

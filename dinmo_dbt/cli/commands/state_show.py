@@ -10,7 +10,7 @@ from dinmo_dbt.cli.options import Flags
 from dinmo_dbt.cli.session import Session
 
 if TYPE_CHECKING:
-    from dinmo_dbt.state.store import StateSummary
+    from dinmo_dbt.state.summary import StateSummary
 
 
 def show(
