@@ -23,7 +23,6 @@ LONG_CLASSES = {
     "emulator/store.py: Store",
     "emulator/web/auth.py: Sessions",
     "state/journal.py: ActivationState",
-    "state/local.py: LocalState",
 }
 
 

@@ -14,25 +14,24 @@ import secrets
 import shutil
 import sqlite3
 from collections.abc import Callable, Iterator
-from contextlib import ExitStack, closing, contextmanager, suppress
+from contextlib import ExitStack, contextmanager, suppress
 from pathlib import Path
 
 from dinmo_dbt.clock import Clock
-from dinmo_dbt.durable import make_folder, read_file, sync_folder
+from dinmo_dbt.durable import make_folder, read_file
 from dinmo_dbt.errors import StateError, unwritable
-from dinmo_dbt.state import activity
 from dinmo_dbt.state.copied import Place, PlaceKind
-from dinmo_dbt.state.damage import START_AGAIN, HistoryDamaged, history_damaged, other_format, state_damaged
-from dinmo_dbt.state.expendable import salvaged
+from dinmo_dbt.state.damage import START_AGAIN, other_format, state_damaged
 from dinmo_dbt.state.files import LocalFiles, write_note
 from dinmo_dbt.state.lease import LAPSED, held_error
+from dinmo_dbt.state.local_history import LocalHistory
 from dinmo_dbt.state.marks import Marks
 from dinmo_dbt.state.mounts import refuse_network
-from dinmo_dbt.state.sqlite import Database, ForNow, change_of, serialized
+from dinmo_dbt.state.sqlite import Database, change_of, format_of, serialized
 from dinmo_dbt.state.state_id import StateId
 from dinmo_dbt.state.storage import Lock
 from dinmo_dbt.state.store import Store
-from dinmo_dbt.state.tables import FORMAT, HISTORY, HISTORY_INDEXES, TABLES, Connection
+from dinmo_dbt.state.tables import FORMAT, TABLES, Connection
 
 _FOLDERS = ("snapshots", "spool", "runs", "images", "trace")
 
@@ -45,12 +44,12 @@ class LocalState(Store):
         self.target = target
         self.clock, self.marks, self.files = clock, marks or Marks(), LocalFiles(location)
         self._journal = Database(location / "state.db", TABLES, _journal_script, state_damaged)
-        self._past = Database(
-            location / "history.db", {"meta": TABLES["meta"], **HISTORY}, _past_script, history_damaged
+        self._past = LocalHistory(
+            location / "history.db", self._refuse_other_journal, self._tell_of_damage, self._tell_of_loss
         )
 
     def exists(self, *, history: bool = False) -> bool:
-        return (history and self._remains is not None) or (self._past if history else self._journal).exists()
+        return (self._past if history else self._journal).exists()
 
     def now(self, connection: Connection) -> float:  # noqa: ARG002
         return self.clock.now()
@@ -95,9 +94,7 @@ class LocalState(Store):
         if self._journal.was_cut_off:
             with self._journal.connection(writing=True):
                 pass
-        if self._past.was_cut_off:
-            with suppress(StateError), self._past.connection(writing=True):  # if it can't be, its readers find out
-                pass
+        self._past.take_back()
 
     def mend(self) -> None:
         """Let SQLite take back a commit that was cut off, which a reader may not; refuse a journal that is damaged."""
@@ -143,43 +140,9 @@ class LocalState(Store):
 
     @contextmanager
     def connection(self, *, writing: bool, history: bool = False) -> Iterator[sqlite3.Connection]:
-        if not history:
-            with self._connection(writing=writing) as connection:
-                yield connection
-            return
-        if self._remains is not None and writing:
-            self._put_aside()
-        if self._remains is not None:
-            yield self._remains
-            return
-        with self._of_history(writing=writing) as connection:
+        opened = self._past.connection if history else self._connection
+        with opened(writing=writing) as connection:
             yield connection
-
-    @contextmanager
-    def _of_history(self, *, writing: bool) -> Iterator[sqlite3.Connection]:
-        """HistoryDamaged whatever keeps the file from being used, but for what goes by: a full disk, another writer."""
-        try:
-            with ExitStack() as stack:
-                before = None if writing else self._past.before_commit()
-                if before is not None:
-                    connection = stack.enter_context(closing(before))
-                else:
-                    connection = stack.enter_context(self._past.connection(writing=writing))
-                if self._format(self._past, connection) != FORMAT:
-                    if self._journal.exists():
-                        with self._connection(writing=False):  # first of all, where both are of that format
-                            pass
-                    raise history_damaged(self.history_place)
-                self._past.refuse_other_tables(connection)
-                yield connection
-        except (sqlite3.Error, OSError) as error:
-            raise history_damaged(self.history_place) from error
-        except (HistoryDamaged, ForNow):
-            raise
-        except StateError as error:
-            if error.problems[0].where in map(str, (self._past.path, *self._past.beside)):
-                raise history_damaged(self.history_place) from error
-            raise
 
     @property
     def place(self) -> Place:
@@ -190,49 +153,22 @@ class LocalState(Store):
         return str(self._past.path)
 
     def salvage_history(self) -> int:
-        with ExitStack() as stack:
-            source = None
-            with suppress(sqlite3.Error, StateError):
-                source = stack.enter_context(closing(self._past.raw()))
-            self._remains, lost = salvaged(source, HISTORY, activity.CHECKS)
-        self._tell_of_damage(lost)
-        return lost
-
-    def _put_aside(self) -> None:
-        """The damaged file gets another name, with what is beside it, and what is left of it goes on under its own.
-        Where that can't be done, what is left goes on in memory, to the end of the command."""
-        path, aside = self._past.path, f".damaged-{secrets.token_hex(4)}"
-        try:
-            for each in (path, *self._past.beside):
-                with suppress(FileNotFoundError):  # none is there, or somebody has moved it away
-                    each.rename(each.with_name(each.name.replace(path.name, f"{path.name}{aside}", 1)))
-            sync_folder(path.parent)
-            with self._past.connection(writing=True) as connection:
-                for name in HISTORY:
-                    for row in self._remains.execute(f"SELECT * FROM {name}"):
-                        places = ", ".join("?" * len(row))
-                        connection.execute(f"INSERT OR IGNORE INTO {name} VALUES ({places})", tuple(row))
-        except (OSError, StateError):
-            self._tell_of_loss()
-            return
-        self._remains = None
+        return self._past.salvage()
 
     @contextmanager
     def _connection(self, *, writing: bool, checked: bool = False) -> Iterator[sqlite3.Connection]:
         """The journal. With `checked` the file is looked through first, before anything of it changes."""
         with self._journal.connection(writing=writing) as connection:
-            self._refuse_other(self._format(self._journal, connection))
+            self._refuse_other(format_of(self._journal, connection))
             self._journal.refuse_other_tables(connection)
             if checked:
                 self._check_whole(connection, writing=writing)
             yield connection
 
-    def _format(self, database: Database, connection: sqlite3.Connection) -> int:
-        row = connection.execute("SELECT value FROM meta WHERE key = 'format'").fetchone()
-        found = row["value"] if row else ""
-        if not (isinstance(found, str) and found.isdecimal() and int(found)):
-            raise database.damaged(str(database.path))
-        return int(found)
+    def _refuse_other_journal(self) -> None:
+        if self._journal.exists():
+            with self._connection(writing=False):
+                pass
 
     def _refuse_other(self, found: int) -> None:
         if found != FORMAT:
@@ -248,7 +184,7 @@ class LocalState(Store):
                 if not lock.acquire():
                     raise held_error(path.stem, None)
             with self._journal.connection(writing=True) as connection:
-                found = self._format(self._journal, connection)
+                found = format_of(self._journal, connection)
             if found == FORMAT:
                 return None
             if found > FORMAT:
@@ -264,11 +200,6 @@ class LocalState(Store):
 def _journal_script() -> str:
     meta = f"INSERT INTO meta VALUES ('format', '{FORMAT}'), ('lineage', '{secrets.token_hex(16)}');"
     return f"CREATE INDEX batch_of ON batch (org_id, target, name, state); {meta}"
-
-
-def _past_script() -> str:
-    indexes = " ".join(f"{index};" for index in HISTORY_INDEXES)
-    return f"{indexes} INSERT INTO meta VALUES ('format', '{FORMAT}');"
 
 
 def _removed(path: Path, remove: Callable[[Path], None]) -> None:

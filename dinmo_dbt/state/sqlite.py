@@ -260,6 +260,15 @@ def change_of(content: bytes) -> int:
     return int.from_bytes(content[24:28], "big")
 
 
+def format_of(database: Database, connection: sqlite3.Connection) -> int:
+    """The format that the file says it is of. What a damaged file is where it says none."""
+    row = connection.execute("SELECT value FROM meta WHERE key = 'format'").fetchone()
+    found = row["value"] if row else ""
+    if not (isinstance(found, str) and found.isdecimal() and int(found)):
+        raise database.damaged(str(database.path))
+    return int(found)
+
+
 class _Own:
     """The connection of a run, kept from one use to the next: by one thread, of the file that is there now."""
 

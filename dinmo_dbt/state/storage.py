@@ -46,7 +46,6 @@ class Storage(ABC):
     location: Path | str  # as a message names it
     history_s: float = KEPT_S  # how long runs are kept
     tell: Callable[[Problem], None] = staticmethod(lambda _: None)  # of a damaged history, once
-    _remains: Any = None  # of a damaged history, in memory: what readers have until somebody writes
     _told = _told_of_loss = False
 
     @abstractmethod

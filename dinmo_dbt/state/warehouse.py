@@ -69,6 +69,7 @@ class WarehouseState(Store):
         self.location = tables.place
         self.files: Files = WarehouseFiles(tables, scratch, self.exists)
         self._there = False
+        self._remains: Any = None  # of a damaged history, in memory: what readers have until somebody writes
         self._others: set[str] | None = None  # tables that are not as we make them, once that was looked at
 
     def exists(self, *, history: bool = False) -> bool:  # noqa: ARG002
