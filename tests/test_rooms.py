@@ -15,14 +15,13 @@ PACKAGE = Path(__file__).parent.parent / "dinmo_dbt"
 ROOT_MODULES_MAX = 9
 LINES_MAX = 500
 CLASS_LINES_MAX = 200
-# Longer classes, which are to be cut: none joins them, and one that is cut goes from here.
+# Longer classes, which are to be cut, or to say in their docstring that they are "Long, because …".
 LONG_CLASSES = {
     "cli/service.py: Service",
     "emulator/bulk/processing.py: Processing",
     "emulator/records/calls.py: Records",
     "emulator/store.py: Store",
     "emulator/web/auth.py: Sessions",
-    "state/journal.py: ActivationState",
 }
 
 
@@ -62,12 +61,14 @@ def test_a_module_has_one_idea_and_so_few_lines() -> None:
     assert not {path.relative_to(PACKAGE).as_posix(): count for path, count in lines.items() if count > LINES_MAX}
 
 
-def test_a_class_has_few_lines() -> None:
+def test_a_class_has_few_lines_or_says_why() -> None:
     long = {
         f"{path.relative_to(PACKAGE).as_posix()}: {node.name}"
         for path in PACKAGE.rglob("*.py")
         for node in ast.walk(ast.parse(path.read_text(encoding="utf-8")))
-        if isinstance(node, ast.ClassDef) and (node.end_lineno or 0) - node.lineno >= CLASS_LINES_MAX
+        if isinstance(node, ast.ClassDef)
+        and (node.end_lineno or 0) - node.lineno >= CLASS_LINES_MAX
+        and "Long, because" not in (ast.get_docstring(node) or "")
     }
     assert long == LONG_CLASSES
 

@@ -7,9 +7,8 @@ from __future__ import annotations
 
 import json
 import secrets
-import threading
 from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
-from contextlib import contextmanager, suppress
+from contextlib import AbstractContextManager, contextmanager
 from dataclasses import asdict
 from typing import Any
 
@@ -19,7 +18,7 @@ import pyarrow.compute as pc
 
 from dinmo_dbt.activation import Activation
 from dinmo_dbt.codes import HELD_BY_ANOTHER, PLAN_STALE, TAKEN_OVER
-from dinmo_dbt.delivery.batch_state import BatchState, check_transition
+from dinmo_dbt.delivery.batch_state import BatchState
 from dinmo_dbt.delivery.journal import Settlement
 from dinmo_dbt.destination import Batch
 from dinmo_dbt.errors import StateError
@@ -28,12 +27,12 @@ from dinmo_dbt.plan.plan import Plan
 from dinmo_dbt.rows.snapshot import GIVEN_UP, Flag, snapshot_rows
 from dinmo_dbt.state import batches, daily, imaging, seal, trace, waits, watched
 from dinmo_dbt.state.files import Stored
-from dinmo_dbt.state.lease import LEASE_S, RENEW_S, Holder, taken_over
+from dinmo_dbt.state.lease import Holder
+from dinmo_dbt.state.own_lease import OwnLease, held_beside
 from dinmo_dbt.state.places import spool_place
 from dinmo_dbt.state.refusals import identity_of
-from dinmo_dbt.state.seal import ENDED
-from dinmo_dbt.state.snapshot import BASE, DELTA, writer
-from dinmo_dbt.state.spool import batch_writer, describe_batch
+from dinmo_dbt.state.snapshot import BASE, DELTA, FileSnapshot, writer
+from dinmo_dbt.state.spool import batch_writer
 from dinmo_dbt.state.state_id import OWN, StateId
 from dinmo_dbt.state.storage import Lock, Storage
 from dinmo_dbt.state.tables import Connection
@@ -42,20 +41,17 @@ from dinmo_dbt.state.view import View
 DELTAS_MAX = 16
 DELTA_SHARE_MAX = 0.10
 SERIALS_KEPT = 3
-TRACE_S = 30 * 86_400.0  # Salesforce forgets a job 7 days after its end, and a job may last
-TRACE_MIN = 2_000  # whatever the clock says: it may have run ahead
-_HOLD_EVERY_S = 1.0
 
 
 class ActivationState(View):
-    """One activation's state: `plan.StateView`, and in a locked run `delivery.journal.Journal`."""
+    """One activation's state: `plan.StateView`, and in a locked run `delivery.journal.Journal`.
+
+    Long, because all that a writer does is one short method each, and each needs the same transaction and pointer."""
 
     def __init__(self, store: Storage, own: StateId, activation: Activation, *, writing: bool) -> None:
         super().__init__(store, own, activation, writing=writing)
         self._given_up: frozenset[str] = frozenset()  # keys of rows that the plan does not try any more
-        self._owner: str | None = None  # who holds the lease, as it is written there
-        self._held_at = self._renewed_at = -LEASE_S  # by the clock that nobody sets
-        self._set = 0.0  # how far the other clock was from it, when the lease was renewed
+        self._held: OwnLease | None = None  # of a locked run
         self._marked_serial = -1
 
     # Trace: what the org's list of jobs is held against
@@ -82,7 +78,7 @@ class ActivationState(View):
             row = self.store.take(connection, lock, own, holder)
             if (row["epoch"] - 1, row["serial"]) != (self.epoch, self.serial):
                 raise StateError(HELD_BY_ANOTHER, "another run wrote meanwhile", where=self.where, hint="try again")
-            self._owner, self.epoch = holder.as_text(), self.epoch + 1
+            self.epoch += 1
             if not self._began:
                 self.lineage = self.store.lineage(connection)
                 self.serial = self._born = self.store.newest(connection, own, self.serial)
@@ -90,12 +86,8 @@ class ActivationState(View):
                     f"UPDATE activation SET serial = ?, born = ?, model = ?, object = ? WHERE {OWN}",
                     (self.serial, self.serial, self.activation.model.unique_id, self.activation.object, *own),
                 )
-            connection.execute(f"DELETE FROM batch WHERE {OWN} AND state IN (?, ?)", (*self.own, *ENDED))
-            connection.execute(
-                "DELETE FROM trace WHERE org_id = ? AND noted < ? AND mark NOT IN "
-                "(SELECT mark FROM trace WHERE org_id = ? ORDER BY noted DESC LIMIT ?)",
-                (self.org_id, self.store.clock.now() - TRACE_S, self.org_id, TRACE_MIN),
-            )
+            batches.forget_ended(connection, own)
+            trace.forget_old(connection, self.org_id, self.store.clock.now())
             seal.renew(connection, own)
             open_spools = [spool_place(row["spool"])[1] for row in batches.open_rows(connection, own)]
             # What is listed while no later writer can be there is ours to remove, whenever we come to it.
@@ -105,90 +97,42 @@ class ActivationState(View):
             gone_images = imaging.expired(self.store.files, self.image_place)
             gone_spools = [file for file in self.store.files.names(spools) if file not in open_spools]
         lock.taken()
-        self._renewed(since)
+        self._held = OwnLease(self.store, own, holder.as_text(), self.epoch, since)
         self.store.files.remove(self.place, gone)
         self.store.files.remove(spools, gone_spools)
         self.store.files.remove(self.image_place, gone_images)
 
-    def _renewed(self, since: float) -> None:
-        self._held_at = self._renewed_at = since
-        self._set = self.store.clock.now() - self.store.clock.monotonic()
-
-    def release(self) -> None:
-        """Give the lease back, if it is still ours."""
-        if self._owner is not None:
-            with self.store.connection(writing=True) as connection:
-                connection.execute(
-                    f"UPDATE activation SET lease_owner = NULL, lease_until = NULL WHERE {OWN} AND lease_owner = ?",
-                    (*self.own, self._owner),
-                )
+    @property
+    def lease(self) -> OwnLease:
+        assert self._held is not None, "a journal is written by a locked run"
+        return self._held
 
     def hold(self) -> None:
-        now = self.store.clock.monotonic()
-        is_set = abs(self.store.clock.now() - now - self._set) > RENEW_S
-        if now < self._held_at + _HOLD_EVERY_S and not is_set:
-            return
-        if now >= self._renewed_at + RENEW_S or is_set:
+        if self.lease.is_due:
             with self._transaction():
                 return
-        with self.store.connection(writing=False) as connection:
-            ours = connection.execute(
-                f"SELECT epoch FROM activation WHERE {OWN} AND epoch = ? AND lease_owner = ?", self._ours()
-            ).fetchall()
-        if not ours:
-            raise taken_over(self.activation.name, self.where)
-        self._held_at = now
+        self.lease.check()
 
-    @contextmanager
-    def kept(self) -> Iterator[None]:
-        """While we only wait, for a warehouse say: the lease is renewed beside it. The next write tells if it was lost
-        all the same."""
-        done = threading.Event()
-
-        def renew() -> None:
-            while not done.wait(RENEW_S):
-                with suppress(StateError):
-                    self.hold()
-
-        thread = threading.Thread(target=renew, name="lease", daemon=True)
-        thread.start()
-        try:
-            yield
-        finally:
-            done.set()
-            thread.join()
+    def kept(self) -> AbstractContextManager[None]:
+        """While we only wait, for a warehouse say: the lease is renewed beside it."""
+        return held_beside(self.hold)
 
     @contextmanager
     def _transaction(self) -> Iterator[Connection]:
         """One transaction of the journal, which renews the lease; refused, with nothing recorded, once another run has
         taken over."""
-        since = (
-            self.store.clock.monotonic()
-        )  # the lease's own moment: a process may be paused as soon as it has committed
-        with self.store.connection(writing=True) as connection:
-            ours = connection.execute(
-                f"UPDATE activation SET lease_until = ? WHERE {OWN} AND epoch = ? AND lease_owner = ?",
-                (self.store.now(connection) + LEASE_S, *self._ours()),
-            ).rowcount
-            if not ours:
-                raise taken_over(self.activation.name, self.where)
+        with self.lease.transaction() as connection:
             yield connection
-            seal.renew(connection, self.own)
-        self._renewed(since)
         self._pointer_mappings = self.mappings
         if self._began and self.serial != self._marked_serial:
             self.store.marks.raise_to(self.lineage, self.own, self.serial)
             self._marked_serial = self.serial
 
-    def _ours(self) -> tuple[object, ...]:
-        assert self._owner is not None, "a journal is written by a locked run"
-        return (*self.own, self.epoch, self._owner)
-
     def begin(self, plan: Plan) -> None:
         drawn_from = (plan.org_id, plan.activation.digest, plan.serial)
         if drawn_from != (self.org_id, self.activation.digest, self.serial):
             raise StateError(PLAN_STALE, "the plan is stale: the state moved since it was drawn", hint="draw it again")
-        rows = pa.concat_tables([self._rebased(plan), self._leaving(plan)])
+        rows = _noted_by(plan, self.snapshot)
         self.mappings = [plan.mapping.header(), *(older.header() for older in plan.older)]
         self.admitted = plan.admitted
         self._given_up = frozenset(plan.left_out.filter(pc.equal(plan.left_out["code"], GIVEN_UP))["key"].to_pylist())
@@ -201,16 +145,6 @@ class ActivationState(View):
                 daily.add(connection, self.own, secrets.token_hex(8), self.store.clock.now(), Day(left=gone))
             if delta:
                 self._move_pointer(connection, [*self.files, delta])
-
-    def _rebased(self, plan: Plan) -> pa.Table:
-        positions, ck = plan.baseline.positions, plan.baseline.ck
-        flags = self.snapshot.flags[positions] & ~np.uint8(Flag.LEFT | Flag.STALE)
-        return snapshot_rows(self.snapshot, positions, "put", flags.astype(np.uint8), ck)
-
-    def _leaving(self, plan: Plan) -> pa.Table:
-        noted = plan.leavers.noted
-        flags = self.snapshot.flags[noted] | np.uint8(Flag.LEFT)
-        return snapshot_rows(self.snapshot, noted, "leave", flags.astype(np.uint8))
 
     def amend(self, rows: pa.Table) -> None:
         """Move the snapshot by these rows and nothing else, in one transaction: kh, ck, key, record_id, flags and op
@@ -229,20 +163,7 @@ class ActivationState(View):
         name = f"{self.own.folder}/{batch.id}.arrow"
         spooled = self.store.files.put(*spool_place(name), batch_writer(batch))
         with self._transaction() as connection:
-            connection.execute(
-                "INSERT INTO batch VALUES (?, ?, ?, ?, ?, ?, ?, NULL, ?, ?, ?, ?)",
-                (
-                    batch.id,
-                    *self.own,
-                    run_id,
-                    self.epoch,
-                    BatchState.PLANNED.value,
-                    len(batch.rows),
-                    name,
-                    spooled.sha256,
-                    json.dumps(describe_batch(batch)),
-                ),
-            )
+            batches.add(connection, self.own, batch, batches.Written(run_id, self.epoch, name, spooled.sha256))
 
     def keep_image(self, run_id: str, image: pa.Table) -> None:
         imaging.keep(self.store.files, self.image_place, run_id, image)
@@ -251,7 +172,7 @@ class ActivationState(View):
         if not len(created) or not self.store.files.names(self.image_place):
             return
         with self.store.connection(writing=False) as connection:
-            row = connection.execute("SELECT run_id FROM batch WHERE id = ?", (batch_id,)).fetchone()
+            row = batches.row_of(connection, batch_id)
         if row is not None:
             imaging.note_created(self.store.files, self.image_place, row["run_id"], created)
 
@@ -262,13 +183,7 @@ class ActivationState(View):
     def _advance(
         self, connection: Connection, batch_id: str, state: BatchState, job_id: str | None = None
     ) -> Mapping[str, Any]:
-        row: Mapping[str, Any] | None = connection.execute("SELECT * FROM batch WHERE id = ?", (batch_id,)).fetchone()
-        if row is None:
-            raise StateError(TAKEN_OVER, "another process removed the batch from the state", where=self.where)
-        check_transition(BatchState(row["state"]), state)
-        connection.execute(
-            "UPDATE batch SET state = ?, job_id = coalesce(?, job_id) WHERE id = ?", (state.value, job_id, batch_id)
-        )
+        row = batches.advance(connection, batch_id, state, job_id, self.where)
         if job_id is not None:
             trace.know(connection, self.org_id, [job_id], self.store.clock.now())
         return row
@@ -350,9 +265,7 @@ class ActivationState(View):
     def _drop_older_mappings(self) -> None:
         """No present row is hashed under an older mapping any more; the rows that left are, so they are marked."""
         self._snapshot = None
-        gone = np.flatnonzero(self.snapshot.flags & (Flag.LEFT | Flag.STALE) == Flag.LEFT)
-        flags = (self.snapshot.flags[gone] | np.uint8(Flag.STALE)).astype(np.uint8)
-        delta = self._write_delta(snapshot_rows(self.snapshot, gone, "leave", flags))
+        delta = self._write_delta(_stale_leavers(self.snapshot))
         self.mappings = self.mappings[:1]
         with self._transaction() as connection:
             self._update_row(connection)
@@ -379,6 +292,23 @@ class ActivationState(View):
         base = self._write("base", writer(self._read_snapshot().table(), BASE))
         with self._transaction() as connection:
             self._move_pointer(connection, [base])
+
+
+def _noted_by(plan: Plan, snapshot: FileSnapshot) -> pa.Table:
+    """The rows that move before anything is sent: those that today's mapping hashes anew, and those that left."""
+    positions, ck = plan.baseline.positions, plan.baseline.ck
+    flags = snapshot.flags[positions] & ~np.uint8(Flag.LEFT | Flag.STALE)
+    rebased = snapshot_rows(snapshot, positions, "put", flags.astype(np.uint8), ck)
+    noted = plan.leavers.noted
+    flags = snapshot.flags[noted] | np.uint8(Flag.LEFT)
+    return pa.concat_tables([rebased, snapshot_rows(snapshot, noted, "leave", flags.astype(np.uint8))])
+
+
+def _stale_leavers(snapshot: FileSnapshot) -> pa.Table:
+    """The rows that left, marked: their check hashes are of a mapping that the state does not keep any more."""
+    gone = np.flatnonzero(snapshot.flags & (Flag.LEFT | Flag.STALE) == Flag.LEFT)
+    flags = (snapshot.flags[gone] | np.uint8(Flag.STALE)).astype(np.uint8)
+    return snapshot_rows(snapshot, gone, "leave", flags)
 
 
 def _plain(files: Sequence[Stored]) -> list[dict[str, Any]]:

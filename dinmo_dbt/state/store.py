@@ -78,7 +78,7 @@ class Store(Storage):
                 yield state
             finally:
                 with suppress(StateError):  # a lease that can't be given back runs out
-                    state.release()
+                    state.lease.release()
                     self.rest()
 
     @property

@@ -11,6 +11,9 @@ from dinmo_dbt.state.places import trace_place
 from dinmo_dbt.state.storage import Storage
 from dinmo_dbt.state.tables import Connection
 
+TRACE_S = 30 * 86_400.0  # Salesforce forgets a job 7 days after its end, and a job may last
+TRACE_MIN = 2_000  # whatever the clock says: it may have run ahead
+
 
 def known_jobs(store: Storage, org_id: str) -> frozenset[str]:
     """Jobs that a run of this state made, whichever activation it was of, and those that were accepted."""
@@ -25,6 +28,14 @@ def know(connection: Connection, org_id: str, marks: Collection[str], now: float
     connection.executemany(
         "INSERT INTO trace VALUES (?, ?, ?) ON CONFLICT (org_id, mark) DO NOTHING",
         [(org_id, mark, now) for mark in marks],
+    )
+
+
+def forget_old(connection: Connection, org_id: str, now: float) -> None:
+    connection.execute(
+        "DELETE FROM trace WHERE org_id = ? AND noted < ? AND mark NOT IN "
+        "(SELECT mark FROM trace WHERE org_id = ? ORDER BY noted DESC LIMIT ?)",
+        (org_id, now - TRACE_S, org_id, TRACE_MIN),
     )
 
 

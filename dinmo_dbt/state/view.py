@@ -201,7 +201,7 @@ class View:
 
     def batch(self, journalled: Journalled) -> Batch:
         with self.store.connection(writing=False) as connection:
-            row = connection.execute("SELECT * FROM batch WHERE id = ?", (journalled.id,)).fetchone()
+            row = batches.row_of(connection, journalled.id)
         with self._as_written():
             return batches.spooled(self.store.files, row)
 

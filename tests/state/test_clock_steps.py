@@ -10,7 +10,7 @@ from memory_org import Model, World, activation
 from dinmo_dbt.destination import RESULTS
 from dinmo_dbt.errors import StateError
 from dinmo_dbt.plan.plan import LEFT_OUT
-from dinmo_dbt.state import imaging, journal, runs
+from dinmo_dbt.state import imaging, runs, trace
 from dinmo_dbt.watch.history import RunRecord
 
 DAY, YEAR = 86_400.0, 365 * 86_400.0
@@ -90,7 +90,7 @@ def test_what_the_state_knows_of_its_own_jobs_does_not_expire_by_a_clock_that_ra
     assert [len(run(version, step)) for version, step in (("1", 0), ("2", YEAR), ("3", -2 * YEAR), ("4", YEAR))] == [
         1, 2, 3, 4,
     ]  # fmt: skip
-    monkeypatch.setattr(journal, "TRACE_MIN", 1)
+    monkeypatch.setattr(trace, "TRACE_MIN", 1)
     world.clock.ahead += YEAR
     with world.state().locked(ORG, act) as state:
         assert len(state.known_jobs()) == 1

@@ -269,7 +269,7 @@ def test_a_killed_process_keeps_nobody_out_of_a_duckdb_file(tmp_path, monkeypatc
         world.sync(activation(), Model.of(ROWS))
         with world.state().locked(ORG, activation()) as state:
             other = subprocess.Popen([sys.executable, "-c", "input()"], stdin=-1)
-            owner = state._owner.replace(f'"pid": {os.getpid()}', f'"pid": {other.pid}')
+            owner = state.lease.owner.replace(f'"pid": {os.getpid()}', f'"pid": {other.pid}')
             with world.state().connection(writing=True) as connection:
                 connection.execute("UPDATE activation SET lease_owner = ?", (owner,))
             with pytest.raises(StateError, match=f"DB501.*process {other.pid}"):
