@@ -18,7 +18,7 @@ def main() -> None:
 
 
 def hold_streams() -> None:
-    """A standard stream that whoever started us closed goes nowhere. Left free, its number would be that of the next
+    """A standard stream that our caller closed goes nowhere. Left free, its number would be that of the next
     file that is opened, a state's perhaps, and what we or dbt print would be written into it."""
     for number, name in enumerate(("stdin", "stdout", "stderr")):
         try:

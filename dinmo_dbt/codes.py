@@ -1,7 +1,7 @@
 """Every code that dinmo-dbt prints, once: its name here, what it means, what to do, and what follows from it.
 
 A code is stable between releases, and never used again for something else. docs/errors.md is made of this table, and
-whoever asks what kind of reason a code is asks it.
+code that asks what kind of reason a code is asks it.
 """
 
 from __future__ import annotations
@@ -101,7 +101,7 @@ ARTIFACT_UNREADABLE = _code("DB202", Meaning("A dbt artifact can't be read or is
 NOT_A_MANIFEST = _code("DB203", Meaning("`manifest.json` is not a dbt manifest.", "Run `dbt build`.", exit_code=2))
 OTHER_MANIFEST_VERSION = _code("DB204", Meaning("The manifest has a schema version that is not read.", "Update the older of dbt and dinmo-dbt.", exit_code=2))
 OTHER_PROJECT = _code("DB205", Meaning("The manifest is another project's.", "Run `dbt build` in this one, or give `--target-path`.", exit_code=2))
-PROJECT_CHANGED = _code("DB206", Meaning("Note: files of the project were changed since dbt last read it.", "`validate` and `plan` have dbt parse it anew; else run `dbt build` or `dbt parse`."))
+PROJECT_CHANGED = _code("DB206", Meaning("Note: files of the project were changed since dbt last read it.", "`validate` and `plan` have dbt parse it again; else run `dbt build` or `dbt parse`."))
 PROJECT_UNPARSED = _code("DB207", Meaning("dbt can't read the project as it is.", "`dbt parse` says why; `--no-parse` goes by what dbt made before.", exit_code=2))
 OTHER_VARS = _code("DB208", Meaning("Note: `--vars`, or environment variables, differ from those that dbt rendered conditions with.", "They are in the manifest as dbt rendered them: run `dbt build` with the same."))
 DBT_PROJECT_NOT_RENDERED = _code("DB209", Meaning("A text of `dbt_project.yml` can't be rendered.", "Only `env_var()` and `var()` are: set the variable, or give `--target-path`.", exit_code=2))
@@ -211,7 +211,7 @@ REQUEST_REFUSED = _code("DB606", Meaning("Salesforce refused a request.", "The m
 NO_ANSWER = _code("DB607", Meaning("Salesforce did not answer. Nothing was applied.", "Run again; retries are used up.", exit_code=1))
 REPLY_LOST = _code("DB608", Meaning("A reply was lost; the request may have been applied.", "Run again: the next run asks Salesforce first.", exit_code=1))
 LIMIT_USED_UP = _code("DB609", Meaning("The org's daily API calls, or the share that `api_share` allows, are used up.", "Wait, or raise `api_share`.", exit_code=1))
-RESULTS_UNREADABLE = _code("DB610", Meaning("A Bulk job's results, or a query's pages, can't be read whole.", "Run again; they are read anew.", exit_code=1))
+RESULTS_UNREADABLE = _code("DB610", Meaning("A Bulk job's results, or a query's pages, can't be read whole.", "Run again; they are read again.", exit_code=1))
 QUERY_FAILED = _code("DB611", Meaning("A query job failed or did not end in time.", "Run again.", exit_code=1))
 ORG_READ_ONLY = _code("DB612", Meaning("The org is read-only for maintenance.", "Run again when it is over: status.salesforce.com.", exit_code=1))
 ROWS_REFUSED_ALIKE = _code("DB613", Meaning("Salesforce refused rows for a reason that every other row would meet: storage, limits, maintenance.", "The message names it; the rest is held for the next run.", exit_code=1))

@@ -241,7 +241,7 @@ class Job:
 
 @dataclass(frozen=True, slots=True)
 class ListedJob:
-    """An ingest job of the last 7 days, as the org's list of jobs has it, whoever made it. `created` is Salesforce's
+    """An ingest job of the last 7 days, as the org's list of jobs has it, of any user. `created` is Salesforce's
     own text, `user` the id of the one who made it; `as_ours`: its CSV has the form that ours has."""
 
     id: str
@@ -355,7 +355,7 @@ class Destination(Protocol):
         """Every ingest job of Bulk API 2.0 that the org has and this user may see; None if it may list none."""
 
     def made_by(self, job_id: str, names: Collection[str]) -> pa.Table | None:
-        """The rows that a terminal job, of whoever, wrote: `sf__Id` and those columns of `names` that it had, all utf8,
+        """The rows that a terminal job of any user wrote: `sf__Id` and those columns of `names` that it had, all utf8,
         in no order; none of a job that is larger than ours are. None if the org has the results no longer, or does not
         show them to this user."""
 

@@ -176,7 +176,7 @@ def unwritable(path: Path, error: OSError) -> StateError:
     full = ("the disk is full", "free some space there, and run again")
     forbidden = "let the user that this runs as write there"
     in_the_way = ("something that is no folder lies where a folder belongs", "move it away, and run again")
-    told = {
+    known = {
         errno.ENOSPC: full,
         errno.EDQUOT: ("the disk quota is used up", full[1]),
         errno.EROFS: ("the file system is read-only", forbidden),
@@ -185,14 +185,14 @@ def unwritable(path: Path, error: OSError) -> StateError:
         errno.EEXIST: in_the_way,
         errno.ENOTDIR: in_the_way,
     }
-    reason, advice = told.get(error.errno or 0, (error.strerror or "it can't be written", ""))
+    reason, advice = known.get(error.errno or 0, (error.strerror or "it can't be written", ""))
     return StateError(STATE_NOT_WRITABLE, f"{reason}; what was there before is untouched", where=str(path), hint=advice)
 
 
-# OpenSSL's X509_V_ERR_: of the certificate itself, whoever signed it.
+# OpenSSL's X509_V_ERR_: of the certificate itself, not of its signer.
 _CERTIFICATES = {
     9: ("is not valid yet", "is this machine's clock right?"),
-    10: ("has expired", "is this machine's clock right? If it is, whoever runs the host renews it"),
+    10: ("has expired", "is this machine's clock right? If it is, the host's owner has to renew it"),
     62: ("is for another host", "is the address right? A proxy on the way may answer in the host's place"),
     64: ("is for another host", "is the address right? A certificate names hosts, and seldom an IP address"),
 }

@@ -120,8 +120,8 @@ _PAGES = re.compile(
 
 
 def own_url(url: str) -> str:
-    """The login URL of an org of which some page's address is given (Help, "My Domain URL Formats"); '' if that can't
-    be told."""
+    """The login URL of an org of which some page's address is given (Help, "My Domain URL Formats"); '' if it
+    can't be known."""
     found = re.fullmatch(rf"\s*(?:https?://)?{_PAGES.pattern}(?::443)?(?:[/?#].*)?\s*", url, re.IGNORECASE | re.DOTALL)
     return f"https://{found[1].lower()}.my.salesforce.com" if found else ""
 

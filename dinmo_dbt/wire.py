@@ -2,7 +2,7 @@
 
 requests and urllib3 bound each wait for a byte, and neither the sum of them nor what a reply unpacks to. Bytes that
 come one by one, in a header, an interim reply, a chunk's length or a TLS handshake, never meet such a timeout. So the
-socket itself is cut when the attempt's time is up, whoever waits on it.
+socket itself is cut when the attempt's time is up, whatever waits on it.
 """
 
 from __future__ import annotations

@@ -23,7 +23,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from dinmo_dbt import channels
-from dinmo_dbt.channels import Told, deliver
+from dinmo_dbt.channels import Attempted, deliver
 from dinmo_dbt.config.channel import Channel
 from dinmo_dbt.errors import Interrupted, Problem
 from dinmo_dbt.org import Secret
@@ -138,7 +138,7 @@ def mail_server() -> Iterator[tuple[Mailbox, int]]:
 def test_an_e_mail_arrives_with_its_title_text_and_id() -> None:
     with mail_server() as (box, port):
         url = f"mailto://127.0.0.1:{port}?from=dbt@example.com&to=data@example.com,ops@example.com"
-        assert channels.send(channel(url), notice()) == Told("mailto", None)
+        assert channels.send(channel(url), notice()) == Attempted("mailto", None)
         assert [m["Subject"] for m in box.got] == ["people_to_crm: rows rejected"] * 2
         assert box.sender == "dbt@example.com"
         assert sorted(str(m["To"]) for m in box.got) == ["data@example.com", "ops@example.com"]
@@ -148,7 +148,7 @@ def test_an_e_mail_arrives_with_its_title_text_and_id() -> None:
 
 def test_a_plain_webhook_gets_json_with_its_own_path_query_and_login(receiver: Receiver) -> None:
     url = f"http://ada:p%40ss@127.0.0.1:{receiver.port}/hooks/{TOKEN}%2Fx?verify=no&method=GET&y=1&y=2"
-    assert channels.send(channel(url), notice()) == Told("webhook", None)
+    assert channels.send(channel(url), notice()) == Attempted("webhook", None)
     ((method, path, headers, body),) = receiver.asked
     assert (method, path) == ("POST", f"/hooks/{TOKEN}%2Fx?verify=no&method=GET&y=1&y=2")
     assert headers["Authorization"] == "Basic YWRhOnBAc3M="
@@ -198,7 +198,9 @@ def test_every_url_in_the_page_is_understood() -> None:
     page = (DOCS / "warnings.md").read_text(encoding="utf-8")
     rows = re.findall(r"^\| ([^|]+) \| `([^`]+://[^`]+)` \| `(\w+)` \|$", page, re.MULTILINE)
     assert len(rows) >= 10
-    assert {url: channels.check(channel(url)) for _, url, _ in rows} == {url: Told(kind, None) for _, url, kind in rows}
+    assert {url: channels.check(channel(url)) for _, url, _ in rows} == {
+        url: Attempted(kind, None) for _, url, kind in rows
+    }
 
 
 @pytest.mark.slow
@@ -295,7 +297,7 @@ def test_nothing_of_the_users_folders_is_read_or_written(
         monkeypatch.setenv(name, str(tmp_path))
     monkeypatch.chdir(tmp_path / "here")
     told = channels.send(channel(f"http://127.0.0.1:{receiver.port}/"), notice())
-    assert told == Told("webhook", None)
+    assert told == Attempted("webhook", None)
     assert "Authorization" not in receiver.asked[0][2]
     assert sorted(tmp_path.rglob("*")) == before
 
@@ -343,10 +345,10 @@ class Script:
         self.answers = {channel.place: answers.get(name, []) for name, channel in (("a", A), ("b", B))}
         self.tried: list[tuple[str, str]] = []
 
-    def __call__(self, channel: Channel, notice: Notice) -> Told:
+    def __call__(self, channel: Channel, notice: Notice) -> Attempted:
         self.tried.append((notice.id, channel.place))
         answers = self.answers[channel.place]
-        return Told("", answers.pop(0) if answers else None)
+        return Attempted("", answers.pop(0) if answers else None)
 
 
 def pending(*pairs: str) -> list[tuple[Notice, Channel]]:

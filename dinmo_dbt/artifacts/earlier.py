@@ -44,9 +44,9 @@ IN_PLACE_S = 10.0  # results are on disk so soon after their own time: a copy of
 
 def verdicts(folder: Path, siblings: Iterable[Path], manifest: Manifest, last: RunResults | None) -> dict[str, Verdict]:
     """Of models that the last dbt command, as it is in `folder`, leaves fit or does not speak of: why they are not."""
-    told = [*_kept(folder), *(results for each in siblings for results in _of_sibling(each))]
+    every = [*_kept(folder), *(results for each in siblings for results in _of_sibling(each))]
     own = _named(last, manifest) if last is not None and _counts(last) else None
-    standing = _standing(told, manifest, own)
+    standing = _standing(every, manifest, own)
     found: dict[str, Verdict] = {}
     for result in standing:
         if last is not None and result.invocation_id == last.invocation_id:
@@ -112,12 +112,12 @@ def _named(results: RunResults, manifest: Manifest) -> RunResults:
     return replace(results, results=tuple(named))
 
 
-def _standing(told: Sequence[RunResults], manifest: Manifest, own: RunResults | None) -> list[Result]:
+def _standing(every: Sequence[RunResults], manifest: Manifest, own: RunResults | None) -> list[Result]:
     """The last word on each node of the manifest, of each table that it was in, by its time. A test that passed speaks
     of when it began. What was kept of a folder comes before the folder's `own` last command, whatever a clock says."""
     said: list[tuple[float, int, Result]] = []
-    kept = [each.ended or 0.0 for results in told if not results.invocation_id for each in results.results]
-    for place, results in enumerate([*told, *([own] if own else [])]):
+    kept = [each.ended or 0.0 for results in every if not results.invocation_id for each in results.results]
+    for place, results in enumerate([*every, *([own] if own else [])]):
         floor = max(kept, default=0.0) if results is own else 0.0
         for each in results.results:
             idle = ("skipped", *NOTHING_DONE) if each.kind in TESTS else (*NOTHING_DONE, UNDER_WAY, LOST)

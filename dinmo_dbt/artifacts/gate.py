@@ -294,8 +294,8 @@ def _of_last(manifest: Manifest, run_results: RunResults | None) -> Gate:
         notes += _other_invocation(manifest, run_results, verdicts)
     otherwise = f"not in the last `dbt {command}`" if builds else f"the last `dbt {command}` built nothing"
     if builds and run_results.leaves_out:
-        told = f"{otherwise}, and this dbt's results leave out what failed: build it again, or pass --ignore-gate"
-        return Gate(verdicts, Verdict(Standing.BLOCKED, told), tuple(notes))
+        reason = f"{otherwise}, and this dbt's results leave out what failed: build it again, or pass --ignore-gate"
+        return Gate(verdicts, Verdict(Standing.BLOCKED, reason), tuple(notes))
     return Gate(verdicts, Verdict(Standing.UNBUILT, otherwise), tuple(notes))
 
 
@@ -312,13 +312,13 @@ def with_unanswered(run_results: RunResults, manifest: Manifest) -> RunResults:
         if is_whole and unique_id.startswith("test.") and unique_id not in answers
         if all(answers.get(node, _NO_ANSWER).status in _OK for node in test.nodes)
     ]
-    told = [
+    known = [
         replace(each, status=NOT_RUN, message="since --fail-fast ended dbt before")
         if each.status == "skipped" and each.kind in TESTS and "fail_fast" in each.message
         else each
         for each in run_results.results
     ]
-    return replace(run_results, results=(*told, *found))
+    return replace(run_results, results=(*known, *found))
 
 
 def target_check(manifest: Manifest, run_results: RunResults | None, connected: ConnectedTarget) -> Problem | None:

@@ -71,7 +71,7 @@ class Test:
 
 @dataclass(frozen=True, slots=True)
 class Manifest:
-    """The artifact. `ids` names everything in it, of every package; `disabled` the models dbt was told to leave out."""
+    """The artifact. `ids` names everything in it, of every package; `disabled` the models that dbt leaves out."""
 
     adapter_type: str
     invocation_id: str

@@ -106,7 +106,7 @@ def given_twice(written: Written, kind: str, name: str) -> list[Problem]:
                 if len(path) > 1 and path[-2] == "fields"
                 else ""
             )
-            found.append(Problem(YAML_DUPLICATE_KEY, message, f"{key.file}:{line}: {key.told}", hint))
+            found.append(Problem(YAML_DUPLICATE_KEY, message, f"{key.file}:{line}: {key.place}", hint))
     return found
 
 

@@ -30,7 +30,7 @@ FAILURES_MAX = 2  # in a row, of one channel: then it is left alone for the rest
 
 
 @dataclass(frozen=True, slots=True)
-class Told:
+class Attempted:
     """What an attempt found: the service (`slack`; '' where that is not known) and why it failed; None: it did not."""
 
     kind: str
@@ -38,7 +38,7 @@ class Told:
 
 
 def keeps_incidents(channel: Channel) -> bool:
-    """Whether its service opens an incident for what it is told, by the look of its URL."""
+    """Whether its service opens an incident for what it receives, by the look of its URL."""
     return keeps(channel.url.reveal()) is not Keeps.MESSAGES
 
 
@@ -54,12 +54,12 @@ def goes_on(channel: Channel, notice: Notice) -> bool:
     return notice.stands is Severity.CRITICAL or (notice.stands is not None and not channel.only_critical)
 
 
-def check(channel: Channel) -> Told:
+def check(channel: Channel) -> Attempted:
     """Whether the channel's URL is understood. Nothing is sent."""
     return _attempt(channel, None)
 
 
-def send(channel: Channel, notice: Notice) -> Told:
+def send(channel: Channel, notice: Notice) -> Attempted:
     """One attempt to send the notice, done within LIMIT_S. A failure may still have delivered it: `Notice.id` tells."""
     return _attempt(channel, notice)
 
@@ -86,7 +86,7 @@ def deliver(
     *,
     clock: Clock,
     sent: Callable[[str, str], None],
-    attempt: Callable[[Channel, Notice], Told] = send,
+    attempt: Callable[[Channel, Notice], Attempted] = send,
 ) -> NoticesSent:
     """Try each notice at its channel, in the order given, up to three times, with pauses between the rounds.
 
@@ -129,13 +129,13 @@ def _open(failures_in_a_row: Sequence[Problem]) -> bool:
     return len(failures_in_a_row) < FAILURES_MAX
 
 
-def _attempt(channel: Channel, notice: Notice | None) -> Told:
+def _attempt(channel: Channel, notice: Notice | None) -> Attempted:
     request: dict[str, Any] = {"url": channel.url.reveal(), "limit_s": LIMIT_S}
     if notice is not None:
         severity = notice.severity.value
-        told = {"id": notice.id, "severity": severity, "title": notice.title, "body": notice.body}
+        content = {"id": notice.id, "severity": severity, "title": notice.title, "body": notice.body}
         incident = {"incident": notice.incident} if notice.incident else {}
-        request["notice"] = told | incident | {"stands": goes_on(channel, notice)}
+        request["notice"] = content | incident | {"stands": goes_on(channel, notice)}
     try:
         # By stdin: arguments and environment can be read by others. -P: no module from the folder we were started in.
         # A session of its own: a Ctrl-C in the terminal reaches this process, which ends the child.
@@ -160,15 +160,15 @@ def _attempt(channel: Channel, notice: Notice | None) -> Told:
     if not kind:
         return _failed(channel, CHANNEL_NOT_UNDERSTOOD, answer["reason"])
     if notice is None or answer["sent"]:
-        return Told(kind, None)
+        return Attempted(kind, None)
     return _failed(channel, CHANNEL_NOT_REACHED if answer["passing"] else CHANNEL_REFUSED, answer["reason"], kind)
 
 
-def _failed(channel: Channel, code: str, reason: str, kind: str = "") -> Told:
+def _failed(channel: Channel, code: str, reason: str, kind: str = "") -> Attempted:
     what = (
         "the URL is not understood"
         if code == CHANNEL_NOT_UNDERSTOOD
         else f"{kind or 'the channel'} did not take the message"
     )
     hint = "docs/warnings.md has the URL of each service" if code == CHANNEL_NOT_UNDERSTOOD else ""
-    return Told(kind, Problem(code, f"{what}: {reason}", f"dinmo.yml: {channel.place}", hint))
+    return Attempted(kind, Problem(code, f"{what}: {reason}", f"dinmo.yml: {channel.place}", hint))

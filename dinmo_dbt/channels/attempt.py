@@ -100,7 +100,7 @@ def answer(request: AttemptRequest) -> AttemptResult:
         http_redirects=False,  # a POST that is redirected becomes a GET, which succeeds and delivers nothing
         async_mode=False,
         service_timeout=0,  # this process has a limit
-        default_service_retry=0,  # whoever asks for the attempt counts them
+        default_service_retry=0,  # the caller counts the attempts
         interpret_escapes=False,
         interpret_emojis=False,
         secure_logging=True,
@@ -115,7 +115,7 @@ def answer(request: AttemptRequest) -> AttemptResult:
         incidents.name(parsed, notice.get("incident") or notice["id"])
     service = apprise.Apprise.instantiate(read, asset=asset) if read else None
     if service is None:
-        reason = _not_understood(request["url"], lines.told)
+        reason = _not_understood(request["url"], lines.messages)
         return {"kind": "", "sent": False, "passing": False, "reason": reason}
     if notice is None:
         return {"kind": kind, "sent": False, "passing": False, "reason": ""}
@@ -138,11 +138,11 @@ def answer(request: AttemptRequest) -> AttemptResult:
         )
 
     title, body = _within(notice, service, kind, notify)
-    lines.told.clear()
+    lines.messages.clear()
     result = notify(title, body)
     if result:
         return {"kind": kind, "sent": True, "passing": False, "reason": ""}
-    passing, reason = _why(lines.told)
+    passing, reason = _why(lines.messages)
     return {"kind": kind, "sent": False, "passing": passing, "reason": reason}
 
 
@@ -187,10 +187,10 @@ class _Lines(logging.Handler):
 
     def __init__(self) -> None:
         super().__init__()
-        self.told: list[str] = []
+        self.messages: list[str] = []
 
     def emit(self, record: logging.LogRecord) -> None:
-        self.told.append(record.getMessage())
+        self.messages.append(record.getMessage())
 
 
 def _webhook(url: str, notice: Sent | None) -> dict[str, Any] | None:

@@ -10,7 +10,7 @@ _COMMAND = "dinmo-dbt "
 
 def one_message(body: str, ending: str, fits: Callable[[str], bool]) -> str:
     """As much of the body as `fits` allows, and the ending. What is left out is counted, with the command that shows
-    it: the body's last line where that is one. The body alone, cut by whoever sends it, where not even the ending fits.
+    it: the body's last line where that is one. The body alone, for the sender to cut, where not even the ending fits.
     """
     if fits(whole := f"{body}\n\n{ending}"):
         return whole

@@ -17,7 +17,7 @@ KEY_MAX = 200  # characters; PagerDuty takes 255 (https://developer.pagerduty.co
 
 
 class Keeps(Enum):
-    """What a service keeps of what it is told."""
+    """What a service keeps of what it receives."""
 
     MESSAGES = "every notice is a message"
     INCIDENTS = "a warning opens an incident, and its end resolves it"
@@ -108,8 +108,8 @@ def _tell_why_it_ended(service: Any) -> None:
 
     def with_text(body: str, *others: Any, **more: Any) -> Any:
         def written(event: dict[str, Any]) -> str:
-            told = {"summary": body, "severity": "info", "source": service.source, "component": service.component}
-            return json.dumps({"payload": told, **event})
+            payload = {"summary": body, "severity": "info", "source": service.source, "component": service.component}
+            return json.dumps({"payload": payload, **event})
 
         module.dumps = written
         return send(body, *others, **more)

@@ -15,7 +15,7 @@ from typing import Any
 
 @dataclass(frozen=True, slots=True)
 class Markup:
-    """`declared`: the format that Apprise is told, to convert from; None: it converts nothing."""
+    """`declared`: the format that Apprise converts from; None: it converts nothing."""
 
     title: Callable[[str], str]
     body: Callable[[str], str]

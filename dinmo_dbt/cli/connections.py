@@ -22,7 +22,7 @@ if TYPE_CHECKING:
     import pyarrow as pa
 
     from dinmo_dbt.activation import Activation
-    from dinmo_dbt.channels import Told
+    from dinmo_dbt.channels import Attempted
     from dinmo_dbt.cli.embedded_org import EmbeddedOrg
     from dinmo_dbt.cli.lanes import Lanes
     from dinmo_dbt.config.channel import Channel
@@ -172,7 +172,7 @@ class Connections(Declarations):
         if any(self.project.org(activation.destination).is_emulator for activation in activations):
             _ = self.embedded
 
-    def send(self, channel: Channel, notice: Notice) -> Told:
+    def send(self, channel: Channel, notice: Notice) -> Attempted:
         """One attempt to send a notice to a channel. Other dbt projects may have it too: the incident is this one's."""
         from dinmo_dbt import channels
         from dinmo_dbt.watch.notice import incident
@@ -199,7 +199,7 @@ class Connections(Declarations):
             now=self.clock.now,
             logins=self.project.state_location / "logins",
             env=os.environ,
-            told=self.console.timed,
+            say=self.console.timed,
         )
         self.stack.callback(destination.disconnect)
         return destination

@@ -106,8 +106,8 @@ def _as_sent(for_it: list[Unsent], target: str) -> list[Notice]:
     if len(together) < 2 or not any(each.tried for each in for_it):
         return together
     at = [moments.minute(each.made) for each in for_it]
-    told = list(zip(at, [each.notice for each in for_it], strict=True))
-    return [caught_up(told, target, f"{for_it[0].notice.id}+{len(for_it) - 1}")]
+    notices = list(zip(at, [each.notice for each in for_it], strict=True))
+    return [caught_up(notices, target, f"{for_it[0].notice.id}+{len(for_it) - 1}")]
 
 
 def _open_channels(session: Session, unsent: Unsent) -> list[Channel]:
@@ -182,15 +182,15 @@ WRONG = Common(
 
 @contextmanager
 def telling_of_all(session: Session, what: Common = ALL, *, unattended: bool = False) -> Iterator[None]:
-    """What keeps every activation from running is told once, and once when it is over. A mistake in the declarations is
-    told only where nobody looks on: who runs a command sees it. So is a database that dbt has to itself while it runs.
-    """
+    """Notify the channels once of what keeps every activation from running, and once when it is over. Of a mistake in
+    the declarations, and of a database that dbt has to itself while it runs, they hear only where nobody looks on: who
+    runs a command sees it."""
     try:
         yield
     except DinmoError as error:
         problem = error.problems[0]
         seen = not unattended and isinstance(error, ConfigError | UsageError)
-        seen = seen or (what is ALL and isinstance(error, DbtCloudError))  # it is told as what it is
+        seen = seen or (what is ALL and isinstance(error, DbtCloudError))  # it is reported as what it is
         if not seen and problem.code not in NO_NEWS:
             tell_of(session, what, problem)
         raise
@@ -201,8 +201,8 @@ def tell_of(session: Session, what: Common, problem: Problem) -> None:
     """Once, until it ends."""
     try:
         _tell_of_all(session, what, problem)
-    except DinmoError as untold:  # without dinmo.yml or the state nobody can be told; the caller says why
-        session.console.note(Problem(NOTICES_GIVEN_UP, f"no channel was notified: {untold.problems[0].message}"))
+    except DinmoError as failed:  # without dinmo.yml or the state nobody can be notified; the caller says why
+        session.console.note(Problem(NOTICES_GIVEN_UP, f"no channel was notified: {failed.problems[0].message}"))
 
 
 def _tell_of_all(session: Session, what: Common, problem: Problem) -> None:
@@ -239,8 +239,8 @@ def tell_of_state(session: Session, problem: Problem) -> None:
     from dinmo_dbt import channels
 
     target, now = session.target[1], session.clock.now()
-    place, told = f"{session.state.location} {target}", f"{now:.0f} {problem.code} {problem.message}"
-    if session.state.marks.told(place) or session.clock.signal:
+    place, report = f"{session.state.location} {target}", f"{now:.0f} {problem.code} {problem.message}"
+    if session.state.marks.reported(place) or session.clock.signal:
         return
     notice = _none_runs("state", target, now, "the state can't be used", problem)
     pending = [(notice, channel) for channel in session.project.channels]
@@ -248,15 +248,15 @@ def tell_of_state(session: Session, problem: Problem) -> None:
     for failure in delivery.failed:
         session.console.note(failure.problem)
     if delivery.sent:
-        session.state.marks.note_told(place, told)
+        session.state.marks.note_reported(place, report)
 
 
 def tell_state_is_well(session: Session) -> None:
     marks, place = session.state.marks, f"{session.state.location} {session.target[1]}"
-    since, _, said = marks.told(place).partition(" ")
+    since, _, said = marks.reported(place).partition(" ")
     if since:
         session.activity.add([_again("state", session.target[1], ALL.up, float(since), said)])
-        marks.note_told(place, "")
+        marks.note_reported(place, "")
 
 
 def _none_runs(of: str, target: str, now: float, what: str, problem: Problem) -> Notice:

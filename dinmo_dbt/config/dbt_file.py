@@ -52,15 +52,15 @@ def _whole_or_rendered(schema: dict[str, Any]) -> dict[str, Any]:
 
 def _or_rendered(schema: dict[str, Any]) -> dict[str, Any]:
     """The schema of a value that dbt may render: with a text in its place, if it takes none by itself."""
-    told = {key: schema[key] for key in ("title", "description", "default") if key in schema}
-    bare = {key: value for key, value in schema.items() if key not in told}
+    described = {key: schema[key] for key in ("title", "description", "default") if key in schema}
+    bare = {key: value for key, value in schema.items() if key not in described}
     kind = schema.get("type")
     if "enum" in schema or "const" in schema or "pattern" in schema or kind in ("boolean", "integer", "number"):
-        return {**told, "anyOf": [bare, _RENDERED]}
+        return {**described, "anyOf": [bare, _RENDERED]}
     if "anyOf" in schema:
-        return {**told, "anyOf": [*map(_or_rendered, schema["anyOf"]), _RENDERED]}
+        return {**described, "anyOf": [*map(_or_rendered, schema["anyOf"]), _RENDERED]}
     if "$ref" in schema or kind in ("object", "array"):
-        return {**told, **_whole_or_rendered(_with_rendered(bare))}
+        return {**described, **_whole_or_rendered(_with_rendered(bare))}
     return schema
 
 

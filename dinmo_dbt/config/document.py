@@ -167,15 +167,15 @@ def _syntax(error: yaml.MarkedYAMLError, text: str, name: str) -> ConfigError:
     return ConfigError(YAML_SYNTAX, message, where=f"{name}:{mark.line + 1}:{mark.column + 1}", hint=hint)
 
 
-def _unquoted(told: str) -> str:
+def _unquoted(message: str) -> str:
     """PyYAML's words without the text they quote, be it one sign or a name: it may be of a secret without quotes.
 
     What it expected, and its names of tokens (`<stream end>`), are its own; what else it found, and the names of
     aliases and anchors, are the file's.
     """
-    if told.startswith("found character"):
+    if message.startswith("found character"):
         return "found a sign that no value begins with: put the text in quotes"
-    ours = re.sub(r",? but (?:found|got) '(?!<[a-z -]+>'\Z).*", "", told, flags=re.DOTALL)
+    ours = re.sub(r",? but (?:found|got) '(?!<[a-z -]+>'\Z).*", "", message, flags=re.DOTALL)
     return ours if ours.startswith("expected ") else re.sub(r" '.*", "", ours, flags=re.DOTALL)
 
 

@@ -23,10 +23,10 @@ def spec_of(reading: Reading, raw: Mapping[str, Any]) -> FileSpec | None:
     spec = _shape(reading, raw)
     for place, value in _scalars(raw, ()):
         line = reading.read.where(place).partition(": ")[0]
-        is_told = any(problem.where.startswith(f"{line}:") for problem in reading.found.problems)
-        if not is_told and (text := reading.read.misread.get(place)):
-            told, hint = declaration.misread(text, value)
-            reading.add(YAML_MISREAD, told, place, hint)
+        is_reported = any(problem.where.startswith(f"{line}:") for problem in reading.found.problems)
+        if not is_reported and (text := reading.read.misread.get(place)):
+            message, hint = declaration.misread(text, value)
+            reading.add(YAML_MISREAD, message, place, hint)
     return spec
 
 

@@ -35,12 +35,12 @@ def may_share(spec: FileSpec, chosen: str | None, other: str) -> bool:
 
 
 def shared_orgs(entries: Sequence[Entry], spec: FileSpec) -> Iterator[Problem]:
-    """Entries of other targets that lead to an org of the chosen one, as far as it can be told from their texts:
+    """Entries of other targets that lead to an org of the chosen one, as far as their texts show it:
     what another target renders is not known here, so nothing is said of it."""
-    told: set[str] = set()
+    reported: set[str] = set()
     for entry in entries:
         for beside in entries:
-            if not entry.chosen or beside.target == entry.target or beside.target in told:
+            if not entry.chosen or beside.target == entry.target or beside.target in reported:
                 continue
             if may_share(spec, entry.target, beside.target):
                 continue
@@ -48,7 +48,7 @@ def shared_orgs(entries: Sequence[Entry], spec: FileSpec) -> Iterator[Problem]:
             if pin and other_pin and pin != other_pin:
                 continue
             if _leads_to(entry) & _leads_to(beside):
-                told.add(beside.target)
+                reported.add(beside.target)
                 yield _shared(entry, beside)
 
 

@@ -39,7 +39,7 @@ def same_fields(
     activations: Sequence[Activation], org_of: Callable[[str], Hashable], among: Container[str]
 ) -> list[Problem]:
     """Fields that several activations write, in records that more than one may match: a note for the fields of the same
-    ones, for whoever comes last wins. `among`: one of them has to be of these."""
+    ones, for the last one wins. `among`: one of them has to be of these."""
     writers: dict[tuple[Hashable, str, str], dict[str, Activation]] = {}
     for one, other in _pairs(activations, org_of):
         if not _is_meant(one, other) and not one.mode is other.mode is Mode.INSERT:
@@ -84,7 +84,7 @@ def _is_meant(one: Activation, other: Activation) -> bool:
 
 
 def _could_delete(remover: Activation, keeper: Activation) -> bool:
-    """`mode: delete` goes by a match, whoever made the record. `on_removed` deletes what its own activation made or
+    """`mode: delete` goes by a match, not by who made the record. `on_removed` deletes what its own activation made or
     adopted: another one has such a record only if it matches records, as an insert does not."""
     if keeper.mode is Mode.DELETE:
         return False

@@ -41,9 +41,9 @@ def other_numbers(keys: Iterable[Key], activation: Activation) -> Iterator[Probl
                 path, path[_depth(path) :], activation
             )
             if is_here and is_another_number(text, value):
-                told, hint = misread(text, value)
+                message, hint = misread(text, value)
                 where = key.where_of(path)
-                yield Problem(YAML_MISREAD, told, where, hint)
+                yield Problem(YAML_MISREAD, message, where, hint)
 
 
 def other_columns(keys: Iterable[Key], activation: Activation) -> Iterator[Problem]:

@@ -71,18 +71,18 @@ class Key:
 
     @property
     def where(self) -> str:
-        return f"{self.file}:{self.line}: {self.told}"
+        return f"{self.file}:{self.line}: {self.place}"
 
     def where_of(self, path: KeyPath) -> str:
         """The place of a key within."""
-        return f"{self.file}:{self.lines.get(path, self.line)}: {self.told}.{dotted(path)}"
+        return f"{self.file}:{self.lines.get(path, self.line)}: {self.place}.{dotted(path)}"
 
     def line_of(self, inner: str) -> int:
         """Of the key within that a place, such as `activation.fields.name`, is at or below."""
         return self.lines[max((path for path in self.lines if _begins(inner, dotted(path))), key=len)]
 
     @property
-    def told(self) -> str:
+    def place(self) -> str:
         """The way to it as a person reads it: `models.shops.config.dinmo`."""
         names, parts = list(self.names), []
         for part in self.path:
@@ -404,7 +404,7 @@ def _kept(target: Path) -> Mapping[str, Any]:
 
         kept = msgpack.unpackb(read_file(target / "partial_parse.msgpack"), strict_map_key=False)
         return kept if isinstance(kept, dict) else {}
-    except Exception:  # noqa: BLE001 - another's file, of any form: without it nothing is told
+    except Exception:  # noqa: BLE001 - another's file, of any form: without it nothing is reported
         return {}
 
 

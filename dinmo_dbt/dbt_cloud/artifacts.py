@@ -177,7 +177,7 @@ def _in_time(steps: Sequence[Step]) -> Iterator[tuple[Result, dict[str, Any], St
     """What the steps say, earliest first. Steps of one job follow each other by their numbers, whatever a clock says;
     those of two jobs may run side by side, so each result goes by its own time. A test that passed says something of
     the table as it was when the test began, one that failed still when it ended."""
-    told: list[tuple[float, int, Result, dict[str, Any], Step]] = []
+    found: list[tuple[float, int, Result, dict[str, Any], Step]] = []
     timed = all(result.ended is not None for step in steps for result in step.read.results)
     floors: dict[str, float] = {}
     ordered = sorted(steps, key=lambda step: (int(step.run_id), step.number))
@@ -188,6 +188,6 @@ def _in_time(steps: Sequence[Step]) -> Iterator[tuple[Result, dict[str, Any], St
             moment = result.began if lifts else result.ended
             at = max(floor, moment or 0.0) if timed else 0.0
             floors[step.job_id] = max(floors.get(step.job_id, 0.0), at)
-            told.append((at, place, result, raw, step))
-    for _, _, result, raw, step in sorted(told, key=lambda each: each[:2]):
+            found.append((at, place, result, raw, step))
+    for _, _, result, raw, step in sorted(found, key=lambda each: each[:2]):
         yield result, raw, step

@@ -184,7 +184,7 @@ class CloudClient:
 
     def finished(self, run: JobRun, tell: Callable[[str], None]) -> JobRun:
         """The run once it has ended; `tell` hears of it when its status changes, and every few minutes."""
-        pause, began, told = POLL_S, self._clock.monotonic(), 0.0
+        pause, began, said_at = POLL_S, self._clock.monotonic(), 0.0
         heard: JobRunStatus | None = None
         while not run.status.is_final:
             waited = self._clock.monotonic() - began
@@ -193,9 +193,9 @@ class CloudClient:
                     CLOUD_RUN_NOT_ENDING,
                     f"dbt Cloud run {run.run_id} is {run.status.word} after {WAIT_MAX_S / 3600:g} hours",
                 )
-            if run.status is not heard or waited - told >= TELL_EVERY_S:
+            if run.status is not heard or waited - said_at >= TELL_EVERY_S:
                 tell(f"dbt Cloud run {run.run_id} is {run.status.word}")
-                heard, told = run.status, waited
+                heard, said_at = run.status, waited
             self._clock.sleep(min(pause, WAIT_MAX_S - waited))
             pause = min(POLL_MAX_S, pause * POLL_GROWTH)
             run = self.run(run.run_id)

@@ -1,7 +1,7 @@
 """The tables that a job builds, as they are now: which runs, of which jobs, have a word on them.
 
 An event tells of one run, and a folder holds what one run left; by the time a table is read, a later run may have built
-it again, of this job or of another one of the project. So the runs are listed anew, and what counts is the latest ended
+it again, of this job or of another one of the project. The runs are listed again, so what counts is the latest ended
 run of every job that builds the same table. What a run builds right now, or may have built without a word that can be
 read, is held until a run tells.
 """
@@ -185,12 +185,12 @@ class _Gathering:
     def _hold(self, models: Iterable[str], run: JobRun, status: str) -> None:
         """Until a run after that one builds the model again."""
         for model in models:
-            told = [
+            failed = [
                 step
                 for step in self._steps
                 if model in step.read.built and _is_after(step, step.read.built[model].began, run)
             ]
-            if not told and self._held.get(model, {}).get("status") != UNDER_WAY:
+            if not failed and self._held.get(model, {}).get("status") != UNDER_WAY:
                 what = f"dbt Cloud run {run.run_id} of job {run.job_id}"
                 self._held[model] = {"unique_id": model, "status": status, "message": what}
 
@@ -202,19 +202,21 @@ class _Gathering:
         """The steps without the models that are another table under the same name, as a CI job's are, and their tests.
         Where the results don't name each table, the run's manifest does."""
         ours = self._manifest.nodes
-        told = {name: built.relation_name for step in left.steps for name, built in step.read.built.items()}
+        places = {name: built.relation_name for step in left.steps for name, built in step.read.built.items()}
         named = {result.unique_id for step in left.steps for result in step.read.results}
         judged = {each for test in named & set(self._manifest.tests) for each in self._manifest.tests[test].nodes}
-        spoken_of = (set(told) | judged) & set(ours)
-        if not all(told.get(each) for each in spoken_of):
+        spoken_of = (set(places) | judged) & set(ours)
+        if not all(places.get(each) for each in spoken_of):
             try:
                 theirs = _manifest(self._library.client, left, scratch).nodes
             except DbtCloudError as error:
                 if error.problems[0].code not in (CLOUD_NO_ARTIFACTS, CLOUD_ARTIFACTS_UNUSABLE):
                     raise
             else:
-                told |= {each: theirs[each].relation_name for each in spoken_of if each in theirs}
-        elsewhere = {each for each in spoken_of if told.get(each) and not _same(told[each], ours[each].relation_name)}
+                places |= {each: theirs[each].relation_name for each in spoken_of if each in theirs}
+        elsewhere = {
+            each for each in spoken_of if places.get(each) and not _same(places[each], ours[each].relation_name)
+        }
         tests = {
             unique_id for unique_id, test in self._manifest.tests.items() if test.nodes and elsewhere >= set(test.nodes)
         }

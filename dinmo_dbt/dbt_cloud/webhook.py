@@ -1,6 +1,6 @@
 """The receiver of dbt Cloud's webhooks (docs.getdbt.com/docs/deploy/webhooks): verified, kept, answered.
 
-Nothing else is done within a request, for dbt Cloud waits 10 seconds for the answer: whoever owns the `Inbox` syncs
+Nothing else is done within a request, for dbt Cloud waits 10 seconds for the answer: the owner of the `Inbox` syncs
 what is in it. What can't be kept is answered 503, and dbt Cloud sends it again.
 """
 
@@ -35,15 +35,15 @@ def receiver(inbox: Inbox, secret: Secret, *, events: Iterable[str] = ENDED) -> 
     """The WSGI application for `POST /dbt-cloud`. `events`: the types that are kept; others are answered 200.
 
     The event that dbt Cloud sends to test an endpoint looks like a real one, of a job that is not there: it is kept,
-    and is for whoever reads the inbox to let go of, as are events of jobs that are not synced.
+    and is for the inbox's reader to let go of, as are events of jobs that are not synced.
     """
     if not secret.reveal():
         raise UsageError(CLOUD_NOT_CONFIGURED, "the webhook's secret is empty", hint="anybody could sign with it")
     kept = frozenset(events)
 
     def app(environ: WSGIEnvironment, start_response: StartResponse) -> Iterable[bytes]:
-        status, told = _answer(environ, inbox, secret, kept)
-        body = json.dumps({"message": told}).encode()
+        status, message = _answer(environ, inbox, secret, kept)
+        body = json.dumps({"message": message}).encode()
         headers = [("Content-Type", "application/json"), ("Content-Length", str(len(body)))]
         start_response(status, [*headers, ("Allow", "POST")] if status.startswith("405") else headers)
         return [body]

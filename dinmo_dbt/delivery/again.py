@@ -89,10 +89,10 @@ def _send_passed(delivery: Delivery) -> None:
             mine = pc.is_in(_record_ids(batch), value_set=each.batch.rows["Id"].combine_chunks())
             delivery.doubt(replace(batch, rows=batch.rows.filter(mine)))
         _write(delivery, each.batch)
-    told = len(delivery.not_delivered)
+    before = len(delivery.not_delivered)
     for batch in batches:
         send(delivery, batch)
-    refused = {key for table in delivery.not_delivered[told:] for key in table["key"].to_pylist()}
+    refused = {key for table in delivery.not_delivered[before:] for key in table["key"].to_pylist()}
     rows = [(_record_ids(batch).to_pylist(), batch.rows["key"].to_pylist()) for batch in batches]
     left = {record: key for ids, keys in rows for record, key in zip(ids, keys, strict=True) if key in refused}
     for each in going:
@@ -101,7 +101,7 @@ def _send_passed(delivery: Delivery) -> None:
         empty = set(back.rows["Id"].to_pylist()) - _write(delivery, back)
         keys = pa.array([left[record] for record in empty], pa.utf8())
         words = f"; {each.name} of its record is without its value, which another row has now"
-        delivery.not_delivered[told:] = [_with_words(table, keys, words) for table in delivery.not_delivered[told:]]
+        delivery.not_delivered[before:] = [_with_words(table, keys, words) for table in delivery.not_delivered[before:]]
 
 
 def _write(delivery: Delivery, batch: Batch) -> set[str]:

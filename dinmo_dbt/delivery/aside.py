@@ -88,8 +88,8 @@ def _merged(batches: Sequence[Batch]) -> list[Batch]:
     """Batches of one shape in one, as far as the files stay small."""
     shapes: dict[tuple[object, ...], list[list[Batch]]] = {}
     for batch in batches:
-        told = (batch.operation, batch.api, batch.columns, batch.match, batch.reverts, batch.leavers)
-        groups = shapes.setdefault((*told, *batch.rows.column_names), [[]])
+        shape = (batch.operation, batch.api, batch.columns, batch.match, batch.reverts, batch.leavers)
+        groups = shapes.setdefault((*shape, *batch.rows.column_names), [[]])
         if sum(each.rows.nbytes for each in groups[-1]) + batch.rows.nbytes > _MERGED_BYTES_MAX:
             groups.append([])
         groups[-1].append(batch)

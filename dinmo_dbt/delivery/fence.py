@@ -1,9 +1,9 @@
 """The state's own trace in the org, before a run sends anything: jobs there that the state does not know. Reads only.
 
 An older copy of a state looks whole: a CI cache, a machine's snapshot, a folder that was forked. What it has forgotten
-is in the org. Salesforce lists the ingest jobs of the last 7 days, and the state keeps the ids of its own. Who made
-another job is told by no field of it (one user may have several tools), but its results are what was sent: an unknown
-insert that made rows which this run would make again is what has to be prevented, whoever made it. So an
+is in the org. Salesforce lists the ingest jobs of the last 7 days, and the state keeps the ids of its own. No field of
+another job says who made it (one user may have several tools), but its results show what was sent. An unknown insert
+that made rows which this run would make again has to be noticed, whichever tool made it. So an
 insert's unknown jobs are read, once each, and the run stops where one of their rows is one of its own and the record is
 still there. Other modes end in the same place whatever was sent before: for them an unknown job is a note. But an
 upsert that looks records up does not see those that a job is about to make, so what it would insert waits for that.
@@ -45,7 +45,7 @@ class Trace(Protocol):
     writing: bool
 
     def known_jobs(self) -> frozenset[str]:
-        """Its own, of every activation in this org, and those that were accepted or told of."""
+        """Its own, of every activation in this org, and those that were accepted or reported."""
 
     def know(self, marks: Collection[str]) -> None: ...
 
@@ -290,8 +290,8 @@ def _prints(texts: pa.Array, header: str, schema: ObjectSchema) -> pa.Array:
 
 
 def _print_of(text: str | None) -> int:
-    told = b"\0" if text is None else b"\1" + text.encode()
-    return int.from_bytes(hashlib.blake2b(told, digest_size=8).digest(), "big")
+    tagged = b"\0" if text is None else b"\1" + text.encode()
+    return int.from_bytes(hashlib.blake2b(tagged, digest_size=8).digest(), "big")
 
 
 def _tell(*sides: npt.NDArray[np.void]) -> bool:
@@ -355,7 +355,7 @@ def _look_at_others(fence: _Fence, jobs: Sequence[ListedJob]) -> tuple[str, ...]
     if not found:
         return ()
     if trace.writing:
-        trace.know([job.id for job in found])  # told once
+        trace.know([job.id for job in found])  # reported once
     newest = max(found, key=lambda job: job.created)
     others = f", and {len(found) - 1:,} more" if len(found) > 1 else ""
     return (

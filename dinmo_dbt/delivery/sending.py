@@ -69,7 +69,7 @@ def send(delivery: Delivery, batch: Batch, call_rows: int = COLLECTIONS_CALL_ROW
                 return by_calls(delivery, batch, call_rows)
             return None if by_job(delivery, batch) else _in_halves(delivery, batch)
     except Interrupted as stop:
-        # What had reached its commit point is told where it did; of this nothing was processed.
+        # A batch that had reached its commit point is reported there; of this one nothing was processed.
         delivery.stop(stop)
     return delivery.hold(batch)
 

@@ -133,16 +133,16 @@ def _gone(batch: Batch, results: pa.Table, destination: Destination) -> pa.Array
     """Which rejected rows' own record is gone. The same codes are given for a parent that is, so where a batch writes
     lookups the records are asked for: to forget one that lives could make a second one of it."""
     fields, ids = pc.fill_null(results["fields"], ""), batch.rows["Id"].combine_chunks()
-    told = pc.and_(
+    said_gone = pc.and_(
         pc.equal(results["fate"], Fate.REJECTED.value),
         pc.and_(pc.is_in(results["code"], value_set=pa.array(_GONE)), pc.is_in(fields, value_set=pa.array(["", "Id"]))),
     ).combine_chunks()
-    if not pc.any(told).as_py() or not any(c.is_parent_path or c.field.type == "reference" for c in batch.columns):
-        return told
+    if not pc.any(said_gone).as_py() or not any(c.is_parent_path or c.field.type == "reference" for c in batch.columns):
+        return said_gone
     missing = pa.array([], pa.utf8())
     with suppress(DestinationError):  # not heard: they stay known, and are asked for when they are refused again
-        missing = _missing(destination, batch.object, ids.filter(told)[:_GONE_ASKED_MAX])
-    return pc.and_(told, pc.is_in(ids, value_set=missing))
+        missing = _missing(destination, batch.object, ids.filter(said_gone)[:_GONE_ASKED_MAX])
+    return pc.and_(said_gone, pc.is_in(ids, value_set=missing))
 
 
 def _missing(destination: Destination, object_name: str, ids: pa.Array) -> pa.Array:
@@ -180,12 +180,12 @@ def snapshot_rows(rows: pa.Table, record_id: pa.Array, flags: npt.NDArray[np.uin
 
 def diagnoses_of(rejected: pa.Table, destination: Destination) -> list[Diagnosis]:
     """What each rejection asks for; one question for each distinct answer of Salesforce."""
-    told = pc.binary_join_element_wise(pc.fill_null(rejected["code"], ""), pc.fill_null(rejected["message"], ""), "\0")
+    texts = pc.binary_join_element_wise(pc.fill_null(rejected["code"], ""), pc.fill_null(rejected["message"], ""), "\0")
     known: dict[str, Diagnosis] = {}
-    for text in pc.unique(told).to_pylist():
+    for text in pc.unique(texts).to_pylist():
         code, _, message = text.partition("\0")
         known[text] = destination.diagnose(code, message)
-    return [known[text] for text in told.to_pylist()]
+    return [known[text] for text in texts.to_pylist()]
 
 
 def _waiting(rows: pa.Table, results: pa.Table, destination: Destination, described: str) -> pa.Table:

@@ -80,15 +80,15 @@ class RecordOf:
         found, notes = self.unknown()
         if not found:
             return notes
-        told = self.difference(found)
+        difference = self.difference(found)
         if plan.activation.mode is Mode.INSERT:
             raise StateError(
                 ORG_RECORD_AHEAD,
-                f"the org knows more than this state: {told}",
+                f"the org knows more than this state: {difference}",
                 where=f"{self.activation} in org {plan.org_id}",
                 hint=ways_out(plan.activation),
             )
-        return (f"{told}. If a newer copy of this state wrote that, put it back: this one may send rows again",)
+        return (f"{difference}. If a newer copy of this state wrote that, put it back: this one may send rows again",)
 
     def difference(self, found: StateRecord) -> str:
         """In words, how the record is not this state's."""
@@ -98,7 +98,7 @@ class RecordOf:
 
     @contextmanager
     def kept(self, plan: Plan, run_id: str, tell: Callable[[str], None]) -> Iterator[None]:
-        """Write the record before the rows go, and again if the state moved on. What fails is told, and stops
+        """Write the record before the rows go, and again if the state moved on. What fails is reported, and stops
         nothing."""
         if plan.refusal or not plan.batches:
             yield

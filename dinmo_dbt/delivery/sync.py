@@ -94,8 +94,8 @@ def deliver(
         sending.deliver(delivery, batch)
     send_again(delivery)
     run.problem, run.outcome = delivery.problem, delivery.outcome
-    told = [*(table["key"] for table in delivery.not_delivered), *delivery.delivered]
-    run.not_delivered = [*_not_reported(run, *told), *delivery.not_delivered]
+    reported = [*(table["key"] for table in delivery.not_delivered), *delivery.delivered]
+    run.not_delivered = [*_not_reported(run, *reported), *delivery.not_delivered]
 
 
 def recover(destination: Destination, journal: Journal, clock: Clock, *, run: SyncRun, progress: Progress) -> None:
@@ -151,5 +151,5 @@ def _not_reported(run: SyncRun, *keys: pa.ChunkedArray) -> list[pa.Table]:
     """Rows of dead runs' jobs without those that this run has a word on: each is reported once, with its last fate."""
     if not run.recovering:
         return run.not_delivered
-    told = pa.concat_arrays([pa.array([], pa.utf8()), *(chunk for column in keys for chunk in column.chunks)])
-    return [table.filter(pc.invert(pc.is_in(table["key"], value_set=told))) for table in run.not_delivered]
+    reported = pa.concat_arrays([pa.array([], pa.utf8()), *(chunk for column in keys for chunk in column.chunks)])
+    return [table.filter(pc.invert(pc.is_in(table["key"], value_set=reported))) for table in run.not_delivered]

@@ -1,7 +1,7 @@
 """How a running org's schema differs from its source: documents laid over it, one after another, kept with the org.
 
 This is how a field is deleted, made required or closed by a permission while clients are at work. A restart reads
-the source anew and lays the same documents over it; `clear` goes back to the source.
+the source again and lays the same documents over it; `clear` goes back to the source.
 """
 
 from __future__ import annotations

@@ -16,7 +16,7 @@ from dinmo_dbt.emulator.ids import ALPHABET, base62
 class Identity:
     """Who the org is; minted when the folder is created, stable until it is reset.
 
-    `password` and `security_token` belong to the org's one user. `refresh_token` is minted anew at the next start
+    `password` and `security_token` belong to the org's one user. `refresh_token` is a new one at the next start
     after it was revoked.
     """
 

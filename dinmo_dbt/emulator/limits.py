@@ -150,7 +150,7 @@ class Usage:
         rows = self._store.reading().execute("SELECT name, hour, count FROM usage").fetchall()
         with self._lock:
             self._hours = {(name, hour): count for name, hour, count in rows}
-            self._hour = 0  # the totals are made anew
+            self._hour = 0  # the totals are counted again
 
     def clear(self) -> None:
         """Forget what was used."""

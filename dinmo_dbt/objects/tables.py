@@ -285,8 +285,8 @@ def _written(head: _Head, file: bytes) -> bytes:
 def _read(content: bytes) -> tuple[_Head, bytes]:
     """ValueError if it is not as it was written."""
     line, _, packed = content.partition(b"\n")
-    told = json.loads(line)
-    head = _Head(str(told["token"]), tuple(map(str, told["before"])), str(told["sha256"]), int(told["size"]))
+    stored = json.loads(line)
+    head = _Head(str(stored["token"]), tuple(map(str, stored["before"])), str(stored["sha256"]), int(stored["size"]))
     if not 0 < head.size <= _BYTES_MAX:
         raise ValueError("no size of ours")
     file: bytes = pa.decompress(packed, head.size, codec="zstd", asbytes=True)

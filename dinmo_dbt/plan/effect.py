@@ -54,7 +54,7 @@ def holds_respelled(work: Work, ceilings: Ceilings) -> bool:
 
 
 def hold_respelled(work: Work) -> None:
-    """An insert makes no second record of a row whose key is told in another way: a person says which it is."""
+    """An insert makes no second record of a row whose key is written in another way: a person says which it is."""
     name, rows = work.activation.name, work.respelled
     message = (
         f"the key is another spelling of one that left. The same row: dinmo-dbt state rekey {name}; a row of its "
@@ -90,12 +90,12 @@ def _find_carried(work: Work, came: Positions) -> None:
     other = inserting & (found.position >= 0) & np.isin(found.kind, (Kind.CHANGED, Kind.DROPPED))
     rows = np.union1d(came, np.flatnonzero(other))
     moved = carried.find(work.mappings, snapshot, work.spool, rows, found.position[rows], gone)
-    anew = np.isin(moved.rows, came) & np.isin(moved.slots, gone)
-    work.shifted = int(np.count_nonzero(~anew))
-    if anew.any() and values_tell(work):
-        work.alike = np.setdiff1d(moved.rows[anew], work.respelled)
-        old = snapshot.keys(moved.slots[anew][:5]).to_pylist()
-        new = work.keys_of(moved.rows[anew][:5]).to_pylist()
+    respelled = np.isin(moved.rows, came) & np.isin(moved.slots, gone)
+    work.shifted = int(np.count_nonzero(~respelled))
+    if respelled.any() and values_tell(work):
+        work.alike = np.setdiff1d(moved.rows[respelled], work.respelled)
+        old = snapshot.keys(moved.slots[respelled][:5]).to_pylist()
+        new = work.keys_of(moved.rows[respelled][:5]).to_pylist()
         work.replacing = tuple(zip(old, new, strict=True))
 
 

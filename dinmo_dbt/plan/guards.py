@@ -226,14 +226,14 @@ def _turned_over(effect: Effect, replaced: _Replaced) -> str:
 def _replaced(activation: Activation, effect: Effect, replaced: _Replaced, moved: Moved) -> list[_Need]:
     ceiling = activation.guards.max_replaced
     over = replaced.run > ceiling.limit(effect.present) or replaced.day > ceiling.limit(replaced.base)
-    told = _turned_over(effect, replaced)
-    told = f"{moved.key}: {told}" if moved.key else told
+    message = _turned_over(effect, replaced)
+    message = f"{moved.key}: {message}" if moved.key else message
     if not max(replaced.here, effect.respelled):
         return []
     if not (replaced.respelled > RESPELLED_MAX or 1 < replaced.respelled > replaced.base / 2 or moved.key):
         if not over:
             return []
-        told += ": did the key change its spelling, or is it not the same twice? Or did the segment change?"
+        message += ": did the key change its spelling, or is it not the same twice? Or did the segment change?"
     makes = "would make a record of each" if activation.mode is Mode.INSERT else "would make a record where it can"
     name = activation.name
     hint = (
@@ -243,8 +243,8 @@ def _replaced(activation: Activation, effect: Effect, replaced: _Replaced, moved
         f"or forget what is known: dinmo-dbt state reset {name}"
     )
     passes = (Counted.CREATED, Counted.RESPELLED)
-    told += "" if told.endswith("?") else "."
-    return [_Need(KEYS_REPLACED, f"{told} A sync {makes}", "--allow-replaced", replaced.rows, passes, hint)]
+    message += "" if message.endswith("?") else "."
+    return [_Need(KEYS_REPLACED, f"{message} A sync {makes}", "--allow-replaced", replaced.rows, passes, hint)]
 
 
 def _changed(activation: Activation, effect: Effect, day: Day, again: _Replaced | None, moved: Moved) -> list[_Need]:
@@ -277,13 +277,13 @@ def _changed(activation: Activation, effect: Effect, day: Day, again: _Replaced 
         return asked(message, of_day if over else of_run, TEXT_CHANGED_WITH_TYPE, hint)
     if not over:
         return []
-    told = f"guards.max_change is {ceiling}"
+    why = f"guards.max_change is {ceiling}"
     hint = "each would be one more record; for one record a key, whatever becomes of its row: on_change: ignore"
     hint = hint if makes else ""
     if of_run > limit:
-        return asked(f"{of_run:,} of {effect.known:,} known rows changed; {told}", of_day, hint=hint)
+        return asked(f"{of_run:,} of {effect.known:,} known rows changed; {why}", of_day, hint=hint)
     return asked(
-        f"with {of_run:,} more, {of_day:,} of {effect.known:,} known rows changed within a day; {told}",
+        f"with {of_run:,} more, {of_day:,} of {effect.known:,} known rows changed within a day; {why}",
         of_day,
         hint=hint,
     )
@@ -314,11 +314,11 @@ def _created(guards: Guards, effect: Effect, fresh: int, day: Day) -> list[_Need
     def over(rows: int, known: int) -> bool:
         return known >= _least(ceiling) and rows > ceiling.limit(known)
 
-    told = f"guards.max_created is {ceiling}"
+    why = f"guards.max_created is {ceiling}"
     if over(fresh, effect.known):
-        message = f"{fresh:,} new rows beside {effect.known:,} known ones; {told}"
+        message = f"{fresh:,} new rows beside {effect.known:,} known ones; {why}"
     elif fresh and over(fresh + day.created, before):
-        message = f"with {fresh:,} more, {fresh + day.created:,} new rows came within a day to {before:,}; {told}"
+        message = f"with {fresh:,} more, {fresh + day.created:,} new rows came within a day to {before:,}; {why}"
     else:
         return []
     rows = fresh + day.created if over(fresh + day.created, before) else fresh

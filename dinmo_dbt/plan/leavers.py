@@ -51,9 +51,9 @@ def sort_out(
 ) -> Leavers:
     """What is to happen with the keys that left, where `on_removed` is not `ignore`.
 
-    Only records that this activation created or adopted are ever touched; where a key was spelled anew, its row of
-    before tells so. `shared` tells of record ids whether another row of the segment has that record; of positions,
-    `flying` tells whether they are in flight, and `moved` whether their row is in the segment under another key and is
+    Only records that this activation created or adopted are ever touched; where a key got another spelling, its row of
+    before shows it. `shared` says of record ids whether another row of the segment has that record. Of positions,
+    `flying` says whether they are in flight, and `moved` whether their row is in the segment under another key and is
     not sent. `retry`: no row waits.
     """
     left, own = _by_claim(left, snapshot)
@@ -100,8 +100,8 @@ def _by_claim(left: Positions, snapshot: Snapshot) -> tuple[Positions, npt.NDArr
 def _waiting(left: Positions, snapshot: Snapshot, pending: Pending) -> list[tuple[str, Positions]]:
     """Leavers that were refused and may not be tried yet, by the code that refused them."""
     slots = np.flatnonzero(~pending.due & np.isin(pending.kh, snapshot.kh[left]))
-    told = zip(pending.kh[slots].tolist(), as_arrow(pending.ck[slots]).to_pylist(), strict=True)
-    codes = dict(zip(told, pending.codes.take(pa.array(slots)), strict=True))
+    versions = zip(pending.kh[slots].tolist(), as_arrow(pending.ck[slots]).to_pylist(), strict=True)
+    codes = dict(zip(versions, pending.codes.take(pa.array(slots)), strict=True))
     by_code: dict[str, list[int]] = {}
     like = left[np.isin(snapshot.kh[left], pending.kh[slots])]
     hashes = zip(snapshot.kh[like].tolist(), as_arrow(snapshot.ck[like]).to_pylist(), strict=True)

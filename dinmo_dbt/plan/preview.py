@@ -82,17 +82,17 @@ def _first(plan: Plan, batches: Sequence[PlannedBatch], most: int) -> Positions:
 
 def _joined(first: RowChange, then: RowChange) -> RowChange:
     """A row that is sent twice: without what is not there yet, then whole."""
-    told = {change.field for change in then.fields}
-    return replace(then, fields=(*(change for change in first.fields if change.field not in told), *then.fields))
+    again = {change.field for change in then.fields}
+    return replace(then, fields=(*(change for change in first.fields if change.field not in again), *then.fields))
 
 
 @dataclass(frozen=True)
 class _Writing:
-    """What the rows write to one field of their records: `told` is how it is shown, `then` what is compared."""
+    """What the rows write to one field of their records: `shown` is how it is shown, `then` what is compared."""
 
     shown_as: str
     field: Field
-    told: list[str | None]
+    shown: list[str | None]
     then: list[Any]
     keep_nulls: bool
     by: tuple[str, Field] | None = None  # the parent's object, and its field that tells which one it is
@@ -109,7 +109,7 @@ def _of_batch(plan: Plan, destination: Destination, batch: PlannedBatch) -> list
     held = {str(record["Id"]): record for record in read}
     parents = {each.shown_as: _parents_held(destination, each, read) for each in writing if each.by}
     known = plan.known_ids(rows["key"].combine_chunks(), batch.rows)
-    told = []
+    listed = []
     for number, key in enumerate(keys):
         record_id = record_ids[number]
         record = held.get(record_id or "")
@@ -120,8 +120,8 @@ def _of_batch(plan: Plan, destination: Destination, batch: PlannedBatch) -> list
         refused = several[number] or (kind == UPDATE and record is None)
         changes = [] if refused else [_change(each, number, record or {}, parents) for each in writing]
         fields = tuple(change for change in changes if change is not None)
-        told.append(RowChange(kind, key, record_id if record is not None or kind == UPDATE else None, fields, note))
-    return told
+        listed.append(RowChange(kind, key, record_id if record is not None or kind == UPDATE else None, fields, note))
+    return listed
 
 
 def _removed(plan: Plan, destination: Destination, batch: PlannedBatch) -> list[RowChange]:
@@ -135,7 +135,7 @@ def _removed(plan: Plan, destination: Destination, batch: PlannedBatch) -> list[
     names = tuple(dict.fromkeys(field.name for field in fields if field.name != "Id"))
     ids = rows["Id"].to_pylist()
     held = {str(record["Id"]): record for record in destination.read(plan.schema.name, names, tuple(ids))}
-    told = []
+    listed = []
     for number, (key, record_id) in enumerate(zip(rows["key"].to_pylist(), ids, strict=True)):
         record = held.get(record_id, {})
         if deleting:
@@ -145,13 +145,13 @@ def _removed(plan: Plan, destination: Destination, batch: PlannedBatch) -> list[
         gone = "" if record else "the record is gone already"
         note = "; ".join(part for part in ("left the segment" if batch.leavers else "", gone) if part)
         shown = tuple(change for change in changes if change is not None)
-        told.append(RowChange(DELETE if deleting else UPDATE, key, record_id, shown, note))
-    return told
+        listed.append(RowChange(DELETE if deleting else UPDATE, key, record_id, shown, note))
+    return listed
 
 
 def _of_constant(column: PayloadColumn, rows: pa.Table) -> _Writing:
-    told = values.text(rows[column.header].combine_chunks(), column.field).to_pylist()
-    return _Writing(column.header, column.field, told, told, column.keep_nulls)
+    texts = values.text(rows[column.header].combine_chunks(), column.field).to_pylist()
+    return _Writing(column.header, column.field, texts, texts, column.keep_nulls)
 
 
 def _emptied(field: Field, record: dict[str, object]) -> Change | None:
@@ -200,14 +200,14 @@ def _writing(
     plan: Plan, destination: Destination, column: PayloadColumn, rows: pa.Table, batch: PlannedBatch
 ) -> _Writing:
     sent = rows[column.header].combine_chunks()
-    told = values.text(sent, column.field).to_pylist()
+    texts = values.text(sent, column.field).to_pylist()
     if column.is_parent_path:
         _, _, relationship = column.header.rpartition(".")[0].rpartition(":")
         lookup = plan.schema.relationship(relationship)
         assert lookup is not None, column.header
         ids, _ = find_parents(destination, plan.schema.name, column.header, lookup, column.field, sent)
         by = (parent_object(column.header, lookup), column.field)
-        return _Writing(column.header, lookup, told, ids.to_pylist(), column.keep_nulls, by)
+        return _Writing(column.header, lookup, texts, ids.to_pylist(), column.keep_nulls, by)
     path = next((c for c in plan.mapping.columns if c.lookup is not None and c.lookup.name == column.header), None)
     if path is None:
         return _of_constant(column, rows)
@@ -218,9 +218,9 @@ def _writing(
     if path.header in plan.emptied:
         left = pa.array(plan.emptied[path.header][batch.rows]).take(place)
         wanted = pc.if_else(left, pa.scalar(None, wanted.type), wanted)
-    told = values.text(wanted, path.field).to_pylist()
+    texts = values.text(wanted, path.field).to_pylist()
     by = (parent_object(path.header, column.field), path.field)
-    return _Writing(path.header, column.field, told, sent.to_pylist(), column.keep_nulls, by)
+    return _Writing(path.header, column.field, texts, sent.to_pylist(), column.keep_nulls, by)
 
 
 def _parents_held(destination: Destination, writing: _Writing, records: Sequence[dict[str, object]]) -> dict[str, str]:
@@ -237,20 +237,20 @@ def _change(
     writing: _Writing, number: int, record: dict[str, object], parents: dict[str, dict[str, str]]
 ) -> Change | None:
     """The change that a row makes to one field of its record; None if it makes none."""
-    told, then = writing.told[number], writing.then[number]
+    shown, then = writing.shown[number], writing.then[number]
     now = _as_text(record.get(writing.field.name))
-    if told is None and writing.keep_nulls:
+    if shown is None and writing.keep_nulls:
         return None
     if writing.by is not None:
         held = None if now is None else parents[writing.shown_as].get(now, now)
         return (
             None
-            if (told is None and now is None) or (then is not None and then == now)
-            else Change(writing.shown_as, held, told)
+            if (shown is None and now is None) or (then is not None and then == now)
+            else Change(writing.shown_as, held, shown)
         )
-    if (record or told is None) and _held_alike(now, then, writing.field):
+    if (record or shown is None) and _held_alike(now, then, writing.field):
         return None  # a new record may hold another value than none by default: a ticked checkbox
-    return Change(writing.shown_as, _as_sent(now, writing.field), told)
+    return Change(writing.shown_as, _as_sent(now, writing.field), shown)
 
 
 def _as_text(value: object) -> str | None:

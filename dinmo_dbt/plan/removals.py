@@ -32,8 +32,8 @@ _LEAVERS_HELD = {
 
 
 def plan_removals(work: Work, ceilings: Ceilings) -> list[str]:
-    """Sort out the keys that left. Where no row was read nothing is done to a record, whatever the guards say. What
-    is to be told of those whose records stay, although `on_removed` asks for more."""
+    """Sort out the keys that left. Where no row was read nothing is done to a record, whatever the guards say.
+    Notes on those whose records stay, although `on_removed` asks for more."""
     left, state = work.found.left, work.state
     if work.activation.on_removed == "ignore" or work.activation.mode is Mode.DELETE or not work.found.read:
         work.leavers = Leavers(noted=left)
@@ -51,7 +51,7 @@ def plan_removals(work: Work, ceilings: Ceilings) -> list[str]:
         retry=ceilings.full,
     )
     for code, keys in work.leavers.held:
-        (code,), (waiting,) = (told.to_pylist() for told in explained_waits(pa.array([code])))
+        (code,), (waiting,) = (column.to_pylist() for column in explained_waits(pa.array([code])))
         message = _LEAVERS_HELD.get(code, waiting)
         work.waiting += len(keys) if code not in (*_LEAVERS_HELD, GIVEN_UP) else 0
         texts = [pa.repeat(text, len(keys)) for text in (Fate.HELD.value, code, message)]

@@ -99,13 +99,13 @@ class Work:
 
     def why_invalid(self, reasons: pa.ChunkedArray, columns: pa.ChunkedArray) -> pa.Array:
         """The message of each row's reason, as its column's field has it."""
-        fields, told = self.mapping.field_of, []
+        fields, messages = self.mapping.field_of, []
         columns = pc.fill_null(columns, "")
         pairs = pc.binary_join_element_wise(reasons.cast(pa.utf8()), columns, " ").combine_chunks().dictionary_encode()
         for pair in pairs.dictionary.to_pylist():
             reason, _, name = pair.partition(" ")
-            told.append(why_unfit(Reason(int(reason)), fields.get(name), self.found.longest.get(name, 0)))
-        return pa.array(told, pa.utf8()).take(pairs.indices)
+            messages.append(why_unfit(Reason(int(reason)), fields.get(name), self.found.longest.get(name, 0)))
+        return pa.array(messages, pa.utf8()).take(pairs.indices)
 
     def holders(self, ids: pa.Array) -> Positions:
         """How many known rows of the segment have each of these records, as the snapshot says."""
@@ -197,7 +197,7 @@ class Work:
     @property
     def only_added(self) -> npt.NDArray[np.bool_]:
         """Rows that send the fields which joined the mapping, and no other. Where the record was only just found, or is
-        made anew, nothing tells that it has the others; and a row may lack some."""
+        made again, nothing shows that it has the others; and a row may lack some."""
         only: npt.NDArray[np.bool_] = (self.found.kind == Kind.REMAPPED) & self.known_ids & (not self.match_moved)
         return only & ~self.lacking
 
@@ -206,16 +206,16 @@ def explained_waits(codes: pa.Array | pa.ChunkedArray) -> tuple[pa.Array, pa.Arr
     """Of rows that wait (`Pending.codes`): the code of each, and what is said of it."""
     codes = codes.combine_chunks() if isinstance(codes, pa.ChunkedArray) else codes
     each = codes.dictionary_encode()
-    told, said = [], []
+    words, said = [], []
     for code in each.dictionary.to_pylist():
         word, _, rest = code.partition(" ")
         day, _, refusal = rest.partition(" ")
-        told.append(word)
+        words.append(word)
         why = f"Salesforce refuses it since {day}" + (f" ({refusal})" if refusal else "")
         given_up = f"{why}: it is tried again when its values change"
         said.append({GIVEN_UP: given_up, OUTCOME_UNKNOWN: _DOUBTFUL}.get(word, _WAITING))
     messages = pa.array(said, pa.utf8()).take(each.indices).fill_null(_WAITING)
-    return pa.array(told, pa.utf8()).take(each.indices), messages
+    return pa.array(words, pa.utf8()).take(each.indices), messages
 
 
 def placed(ids: pa.Array, rows: Positions, size: int) -> pa.Array:

@@ -157,7 +157,7 @@ def _check_required(
     sent |= {constant.header for constant in constants}
     if match:
         sent.add(match.header)
-    # What is given and was refused is told by that: it is not missing.
+    # A field that is given and was refused is reported by that: it is not missing.
     act = work.activation
     given = [name for name, _ in act.constants] + [mapped.field for mapped in act.fields]
     given += [act.match.field] if act.match else []

@@ -50,14 +50,14 @@ def connect(
     trust_env: bool = False,
     logins: Path | None = None,
     env: Mapping[str, str] = MappingProxyType({}),
-    told: Callable[[str], None] = lambda _: None,
+    say: Callable[[str], None] = lambda _: None,
 ) -> SalesforceDestination:
     """Log in to `org`; AuthError if that fails or the org is not the pinned one.
 
     `scratch` is a private folder for unlinked temporary files, `now` gives seconds since the epoch (as `time.time`).
     `logins`: where refresh tokens are kept that an org gave; of no use to the other flows. `env`: this process's, for a
     program that is run, a file of certificates, or to tell of a proxy that is not used.
-    `told` is called with a line for people while the login waits for an answer.
+    `say` is called with a line for people while the login waits for an answer.
     """
     from dinmo_dbt.errors import AuthError
     from dinmo_dbt.salesforce.auth import LogIn
@@ -72,7 +72,7 @@ def connect(
             api_share=org.api_share,
             trust_env=trust_env,
             ca_file=authorities(org.ca_file, env),
-            told=told,
+            say=say,
         )
     except AuthError as error:
         proxy = next((name for name in _PROXIES if env.get(name)), "")

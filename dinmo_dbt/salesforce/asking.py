@@ -30,13 +30,13 @@ def ask(
     body: bytes | None,
     *,
     pause: Callable[[int], None],
-    told: Callable[[str], None],
+    say: Callable[[str], None],
 ) -> tuple[int, Any]:
     """Status and JSON (None if the body isn't). `pause` is called with the number of each attempt that found none."""
     reason, advice, began = "", "", time.monotonic()
     for attempt in range(ATTEMPTS_MAX):
         if attempt == TOLD_AFTER:  # a first answer that is lost is nothing to speak of
-            told(f"no answer from {urlsplit(url).hostname} ({reason}): asking again for a while")
+            say(f"no answer from {urlsplit(url).hostname} ({reason}): asking again for a while")
         kind = {"Accept": "application/json"}
         try:
             status, text = line.answer(method, url, {**kind, **headers}, body)

@@ -301,13 +301,13 @@ def _assertion(credentials: Credentials, audience: str, now: float) -> str:
     with suppress(ValueError, TypeError, UnsupportedAlgorithm):  # their text can hold pieces of the key
         key = load_pem_private_key(raw, None)
         if isinstance(key, RSAPrivateKey) and key.key_size < _KEY_BITS_MIN:
-            told = f"the private key has {key.key_size} bits"
+            message = f"the private key has {key.key_size} bits"
             raise AuthError(
-                LOGIN_REFUSED, told, where=str(path), hint=f"Salesforce takes RSA of {_KEY_BITS_MIN} or more"
+                LOGIN_REFUSED, message, where=str(path), hint=f"Salesforce takes RSA of {_KEY_BITS_MIN} or more"
             )
         if isinstance(key, RSAPrivateKey):
             return jwt.encode(claims, key, algorithm="RS256")
-    message, advice = next((told for sign, told in _NO_KEYS if sign in raw), _NO_KEY)
+    message, advice = next((problem for sign, problem in _NO_KEYS if sign in raw), _NO_KEY)
     raise AuthError(LOGIN_REFUSED, message, where=str(path), hint=advice)
 
 

@@ -141,15 +141,15 @@ def _listed(info: dict[str, object]) -> ListedJob | None:
     """A job of Bulk API 2.0; None for the other kinds, which the filter does not always keep out."""
     if info.get("jobType", "V2Ingest") != "V2Ingest":
         return None
-    told = {name: str(info.get(name) or "") for name in ("operation", "object", "state", "createdDate", "createdById")}
+    texts = {name: str(info.get(name) or "") for name in ("operation", "object", "state", "createdDate", "createdById")}
     as_ours = (info.get("columnDelimiter", "COMMA"), info.get("lineEnding", "LF")) == ("COMMA", "LF")
     return ListedJob(
         checked_id(info["id"]),
-        told["operation"],
-        told["object"],
-        told["state"],
-        told["createdDate"],
-        told["createdById"],
+        texts["operation"],
+        texts["object"],
+        texts["state"],
+        texts["createdDate"],
+        texts["createdById"],
         str(info.get("apiVersion")),
         as_ours,
     )

@@ -47,7 +47,7 @@ class Login:
 class Client:
     """A logged-in HTTP client of one org. Safe to use from several threads.
 
-    `log_in(client)` gives a `Login`; it is called at once and again, under a lock, when the session expires. `told` is
+    `log_in(client)` gives a `Login`; it is called at once and again, under a lock, when the session expires. `say` is
     called with a line for people while a login waits for an answer.
     """
 
@@ -60,11 +60,11 @@ class Client:
         api_share: Decimal = Decimal(80),
         trust_env: bool = False,
         ca_file: str | None = None,
-        told: Callable[[str], None] = lambda _: None,
+        say: Callable[[str], None] = lambda _: None,
     ) -> None:
         self._log_in = log_in
         self._pauses = Pauses(sleep, rng)
-        self._told = told
+        self._say = say
         self._api_share = api_share
         self.line = Line(trust_env=trust_env, ca_file=ca_file)
         self.meter = self.line.meter
@@ -90,7 +90,7 @@ class Client:
         """Send until a whole reply comes or the bound is met.
 
         Raises SalesforceRefusal, AuthError, LimitReached, ReadOnly, NotApplied, or OutcomeUnknown (see `CallEffect`).
-        Once another org has answered a renewal, nothing more is sent: whoever passed over that error meets it again.
+        Once another org has answered a renewal, nothing more is sent: who ignored that error gets it again.
         """
         if self._foreign is not None:
             raise without_frames(self._foreign)
@@ -152,7 +152,7 @@ class Client:
             raise without_frames(error) from None
 
     def _ask(self, method: str, url: str, headers: Mapping[str, str], body: bytes | None) -> tuple[int, Any]:
-        return ask(self.line, method, url, headers, body, pause=self._pauses.after, told=self._told)
+        return ask(self.line, method, url, headers, body, pause=self._pauses.after, say=self._say)
 
     @property
     def simple(self) -> Salesforce:

@@ -185,9 +185,9 @@ def classify(code: str, message: str = "", fields: str = "") -> Diagnosis:
     remedy = Remedy.LET_GO if code == "DUPLICATE_VALUE" else _REMEDIES.get(found, Remedy.CHANGE)
     if remedy is not Remedy.STOP:
         text = message.lower()
-        told = next((each for each in _TEXTS if each[0] in text), None)
-        if told:
-            _, found, remedy, advice = told
+        entry = next((each for each in _TEXTS if each[0] in text), None)
+        if entry:
+            _, found, remedy, advice = entry
     return Diagnosis(found, remedy, advice.format(fields=fields or "the field"))
 
 
@@ -205,9 +205,9 @@ def explained(left_out: pa.Table) -> pa.Table:
     import pyarrow as pa
     import pyarrow.compute as pc
 
-    told = pc.is_in(left_out["fate"], value_set=pa.array([Fate.REJECTED.value, Fate.HELD.value]))
+    is_refused = pc.is_in(left_out["fate"], value_set=pa.array([Fate.REJECTED.value, Fate.HELD.value]))
     parts = [pc.fill_null(left_out[name], "") for name in ("code", "message", "fields")]
-    texts = pc.if_else(told, pc.binary_join_element_wise(*parts, "\0"), pa.scalar(None, pa.utf8()))
+    texts = pc.if_else(is_refused, pc.binary_join_element_wise(*parts, "\0"), pa.scalar(None, pa.utf8()))
     distinct = pc.unique(texts).drop_null()
     diagnoses = [_class_and_hint(*text.split("\0", 2)) for text in distinct.to_pylist()]
     index = pc.index_in(texts, value_set=distinct)

@@ -19,7 +19,7 @@ class Meter:
         self._lock = threading.Lock()
         self.calls = 0
         self.usage = ApiUsage(0, 0)
-        self._told_time: tuple[str, float] | None = None  # by the org's clock and by ours that nobody sets
+        self._org_time: tuple[str, float] | None = None  # by the org's clock and by ours that nobody sets
 
     def count(self) -> None:
         with self._lock:
@@ -30,16 +30,16 @@ class Meter:
         if found:
             self.usage = ApiUsage(int(found[1]), int(found[2]))
         if date := headers.get("Date", ""):
-            self._told_time = date, time.monotonic()
+            self._org_time = date, time.monotonic()
 
     @property
     def org_time(self) -> float | None:
-        """What time it is by the org's clock, as its last reply told: seconds since the epoch, UTC. None: none did."""
-        if self._told_time is None:
+        """What time it is by the org's clock, as its last reply says: seconds since the epoch, UTC. None: none did."""
+        if self._org_time is None:
             return None
-        told, at = self._told_time
+        date, at = self._org_time
         try:
-            return parsedate_to_datetime(told).timestamp() + time.monotonic() - at
+            return parsedate_to_datetime(date).timestamp() + time.monotonic() - at
         except (ValueError, TypeError, OverflowError):
             return None
 

@@ -1,7 +1,7 @@
 """The refresh token of an org that gives a new one with each login: kept before the old one is given up.
 
 One small file for each token that dinmo.yml gives, for its owner alone, beside the state and no part of it: it holds
-the token that is valid now. A new one in dinmo.yml begins anew. Logins come one at a time on this machine: the lock is
+the token that is valid now. A new one in dinmo.yml starts over. Logins come one at a time on this machine: the lock is
 held from before the token is read until the next one is on disk. The file is written before the request too: a full
 disk is met before the old token is spent, and that a login died between is known.
 """
@@ -52,7 +52,7 @@ class Kept:
 
     def _write(self, *, asked: bool) -> None:
         document = {"refresh_token": self.token.reveal() if self.rotated else None, "asked": asked}
-        with _told_for_what(), whole_file(self.path) as file:
+        with _naming_the_file(), whole_file(self.path) as file:
             file.write(json.dumps(document).encode())
 
 
@@ -60,7 +60,7 @@ class Kept:
 def kept(folder: Path, given: Secret, pause: Callable[[float], None]) -> Iterator[Kept]:
     """The token that descends from the given one, locked. AuthError DB616 if its file can't be used; StateError DB510
     if it can't be written, with the old token still good."""
-    with _told_for_what():
+    with _naming_the_file():
         make_folder(folder)
         if not (folder / ".gitignore").exists():
             with whole_file(folder / ".gitignore") as file:
@@ -71,7 +71,7 @@ def kept(folder: Path, given: Secret, pause: Callable[[float], None]) -> Iterato
 
 
 @contextmanager
-def _told_for_what() -> Iterator[None]:
+def _naming_the_file() -> Iterator[None]:
     """A login that fails over a file says what the file is for."""
     try:
         yield

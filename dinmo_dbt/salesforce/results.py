@@ -1,6 +1,6 @@
 """Which row became what: Bulk API 2.0 result files joined to the batch by content, never by position. Pure.
 
-The files come in no order, with the sent columns echoed and numbers written anew, so rows are joined on columns in
+The files come in no order, with the sent columns echoed and numbers rewritten, so rows are joined on columns in
 `values.echo_form`: an upsert on its external id, update and delete on the record id, an insert on the multiset of
 every echoed column. Rows that look alike to Salesforce form a group; within it fates can be told apart only if all
 payloads are equal (then the rows are interchangeable) or all fates are. Everything is numpy and Arrow over whole
@@ -270,8 +270,8 @@ class _Groups:
         same_payload = _uniform(self.of_batch, payloads, len(fits))
         same_fate = _uniform(self.of_result, fates.astype(np.uint64), len(fits))
         complete = (self.result_rows == self.batch_rows) | (self.result_rows == 0)
-        told: Flags = (self.batch_rows <= 1) | same_payload | (same_fate & complete)
-        return fits & told
+        is_sure: Flags = (self.batch_rows <= 1) | same_payload | (same_fate & complete)
+        return fits & is_sure
 
     def uniform(self, errors: rowhash.Hashes, fates: Indices) -> Flags:
         """Groups of one row, or in which every failed result has the same error."""

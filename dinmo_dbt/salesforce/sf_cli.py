@@ -108,7 +108,7 @@ def _refusal(command: str, answer: Mapping[str, Any], name: str, code: int) -> A
     return _error(f"{command} failed: {kind} (exit code {code})", "try it in a terminal: it says why there")
 
 
-def _run(sf: Cli, words: Sequence[str], told: str) -> tuple[str, int]:
+def _run(sf: Cli, words: Sequence[str], command: str) -> tuple[str, int]:
     """What it wrote to stdout, and its exit code. Its whole group is ended when its time is up, or ours is."""
     quiet = {"SF_AUTOUPDATE_DISABLE": "true", "NO_COLOR": "1", "FORCE_COLOR": "0"}
     try:
@@ -123,10 +123,10 @@ def _run(sf: Cli, words: Sequence[str], told: str) -> tuple[str, int]:
     except OSError as fault:
         raise _error(f"`sf` can't be run: {fault.strerror}", _UPDATE) from None
     try:
-        text = _read(child, told, sf.pause)
+        text = _read(child, command, sf.pause)
         return text.decode("utf-8", "replace"), child.wait(timeout=5)
     except subprocess.TimeoutExpired:
-        raise _late(told) from None
+        raise _late(command) from None
     finally:
         with suppress(ProcessLookupError, PermissionError):
             os.killpg(child.pid, signal.SIGKILL)
@@ -135,7 +135,7 @@ def _run(sf: Cli, words: Sequence[str], told: str) -> tuple[str, int]:
             child.stdout.close()
 
 
-def _read(child: subprocess.Popen[bytes], told: str, pause: Callable[[float], None]) -> bytes:
+def _read(child: subprocess.Popen[bytes], command: str, pause: Callable[[float], None]) -> bytes:
     assert child.stdout is not None
     end, text = time.monotonic() + SECONDS_MAX, bytearray()
     with selectors.DefaultSelector() as selector:
@@ -149,13 +149,13 @@ def _read(child: subprocess.Popen[bytes], told: str, pause: Callable[[float], No
                 return bytes(text)
             text += piece
             if len(text) > _BYTES_MAX:
-                raise _error(f"{told} answered with more than {_BYTES_MAX:,} bytes", _UPDATE)
-    raise _late(told)
+                raise _error(f"{command} answered with more than {_BYTES_MAX:,} bytes", _UPDATE)
+    raise _late(command)
 
 
-def _late(told: str) -> AuthError:
+def _late(command: str) -> AuthError:
     return _error(
-        f"{told} did not answer within {SECONDS_MAX:g} seconds", "try it in a terminal: does it ask a question?"
+        f"{command} did not answer within {SECONDS_MAX:g} seconds", "try it in a terminal: does it ask a question?"
     )
 
 

@@ -66,10 +66,10 @@ class Proposal:
             lines.append(("    fields:", "column: field"))
         lines += [(f"      {inline(column)}: {field}", "") for column, field in activation.get("fields", {}).items()]
         wide = max((len(text) for text, said in lines if said and len(text) <= 40), default=0)
-        told = [f"{text.ljust(wide)}  # {said}" if said else text for text, said in lines]
-        told += [f"      # {inline(column)}: {why}" for column, why in self.unmapped]
-        told += [f"      # {name} is required for new records, and no column has its name" for name in self.required]
-        return told
+        shown = [f"{text.ljust(wide)}  # {said}" if said else text for text, said in lines]
+        shown += [f"      # {inline(column)}: {why}" for column, why in self.unmapped]
+        shown += [f"      # {name} is required for new records, and no column has its name" for name in self.required]
+        return shown
 
 
 def propose(

@@ -104,8 +104,8 @@ def _read(connection: Connection, word: str, target: str) -> Mark | None:
     if row is None:
         return None
     try:
-        told = json.loads(row["value"])
-        return Mark(told["id"], Place(PlaceKind(told["place"]["kind"]), told["place"]["name"]))
+        stored = json.loads(row["value"])
+        return Mark(stored["id"], Place(PlaceKind(stored["place"]["kind"]), stored["place"]["name"]))
     except (ValueError, KeyError, TypeError) as error:
         raise state_damaged(f"meta: {word} {target}") from error
 

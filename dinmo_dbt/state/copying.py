@@ -39,7 +39,7 @@ _Row = Any  # by column name
 
 def copy(old: Store, new: Store) -> list[StateId]:
     """The state of the stores' target, history included, from `old` to `new`; whose it is. What a copy that was killed
-    has left is done anew, or ended. StateError DB534 where there is none, rows are in flight, or `new` has one; DB501
+    has left is done again, or ended. StateError DB534 where there is none, rows are in flight, or `new` has one; DB501
     while a run holds one; DB502 or DB513 for one that is damaged."""
     if not old.exists():
         raise _refused(old, "there is no state to copy", "dinmo-dbt state show tells where dinmo.yml says it is")

@@ -36,8 +36,8 @@ def add(connection: Connection, own: StateId, of: str, now: float, day: Day) -> 
     connection.execute(f"UPDATE daily SET moment = ? WHERE {OWN} AND moment > ?", (now, *own, now))
     connection.execute(f"DELETE FROM daily WHERE {OWN} AND moment <= ?", (*own, now - DAY_S))
     if day.created or len(day.changed) or day.removed or len(day.left):
-        told = (day.created, _text(day.changed), day.removed, day.respelled, _text(day.left))
-        connection.execute("INSERT INTO daily VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?)", (of, *own, now, *told))
+        counts = (day.created, _text(day.changed), day.removed, day.respelled, _text(day.left))
+        connection.execute("INSERT INTO daily VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?)", (of, *own, now, *counts))
 
 
 def forgive(connection: Connection, own: StateId, kinds: Iterable[Counted]) -> None:

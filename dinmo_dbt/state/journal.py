@@ -149,7 +149,7 @@ class ActivationState(View):
     def amend(self, rows: pa.Table) -> None:
         """Move the snapshot by these rows and nothing else, in one transaction: kh, ck, key, record_id, flags and op
         (put | leave | forget), at most one a key. `mappings` must say what their check hashes are of. A row that is put
-        waits no longer. The snapshot is read anew, so a plan drawn before is stale."""
+        waits no longer. The snapshot is read again, so a plan drawn before is stale."""
         delta = self._write_delta(rows)
         if not delta:
             return
@@ -295,7 +295,7 @@ class ActivationState(View):
 
 
 def _noted_by(plan: Plan, snapshot: FileSnapshot) -> pa.Table:
-    """The rows that move before anything is sent: those that today's mapping hashes anew, and those that left."""
+    """The rows that move before anything is sent: those with another hash by today's mapping, and those that left."""
     positions, ck = plan.baseline.positions, plan.baseline.ck
     flags = snapshot.flags[positions] & ~np.uint8(Flag.LEFT | Flag.STALE)
     rebased = snapshot_rows(snapshot, positions, "put", flags.astype(np.uint8), ck)

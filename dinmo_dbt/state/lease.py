@@ -44,7 +44,7 @@ class Holder:
 
     @property
     def lives(self) -> bool | None:
-        """Whether its process is there; None when it is another host's, which can't be told from here."""
+        """Whether its process is there; None when it is another host's, which can't be known from here."""
         if self.host != socket.gethostname():
             return None
         try:
@@ -97,9 +97,9 @@ def holder_of(text: str) -> Holder:
     nobody = Holder("", "an unknown machine", 0, "unknown", 0.0)
     with suppress(ValueError, KeyError, TypeError):
         stored = json.loads(text)
-        told = {field.name: stored[field.name] for field in dataclasses.fields(Holder)}
-        if all(isinstance(value, type(getattr(nobody, name))) for name, value in told.items()):
-            return Holder(**told)
+        found = {field.name: stored[field.name] for field in dataclasses.fields(Holder)}
+        if all(isinstance(value, type(getattr(nobody, name))) for name, value in found.items()):
+            return Holder(**found)
     return nobody
 
 

@@ -210,7 +210,7 @@ def _removed(path: Path, remove: Callable[[Path], None]) -> None:
 
 
 class _FileLock:
-    """flock on a path: the lock of whoever holds the file that is there now."""
+    """flock on a path: the lock belongs to the process that holds the file which is there now."""
 
     def __init__(self, path: Path) -> None:
         self._path = path

@@ -1,5 +1,5 @@
-"""What this user has seen of a state, kept outside of it: the newest serial of each activation, and what was told of a
-state that can't be used.
+"""What this user has seen of a state, kept outside of it: the newest serial of each activation, and what was reported
+of a state that can't be used.
 
 An older copy that was put back looks whole; only something that was not put back with it can tell. Best effort: where
 they can't be written there are none.
@@ -41,25 +41,25 @@ class Marks:
             path.parent.mkdir(parents=True, exist_ok=True, mode=0o700)
             write_note(path, str(serial))
 
-    def told(self, place: str) -> str:
+    def reported(self, place: str) -> str:
         """What was reported of an unusable state at that place; '' if nothing was, or it is over."""
         try:
-            return read_file(self._told(place)).decode() if self.folder else ""
+            return read_file(self._report(place)).decode() if self.folder else ""
         except (OSError, ValueError):
             return ""
 
-    def note_told(self, place: str, text: str) -> None:
+    def note_reported(self, place: str, text: str) -> None:
         """'' once it is over. Without a folder nothing is noted."""
         if self.folder is None:
             return
         with suppress(OSError):
             if not text:
-                self._told(place).unlink(missing_ok=True)
+                self._report(place).unlink(missing_ok=True)
                 return
             self.folder.mkdir(parents=True, exist_ok=True, mode=0o700)
-            write_note(self._told(place), text)
+            write_note(self._report(place), text)
 
-    def _told(self, place: str) -> Path:
+    def _report(self, place: str) -> Path:
         assert self.folder is not None
         return self.folder / f"told-{hashlib.sha256(place.encode()).hexdigest()[:24]}"
 

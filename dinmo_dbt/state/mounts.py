@@ -93,11 +93,11 @@ def linux_mounts(mountinfo: str) -> list[Mount]:
     return found
 
 
-def macos_mounts(told: str) -> list[Mount]:
+def macos_mounts(printed: str) -> list[Mount]:
     """What `mount` prints: `//ada@nas/share on /Volumes/share (smbfs, nodev, mounted by ada)`. The flag `local` is
     MNT_LOCAL (man 2 statfs)."""
     found = []
-    for line in told.split("\n"):
+    for line in printed.split("\n"):
         parts = re.fullmatch(r".*? on (/.*) \(([^()]*)\)", line)
         if parts:
             kind, *flags = (part.strip() for part in parts[2].split(","))
@@ -116,10 +116,10 @@ def _mounts() -> list[Mount]:
     """None are known where the system does not tell."""
     if sys.platform == "darwin":
         try:
-            told = subprocess.run(["/sbin/mount"], capture_output=True, timeout=10, check=True).stdout
+            printed = subprocess.run(["/sbin/mount"], capture_output=True, timeout=10, check=True).stdout
         except (OSError, subprocess.SubprocessError):
             return []
-        return macos_mounts(os.fsdecode(told))
+        return macos_mounts(os.fsdecode(printed))
     try:
         return linux_mounts(os.fsdecode(Path("/proc/self/mountinfo").read_bytes()))
     except OSError:

@@ -122,7 +122,7 @@ class Runs:
         self, record: RunRecord, not_delivered: pa.Table, judge: Judge | None = None, *, by_age: bool = True
     ) -> tuple[Notice, ...]:
         """The end of a run, started or not, with the rows it did not deliver (`LEFT_OUT`) in a file of their own; what
-        users are to be told. Runs that are too many go and, with `by_age`, those that are older than is kept: whether
+        users are to know. Runs that are too many go and, with `by_age`, those that are older than is kept: whether
         the clock can be trusted with that is for the caller to know."""
         file, since = None, None
         held = 0

@@ -30,9 +30,9 @@ _BOTH = (
 )
 
 
-def of(told: object) -> str:
+def of(content: object) -> str:
     """The seal of values that JSON can hold; of others too, but none that was ever set."""
-    return hashlib.sha256(json.dumps(told, default=repr).encode()).hexdigest()
+    return hashlib.sha256(json.dumps(content, default=repr).encode()).hexdigest()
 
 
 def renew(connection: Connection, own: StateId) -> None:
@@ -64,5 +64,5 @@ def _found(connection: Connection, own: StateId) -> tuple[str, str] | None:
     rows = connection.execute(_BOTH, (*ENDED, *own)).fetchall()
     if not rows:
         return None
-    told = [[rows[0][name] for name in _ROW], [[row[f"batch_{name}"] for name in _BATCH] for row in rows]]
-    return rows[0]["seal"], of(told)
+    content = [[rows[0][name] for name in _ROW], [[row[f"batch_{name}"] for name in _BATCH] for row in rows]]
+    return rows[0]["seal"], of(content)

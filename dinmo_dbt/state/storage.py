@@ -46,7 +46,7 @@ class Storage(ABC):
     location: Path | str  # as a message names it
     history_s: float = KEPT_S  # how long runs are kept
     tell: Callable[[Problem], None] = staticmethod(lambda _: None)  # of a damaged history, once
-    _told = _told_of_loss = False
+    _reported_damage = _reported_loss = False
 
     @abstractmethod
     def exists(self, *, history: bool = False) -> bool:
@@ -74,14 +74,14 @@ class Storage(ABC):
         How many entries can't be read."""
 
     def _tell_of_damage(self, lost: int) -> None:
-        if not self._told:
-            self._told = True
+        if not self._reported_damage:
+            self._reported_damage = True
             entries = "" if not lost else ": 1 entry can't be read" if lost == 1 else f": {lost} entries can't be read"
             self.tell(history_damage_note(self.history_place, entries))
 
     def _tell_of_loss(self) -> None:
-        if not self._told_of_loss:
-            self._told_of_loss = True
+        if not self._reported_loss:
+            self._reported_loss = True
             self.tell(history_out_of_reach(self.history_place))
 
     @abstractmethod

@@ -54,7 +54,7 @@ HISTORY = {
   critical BIGINT NOT NULL, title TEXT NOT NULL, body TEXT NOT NULL, sent TEXT NOT NULL,
   tried BIGINT NOT NULL, name TEXT NOT NULL, cause TEXT NOT NULL, incident TEXT NOT NULL, stands TEXT NOT NULL""",
 }
-# Statements, for a database that looks for a row in all of them unless it is told better.
+# Statements, for a database that looks for a row in all of them unless it knows better.
 HISTORY_INDEXES = (
     "CREATE INDEX run_of ON run (target, name, number)",
     "CREATE INDEX run_at ON run (started)",

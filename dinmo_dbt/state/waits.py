@@ -69,8 +69,8 @@ def note(connection: Connection, own: StateId, rows: pa.Table, tried_in: int, no
     for kh, key, ck, fate, code, message, fields, transient, described, since in values:
         attempts = tried.get((kh, key, ck), 0) + 1
         wait = 1 if transient else 2 ** min(attempts - 1, 30)
-        told = (fate, code, message, fields, attempts, tried_in + wait, next_try, described, since, 0)
-        noted.append((*own, kh, key, ck, *told))
+        rest = (fate, code, message, fields, attempts, tried_in + wait, next_try, described, since, 0)
+        noted.append((*own, kh, key, ck, *rest))
     connection.executemany(
         "INSERT INTO pending VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?) "
         "ON CONFLICT (org_id, target, name, kh, key, ck) DO UPDATE SET "
@@ -83,7 +83,7 @@ def note(connection: Connection, own: StateId, rows: pa.Table, tried_in: int, no
 
 
 def forget(connection: Connection, own: StateId, run_number: int, given_up: Collection[str]) -> None:
-    """Waits that were due in that run have been tried by now: delivered, noted anew, or of a row that changed or left.
+    """Waits that were due in that run have been tried by now: delivered, noted again, or of a row that changed or left.
     Those whose key is `given_up` wait on, and are looked after again some runs later."""
     due = (*own, run_number)
     if given_up:

@@ -184,7 +184,7 @@ class WarehouseState(Store):
 
     def _put_aside(self, connection: Connection) -> None:
         """Rows that can't be read go, as text, to a table of their own; so do all of a table that is not as we make it,
-        which is made anew."""
+        which is made again."""
         connection.execute("CREATE TABLE IF NOT EXISTS damaged (name TEXT NOT NULL, content TEXT NOT NULL)")
         for name in sorted(self._others or ()):
             self._make_anew(connection, name)
@@ -202,8 +202,8 @@ class WarehouseState(Store):
     def _make_anew(self, connection: Connection, name: str) -> None:
         if name in self.tables.columns():
             rows = connection.execute(f"SELECT * FROM {name}").fetchall()
-            told = [(name, json.dumps(dict(row), default=str)) for row in rows]
-            connection.executemany("INSERT INTO damaged VALUES (?, ?)", told)
+            damaged = [(name, json.dumps(dict(row), default=str)) for row in rows]
+            connection.executemany("INSERT INTO damaged VALUES (?, ?)", damaged)
             connection.execute(f"DROP TABLE {name}")
         connection.execute(f"CREATE TABLE {name} ({HISTORY[name]})")
         self.tables.index([index for index in HISTORY_INDEXES if f" ON {name} " in index])

@@ -26,8 +26,8 @@ def read(connection: Connection, own: StateId) -> pa.Table | None:
 def keep(connection: Connection, own: StateId, rows: pa.Table) -> None:
     """These of them instead, at most one a key hash."""
     texts = (rows[name].to_pylist() for name in ("ck", "record_id", "digests"))
-    told = list(zip(waits.signed(rows["kh"]), *texts, strict=True))
+    kept = list(zip(waits.signed(rows["kh"]), *texts, strict=True))
     connection.execute(f"DELETE FROM watched WHERE {OWN}", own)
     connection.executemany(
-        "INSERT INTO watched VALUES (?, ?, ?, ?, ?, ?, ?, ?)", [(*own, *row, seal.of(row)) for row in told]
+        "INSERT INTO watched VALUES (?, ?, ?, ?, ?, ?, ?, ?)", [(*own, *row, seal.of(row)) for row in kept]
     )

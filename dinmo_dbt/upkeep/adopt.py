@@ -219,8 +219,8 @@ def _inserted_anew(activation: Activation, seen: Scan) -> Flags:
     if activation.mode is not Mode.INSERT or activation.on_change == "ignore":
         return np.zeros(len(found.kind), np.bool_)
     stale = seen.flags_of(np.arange(len(found.kind))) & Flag.STALE != 0
-    anew: Flags = (found.position >= 0) & np.isin(found.kind, (Kind.CHANGED, Kind.RETURNED)) & ~stale
-    return anew
+    again: Flags = (found.position >= 0) & np.isin(found.kind, (Kind.CHANGED, Kind.RETURNED)) & ~stale
+    return again
 
 
 def _only_whole(seen: Scan, pairs: _Pairs, changed: Flags) -> _Pairs:

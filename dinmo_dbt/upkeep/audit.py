@@ -96,7 +96,7 @@ def _record_ids(snapshot: Snapshot, positions: Positions, found: pa.Array) -> pa
 
 
 def _still_acknowledged(snapshot: Snapshot, watched: pa.Table) -> Positions:
-    """Where the watched rows stand in the snapshot; -1 for one that was acknowledged anew since, or is gone."""
+    """Where the watched rows stand in the snapshot; -1 for one that was acknowledged again since, or is gone."""
     kh = watched["kh"].to_numpy()
     slot = np.searchsorted(snapshot.kh, kh)
     there = slot < len(snapshot.kh)
@@ -191,7 +191,7 @@ def conclude(
         unread=int(unread.sum()),
     )
     sound = read & ~changed & (~called_unchanged | ~differing.any(axis=0))
-    # What was sent again, unchanged as it seemed, was acknowledged anew: of it only the sample is known.
+    # What was sent again, unchanged as it seemed, was acknowledged again: of it only the sample is known.
     dropped = None if plan.counts.resent else rows["kh"].filter(pa.array(changed))
     _watch(state, rows.filter(pa.array(sound)), dropped)
     if missed:
@@ -239,8 +239,8 @@ def _digests(rows: pa.Table, columns: Sequence[tuple[str, MappedColumn]]) -> pa.
 
 
 def _digest(text: str | None) -> str:
-    told = b"" if text is None else b"=" + text.encode()
-    return hashlib.blake2b(told, digest_size=_DIGEST_BYTES).hexdigest()
+    tagged = b"" if text is None else b"=" + text.encode()
+    return hashlib.blake2b(tagged, digest_size=_DIGEST_BYTES).hexdigest()
 
 
 def _against_records(
@@ -288,7 +288,7 @@ def _watch(state: Watching, rows: pa.Table, dropped: pa.ChunkedArray | None) -> 
 def _refuse(plan: Plan, missed: pa.Table, columns: Sequence[tuple[str, MappedColumn]], state: Watching) -> None:
     name, inserting = plan.activation.name, plan.activation.mode is Mode.INSERT
     headers = [column.header for _, column in columns]
-    pairs = [zip(*map(_parts, told), headers, strict=True) for told in zip(*_before_and_now(missed), strict=True)]
+    pairs = [zip(*map(_parts, pair), headers, strict=True) for pair in zip(*_before_and_now(missed), strict=True)]
     changed = sorted({header for of_row in pairs for before, now, header in of_row if before != now})
     if inserting:
         way_out = f"compare all rows with Salesforce: dinmo-dbt verify -s {name}"

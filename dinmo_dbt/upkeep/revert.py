@@ -249,7 +249,7 @@ class _RevertWork:
             run_id=self.run_id,
             schema=self.schema,
             batches=tuple(self.batches()),
-            left_alone=pa.concat_tables([self.told(code) for code in self.left_alone]),
+            left_alone=pa.concat_tables([self.listed(code) for code in self.left_alone]),
             moves=self.moves(),
             counts=counts,
             restored=restored,
@@ -258,7 +258,7 @@ class _RevertWork:
             refusal=_guard(self.activation, self.snapshot, deleted, allow_deletes),
         )
 
-    def told(self, code: str) -> pa.Table:
+    def listed(self, code: str) -> pa.Table:
         """Rows left alone, as `rejected` lists them."""
         at = np.flatnonzero(self.left_alone[code])
         fate, message = _WHY[code]

@@ -326,9 +326,9 @@ def _waiting(seen: Scan) -> Flags:
     rows = np.flatnonzero(np.isin(seen.found.kh, pending.kh))
     if rows.size:
         here = seen.spool.take(rows, ["kh", "ck"])
-        told = set(zip(pending.kh.tolist(), as_arrow(pending.ck).to_pylist(), strict=True))
+        noted = set(zip(pending.kh.tolist(), as_arrow(pending.ck).to_pylist(), strict=True))
         pairs = zip(here["kh"].to_pylist(), here["ck"].to_pylist(), strict=True)
-        waiting[rows] = [pair in told for pair in pairs]
+        waiting[rows] = [pair in noted for pair in pairs]
     return waiting
 
 

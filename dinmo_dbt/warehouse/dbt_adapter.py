@@ -68,7 +68,7 @@ class DbtAdapter:
         return connections.get_thread_connection().handle
 
     def another(self) -> Any:
-        """A connection beside this thread's, where one read takes a whole: whoever asks for it closes it."""
+        """A connection beside this thread's, where one read takes a whole: the caller closes it."""
         from dbt.adapters.contracts.connection import Connection
 
         with self.errors(connecting=True), as_dbt_runs(self._project_dir):

@@ -191,8 +191,8 @@ def _state_error(refused: QueryRefused, tables: Tables) -> StateError:
                 "to the user of this target",
             )
         case Cause.LOCKED:
-            told = refused.said() or "another process writes it"
-            return StateError(HELD_BY_ANOTHER, f"the state can't be reached: {told}", where=where, hint="try again")
+            reason = refused.said() or "another process writes it"
+            return StateError(HELD_BY_ANOTHER, f"the state can't be reached: {reason}", where=where, hint="try again")
         case Cause.LOST:
             return StateError(
                 STATE_CONNECTION_LOST,

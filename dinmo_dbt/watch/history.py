@@ -161,7 +161,7 @@ _GROUP = {"rows": int, "fate": str, "code": str | None, "class": str | None, "hi
 
 
 def _check(detail: dict[str, Any]) -> None:
-    """TypeError where a value is of a kind that none of ours is: whoever prints or counts it relies on that."""
+    """TypeError where a value is of a kind that we never write: what prints or counts it relies on that."""
     for name, kind in _KINDS.items():
         if not isinstance(detail.get(name), kind | None):
             raise TypeError(name)

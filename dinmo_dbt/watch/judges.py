@@ -145,16 +145,16 @@ def _row_count(case: Case) -> _Verdict:
     read = case.run.counts["read"]
     # A run that a guard refused may have read what is no model's usual state.
     earlier = [(each, each.counts["read"]) for each in case.earlier if knows_enough(each) and each.status != "refused"]
-    told = counted(read, "row")
-    found = _outside(case, read, told, earlier, lambda last: usual_rows(last, case.run.started, percent))
+    amount = counted(read, "row")
+    found = _outside(case, read, amount, earlier, lambda last: usual_rows(last, case.run.started, percent))
     if not isinstance(found, Band):
         return found
     low, high = f"{max(0, ceil(found.low)):,}", f"{floor(found.high):,}"
-    said = f"{told}, usual {low} to {high}"
+    said = f"{amount}, usual {low} to {high}"
     of = f"{found.middle:,.0f}, the median of the last {counted(found.runs, 'run')}"
     change = f", {100 * (read - found.middle) / found.middle:+.0f}%" if found.middle else ""
     lines = (
-        f"{case.activation.model.name} has {told}{change}",
+        f"{case.activation.model.name} has {amount}{change}",
         f"Usual: {low} to {high} (around {of})",
         f"If that is right, nothing is to be done: after {NEW_RUNS} runs it is the usual number",
     )
@@ -247,7 +247,7 @@ def _api_budget(case: Case) -> _Verdict:
     return Finding(used_up or short_cause(stopped), tuple(lines), stopped)
 
 
-def _told_elsewhere(_: Case) -> _Verdict:
+def _judged_elsewhere(_: Case) -> _Verdict:
     return None  # no run pauses or resumes: `paused` and `resumed` tell
 
 
@@ -263,14 +263,14 @@ JUDGES: Mapping[WarningKind, Callable[[Case], _Verdict]] = {
     WarningKind.DRIFT: _drift,
     WarningKind.API_BUDGET: _api_budget,
     WarningKind.REFUSED: _refused,
-    WarningKind.PAUSED: _told_elsewhere,
+    WarningKind.PAUSED: _judged_elsewhere,
 }
 
 
 def _outside(
     case: Case,
     value: float,
-    told: str,
+    amount: str,
     earlier: Sequence[tuple[RunRecord, float]],
     usual: Callable[[Sequence[Measure]], tuple[Band, ...]],
 ) -> Band | Well:
@@ -280,10 +280,10 @@ def _outside(
     before = [Measure(run.started, found) for run, found in earlier if (run.finished or 0.0) < since]
     bands = usual(before)
     if not bands or any(band.holds(value) for band in bands):
-        return Well(told)
+        return Well(amount)
     during = [Measure(run.started, found) for run, found in earlier if (run.finished or 0.0) >= since]
     if len(during) >= NEW_RUNS - 1 and any(band.holds(value) for band in usual(during[:RUNS])):
-        return Well(f"{told}, which is the usual after {len(during) + 1} runs")
+        return Well(f"{amount}, which is the usual after {len(during) + 1} runs")
     return bands[0]
 
 

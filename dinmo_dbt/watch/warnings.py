@@ -65,9 +65,9 @@ def notice(
             stay.append(case.stood)
         elif case.stood and verdict:
             over.append((case.stood, verdict))
-    told = {each.kind for each in of_the_org} & _OF_THE_ORG
-    begun = [each for each in begun if each[0] not in told]
-    over = [each for each in over if each[0].kind not in told]
+    reported = {each.kind for each in of_the_org} & _OF_THE_ORG
+    begun = [each for each in begun if each[0] not in reported]
+    over = [each for each in over if each[0].kind not in reported]
     notices = [
         _recovered(run, activation, ended, None if of_org else _loudest(stay))
         for of_org in (False, True)

@@ -19,7 +19,7 @@ import pyarrow as pa
 from memory_org import DESTINATION, Killed
 
 from dinmo_dbt.artifacts.gate import gate
-from dinmo_dbt.channels import Told
+from dinmo_dbt.channels import Attempted
 from dinmo_dbt.cli import recording
 from dinmo_dbt.cli.console import Console
 from dinmo_dbt.cli.options import Flags
@@ -274,7 +274,7 @@ class SimulatedSession(Session):
             raise DestinationError(login, "no login")
         return process.seam("call login", lambda: Destination(process, name))
 
-    def send(self, channel: Channel, notice: Notice) -> Told:
+    def send(self, channel: Channel, notice: Notice) -> Attempted:
         process, world = self.process, self.process.world
         world.pass_time(0.5)
         process.aside()
@@ -284,14 +284,14 @@ class SimulatedSession(Session):
             code = world.rng.choice([CHANNEL_NOT_REACHED, CHANNEL_REFUSED])
             if code == CHANNEL_REFUSED:
                 world.refused.append(Taken(world.now, channel.place, notice))
-            return Told("json", Problem(code, "the channel did not take the message"))
+            return Attempted("json", Problem(code, "the channel did not take the message"))
 
-        def take() -> Told:
+        def take() -> Attempted:
             world.met["messages for several"] += bool(notice.of)
             for each in notice.of or (notice,):
                 world.taken.append(Taken(world.now, channel.place, each))
                 process.unrecorded.add((each.id, channel.place))
-            return Told("json", None)
+            return Attempted("json", None)
 
         return process.seam("message", take, notice.id)  # type: ignore[no-any-return]
 

@@ -1,7 +1,7 @@
 """The job table: ingest and query jobs, how long they last on the org's clock, and their words in JSON.
 
 Results and jobs live 7 days after the job's end; an open job loses its data after 24 hours. Both are read off the
-clock by whoever looks at a job, so they hold whatever moves the clock; `sweep` only takes the rows and files away.
+clock by each look at a job, so they hold whatever moves the clock; `sweep` only takes the rows and files away.
 Source: Bulk API 2.0 Developer Guide; wire reference §3.3, §3.4.
 """
 

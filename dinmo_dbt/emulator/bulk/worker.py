@@ -73,7 +73,7 @@ class Worker:
         thread = self._thread
         if self._by_thread() and thread is not None and thread.is_alive():
             return
-        with self._lock:  # whoever stops or starts the clock meanwhile has it done by another call
+        with self._lock:  # another call may stop or start the clock meanwhile, and does it then
             if self._closed:
                 return
             if self._by_thread():

@@ -97,7 +97,7 @@ class Faults:
             self._flag()
 
     def clear(self) -> None:
-        """Disarm all, and count anew: what is armed next draws as it would in a new org."""
+        """Disarm all, and count from zero: what is armed next draws as it would in a new org."""
         with self._lock:
             self._armed = []
             self._next = 1

@@ -22,7 +22,7 @@ _RECORD = frozenset({"object", "field", "value"})
 
 @dataclass(frozen=True, slots=True)
 class Kind:
-    """Which calls a kind is for unless told, when it acts, the settings it takes, and whether chaos may choose it."""
+    """Which calls a kind is for by default, when it acts, the settings it takes, and whether chaos may choose it."""
 
     acts: Literal["before", "after", "job", "rows", "chaos"]
     calls: str = "*"

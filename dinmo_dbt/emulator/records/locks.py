@@ -80,7 +80,7 @@ class Locks:
     def found(
         self, db: sqlite3.Connection, table: Table, cells: list[Cell], rids: Ints, active: Mask
     ) -> dict[int, RowError]:
-        """The active rows that need a held record, and what they are told. Costs nothing while none is held."""
+        """The active rows that need a held record, and the error that they get. Costs nothing while none is held."""
         held = self._current()
         if not held:
             return {}

@@ -52,7 +52,7 @@ def seed_org(store: Store, clock: Callable[[], datetime]) -> None:
 def load_records(store: Store, records: Records, folder: Path | None) -> None:
     """Load `<Object>.csv` files once per data folder, parents before the files that refer to them.
 
-    A bad row stops the start, with its file and line; the next start loads the folder anew.
+    A bad row stops the start, with its file and line; the next start loads the folder again.
     """
     if folder is None or store.meta("records") is not None:
         return

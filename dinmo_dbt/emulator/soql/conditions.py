@@ -89,13 +89,13 @@ class Conditions:
                     raise self.scope.invalid(operand.node, f"null can not be compared with {operator}")
                 # An empty string comes before every text (unverified); a null is neither before nor after it.
                 after = operator in (">", ">=")
-                return _told(compose("{} IS NOT NULL", operand.sql) if after else Sql("0"), negate=negate)
+                return _negated(compose("{} IS NOT NULL", operand.sql) if after else Sql("0"), negate=negate)
             empty = (operator == "=") != negate
             return compose("{} IS NULL" if empty else "{} IS NOT NULL", operand.sql)
         if operator in _EQUALITY:
             equal = (operator == "=") != negate
             return compose("{} = {}" if equal else "{} IS NOT {}", operand.compared, Sql("?", (value,)))
-        return _told(compose(f"{{}} {operator} {{}}", operand.compared, Sql("?", (value,))), negate=negate)
+        return _negated(compose(f"{{}} {operator} {{}}", operand.compared, Sql("?", (value,))), negate=negate)
 
     def _like(self, operand: Operand, literal: Node, *, negate: bool) -> Sql:
         if not operand.field.kind.is_text or operand.field.kind.holds_several:
@@ -105,7 +105,7 @@ class Conditions:
         # SQLite folds ASCII by itself; the rest is folded on both sides.
         column = operand.compared if operand.field.folded else compose("fold({})", operand.sql)
         pattern = fold(like_pattern(words(literal)[0]))
-        return _told(compose("{} LIKE {} ESCAPE '\\'", column, Sql("?", (pattern,))), negate=negate)
+        return _negated(compose("{} LIKE {} ESCAPE '\\'", column, Sql("?", (pattern,))), negate=negate)
 
     def _in(self, operand: Operand, values: Node, *, negate: bool) -> Sql:
         if operand.field.kind.holds_several:
@@ -115,7 +115,7 @@ class Conditions:
         test = Sql(_LISTED.format(operand.compared.text), (*operand.compared.values, held), operand.compared.depth + 1)
         if None in wanted:
             test = chained([test, compose("{} IS NULL", operand.sql)], "OR")
-        return _told(test, negate=negate)
+        return _negated(test, negate=negate)
 
     def _value(self, operand: Operand, literal: Node) -> Any:
         scope = self.scope
@@ -133,7 +133,7 @@ class Conditions:
             options.append([f";{fold(part)};" for part in unescape(words(literal)[0]).split(";")])
         asked = Sql("?", (json.dumps(options, ensure_ascii=False),))
         test = compose(_INCLUDED, operand.compared, asked, operand.compared)
-        return _told(replace(test, depth=test.depth + 5), negate=negate)
+        return _negated(replace(test, depth=test.depth + 5), negate=negate)
 
     def _in_days(self, operand: Operand, operator: str, literal: Node, *, negate: bool) -> Sql:
         low, high = self._days(operand, literal)
@@ -142,12 +142,12 @@ class Conditions:
         match operator:
             case "=" | "!=" | "<>":
                 test = compose("({} >= {} AND {} < {})", operand.sql, first, operand.sql, after)
-                return _told(test, negate=(operator != "=") != negate)
+                return _negated(test, negate=(operator != "=") != negate)
             case "<" | ">=":
                 test = compose(f"{{}} {operator} {{}}", operand.sql, first)
             case _:
                 test = compose("{} < {}" if operator == "<=" else "{} >= {}", operand.sql, after)
-        return _told(test, negate=negate)
+        return _negated(test, negate=negate)
 
     def _days(self, operand: Operand, literal: Node) -> tuple[date, date]:
         name, count = str(literal.children[0]), literal.children[1]
@@ -168,6 +168,6 @@ class Conditions:
         return self.scope.statement.refuse(operand.node, message, "INVALID_QUERY_FILTER_OPERATOR")
 
 
-def _told(test: Sql, *, negate: bool) -> Sql:
+def _negated(test: Sql, *, negate: bool) -> Sql:
     """The test, or its opposite, which null satisfies."""
     return Sql(f"NOT coalesce({test.text}, 0)", test.values, test.depth + 1) if negate else test

@@ -29,7 +29,7 @@ _SKEW_S = 300
 _LOGIN_HOSTS = re.compile(r"https://(login|test)\.salesforce\.com/?")
 _MY_DOMAIN = re.compile(r"https://[\w.-]+\.my\.salesforce\.com/?")
 _SCOPE = "api id web"
-_SESSION_S = 7200  # what an org has when nobody chose otherwise: here only told, no session ends by it
+_SESSION_S = 7200  # what an org has when nobody chose otherwise: here it is only reported, and no session ends by it
 _JWT_GRANT = "urn:ietf:params:oauth:grant-type:jwt-bearer"
 
 

@@ -134,7 +134,7 @@ def _changed(call: Call, hit: Fired, response: Response) -> Response:
         case "limits_wrong":
             return _limits(response, 1.0 if fault.share is None else fault.share)
         case "other_instance":
-            return _told(response, instance_url=fault.location)
+            return _saying(response, instance_url=fault.location)
         case "other_org":
             return _other_org(call, response)
         case "missing_items" | "extra_items":
@@ -168,7 +168,7 @@ def _limits(response: Response, share: float) -> Response:
     return response
 
 
-def _told(response: Response, **items: Any) -> Response:
+def _saying(response: Response, **items: Any) -> Response:
     """The reply with some items of its JSON object changed, where it has them."""
     body = json.loads(_plain(response))
     response.set_data(_packed({**body, **{k: v for k, v in items.items() if k in body}}))

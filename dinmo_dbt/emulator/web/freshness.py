@@ -11,7 +11,7 @@ from typing import Any
 from dinmo_dbt.emulator.schema.definitions import Schema
 
 _SECOND = timedelta(seconds=1)
-_TOLD_MAX = 32
+_ANSWERS_MAX = 32
 
 
 class Freshness:
@@ -26,7 +26,7 @@ class Freshness:
         self._lock = threading.Lock()
         self._schema: Schema | None = None
         self._moment: datetime | None = None
-        self._told: dict[Hashable, tuple[Schema, Any]] = {}
+        self._answers: dict[Hashable, tuple[Schema, Any]] = {}
 
     def of(self, schema: Schema) -> datetime:
         with self._lock:
@@ -36,14 +36,14 @@ class Freshness:
                 self._schema = schema
             return self._moment
 
-    def told(self, schema: Schema, asked: Hashable, make: Callable[[], Any]) -> Any:
+    def answer(self, schema: Schema, asked: Hashable, make: Callable[[], Any]) -> Any:
         """What `make` gives, or gave when the same was asked of this schema."""
-        known = self._told.get(asked)
+        known = self._answers.get(asked)
         if known is not None and known[0] is schema:
             return known[1]
         made = make()
         with self._lock:
-            if len(self._told) >= _TOLD_MAX:
-                self._told.clear()
-            self._told[asked] = schema, made
+            if len(self._answers) >= _ANSWERS_MAX:
+                self._answers.clear()
+            self._answers[asked] = schema, made
         return made

@@ -168,7 +168,7 @@ class Instance:
     def reset(self) -> None:
         """Be as at the first start of a new folder, with the same identity and the options the app was made with.
 
-        Starting records are loaded anew. Waits and raises as `restore` does.
+        Starting records are loaded again. Waits and raises as `restore` does.
         """
         with self._gate.alone():
             self.site.worker.rest()

@@ -147,7 +147,7 @@ def _fault(armed: dict[str, Any]) -> dict[str, Any]:
 
 
 def _calls(app: Instance) -> list[dict[str, Any]]:
-    """The last calls, newest first; a run of the same, as when a job is polled, is told once: its last, its slowest."""
+    """The last calls, newest first; a run of the same, as when a job is polled, is one line: its last, its slowest."""
     alike = ("method", "path", "status", "fault", "agent", "session")
     runs = []
     for _, same in groupby(app.calls.latest(), key=lambda call: [call[name] for name in alike]):

@@ -26,15 +26,15 @@ def describe_object(call: Call, name: str) -> Response:
     return _described(call, lambda schema: describe.describe(schema, sobject, call.base))
 
 
-def _described(call: Call, told: Callable[[Schema], Json]) -> Response:
-    """What is told of the schema; 304 where that did not change after `If-Modified-Since`."""
+def _described(call: Call, describe: Callable[[Schema], Json]) -> Response:
+    """What `describe` says of the schema; 304 where that did not change after `If-Modified-Since`."""
     schema = call.site.store.schema
     modified = call.site.freshness.of(schema)
     known = _unless_read_before(call, modified)
     if known is not None:
         return known
     path, form = call.request.path, call.form
-    response = call.encoded(call.site.freshness.told(schema, (path, form), lambda: json_text(told(schema), form)))
+    response = call.encoded(call.site.freshness.answer(schema, (path, form), lambda: json_text(describe(schema), form)))
     response.last_modified = modified
     return response
 

@@ -8,7 +8,7 @@ from dinmo_dbt.warehouse.dbt_adapter import KnownError
 from dinmo_dbt.warehouse.query import Cause
 
 # The connector hands on no code of the server's: its error classes stand in brackets at the head of the text. Only
-# those of this list are ever told.
+# those of this list are ever shown.
 _CLASSES = {
     "TABLE_OR_VIEW_NOT_FOUND": Cause.MISSING,
     "SCHEMA_NOT_FOUND": Cause.MISSING,

@@ -26,7 +26,7 @@ _PLAIN: dict[int, pa.DataType] = {
     1184: pa.timestamp("us", "UTC"),
 }
 _NUMERIC, _CHAR, _SUPER = 1700, 1042, 4000
-# Text in a way of its own, and the name by which a change from or to it is told.
+# Text in a way of its own, and the name that a change from or to it is reported by.
 _NAMED = {
     1188: b"interval",
     1190: b"interval",
