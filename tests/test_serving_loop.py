@@ -65,7 +65,7 @@ def test_it_is_stuck_by_the_clock_that_nobody_sets(clocks: Clocks) -> None:
     made = service()
     for step in (-86_400.0, 2 * 86_400.0):
         clocks.wall += step
-        assert made.health.told()[0] == 200
+        assert made.health.report()[0] == 200
     clocks.passed += STUCK_S + 1
-    status, told = made.health.told()
+    status, told = made.health.report()
     assert (status, told["status"]) == (503, "stuck")

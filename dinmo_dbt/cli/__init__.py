@@ -39,7 +39,7 @@ def _own(arguments: Sequence[str]) -> list[str]:
 
 
 def _print_failure(arguments: Sequence[str], error: DinmoError) -> None:
-    """The document of a command that failed before it had one: a program that reads it is told why, too."""
+    """The document of a command that failed before it had one: a program that reads it learns why, too."""
     if "--json" not in (own := _own(arguments)):
         return
     from dinmo_dbt.cli import printed
@@ -50,8 +50,8 @@ def _print_failure(arguments: Sequence[str], error: DinmoError) -> None:
     if named(own) == SERVE:
         return  # its line says that it listens
     problems = [printed.problem_json(problem) for problem in error.problems]
-    told = printed.document(named(own), exit_code=error.exit_code, problems=problems)
-    Console(as_json=True).document(told)
+    document = printed.document(named(own), exit_code=error.exit_code, problems=problems)
+    Console(as_json=True).document(document)
 
 
 def _refuse_dry_run(arguments: Sequence[str]) -> None:

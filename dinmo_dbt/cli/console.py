@@ -170,7 +170,7 @@ def worst(codes: Iterable[int]) -> int:
 
 
 def guarded(command: Callable[[], Any], failed: Callable[[DinmoError], None] = lambda _: None) -> int:
-    """Run a command; its exit code. The one place where every kind of failure ends. `failed` is told of an error that
+    """Run a command; its exit code. The one place where every kind of failure ends. `failed` takes an error that
     ended it before it printed its document."""
     _documents.clear()
     if threading.current_thread() is threading.main_thread():
@@ -208,7 +208,7 @@ def guarded(command: Callable[[], Any], failed: Callable[[DinmoError], None] = l
             UsageError(SYSTEM_REFUSED, f"the system refused it: {said}", where=os.fsdecode(error.filename))
         )
         return 1
-    except Exception as error:  # noqa: BLE001 - the last line of defence: a defect of ours, told without values
+    except Exception as error:  # noqa: BLE001 - the last line of defence: a defect of ours, reported without values
         return _defect(error)
     return 0
 

@@ -24,7 +24,7 @@ class DbtArtifacts(DbtProject):
     """The artifacts of the chosen target folder; the manifest is of the project as dbt last read it."""
 
     changed: tuple[str, ...] = field(default=(), init=False)  # files of the project that the manifest is not of
-    unparsed: Problem | None = field(default=None, init=False)  # why dbt could not read the project anew
+    unparsed: Problem | None = field(default=None, init=False)  # why dbt could not read the project again
     _artifacts: tuple[object, ...] = field(default=(), init=False)  # as they were when the first of them was read
 
     @cached_property
@@ -85,7 +85,7 @@ class DbtArtifacts(DbtProject):
         where there is no dbt."""
         from dinmo_dbt.cli.dbt_command import parse
 
-        with suppress(ConfigError):  # it is told by who needs it
+        with suppress(ConfigError):  # what needs it reports it
             _ = self.target  # where it can't be known, dbt would say the same once more
             made = self._readable_manifest()
             changed = self._changed(made) if made is not None else ()

@@ -209,7 +209,7 @@ class Follower:
         it under way."""
         if picture is not None and int(event.run_id) <= int(picture.run.run_id):
             if event.run_id != picture.run.run_id:
-                message = f"run {event.run_id} of dbt Cloud job {event.job_id}: told late, left alone"
+                message = f"run {event.run_id} of dbt Cloud job {event.job_id}: reported late, left alone"
                 self._console.timed(f"{message}; run {picture.run.run_id} came after it")
             return True
         if picture is None or event.run_id not in picture.unusable:

@@ -104,14 +104,14 @@ _ABOUT = (
 
 def parse(root: Path, target_path: Path, flags: Flags, vars: str | None, files: Collection[str]) -> Problem | None:
     """Have dbt write the manifest of the project as it is; what it says where it can't, None too where there is no dbt.
-    Its output is dbt's own, and is told for its first lines, which quote nothing. `files`: the project's, of which one
+    Its output is dbt's own; its first lines, which quote nothing, are shown. `files`: the project's, of which one
     may be what it is about."""
     from dinmo_dbt.warehouse.profiles import profiles_file
 
     found = shutil.which("dbt") or str(Path(sys.executable).with_name("dbt"))
     file = profiles_file(root, flags.profiles_dir, os.environ)
     if any(_is_fifo(each) for each in (root / "dbt_project.yml", file, target_path / "manifest.json")):
-        return None  # dbt would wait there for ever; whoever reads it next says what it is
+        return None  # dbt would wait there for ever; what reads it next says what it is
     profiles = file.resolve().parent
     given = {"--target": flags.target, "--profile": flags.profile, "--profiles-dir": profiles, "--vars": vars}
     words = [word for flag, value in given.items() if value is not None for word in (flag, str(value))]
@@ -126,12 +126,12 @@ def parse(root: Path, target_path: Path, flags: Flags, vars: str | None, files: 
         return None
     lines = [re.sub(r"^\d\d:\d\d:\d\d +", "", line).strip() for line in done.stdout.splitlines()]
     about = [line for line in lines if re.match(r"[A-Z]\w+ Error\b|Error reading |Syntax error near line|  in ", line)]
-    told = "; ".join(dict.fromkeys(about[:3])) or f"it ended with exit code {done.returncode}"
+    why = "; ".join(dict.fromkeys(about[:3])) or f"it ended with exit code {done.returncode}"
     # What dbt warned of before is not what it ended at.
     end = next((number for number, line in enumerate(lines) if line.startswith("Encountered an error")), 0)
     where = _place("\n".join(lines[end:]), files) or str(root)
     return Problem(
-        PROJECT_UNPARSED, f"dbt can't read the project as it is: {told}", where, "run dbt parse to see it whole"
+        PROJECT_UNPARSED, f"dbt can't read the project as it is: {why}", where, "run dbt parse to see it whole"
     )
 
 

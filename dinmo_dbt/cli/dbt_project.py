@@ -78,9 +78,9 @@ class DbtProject:
         except template.NotAllowed as error:
             wrong = str(error)
         if wrong:
-            told, hint = f"{key} can't be rendered: {wrong}", "name the folder with --target-path, or DBT_TARGET_PATH"
+            what, hint = f"{key} can't be rendered: {wrong}", "name the folder with --target-path, or DBT_TARGET_PATH"
             raise ConfigError(
-                DBT_PROJECT_NOT_RENDERED, told, where="dbt_project.yml", hint=hint if key == "target-path" else ""
+                DBT_PROJECT_NOT_RENDERED, what, where="dbt_project.yml", hint=hint if key == "target-path" else ""
             )
         return rendered.text
 

@@ -73,8 +73,8 @@ def draw_plan(
     source = session.source
     drawn = draw(activation, source, destination, state, spool, ceilings=ceilings, arriving=arriving, watched=watched)
     notes = fence.check(drawn, destination, state, sleep=session.clock.sleep if state.writing else None)
-    told = record_of(session, activation, state).check(drawn)
-    return replace(drawn, notes=(*drawn.notes, *notes, *told))
+    of_record = record_of(session, activation, state).check(drawn)
+    return replace(drawn, notes=(*drawn.notes, *notes, *of_record))
 
 
 def record_of(session: Session, activation: Activation, state: ActivationState) -> RecordOf:

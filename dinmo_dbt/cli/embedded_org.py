@@ -28,26 +28,26 @@ class EmbeddedOrg:
     """
 
     def __init__(self, config: EmulatorConfig) -> None:
-        self._told = _standing(config.data)
-        self._child = None if self._told else _start(config)
+        self._known = _standing(config.data)
+        self._child = None if self._known else _start(config)
         self._asking = threading.Lock()
 
     def address(self, org: Org) -> Org:
         """`org` with the emulator's address and token. DestinationError DB630 if it did not start."""
         with self._asking:
-            if self._told is None:
+            if self._known is None:
                 assert self._child is not None
                 try:
-                    self._told = _announced(self._child)
+                    self._known = _announced(self._child)
                 except Interrupted:
                     self._child.kill()  # it looks at its stdin only when it serves
                     raise
         credentials = Credentials(
             flow="access_token",
-            instance_url=self._told["instance_url"],
-            access_token=Secret(self._told["access_token"]),
+            instance_url=self._known["instance_url"],
+            access_token=Secret(self._known["access_token"]),
         )
-        return Org(org.destination, org.target, credentials, self._told["organization_id"], org.api_share)
+        return Org(org.destination, org.target, credentials, self._known["organization_id"], org.api_share)
 
     def close(self) -> None:
         if self._child is not None:
@@ -97,9 +97,9 @@ def _announced(child: subprocess.Popen[bytes]) -> dict[str, Any]:
     line = child.stdout.readline() if ready else b""
     if not line:
         child.kill()
-        told = child.stderr.read().decode(errors="replace").strip()
+        message = child.stderr.read().decode(errors="replace").strip()
         raise DestinationError(
-            EMULATOR_NOT_STARTED, told or "the embedded emulator did not start", where="org: emulator"
+            EMULATOR_NOT_STARTED, message or "the embedded emulator did not start", where="org: emulator"
         )
     announced: dict[str, Any] = json.loads(line)
     return announced
@@ -108,10 +108,10 @@ def _announced(child: subprocess.Popen[bytes]) -> dict[str, Any]:
 def _standing(data: Path) -> dict[str, Any] | None:
     """What a standing server of that folder wrote about itself, if it still lives."""
     try:
-        told: dict[str, Any] = json.loads(read_file(data / "server.json"))
-        os.kill(told["pid"], 0)
-        known = [told[key] for key in ("instance_url", "access_token", "organization_id")]
-        standing = told["standing"] is True and all(isinstance(text, str) for text in known)
+        server: dict[str, Any] = json.loads(read_file(data / "server.json"))
+        os.kill(server["pid"], 0)
+        known = [server[key] for key in ("instance_url", "access_token", "organization_id")]
+        standing = server["standing"] is True and all(isinstance(text, str) for text in known)
     except (OSError, ValueError, KeyError, TypeError, OverflowError):
         return None
-    return told if standing else None
+    return server if standing else None

@@ -128,17 +128,17 @@ def _flags(session: Session) -> str:
     """The target, and the other places that this command was given."""
     flags = session.flags
     profiles = flags.profiles_dir or os.environ.get("DBT_ENGINE_PROFILES_DIR") or os.environ.get("DBT_PROFILES_DIR")
-    told = ["--target", session.target[1]]
+    words = ["--target", session.target[1]]
     if profiles:
         folder = Path(profiles).expanduser().absolute()
-        told += ["--profiles-dir", os.path.relpath(folder, session.root)]
+        words += ["--profiles-dir", os.path.relpath(folder, session.root)]
     if flags.profile:
-        told += ["--profile", flags.profile]
+        words += ["--profile", flags.profile]
     if flags.target_path:
-        told += ["--target-path", str(flags.target_path)]
+        words += ["--target-path", str(flags.target_path)]
     if flags.vars:
-        told += ["--vars", flags.vars if flags.vars.isprintable() else as_yaml(session.vars)]
-    return _one_line(shlex.join(told))
+        words += ["--vars", flags.vars if flags.vars.isprintable() else as_yaml(session.vars)]
+    return _one_line(shlex.join(words))
 
 
 def _one_line(text: str) -> str:

@@ -122,9 +122,9 @@ class _Endpoint:
         await writer.drain()
 
     def _answer(self, environ: dict[str, Any]) -> _Reply:
-        told: list[Any] = []
-        body = b"".join(self._app(environ, lambda status, headers, _=None: told.extend((status, headers))))  # type: ignore[arg-type]
-        return told[0], list(told[1]), body
+        begun: list[Any] = []
+        body = b"".join(self._app(environ, lambda status, headers, _=None: begun.extend((status, headers))))  # type: ignore[arg-type]
+        return begun[0], list(begun[1]), body
 
 
 async def _request(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> dict[str, Any]:

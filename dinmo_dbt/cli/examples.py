@@ -36,17 +36,17 @@ def lines(shown: Sequence[tuple[Examples, str]]) -> list[str]:
     """Each to be printed whole: a query is copied."""
     from dinmo_dbt.cli.printed import count
 
-    told = []
+    lines = []
     for each, query in shown:
         what = f"value of {each.problem.columns[0]}" if each.problem.is_match else "key"
         for value, number in each.values.items():
-            told.append(
+            lines.append(
                 f"{count(number, 'row')} without a {what}"
                 if value is None
                 else f"{what} {value}: {count(number, 'row')}"
             )
-        told.append(query)
-    return told
+        lines.append(query)
+    return lines
 
 
 def documents(shown: Sequence[tuple[Examples, str]]) -> list[dict[str, Any]]:

@@ -41,8 +41,8 @@ def undelivered(run: RunRecord, table: pa.Table, *, whole: bool) -> pa.Table:
 
     names = [pa.repeat(named, len(table)) for named in (run.activation, run.run_id)]
     message = table["message" if whole else "shown"]
-    told = [table[name] for name in ("key", "fate", "class", "code")]
-    return pa.table([*names, *told, message, table["fields"], table["record_id"]], schema=_schema())
+    why = [table[name] for name in ("key", "fate", "class", "code")]
+    return pa.table([*names, *why, message, table["fields"], table["record_id"]], schema=_schema())
 
 
 def write(path: Path, tables: Sequence[pa.Table]) -> None:

@@ -36,8 +36,8 @@ class Undelivered:
 
     @property
     def document(self) -> dict[str, Any]:
-        told = {"activation": self.activation, "status": self.status, "rows": self.rows}
-        return {**told, "since": iso(self.since)}
+        run = {"activation": self.activation, "status": self.status, "rows": self.rows}
+        return {**run, "since": iso(self.since)}
 
 
 @dataclass
@@ -60,7 +60,7 @@ class Health:
         now = time.monotonic()
         self.due_since = {name: self.due_since.get(name, now) for name in sorted(names)}
 
-    def told(self, now: float | None = None) -> tuple[HTTPStatus, dict[str, Any]]:
+    def report(self, now: float | None = None) -> tuple[HTTPStatus, dict[str, Any]]:
         from dinmo_dbt import __version__
         from dinmo_dbt.cli import printed
 

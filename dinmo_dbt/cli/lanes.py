@@ -85,7 +85,7 @@ class Lanes:
 
     @contextmanager
     def org(self, start: Callable[[], EmbeddedOrg]) -> Iterator[EmbeddedOrg]:
-        """The local org, which is one process's: whoever comes first starts it, whoever goes last ends it."""
+        """The local org, which is one process's: the first to come starts it, the last to go ends it."""
         with self._opening:
             if self._org is None:
                 self._org = start()

@@ -37,11 +37,11 @@ def set_pauses(flags: Flags, as_json: bool, reason: str | None) -> None:
                 console.answer([f"{name}: {'not paused' if reason is None else 'paused already'}"])
                 continue
             if reason is None:
-                told = _told(session, activation, reason="", by_hand=True, paused=False)
-                session.activity.resume(name, told)
+                notices = _notices(session, activation, reason="", by_hand=True, paused=False)
+                session.activity.resume(name, notices)
             else:
-                told = _told(session, activation, reason=reason, by_hand=True, paused=True)
-                session.activity.pause(name, reason, told)
+                notices = _notices(session, activation, reason=reason, by_hand=True, paused=True)
+                session.activity.pause(name, reason, notices)
             console.answer([f"{name}: {'resumed' if reason is None else 'paused'}"])
             done.append(name)
         deliver(session)
@@ -73,8 +73,8 @@ def look_at_pause(session: Session, turn: Turn) -> tuple[Turn, tuple[str, str] |
         session.activity.looked(activation.name)
         still = f"paused by itself since {moment(pause.at)}, and still: {problem.code} {problem.message}"
         return turn, ("paused", still)
-    told = _told(session, activation, reason=pause.reason, by_hand=False, paused=False)
-    session.activity.resume_by_itself(activation.name, told)
+    notices = _notices(session, activation, reason=pause.reason, by_hand=False, paused=False)
+    session.activity.resume_by_itself(activation.name, notices)
     if why := paused_by_hand(session, activation):  # while we looked
         return turn, ("skipped", why)
     said = f"{turn.trigger.said}, resumed: what paused it since {moment(pause.at)} is mended"
@@ -96,13 +96,13 @@ def _probe(session: Session, activation: Activation) -> Problem | None:
     return problems[0] if problems else None
 
 
-def _told(session: Session, activation: Activation, *, reason: str, by_hand: bool, paused: bool) -> list[Notice]:
+def _notices(session: Session, activation: Activation, *, reason: str, by_hand: bool, paused: bool) -> list[Notice]:
     """The notice to the channels of a pause or its end."""
     from dinmo_dbt.watch import warnings
 
     at, target = session.clock.now(), session.target[1]
     make = warnings.paused if paused else warnings.resumed
-    told = make(
+    notice = make(
         activation,
         target=target,
         reason=reason,
@@ -110,7 +110,7 @@ def _told(session: Session, activation: Activation, *, reason: str, by_hand: boo
         at=at,
         id=f"{activation.name}:{target}:{at:.0f}:{'paused' if paused else 'resumed'}",
     )
-    return [told] if told else []
+    return [notice] if notice else []
 
 
 def paused_json(pause: Pause | None) -> dict[str, Any] | None:

@@ -64,8 +64,8 @@ class Recorder:
             yield
         except DinmoError as error:
             code = error.problems[0].code
-            is_told = code != HELD_BY_ANOTHER and not meaning(code).of_state
-            if not self.entered and is_told and self._is_ours():
+            is_kept = code != HELD_BY_ANOTHER and not meaning(code).of_state
+            if not self.entered and is_kept and self._is_ours():
                 self.fail(error)
             raise
 
@@ -109,7 +109,7 @@ class Recorder:
         try:
             self._finish(self._status_of(error))
         except StateError as unwritten:
-            self.session.console.note(unwritten.problems[0])  # the error itself is told by the caller
+            self.session.console.note(unwritten.problems[0])  # the caller reports the error itself
 
     def block(self, problem: Problem) -> None:
         """The gate kept the run from starting."""
@@ -135,8 +135,8 @@ class Recorder:
 
     def _clock_is_right(self) -> bool:
         """As far as the org's clock tells. One that is ahead would let the history expire."""
-        told = self.destination.org_time if self.destination else None
-        return told is not None and abs(self.session.clock.now() - told) < CLOCK_OFF_S
+        org_time = self.destination.org_time if self.destination else None
+        return org_time is not None and abs(self.session.clock.now() - org_time) < CLOCK_OFF_S
 
     def _judge(
         self,
@@ -175,9 +175,9 @@ class Recorder:
     def _record(self, status: str, finished: float | None) -> RunRecord:
         from dinmo_dbt.cli import render
 
-        told = render.run_json(self.run)
+        outcome = render.run_json(self.run)
         usage = self.destination.usage if self.destination else None
-        refused = _refused_rows(told["left_out"])
+        refused = _refused_rows(outcome["left_out"])
         return RunRecord(
             run_id=self.run.run_id,
             activation=self.activation.name,
@@ -188,7 +188,7 @@ class Recorder:
             status=status,
             trigger=self.trigger,
             counts=render.counts_json(self.plan.counts) if self.plan else {},
-            outcome=told["outcome"] if self.plan else {},
+            outcome=outcome["outcome"] if self.plan else {},
             problem=self.run.problem,
             refused_rows=refused,
             deliverable_rows=refused + self.run.outcome.succeeded,
@@ -196,7 +196,7 @@ class Recorder:
             field_types=_field_types(self.plan) if self.plan else {},
             calls_used=usage.used if usage and usage.limit else None,
             calls_allowed=usage.limit if usage and usage.limit else None,
-            detail={**self._what(), **told, **self._how()},
+            detail={**self._what(), **outcome, **self._how()},
         )
 
     def _what(self) -> dict[str, Any]:
@@ -251,5 +251,5 @@ def _resent(plan: Plan, ceilings: Ceilings) -> str:
 
 
 def _field_types(plan: Plan) -> dict[str, str]:
-    """Of the fields that are written, as describe told."""
+    """Of the fields that are written, as describe has it."""
     return {column.header: column.field.type for column in plan.mapping.columns}

@@ -88,8 +88,8 @@ def left_out_lines(left_out: pa.Table, most: int = 5) -> list[str]:
     """Rows that are not sent or were not delivered, by fate, code and field; never a value."""
     # Salesforce words a rejection row by row; `rejected` lists those.
     rejected = pc.equal(left_out["fate"], Fate.REJECTED.value)
-    told = pc.if_else(rejected, pa.scalar(None, pa.utf8()), left_out["shown"])
-    groups = _grouped(left_out.set_column(left_out.schema.get_field_index("shown"), "shown", told), "shown")
+    shown = pc.if_else(rejected, pa.scalar(None, pa.utf8()), left_out["shown"])
+    groups = _grouped(left_out.set_column(left_out.schema.get_field_index("shown"), "shown", shown), "shown")
     lines = []
     for group in groups[:most]:
         reason = " ".join(part for part in (group["code"], f"[{group['fields']}]" if group["fields"] else "") if part)
@@ -177,8 +177,8 @@ def plan_json(
 
 def plan_digest(plan: Plan) -> str:
     """SHA-256 over what a plan says: the same rows, state, org and declaration give the same."""
-    told = json.dumps([plan.activation.digest, plan_json(plan)], sort_keys=True, default=str)
-    return hashlib.sha256(told.encode()).hexdigest()
+    drawn = json.dumps([plan.activation.digest, plan_json(plan)], sort_keys=True, default=str)
+    return hashlib.sha256(drawn.encode()).hexdigest()
 
 
 def counts_json(counts: Counts) -> dict[str, int]:
@@ -328,18 +328,18 @@ def rekeying_lines(activation: Activation, found: Rekeying, most: int) -> list[s
         (found.ambiguous, "ambiguous"),
         (found.fresh, "new"),
     ]
-    told = ", ".join(f"{number:,} {name}" for number, name in counts if number or name == "paired")
-    lines = [f"{activation.name}: known rows under today's keys", f"  read {found.read:,}: {told}"]
+    each = ", ".join(f"{number:,} {name}" for number, name in counts if number or name == "paired")
+    lines = [f"{activation.name}: known rows under today's keys", f"  read {found.read:,}: {each}"]
     other, equal = len(found.pairs) - found.equal, found.equal
     if equal:
-        told = _by_number(equal, "is as it was acknowledged", "are as they were acknowledged")
-        lines.append(f"  of the paired, {told}: nothing is sent of {_it_or_them(equal)}")
+        how_many = _by_number(equal, "is as it was acknowledged", "are as they were acknowledged")
+        lines.append(f"  of the paired, {how_many}: nothing is sent of {_it_or_them(equal)}")
     if other:
-        told = _by_number(other, "differs from what was acknowledged", "differ from what was acknowledged")
+        how_many = _by_number(other, "differs from what was acknowledged", "differ from what was acknowledged")
         as_now = "it as it is" if other == 1 else "them as they are"
         inserts = activation.mode is Mode.INSERT
         then = f"an insert takes {as_now}" if inserts else f"the next sync sends {_it_or_them(other)}"
-        lines.append(f"  of the paired, {told}, or it can't be known: {then}")
+        lines.append(f"  of the paired, {how_many}, or it can't be known: {then}")
     if found.lost:
         whose = "its" if found.lost == 1 else "theirs"
         lines.append(f"  {count(found.lost, 'known key')} left over: no row is {whose}")
@@ -389,9 +389,9 @@ def audit_lines(audited: Audited) -> list[str]:
             f"{theirs}, or, of rows that are all alike, did not say which is whose"
         )
     since = [(audited.drifted - audited.deleted, "changed"), (audited.deleted, "deleted")]
-    told = [f"{_by_number(number, 'was', 'were')} {what} there" for number, what in since if number]
-    if told:
-        lines.append(f"{of}, {' and '.join(told)} since the last delivery: dinmo-dbt verify")
+    found = [f"{_by_number(number, 'was', 'were')} {what} there" for number, what in since if number]
+    if found:
+        lines.append(f"{of}, {' and '.join(found)} since the last delivery: dinmo-dbt verify")
     if audited.rewritten:
         hold = _by_number(audited.rewritten, "just delivered holds", "just delivered hold")
         lines.append(f"{of}, {hold} other values already (an automation of the org?)")

@@ -93,7 +93,7 @@ class Service:
                 return receive(environ, start_response)
             if path != "/health":
                 return _reply(start_response, HTTPStatus.NOT_FOUND, {"error": "see /health"})
-            return _reply(start_response, *self.health.told())
+            return _reply(start_response, *self.health.report())
 
         return answer
 

@@ -40,7 +40,7 @@ class Stop:
 
     def __init__(self, *, end_s: float = END_S) -> None:
         self.number = 0
-        self.breaks: list[Callable[[], None]] = []  # what a driver has to be told too, from another thread
+        self.breaks: list[Callable[[], None]] = []  # what to call in a driver too, from another thread
         self._end_s = end_s
         self._over = threading.Event()
         self._threads: list[threading.Thread] = []
@@ -102,12 +102,12 @@ class Stop:
 
     def _watch(self, heard: int) -> None:
         with contextlib.closing(os.fdopen(heard, "rb", buffering=0)) as pipe:
-            while told := pipe.read(1):
-                if told[0] not in _SIGNALS:
+            while signal := pipe.read(1):
+                if signal[0] not in _SIGNALS:
                     continue
                 if self._asked.is_set():
                     _end(self.number)
-                self.number = told[0]
+                self.number = signal[0]
                 self._asked.set()
                 _tell(_ASKED)
                 self._start(self._see_to_it)

@@ -87,7 +87,7 @@ def sync_each(
     gating: Gating,
     triggers: Mapping[str, Trigger] | None = None,
 ) -> Report:
-    """Sync the chosen activations, parents first; what became of each is told and written. `triggers` say
+    """Sync the chosen activations, parents first; what became of each is reported and written. `triggers` say
     why, by activation; None: by hand."""
     from dinmo_dbt.cli import printed
 
@@ -156,7 +156,7 @@ def _take(session: Session, turn: Turn, ceilings: Ceilings, gating: Gating, repo
     with _beside(session, turn.activation, report.started) as in_the_way:
         if in_the_way:
             skip_turn(session, turn, ("skipped", in_the_way), report)
-        elif in_the_way is not None:  # else whoever began it tells of it
+        elif in_the_way is not None:  # else what began it reports it
             sync_one(session, turn, ceilings, gating, report)
 
 
@@ -166,8 +166,8 @@ def _tell_wrong(session: Session, wrong: NotActivated, place: str, report: Repor
     console = session.console
     console.timed(printed.dotted(f"{place} ERROR {wrong.name}", "NOT VALID", console.width - 10), "ERROR")
     console.problems(wrong.problems)
-    told = console.documents(wrong.problems)
-    report.add(wrong, "failed", 0.0, wrong.problems[0].message, problems=told, exit_code=ConfigError.exit_code)
+    problems = console.documents(wrong.problems)
+    report.add(wrong, "failed", 0.0, wrong.problems[0].message, problems=problems, exit_code=ConfigError.exit_code)
 
 
 def _wrong(session: Session, gating: Gating) -> list[NotActivated]:

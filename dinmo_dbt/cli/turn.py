@@ -99,9 +99,9 @@ def sync_one(session: Session, turn: Turn, ceilings: Ceilings, gating: Gating, r
             console.say(part)
     if run.problem and not run.interrupted:
         console.problems([run.problem])
-    told = render.run_json(run)
+    outcome = render.run_json(run)
     code = exit_code(session, run)
-    report.add(activation, run.status.value, seconds, status, run_id=run.run_id, exit_code=code, **told)
+    report.add(activation, run.status.value, seconds, status, run_id=run.run_id, exit_code=code, **outcome)
 
 
 def _run_activation(
@@ -134,7 +134,7 @@ def _run_activation(
                         recover(destination, state, session.clock, run=run, progress=shown)
                         state.reload()
                 except StillRunning:
-                    return run  # which tells of it
+                    return run  # which says so
                 with entry.timed("plan"), state.kept():
                     audit = Audit(activation, state, run)
                     drawn = draw_plan(session, activation, state, spool, ceilings, watched=audit.positions)

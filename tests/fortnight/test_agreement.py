@@ -60,7 +60,7 @@ def agree(world: World, process: Process, session: SimulatedSession, code: int) 
     ):
         raise Broken(f"exit {code}, and {sorted(set(statuses.values()))}")
     told = {each.activation: each for each in health.undelivered(session)}
-    known = health.Health(undelivered=tuple(told.values())).told()[1]
+    known = health.Health(undelivered=tuple(told.values())).report()[1]
     for name, status in statuses.items():
         last = latest[name]
         if status != "skipped" and (last is None or last.status != status):

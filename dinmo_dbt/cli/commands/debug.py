@@ -64,11 +64,11 @@ def _activation_report(session: Session) -> str:
 
 def _check(console: Console, checks: list[dict[str, Any]], name: str, check: Any) -> int:
     try:
-        told = check()
+        said = check()
     except DinmoError as error:
-        told = [problem for check in checks for problem in check.get("problems", ())]
+        said = [problem for check in checks for problem in check.get("problems", ())]
         problems = console.documents(error.problems)
-        if all(problem in told for problem in problems):
+        if all(problem in said for problem in problems):
             console.answer([f"{name}: not checked"])
             checks.append({"check": name, "ok": False, "checked": False, "told": None, "problems": []})
             return error.exit_code
@@ -76,13 +76,13 @@ def _check(console: Console, checks: list[dict[str, Any]], name: str, check: Any
         console.failure(error)
         checks.append({"check": name, "ok": False, "checked": True, "told": None, "problems": problems})
         return error.exit_code
-    console.answer([f"{name}: OK, {told}"], "OK")
-    checks.append({"check": name, "ok": True, "checked": True, "told": told, "problems": []})
+    console.answer([f"{name}: OK, {said}"], "OK")
+    checks.append({"check": name, "ok": True, "checked": True, "told": said, "problems": []})
     return 0
 
 
 def _destinations(session: Session) -> list[str]:
-    """Those that the target has an org for, and those that activations use. What can't be read has been told before."""
+    """Those that the target has an org for, and those that activations use. What can't be read is reported already."""
     names: set[str] = set()
     with contextlib.suppress(DinmoError):
         names |= set(session.project.orgs)

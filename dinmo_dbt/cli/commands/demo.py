@@ -40,17 +40,17 @@ def demo(
     """
     if as_json:
         with redirect_stdout(sys.stderr):
-            told = _tour(context.find_root().command, keep=keep)
-        _print_document(told)
+            document = _tour(context.find_root().command, keep=keep)
+        _print_document(document)
     else:
         _tour(context.find_root().command, keep=keep)
 
 
-def _print_document(told: dict[str, Any]) -> None:
+def _print_document(document: dict[str, Any]) -> None:
     from dinmo_dbt.cli import printed
     from dinmo_dbt.cli.console import Console
 
-    Console(as_json=True).document(printed.document("demo", **told))
+    Console(as_json=True).document(printed.document("demo", **document))
 
 
 def _tour(program: Any, *, keep: bool) -> dict[str, Any]:
@@ -64,8 +64,8 @@ def _tour(program: Any, *, keep: bool) -> dict[str, Any]:
             f"Both live in {project}" + ("" if keep else " until the demo ends") + ".",
         )
         _dbt(project, "build")
-        with _emulator(project) as told:
-            _say(f"The org is {told['organization_id']} at {told['instance_url']}. Nothing is in it but 110 accounts.")
+        with _emulator(project) as org:
+            _say(f"The org is {org['organization_id']} at {org['instance_url']}. Nothing is in it but 110 accounts.")
             _dinmo(program, "plan")
             _dinmo(program, "sync")
             _say("A day passes: plans change, customers join, events come in.")
@@ -131,8 +131,8 @@ def _emulator(project: Path) -> Iterator[dict[str, Any]]:
         line = child.stdout.readline()
         if not line:
             raise DinmoError(EMULATOR_NOT_STARTED, "the emulator did not start; it says why above")
-        told: dict[str, Any] = json.loads(line)
-        yield told
+        org: dict[str, Any] = json.loads(line)
+        yield org
     finally:
         stop(child)
 

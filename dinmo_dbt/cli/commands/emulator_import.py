@@ -63,7 +63,7 @@ def import_schema(
                 brought = emulator.import_describes(_pulled(session, destination, objects), folder)
         except emulator.EmulatorError as error:
             raise DinmoError(EMULATOR_SCHEMA, str(error).removeprefix(f"{source}: "), where=source) from error
-    console.answer(_told(brought, folder))
+    console.answer(_lines(brought, folder))
     console.document(
         printed.document(
             "emulator import", folder=str(folder), objects=list(brought.objects), approximate=list(brought.approximate)
@@ -71,7 +71,7 @@ def import_schema(
     )
 
 
-def _told(brought: Imported, folder: Path) -> list[str]:
+def _lines(brought: Imported, folder: Path) -> list[str]:
     from dinmo_dbt.cli import printed
 
     notes = [f"  note: {note}" for note in brought.approximate[:_NOTES_SHOWN]]

@@ -69,24 +69,24 @@ def serve(
             standing=standing,
             exit_with_stdin=exit_with_stdin,
             batch_delay_s=batch_delay,
-            announce=lambda told: _announce(told, as_json=as_json),
+            announce=lambda org: _announce(org, as_json=as_json),
         )
     except emulator.EmulatorError as error:
         raise emulator_error(error, data) from error
 
 
-def _announce(told: dict[str, Any], *, as_json: bool) -> None:
+def _announce(org: dict[str, Any], *, as_json: bool) -> None:
     if as_json:
         # Not by `render`, which loads pyarrow: every command waits for this line.
-        sys.stdout.write(json.dumps({"version": 1, "command": SERVE, "dinmo_dbt": __version__, **told}) + "\n")
+        sys.stdout.write(json.dumps({"version": 1, "command": SERVE, "dinmo_dbt": __version__, **org}) + "\n")
     else:
         sys.stdout.write(
-            f"Salesforce emulator at {told['instance_url']}, org {told['organization_id']}, user {told['username']}\n"
+            f"Salesforce emulator at {org['instance_url']}, org {org['organization_id']}, user {org['username']}\n"
             "  a browser sees its objects, jobs and last calls there\n"
-            f"  access token: {told['access_token']}\n"
-            f"  {told['https_url']} needs its authority named, for Python or for Node:\n"
-            f"    export REQUESTS_CA_BUNDLE={shlex.quote(told['ca_file'])}\n"
-            f"    export NODE_EXTRA_CA_CERTS={shlex.quote(told['ca_file'])}\n"
+            f"  access token: {org['access_token']}\n"
+            f"  {org['https_url']} needs its authority named, for Python or for Node:\n"
+            f"    export REQUESTS_CA_BUNDLE={shlex.quote(org['ca_file'])}\n"
+            f"    export NODE_EXTRA_CA_CERTS={shlex.quote(org['ca_file'])}\n"
             "  Ctrl-C stops it; the org stays in its data folder\n"
         )
     sys.stdout.flush()

@@ -53,13 +53,13 @@ def _run_line(run: dict[str, Any], names_wide: int = 0) -> str:
     parts = [f"{outcome.get('succeeded', 0) - removed:,} sent", *([f"{removed:,} removed"] if removed else [])]
     # Held before it was sent, or after. Of a run that asked for an earlier one's job and did no more, none was counted.
     held, flying = outcome.get("held", 0) + counts.get("held", 0) + counts.get("removal_held", 0), run["on_their_way"]
-    told = {
+    fates = {
         **{name: outcome.get(name, 0) for name in ("rejected", "unknown")},
         "held": max(0, held - flying),
         "on_their_way": flying,
         **{name: counts.get(name, 0) for name in ("invalid", "no_match", "ambiguous", "in_flight")},
     }
-    parts += [f"{number:,} {name.replace('_', ' ')}" for name, number in told.items() if number]
+    parts += [f"{number:,} {name.replace('_', ' ')}" for name, number in fates.items() if number]
     parts.append(f"{counts.get('unchanged', 0):,} unchanged")
     named = f"{run['activation']:{names_wide}}  {run['status']:{len('interrupted') if names_wide else 0}}"
     return f"{said(run['started'])}  {run['run_id']}  {named}  {', '.join(parts)}"

@@ -101,11 +101,11 @@ def _plan(session: Session, ceilings: Ceilings, gating: Gating, *, show_values: 
                 jobs = [flying.job_id for flying in state.in_flight if flying.job_id]
                 notes = [*_org_note(state), *_parents_note(drawn)]
                 lines = render.plan_lines(drawn, samples, jobs=jobs, notes=notes)
-                untold = examples.found(session, activation, drawn.mapping, drawn.changes.refusals)
+                alike = examples.found(session, activation, drawn.mapping, drawn.changes.refusals)
                 wrapped = [part for line in lines for part in printed.wrapped(line, console.width)]
-                console.answer([*wrapped, *(f"  {line}" for line in examples.lines(untold)), ""])
-                told = render.plan_json(drawn, samples, jobs=jobs, notes=notes)
-                documents.append(told | ({"not_told_apart": examples.documents(untold)} if show_values else {}))
+                console.answer([*wrapped, *(f"  {line}" for line in examples.lines(alike)), ""])
+                document = render.plan_json(drawn, samples, jobs=jobs, notes=notes)
+                documents.append(document | ({"not_told_apart": examples.documents(alike)} if show_values else {}))
                 sends = sends or drawn.has_changes
                 codes.append(4 if drawn.refusal else 0)
                 coming += drawn.arriving(named_by)

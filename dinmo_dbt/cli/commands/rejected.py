@@ -76,14 +76,14 @@ def rejected(
             table = _for_people_first(explained(session.state.history.not_delivered(run)))
             exported.append(exporting.undelivered(run, table, whole=show_values))
             rows = [_as_printed(row, whole=show_values) for row in table.slice(0, limit).to_pylist()]
-            told = [{**row, "fields": printed.field_names(row["fields"])} for row in rows]
+            listed = [{**row, "fields": printed.field_names(row["fields"])} for row in rows]
             entries.append(
                 {
                     "activation": run.activation,
                     "run_id": run.run_id,
                     "total": len(table),
                     "groups": render.groups_json(table),
-                    "rows": told,
+                    "rows": listed,
                     "unfinished": unfinished,
                 }
             )

@@ -100,9 +100,9 @@ def _make_due(session: Session, activation: Activation, *, unknown: bool) -> Non
         doubtful = _doubtful(state) if unknown else []
         if doubtful:
             state.amend(snapshot_rows(state.snapshot, np.array(doubtful), "forget"))
-    told = [f"{printed.count(waits, 'row')} due now"] if waits else []
-    told += [f"{printed.count(len(doubtful), 'row')} inserted again, whatever became of them"] if doubtful else []
-    session.console.say(f"{activation.name}: {', '.join(told)}")
+    done = [f"{printed.count(waits, 'row')} due now"] if waits else []
+    done += [f"{printed.count(len(doubtful), 'row')} inserted again, whatever became of them"] if doubtful else []
+    session.console.say(f"{activation.name}: {', '.join(done)}")
 
 
 def _doubts_lines(doubtful: int) -> list[str]:

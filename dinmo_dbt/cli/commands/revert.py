@@ -140,10 +140,10 @@ def _carry_out(
         shown.planned(drawn.counts.planned)
         execute(drawn, destination, state, session.clock, run=run, progress=shown)
     outcome = run.outcome
-    told = [f"{outcome.succeeded:,} of {printed.count(drawn.counts.planned, 'record')} put back, run {run.run_id}"]
-    told += [f"  {line}" for line in _left_alone(drawn)]
-    told += [f"  {number:,} {fate}: dinmo-dbt rejected {run.run_id}" for number, fate in _undone(run)]
-    console.answer([*told, *_caution(drawn)])
+    lines = [f"{outcome.succeeded:,} of {printed.count(drawn.counts.planned, 'record')} put back, run {run.run_id}"]
+    lines += [f"  {line}" for line in _left_alone(drawn)]
+    lines += [f"  {number:,} {fate}: dinmo-dbt rejected {run.run_id}" for number, fate in _undone(run)]
+    console.answer([*lines, *_caution(drawn)])
     if run.problem:
         console.problems([run.problem])
     return drawn, run
@@ -184,9 +184,9 @@ def _left_alone(drawn: Reversal) -> list[str]:
     for (code, message), number in Counter((row["code"], row["message"]) for row in rows).items():
         lines.append(f"{number:,} left alone ({code}): {message}")
         if code == CONFLICT:
-            told = [row for row in rows if row["code"] == code]
-            lines += [f"    {row['record_id']}: {row['fields']}" for row in told[:LISTED_ROWS]]
-            lines += [f"    and {len(told) - LISTED_ROWS:,} more: --json"] if len(told) > LISTED_ROWS else []
+            changed = [row for row in rows if row["code"] == code]
+            lines += [f"    {row['record_id']}: {row['fields']}" for row in changed[:LISTED_ROWS]]
+            lines += [f"    and {len(changed) - LISTED_ROWS:,} more: --json"] if len(changed) > LISTED_ROWS else []
     if drawn.fixed:
         lines.append(f"{', '.join(drawn.fixed)} can't be updated now, and stays as it is")
     return lines
@@ -199,7 +199,7 @@ def _caution(drawn: Reversal) -> list[str]:
 def _json(drawn: Reversal, past: RunRecord, run: SyncRun | None) -> dict[str, Any]:
     from dinmo_dbt.cli import printed, render
 
-    told = ("record_id", "fate", "code", "message")
+    shown = ("record_id", "fate", "code", "message")
     return {
         "reverts": drawn.run_id,
         "activation": past.activation,
@@ -208,7 +208,7 @@ def _json(drawn: Reversal, past: RunRecord, run: SyncRun | None) -> dict[str, An
         "put_back": drawn.restored,
         "deleted": drawn.deleted,
         "left_alone": [
-            {name: row[name] for name in told} | {"fields": printed.field_names(row["fields"])}
+            {name: row[name] for name in shown} | {"fields": printed.field_names(row["fields"])}
             for row in drawn.left_alone.to_pylist()
         ],
         "not_updateable": list(drawn.fixed),

@@ -64,9 +64,9 @@ def adopt(
             _store(session, activation, found)
         said = f"stored: {printed.count(len(found.rows), 'row')}" if yes else "nothing is stored; --yes stores it"
         console.answer([said])
-        told = render.adoption_json(found)
+        document = render.adoption_json(found)
         where = {"activation": activation.name, "object": activation.object, "org_id": destination.org_id}
-        console.document(printed.document("state adopt", stored=yes, **where, **told))
+        console.document(printed.document("state adopt", stored=yes, **where, **document))
 
 
 def _store(session: Session, activation: Activation, found: Adoption) -> None:

@@ -58,13 +58,13 @@ def copy(
         if new != session.place:
             lines.append(f"next: write into dinmo.yml: {new.setting}")
         console.answer(lines)
-        told = {
+        content = {
             "old": str(old),
             "new": str(new),
             "setting": new.setting,
             "copied": [printed.state_id_json(own) for own in owns],
         }
-        console.document(printed.document("state copy", **told))
+        console.document(printed.document("state copy", **content))
 
 
 def _places(session: Session, to: str, source: str | None) -> tuple[Place, Place]:

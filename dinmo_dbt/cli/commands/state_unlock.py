@@ -52,8 +52,8 @@ def unlock(
                 session.state.unlock(held)
         if not found:
             console.answer([f"nobody holds {name}"])
-        told = [_held_json(held) for held in found]
-        console.document(printed.document("state unlock", unlocked=yes, held=told))
+        documents = [_held_json(held) for held in found]
+        console.document(printed.document("state unlock", unlocked=yes, held=documents))
     if found and not yes:
         raise typer.Exit(5)
 
@@ -63,8 +63,8 @@ def _held_json(held: Held) -> dict[str, Any]:
     from dinmo_dbt.text.moments import iso
 
     holder = {**dataclasses.asdict(held.holder), "since": iso(held.holder.since), "lives": held.holder.lives}
-    told = {"epoch": held.epoch, "until": iso(held.until), "overdue": held.overdue, "in_flight": held.in_flight}
-    return {**printed.state_id_json(held.id), **told, "holder": holder}
+    lease = {"epoch": held.epoch, "until": iso(held.until), "overdue": held.overdue, "in_flight": held.in_flight}
+    return {**printed.state_id_json(held.id), **lease, "holder": holder}
 
 
 _LIVES = {

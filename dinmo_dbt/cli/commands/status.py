@@ -81,14 +81,14 @@ def _status_lines(entry: dict[str, Any]) -> list[str]:
 
     last = entry["last_run"]
     if last is None:
-        return [f"{entry['activation']}: never synced", *_told(entry)]
+        return [f"{entry['activation']}: never synced", *_notes(entry)]
     lines = [f"{entry['activation']}: {last['status']} at {said(last['started'])} (run {last['run_id']})"]
     if last["on_their_way"]:
         lines.append(f"  {printed.count(last['on_their_way'], 'row')} on their way: the next run asks their job again")
     if entry["held"]:
         held = printed.count(entry["held"], "row")
         lines.append(f"  {held} held by that run: dinmo-dbt rejected -s {entry['activation']} says why")
-    lines += _told(entry)
+    lines += _notes(entry)
     for org in entry["orgs"]:
         if org["problem"]:
             lines.append(f"  org {org['org_id']}: its rows can't be read: {org['problem']}")
@@ -105,7 +105,7 @@ def _status_lines(entry: dict[str, Any]) -> list[str]:
     return lines
 
 
-def _told(entry: dict[str, Any]) -> list[str]:
+def _notes(entry: dict[str, Any]) -> list[str]:
     """Whether it is paused, and the warnings that stand."""
     lines = [f"  {paused_line(entry['paused'])}"] if entry["paused"] else []
     for each in entry["warnings"]:

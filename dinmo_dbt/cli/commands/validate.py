@@ -99,14 +99,14 @@ def _judge(session: Session, found: FoundProblems, *, online: bool, data: bool) 
     with found.layer():
         session.say_notes(of_the_manifest=not online)
         found.add(session.wrong_problems)
-    with contextlib.suppress(DinmoError):  # told right before
+    with contextlib.suppress(DinmoError):  # reported right before
         chosen = session.chosen
     looked_at = chosen
     if online:
         with contextlib.suppress(DinmoError):
             looked_at = (*chosen, *_nearly(session))
         for name in sorted({each.destination for each in looked_at}):
-            if not session.project.problems_with(name):  # told right before
+            if not session.project.problems_with(name):  # reported right before
                 with found.layer():
                     session.destination(name)
     if chosen:
@@ -131,7 +131,7 @@ def _judge_online(session: Session, chosen: tuple[Activation, ...], found: Found
 
     reached = []
     for activation in chosen:
-        with contextlib.suppress(DinmoError):  # told when its org was logged in to
+        with contextlib.suppress(DinmoError):  # reported when its org was logged in to
             session.destination(activation.destination)
             reached.append(activation)
     found.add(_shared(session, reached))
@@ -161,16 +161,16 @@ def _judge_online(session: Session, chosen: tuple[Activation, ...], found: Found
                 is_described = True
         if relation is not None and not is_described:
             found.add(unread(activation, relation))
-    with contextlib.suppress(ConfigError):  # of dinmo.yml, told before
+    with contextlib.suppress(ConfigError):  # of dinmo.yml, reported before
         found.add(_channels(session))
 
 
-def _is_misread(problem: Problem, told: Sequence[Problem]) -> bool:
-    """Whether it is of a constant whose number YAML misread, which has been told by the file's own text."""
+def _is_misread(problem: Problem, reported: Sequence[Problem]) -> bool:
+    """Whether it is of a constant whose number YAML misread, which was found in the file's own text already."""
 
     way = problem.where.partition(": ")[2]
     return problem.code == CONSTANT_DOES_NOT_FIT and any(
-        each.code == YAML_MISREAD and each.where.endswith(way) for each in told
+        each.code == YAML_MISREAD and each.where.endswith(way) for each in reported
     )
 
 

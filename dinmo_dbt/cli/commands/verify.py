@@ -72,8 +72,8 @@ def verify(
             )
         code = worst([0, *codes])
         more = {"results": results} if repair else {}
-        told = [one.document for one in checked]
-        console.document(printed.document("verify", exit_code=code, activations=told, **more))
+        documents = [one.document for one in checked]
+        console.document(printed.document("verify", exit_code=code, activations=documents, **more))
         deliver(session)
         raise typer.Exit(code)
 

@@ -56,16 +56,16 @@ def try_channels(
         for channel in _chosen(session.project.channels, number):
             session.clock.sleep(0)
             sample = _sample(channel, session.clock.now(), session.target[1])
-            told = session.send(channel, sample)
-            if told.problem is None and channels.keeps_incidents(channel) and channels.takes(channel, _over(sample)):
-                told = session.send(channel, _over(sample))
-            service = f" ({told.kind})" if told.kind else ""
-            console.answer([f"{channel.place}{service}: {'ERROR' if told.problem else 'OK'}"])
-            if told.problem:
-                console.problems([told.problem])
-            problem = printed.problem_json(told.problem) if told.problem else None
+            found = session.send(channel, sample)
+            if found.problem is None and channels.keeps_incidents(channel) and channels.takes(channel, _over(sample)):
+                found = session.send(channel, _over(sample))
+            service = f" ({found.kind})" if found.kind else ""
+            console.answer([f"{channel.place}{service}: {'ERROR' if found.problem else 'OK'}"])
+            if found.problem:
+                console.problems([found.problem])
+            problem = printed.problem_json(found.problem) if found.problem else None
             tried.append(
-                {"channel": channel.place, "service": told.kind, "ok": told.problem is None, "problem": problem}
+                {"channel": channel.place, "service": found.kind, "ok": found.problem is None, "problem": problem}
             )
     all_took_it = all(each["ok"] for each in tried)
     console.document(printed.document("warnings test", ok=all_took_it, channels=tried))

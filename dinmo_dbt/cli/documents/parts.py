@@ -128,7 +128,7 @@ class Run(Part):
     """Why all known rows were sent; empty where only changes were."""
     field_types: dict[str, str]
     calls_used: int | None
-    """The org's daily API calls, of `calls_allowed`, as its last reply told."""
+    """The org's daily API calls, of `calls_allowed`, as its last reply says."""
     calls_allowed: int | None
     versions: dict[str, str | None]
     plan_digest: str | None

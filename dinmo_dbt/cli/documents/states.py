@@ -147,7 +147,7 @@ class Holder(Part):
     since: Moment
     run_id: str
     lives: bool | None
-    """Null where it can't be told from here."""
+    """Null where it can't be known from here."""
 
 
 class Held(StateId):
