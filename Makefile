@@ -115,7 +115,7 @@ changelog: $(VENV)/.dev  ## CHANGELOG.md's next section out of changes/, as it w
 changelog-check: $(VENV)/.dev  ## Whether this branch has a file in changes/ that BASE=origin/main lacks.
 	$(BIN)/towncrier check --compare-with $(or $(BASE),origin/main)
 
-docs: $(VENV)/.dev  ## Write the generated pages and JSON Schemas anew.
+docs: $(VENV)/.dev  ## Write the generated pages and JSON Schemas again.
 	$(BIN)/python docs/generate.py
 
 picture: $(VENV)/.dev  ## Run the demo and draw its terminal: docs/demo.svg.

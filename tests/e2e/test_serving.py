@@ -415,7 +415,7 @@ def test_a_run_whose_end_is_told_late_does_not_take_the_place_of_a_later_one(
     with serving(away, *JOB, **env) as service:
         service.says("run 71 of job 1 ended")
         assert webhook(service, 70) == 202
-        service.says("run 70 of dbt Cloud job 1: told late, left alone; run 71 came after it")
+        service.says("run 70 of dbt Cloud job 1: reported late, left alone; run 71 came after it")
         until(lambda: waiting(away) == 0)
         assert "run 70 of job 1 ended" not in service.all
 
