@@ -32,7 +32,7 @@ def row_of(connection: Connection, batch_id: str) -> Any:
 
 
 @dataclass(frozen=True)
-class Written:
+class SpooledBatch:
     """By which run a batch was planned, and where its rows are: the spool, as a batch names it, and its checksum."""
 
     run_id: str
@@ -41,18 +41,18 @@ class Written:
     sha256: str
 
 
-def add(connection: Connection, own: StateId, batch: Batch, written: Written) -> None:
+def add(connection: Connection, own: StateId, batch: Batch, spooled: SpooledBatch) -> None:
     connection.execute(
         "INSERT INTO batch VALUES (?, ?, ?, ?, ?, ?, ?, NULL, ?, ?, ?, ?)",
         (
             batch.id,
             *own,
-            written.run_id,
-            written.epoch,
+            spooled.run_id,
+            spooled.epoch,
             BatchState.PLANNED.value,
             len(batch.rows),
-            written.spool,
-            written.sha256,
+            spooled.spool,
+            spooled.sha256,
             json.dumps(describe_batch(batch)),
         ),
     )

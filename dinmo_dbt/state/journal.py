@@ -163,7 +163,7 @@ class ActivationState(View):
         name = f"{self.own.folder}/{batch.id}.arrow"
         spooled = self.store.files.put(*spool_place(name), batch_writer(batch))
         with self._transaction() as connection:
-            batches.add(connection, self.own, batch, batches.Written(run_id, self.epoch, name, spooled.sha256))
+            batches.add(connection, self.own, batch, batches.SpooledBatch(run_id, self.epoch, name, spooled.sha256))
 
     def keep_image(self, run_id: str, image: pa.Table) -> None:
         imaging.keep(self.store.files, self.image_place, run_id, image)
