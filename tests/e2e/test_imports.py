@@ -12,14 +12,15 @@ from .lab import Lab, Org, environment
 pytestmark = pytest.mark.slow
 
 ROWS = ("numpy", "pyarrow")
-EDGES = ("dbt", "duckdb", "requests", "simple_salesforce")
+EDGES = ("dbt", "duckdb", "requests")
+UNUSED = ("agate", "simple_salesforce", "zeep", "jwt", "cryptography", "apprise", "fsspec", "asyncio")
 
 
 def imported(lab: Lab, *arguments: str) -> set[str]:
     """Which of all these a command has imported when it is over, which is well."""
     code = (
         f"import sys; from dinmo_dbt.cli import run; code = run({arguments!r}); "
-        f"print(code, *(m for m in {ROWS + EDGES} if m in sys.modules))"
+        f"print(code, *(m for m in {ROWS + EDGES + UNUSED} if m in sys.modules))"
     )
     command = [sys.executable, "-c", code]
     done = subprocess.run(command, cwd=lab.root, env=environment(), capture_output=True, text=True, check=True)
@@ -49,3 +50,8 @@ def test_the_status_counts_rows_where_there_are_any(lab: Lab, org: Org) -> None:
     assert imported(lab, "status") == set()
     assert lab.run("sync").code == 0
     assert imported(lab, "status") == set(ROWS)
+
+
+def test_a_plan_over_a_plain_profile_imports_no_more_than_it_uses(lab: Lab, org: Org) -> None:
+    assert lab.run("sync").code == 0
+    assert imported(lab, "plan") == {*ROWS, "duckdb", "requests"}

@@ -17,7 +17,7 @@ from werkzeug.wrappers import Request, Response
 from dinmo_dbt.emulator.errors import ApiError, not_emulated
 from dinmo_dbt.emulator.records.calls import SeveralError
 from dinmo_dbt.emulator.store import stamp
-from dinmo_dbt.emulator.web import control, effect, faulty, page
+from dinmo_dbt.emulator.web import control, effect, faulty
 from dinmo_dbt.emulator.web.auth import OAuthError
 from dinmo_dbt.emulator.web.call import Call, checked_version
 from dinmo_dbt.emulator.web.calls import Seen
@@ -55,6 +55,8 @@ class App(Instance):
             if not _drain(request):
                 response.headers["Connection"] = "close"
         elif request.path == "/" and request.method == "GET" and control.is_local(request):
+            from dinmo_dbt.emulator.web import page  # Jinja, which no client needs
+
             with self._gate.passing():
                 response = page.answer(self, request)
         else:
