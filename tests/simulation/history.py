@@ -120,6 +120,8 @@ class History:
         self.mode, self.api = re.split("[, ]", self.kind)[0], self.kind.rpartition(" ")[2]
         self.looks_up = self.mode == "upsert" and random.Random(f"match {self.seed}").random() < 0.25
         self.events = {e for e in EVENTS if self.random.random() < (0.6 if e in OFTEN else 0.25)}
+        if self.gives_up and random.Random(f"refuses {self.seed}").random() < 0.6:  # what is given up was refused
+            self.events.add("rows")
         self.records = random.Random(f"record {self.seed}")
         counts = self.mode == "insert" and "copies" in self.events
         self.working = random.Random(f"working {self.seed}")
