@@ -784,7 +784,7 @@ class World:
     def snapshot(self, act: Activation) -> dict[str, tuple[str | None, int]]:
         """Acknowledged keys with record id and flags."""
         snapshot = self.state().view(self.org.org_id, act).snapshot
-        table = snapshot.table()
+        table = pa.concat_tables(snapshot.tables())
         return {r["key"]: (r["record_id"], r["flags"]) for r in table.to_pylist()}
 
 

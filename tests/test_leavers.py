@@ -321,7 +321,7 @@ def adopt(world, act):
     """Every known row as if its record had been taken over from before."""
     store = world.state()
     with store.locked(world.org.org_id, act) as state:
-        known = state.snapshot.table()
+        known = pa.concat_tables(state.snapshot.tables())
         flags = pa.array(known["flags"].to_numpy() | np.uint8(Flag.ADOPTED))
         known = known.set_column(known.schema.get_field_index("flags"), "flags", flags)
         delta = state._write_delta(known.append_column("op", pa.repeat("put", len(known))))

@@ -142,7 +142,7 @@ def test_rows_without_a_record_id_are_found_by_their_match_or_can_not_be_told(tm
     upsert = CASES["upsert"]
     world = synced(tmp_path / "t", upsert)
     with world.state().locked(world.org.org_id, upsert) as state:
-        rows = state.snapshot.table()
+        rows = pa.concat_tables(state.snapshot.tables())
         rows = rows.set_column(rows.column_names.index("record_id"), "record_id", pa.nulls(len(rows), pa.utf8()))
         state.amend(rows.append_column("op", pa.repeat("put", len(rows))))
     records = world.org.records["Thing__c"]
@@ -157,7 +157,7 @@ def test_marked_rows_are_pending_and_a_model_with_twins_is_refused(tmp_path):
     act = CASES["upsert"]
     world = synced(tmp_path / "s", act)
     with world.state().locked(world.org.org_id, act) as state:
-        rows = state.snapshot.table()
+        rows = pa.concat_tables(state.snapshot.tables())
         flags = pa.array([Flag.CREATED | Flag.STALE] * len(rows), pa.uint8())
         rows = rows.set_column(rows.column_names.index("flags"), "flags", flags)
         state.amend(rows.append_column("op", pa.repeat("put", len(rows))))

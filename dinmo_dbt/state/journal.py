@@ -31,7 +31,7 @@ from dinmo_dbt.state.lease import Holder
 from dinmo_dbt.state.own_lease import OwnLease, held_beside
 from dinmo_dbt.state.places import spool_place
 from dinmo_dbt.state.refusals import identity_of
-from dinmo_dbt.state.snapshot import BASE, DELTA, FileSnapshot, writer
+from dinmo_dbt.state.snapshot import BASE, DELTA, FileSnapshot, in_runs, writer
 from dinmo_dbt.state.spool import batch_writer
 from dinmo_dbt.state.state_id import OWN, StateId
 from dinmo_dbt.state.storage import Lock, Storage
@@ -211,7 +211,7 @@ class ActivationState(View):
         self.store.files.remove(folder, [name])
 
     def _write_delta(self, rows: pa.Table) -> Stored | None:
-        return self._write("delta", writer(rows, DELTA)) if len(rows) else None
+        return self._write("delta", writer(in_runs(rows), DELTA)) if len(rows) else None
 
     def _write(self, kind: str, write: Callable[[pa.NativeFile], None]) -> Stored:
         """A file of the next serial. Its name is this epoch's own: a writer that was taken over while it writes does
@@ -289,7 +289,7 @@ class ActivationState(View):
 
     def compact(self) -> None:
         """Base and deltas become one base file; the rows are the same."""
-        base = self._write("base", writer(self._read_snapshot().table(), BASE))
+        base = self._write("base", writer(self._read_snapshot().tables(), BASE))
         with self._transaction() as connection:
             self._move_pointer(connection, [base])
 

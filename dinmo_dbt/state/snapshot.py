@@ -1,4 +1,4 @@
-"""A snapshot on disk: one base file sorted by key hash, and deltas that apply to it in serial order.
+"""A snapshot on disk: one base file sorted by key hash, and deltas that apply to it in serial order, in sorted runs.
 
 Columns of both: kh (uint64), ck (16 bytes), key, record_id (utf8), flags (uint8); a delta has `op` (put | leave |
 forget) too. A put or a leave stands for the whole row; a forget takes the row away.
@@ -7,7 +7,7 @@ forget) too. A put or a leave stands for the whole row; a forget takes the row a
 from __future__ import annotations
 
 import os
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from pathlib import Path
 
 import numpy as np
@@ -26,6 +26,7 @@ from dinmo_dbt.state.files import write_whole
 
 FORMAT = 2
 ROW_GROUP_ROWS = 131_072
+AT_ONCE_ROWS = 4 * ROW_GROUP_ROWS  # whose texts are in memory while a base is made
 BASE = pa.schema(
     [
         pa.field("kh", pa.uint64()),
@@ -63,36 +64,57 @@ class FileSnapshot:
     def record_ids(self, positions: Positions) -> pa.Array:
         return self._gather("record_id", positions)
 
-    def table(self) -> pa.Table:
-        """Every row, sorted by key hash: what a new base file holds."""
-        positions = np.arange(len(self.kh))
-        columns = [pa.array(self.kh), as_arrow(self.ck), self.keys(positions), self.record_ids(positions)]
-        return pa.table([*columns, pa.array(self.flags)], schema=BASE)
+    def tables(self) -> Iterator[pa.Table]:
+        """Every row, sorted by key hash, some at a time and at least one table: what a new base file holds."""
+        for start in range(0, max(1, len(self.kh)), AT_ONCE_ROWS):
+            part = slice(start, start + AT_ONCE_ROWS)
+            positions = np.arange(start, start + len(self.kh[part]))
+            columns = [pa.array(self.kh[part]), as_arrow(self.ck[part]), self.keys(positions)]
+            columns += [self.record_ids(positions), pa.array(self.flags[part])]
+            yield pa.table(columns, schema=BASE)
 
     def _merge(self, has_base: bool) -> None:
-        numbers = [self._columns(0, _NUMBERS)] if has_base else []
-        deltas = [self._columns(number, [*_NUMBERS, "op"]) for number in range(int(has_base), len(self._files))]
-        tables = [*numbers, *deltas]
-        arrays = {
-            name: np.concatenate([np.empty(0, kind), *(table[name].to_numpy() for table in tables)])
-            for name, kind in (("kh", np.uint64), ("flags", np.uint8))
-        }
-        arrays["ck"] = from_arrow(pa.chunked_array([chunk for table in tables for chunk in table["ck"].chunks], DIGEST))
+        kh, ck, flags, forgotten = self._numbers()
         base_rows = int(self._starts[1]) if has_base else 0
-        last = self._last_words(arrays["kh"], base_rows)
-        keep = np.ones(len(arrays["kh"]), np.bool_)
-        keep[base_rows:] = False
-        keep[last] = True
-        keep[self._superseded(arrays["kh"], base_rows, last)] = False
-        if len(last):
-            ops = pa.chunked_array([chunk for table in deltas for chunk in table["op"].chunks])
-            forgotten = pc.equal(ops, _FORGET).to_numpy(zero_copy_only=False)
-            keep[base_rows:][forgotten] = False
-        source = np.flatnonzero(keep)
+        self._source: Positions | None = None  # of each row, its number over all files; None: its own place
         if len(self._files) > int(has_base):
-            source = source[np.argsort(arrays["kh"][source], kind="stable")]
-        self.kh, self.ck, self.flags = (arrays[name][source] for name in ("kh", "ck", "flags"))
-        self._source = source
+            self._source = self._stands(kh, base_rows, forgotten)
+            kh = kh[self._source]
+            ck = ck[self._source]
+            flags = flags[self._source]
+        self.kh, self.ck, self.flags = kh, ck, flags
+
+    def _numbers(self) -> tuple[Hashes, Digests, npt.NDArray[np.uint8], Positions]:
+        """Of the rows of all files, and which rows forget. By row groups, so that nothing is in memory twice."""
+        rows = int(self._starts[-1])
+        kh, ck, flags = np.empty(rows, np.uint64), np.empty((rows, 2), np.uint64), np.empty(rows, np.uint8)
+        forgotten, start = [np.empty(0, np.int64)], 0
+        for number, file in enumerate(self._files):
+            names = _NUMBERS if file.schema_arrow.equals(BASE) else [*_NUMBERS, "op"]
+            for group in range(file.metadata.num_row_groups):
+                read = self._columns(number, names, group).combine_chunks()
+                if not read.num_rows:
+                    continue
+                end = start + read.num_rows
+                kh[start:end] = read["kh"].chunk(0)
+                ck[start:end] = from_arrow(read["ck"])
+                flags[start:end] = read["flags"].chunk(0)
+                if "op" in names:
+                    forgets = pc.equal(read["op"].chunk(0), _FORGET).to_numpy(zero_copy_only=False)
+                    forgotten.append(start + np.flatnonzero(forgets))
+                start = end
+        return kh, ck, flags, np.concatenate(forgotten)
+
+    def _stands(self, kh: Hashes, base_rows: int, forgotten: Positions) -> Positions:
+        """The rows that stand, sorted by key hash: those of the base that no delta speaks of, and of a key's rows in
+        the deltas the last, unless it forgets the key."""
+        last = self._last_words(kh, base_rows)
+        in_base = np.ones(base_rows, np.bool_)
+        in_base[self._superseded(kh, base_rows, last)] = False
+        base = np.flatnonzero(in_base)
+        of_deltas = np.setdiff1d(last, forgotten)
+        of_deltas = of_deltas[np.argsort(kh[of_deltas], kind="stable")]
+        return np.insert(base, np.searchsorted(kh[base], kh[of_deltas], "right"), of_deltas)
 
     def _last_words(self, kh: Hashes, base_rows: int) -> Positions:
         """Of the delta rows, the last for each key."""
@@ -122,7 +144,7 @@ class FileSnapshot:
         return found
 
     def _gather(self, column: str, positions: Positions) -> pa.Array:
-        return self._read(column, self._source[positions])
+        return self._read(column, positions if self._source is None else self._source[positions])
 
     def _read(self, column: str, rows: Positions) -> pa.Array:
         """Values by row number over all files; each row group with wanted rows is read once."""
@@ -157,26 +179,36 @@ class FileSnapshot:
             raise damaged(self._folder / self._names[number], self._ways_out) from error
 
 
+def in_runs(rows: pa.Table) -> Iterator[pa.Table]:
+    """The rows of a delta so that a range of key hashes is in few of its row groups; of a key's rows the last stays
+    last. Never all at once: texts of more than 2 GiB are no array."""
+    for start in range(0, len(rows), AT_ONCE_ROWS):
+        run = rows.slice(start, AT_ONCE_ROWS).combine_chunks()
+        yield run.take(pa.array(np.argsort(run["kh"].to_numpy(), kind="stable")))
+
+
 def write_rows(path: Path, rows: pa.Table, schema: pa.Schema) -> None:
     """One base or delta file, whole and synced."""
-    write_whole(path, writer(rows, schema))
+    write_whole(path, writer([rows], schema))
 
 
-def writer(rows: pa.Table, schema: pa.Schema) -> Callable[[pa.NativeFile], None]:
-    """What writes one base or delta file into a sink."""
+def writer(tables: Iterable[pa.Table], schema: pa.Schema) -> Callable[[pa.NativeFile], None]:
+    """What writes one base or delta file into a sink. It takes the tables as they come."""
+    is_base = "op" not in schema.names
 
     def write(sink: pa.NativeFile) -> None:
-        pq.write_table(
-            rows.select(schema.names).cast(schema),
+        with pq.ParquetWriter(
             sink,
+            schema,
             compression="zstd",
             compression_level=1,
-            row_group_size=ROW_GROUP_ROWS,
-            use_dictionary=["op"] if "op" in schema.names else False,
-            column_encoding={"kh": "DELTA_BINARY_PACKED" if "op" not in schema.names else "PLAIN"},
+            use_dictionary=False if is_base else ["op"],
+            column_encoding={"kh": "DELTA_BINARY_PACKED" if is_base else "PLAIN"},
             write_statistics=False,
             write_page_checksum=True,
-        )
+        ) as file:
+            for rows in tables:
+                file.write_table(rows.select(schema.names).cast(schema), row_group_size=ROW_GROUP_ROWS)
 
     return write
 

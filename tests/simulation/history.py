@@ -926,7 +926,7 @@ class History:
             raise Broken("I15: with nothing changed there are rows to send")
         named = {key_of(row["key"]) for row in pa.concat_tables(run.not_delivered).to_pylist()}
         self.audit.all_there("I2: all runs are over", named)
-        known = [{**row, "key": key_of(row["key"])} for row in state.snapshot.table().to_pylist()]
+        known = [{**row, "key": key_of(row["key"])} for row in pa.concat_tables(state.snapshot.tables()).to_pylist()]
         self.audit.snapshot(known, named)
         whole = {row["key"] for row in known if not row["flags"] & Flag.UNFINISHED}
         self._look_after(whole - named)

@@ -11,7 +11,8 @@ from dinmo_dbt.errors import StateError
 from dinmo_dbt.rows.key_hashes import key_hash
 from dinmo_dbt.rows.rowhash import DIGEST
 from dinmo_dbt.state import snapshot
-from dinmo_dbt.state.snapshot import BASE, DELTA, FileSnapshot, write_rows
+from dinmo_dbt.state.files import write_whole
+from dinmo_dbt.state.snapshot import BASE, DELTA, FileSnapshot, in_runs, write_rows, writer
 
 
 def eight_bits(keys):
@@ -40,7 +41,7 @@ def table(rows, hash_key, op=None):
 
 
 def as_dictionary(found):
-    rows = found.table().to_pylist()
+    rows = pa.concat_tables(found.tables()).to_pylist()
     assert len({row["key"] for row in rows}) == len(rows)
     assert found.kh.tolist() == sorted(found.kh.tolist())
     return {row["key"]: (int.from_bytes(row["ck"], "little"), row["record_id"], row["flags"]) for row in rows}
@@ -76,18 +77,19 @@ def test_base_and_deltas_are_what_a_dictionary_says(tmp_path_factory, hash_key, 
         if number + 1 == compacted:
             whole = FileSnapshot(folder, files)
             files = [f"base-c{number}.parquet"]
-            write_rows(folder / files[0], whole.table(), BASE)
+            write_rows(folder / files[0], pa.concat_tables(whole.tables()), BASE)
     found = FileSnapshot(folder, files)
     assert as_dictionary(found) == expected
     if expected:
         positions = np.array([number % len(expected) for number in asked], np.int64)
-        whole = found.table()
+        whole = pa.concat_tables(found.tables())
         for name, got in (("key", found.keys(positions)), ("record_id", found.record_ids(positions))):
             assert got.to_pylist() == whole[name].take(pa.array(positions)).to_pylist(), "in the order asked"
 
 
 def test_many_row_groups_are_read_in_the_order_asked(tmp_path, monkeypatch):
     monkeypatch.setattr(snapshot, "ROW_GROUP_ROWS", 7)
+    monkeypatch.setattr(snapshot, "AT_ONCE_ROWS", 9)
     rows = [(f"k{n}", n, f"r{n}", 0) for n in range(100)]
     write_rows(tmp_path / "base-1.parquet", table(rows, key_hash), BASE)
     write_rows(
@@ -100,6 +102,11 @@ def test_many_row_groups_are_read_in_the_order_asked(tmp_path, monkeypatch):
     by_key = dict(zip(found.keys(order).to_pylist(), found.record_ids(order).to_pylist(), strict=True))
     assert by_key == {f"k{n}": "new" if 50 <= n < 90 else f"r{n}" for n in range(100)}
     assert len(found.keys(np.empty(0, np.int64))) == 0
+    parts = list(found.tables())
+    assert [len(part) for part in parts] == [9] * 11 + [1]
+    write_whole(tmp_path / "base-3.parquet", writer(found.tables(), BASE))
+    assert FileSnapshot(tmp_path, ["base-3.parquet"]).kh.tolist() == found.kh.tolist()
+    assert as_dictionary(FileSnapshot(tmp_path, ["base-3.parquet"])) == as_dictionary(found)
 
 
 @pytest.fixture
@@ -148,3 +155,15 @@ def test_a_foreign_file_or_one_of_another_format_is_refused(files):
         pq.write_table(BASE.empty_table().cast(written), path)
         with pytest.raises(StateError, match=rf"DB514.*format {other}; this version reads 2\n(.|\n)*{way_out}"):
             read_all(files)
+
+
+def test_the_rows_of_a_delta_are_written_in_sorted_runs_and_the_last_word_of_a_key_stays_last(tmp_path, monkeypatch):
+    monkeypatch.setattr(snapshot, "AT_ONCE_ROWS", 5)
+    said = [(f"k{n % 4}", n, f"r{n}", 0, "forget" if n == 10 else "put") for n in range(12)]
+    rows = table(said, key_hash, "op")
+    runs = list(in_runs(rows))
+    assert [len(run) for run in runs] == [5, 5, 2]
+    assert all(run["kh"].to_pylist() == sorted(run["kh"].to_pylist()) for run in runs)
+    write_whole(tmp_path / "delta-1.parquet", writer(runs, DELTA))
+    found = as_dictionary(FileSnapshot(tmp_path, ["delta-1.parquet"]))
+    assert found == {"k0": (8, "r8", 0), "k1": (9, "r9", 0), "k3": (11, "r11", 0)}

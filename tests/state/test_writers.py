@@ -49,7 +49,7 @@ def everything(world):
 
 
 def rows(snapshot, keys, flag, op):
-    every = snapshot.table()
+    every = pa.concat_tables(snapshot.tables())
     chosen = every.filter(pa.array([key in keys for key in every["key"].to_pylist()]))
     flags = pa.array([value | flag for value in chosen["flags"].to_pylist()], pa.uint8())
     return chosen.set_column(4, "flags", flags).append_column("op", pa.repeat(op, len(chosen))).cast(DELTA)
