@@ -21,7 +21,6 @@ LONG_CLASSES = {
     "emulator/bulk/processing.py: Processing",
     "emulator/records/calls.py: Records",
     "emulator/store.py: Store",
-    "emulator/web/auth.py: Sessions",
 }
 
 

@@ -18,9 +18,9 @@ from dinmo_dbt.emulator.errors import ApiError, not_emulated
 from dinmo_dbt.emulator.records.calls import SeveralError
 from dinmo_dbt.emulator.store import stamp
 from dinmo_dbt.emulator.web import control, effect, faulty
-from dinmo_dbt.emulator.web.auth import OAuthError
 from dinmo_dbt.emulator.web.call import Call, checked_version
 from dinmo_dbt.emulator.web.calls import Seen
+from dinmo_dbt.emulator.web.credentials import OAuthError
 from dinmo_dbt.emulator.web.instance import Instance
 from dinmo_dbt.emulator.web.names import call_name, shown_path
 from dinmo_dbt.emulator.web.routes import Handler, known_path, unknown

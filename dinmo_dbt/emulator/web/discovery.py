@@ -5,6 +5,7 @@ from __future__ import annotations
 from werkzeug.wrappers import Response
 
 from dinmo_dbt.emulator.errors import not_emulated, not_found
+from dinmo_dbt.emulator.web import identities
 from dinmo_dbt.emulator.web.call import FIRST_VERSION, LAST_VERSION, Call
 
 _SEASONS = ("Summer", "Winter", "Spring")
@@ -33,7 +34,7 @@ def introspect(call: Call) -> Response:
 
 
 def userinfo(call: Call) -> Response:
-    return _no_session(call) or call.json(call.site.sessions.userinfo(call.own_url))
+    return _no_session(call) or call.json(identities.userinfo(call.site.sessions.identity, call.own_url))
 
 
 def identity(call: Call, organization: str, user: str) -> Response:
@@ -48,7 +49,7 @@ def identity(call: Call, organization: str, user: str) -> Response:
         raise not_found()
     version = call.request.args.get("version")
     number = f"{LAST_VERSION}.0" if version == "latest" else version
-    return call.json(call.site.sessions.identity_reply(call.own_url, number))
+    return call.json(identities.identity_reply(call.site.sessions.identity, call.own_url, number))
 
 
 def _no_session(call: Call) -> Response | None:

@@ -1,5 +1,5 @@
-"""When the org's schema last changed, as `Last-Modified` of describes tells and `If-Modified-Since` asks; and what was
-told of it since, which need not be made anew for each who asks."""
+"""When the org's schema last changed, for `Last-Modified` of describes and `If-Modified-Since`; and the answers given
+since, which need not be made again for each request."""
 
 from __future__ import annotations
 
@@ -17,8 +17,8 @@ _ANSWERS_MAX = 32
 class Freshness:
     """The moment of each schema, in whole seconds of the org's clock: a new schema is always newer than the last.
 
-    A schema counts from when it is first described, also after a restart: too new at worst, so that no client is
-    told that what it knows still holds when it does not.
+    A schema counts from when it is first described, also after a restart: too new at worst, so that no client
+    goes on with what does not hold any more.
     """
 
     def __init__(self, clock: Callable[[], datetime]) -> None:
