@@ -45,7 +45,9 @@ LANES = 4  # so many looks at once at most
 
 @dataclass
 class Service:
-    """The loop: watch, look, run what is due."""
+    """The loop: watch, look, run what is due.
+
+    Long, because each of its steps moves the same few moments: when to look, what was seen, and since when it runs."""
 
     flags: Flags
     console: Console
