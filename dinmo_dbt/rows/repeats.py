@@ -12,7 +12,7 @@ from dinmo_dbt.rows.hashed import Hashed
 from dinmo_dbt.rows.key_hashes import as_matched, match_digests
 from dinmo_dbt.rows.key_problems import KeyProblem, occurring, rows_have
 from dinmo_dbt.rows.mapping import MappedColumn, Mapping
-from dinmo_dbt.rows.rowhash import Digests, Hashes
+from dinmo_dbt.rows.rowhash import Hashes
 from dinmo_dbt.rows.snapshot import Positions
 
 
@@ -39,21 +39,27 @@ class Matches:
     def __init__(self, column: MappedColumn | None) -> None:
         self.column = column
         self.blank = 0
-        self._hashes: list[Digests] = []
+        self._lanes: tuple[list[Hashes], list[Hashes]] = [], []
 
     def note(self, rows: Hashed) -> None:
         if self.column is None:
             return
         folded = as_matched(rows.of(self.column), self.column.field)
         self.blank += int(pc.sum(pc.and_(pc.is_null(folded), pa.array(rows.reason == 0))).as_py() or 0)
-        self._hashes.append(match_digests(folded.drop_null()))
+        digests = match_digests(folded.drop_null())
+        for lane, hashes in zip(self._lanes, digests.T, strict=True):
+            lane.append(hashes.copy())
 
     def repeated(self) -> Hashes:
-        if not self._hashes:
+        """The first lanes of the values that come more than once. Most often none is, and one lane says so."""
+        if not self._lanes[0]:
             return np.empty(0, np.uint64)
-        hashes = np.concatenate(self._hashes)
-        twins = _twins(hashes[:, 0])
-        whole, counts = np.unique(hashes[np.isin(hashes[:, 0], twins)], axis=0, return_counts=True)
+        twins = _twins(np.concatenate(self._lanes[0]))
+        if not len(twins):
+            return twins
+        alike = [np.flatnonzero(np.isin(hashes, twins)) for hashes in self._lanes[0]]
+        digests = [np.concatenate([part[at] for part, at in zip(lane, alike, strict=True)]) for lane in self._lanes]
+        whole, counts = np.unique(np.stack(digests, axis=1), axis=0, return_counts=True)
         again: Hashes = whole[counts > 1, 0]
         return again
 
@@ -97,5 +103,6 @@ def key_problems(
 
 
 def _twins(hashes: Hashes) -> Hashes:
-    ordered = np.sort(hashes)
-    return np.unique(ordered[1:][ordered[1:] == ordered[:-1]])
+    """Sorts them, which takes no room of its own."""
+    hashes.sort()
+    return np.unique(hashes[1:][hashes[1:] == hashes[:-1]])
