@@ -232,7 +232,7 @@ def test_when_it_runs_is_read_as_written() -> None:
     assert one(activation(mute_until="2030-01-01")).mute_until == 1893456000.0
 
 
-def test_each_schedule_is_told_as_it_was_written() -> None:
+def test_each_schedule_is_reported_as_it_was_written() -> None:
     for written in ("after_dbt", "manual", "every 15 minutes", "every 36 hours", "every 2 days"):
         assert str(one(activation(schedule=written)).schedule) == written
     assert str(one(activation(schedule="every 1 day")).schedule) == "every day"

@@ -217,7 +217,7 @@ def test_every_url_in_the_page_is_understood() -> None:
         (f"mqtt://{TOKEN}/topic", "needs a package"),
     ],
 )
-def test_a_url_that_is_not_understood_is_told_without_it(url: str, reason: str) -> None:
+def test_a_url_that_is_not_understood_is_reported_without_it(url: str, reason: str) -> None:
     problem = channels.check(channel(url)).problem
     assert problem is not None and problem.code == "DB650" and reason in problem.message
     assert problem.where == "dinmo.yml: warnings.channels[0]"
@@ -241,7 +241,7 @@ def test_a_url_that_is_not_understood_is_told_without_it(url: str, reason: str) 
         ("drip", "DB652", "no answer within 10 seconds"),
     ],
 )
-def test_a_receiver_that_misbehaves_is_told_in_bounded_time_and_asked_once(
+def test_a_receiver_that_misbehaves_is_reported_in_bounded_time_and_asked_once(
     behaviour: int | str,
     code: str,
     reason: str,
@@ -258,7 +258,7 @@ def test_a_receiver_that_misbehaves_is_told_in_bounded_time_and_asked_once(
 
 
 @pytest.mark.slow
-def test_a_receiver_that_is_not_there_is_told(capfd: pytest.CaptureFixture[str]) -> None:
+def test_a_receiver_that_is_not_there_is_reported(capfd: pytest.CaptureFixture[str]) -> None:
     with socket.socket() as free:
         free.bind(("127.0.0.1", 0))
         port = free.getsockname()[1]
@@ -272,7 +272,7 @@ def test_a_receiver_that_is_not_there_is_told(capfd: pytest.CaptureFixture[str])
 
 @pytest.mark.slow
 @pytest.mark.parametrize(("answer", "code"), [("554 no CANARY7d3f", "DB651"), ("451 later CANARY7d3f", "DB652")])
-def test_a_mail_server_that_refuses_is_told_by_its_code_alone(answer: str, code: str) -> None:
+def test_a_mail_server_that_refuses_is_reported_by_its_code_alone(answer: str, code: str) -> None:
     with mail_server() as (box, port):
         box.refusal = answer
         url = f"mailto://127.0.0.1:{port}?from=a@b.example&to=c@d.example"
@@ -417,7 +417,7 @@ def test_the_end_of_an_incident_waits_for_its_beginning_and_others_do_not() -> N
         ("betterstack://token@in.logs.example", ["critical", "warning", "recovered", "info"]),
     ],
 )
-def test_a_service_of_incidents_is_told_of_incidents_alone(url: str, got: list[str]) -> None:
+def test_a_service_of_incidents_gets_incidents_alone(url: str, got: list[str]) -> None:
     told = [Notice("1", each, "title", "body", incident="" if each is Severity.INFO else "i") for each in Severity]
     assert [each.severity for each in told if channels.takes(channel(url), each)] == got
 

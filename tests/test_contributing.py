@@ -47,7 +47,7 @@ def paths(text: str) -> list[str]:
     return list(dict.fromkeys(name if name.startswith(other) else f"dinmo_dbt/{name}" for name in files))
 
 
-def test_twelve_changes_are_told_and_the_table_has_them() -> None:
+def test_twelve_changes_are_reported_and_the_table_has_them() -> None:
     assert len(CHANGES) == 12
     assert [name.lower() for name in CHANGES] == [name.lower() for name in ROWS if name != "change"]
 

@@ -149,7 +149,7 @@ def test_waiting_ends_at_once_when_asked_to(cloud: StandIn, api: dbt_cloud.Cloud
         api.finished(api.run("7"), lambda _: None)
 
 
-def test_a_job_or_run_that_is_not_there_is_told(cloud: StandIn, api: dbt_cloud.CloudClient) -> None:
+def test_a_job_or_run_that_is_not_there_is_reported(cloud: StandIn, api: dbt_cloud.CloudClient) -> None:
     with pytest.raises(DbtCloudError, match=r"DB222 dbt Cloud job 5 has no run"):
         api.latest("5")
     with pytest.raises(DbtCloudError, match=r"DB222 dbt Cloud has no run 5 in this account"):
@@ -182,7 +182,7 @@ def test_a_passing_fault_is_passed_over(cloud: StandIn, api: dbt_cloud.CloudClie
         (Fault(body=b"[" * 100_000), "DB228 .*not JSON, at attempt 6"),
     ],
 )
-def test_a_lasting_fault_is_told_after_six_attempts(
+def test_a_lasting_fault_is_reported_after_six_attempts(
     cloud: StandIn, api: dbt_cloud.CloudClient, fault: Fault, told: str
 ) -> None:
     cloud.faults = [fault] * 6
@@ -212,7 +212,7 @@ def test_a_lasting_fault_is_told_after_six_attempts(
         ),
     ],
 )
-def test_what_asking_again_does_not_mend_is_told_at_once(
+def test_what_asking_again_does_not_mend_is_reported_at_once(
     cloud: StandIn, api: dbt_cloud.CloudClient, fault: Fault, told: str
 ) -> None:
     cloud.faults = [fault]
@@ -289,7 +289,7 @@ def test_the_results_of_many_steps_are_bounded_together(
         fetched(api, cloud, tmp_path, *steps)
 
 
-def test_nobody_there_is_told(clock: Clock, cloud: StandIn) -> None:
+def test_a_server_that_is_not_there_is_reported(clock: Clock, cloud: StandIn) -> None:
     closed = dbt_cloud.Account("http://127.0.0.1:9", "1", Secret("x"))
     with pytest.raises(DbtCloudError, match=r"DB226 127.0.0.1:9: not reached"):
         dbt_cloud.CloudClient(closed, clock).run("7")

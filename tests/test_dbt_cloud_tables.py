@@ -91,7 +91,7 @@ def ran(*steps: Step, job: int = 1, status: int = 10) -> Ran:
     return Ran(job, [status], [cloned(), *steps])
 
 
-def test_the_latest_run_decides_whichever_was_told_of(looking: Looking) -> None:
+def test_the_latest_run_decides_whichever_had_an_event(looking: Looking) -> None:
     looking.cloud.runs = {71: ran(step("build", **GOOD)), 72: ran(step("build", **BAD), status=20)}
     assert looking.look()["a"] == "blocked test failed: of_a"
     looking.cloud.runs[73] = ran(step("build", **GOOD))

@@ -345,7 +345,7 @@ EMPTY = 'select * from (select * from "dev"."main"."src" where false limit 0) as
         ({}, "select * from src where false limit 0", ""),
     ],
 )
-def test_a_build_of_no_rows_is_told_by_its_sql_where_its_flags_are_not_noted(
+def test_a_build_of_no_rows_is_known_by_its_sql_where_its_flags_are_not_noted(
     args: dict[str, Any], sql: str, code: str
 ) -> None:
     found = reported("build", "2026-11-29T10:00:00Z", args=args, a={"status": "success", "compiled_code": sql})

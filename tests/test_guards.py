@@ -812,7 +812,7 @@ def test_spellings_of_one_key_and_of_others():
     assert spelling(pa.array(apart)).to_pylist() == apart
 
 
-def test_the_first_few_respelled_keys_are_told():
+def test_the_first_few_respelled_keys_are_reported():
     first, pairs = respelled(pa.array(list("abcdefg")), pa.array(list("GFEDCBAX")))
     assert (first.tolist(), pairs) == (
         [True] * 7 + [False],

@@ -174,7 +174,7 @@ def test_the_sample_project_takes_each_dbt_that_we_allow() -> None:
     assert any(each.operator == ">=" and wanted.startswith(each.version) for each in dbt.specifier)
 
 
-def test_a_change_is_told_in_a_file_that_a_release_takes() -> None:
+def test_a_change_has_a_file_that_a_release_takes() -> None:
     kinds = {each["directory"] for each in PYPROJECT["tool"]["towncrier"]["type"]}
     for path in sorted((ROOT / "changes").iterdir()):
         if path.name != "README.md":

@@ -59,7 +59,7 @@ def test_no_two_run_at_once_whose_rows_could_lock_each_other_and_each_gets_its_t
     assert broken == [] and all(runs.values()) and lanes.running() == []
 
 
-def test_what_was_begun_since_a_look_drew_its_list_is_left_to_whoever_began_it() -> None:
+def test_what_was_begun_since_a_look_drew_its_list_is_left_to_its_run() -> None:
     lanes, mine, other = Lanes(), activation(name="mine"), activation(name="other", object="Lead")
 
     def turn(which, since):

@@ -246,7 +246,7 @@ def test_a_row_that_waits_under_another_key_keeps_its_record(world, mode, why, k
 
 
 @pytest.mark.parametrize("why", ["invalid", "respelled"])
-def test_each_column_of_a_key_may_be_spelled_anew(world, why):
+def test_each_column_of_a_key_may_get_another_spelling(world, why):
     act = leaving("insert", key=("id", "b"), fields=SOURCE[:2])
     known = [{"id": f"k{n}", "a": f"a{n}", "b": "2024-01-01"} for n in range(12)]
     world.sync(act, Model.of(known))

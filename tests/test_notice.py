@@ -30,7 +30,7 @@ def test_one_cause_is_one_notice_that_says_where_to_look_for_each() -> None:
     assert (other, digest) == (failed("x", "DB302 no such field"), alone)
 
 
-def test_what_is_told_of_one_activation_twice_stays_two_notices() -> None:
+def test_two_notices_of_one_activation_stay_two() -> None:
     first, second = failed("a"), failed("a")
     assert gathered([first, second, failed("b")])[1:] == [second]
 

@@ -426,7 +426,7 @@ def test_a_row_behind_one_that_can_not_be_sent_is_held(world: World) -> None:
     }
 
 
-def test_a_circle_whose_first_pass_is_refused_is_told_once(world: World) -> None:
+def test_a_circle_whose_first_pass_is_refused_is_reported_once(world: World) -> None:
     act = activation(fields=TREE_FIELDS)
     world.org.refuse = lambda row: "STRING_TOO_LONG:too long:A__c --" if row["A__c"] == "c1" else None
     run = world.sync(act, tree(c1="c2", c2="c1", c3="c2"))

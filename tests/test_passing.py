@@ -114,7 +114,9 @@ def test_killed_at_every_call_the_next_run_delivers_them_or_what_they_were(memor
 @pytest.mark.slow
 @given(st.permutations(range(6)), st.sets(st.integers(0, 5), max_size=2), st.sampled_from(sorted(WAYS)))
 @examples(40)
-def test_any_permutation_is_delivered_and_what_is_another_s_is_told(order: list[int], kept: set[int], way: str) -> None:
+def test_any_permutation_is_delivered_and_what_is_another_s_is_reported(
+    order: list[int], kept: set[int], way: str
+) -> None:
     """`kept`: values that records of others hold, so that rows want what nobody lets go of."""
     act = WAYS[way]
     start = {str(n): f"v{n}" for n in range(6)}

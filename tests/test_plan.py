@@ -375,7 +375,7 @@ def test_a_row_that_left_under_an_older_mapping_is_not_inserted_again(world):
     assert run.outcome.succeeded == 1
 
 
-def test_a_stored_column_that_left_the_model_stops_an_insert_and_is_told_of_an_upsert(world):
+def test_a_stored_column_that_left_the_model_stops_an_insert_and_is_a_note_of_an_upsert(world):
     for mode in ("insert", "upsert"):
         act = activation(mode, name=mode)
         world.sync(act, rows("1 e1 x y"), Ceilings(first_sync=True))
@@ -584,7 +584,7 @@ def test_counts_add_up_and_every_delivered_value_is_the_models(tmp_path_factory,
         assert len(set(matches)) == len(matches)
 
 
-def test_what_is_too_long_is_told_with_both_lengths_and_a_picklist_with_its_values(tmp_path):
+def test_what_is_too_long_is_reported_with_both_lengths_and_a_picklist_with_its_values(tmp_path):
     fields = {**THING.fields, "A__c": dataclasses.replace(THING.fields["A__c"], length=5)}
     fields["B__c"] = dataclasses.replace(
         THING.fields["B__c"], type="picklist", picklist=tuple("ABCDEFG"), restricted_picklist=True

@@ -294,7 +294,7 @@ def test_what_is_deleted_is_not_hidden_behind_what_is_changed(world):
     assert kinds == ["update"] * 20 + ["delete"] * 20
 
 
-def test_a_field_that_is_sent_to_some_and_set_for_as_many_others_is_told_of_both(tmp_path):
+def test_a_field_that_is_sent_to_some_and_set_for_as_many_others_is_reported_for_both(tmp_path):
     """Batches of the same columns: their rows are numbers of the spool for one, of those that left for the other."""
     world = World(tmp_path / "state")
     act = activation(

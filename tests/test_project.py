@@ -244,7 +244,9 @@ def test_a_secret_in_a_file_that_others_may_read_or_change_is_refused(tmp_path: 
         (lambda path: path.write_text(" \n"), "the file is empty"),
     ],
 )
-def test_a_secrets_file_that_is_none_is_told_once(tmp_path: Path, make: Callable[[Path], object], message: str) -> None:
+def test_a_secrets_file_that_is_none_is_reported_once(
+    tmp_path: Path, make: Callable[[Path], object], message: str
+) -> None:
     secret = tmp_path / "secret"
     make(secret)
     if secret.is_file():
@@ -476,7 +478,7 @@ def test_any_values_give_a_project_or_an_error_of_ours(tmp_path: Path, value: An
 
 
 @pytest.mark.parametrize("text", ["0755", "12:30:00", "0x1F", "1234567890123456789.123", ".inf"])
-def test_a_number_that_yaml_changes_is_told(tmp_path: Path, text: str) -> None:
+def test_a_number_that_yaml_changes_is_reported(tmp_path: Path, text: str) -> None:
     with pytest.raises(ConfigError) as raised:
         load(tmp_path, prod(JWT, f"defaults:\n  constants:\n    Amount__c: {text}\n"))
     (problem,) = raised.value.problems
@@ -496,5 +498,5 @@ def test_a_number_that_yaml_changes_is_told(tmp_path: Path, text: str) -> None:
         ("https://user@acme.lightning.force.com", ""),
     ],
 )
-def test_the_orgs_own_address_is_told_of_a_pages(given: str, own: str) -> None:
+def test_the_orgs_own_address_is_known_from_a_pages(given: str, own: str) -> None:
     assert own_url(given) == own

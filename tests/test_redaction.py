@@ -239,7 +239,7 @@ def excerpt(line: int, text: str, blanks: int, carets: int) -> str:
         ("", "anything else", "‹text›"),
     ],
 )
-def test_a_message_is_told_in_our_words(kind: str, text: str, shown: str) -> None:
+def test_a_message_is_in_our_words(kind: str, text: str, shown: str) -> None:
     assert redacted(Foreign(text, kind, sql=SQL), columns=COLUMNS, where=WHERE) == shown
 
 
@@ -315,7 +315,7 @@ variant xml
         ("date with time zone", "‹text›"),
     ],
 )
-def test_a_type_is_told_if_it_is_one(name: str, shown: str) -> None:
+def test_a_type_is_named_if_it_is_one(name: str, shown: str) -> None:
     text = f'invalid input syntax for type {name}: "x"'
     assert redacted(Foreign(text)) == f"a value can't be read as {shown}: ‹text›"
 
@@ -388,7 +388,7 @@ def test_a_place_that_a_text_gives_is_one_of_our_statement(text: str, shown: str
     assert told_of == (f"{shown}: ‹text›" if shown else "‹text›")
 
 
-def test_a_place_that_is_marked_is_the_one_that_is_told() -> None:
+def test_a_place_that_is_marked_is_the_one_that_is_reported() -> None:
     """The same word may stand in a line twice."""
     where = "b = 1"
     sql = f"select b, (\n{where}\n) from t"
@@ -471,7 +471,7 @@ def test_a_position_that_the_driver_gives_is_a_place_of_our_statement() -> None:
         ("secret", "‹text›"),
     ],
 )
-def test_a_connection_that_fails_is_told_by_its_reason(text: str, shown: str) -> None:
+def test_a_connection_that_fails_is_reported_by_its_reason(text: str, shown: str) -> None:
     assert redacted(Foreign(text, link=True)) == shown
 
 
@@ -536,7 +536,7 @@ OURS = re.compile(r"[\w']+")
 @given(
     st.text() | st.sampled_from(PARTS), st.text(), st.sampled_from([*SHAPES, "{0}\n\nLINE 2: {1}\n{0}^"]), st.booleans()
 )
-def test_every_word_that_is_told_is_one_of_ours(first: str, second: str, shape: str, link: bool) -> None:
+def test_every_word_that_is_shown_is_one_of_ours(first: str, second: str, shape: str, link: bool) -> None:
     """The vocabulary of an answer is that of our statement, of the columns, and of the module's own lists."""
     empty = {w for s in SHAPES for w in OURS.findall(redacted(Foreign(s, "x", sql=SQL, link=link), columns=COLUMNS))}
     text = shape.replace("{0}", first).replace("{1}", second)
@@ -570,7 +570,7 @@ def test_the_middle_of_a_long_text_is_not_looked_at() -> None:
         assert redacted(Foreign(text, "x", sql=SQL)) == "x: a value can't be read as int32: ‹text›"
 
 
-def test_a_misspelt_column_is_told_with_the_nearest() -> None:
+def test_a_misspelt_column_is_reported_with_the_nearest() -> None:
     foreign = Foreign('column "nmae" does not exist', "x", sql="select 1 from t where (\nNMAE = 1\n)")
     assert redacted(foreign, columns=COLUMNS) == "x: there is no column NMAE; did you mean name?: ‹text›"
 
@@ -612,7 +612,7 @@ PLAINER = {
 }
 
 
-def test_states_are_told_by_the_names_of_postgres_conditions() -> None:
+def test_states_are_known_by_the_names_of_postgres_conditions() -> None:
     """As psycopg2 lists them; 42S02 and 42S22 are those of ODBC."""
     odbc = {"42S02": "no such table", "42S22": "no such column"}
     names = {state: errorcodes.lookup(state) for state in SQLSTATES if state not in odbc}
@@ -831,7 +831,7 @@ def test_a_long_message_and_a_long_value_cost_little() -> None:
         ("secret : InvalidBatch : Records not processed", TEXT),
     ],
 )
-def test_what_is_said_of_a_whole_job_is_told_by_known_words(message: str, shown: str) -> None:
+def test_what_is_said_of_a_whole_job_is_known_by_its_words(message: str, shown: str) -> None:
     assert of_job(message, ["Name", "Owner.Email"]) == shown
 
 

@@ -76,7 +76,7 @@ def test_a_run_tells_only_what_happened() -> None:
         (3, 2, "3 were changed there and 2 were deleted there since"),
     ],
 )
-def test_what_an_audit_found_is_told_for_none_for_one_and_for_many(
+def test_what_an_audit_found_is_reported_for_none_for_one_and_for_many(
     changed: int, deleted: int, told: str | None
 ) -> None:
     found = Audited(compared=30, drifted=changed + deleted, deleted=deleted)
@@ -84,7 +84,7 @@ def test_what_an_audit_found_is_told_for_none_for_one_and_for_many(
     assert render.audit_lines(found) == ([f"of 30 rows compared with Salesforce, {told}{last}"] if told else [])
 
 
-def test_what_an_audit_could_not_read_and_what_others_wrote_over_is_told_for_one_and_for_many() -> None:
+def test_what_an_audit_could_not_read_and_what_others_wrote_over_is_reported_for_one_and_for_many() -> None:
     one, many = (render.audit_lines(Audited(compared=n, rewritten=n, unread=n)) for n in (1, 2))
     assert "1 could not be: Salesforce did not give its record," in one[0]
     assert "2 could not be: Salesforce did not give their records," in many[0]
@@ -94,7 +94,7 @@ def test_what_an_audit_could_not_read_and_what_others_wrote_over_is_told_for_one
 
 @pytest.mark.parametrize("mode", ["insert", "upsert"])
 @pytest.mark.parametrize("number", [0, 1, 2])
-def test_paired_rows_are_told_of_for_none_for_one_and_for_many(mode: str, number: int) -> None:
+def test_paired_rows_are_reported_for_none_for_one_and_for_many(mode: str, number: int) -> None:
     pairs = pa.table({"old": [f"o{n}" for n in range(2 * number)], "new": [f"n{n}" for n in range(2 * number)]})
     found = Rekeying(None, 1, 9, 0, number, 0, number, 0, pairs, pairs)  # type: ignore[arg-type]
     told = [line for line in render.rekeying_lines(activation(mode), found, 0) if "of the paired" in line]

@@ -85,7 +85,7 @@ def test_what_is_sent_is_what_stands_there(tmp_path, kind, under):
 @settings(max_examples=60, deadline=None)
 @example("2026-01-05 10:00:00", "string")
 @given(st.from_regex(r"[0-9+.~:eExo_TZ -]{1,14}|[A-Za-z~.]{1,5}", fullmatch=True), st.sampled_from(KINDS))
-def test_any_bare_word_is_sent_as_it_stands_or_told(tmp_path_factory, text, kind):
+def test_any_bare_word_is_sent_as_it_stands_or_reported(tmp_path_factory, text, kind):
     text = text.strip()
     try:
         if not isinstance(yaml.safe_load(f"[{text}]")[0], str | int | float | dt.date | None) or ": " in text:
@@ -106,7 +106,7 @@ def test_text_in_quotes_goes_as_it_is(tmp_path, text):
 
 
 @pytest.mark.parametrize("text", ["0755", "12:30:00", "0x1F", "12345678901234567890.123456"])
-def test_a_number_that_is_not_what_stands_there_is_told_wherever_it_stands(tmp_path, text):
+def test_a_number_that_is_not_what_stands_there_is_reported_wherever_it_stands(tmp_path, text):
     (tmp_path / "m.yml").write_text(
         "models:\n  - name: things\n    config:\n      meta:\n        dinmo:\n          activations:\n"
         f"            - guards:\n                max_delete: {text}\n            - name: other\n"

@@ -104,7 +104,7 @@ class Failing(MemoryOrg):
         raise NotApplied("DB606", "no right")
 
 
-def test_what_fails_is_told_and_stops_nothing() -> None:
+def test_what_fails_is_reported_and_stops_nothing() -> None:
     told: list[str] = []
     record = of(Failing(), Known())
     assert record.check(SENDING) == ("the org's record of this state can't be read: no right",)

@@ -81,7 +81,7 @@ def test_a_double_that_is_rounded_up_to_21_digits_is_too_large():
         (pa.array([1, None]), [1, 1]),
     ],
 )
-def test_a_number_that_a_double_changes_is_told(given, kept):
+def test_a_number_that_a_double_changes_is_reported(given, kept):
     canonical, _ = values.canonical(given, field("double"))
     reasons = values.unkept(given, canonical, field("double"))
     assert [0 if all(kept) else Reason.NUMBER_DIGITS * (1 - each) for each in kept] == (

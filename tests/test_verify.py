@@ -131,7 +131,7 @@ def test_a_parent_is_compared_by_its_external_id(tmp_path):
     assert drifted(verify(world, act, Model.of(rows))) == {"1": ["Parent__r.Code__c"], "2": ["Parent__r.Code__c"]}
 
 
-def test_rows_without_a_record_id_are_found_by_their_match_or_can_not_be_told(tmp_path):
+def test_rows_without_a_record_id_are_found_by_their_match_or_not_at_all(tmp_path):
     insert = CASES["insert"]
     alike = [{"id": str(i), "ext": "e", "a": "same", "b": "same"} for i in range(3)]
     world = synced(tmp_path / "s", insert, alike)

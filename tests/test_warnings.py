@@ -257,7 +257,7 @@ def kinds_in(told: Notice) -> set[WarningKind]:
 @pytest.mark.slow
 @settings(max_examples=300, deadline=None)
 @given(runs_of_days())
-def test_a_warning_is_told_once_when_it_begins_and_once_when_it_is_over(runs: list[RunRecord]) -> None:
+def test_a_warning_is_reported_once_when_it_begins_and_once_when_it_is_over(runs: list[RunRecord]) -> None:
     before: dict[WarningKind, OpenWarning] = {}
     ids: list[str] = []
     for each, found in zip(runs, play(runs, act()), strict=True):
@@ -283,7 +283,7 @@ def test_a_warning_is_told_once_when_it_begins_and_once_when_it_is_over(runs: li
 @pytest.mark.slow
 @settings(max_examples=300, deadline=None)
 @given(runs_of_days(), st.sets(st.sampled_from(WarningKind)), st.booleans())
-def test_an_incident_is_open_while_something_stands_of_it_that_the_channel_was_told_of(
+def test_an_incident_is_open_while_something_stands_of_it_that_the_channel_knows_of(
     runs: list[RunRecord], loud: set[WarningKind], only_critical: bool
 ) -> None:
     channel = Channel("warnings.channels[0]", Secret("pagerduty://key@key"), only_critical)
@@ -410,7 +410,7 @@ def test_a_mapping_that_never_fitted_has_failed_and_has_not_drifted() -> None:
     assert titles(play([run(0), run(1, "failed", problem=NO_FIELD)], act())) == [[], ["failed, drift"]]
 
 
-def test_a_field_that_is_mapped_anew_is_no_drift() -> None:
+def test_a_field_that_is_mapped_again_is_no_drift() -> None:
     runs = [run(0, field_types={"A": "string", "B": "date"}), run(1, field_types={"B": "date", "C": "double"}), run(2)]
     assert titles(play(runs, only(WarningKind.DRIFT))) == [[], [], []]
     runs[1] = run(1, field_types={"B": "datetime"})
@@ -423,7 +423,7 @@ def test_a_schema_problem_stands_until_a_run_got_past_it() -> None:
     assert titles(play(runs, only(WarningKind.DRIFT))) == [[], ["drift"], [], ["drift recovered", "drift"]]
 
 
-def test_full_is_told_once_in_a_row_of_such_runs_for_one_reason() -> None:
+def test_full_is_reported_once_in_a_row_of_such_runs_for_one_reason() -> None:
     reasons = ["", "first", "first", "", "first", "--full", ""]
     told = titles(play([run(n, resent=why) for n, why in enumerate(reasons)], only(WarningKind.FULL)))
     assert told == [[], ["full"], [], [], ["full"], ["full"], []]
@@ -452,7 +452,7 @@ def test_the_api_budget_is_over_only_well_under_its_limit() -> None:
     assert titles(play([nothing], only(WarningKind.API_BUDGET))) == [["api_budget"]]
 
 
-def test_a_new_level_of_rows_is_told_once_and_becomes_the_usual_one() -> None:
+def test_a_new_level_of_rows_is_reported_once_and_becomes_the_usual_one() -> None:
     runs = [*calm(20), *(run(20 + n, read=2_400) for n in range(30)), run(50, read=1_000)]
     told = titles(play(runs, only(WarningKind.ROW_COUNT)))
     news = {number: each for number, each in enumerate(told) if each}
@@ -490,7 +490,7 @@ def test_severities_are_those_that_the_user_gave() -> None:
     assert [n.severity for n in told.notices] == [Severity.CRITICAL], "the louder of the two that share a notice"
 
 
-def test_a_pause_is_told_to_those_who_asked() -> None:
+def test_a_pause_is_sent_to_those_who_asked() -> None:
     common: dict[str, Any] = {"target": "prod", "reason": "r", "by_hand": True, "at": START, "id": "i"}
     for tell in (paused, resumed):
         assert tell(act(), **common)
@@ -522,7 +522,7 @@ def test_the_page_has_every_kind_with_its_default_and_severity() -> None:
         assert code in page
 
 
-def test_what_concerns_the_whole_org_is_told_by_the_first_activation_and_is_over_with_the_last() -> None:
+def test_what_concerns_the_whole_org_is_reported_by_the_first_activation_and_is_over_with_the_last() -> None:
     activation, over_budget = only(WarningKind.API_BUDGET), run(1, calls_used=90, calls_allowed=100)
     elsewhere = OpenWarning("other", over_budget.target, WarningKind.API_BUDGET, 1.0, "r0", False, "90 of 100")
     first = notice(over_budget, activation=activation, earlier=[], standing=[])

@@ -617,7 +617,7 @@ def test_a_job_that_the_org_does_not_know(lab: Lab) -> None:
             act()
 
 
-def test_the_rows_that_a_job_wrote_are_told_by_anybody(lab: Lab) -> None:
+def test_the_rows_that_a_job_wrote_can_be_read_by_anybody(lab: Lab) -> None:
     lab.insert(Exact__c=["taken"])
     columns = {"Ext__c": ["x", "y", "z"], "Exact__c": ["1", "taken", None], "Note__c": ["a", "b", "c"]}
     batch = lab.batch(INSERT, Api.BULK, columns)

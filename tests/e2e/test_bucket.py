@@ -150,7 +150,7 @@ def test_a_bucket_that_is_not_there_stops_the_sync_before_it_sends(lab: Lab, org
     assert org.count("Person__c") == 0
 
 
-def test_credentials_that_the_store_refuses_are_told_without_them(shop: Lab, org: Org) -> None:
+def test_credentials_that_the_store_refuses_are_reported_without_them(shop: Lab, org: Org) -> None:
     ran = shop.run("sync", "--first-sync", AWS_ENDPOINT_URL="http://127.0.0.1:9")
     assert ran.code == 5, ran.all
     assert "DB520" in ran.err

@@ -98,7 +98,7 @@ def test_the_file_that_dbt_can_not_read_is_named(file: str, text: str, place: st
         ("profiles.yml", "lab: {target: gone, outputs: {}}"),
     ],
 )
-def test_what_neither_of_us_can_read_is_told_once(file: str, text: str, lab: Lab) -> None:
+def test_what_neither_of_us_can_read_is_reported_once(file: str, text: str, lab: Lab) -> None:
     path = lab.root / file
     path.write_text(text)
     later(path)

@@ -43,7 +43,7 @@ class Terminal(io.StringIO):
         ({"NO_COLOR": "1", "FORCE_COLOR": "1"}, True, False),
     ],
 )
-def test_a_terminal_has_colours_unless_it_is_told_otherwise(
+def test_a_terminal_has_colours_unless_it_is_set_otherwise(
     environ: dict[str, str], terminal: bool, expected: bool
 ) -> None:
     assert has_colours(Terminal() if terminal else io.StringIO(), environ) is expected

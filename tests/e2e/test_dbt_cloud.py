@@ -134,7 +134,7 @@ def test_a_test_that_passes_in_a_later_step_lets_its_model_through(
         (("--dbt-cloud-job", "3"), "DB225 dbt Cloud run 80 (cancelled) left no results"),
     ],
 )
-def test_a_run_that_can_t_be_synced_is_told_and_nothing_is_sent(
+def test_a_run_that_can_t_be_synced_is_reported_and_nothing_is_sent(
     away: Lab, org: Org, cloud: StandIn, ran: dict[str, Step], flags: tuple[str, ...], told: str
 ) -> None:
     job(cloud, ran, "parse", "build", statuses=(3,))

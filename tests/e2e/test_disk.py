@@ -126,7 +126,9 @@ def test_a_disk_that_becomes_read_only(lab: Lab, org: Org, disk: Path) -> None:
     assert ran.result("people_to_crm")["outcome"]["succeeded"] == 30
 
 
-def test_a_project_whose_path_is_no_text_is_told_in_one_line_and_its_history_is_whole(lab: Lab, tmp_path: Path) -> None:
+def test_a_project_whose_path_is_no_text_is_reported_in_one_line_and_its_history_is_whole(
+    lab: Lab, tmp_path: Path
+) -> None:
     """DuckDB opens no such path. A lone byte must not get into the history, which takes text alone."""
     lab.only("people", PEOPLE)
     here = Lab(Path(shutil.copytree(lab.root, tmp_path / "p\udcff\udcfe")))

@@ -242,7 +242,7 @@ def test_a_lost_state_inserts_again_only_once_that_is_accepted(lab: Lab, recordi
     assert lab.run("sync").code == 0
 
 
-def test_an_older_copy_of_an_update_is_told_once_by_the_record(
+def test_an_older_copy_of_an_update_is_reported_once_by_the_record(
     lab: Lab, recording: Org, put_back: Callable[[], Callable[[], None]], tmp_path: Path
 ) -> None:
     lab.only("people", PEOPLE)

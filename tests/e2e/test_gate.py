@@ -168,7 +168,7 @@ def while_it_is_read(lab: Lab, monkeypatch: pytest.MonkeyPatch, status: str, *, 
         ("pass", "companies", 0, ""),
     ],
 )
-def test_rows_that_dbt_judged_anew_while_they_were_read_are_not_sent(
+def test_rows_that_dbt_judged_again_while_they_were_read_are_not_sent(
     lab: Lab, org: Org, monkeypatch: pytest.MonkeyPatch, status: str, model: str, code: int, told: str
 ) -> None:
     while_it_is_read(lab, monkeypatch, status, model=model)

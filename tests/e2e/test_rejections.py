@@ -46,7 +46,7 @@ def test_rows_that_can_not_be_delivered_are_listed_with_reasons(lab: Lab, org: O
     assert "  invalid  V-PICKLIST [Plan__c]\n    P1  the value is not" in text
 
 
-def test_reasons_are_told_once_with_their_class_wherever_they_are_told(lab: Lab, org: Org) -> None:
+def test_reasons_are_reported_once_with_their_class_wherever_they_are_reported(lab: Lab, org: Org) -> None:
     lab.only("people", ALL)
     lab.sql("update people set email = 'canary at nowhere' where person_id in ('P5', 'P6', 'P7')")
     ran = lab.run("sync", "--json")
@@ -174,7 +174,7 @@ def test_rows_that_are_held_are_in_status_and_history(lab: Lab, org: Org) -> Non
     assert json.loads(lab.run("status", "--json").out)["activations"][0]["held"] == 1
 
 
-def test_rows_in_a_job_that_goes_on_are_told_as_on_their_way(
+def test_rows_in_a_job_that_goes_on_are_reported_as_on_their_way(
     lab: Lab, org: Org, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """By the run that sent them as by one that asks again: no row of theirs is held back, and none is delivered."""

@@ -157,7 +157,7 @@ def test_a_build_that_failed_in_quiet_hours_is_not_made_up_for(lab: Lab, org: Or
     assert due(lab) == []
 
 
-def test_a_build_that_failed_blocks_its_run_once_and_is_told_once(
+def test_a_build_that_failed_blocks_its_run_once_and_is_reported_once(
     lab: Lab, org: Org, receiver: Receiver, hook: dict[str, str]
 ) -> None:
     rebuilt(lab, people="error")
@@ -439,7 +439,7 @@ def test_what_runs_by_the_clock_and_paused_by_itself_is_looked_at_after_the_buil
     assert due(lab) == [("people_to_crm", "success")]
 
 
-def test_salesforce_that_is_away_pauses_nothing_and_is_told_once_for_all_and_once_when_it_is_back(
+def test_salesforce_that_is_away_pauses_nothing_and_is_reported_once_for_all_and_once_when_it_is_back(
     lab: Lab, org: Org, receiver: Receiver, hook: dict[str, str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr("dinmo_dbt.salesforce.pauses.BACKOFF_MAX_S", 0.1)
@@ -493,7 +493,7 @@ def test_a_service_of_incidents_gets_one_of_each_activation_and_its_end_after_it
 # What is told
 
 
-def test_a_manifest_that_is_gone_is_told_where_nobody_looks_on(
+def test_a_manifest_that_is_gone_is_reported_where_nobody_looks_on(
     lab: Lab, org: Org, receiver: Receiver, hook: dict[str, str]
 ) -> None:
     rebuilt(lab)
@@ -509,7 +509,7 @@ def test_a_manifest_that_is_gone_is_told_where_nobody_looks_on(
     ]  # fmt: skip
 
 
-def test_a_warehouse_that_is_away_is_told_once_for_all(
+def test_a_warehouse_that_is_away_is_reported_once_for_all(
     lab: Lab, org: Org, receiver: Receiver, hook: dict[str, str]
 ) -> None:
     rebuilt(lab)
@@ -526,7 +526,7 @@ def test_a_warehouse_that_is_away_is_told_once_for_all(
     ]  # fmt: skip
 
 
-def test_a_state_that_is_damaged_is_left_as_it_is_and_told_once(
+def test_a_state_that_is_damaged_is_left_as_it_is_and_reported_once(
     lab: Lab, org: Org, receiver: Receiver, hook: dict[str, str], tmp_path: Path
 ) -> None:
     hook |= {"XDG_STATE_HOME": str(tmp_path / "marks")}

@@ -118,7 +118,7 @@ def test_a_target_is_served_by_one_process_and_another_target_beside_it(lab: Lab
         pass
 
 
-def test_what_was_missed_while_it_was_down_is_run_once_and_told_once(
+def test_what_was_missed_while_it_was_down_is_run_once_and_reported_once(
     lab: Lab, org: Org, receiver: Receiver, hook: dict[str, str]
 ) -> None:
     lab.only("people", {**PEOPLE, "schedule": "every 1 hour", "warnings": {"missed": True}})
@@ -198,7 +198,7 @@ def test_artifacts_that_dbt_writes_slowly_are_waited_for(
 HOLD = "import duckdb, sys, time; c = duckdb.connect(sys.argv[1]); print('held', flush=True); time.sleep(60)"
 
 
-def test_a_database_that_dbt_has_to_itself_is_waited_for_and_nobody_is_told(
+def test_a_database_that_dbt_has_to_itself_is_waited_for_and_nobody_is_notified(
     lab: Lab, org: Org, receiver: Receiver, hook: dict[str, str]
 ) -> None:
     lab.only("people", PEOPLE)
@@ -336,7 +336,7 @@ def waiting(lab: Lab) -> int:
     return len(list((folder / "events").iterdir())) - len(list((folder / "done").iterdir()))
 
 
-def test_what_a_run_in_dbt_cloud_built_is_synced_when_its_end_is_told_and_once(
+def test_what_a_run_in_dbt_cloud_built_is_synced_at_the_event_of_its_end_and_once(
     away: Lab, org: Org, cloud: StandIn
 ) -> None:
     env = cloud.environment | {"DINMO_DBT_CLOUD_WEBHOOK_SECRET": SECRET}
@@ -407,7 +407,7 @@ def test_an_event_whose_run_left_nothing_keeps_no_other_from_being_synced(away: 
         assert service.health()[0] == 200
 
 
-def test_a_run_whose_end_is_told_late_does_not_take_the_place_of_a_later_one(
+def test_a_run_whose_end_is_reported_late_does_not_take_the_place_of_a_later_one(
     away: Lab, org: Org, cloud: StandIn
 ) -> None:
     env = cloud.environment | {"DINMO_DBT_CLOUD_WEBHOOK_SECRET": SECRET}
@@ -456,7 +456,7 @@ def test_in_the_place_of_an_event_that_can_t_be_read_the_latest_run_is_synced(
 
 
 @pytest.mark.parametrize("what", ["an artifact cut short", "a mistake in a declaration"])
-def test_a_run_that_can_t_be_used_is_told_and_keeps_no_later_one_back(
+def test_a_run_that_can_t_be_used_is_reported_and_keeps_no_later_one_back(
     away: Lab, org: Org, cloud: StandIn, what: str
 ) -> None:
     env = cloud.environment | {"DINMO_DBT_CLOUD_WEBHOOK_SECRET": SECRET}
@@ -558,7 +558,9 @@ def test_five_hundred_looks_leave_no_thread_no_file_and_no_memory_behind(
     assert threading.active_count() <= before
 
 
-def test_a_defect_of_ours_ends_it_and_is_told_as_by_every_command(lab: Lab, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_defect_of_ours_ends_it_and_is_reported_as_by_every_command(
+    lab: Lab, monkeypatch: pytest.MonkeyPatch
+) -> None:
     def defect(_: Any) -> None:
         raise KeyError("CANARY")
 

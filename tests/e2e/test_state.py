@@ -228,7 +228,7 @@ def test_no_output_or_file_holds_the_token(lab: Lab, org: Org) -> None:
             assert token.encode() not in path.read_bytes(), path
 
 
-def test_who_holds_a_state_is_told_and_let_go(lab: Lab) -> None:
+def test_who_holds_a_state_is_shown_and_let_go(lab: Lab) -> None:
     lab.only("events", PLAIN_EVENTS)
     assert "nobody holds events_to_crm" in lab.run("state", "unlock", "events_to_crm").out
     with lab.emulator("--batch-delay", "3") as (org, _):
@@ -360,7 +360,7 @@ def test_a_state_that_is_left_behind_is_named_by_every_command(way: str, mode: s
     assert "DB535" not in lab.run("plan").all, "by now it has a state here"
 
 
-def test_a_folder_that_moved_is_named_before_it_is_synced_anew(lab: Lab, org: Org) -> None:
+def test_a_folder_that_moved_is_named_before_it_is_synced_again(lab: Lab, org: Org) -> None:
     lab.only("events", PLAIN_EVENTS)
     assert lab.run("sync").code == 0
     dinmo = lab.root / "dinmo.yml"

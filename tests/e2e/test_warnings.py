@@ -60,7 +60,7 @@ def test_a_sample_incident_is_opened_and_resolved(lab: Lab, receiver: Receiver) 
     assert opened["dedup"] == closed["dedup"] and opened["dedup"].startswith("dinmo-dbt/")
 
 
-def test_a_channel_that_fails_is_told_and_the_others_are_still_tried(lab: Lab, receiver: Receiver) -> None:
+def test_a_channel_that_fails_is_reported_and_the_others_are_still_tried(lab: Lab, receiver: Receiver) -> None:
     declare(lab)
     receiver.behaviour = 500
     with mail_server() as (box, port):

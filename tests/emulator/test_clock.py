@@ -9,7 +9,7 @@ from dinmo_dbt.emulator.clock import Clock
 NOON = datetime(2026, 3, 1, 12, tzinfo=UTC)
 
 
-def test_a_stopped_clock_moves_only_when_told() -> None:
+def test_a_stopped_clock_moves_only_when_asked_to() -> None:
     clock = Clock(NOON)
     assert clock.stopped and clock() == clock() == NOON
     clock.advance(90.5)

@@ -114,7 +114,7 @@ def test_the_last_calls_tell_no_secret_and_no_value(mount: Mount) -> None:
     assert last[3]["path"] == "/services/data/v62.0/sobjects/Customer__c/Code__c/...?fields="
 
 
-def test_a_key_that_looks_like_an_id_is_not_told(mount: Mount) -> None:
+def test_a_key_that_looks_like_an_id_is_not_shown(mount: Mount) -> None:
     org = mount()
     org.api("GET", "/sobjects/Customer__c/Code__c/ABCDE1234567890")
     last = org.control("GET", "/calls").json["calls"][0]  # type: ignore[index]
@@ -147,7 +147,7 @@ def test_the_last_calls_tell_the_client_its_session_and_which_of_its_calls_it_wa
         ("/secret", "/..."),
     ],
 )
-def test_a_call_that_is_not_there_is_told_by_salesforces_own_words(mount: Mount, path: str, told: str) -> None:
+def test_a_call_that_is_not_there_gets_salesforces_own_words(mount: Mount, path: str, told: str) -> None:
     org = mount()
     assert org.client.get(path).status_code >= 400
     assert org.app.calls.latest()[0]["path"] == told

@@ -56,7 +56,7 @@ def test_a_lost_request_does_nothing_and_a_lost_reply_did_it(mount: Mount) -> No
         (Fault(kind="truncated", at=7), Effect(cut_after=7)),
     ],
 )
-def test_the_transport_is_told_what_to_do(mount: Mount, fault: Fault, effect: Effect) -> None:
+def test_the_transport_gets_what_to_do(mount: Mount, fault: Fault, effect: Effect) -> None:
     org = mount()
     plain = org.api("GET", "/sobjects").get_data()
     org.app.faults.arm(fault)
@@ -133,7 +133,7 @@ def test_items_are_missing_or_too_many(mount: Mount) -> None:
             org.app.faults.clear()
 
 
-def test_a_redirect_leads_where_it_is_told(mount: Mount) -> None:
+def test_a_redirect_leads_where_it_is_set_to(mount: Mount) -> None:
     org = mount()
     for location, status, seen in (
         ("{path}", None, "/services/data/v62.0/query?q=SELECT+Id+FROM+Account"),

@@ -89,7 +89,7 @@ def test_a_job_is_opened_with_every_reason_and_no_value(org: Mounted) -> None:
     assert "hidden" not in told
 
 
-def test_a_file_without_a_header_is_not_told_by_its_first_row(org: Mounted) -> None:
+def test_a_file_without_a_header_is_not_reported_by_its_first_row(org: Mounted) -> None:
     job = org.job("Account", "hidden@b.example,hidden\nA,B\n")
     assert org.info(job)["errorMessage"].endswith("hidden@b")
     for path in ("/", f"/?job={job}"):
@@ -125,7 +125,7 @@ def test_many_failed_rows_are_counted_only_when_the_job_is_opened(
     assert "3 REQUIRED_FIELD_MISSING Name" in words(page(org, path=f"/?job={jobs[1]}"))
 
 
-def test_calls_that_repeat_are_told_once_with_how_often_and_by_whom(org: Mounted) -> None:
+def test_calls_that_repeat_are_one_line_with_how_often_and_by_whom(org: Mounted) -> None:
     for _ in range(3):
         org.api("GET", "/limits", headers={"User-Agent": "poller/1"})
     org.api("GET", "/limits", headers={"User-Agent": "other/2"})
@@ -167,7 +167,7 @@ def test_what_others_named_stays_text_and_nothing_is_loaded(org: Mounted) -> Non
     assert reply.headers["X-Content-Type-Options"] == "nosniff"
 
 
-def test_another_host_is_told_nothing_and_other_methods_are_salesforces(org: Mounted) -> None:
+def test_another_host_gets_nothing_and_other_methods_are_salesforces(org: Mounted) -> None:
     foreign = org.client.get("/", headers={"Host": "evil.example"})
     assert (foreign.status_code, foreign.json[0]["errorCode"]) == (404, "NOT_FOUND")  # type: ignore[index]
     assert org.client.post("/").status_code == 404

@@ -75,7 +75,7 @@ def test_a_yaml_document_declares_objects_in_the_words_of_setup(org: Mounted) ->
     assert refusal(org.api("DELETE", f"/sobjects/Account/{account}")) == "DELETE_FAILED"
 
 
-def test_every_problem_of_a_document_is_told_at_once(tmp_path: Path) -> None:
+def test_every_problem_of_a_document_is_reported_at_once(tmp_path: Path) -> None:
     path = tmp_path / "bad.yml"
     path.write_text("objects:\n  A__c:\n    fields: {B__c: {typ: Text, length: -1}}\n  C__c: {lable: x}\n")
     with pytest.raises(SchemaError) as caught:

@@ -130,7 +130,7 @@ def at_once(work: Callable[[int], Any], threads: int = THREADS) -> list[Any]:
 
 
 @pytest.mark.slow
-def test_an_external_id_is_made_once_whoever_comes_first(crowd: Crowd) -> None:
+def test_an_external_id_is_made_once_whichever_call_comes_first(crowd: Crowd) -> None:
     def work(number: int) -> int:
         made = 0
         for turn in range(ROUNDS):

@@ -104,7 +104,7 @@ def test_an_upload_comes_in_small_chunks_and_in_one(org: Org) -> None:
 
 
 @pytest.mark.parametrize("expect", ["100-continue", "100-Continue"])
-def test_a_client_that_asks_first_is_told_to_go_on(raw: Connect, expect: str) -> None:
+def test_a_client_that_asks_first_may_go_on(raw: Connect, expect: str) -> None:
     wire = raw().send(f"POST {ROOT}/sobjects/Account", JSON, "Content-Length: 12", f"Expect: {expect}")
     assert wire.socket.recv(25, socket.MSG_WAITALL) == b"HTTP/1.1 100 Continue\r\n\r\n"
     wire.socket.sendall(b'{"Name":"a"}')
@@ -389,7 +389,7 @@ def test_a_silent_client_on_the_https_port_holds_nobody_up(org: Org) -> None:
 
 
 @pytest.mark.slow
-def test_it_stops_at_once_whoever_hangs_on_it_and_keeps_what_it_said_was_written(
+def test_it_stops_at_once_whatever_hangs_on_it_and_keeps_what_it_said_was_written(
     launch: Launch, tmp_path: Path
 ) -> None:
     org = launch(data=tmp_path / "data")

@@ -94,7 +94,7 @@ SEEDS = range(4)
 
 @pytest.mark.slow
 @pytest.mark.parametrize("seed", SEEDS)
-def test_what_is_told_is_what_is_delivered(seed: int, tmp_path: Path) -> None:
+def test_what_is_reported_is_what_is_delivered(seed: int, tmp_path: Path) -> None:
     play(seed, tmp_path)
 
 

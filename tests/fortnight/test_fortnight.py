@@ -21,7 +21,7 @@ from .world import HOUR, LOGIN, Trouble, World
 
 @pytest.mark.slow
 @pytest.mark.parametrize("seed", [0, 1])
-def test_around_the_change_of_the_clocks_each_due_run_is_made_once_and_told_once(seed: int) -> None:
+def test_around_the_change_of_the_clocks_each_due_run_is_made_once_and_reported_once(seed: int) -> None:
     met, broken = played(seed, days=1.0, fewer=4)
     assert broken == [], f"seed {seed}"
     for each in ("runs every", "runs cron", "runs after_dbt", "processes killed", "told warnings", "told recoveries"):

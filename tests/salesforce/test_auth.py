@@ -85,7 +85,7 @@ def test_a_token_without_an_identity_scope_still_tells_its_org(server, log_in):
     assert log_in(credentials).org_id == ORG_ID
 
 
-def test_a_refused_access_token_is_told_plainly(server, log_in):
+def test_a_refused_access_token_is_reported_plainly(server, log_in):
     server.on("GET", "/services/oauth2/userinfo", Answer(403, b"Bad_OAuth_Token"))
     server.on("GET", VERSION, Answer(401, [{"errorCode": "INVALID_SESSION_ID"}]))
     with pytest.raises(AuthError, match="DB604"):
@@ -153,7 +153,7 @@ def test_each_oauth_error_says_what_to_do_and_no_secret(server, log_in, by_secre
     assert "CANARY" not in str(caught.value) + repr(caught.value)
 
 
-def test_a_key_that_is_none_is_told_without_its_text(server, log_in, by_jwt, tmp_path):
+def test_a_key_that_is_none_is_reported_without_its_text(server, log_in, by_jwt, tmp_path):
     by_jwt.private_key_path.write_text("-----BEGIN PRIVATE KEY-----\nCANARY\n-----END PRIVATE KEY-----\n")
     with pytest.raises(AuthError) as caught:
         log_in(by_jwt)
@@ -169,7 +169,7 @@ def test_a_key_that_is_none_is_told_without_its_text(server, log_in, by_jwt, tmp
     [("public", "a public key"), ("passphrase", "has a passphrase"), ("elliptic", "another kind"), ("der", "PEM"),
      ("short", "1024 bits"), ("certificate", "a certificate")],
 )  # fmt: skip
-def test_a_file_of_another_kind_than_the_key_is_told_by_its_kind(server, log_in, by_jwt, kind, told):
+def test_a_file_of_another_kind_than_the_key_is_named_by_its_kind(server, log_in, by_jwt, kind, told):
     from cryptography.hazmat.primitives.asymmetric import ec, rsa
     from cryptography.hazmat.primitives.serialization import BestAvailableEncryption as Encrypted
     from cryptography.hazmat.primitives.serialization import Encoding, NoEncryption, PrivateFormat, PublicFormat
@@ -328,7 +328,9 @@ def test_the_setup_page_has_a_row_for_each_refusal_and_no_other():
         (404, "NOT_FOUND", "/services/data under its address lists"),
     ],
 )
-def test_a_session_that_may_not_use_the_api_is_told_what_mends_it(server, log_in, by_secret, status, code, screen):
+def test_a_session_that_may_not_use_the_api_is_refused_with_what_mends_it(
+    server, log_in, by_secret, status, code, screen
+):
     server.on("POST", "/services/oauth2/token", token_reply(server))
     server.on("GET", "limits", Answer(status, [{"errorCode": code, "message": "CANARY_TOKEN"}]))
     with pytest.raises(DinmoError) as caught:

@@ -154,7 +154,7 @@ def test_a_retry_after_that_says_nothing_still_says_that_the_answer_is_definite(
 
 
 @pytest.mark.parametrize("status", [500, 503])
-def test_a_read_only_org_is_told_at_once_and_nothing_of_the_call_was_done(server, destination, status):
+def test_a_read_only_org_is_reported_at_once_and_nothing_of_the_call_was_done(server, destination, status):
     code = "INSERT_UPDATE_DELETE_NOT_ALLOWED_DURING_MAINTENANCE"
     server.on("POST", COLLECTIONS, Answer(status, [{"errorCode": code, "message": "read-only"}], {"Retry-After": "9"}))
     with pytest.raises(ReadOnly, match="DB612") as caught:
@@ -246,7 +246,7 @@ def test_an_upload_has_a_length_a_charset_and_no_compression(server, destination
     assert list(tmp_path.iterdir()) == []
 
 
-def test_an_expired_session_is_renewed_once_and_the_upload_starts_anew(server, connected):
+def test_an_expired_session_is_renewed_once_and_the_upload_starts_over(server, connected):
     server.on("POST", "/services/oauth2/token", token_reply(server, "first"), token_reply(server, "second"))
     destination = connected(renewable=True)
     server.on("PUT", f"jobs/ingest/{JOB}/batches", EXPIRED, Answer(201))
@@ -339,7 +339,7 @@ def test_a_row_that_can_not_be_parsed_is_found_by_halving(server, destination):
     assert rows[3]["code"] == "JSON_PARSER_ERROR"
 
 
-def test_collections_errors_are_told_by_position(server, destination):
+def test_collections_errors_are_reported_by_position(server, destination):
     error = {"statusCode": "STRING_TOO_LONG", "message": "Name: too large", "fields": ["Name"]}
     fine = {"id": "a00000000000001AAA", "success": True, "errors": [], "created": True}
     server.on("PATCH", COLLECTIONS + "/Thing__c/Ext__c", Answer(200, [{"success": False, "errors": [error]}, fine]))
@@ -500,7 +500,7 @@ def test_an_untrusted_certificate_is_refused_before_anything_is_sent(secure, rea
         ("localhost", 2090, 3650, "is not valid yet"),
     ],
 )
-def test_a_certificate_that_is_wrong_itself_is_told_so(tmp_path, naps, host, start, days, wrong):
+def test_a_certificate_that_is_wrong_itself_is_named_as_such(tmp_path, naps, host, start, days, wrong):
     certificate, key = self_signed(tmp_path, host, start, days)
     context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
     context.load_cert_chain(certificate, key)

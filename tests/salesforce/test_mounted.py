@@ -279,7 +279,7 @@ def narrowed(lab: Laboratory, bytes_max: int) -> list[int]:
 
 @pytest.mark.slow
 @pytest.mark.parametrize(("mode", "api"), [("upsert", "bulk"), ("upsert", "collections"), ("insert", "bulk")])
-def test_what_is_too_large_for_a_proxy_goes_in_smaller_parts_and_one_row_alone_is_told(
+def test_what_is_too_large_for_a_proxy_goes_in_smaller_parts_and_one_row_alone_is_reported(
     laboratory: Callable[[], Laboratory], mode: str, api: str
 ) -> None:
     lab, act = laboratory(), activation(mode, api=api)

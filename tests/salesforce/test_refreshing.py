@@ -73,14 +73,14 @@ def test_a_token_that_stays_is_not_written(server, log_in, folder):
     assert "CANARY" not in "".join(path.read_text() for path in folder.iterdir())
 
 
-def test_a_new_token_in_dinmo_yml_begins_anew(server, log_in):
+def test_a_new_token_in_dinmo_yml_starts_over(server, log_in):
     server.on("POST", TOKEN_PATH, token_reply(server, refresh_token=NEXT))
     log_in()
     log_in("5Aep861CANARY_OTHER")
     assert sent(server) == [GIVEN, "5Aep861CANARY_OTHER"]
 
 
-def test_a_lost_answer_is_asked_for_again_and_told_where_the_token_is_gone(server, log_in, folder):
+def test_a_lost_answer_is_asked_for_again_and_reported_where_the_token_is_gone(server, log_in, folder):
     server.on("POST", TOKEN_PATH, LOST, token_reply(server, refresh_token=NEXT))
     assert log_in().org_id == ORG_ID, "the org had not taken it"
     server.on("POST", TOKEN_PATH, LOST, Answer(400, SPENT))

@@ -85,7 +85,7 @@ def test_a_seed_is_one_history_to_the_letter(org: SimulatedOrg) -> None:
 
 
 @pytest.mark.slow
-def test_a_history_is_told_alike_by_every_process(org: SimulatedOrg) -> None:
+def test_a_history_reads_alike_in_every_process(org: SimulatedOrg) -> None:
     def lived(seed: int) -> History:
         history = History(org, seed)
         history.play()

@@ -178,7 +178,7 @@ def test_a_service_that_is_not_there_is_no_warehouse_reached(project: Path, monk
         opened(project)
 
 
-def test_an_interrupt_cancels_what_runs_and_the_next_read_begins_anew(
+def test_an_interrupt_cancels_what_runs_and_the_next_read_starts_over(
     project: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(engine, "storage_client", storage_client)

@@ -134,7 +134,7 @@ def test_a_second_sync_sends_nothing_and_a_third_what_changed(shop: Shop, org: O
     ],
     ids=["column", "condition", "value", "relation"],
 )
-def test_what_snowflake_refuses_is_told_without_a_value(
+def test_what_snowflake_refuses_is_reported_without_a_value(
     shop: Shop, org: Org, code: str, change: dict[str, Any], words: str
 ) -> None:
     told = refusal(shop, CUSTOMERS, code, **change)

@@ -164,7 +164,7 @@ def test_two_that_make_the_tables_at_once_make_them_once():
 @given(
     st.lists(st.tuples(st.integers(0, 3), st.sampled_from("ab"), st.sampled_from("bal")), max_size=12), st.integers()
 )
-def test_transactions_are_serial_whoever_comes_between(steps, seed):
+def test_transactions_are_serial_whatever_comes_between(steps, seed):
     """A writer after the other, each with another that writes before its object, after it, or as its reply is lost."""
     store, chance = Store(), random.Random(seed)
     runners = [store.tables() for _ in range(4)]
@@ -291,7 +291,7 @@ def test_a_client_that_is_not_installed_is_named_with_its_extra(monkeypatch, sch
      (type("HttpError", (Exception,), {"code": 503})("x"), "DB520"),
      (type("HttpError", (Exception,), {"code": 400})("https://h/x?sig=hidden"), r"DB515 .*https://h/x\s")],
 )  # fmt: skip
-def test_what_a_store_refuses_is_told_and_what_was_there_stays(store, error, code):
+def test_what_a_store_refuses_is_reported_and_what_was_there_stays(store, error, code):
     tables = store.tables()
     add(tables, "a")
 

@@ -540,7 +540,7 @@ def cut_off(path):
     return half
 
 
-def test_a_commit_cut_off_in_sqlite_itself_is_told_and_mended_by_the_next_run(world):
+def test_a_commit_cut_off_in_sqlite_itself_is_reported_and_mended_by_the_next_run(world):
     act = activation()
     world.sync(act, Model.of(ROWS))
     path = world.folder / "state.db"

@@ -261,7 +261,7 @@ def test_rows_of_the_journal_that_are_no_longer_what_was_written_are_refused(wor
             path.write_bytes(content)
 
 
-def test_permission_denied_and_read_only_are_told_and_nothing_is_half_moved(world, monkeypatch):
+def test_permission_denied_and_read_only_are_reported_and_nothing_is_half_moved(world, monkeypatch):
     world.sync(activation(), changed(0))
     before = everything(world.folder)
 

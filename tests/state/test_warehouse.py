@@ -188,7 +188,7 @@ def test_a_connection_that_was_lost_between_two_writes_is_opened_again(world, po
     assert world.sync(act, Model.of(ROWS)).plan_counts.unchanged == 4
 
 
-def test_a_connection_that_is_lost_within_a_transaction_is_told(world, postgres):
+def test_a_connection_that_is_lost_within_a_transaction_is_reported(world, postgres):
     act = activation()
     world.sync(act, Model.of(ROWS))
     lost = pytest.raises(StateError, match=r"DB520.*connection to the state was lost")
@@ -236,7 +236,7 @@ def test_tables_of_somebody_else_are_refused_and_left_alone(world, postgres):
         world.sync(activation(), Model.of(ROWS))
 
 
-def test_a_duckdb_file_that_another_process_has_is_told(tmp_path):
+def test_a_duckdb_file_that_another_process_has_is_reported(tmp_path):
     folder = tmp_path / "project"
     folder.mkdir()
     (folder / "dbt_project.yml").write_text("name: shop\nprofile: shop\n", encoding="utf-8")

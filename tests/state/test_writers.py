@@ -244,7 +244,7 @@ def test_who_takes_over_is_the_one_holder_from_then_on(world, holder):
         pass
 
 
-def test_a_lease_that_is_taken_is_told_and_taken_by_an_unlock(world, holder):
+def test_a_lease_that_is_taken_is_reported_and_taken_by_an_unlock(world, holder):
     [held] = world.state().held("things")
     assert (held.holder.pid, held.holder.run_id, held.in_flight) == (holder.pid, "paused-run", 4)
     assert held.holder.lives and not held.overdue

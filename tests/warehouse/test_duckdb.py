@@ -286,7 +286,7 @@ def test_errors_in_the_condition_show_it_and_no_row_value(project: Project, fill
         assert "\n" not in said.split("\n    ")[0]
 
 
-def test_a_value_error_in_a_late_batch_is_told_without_the_value(project: Project, fill: Fill) -> None:
+def test_a_value_error_in_a_late_batch_is_reported_without_the_value(project: Project, fill: Fill) -> None:
     fill(
         "create table t as select case when i = 900000 then 'secret' else '1' end as a from range(1000000) r(i)",
         "create view v as select cast(a as integer) as a from t",

@@ -329,7 +329,7 @@ def test_a_relation_that_is_missing_in_the_condition_is_not_taken_for_the_model(
     assert said.startswith("DB702 a relation that the condition on pg_catalog.pg_class names can't be found")
 
 
-def test_a_role_that_may_not_read_is_told(warehouse: Warehouse, postgres: Postgres, project: Project) -> None:
+def test_a_role_that_may_not_read_is_reported(warehouse: Warehouse, postgres: Postgres, project: Project) -> None:
     postgres.run("create table t as select 1 as a", "drop role if exists guest", "create role guest login password 'x'")
     postgres.run("grant usage on schema public to guest")
     project.profiles({"dev": postgres.output(user="guest", password="x")})
@@ -403,7 +403,9 @@ def test_several_reads_at_once(warehouse: Warehouse, postgres: Postgres) -> None
     assert sum(one.num_rows + other.num_rows for one, other in pairs) == 400_000
 
 
-def test_a_refused_connection_and_a_wrong_password_are_told_without_it(project: Project, postgres: Postgres) -> None:
+def test_a_refused_connection_and_a_wrong_password_are_reported_without_it(
+    project: Project, postgres: Postgres
+) -> None:
     project.profiles({"dev": postgres.output(port=1, connect_timeout=2, retries=0)})
     said = refusal(project.connect)
     assert said.startswith("DB707")
