@@ -21,7 +21,7 @@ from dinmo_dbt.cli.app import app
 from dinmo_dbt.errors import Problem, Refused
 
 HEAVY = (
-    *("pyarrow", "numpy", "pydantic", "dbt", "duckdb", "requests", "yaml", "jinja2", "werkzeug"),
+    *("pyarrow", "numpy", "pydantic", "dbt", "duckdb", "requests", "simple_salesforce", "yaml", "jinja2", "werkzeug"),
     "asyncio",
 )
 

@@ -135,7 +135,7 @@ def test_the_emulator_listens_on_loopback_alone() -> None:
 
 # The import's name where it is not the package's.
 IMPORTED = {
-    "yaml": "pyyaml", "jwt": "pyjwt", "dbt": "dbt-core",
+    "yaml": "pyyaml", "jwt": "pyjwt", "simple_salesforce": "simple-salesforce", "dbt": "dbt-core",
     "dbt_common": "dbt-core", "pydantic_core": "pydantic", "urllib3": "requests", "psycopg2": "dbt-postgres",
     "duckdb": "dbt-duckdb", "click": "typer", "cryptography": "pyjwt", "google": "dbt-bigquery", "pyspark": "dbt-spark",
 }  # fmt: skip

@@ -22,7 +22,7 @@ import threading
 from pathlib import Path
 from typing import Any
 
-LIBRARIES = ("dbt.config.profile", "dbt.adapters.duckdb", "duckdb", "pyarrow.compute", "requests")
+LIBRARIES = ("dbt.config.profile", "dbt.adapters.duckdb", "duckdb", "pyarrow.compute", "simple_salesforce")
 STATUS_BYTES = 4
 
 

@@ -13,7 +13,7 @@ import threading
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from decimal import Decimal
-from typing import Any, TypeVar
+from typing import TYPE_CHECKING, Any, TypeVar
 from urllib.parse import urlencode
 
 from dinmo_dbt import wire
@@ -24,8 +24,12 @@ from dinmo_dbt.salesforce.asking import ask
 from dinmo_dbt.salesforce.attempt import Line
 from dinmo_dbt.salesforce.errors import ReplyTooLarge, hint
 from dinmo_dbt.salesforce.pauses import ATTEMPTS_MAX, Pauses
+from dinmo_dbt.salesforce.reading import reader
 from dinmo_dbt.salesforce.replies import NotSent, SessionExpired
 from dinmo_dbt.salesforce.request import Reply, Request, name_of, url_of
+
+if TYPE_CHECKING:
+    from simple_salesforce import Salesforce
 
 Failed = TypeVar("Failed", bound=DinmoError)
 
@@ -65,6 +69,7 @@ class Client:
         self.line = Line(trust_env=trust_env, ca_file=ca_file)
         self.meter = self.line.meter
         self._renewal = threading.Lock()
+        self._simple: Salesforce | None = None
         self._foreign: WrongOrg | None = None
         self.login = log_in(self)
 
@@ -149,6 +154,13 @@ class Client:
     def _ask(self, method: str, url: str, headers: Mapping[str, str], body: bytes | None) -> tuple[int, Any]:
         return ask(self.line, method, url, headers, body, pause=self._pauses.after, say=self._say)
 
+    @property
+    def simple(self) -> Salesforce:
+        """A simple-salesforce object whose every request passes `call`; for reads only."""
+        if self._simple is None:
+            self._simple = reader(self.login.instance_url, self.call)
+        return self._simple
+
     def _renew(self, expired: Login) -> None:
         """Log in again unless another thread just did; the org must stay the same."""
         with self._renewal:
@@ -163,6 +175,7 @@ class Client:
                 self._foreign = refused
                 raise
             self.login = login
+            self._simple = None
 
 
 def without_frames(error: Failed) -> Failed:

@@ -23,7 +23,7 @@ def reply(client: Client, object_name: str) -> dict[str, Any]:
     if not is_api_name(object_name):
         raise _unknown(object_name, [])
     try:
-        content: dict[str, Any] = client.get(f"sobjects/{object_name}/describe", is_whole=_is_object)
+        content: dict[str, Any] = client.simple.restful(f"sobjects/{object_name}/describe")
     except SalesforceRefusal as refusal:
         if refusal.status == 404 or refusal.salesforce_code == "INVALID_TYPE":
             raise _unknown(object_name, [listed.name for listed in objects(client)]) from None
@@ -79,10 +79,6 @@ def _field(entry: dict[str, Any]) -> Field:
     )
 
 
-def _is_object(json: object) -> bool:
-    return isinstance(json, dict)
-
-
 def _text(value: object) -> str:
     if not isinstance(value, str):
         raise TypeError
@@ -91,7 +87,7 @@ def _text(value: object) -> str:
 
 def objects(client: Client) -> list[ListedObject]:
     """The org's objects that this user may see, by API name."""
-    content = client.get("sobjects", is_whole=_is_object)
+    content = client.simple.restful("sobjects")
     try:
         found = [
             ListedObject(

@@ -315,4 +315,5 @@ def test_our_own_client_works_mounted_and_is_sure_of_what_it_does_not_know(org: 
     with pytest.raises(OutcomeUnknown):
         client.call(Call("POST", "sobjects/Account", Doubt.ONCE, body=b'{"Name":"a"}'))
     assert org.count("Account") == 1
+    assert client.simple.limits()["DailyApiRequests"]["Max"] == 100_000
     client.close()
