@@ -162,7 +162,7 @@ def test_inserts_of_unknown_outcome_get_their_record(tmp_path):
     world.sync(INSERT, Model.of(ROWS))
     ids = {key: record_id for key, (record_id, _) in world.snapshot(INSERT).items()}
     with world.state().locked(ORG, INSERT) as state:
-        rows = state.snapshot.table()
+        rows = next(state.snapshot.tables())
         place = rows.column_names.index("flags")
         doubtful = [Flag.UNKNOWN if key in "01" else Flag.CREATED for key in rows["key"].to_pylist()]
         rows = rows.set_column(place, "flags", [[int(flag) for flag in doubtful]])

@@ -15,14 +15,14 @@ snapshots, journals or jobs. A row's values name its key and version, so a recor
 | I10 calls are bounded | at every call: 400 for a run at most, where nothing is slow |
 | I11 no call without an end | at every call: both timeouts are there |
 | I12 the state is old, new, or refused | a disk that fails is a StateError, and the next run goes on from there |
-| I13 unknown is never sent again | after every call: an insert told unknown that is not there does not come by itself |
+| I13 unknown is never sent again | after every call: an insert whose outcome is unknown does not come by itself later |
 | I14 no delete unread | after every call: only what the rules allow is gone; a read that breaks off changes nothing |
 | I15 quiet | after every run: what was delivered and did not change is not sent; at the end nothing is |
 | I16 no secret, no value | in everything a run says, and at the end in everything that is kept |
 | I17 verify is true | at the end: it tells of all that others changed and of nothing else, and `--repair` mends it |
 | I18 what another keeps stays | after every call: no record that another activation or target has is deleted or set |
 | I19 a revert undoes its run | at the end: its records are as before, but where others wrote since |
-| I20 a lookup is right | after every call: to the parent that is named, not one of two; who lacks it is told |
+| I20 a lookup is right | after every call: to the parent that is named, not one of two; a row that lacks it is named |
 """
 
 from __future__ import annotations

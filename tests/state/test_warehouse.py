@@ -13,7 +13,7 @@ from memory_org import ORG, Killed, Model, Trip, activation
 from warehouse.conftest import Project
 
 from dinmo_dbt.errors import ConfigError, StateError, WarehouseError
-from dinmo_dbt.state.journal import ActivationState
+from dinmo_dbt.state.own_lease import OwnLease
 from dinmo_dbt.warehouse.connection import Warehouse, connect
 
 from .conftest import WarehouseWorld
@@ -151,7 +151,7 @@ def test_a_killed_runner_keeps_others_out_until_its_lease_ends_or_is_taken(start
 @pytest.mark.parametrize("mode", ["upsert", "insert"])
 def test_a_lost_runners_batches_are_settled_by_the_next_with_its_own_scratch(world, monkeypatch, mode):
     act = activation(mode, api="bulk")
-    monkeypatch.setattr(ActivationState, "release", lambda self: None)  # a runner that is lost says nothing
+    monkeypatch.setattr(OwnLease, "release", lambda self: None)  # a runner that is lost says nothing
     with pytest.raises(Killed):
         world.sync(act, Model.of(ROWS), trip=Trip("close", True))
     monkeypatch.undo()

@@ -20,7 +20,7 @@ from dinmo_dbt.errors import StateError
 from dinmo_dbt.plan.draw import draw
 from dinmo_dbt.plan.plan import payload_batch
 from dinmo_dbt.rows.snapshot import Flag
-from dinmo_dbt.state import LocalState, journal, rewriting
+from dinmo_dbt.state import LocalState, own_lease, rewriting
 from dinmo_dbt.state.journal import ActivationState
 from dinmo_dbt.state.snapshot import DELTA
 from dinmo_dbt.state.spool import ScanSpool
@@ -296,7 +296,7 @@ def test_a_lock_file_that_was_replaced_is_no_lock(world):
 
 
 def test_while_a_warehouse_is_waited_for_the_lease_is_renewed_beside_it(world, monkeypatch):
-    monkeypatch.setattr(journal, "RENEW_S", 0.01)
+    monkeypatch.setattr(own_lease, "RENEW_S", 0.01)
     with world.state().locked(ORG, activation()) as state:
         world.clock.sleep(300)
         with state.kept():
