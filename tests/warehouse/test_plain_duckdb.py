@@ -88,7 +88,7 @@ ODD = st.fixed_dictionaries(
         "extensions": st.just(["json"]),
         "settings": st.sampled_from([{}, None, {"threads": 1}]),
         "motherduck_token": st.just(None),
-        "shema": st.just("x"),
+        "skema": st.just("x"),
     },
 )
 OUTPUTS = st.one_of(NEARLY_PLAIN, ODD)
