@@ -47,7 +47,7 @@ def org(tmp_path: Path) -> Iterator[SimulatedOrg]:
 
 @pytest.mark.slow
 def test_no_history_loses_or_doubles_a_row(org: SimulatedOrg) -> None:
-    broken, met = played(org, range(75))
+    broken, met = played(org, range(105))
     assert broken == []
     for each in ("success", "rejected", "deaths", "power", "disk", "stops", "others", "mapping", "DB501", "DB510"):
         assert met[each], f"the histories are too much alike: no {each}"
