@@ -209,7 +209,7 @@ def connect(
     """
     project_dir = project_dir.absolute()
     chosen = profiles.choose(project_dir, profiles_dir, profile, target, env, vars=vars)
-    credentials: Any = plain_duckdb.credentials(profiles.written_of(chosen), env)
+    credentials: Any = plain_duckdb.credentials(chosen.written, env)
     if credentials is None:
         with dbt_profile.as_dbt_runs(project_dir):
             credentials = dbt_profile.credentials(project_dir, chosen, vars, env)

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import difflib
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -26,11 +26,18 @@ _TARGET = ("DBT_ENGINE_TARGET", "DBT_TARGET")
 
 @dataclass(frozen=True, slots=True)
 class Chosen:
-    """The target that a command means: its names and the file that describes it."""
+    """The target that a command means: its names and the file that describes it. `outputs`: what that says of the
+    profile's targets, nothing of it rendered."""
 
     file: Path
     profile: str
     target: str
+    outputs: Mapping[Any, Any] = field(repr=False)  # secrets are in it
+
+    @property
+    def written(self) -> Mapping[str, Any]:
+        """What the file says of the target; nothing for one whose name is no text there."""
+        return _mapping(self.outputs.get(self.target))
 
 
 def target_of(
@@ -60,21 +67,14 @@ def targets_of(
 ) -> list[str]:
     """The names of all targets of the chosen profile. ConfigError as `target_of`."""
     chosen = choose(project_dir, profiles_dir, profile, None, env, vars=vars)
-    return sorted(
-        str(name) for name in _mapping(_mapping(_mapping(_read_yaml(chosen.file))[chosen.profile]).get("outputs"))
-    )
+    return sorted(str(name) for name in chosen.outputs)
 
 
 def output_of(
     project_dir: Path, profiles_dir: Path | None, profile: str, target: str, env: Mapping[str, str]
 ) -> Mapping[str, Any]:
     """What profiles.yml says of a target, nothing of it rendered. ConfigError as `target_of`."""
-    return written_of(choose(project_dir, profiles_dir, profile, target, env, vars={}))
-
-
-def written_of(chosen: Chosen) -> Mapping[str, Any]:
-    """As `output_of`."""
-    return _mapping(_mapping(_mapping(_read_yaml(chosen.file))[chosen.profile])["outputs"][chosen.target])
+    return choose(project_dir, profiles_dir, profile, target, env, vars={}).written
 
 
 def choose(
@@ -99,16 +99,17 @@ def choose(
             hint=f"it has: {', '.join(known) or 'none'}. dbt_project.yml names one (`profile:`), or --profile does",
         )
     written = _mapping(profiles[profile])
-    outputs = sorted(str(name) for name in _mapping(written.get("outputs")))
+    outputs = _mapping(written.get("outputs"))
+    names = sorted(str(name) for name in outputs)
     target = target or _first(_TARGET, env) or _written_target(written, file, profile, env, vars)
-    if target not in outputs:
+    if target not in names:
         raise ConfigError(
             UNKNOWN_PROFILE,
-            f"profile '{profile}' has no target '{target}'{_did_you_mean(target, outputs)}",
+            f"profile '{profile}' has no target '{target}'{_did_you_mean(target, names)}",
             where=str(file),
-            hint=f"its targets: {', '.join(outputs) or 'none'}. --target chooses one, or the profile's `target:` does",
+            hint=f"its targets: {', '.join(names) or 'none'}. --target chooses one, or the profile's `target:` does",
         )
-    return Chosen(file, profile, target)
+    return Chosen(file, profile, target, outputs)
 
 
 def profiles_file(project_dir: Path, profiles_dir: Path | None, env: Mapping[str, str]) -> Path:

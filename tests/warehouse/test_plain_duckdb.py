@@ -16,7 +16,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from dinmo_dbt.errors import ConfigError
-from dinmo_dbt.warehouse import dbt_profile, plain_duckdb, profiles
+from dinmo_dbt.warehouse import connect, dbt_profile, plain_duckdb, profiles
 from dinmo_dbt.warehouse.duckdb import DuckDB
 
 from .conftest import Project
@@ -105,7 +105,7 @@ ENV = st.fixed_dictionaries(
 def chosen_of(folder: Path, output: dict[str, Any]) -> profiles.Chosen:
     file = folder / "profiles.yml"
     file.write_text(yaml.safe_dump({"shop": {"target": "dev", "outputs": {"dev": output}}}), encoding="utf-8")
-    return profiles.Chosen(file, "shop", "dev")
+    return profiles.choose(folder, folder, "shop", "dev", {}, vars={})
 
 
 def of_dbt(folder: Path, chosen: profiles.Chosen, env: dict[str, str]) -> Any:
@@ -121,7 +121,7 @@ def test_it_is_what_dbt_makes_of_the_profile_or_left_to_dbt(
 
     folder = tmp_path_factory.getbasetemp()
     chosen = chosen_of(folder, output)
-    plain = plain_duckdb.credentials(profiles.written_of(chosen), env)
+    plain = plain_duckdb.credentials(chosen.written, env)
     if plain is None:
         with contextlib.suppress(ConfigError):
             of_dbt(folder, chosen, env)
@@ -169,7 +169,7 @@ def test_the_connection_is_the_one_that_dbt_opens(
         engine.close()
         return found
 
-    plain = plain_duckdb.credentials(profiles.written_of(chosen), env)
+    plain = plain_duckdb.credentials(chosen.written, env)
     assert plain is not None
     assert told(plain) == told(of_dbt(project.folder, chosen, env))
 
@@ -190,3 +190,10 @@ def test_dbt_is_not_imported(project: Project, fill: Callable[..., None]) -> Non
 def test_without_its_adapter_it_is_refused(project: Project, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(plain_duckdb, "_is_installed", lambda: False)
     assert plain_duckdb.credentials({"type": "duckdb", "path": "warehouse.duckdb"}, {}) is None
+
+
+def test_a_target_whose_name_is_a_number_is_left_to_dbt(tmp_path: Path) -> None:
+    outputs = {2024: {"type": "duckdb", "path": "shop.duckdb"}}
+    (tmp_path / "profiles.yml").write_text(yaml.safe_dump({"shop": {"outputs": outputs}}), encoding="utf-8")
+    with pytest.raises(ConfigError):
+        connect(tmp_path, profiles_dir=tmp_path, profile="shop", target="2024", vars={}, env={})
