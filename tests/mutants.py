@@ -50,17 +50,17 @@ NOTICED, BROKEN = 1, 70  # how a process of tests ends, besides 0
 # own. Those that keep files are left out: these modules know of none.
 MODULES: dict[str, tuple[str, ...]] = {
     "plan.guards": ("tests/test_guards.py",),
-    "rows.keys": ("tests/test_guards.py", "tests/test_values.py"),
+    "rows.keys": ("tests/test_guards.py", "tests/rows/test_values.py"),
     "text.masking": ("tests/test_redaction.py",),
     "text.redaction": ("tests/test_redaction.py",),
-    "rows.rowhash": ("tests/test_rowhash.py",),
-    "rows.arrow": ("tests/test_values.py",),
-    "rows.datetimes": ("tests/test_values.py",),
-    "rows.forms": ("tests/test_values.py",),
-    "rows.numbers": ("tests/test_values.py",),
-    "rows.reasons": ("tests/test_values.py",),
-    "rows.texts": ("tests/test_values.py",),
-    "rows.values": ("tests/test_values.py",),
+    "rows.rowhash": ("tests/rows/test_rowhash.py",),
+    "rows.arrow": ("tests/rows/test_values.py",),
+    "rows.datetimes": ("tests/rows/test_values.py",),
+    "rows.forms": ("tests/rows/test_values.py",),
+    "rows.numbers": ("tests/rows/test_values.py",),
+    "rows.reasons": ("tests/rows/test_values.py",),
+    "rows.texts": ("tests/rows/test_values.py",),
+    "rows.values": ("tests/rows/test_values.py",),
 }
 
 
