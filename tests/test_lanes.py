@@ -10,11 +10,16 @@ from types import SimpleNamespace
 import pytest
 from memory_org import activation
 
-from dinmo_dbt.cli.lanes import Lanes
+from dinmo_dbt.cli.lanes import Lanes, Reach
 
 OBJECTS = ("Account", "Contact", "Case", "Lead")
 REFERS = {"Account": set(), "Contact": {"account"}, "Case": {"Contact", "Account"}, "Lead": set()}
 CLOCK = SimpleNamespace(lived=0.0)
+
+
+def reach(of, refers_to=None) -> Reach:
+    referred = REFERS[of.object] if refers_to is None else refers_to
+    return Reach(of.destination, of.object.lower(), frozenset(each.lower() for each in referred))
 
 
 def at_odds(one, other) -> bool:
@@ -38,7 +43,7 @@ def test_no_two_run_at_once_whose_rows_could_lock_each_other_and_each_gets_its_t
         for _ in range(200):
             mine = draw.choice(every)
             now = time.monotonic()
-            with lanes.turn(mine, lambda each: REFERS[each.object], CLOCK, now) as why:  # type: ignore[arg-type]
+            with lanes.turn(mine, reach(mine), CLOCK, now) as why:  # type: ignore[arg-type]
                 if why != "":
                     continue
                 with lock:
@@ -63,7 +68,7 @@ def test_what_was_begun_since_a_look_drew_its_list_is_left_to_its_run() -> None:
     lanes, mine, other = Lanes(), activation(name="mine"), activation(name="other", object="Lead")
 
     def turn(which, since):
-        return lanes.turn(which, lambda _: set(), CLOCK, since)  # type: ignore[arg-type]
+        return lanes.turn(which, reach(which, ()), CLOCK, since)  # type: ignore[arg-type]
 
     first = time.monotonic()
     assert not lanes.has_begun(mine, first)
@@ -80,7 +85,7 @@ def test_what_was_begun_since_a_look_drew_its_list_is_left_to_its_run() -> None:
 
 def test_what_ends_in_an_error_is_running_no_more() -> None:
     lanes, mine = Lanes(), activation()
-    with pytest.raises(ValueError, match="x"), lanes.turn(mine, lambda _: set(), CLOCK, 0.0):  # type: ignore[arg-type]
+    with pytest.raises(ValueError, match="x"), lanes.turn(mine, reach(mine, ()), CLOCK, 0.0):  # type: ignore[arg-type]
         assert [each.activation for each in lanes.running()] == [mine]
         raise ValueError("x")
     assert lanes.running() == []

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import os
 import random
 import tempfile
@@ -29,6 +30,10 @@ if TYPE_CHECKING:
     from dinmo_dbt.salesforce import SalesforceDestination
     from dinmo_dbt.warehouse import Warehouse
     from dinmo_dbt.watch.notice import Notice
+
+
+# What a session opens for itself, and another thread may not use.
+OF_ONE_THREAD = ("warehouse", "scratch", "state")
 
 
 @dataclass(frozen=True)
@@ -65,6 +70,7 @@ class Connections(Declarations):
         self.clock = SystemClock(self._stop)
         self._destinations: dict[str, SalesforceDestination] = {}
         self._unreachable: dict[str, DinmoError] = {}
+        self._others: list[Self] = []
 
     def __enter__(self) -> Self:
         if self.stop is None:
@@ -75,6 +81,17 @@ class Connections(Declarations):
         if isinstance(error, DinmoError):
             error.put(self.console.place)  # who tells it knows no project
         self.stack.close()
+
+    def beside(self) -> Self:
+        """A session for another thread: what is read and declared is this one's, its connections are its own. It ends
+        before this one does; the embedded org is this one's to end."""
+        other = copy.copy(self)
+        for name in OF_ONE_THREAD:
+            other.__dict__.pop(name, None)
+        other.stop = self._stop
+        other.__post_init__()
+        self._others.append(other)
+        return other
 
     @cached_property
     def warehouse(self) -> Warehouse:
@@ -136,8 +153,9 @@ class Connections(Declarations):
 
     @property
     def api_calls(self) -> int:
-        """HTTP calls to every org so far, logins included."""
-        return sum(destination.calls for destination in self._destinations.values())
+        """HTTP calls to every org so far, logins included, and those of the sessions beside."""
+        own = sum(destination.calls for destination in self._destinations.values())
+        return own + sum(each.api_calls for each in self._others)
 
     def destination(self, name: str) -> SalesforceDestination:
         """The org of a destination, logged in; the embedded one is started for the command's duration."""

@@ -11,7 +11,8 @@ import signal
 import sys
 import threading
 import time
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from types import FrameType
 from typing import Any, TextIO
@@ -44,7 +45,10 @@ class Console:
     quiet: bool = False
     log_format: str = "text"
     place: Callable[[str], str] = str  # a problem's place, with the line that it has in its file
+    shared: bool = False  # by several threads that tell of one activation each
     _noted: set[Problem] = field(default_factory=set)
+    _writing: threading.Lock = field(default_factory=threading.Lock)
+    _own: threading.local = field(default_factory=threading.local)  # what a thread has to tell at the end
 
     @property
     def width(self) -> int:
@@ -58,13 +62,41 @@ class Console:
         """Whether somebody, and no program, reads along."""
         return not (self.quiet or self.as_json or self.log_format == "json")
 
+    @contextmanager
+    def together(self) -> Iterator[None]:
+        """While it is shared, what this thread tells is written at the end, with nothing of another's between."""
+        if not self.shared:
+            yield
+            return
+        lines: list[tuple[TextIO, str]] = []
+        self._own.lines = lines
+        try:
+            yield
+        finally:
+            self._own.lines = None
+            with self._writing:
+                for stream, text in lines:
+                    self._put(stream, text)
+
+    def _write(self, stream: TextIO, text: str) -> None:
+        lines: list[tuple[TextIO, str]] | None = getattr(self._own, "lines", None)
+        if lines is not None:
+            lines.append((stream, text))
+            return
+        with self._writing:
+            self._put(stream, text)
+
+    def _put(self, stream: TextIO, text: str) -> None:
+        sys.stdout.flush()  # so that both streams of a terminal or a CI log stay in order
+        stream.write(text)
+        stream.flush()
+
     def say(self, line: str = "", word: str = "") -> None:
         """One line of the story; `word`: what it says became of an activation, which has a colour in a terminal."""
         if self.quiet:
             return
         stream = sys.stderr if self.as_json else sys.stdout
-        stream.write(self._coloured(self._formatted("info", line), word, stream) + "\n")
-        stream.flush()
+        self._write(stream, self._coloured(self._formatted("info", line), word, stream) + "\n")
 
     def timed(self, line: str, word: str = "") -> None:
         """One line of the story with the time before it, as dbt prints them."""
@@ -132,8 +164,7 @@ class Console:
         return [line] if self.log_format == "json" else wrapped(line, self.width)
 
     def _tell(self, level: str, line: str, word: str = "") -> None:
-        sys.stdout.flush()  # so that both streams of a terminal or a CI log stay in order
-        sys.stderr.write(self._coloured(self._formatted(level, line), word, sys.stderr) + "\n")
+        self._write(sys.stderr, self._coloured(self._formatted(level, line), word, sys.stderr) + "\n")
 
     def _coloured(self, line: str, word: str, stream: TextIO) -> str:
         """The line with the first such word in its colour: a status in its own, a problem's code in red."""

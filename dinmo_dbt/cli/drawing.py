@@ -8,6 +8,7 @@ from dataclasses import replace
 from functools import partial
 from typing import TYPE_CHECKING
 
+from dinmo_dbt.cli.lanes import Reach
 from dinmo_dbt.cli.session import Session
 from dinmo_dbt.errors import DinmoError
 
@@ -42,6 +43,12 @@ def references(session: Session, activation: Activation) -> set[str]:
     except DinmoError:
         return set()  # its own turn reports it, and the others have theirs
     return set(referenced_objects(schema, activation))
+
+
+def reach(session: Session, activation: Activation) -> Reach:
+    """What a run of it may lock; asked for by its org's id, which two destinations may share."""
+    refers_to = frozenset(each.lower() for each in references(session, activation))
+    return Reach(session.org_of(activation.destination), activation.object.lower(), refers_to)
 
 
 @contextmanager

@@ -16,11 +16,26 @@ if TYPE_CHECKING:
 
 
 @dataclass(frozen=True)
+class Reach:
+    """What a run of an activation may lock in its org. Objects in lower case."""
+
+    org: str
+    object: str
+    refers_to: frozenset[str]
+
+    def meets(self, other: Reach) -> bool:
+        """Records of one object, or of a parent and its children, lock each other's rows; and parents go first."""
+        return self.org == other.org and (
+            self.object == other.object or self.object in other.refers_to or other.object in self.refers_to
+        )
+
+
+@dataclass(frozen=True)
 class Running:
     """An activation that is being run. `since` in seconds since the epoch; `began` by the clock that nobody sets."""
 
     activation: Activation
-    refers_to: frozenset[str]  # objects, in lower case
+    reach: Reach
     since: float
     began: float
     clock: SystemClock
@@ -29,13 +44,6 @@ class Running:
     def silent_s(self) -> float:
         """For how long it has given no sign of life: no row was read, no call answered."""
         return time.monotonic() - max(self.began, self.clock.lived)
-
-    def is_in_the_way_of(self, other: Activation, refers_to: frozenset[str]) -> bool:
-        """Records of one object, or of a parent and its children, lock each other's rows; and parents go first."""
-        own, its = self.activation.object.lower(), other.object.lower()
-        return self.activation.destination == other.destination and (
-            own == its or own in refers_to or its in self.refers_to
-        )
 
 
 class Lanes:
@@ -58,17 +66,13 @@ class Lanes:
         return activation.name in self._running or self._begun.get(activation.name, -1.0) >= since
 
     @contextmanager
-    def turn(
-        self, activation: Activation, references: Callable[[Activation], set[str]], clock: SystemClock, since: float
-    ) -> Iterator[str | None]:
-        """The activation's turn, until the end; or why it has none now, None where it `has_begun`. `references`: the
-        objects it refers to."""
-        refers_to = frozenset(each.lower() for each in references(activation))
+    def turn(self, activation: Activation, reach: Reach, clock: SystemClock, since: float) -> Iterator[str | None]:
+        """The activation's turn, until the end; or why it has none now, None where it `has_begun`."""
         with self._lock:
-            why = None if self._has_begun(activation, since) else self._why_not(activation, refers_to)
+            why = None if self._has_begun(activation, since) else self._why_not(reach)
             if why == "":
                 now = self._begun[activation.name] = time.monotonic()
-                self._running[activation.name] = Running(activation, refers_to, time.time(), now, clock)
+                self._running[activation.name] = Running(activation, reach, time.time(), now, clock)
         try:
             yield why
         finally:
@@ -76,8 +80,8 @@ class Lanes:
                 with self._lock:
                     del self._running[activation.name]
 
-    def _why_not(self, activation: Activation, refers_to: frozenset[str]) -> str:
-        others = (each for each in self._running.values() if each.is_in_the_way_of(activation, refers_to))
+    def _why_not(self, reach: Reach) -> str:
+        others = (each for each in self._running.values() if each.reach.meets(reach))
         other = next(others, None)
         if other is None:
             return ""

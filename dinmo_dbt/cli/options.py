@@ -94,6 +94,12 @@ Audit = Annotated[
     str | None,
     typer.Option("--audit", metavar="ROWS", help="Rows to compare by value after the run: '2000 rows', 1%, off."),
 ]
+Threads = Annotated[
+    int,
+    typer.Option(
+        "--threads", metavar="N", min=1, help="Sync up to N activations side by side.", envvar="DINMO_THREADS"
+    ),
+]
 AllowDeletes = Annotated[
     int, typer.Option("--allow-deletes", min=0, help="Let up to N records be deleted, or set as on_removed says.")
 ]

@@ -6,6 +6,7 @@ import json
 import os
 import threading
 import time
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
@@ -57,6 +58,10 @@ class Report:
                 **content,
             }
         )
+
+    def put_in_order(self, names: Sequence[str]) -> None:
+        """Each in the place of its turn, whichever ended first."""
+        self.results.sort(key=lambda result: names.index(result["activation"]))
 
 
 def exit_code(session: Session, run: SyncRun) -> int:

@@ -33,7 +33,7 @@ class Session(Connections):
         store = self.store_at(self.place)
         open_folder = open_to_others(self.project.state_location, self.project.root)
         if open_folder is not None:
-            self.console.note(open_folder)
+            self.console.note_once(open_folder)
         store.refuse_copied()
         return store
 

@@ -6,11 +6,10 @@ import time
 from collections.abc import Mapping, Sequence
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import replace
-from functools import partial
 from typing import TYPE_CHECKING
 
 from dinmo_dbt.cli.console import worst
-from dinmo_dbt.cli.drawing import ordered, references
+from dinmo_dbt.cli.drawing import ordered, reach
 from dinmo_dbt.cli.due import Turn, by_hand, is_due
 from dinmo_dbt.cli.gating import skip_reason
 from dinmo_dbt.cli.notices import deliver, tell_of_state, tell_state_is_well, telling_of_all
@@ -18,6 +17,7 @@ from dinmo_dbt.cli.options import Gating
 from dinmo_dbt.cli.pausing import look_at_pause, paused_by_hand
 from dinmo_dbt.cli.report import Report, summary, summary_word, write_results
 from dinmo_dbt.cli.session import Session
+from dinmo_dbt.cli.side_by_side import take_all
 from dinmo_dbt.cli.turn import MEANWHILE, skip_turn, sync_one
 from dinmo_dbt.codes import BAD_AUDIT
 from dinmo_dbt.errors import ConfigError, UsageError
@@ -53,7 +53,7 @@ def _beside(session: Session, activation: Activation, since: float) -> AbstractC
     since that moment."""
     if session.lanes is None:
         return nullcontext("")
-    return session.lanes.turn(activation, partial(references, session), session.clock, since)
+    return session.lanes.turn(activation, reach(session, activation), session.clock, since)
 
 
 def sync_chosen(
@@ -63,12 +63,13 @@ def sync_chosen(
     gating: Gating,
     command: str = "sync",
     triggers: Mapping[str, Trigger] | None = None,
+    threads: int = 1,
 ) -> int:
     """Sync the chosen activations, parents first; the exit code of `command`, whose document it prints."""
     from dinmo_dbt.cli import printed
 
     with telling_of_all(session, unattended=triggers is not None):
-        report = sync_each(session, chosen, ceilings, gating, triggers)
+        report = sync_each(session, chosen, ceilings, gating, triggers, threads)
     if report.state_problem:
         tell_of_state(session, report.state_problem)
     elif any("run_id" in result for result in report.results):
@@ -86,9 +87,10 @@ def sync_each(
     ceilings: Ceilings,
     gating: Gating,
     triggers: Mapping[str, Trigger] | None = None,
+    threads: int = 1,
 ) -> Report:
-    """Sync the chosen activations, parents first; what became of each is reported and written. `triggers` say
-    why, by activation; None: by hand."""
+    """Sync the chosen activations, parents first, up to `threads` of them at once; what became of each is reported and
+    written. `triggers` say why, by activation; None: by hand."""
     from dinmo_dbt.cli import printed
 
     console = session.console
@@ -102,18 +104,20 @@ def sync_each(
     wrong = _wrong(session, gating)
     total = len(chosen) + len(wrong)
     console.timed(f"Syncing {printed.count(total, 'activation')} for dbt target {session.target[1]}")
-    for number, activation in enumerate([*fitting, *left_over], 1):
-        if session.clock.signal:
-            message = "the run was asked to stop before its turn"
-            report.add(activation, "interrupted", 0.0, message, exit_code=128 + session.clock.signal)
-        elif session.lanes is None or not session.lanes.has_begun(activation, report.started):
-            trigger = triggers[activation.name] if triggers else by_hand(session, activation)
-            turn = Turn(activation, f"{number} of {total}", trigger)
-            turn, skip = _judged(session, turn, skips[activation.name], by_schedule=bool(triggers))
-            if skip:
-                skip_turn(session, turn, skip, report)
-            else:
-                _take(session, turn, ceilings, gating, report)
+    by_schedule = bool(triggers)
+    turns = [
+        Turn(each, f"{number} of {total}", triggers[each.name] if triggers else by_hand(session, each))
+        for number, each in enumerate([*fitting, *left_over], 1)
+    ]
+
+    def take(own: Session, turn: Turn) -> None:
+        skip = skips[turn.activation.name]
+        _take(own, turn, skip, ceilings, gating, report, by_schedule=by_schedule)
+
+    take_all(session, turns[: len(fitting)], threads, take)
+    for turn in turns[len(fitting) :]:
+        take(session, turn)
+    report.put_in_order([turn.activation.name for turn in turns])
     for number, each in enumerate(wrong, len(chosen) + 1):
         _tell_wrong(session, each, f"{number} of {total}", report)
     if any(result["status"] == "interrupted" for result in report.results):
@@ -151,9 +155,29 @@ def _judged(
     return turn, skip
 
 
-def _take(session: Session, turn: Turn, ceilings: Ceilings, gating: Gating, report: Report) -> None:
-    """Unless what runs right now is in its way."""
-    with _beside(session, turn.activation, report.started) as in_the_way:
+def _take(
+    session: Session,
+    turn: Turn,
+    skip: tuple[str, str] | None,
+    ceilings: Ceilings,
+    gating: Gating,
+    report: Report,
+    *,
+    by_schedule: bool,
+) -> None:
+    """One turn, unless the command was asked to stop, or what runs right now is in its way."""
+    activation = turn.activation
+    if session.clock.signal:
+        message = "the run was asked to stop before its turn"
+        report.add(activation, "interrupted", 0.0, message, exit_code=128 + session.clock.signal)
+        return
+    if session.lanes is not None and session.lanes.has_begun(activation, report.started):
+        return
+    turn, skip = _judged(session, turn, skip, by_schedule=by_schedule)
+    if skip:
+        skip_turn(session, turn, skip, report)
+        return
+    with _beside(session, activation, report.started) as in_the_way:
         if in_the_way:
             skip_turn(session, turn, ("skipped", in_the_way), report)
         elif in_the_way is not None:  # else what began it reports it

@@ -46,7 +46,7 @@ def skip_turn(session: Session, turn: Turn, skip: tuple[str, str], report: Repor
 
 
 def sync_one(session: Session, turn: Turn, ceilings: Ceilings, gating: Gating, report: Report) -> None:
-    from dinmo_dbt.cli import printed, render
+    from dinmo_dbt.cli import printed
 
     console, activation, place = session.console, turn.activation, turn.place
     width = console.width - 10  # the time stands before the line
@@ -54,6 +54,15 @@ def sync_one(session: Session, turn: Turn, ceilings: Ceilings, gating: Gating, r
     console.timed(printed.dotted(f"{place} START {what}", "RUN", width))
     if turn.trigger.kind != "by_hand":
         console.say(f"          {turn.trigger.said}")
+    with console.together():
+        _sync_from_its_start(session, turn, ceilings, gating, report)
+
+
+def _sync_from_its_start(session: Session, turn: Turn, ceilings: Ceilings, gating: Gating, report: Report) -> None:
+    from dinmo_dbt.cli import printed, render
+
+    console, activation, place = session.console, turn.activation, turn.place
+    width = console.width - 10
     began = time.monotonic()
     try:
         run = _run_activation(session, activation, ceilings, turn.trigger, gating)
@@ -127,7 +136,8 @@ def _run_activation(
                 session.console.say(
                     f"          first sync to org {destination.org_id}; state of other orgs is not used"
                 )
-            bar = progress(activation.name, enabled=session.console.for_people and session.lanes is None)
+            is_alone = session.lanes is None and not session.console.shared
+            bar = progress(activation.name, enabled=session.console.for_people and is_alone)
             with entry.held(destination), bar as shown:
                 try:
                     with entry.timed("recover"):

@@ -16,7 +16,7 @@ import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -255,6 +255,7 @@ class Lab:
         self.data = root / ".dinmo" / "emulator"
         self.requests: list[tuple[str, str, bytes]] = []
         self.deadly: Deadly | None = None
+        self.gate: Callable[[str, str, bytes], object] = lambda *_: None  # each request passes it before it is answered
         self.variables: dict[str, str] = {}  # of every command's environment
 
     # The warehouse and the declarations
@@ -308,6 +309,7 @@ class Lab:
                 body = environ["wsgi.input"].read(int(environ["CONTENT_LENGTH"]))
                 environ["wsgi.input"] = io.BytesIO(body)
             self.requests.append((environ["REQUEST_METHOD"], environ["PATH_INFO"], body))
+            self.gate(*self.requests[-1])
             if deadly and deadly.moment == "before":
                 deadly.strike()
                 start_response("503 Service Unavailable", [])

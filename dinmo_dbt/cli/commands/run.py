@@ -23,6 +23,7 @@ def run(
     *,
     ceilings: Ceilings,
     audit: options.Audit = None,
+    threads: options.Threads = 1,
     as_json: options.Json = False,
     quiet: options.Quiet = False,
 ) -> None:
@@ -53,5 +54,6 @@ def run(
         raise typer.Exit(1 if dbt_code else 0)
     with Session(flags, console) as session:
         chosen = with_audit(session.chosen, audit_size(audit))
-        code = sync_chosen(session, chosen, ceilings, Gating(require_built=True, only_built=True))
+        gating = Gating(require_built=True, only_built=True)
+        code = sync_chosen(session, chosen, ceilings, gating, threads=threads)
     raise typer.Exit(worst([code, 1]) if dbt_code else code)

@@ -30,6 +30,7 @@ def sync(
     ceilings: Ceilings,
     gating: Gating,
     audit: options.Audit = None,
+    threads: options.Threads = 1,
     dbt_cloud_job: cloud.Job = None,
     run: cloud.Run = None,
     wait: cloud.Wait = False,
@@ -47,6 +48,7 @@ def sync(
       dinmo-dbt sync
       dinmo-dbt sync -s customers_to_crm subscriptions_to_crm
       dinmo-dbt sync -s dim_customers --full      send all known rows again
+      dinmo-dbt sync --threads 4                  four activations at once, parents still first
       dinmo-dbt sync --dbt-cloud-job 123 --wait   what a job in dbt Cloud built, once it has ended
       dinmo-dbt sync --due                        what its schedule asks for by now
     """
@@ -58,11 +60,13 @@ def sync(
         ceilings = replace(ceilings, full=full)
         size = audit_size(audit)
         if due:
-            raise typer.Exit(sync_due(session, ceilings, gating, size))
-        raise typer.Exit(sync_chosen(session, with_audit(session.chosen, size), ceilings, gating))
+            raise typer.Exit(sync_due(session, ceilings, gating, size, threads))
+        raise typer.Exit(sync_chosen(session, with_audit(session.chosen, size), ceilings, gating, threads=threads))
 
 
-def sync_due(session: Session, ceilings: Ceilings, gating: Gating, audit: Ceiling | None = None) -> int:
+def sync_due(
+    session: Session, ceilings: Ceilings, gating: Gating, audit: Ceiling | None = None, threads: int = 1
+) -> int:
     """Sync what is due by its schedule; the exit code. With nothing due, no connection is made."""
     from dinmo_dbt.cli import printed
     from dinmo_dbt.cli.due import due_now, next_lines, worth_running
@@ -72,7 +76,7 @@ def sync_due(session: Session, ceilings: Ceilings, gating: Gating, audit: Ceilin
         tell_of_wrong(session)
         if triggers:
             due = [activation for activation in session.chosen if activation.name in triggers]
-            return sync_chosen(session, with_audit(due, audit), ceilings, gating, triggers=triggers)
+            return sync_chosen(session, with_audit(due, audit), ceilings, gating, triggers=triggers, threads=threads)
     code = session.say_wrong()
     session.console.say("nothing is due")
     for line in next_lines(session):
