@@ -136,8 +136,9 @@ def _run_activation(
                 session.console.say(
                     f"          first sync to org {destination.org_id}; state of other orgs is not used"
                 )
-            is_alone = session.lanes is None and not session.console.shared
-            bar = progress(activation.name, enabled=session.console.for_people and is_alone)
+            console = session.console
+            watched = console.for_people and session.lanes is None and not console.shared
+            bar = progress(activation.name, enabled=watched)
             with entry.held(destination), bar as shown:
                 try:
                     with entry.timed("recover"):
