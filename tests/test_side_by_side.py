@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import threading
+from pathlib import Path
 from types import SimpleNamespace
 
 import pytest
@@ -15,6 +16,7 @@ from dinmo_dbt.cli.console import Console
 from dinmo_dbt.cli.due import Turn
 from dinmo_dbt.cli.lanes import Reach
 from dinmo_dbt.cli.side_by_side import free, take_all
+from dinmo_dbt.warehouse.dbt_profile import as_dbt_runs
 from dinmo_dbt.watch.history import Trigger
 
 OBJECTS = ("account", "contact", "case", "lead")
@@ -127,6 +129,7 @@ def test_a_defect_is_raised_once_what_is_under_way_is_through(world: World, erro
 
 
 def test_lines_of_one_turn_stand_together(world: World, capsys: pytest.CaptureFixture[str]) -> None:
+    world.console = Console()
     first, second = threading.Event(), threading.Event()
 
     def take(_session: object, turn: Turn) -> None:
@@ -143,3 +146,12 @@ def test_lines_of_one_turn_stand_together(world: World, capsys: pytest.CaptureFi
     told = [line for line in lines if "starts" not in line]
     assert sorted(lines[:2]) == ["a0 starts", "a1 starts"]
     assert told in (["a0 one", "a0 two", "a1 one", "a1 two"], ["a1 one", "a1 two", "a0 one", "a0 two"])
+
+
+def test_what_is_told_while_dbt_connects_goes_where_it_belongs(capsys: pytest.CaptureFixture[str]) -> None:
+    story = Console()
+    with as_dbt_runs(Path.cwd()):
+        story.say("a line")
+        print("a login link")
+    told = capsys.readouterr()
+    assert (told.out, told.err) == ("a line\n", "a login link\n")

@@ -46,6 +46,8 @@ class Console:
     log_format: str = "text"
     place: Callable[[str], str] = str  # a problem's place, with the line that it has in its file
     shared: bool = False  # by several threads that tell of one activation each
+    # Of this console, whatever another thread does with Python's: while dbt connects, that is stderr.
+    out: TextIO = field(default_factory=lambda: sys.stdout)
     _noted: set[Problem] = field(default_factory=set)
     _writing: threading.Lock = field(default_factory=threading.Lock)
     _own: threading.local = field(default_factory=threading.local)  # what a thread has to tell at the end
@@ -53,7 +55,7 @@ class Console:
     @property
     def width(self) -> int:
         """Columns of a line: the terminal's, between 80 and 120; the same for every file and pipe."""
-        if not sys.stdout.isatty():
+        if not self.out.isatty():
             return 98
         return min(max(shutil.get_terminal_size().columns, 80), 120)
 
@@ -87,7 +89,7 @@ class Console:
             self._put(stream, text)
 
     def _put(self, stream: TextIO, text: str) -> None:
-        sys.stdout.flush()  # so that both streams of a terminal or a CI log stay in order
+        self.out.flush()  # so that both streams of a terminal or a CI log stay in order
         stream.write(text)
         stream.flush()
 
@@ -95,7 +97,7 @@ class Console:
         """One line of the story; `word`: what it says became of an activation, which has a colour in a terminal."""
         if self.quiet:
             return
-        stream = sys.stderr if self.as_json else sys.stdout
+        stream = sys.stderr if self.as_json else self.out
         self._write(stream, self._coloured(self._formatted("info", line), word, stream) + "\n")
 
     def timed(self, line: str, word: str = "") -> None:
@@ -105,15 +107,15 @@ class Console:
     def answer(self, lines: Iterable[str], word: str = "") -> None:
         """What was asked for, as text."""
         if not self.as_json:
-            shown = (self._coloured(_printable(line), word, sys.stdout) for line in lines)
-            sys.stdout.write("".join(f"{line}\n" for line in shown))
+            shown = (self._coloured(_printable(line), word, self.out) for line in lines)
+            self.out.write("".join(f"{line}\n" for line in shown))
 
     def document(self, content: dict[str, Any]) -> None:
         """What was asked for, as the one JSON document."""
         if self.as_json:
             _documents.append(content)
-            sys.stdout.write(json.dumps(content, indent=2, default=str) + "\n")
-            sys.stdout.flush()
+            self.out.write(json.dumps(content, indent=2, default=str) + "\n")
+            self.out.flush()
 
     def failure(self, error: DinmoError, label: str = "") -> None:
         """Its problems, and what others said of them where that was asked for."""

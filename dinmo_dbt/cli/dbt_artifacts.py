@@ -26,6 +26,7 @@ class DbtArtifacts(DbtProject):
     changed: tuple[str, ...] = field(default=(), init=False)  # files of the project that the manifest is not of
     unparsed: Problem | None = field(default=None, init=False)  # why dbt could not read the project again
     _artifacts: tuple[object, ...] = field(default=(), init=False)  # as they were when the first of them was read
+    _here: Path | None = field(default=None, init=False)  # where the command was called: while dbt connects, we are not
 
     @cached_property
     def manifest(self) -> Manifest:
@@ -123,7 +124,8 @@ class DbtArtifacts(DbtProject):
 
         if not self.flags.run_results:
             return load_run_results(self.target_path / "run_results.json")
-        paths = sorted({path for given in self.flags.run_results for path in _results_at(given)})
+        self._here = self._here or Path.cwd()
+        paths = sorted({path for given in self.flags.run_results for path in _results_at(self._here, given)})
         if not paths:
             message = f"--run-results {' '.join(self.flags.run_results)}: no such file"
             raise UsageError(
@@ -198,9 +200,9 @@ def stamp(path: Path) -> tuple[int, int, int] | None:
     return found.st_mtime_ns, found.st_size, found.st_ino
 
 
-def _results_at(given: str) -> list[Path]:
+def _results_at(here: Path, given: str) -> list[Path]:
     """The files that a path, a folder or a pattern of --run-results means."""
-    place = Path(given).expanduser()
+    place = here / Path(given).expanduser()
     if place.is_dir():
         return sorted(place.rglob("run_results*.json"))
     return [place] if place.is_file() else [Path(each) for each in glob.glob(str(place), recursive=True)]  # noqa: PTH207
