@@ -121,10 +121,18 @@ docs: $(VENV)/.dev  ## Write the generated pages and JSON Schemas again.
 picture: $(VENV)/.dev  ## Run the demo and draw its terminal: docs/demo.svg.
 	$(BIN)/python docs/picture.py
 
-bench: $(VENV)/.dev  ## A million rows through sync, and the other measurements of benchmarks/.
+SIZE := 1m
+bench: $(VENV)/.dev build/peers/.made  ## Change detection beside others' ways, SIZE=1m (10m, 50m), and the other measurements of benchmarks/.
+	$(BIN)/python benchmarks/change_sets.py --rows $(SIZE:m=000000) --write
+	$(BIN)/python benchmarks/plan_ratio.py --rows $(SIZE:m=000000)
 	$(BIN)/python benchmarks/help_time.py
-	$(BIN)/python benchmarks/plan_ratio.py
 	$(BIN)/python benchmarks/sync_million.py
+
+build/peers/.made: benchmarks/peers.txt
+	rm -rf build/peers
+	$(BIN)/python -m venv build/peers
+	build/peers/bin/python -m pip install --quiet --disable-pip-version-check -r benchmarks/peers.txt
+	touch $@
 
 # dbt-core 1.12 needs a package whose build downloads a binary from outside the package registry; 1.11 does not.
 lock:  ## Renew constraints.txt from a new environment.

@@ -50,3 +50,10 @@ def test_small_commands_are_counted_beside_those_of_dbt():
     told = run("small_runs.py", "--runs", "1", "--models", "200").splitlines()
     assert [line for line in told if line.startswith("dbt run, one model") and line.rstrip().endswith("peak")]
     assert {"list", "plan", "sync", "status"} <= {line.split()[0] for line in told}
+
+
+@pytest.mark.slow
+def test_all_ways_find_the_same_changes():
+    told = run("change_sets.py", "--rows", "20000", "--rounds", "1")
+    assert "20,000 rows x 21 columns; " in told and "all found the same keys" in told
+    assert len([line for line in told.splitlines() if line.startswith("| DuckDB, ")]) == 2
