@@ -41,7 +41,7 @@ def parent_path(work: Resolution, target: str, key: str) -> tuple[str, Field, Fi
     try:
         parent = work.parent(type_name or lookup.reference_to[0])
     except ConfigError as error:
-        work.problems.extend(told.at(lambda _: f"{work.activation.meta_path}.{key}") for told in error.problems)
+        work.problems.extend(each.at(lambda _: f"{work.activation.meta_path}.{key}") for each in error.problems)
         return None
     field = parent.field(named_by)
     if field is None:

@@ -80,8 +80,8 @@ class Pending:
             return self
         old = (self.since > 0) & (self.since <= now - after)
         days = pa.array(self.since.astype(np.int64)).cast(pa.timestamp("s")).cast(pa.date32()).cast(pa.utf8())
-        told = pc.binary_join_element_wise(GIVEN_UP, days, pc.fill_null(self.codes, ""), " ")
-        return dataclasses.replace(self, due=self.due & ~old, codes=pc.if_else(pa.array(old), told, self.codes))
+        codes = pc.binary_join_element_wise(GIVEN_UP, days, pc.fill_null(self.codes, ""), " ")
+        return dataclasses.replace(self, due=self.due & ~old, codes=pc.if_else(pa.array(old), codes, self.codes))
 
     def released(self, described: str) -> Pending:
         """The same; what was refused under another description of the fields may be tried now."""

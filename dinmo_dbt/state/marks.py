@@ -61,7 +61,7 @@ class Marks:
 
     def _report(self, place: str) -> Path:
         assert self.folder is not None
-        return self.folder / f"told-{hashlib.sha256(place.encode()).hexdigest()[:24]}"
+        return self.folder / f"reported-{hashlib.sha256(place.encode()).hexdigest()[:24]}"
 
     @staticmethod
     def _path(folder: Path, lineage: str, own: StateId) -> Path:

@@ -31,8 +31,8 @@ def whole(value: Any) -> Any:
 def as_yaml(value: Any) -> str:
     """A value as one line of YAML, of characters that can be seen: JSON, but for what YAML can't read of it. JSON has
     two escapes for a character beyond the first 65,536, which YAML takes for two halves of nothing."""
-    told = json.dumps(value, ensure_ascii=False, default=str)
-    return "".join(each if each.isprintable() else _escaped(each) for each in told)
+    text = json.dumps(value, ensure_ascii=False, default=str)
+    return "".join(each if each.isprintable() else _escaped(each) for each in text)
 
 
 def _escaped(character: str) -> str:

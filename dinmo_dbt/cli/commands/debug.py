@@ -70,14 +70,14 @@ def _check(console: Console, checks: list[dict[str, Any]], name: str, check: Any
         problems = console.documents(error.problems)
         if all(problem in said for problem in problems):
             console.answer([f"{name}: not checked"])
-            checks.append({"check": name, "ok": False, "checked": False, "told": None, "problems": []})
+            checks.append({"check": name, "ok": False, "checked": False, "found": None, "problems": []})
             return error.exit_code
         console.answer([f"{name}: ERROR"], "ERROR")
         console.failure(error)
-        checks.append({"check": name, "ok": False, "checked": True, "told": None, "problems": problems})
+        checks.append({"check": name, "ok": False, "checked": True, "found": None, "problems": problems})
         return error.exit_code
     console.answer([f"{name}: OK, {said}"], "OK")
-    checks.append({"check": name, "ok": True, "checked": True, "told": said, "problems": []})
+    checks.append({"check": name, "ok": True, "checked": True, "found": said, "problems": []})
     return 0
 
 

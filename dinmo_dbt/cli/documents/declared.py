@@ -43,7 +43,7 @@ class Check(Part):
     ok: bool
     checked: bool
     """False where an earlier check failed for the same reason."""
-    told: str | None
+    found: str | None
     problems: list[Problem]
 
 
