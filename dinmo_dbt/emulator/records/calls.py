@@ -41,7 +41,7 @@ class Records:
 
     def __init__(self, store: Store, org: Org) -> None:
         self._store = store
-        self.org = org
+        self._org = org
 
     def table(self, name: str) -> Table:
         """The object's table, or Salesforce's 404."""
@@ -157,12 +157,6 @@ class Records:
             found.append(read_record(self._store, table, rid, fields, base) if rid != MALFORMED else None)
         return found
 
-    def load(self, table: Table, columns: list[Column], count: int) -> Outcome:
-        """Insert a block of rows from a starting-records file."""
-        work = self.org.prepare(table, columns, count)
-        with self._store.writing() as db:
-            return self.org.apply(db, "insert", work)
-
     def is_id(self, table: Table, text: str) -> bool:
         rid = self._store.codec.decode(text)
         return rid != MALFORMED and self._store.table_of(rid) is table
@@ -219,14 +213,14 @@ class Records:
         if operation == "upsert" and key is not None and key.name != "Id" and not named:
             columns.append(Column(key, pa.nulls(len(records), pa.string())))
         by_id = operation in ("update", "delete") or (operation == "upsert" and (key is None or key.name == "Id"))
-        work = self.org.prepare(table, columns, len(records))
+        work = self._org.prepare(table, columns, len(records))
         for row, error in unread.items():
             work.refuse(row, error)
         if not by_id:
             for row, text in enumerate(ids):
                 if text is not None:
                     work.refuse(row, read_only(("Id",)))
-        outcome = self.org.apply(
+        outcome = self._org.apply(
             db, operation, work, ids=pa.array(ids, pa.string()) if by_id else None,
             key=key if key is not None and key.name != "Id" else None, chunk_rows=max(len(records), 1),
         )  # fmt: skip

@@ -13,7 +13,7 @@ from dinmo_dbt.emulator.bulk.columns import cell_columns
 from dinmo_dbt.emulator.bulk.csvtext import CsvError
 from dinmo_dbt.emulator.errors import RecordsError
 from dinmo_dbt.emulator.ids import COUNTER_BITS
-from dinmo_dbt.emulator.records.calls import Records
+from dinmo_dbt.emulator.records.engine import Org
 from dinmo_dbt.emulator.store import Store, Table, quoted, stamp
 
 _BATCH_ROWS = 10_000
@@ -49,7 +49,7 @@ def seed_org(store: Store, clock: Callable[[], datetime]) -> None:
         db.execute("INSERT INTO meta VALUES ('seeded', ?)", (now,))
 
 
-def load_records(store: Store, records: Records, folder: Path | None) -> None:
+def load_records(store: Store, org: Org, folder: Path | None) -> None:
     """Load `<Object>.csv` files once per data folder, parents before the files that refer to them.
 
     A bad row stops the start, with its file and line; the next start loads the folder again.
@@ -70,7 +70,7 @@ def load_records(store: Store, records: Records, folder: Path | None) -> None:
         for name in files:
             db.execute(f"DELETE FROM {store.tables[name].name}")
     for name in _parents_first(store, list(files)):
-        _load_file(records, store.tables[name], files[name])
+        _load_file(org, store.tables[name], files[name])
     with store.writing() as db:
         db.execute("INSERT INTO meta VALUES ('records', ?)", (str(len(files)),))
 
@@ -89,7 +89,7 @@ def _parents_first(store: Store, names: list[str]) -> list[str]:
     return ordered
 
 
-def _load_file(records: Records, table: Table, path: Path) -> None:
+def _load_file(org: Org, table: Table, path: Path) -> None:
     try:
         line_ending = "CRLF" if b"\r\n" in path.read_bytes()[:65_536] else "LF"
         layout = csvtext.scan(path, delimiter=",", line_ending=line_ending, batch_rows=_BATCH_ROWS)
@@ -97,17 +97,16 @@ def _load_file(records: Records, table: Table, path: Path) -> None:
             before = 0
             for start, end in zip(layout.offsets, layout.offsets[1:], strict=False):
                 texts = csvtext.read(file, start, end, width=len(layout.header), delimiter=",")
-                before += _load_block(records, table, layout.header, texts, path, before)
+                before += _load_block(org, table, layout.header, texts, path, before)
     except CsvError as error:
         raise RecordsError(f"{path}: {error}") from error
 
 
-def _load_block(
-    records: Records, table: Table, header: tuple[str, ...], texts: list[pa.Array], path: Path, before: int
-) -> int:
+def _load_block(org: Org, table: Table, header: tuple[str, ...], texts: list[pa.Array], path: Path, before: int) -> int:
     count = len(texts[0]) if texts else 0
-    columns = cell_columns(records.org, table.sobject, header, texts)
-    outcome = records.load(table, columns, count)
+    work = org.prepare(table, cell_columns(org, table.sobject, header, texts), count)
+    with org.store.writing() as db:
+        outcome = org.apply(db, "insert", work)
     if outcome.errors:
         row = min(outcome.errors)
         error = outcome.errors[row][0]

@@ -72,13 +72,12 @@ class Instance:
             self.calls = Calls()
             self.snapshots = Snapshots()
             org = Org(self._store, clock)
-            recordcalls = Records(self._store, org)
             sessions = Sessions(
                 self._store, clock, chance=self.chance, public_key=public_key, session_s=session_s,
                 logins=logins or Logins(),
             )  # fmt: skip
             seed_org(self._store, clock)
-            load_records(self._store, recordcalls, records)
+            load_records(self._store, org, records)
             usage = Usage(self._store, clock, with_requests(limits, daily_api_requests))
             self.locks = Locks(self._store, clock)
             org.guard = Guard(self.faults, self.locks, usage)
@@ -89,8 +88,8 @@ class Instance:
             queries = QueryJobs(self._store, clock, jobs, pace=pace, wake=self._wake, **common)
             worker = Worker(self._store, jobs, clock, {"ingest": processing, "query": queries}, pace)
             self.site = Site(
-                clock=clock, store=self._store, org=org, records=recordcalls, sessions=sessions, jobs=jobs,
-                ingest=Ingest(self._store, org, jobs, processing, wake=self._wake, **common),
+                clock=clock, store=self._store, org=org, records=Records(self._store, org), sessions=sessions,
+                jobs=jobs, ingest=Ingest(self._store, org, jobs, processing, wake=self._wake, **common),
                 queries=queries, worker=worker, usage=usage, faults=self.faults, freshness=Freshness(clock),
             )  # fmt: skip
             self._closed = False
@@ -175,7 +174,7 @@ class Instance:
             self._store.empty(self._source)
             self.clock.become(self._first.clock)
             seed_org(self._store, self.clock)
-            load_records(self._store, self.site.records, self._records_folder)
+            load_records(self._store, self.site.org, self._records_folder)
             self._go_on(self._first)
 
     def _go_on(self, memory: Memory) -> None:
