@@ -18,7 +18,6 @@ CLASS_LINES_MAX = 200
 # Longer classes, which are to be cut, or to say in their docstring that they are "Long, because …".
 LONG_CLASSES = {
     "emulator/bulk/processing.py: Processing",
-    "emulator/records/calls.py: Records",
     "emulator/store.py: Store",
 }
 

@@ -65,6 +65,11 @@ def not_found() -> ApiError:
     return ApiError(404, "NOT_FOUND", "The requested resource does not exist")
 
 
+def malformed_id(label: str, text: str, name: str = "Id") -> RowError:
+    """The refusal of an id that can't be one of the field's: `label` and `name` are the field's."""
+    return RowError("MALFORMED_ID", f"{label}: id value of incorrect type: {text}", (name,))
+
+
 def not_emulated(what: str) -> ApiError:
     """A request this server understands but does not imitate. 501 is ours: Salesforce never sends it."""
     return ApiError(501, "NOT_EMULATED", f"The dinmo-dbt emulator does not emulate {what}")

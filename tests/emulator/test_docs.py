@@ -20,7 +20,7 @@ from dinmo_dbt.emulator import Fault, limits
 from dinmo_dbt.emulator.bulk import job, processing, queryjobs
 from dinmo_dbt.emulator.faults.fault import KINDS, from_json
 from dinmo_dbt.emulator.faults.presets import PRESETS
-from dinmo_dbt.emulator.records import calls, replication
+from dinmo_dbt.emulator.records import collections, replication
 from dinmo_dbt.emulator.soql import compiler, run
 from dinmo_dbt.emulator.web import call, control, routes, server
 from dinmo_dbt.emulator.web.app import URI_BYTES_MAX
@@ -111,7 +111,7 @@ def test_the_numbers_of_the_pages_are_those_of_the_code(org: Org) -> None:
         f"an address over {URI_BYTES_MAX:,} bytes 414",
         f"| {len(brief)} keys an object",
         f"all {len(described)} keys of the object and {len(described['fields'][0])} of each field",
-        f"up to {calls.RECORDS_MAX} records of up to {calls.CHUNKS_MAX} runs",
+        f"up to {collections.RECORDS_MAX} records of up to {collections.CHUNKS_MAX} runs",
         f"at most {replication.IDS_MAX:,} ids",
         f"pages of {run.PAGE_ROWS:,} or of `batchSize=200` to {run.PAGE_ROWS:,}",
         f"lives {run._CURSOR_LIFE.days} days on the org's clock; the last {run._CURSORS_MAX} are kept",

@@ -14,7 +14,7 @@ from typing import Literal
 import numpy as np
 import pyarrow as pa
 
-from dinmo_dbt.emulator.errors import RowError
+from dinmo_dbt.emulator.errors import RowError, malformed_id
 from dinmo_dbt.emulator.ids import COUNTER_BITS, MALFORMED, Ints
 from dinmo_dbt.emulator.records.cell import Cell, Mask
 from dinmo_dbt.emulator.records.checks import (
@@ -199,6 +199,6 @@ def _convert(store: Store, field_: Field, column: Column, errors: Errors) -> pa.
     null = column.text.is_null().to_numpy(zero_copy_only=False) if column.text.null_count else None
     for row in wrong.tolist():
         if null is None or not null[row]:
-            message = f"{field_.label}: id value of incorrect type: {column.text[row].as_py()}"
-            errors.setdefault(row, []).append(RowError("MALFORMED_ID", message, (field_.name,)))
+            error = malformed_id(field_.label, column.text[row].as_py(), field_.name)
+            errors.setdefault(row, []).append(error)
     return pa.array(rids, mask=rids == MALFORMED)

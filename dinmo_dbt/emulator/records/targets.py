@@ -10,7 +10,7 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from dinmo_dbt.emulator.errors import RowError
+from dinmo_dbt.emulator.errors import RowError, malformed_id
 from dinmo_dbt.emulator.ids import COUNTER_BITS, Ints
 from dinmo_dbt.emulator.records.cell import Cell, Mask
 from dinmo_dbt.emulator.records.finding import existing, find, keys_of
@@ -36,8 +36,7 @@ def find_targets(
                 work.refuse(row, RowError("MISSING_ARGUMENT", message))
         elif wrong[row]:
             label = work.table.sobject.every[0].label  # the Id's: "Record ID" where the object is custom
-            message = f"{label}: id value of incorrect type: {text}"
-            work.refuse(row, RowError("MALFORMED_ID", message, ("Id",)))
+            work.refuse(row, malformed_id(label, text))
         elif rid not in known:
             work.absent.add(row)
             work.refuse(row, RowError("INVALID_CROSS_REFERENCE_KEY", "invalid cross reference id"))

@@ -15,7 +15,7 @@ from werkzeug.routing import Rule
 from werkzeug.wrappers import Request, Response
 
 from dinmo_dbt.emulator.errors import ApiError, not_emulated
-from dinmo_dbt.emulator.records.calls import SeveralError
+from dinmo_dbt.emulator.records.single import SeveralError
 from dinmo_dbt.emulator.store import stamp
 from dinmo_dbt.emulator.web import control, effect, faulty
 from dinmo_dbt.emulator.web.call import Call, checked_version

@@ -21,8 +21,10 @@ from dinmo_dbt.emulator.clock import Clock
 from dinmo_dbt.emulator.errors import ApiError, not_emulated, not_found
 from dinmo_dbt.emulator.faults.armed import Faults, Fired
 from dinmo_dbt.emulator.limits import Usage
-from dinmo_dbt.emulator.records.calls import Json, Records
+from dinmo_dbt.emulator.records.collections import Collections
 from dinmo_dbt.emulator.records.engine import Org
+from dinmo_dbt.emulator.records.jsonrecords import Json
+from dinmo_dbt.emulator.records.single import Records
 from dinmo_dbt.emulator.store import Store
 from dinmo_dbt.emulator.web.auth import Sessions
 from dinmo_dbt.emulator.web.freshness import Freshness
@@ -41,6 +43,7 @@ class Site:
     store: Store
     org: Org
     records: Records
+    collections: Collections
     sessions: Sessions
     jobs: JobTable
     ingest: Ingest

@@ -24,11 +24,12 @@ from dinmo_dbt.emulator.faults.armed import Faults
 from dinmo_dbt.emulator.identity import Identity, chance_of
 from dinmo_dbt.emulator.limits import Limits, Usage, with_requests
 from dinmo_dbt.emulator.logins import Logins
-from dinmo_dbt.emulator.records.calls import Records
+from dinmo_dbt.emulator.records.collections import Collections
 from dinmo_dbt.emulator.records.engine import Org
 from dinmo_dbt.emulator.records.guard import Guard
 from dinmo_dbt.emulator.records.locks import Locks
 from dinmo_dbt.emulator.records.seed import load_records, seed_org
+from dinmo_dbt.emulator.records.single import Records
 from dinmo_dbt.emulator.schema.source import read_schema
 from dinmo_dbt.emulator.store import Store
 from dinmo_dbt.emulator.web.auth import Sessions
@@ -88,8 +89,9 @@ class Instance:
             queries = QueryJobs(self._store, clock, jobs, pace=pace, wake=self._wake, **common)
             worker = Worker(self._store, jobs, clock, {"ingest": processing, "query": queries}, pace)
             self.site = Site(
-                clock=clock, store=self._store, org=org, records=Records(self._store, org), sessions=sessions,
-                jobs=jobs, ingest=Ingest(self._store, org, jobs, processing, wake=self._wake, **common),
+                clock=clock, store=self._store, org=org, records=Records(self._store, org),
+                collections=Collections(self._store, org), sessions=sessions, jobs=jobs,
+                ingest=Ingest(self._store, org, jobs, processing, wake=self._wake, **common),
                 queries=queries, worker=worker, usage=usage, faults=self.faults, freshness=Freshness(clock),
             )  # fmt: skip
             self._closed = False

@@ -10,7 +10,7 @@ from typing import Any
 from werkzeug.wrappers import Response
 
 from dinmo_dbt.emulator.errors import ApiError, not_found
-from dinmo_dbt.emulator.records.calls import Json
+from dinmo_dbt.emulator.records.jsonrecords import Json
 from dinmo_dbt.emulator.web.call import Call, csv_reply, nothing, parsed
 
 

@@ -10,7 +10,8 @@ from werkzeug.wrappers import Request, Response
 
 from dinmo_dbt.emulator.errors import ApiError, not_emulated, not_found
 from dinmo_dbt.emulator.records import replication
-from dinmo_dbt.emulator.records.calls import Json, SeveralError
+from dinmo_dbt.emulator.records.jsonrecords import Json
+from dinmo_dbt.emulator.records.single import SeveralError
 from dinmo_dbt.emulator.schema import describe
 from dinmo_dbt.emulator.schema.definitions import Schema
 from dinmo_dbt.emulator.soql.run import PAGE_ROWS, more_rows, run_query
@@ -151,10 +152,10 @@ def collections(call: Call) -> Response:
     if call.request.method == "DELETE":
         ids = names_of(call.request.args.get("ids")) or []
         all_or_none = call.request.args.get("allOrNone", "").lower() == "true"
-        return call.json(call.site.records.delete_collection(ids, all_or_none=all_or_none))
+        return call.json(call.site.collections.delete(ids, all_or_none=all_or_none))
     records, all_or_none = call.envelope()
     operation: Any = "insert" if call.request.method == "POST" else "update"
-    return call.json(call.site.records.collection(records, operation, all_or_none=all_or_none))
+    return call.json(call.site.collections.write(records, operation, all_or_none=all_or_none))
 
 
 def collection_upsert(call: Call, name: str, key: str) -> Response:
@@ -162,7 +163,7 @@ def collection_upsert(call: Call, name: str, key: str) -> Response:
     field = call.site.records.key(table, key)
     records, all_or_none = call.envelope()
     return call.json(
-        call.site.records.collection(records, "upsert", all_or_none=all_or_none, table=table, key=field),
+        call.site.collections.write(records, "upsert", all_or_none=all_or_none, table=table, key=field),
     )
 
 
@@ -173,7 +174,7 @@ def collection_retrieve(call: Call, name: str) -> Response:
         ids, names = body.get("ids"), body.get("fields")
     else:
         ids, names = names_of(call.request.args.get("ids")), names_of(call.request.args.get("fields"))
-    return call.json(call.site.records.retrieve(table, _strings(ids), _strings(names), call.base))
+    return call.json(call.site.collections.retrieve(table, _strings(ids), _strings(names), call.base))
 
 
 def _strings(given: Any) -> list[str]:
