@@ -17,7 +17,6 @@ LINES_MAX = 500
 CLASS_LINES_MAX = 200
 # Longer classes, which are to be cut, or to say in their docstring that they are "Long, because …".
 LONG_CLASSES = {
-    "emulator/bulk/processing.py: Processing",
     "emulator/store.py: Store",
 }
 

@@ -17,7 +17,7 @@ from werkzeug.test import EnvironBuilder
 from werkzeug.wrappers import Request
 
 from dinmo_dbt.emulator import Fault, limits
-from dinmo_dbt.emulator.bulk import job, processing, queryjobs
+from dinmo_dbt.emulator.bulk import job, queryjobs, uploads
 from dinmo_dbt.emulator.faults.fault import KINDS, from_json
 from dinmo_dbt.emulator.faults.presets import PRESETS
 from dinmo_dbt.emulator.records import collections, replication
@@ -117,7 +117,7 @@ def test_the_numbers_of_the_pages_are_those_of_the_code(org: Org) -> None:
         f"lives {run._CURSOR_LIFE.days} days on the org's clock; the last {run._CURSORS_MAX} are kept",
         f"a page has {queryjobs._RESULT_ROWS:,} rows",
         f"{job.LIST_ROWS:,} a page, newest first",
-        f"batches of {processing.BATCH_ROWS:,}",
+        f"batches of {uploads.BATCH_ROWS:,}",
         f"kept for\n{job.KEPT.days} days of the org's clock, an open job's data for {job.OPEN_MAX.days * 24} hours",
         f"`OFFSET` up to {compiler._OFFSET_MAX:,}",
         f"{_in_words(len(org.get('/limits').json()))} limits",

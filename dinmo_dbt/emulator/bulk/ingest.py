@@ -32,14 +32,14 @@ class Ingest:
     """The ingest jobs of one org, as requests see them."""
 
     def __init__(
-        self, store: Store, org: Org, jobs: JobTable, processing: Processing, *, faults: Faults, usage: Usage,
-        wake: Callable[[], None],
+        self, store: Store, org: Org, jobs: JobTable, processing: Processing, results: Results, *,
+        faults: Faults, usage: Usage, wake: Callable[[], None],
     ) -> None:  # fmt: skip
         self._store = store
         self._org = org
         self._jobs = jobs
         self._processing = processing
-        self._results = Results(store, jobs, processing)
+        self._results = results
         self._faults = faults
         self._usage = usage
         self._wake = wake

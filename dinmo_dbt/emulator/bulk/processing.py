@@ -7,47 +7,29 @@ Source: Bulk API 2.0 Developer Guide; wire reference §3.4, §3.5.
 
 from __future__ import annotations
 
-import json
 import threading
 import time
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import nullcontext
-from dataclasses import dataclass
-from typing import Any
 
-import numpy as np
-import pyarrow as pa
-
-from dinmo_dbt.emulator.bulk import csvtext
-from dinmo_dbt.emulator.bulk.bounds import check_cells, check_header
-from dinmo_dbt.emulator.bulk.columns import Plan, Target, column, given_cells, plan_columns, refuse_ids
+from dinmo_dbt.emulator.bulk.columns import Plan
 from dinmo_dbt.emulator.bulk.contention import Wave
-from dinmo_dbt.emulator.bulk.csvtext import DELIMITERS, CsvError, Layout
+from dinmo_dbt.emulator.bulk.csvtext import CsvError, Layout
 from dinmo_dbt.emulator.bulk.job import Job, JobTable
+from dinmo_dbt.emulator.bulk.outcomes import pack
 from dinmo_dbt.emulator.bulk.pace import Pace
+from dinmo_dbt.emulator.bulk.uploads import BATCH_ROWS, Block, Uploads
 from dinmo_dbt.emulator.errors import ApiError
 from dinmo_dbt.emulator.faults.armed import Faults
 from dinmo_dbt.emulator.limits import Usage
 from dinmo_dbt.emulator.records.engine import Operation, Org
 from dinmo_dbt.emulator.records.locks import LOCKED
-from dinmo_dbt.emulator.records.rules import Origin
-from dinmo_dbt.emulator.records.work import CHUNK_ROWS, Column, Outcome, Work
-from dinmo_dbt.emulator.schema.definitions import SObject
+from dinmo_dbt.emulator.records.work import Outcome
 from dinmo_dbt.emulator.store import Store
 
-BATCH_ROWS = 10_000
 # Times a batch is put back before its job fails: 20 in the v66 guide, 10 in older ones.
 PUT_BACK_MAX = 20
-
-
-@dataclass(frozen=True, slots=True)
-class Block:
-    """One batch, ready to be written: `ids` is the text of its Id column where that finds the records."""
-
-    work: Work
-    ids: pa.Array | None
-    spent_s: float
 
 
 class _PutBack(Exception):
@@ -57,10 +39,13 @@ class _PutBack(Exception):
 class Processing:
     """The work on ingest jobs. One thread at a time calls `run` or `step`."""
 
-    def __init__(self, store: Store, org: Org, jobs: JobTable, *, faults: Faults, usage: Usage, pace: Pace) -> None:
+    def __init__(
+        self, store: Store, org: Org, jobs: JobTable, uploads: Uploads, *, faults: Faults, usage: Usage, pace: Pace
+    ) -> None:  # fmt: skip
         self._store = store
         self._org = org
         self._jobs = jobs
+        self._uploads = uploads
         self._faults = faults
         self._usage = usage
         self.pace = pace
@@ -110,18 +95,11 @@ class Processing:
     def _reached(self, job: Job) -> str | None:
         """The state a fault ends the job in, if the job is long enough for it."""
         fate = job.fate
-        if fate.end is None:
+        kept = fate.kept_rows
+        if kept is None:
             return None
-        keep = _whole_chunks(fate.row)
         now = self._jobs.get(self._store.reading(), job.number)
-        return fate.end if now is not None and now.processed >= keep and self._rows_left(job, keep) else None
-
-    def _rows_left(self, job: Job, keep: int) -> bool:
-        layout = self.layout(job)
-        batch, rest = divmod(keep, BATCH_ROWS)
-        if batch + 1 < layout.batches:
-            return True
-        return batch < layout.batches and len(self._texts(job, layout, batch)[0]) > rest
+        return fate.end if now is not None and now.processed >= kept and self._uploads.has_more(job, kept) else None
 
     def _finish(self, job: Job, state: str, error: str | None, spent_ms: int) -> None:
         with self._store.writing() as db:
@@ -135,14 +113,15 @@ class Processing:
 
         False when halted or the job was aborted.
         """
-        layout = self.layout(job)
-        plan = self.plan(job, layout)
+        prepare = self._uploads.prepare
+        layout = self._uploads.layout(job)
+        plan = self._uploads.plan(job, layout)
         left = self._left(job, layout)
         with ThreadPoolExecutor(max_workers=1, thread_name_prefix="emulator-csv") as reader:
-            ahead = [reader.submit(self._prepare, job, layout, plan, b) for b in left[:1]]
+            ahead = [reader.submit(prepare, job, layout, plan, b) for b in left[:1]]
             for place, batch in enumerate(left):
                 block = ahead.pop().result()
-                ahead += [reader.submit(self._prepare, job, layout, plan, b) for b in left[place + 1 : place + 2]]
+                ahead += [reader.submit(prepare, job, layout, plan, b) for b in left[place + 1 : place + 2]]
                 done = False
                 while not done:
                     if halt.is_set():
@@ -152,18 +131,18 @@ class Processing:
                         return False
                     done = self._write(before, layout, plan, batch, block, pause_s=None)
                     if not done:
-                        block = self._prepare(job, layout, plan, batch)
+                        block = prepare(job, layout, plan, batch)
                 if self.pace.batch_s:
                     halt.wait(self.pace.batch_s)
         return True
 
     def _one_batch(self, job: Job) -> bool:
         """The next batch; True when there is none left to do."""
-        layout = self.layout(job)
-        plan = self.plan(job, layout)
+        layout = self._uploads.layout(job)
+        plan = self._uploads.plan(job, layout)
         left = self._left(job, layout)
         if left:
-            block = self._prepare(job, layout, plan, left[0])
+            block = self._uploads.prepare(job, layout, plan, left[0])
             # The end comes at the moment of the last batch.
             pause_s = self.pace.batch_s if len(left) > 1 else 0.0
             self._write(job, layout, plan, left[0], block, pause_s=pause_s)
@@ -174,70 +153,10 @@ class Processing:
         sql = "SELECT batch FROM job_batch WHERE job = ?"
         done = {r[0] for r in self._store.reading().execute(sql, (job.number,))}
         batches = layout.batches
-        if job.fate.end is not None:
-            batches = min(batches, -(-_whole_chunks(job.fate.row) // BATCH_ROWS))
+        kept = job.fate.kept_rows
+        if kept is not None:
+            batches = min(batches, -(-kept // BATCH_ROWS))
         return [b for b in range(batches) if b not in done]
-
-    def layout(self, job: Job) -> Layout:
-        """The upload's header and batches, found once and kept."""
-        if job.layout is not None:
-            kept = json.loads(job.layout)
-            return Layout(tuple(kept["header"]), tuple(kept["offsets"]))
-        if not job.uploaded:  # closing a job without data: the reply is unverified
-            raise CsvError("InvalidBatch : Failed to parse CSV. The job has no data")
-        layout = csvtext.scan(
-            self._jobs.upload_path(job.number), delimiter=DELIMITERS[job.delimiter], line_ending=job.line_ending,
-            batch_rows=BATCH_ROWS,
-        )  # fmt: skip
-        check_header(self._usage.limits, layout.header)
-        text = json.dumps({"header": layout.header, "offsets": layout.offsets})
-        with self._store.writing() as db:
-            db.execute("UPDATE job SET layout = ? WHERE number = ?", (text, job.number))
-        return layout
-
-    def plan(self, job: Job, layout: Layout) -> Plan:
-        return plan_columns(
-            self._org, self._sobject(job), layout.header, operation=job.operation, external_id=job.external_id
-        )
-
-    def columns(self, job: Job, layout: Layout) -> list[Target]:
-        """What the upload's columns are by the schema as it is now; None for one that has gone since it was read."""
-        sobject, found = self._sobject(job), []
-        for name in layout.header:
-            try:
-                found.append(column(self._org, sobject, name))
-            except CsvError:
-                found.append(None)
-        return found
-
-    def _texts(self, job: Job, layout: Layout, batch: int) -> list[pa.Array]:
-        with self._jobs.upload_path(job.number).open("rb") as file:
-            return csvtext.read(
-                file, layout.offsets[batch], layout.offsets[batch + 1], width=len(layout.header),
-                delimiter=DELIMITERS[job.delimiter],
-            )  # fmt: skip
-
-    def _prepare(self, job: Job, layout: Layout, plan: Plan, batch: int) -> Block:
-        """One batch read and converted; touches no record."""
-        begun = time.monotonic()
-        texts = self._texts(job, layout, batch)
-        check_cells(self._usage.limits, texts)
-        if job.fate.end is not None:
-            texts = [t.slice(0, max(0, _whole_chunks(job.fate.row) - batch * BATCH_ROWS)) for t in texts]
-        ids = None
-        columns: list[Column] = []
-        for place, (target, text) in enumerate(zip(plan.columns, texts, strict=True)):
-            cell, given = given_cells(text, by_parent=target is not None and target[1] is not None)
-            if target is None:
-                ids = cell
-            else:
-                columns.append(Column(target[0], cell, given, target[1], Origin(place)))
-        work = self._org.prepare(self._store.table(self._sobject(job)), columns, len(texts[0]) if texts else 0)
-        by_id = job.operation in ("update", "delete") or (job.operation == "upsert" and plan.key is None)
-        if ids is not None and not by_id:
-            refuse_ids(work, ids)
-            ids = None
-        return Block(work, ids, time.monotonic() - begun)
 
     def _write(self, job: Job, layout: Layout, plan: Plan, batch: int, block: Block, *, pause_s: float | None) -> bool:
         """One batch's records and outcomes in one transaction; False when the batch was put back.
@@ -252,7 +171,7 @@ class Processing:
             raise CsvError("ExceededQuota : ApiBatchItems Limit exceeded.")  # text unverified
         wave = Wave(self.pace, batch)
         for earlier in wave.earlier:
-            wave.claim(self._prepare(job, layout, plan, earlier).work)
+            wave.claim(self._uploads.prepare(job, layout, plan, earlier).work)
         operation: Operation = job.operation  # type: ignore[assignment]  # checked at create
         faults = self._faults
         source = faults.source("ingest.rows", job.number, batch * BATCH_ROWS) if faults.on_rows else nullcontext()
@@ -289,39 +208,6 @@ class Processing:
     def _step_ms(self) -> int:
         return int(self.pace.batch_s * 1000)
 
-    def _sobject(self, job: Job) -> SObject:
-        sobject = self._org.schema.get(job.object)
-        if sobject is None:
-            raise CsvError(f"InvalidBatch : the object {job.object} is no longer in the schema")
-        return sobject
-
-
-def _whole_chunks(row: int) -> int:
-    return row // CHUNK_ROWS * CHUNK_ROWS
-
 
 def _met_locks(outcome: Outcome) -> bool:
     return any(error.code == LOCKED for errors in outcome.errors.values() for error in errors)
-
-
-def pack(outcome: Outcome) -> bytes:
-    """A batch's row outcomes as they are stored."""
-    texts: list[str | None] = [None] * len(outcome.rids)
-    for row, errors in outcome.errors.items():
-        # How Salesforce joins several errors of one row is unverified.
-        texts[row] = " ".join(e.bulk_text() for e in errors)
-    batch = pa.record_batch(
-        [pa.array(outcome.rids), pa.array(outcome.created), pa.array(texts, pa.string())],
-        names=["rid", "created", "error"],
-    )
-    sink = pa.BufferOutputStream()
-    with pa.ipc.new_stream(
-        sink, batch.schema, options=pa.ipc.IpcWriteOptions(compression="zstd", use_threads=False)
-    ) as writer:
-        writer.write_batch(batch)
-    return sink.getvalue().to_pybytes()  # type: ignore[no-any-return]
-
-
-def unpack(packed: bytes) -> tuple[np.ndarray[Any, np.dtype[np.int64]], pa.Array, pa.Array]:
-    batch = pa.ipc.open_stream(packed, options=pa.ipc.IpcReadOptions(use_threads=False)).read_next_batch()
-    return batch.column(0).to_numpy(), batch.column(1), batch.column(2)

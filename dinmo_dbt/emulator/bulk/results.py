@@ -18,7 +18,8 @@ from dinmo_dbt.emulator.bulk import csvtext
 from dinmo_dbt.emulator.bulk.columns import Target, given_cells
 from dinmo_dbt.emulator.bulk.csvtext import DELIMITERS, LINE_ENDINGS
 from dinmo_dbt.emulator.bulk.job import Job, JobTable
-from dinmo_dbt.emulator.bulk.processing import Processing, unpack
+from dinmo_dbt.emulator.bulk.outcomes import unpack
+from dinmo_dbt.emulator.bulk.uploads import Uploads
 from dinmo_dbt.emulator.records.rules import Errors, Origin
 from dinmo_dbt.emulator.schema.definitions import accepted
 from dinmo_dbt.emulator.soql.values import csv_text
@@ -31,16 +32,16 @@ _FAILED_IDS_SINCE = 53.0  # failedResults have no sf__Id before v53
 class Results:
     """Reads the files of finished jobs."""
 
-    def __init__(self, store: Store, jobs: JobTable, processing: Processing) -> None:
+    def __init__(self, store: Store, jobs: JobTable, uploads: Uploads) -> None:
         self._store = store
         self._jobs = jobs
-        self._processing = processing
+        self._uploads = uploads
 
     def outcomes(self, job: Job, *, good: bool) -> Iterator[bytes]:
         """successfulResults or failedResults."""
         if job.layout is None:  # failed before the header was read
             return
-        layout = self._processing.layout(job)
+        layout = self._uploads.layout(job)
         delimiter, line_end = DELIMITERS[job.delimiter], LINE_ENDINGS[job.line_ending]
         second = "sf__Created" if good else "sf__Error"
         yield csvtext.header_line(["sf__Id", second], list(layout.header), delimiter=delimiter, line_end=line_end)
@@ -49,7 +50,7 @@ class Results:
         ).fetchall()  # fmt: skip
         if not rows:
             return
-        targets = self._processing.columns(job, layout)
+        targets = self._uploads.columns(job, layout)
         random.Random(job.number).shuffle(rows)
         with self._jobs.upload_path(job.number).open("rb") as file:
             for batch, packed in rows:
@@ -104,7 +105,7 @@ class Results:
             with path.open("rb") as file:
                 yield from iter(lambda: file.read(1 << 20), b"")
             return
-        layout = self._processing.layout(job)
+        layout = self._uploads.layout(job)
         yield csvtext.header_line(
             [], list(layout.header), delimiter=DELIMITERS[job.delimiter], line_end=LINE_ENDINGS[job.line_ending]
         )

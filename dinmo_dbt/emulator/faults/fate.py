@@ -5,6 +5,8 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Literal
 
+from dinmo_dbt.emulator.records.work import CHUNK_ROWS
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Fate:
@@ -20,3 +22,8 @@ class Fate:
     stuck: Literal["UploadComplete", "InProgress"] | None = None
     stuck_s: float = 0.0
     retries: int = 0
+
+    @property
+    def kept_rows(self) -> int | None:
+        """How many rows are written before the end; None where no fault ends the job."""
+        return self.row // CHUNK_ROWS * CHUNK_ROWS if self.end is not None else None

@@ -16,6 +16,8 @@ from dinmo_dbt.emulator.bulk.job import JobTable
 from dinmo_dbt.emulator.bulk.pace import Pace
 from dinmo_dbt.emulator.bulk.processing import Processing
 from dinmo_dbt.emulator.bulk.queryjobs import QueryJobs
+from dinmo_dbt.emulator.bulk.results import Results
+from dinmo_dbt.emulator.bulk.uploads import Uploads
 from dinmo_dbt.emulator.bulk.worker import Worker
 from dinmo_dbt.emulator.clock import Clock
 from dinmo_dbt.emulator.drift import Drift
@@ -85,13 +87,15 @@ class Instance:
             pace = pace or Pace(batch_s=batch_delay_s)
             jobs = JobTable(self._store, clock)
             common: dict[str, Any] = {"faults": self.faults, "usage": usage}
-            processing = Processing(self._store, org, jobs, pace=pace, **common)
+            uploads = Uploads(self._store, org, jobs, usage)
+            processing = Processing(self._store, org, jobs, uploads, pace=pace, **common)
+            results = Results(self._store, jobs, uploads)
             queries = QueryJobs(self._store, clock, jobs, pace=pace, wake=self._wake, **common)
             worker = Worker(self._store, jobs, clock, {"ingest": processing, "query": queries}, pace)
             self.site = Site(
                 clock=clock, store=self._store, org=org, records=Records(self._store, org),
                 collections=Collections(self._store, org), sessions=sessions, jobs=jobs,
-                ingest=Ingest(self._store, org, jobs, processing, wake=self._wake, **common),
+                ingest=Ingest(self._store, org, jobs, processing, results, wake=self._wake, **common),
                 queries=queries, worker=worker, usage=usage, faults=self.faults, freshness=Freshness(clock),
             )  # fmt: skip
             self._closed = False
