@@ -1,8 +1,9 @@
-"""Record ids: 18 characters on the wire, one integer in the store.
+"""Ids of records, jobs and cursors: 18 characters on the wire, one integer in the store.
 
 A record's integer is `object number << 40 | counter`, so a reference needs no text index and may point to
 any object. On the wire: 3 characters key prefix, 3 of the org's instance, 9 of the counter in base 62, and a
 3-character checksum: bit j of a group of five is set if character j is A-Z (checked against 283 recorded ids).
+The id of a job or a cursor is made like a record's, with a prefix of its kind; its integer is the counter alone.
 """
 
 from __future__ import annotations
@@ -47,6 +48,13 @@ def base62(number: int, width: int) -> str:
     return "".join(reversed(digits))
 
 
+def _of_base62(digits: str) -> int:
+    number = 0
+    for digit in digits:
+        number = number * 62 + ALPHABET.index(digit)
+    return number
+
+
 @dataclass(frozen=True)
 class Codec:
     """Text ids of one org to integers and back. `prefixes` maps object number to key prefix."""
@@ -86,12 +94,25 @@ class Codec:
         number = self._numbers.get(text[:3])
         if number is None:
             return MALFORMED
-        counter = 0
-        for char in text[6:]:
-            counter = counter * 62 + ALPHABET.index(char)
+        counter = _of_base62(text[6:])
         if text[3:6] != self.instance or counter > COUNTER_MAX:
             counter = 0
         return number << COUNTER_BITS | counter
+
+    def job_id(self, number: int, kind: str = "750") -> str:
+        """The id of a job, or with the prefix `01g` of a cursor."""
+        id15 = kind + self.instance + base62(number, 9)
+        return id15 + checksum(id15)
+
+    def job_number(self, text: str, kind: str = "750") -> int | None:
+        """The number behind such an id of this org, 15 or 18 characters; None for anything else."""
+        if not text.startswith(kind + self.instance) or len(text) not in (15, 18):
+            return None
+        digits = text[6:15]
+        if any(char not in ALPHABET for char in digits):
+            return None
+        number = _of_base62(digits)
+        return number if number < 1 << 62 and self.job_id(number, kind)[: len(text)] == text else None
 
     def encode_many(self, rids: Ints) -> pa.Array:
         """Text of each integer, in order; a negative integer becomes null."""

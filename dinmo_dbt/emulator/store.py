@@ -21,7 +21,7 @@ from pathlib import Path
 
 from dinmo_dbt.emulator.errors import EmulatorError, SchemaError
 from dinmo_dbt.emulator.identity import Identity, chance_of, minted
-from dinmo_dbt.emulator.ids import ALPHABET, COUNTER_BITS, Codec, base62, checksum
+from dinmo_dbt.emulator.ids import COUNTER_BITS, Codec, base62
 from dinmo_dbt.emulator.schema.definitions import Field, Schema, SObject
 
 FORMAT_VERSION = 1
@@ -384,24 +384,6 @@ class Store:
     def set_meta(self, key: str, value: str) -> None:
         with self.writing() as db:
             db.execute("INSERT OR REPLACE INTO meta VALUES (?, ?)", (key, value))
-
-    def job_id(self, number: int, kind: str = "750") -> str:
-        """A job's 18-character id, made like a record's."""
-        id15 = f"{kind}{self._instance}{base62(number, 9)}"
-        return id15 + checksum(id15)
-
-    def job_number(self, text: str, kind: str = "750") -> int | None:
-        """The number behind a job id of this org, 15 or 18 characters; None for anything else."""
-        head = f"{kind}{self._instance}"
-        if not text.startswith(head) or len(text) not in (15, 18):
-            return None
-        digits = text[6:15]
-        if any(c not in ALPHABET for c in digits):
-            return None
-        number = 0
-        for char in digits:
-            number = number * 62 + ALPHABET.index(char)
-        return number if number < 1 << 62 and self.job_id(number, kind)[: len(text)] == text else None
 
 
 def _indexes(field: Field, table: str) -> Iterator[tuple[str, str]]:

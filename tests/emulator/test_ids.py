@@ -27,6 +27,14 @@ def test_vector_and_scalar_forms_agree(values: list[int]) -> None:
         assert [CODEC.decode(t) for t in form] == values
 
 
+@given(st.integers(0, 2**40), st.sampled_from(["750", "01g"]))
+def test_the_id_of_a_job_gives_its_number_back_to_its_own_org_only(number: int, kind: str) -> None:
+    text = CODEC.job_id(number, kind)
+    assert CODEC.job_number(text, kind) == CODEC.job_number(text[:15], kind) == number
+    assert CODEC.job_number(text[:14], kind) is None
+    assert Codec("xyz", {}).job_number(text, kind) is None
+
+
 @given(st.lists(st.text(ALPHABET + "é -", max_size=19), max_size=20))
 def test_decoding_anything_agrees_too(texts: list[str]) -> None:
     assert CODEC.decode_many(pa.array(texts, pa.string())).tolist() == [CODEC.decode(t) for t in texts]

@@ -70,7 +70,7 @@ class Ingest:
                 (sobject.name, operation, external_id, delimiter, ending, version, now, now,
                  spec.get("assignmentRuleId")),
             ).fetchone()  # fmt: skip
-            job = self._jobs.load(db, self._store.job_id(row[0]), "ingest")
+            job = self._jobs.load(db, self._store.codec.job_id(row[0]), "ingest")
         return {
             **self._head(job), "contentUrl": self._content_url(job), "lineEnding": job.line_ending,
             "columnDelimiter": job.delimiter,
@@ -160,7 +160,7 @@ class Ingest:
         return self._jobs.load(self._store.reading(), job_id, "ingest")
 
     def _content_url(self, job: Job) -> str:
-        return f"services/data/v{job.api_version}/jobs/ingest/{self._store.job_id(job.number)}/batches"
+        return f"services/data/v{job.api_version}/jobs/ingest/{self._store.codec.job_id(job.number)}/batches"
 
     def _head(self, job: Job) -> dict[str, Any]:
         head = self._jobs.head(job)

@@ -84,7 +84,7 @@ class JobTable:
 
     def load(self, db: sqlite3.Connection, job_id: str, kind: str) -> Job:
         """The job of an id on the wire, or Salesforce's 404."""
-        number = self._store.job_number(job_id)
+        number = self._store.codec.job_number(job_id)
         job = self.get(db, number) if number is not None else None
         if job is None or job.kind != kind:
             raise not_found()
@@ -101,13 +101,14 @@ class JobTable:
 
     def page(self, kind: str, locator: str | None) -> tuple[list[Job], str | None]:
         """Up to 1000 jobs, newest first, and the locator of the rest."""
-        before = self._store.job_number((locator or "").partition("-")[0], "01g") or 1 << 62
+        codec = self._store.codec
+        before = codec.job_number((locator or "").partition("-")[0], "01g") or 1 << 62
         rows = self._store.reading().execute(
             f"SELECT {_COLUMNS} {_FROM} WHERE kind = ? AND number < ? ORDER BY number DESC LIMIT ?",
             (kind, before, LIST_ROWS + 1),
         ).fetchall()  # fmt: skip
         jobs = [Job(*row) for row in rows]
-        left = f"{self._store.job_id(jobs[LIST_ROWS - 1].number, '01g')}-{LIST_ROWS}" if len(jobs) > LIST_ROWS else None
+        left = f"{codec.job_id(jobs[LIST_ROWS - 1].number, '01g')}-{LIST_ROWS}" if len(jobs) > LIST_ROWS else None
         aged = (self._aged(job) for job in jobs[:LIST_ROWS])
         return [job for job in aged if job is not None], left
 
@@ -136,7 +137,7 @@ class JobTable:
 
     def lose(self, job_id: str, *, whole: bool) -> None:
         """Take a job away, or its results only, as if it were deleted or too old."""
-        number = self._store.job_number(job_id)
+        number = self._store.codec.job_number(job_id)
         with self._store.writing() as db:
             job = self.get(db, number) if number is not None else None
             if job is None or number is None:
@@ -178,7 +179,7 @@ class JobTable:
     def head(self, job: Job) -> dict[str, Any]:
         """What every reply about a job begins with, keys in Salesforce's order."""
         head: dict[str, Any] = {
-            "id": self._store.job_id(job.number), "operation": job.operation, "object": job.object,
+            "id": self._store.codec.job_id(job.number), "operation": job.operation, "object": job.object,
             "createdById": self._store.codec.encode(self._store.user_rid),
             "createdDate": f"{job.created}.000+0000", "systemModstamp": f"{job.changed}.000+0000",
             "state": job.state,

@@ -74,7 +74,7 @@ class QueryJobs:
                 "changed) VALUES ('query', ?, ?, ?, ?, ?, ?, 'UploadComplete', ?, ?) RETURNING number",
                 (query.table.sobject.name, operation, text, delimiter, ending, version, now, now),
             ).fetchone()
-            job = self._jobs.load(db, self._store.job_id(row[0]), "query")
+            job = self._jobs.load(db, self._store.codec.job_id(row[0]), "query")
             fate = self._faults.fate_of_job(job.number, job.object, job.operation)
             stuck_s = fate.stuck_s if fate is not None and fate.stuck == "UploadComplete" else 0.0
             job = self._jobs.change(
@@ -135,7 +135,7 @@ class QueryJobs:
             raise not_found()
         start = _start(locator)
         starts = list(range(start, max(job.processed, 1), _RESULT_ROWS))
-        path = f"{base}/jobs/query/{self._store.job_id(job.number)}"
+        path = f"{base}/jobs/query/{self._store.codec.job_id(job.number)}"
         pages = [{"resultUrl": f"{path}/results?locator={_locator(s)}"} for s in starts[:_PAGES_MAX]]
         left = starts[_PAGES_MAX:]
         url = f"{path}/resultPages?locator={_locator(left[0])}" if left else None

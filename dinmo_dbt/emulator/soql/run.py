@@ -56,7 +56,7 @@ def run_query(
 def more_rows(store: Store, locator: str, *, base: str, page_rows: int, clock: Clock) -> Record:
     """The page behind a nextRecordsUrl. A locator lives two days on the org's clock."""
     found = re.fullmatch(r"(01g[0-9A-Za-z]{12}(?:[0-9A-Z]{3})?)-([0-9]{1,9})", locator)
-    number = store.job_number(found[1], "01g") if found else None
+    number = store.codec.job_number(found[1], "01g") if found else None
     row = None
     if number is not None:
         sql = "SELECT query, everything, rids FROM cursor WHERE number = ? AND created >= ?"
@@ -90,7 +90,7 @@ def _page(reader: Reader, query: Query, rids: Ints, start: int, page_rows: int) 
 
 def _followed(page: Record, store: Store, base: str, cursor: int, start: int) -> Record:
     """The page with the way to the next one, which begins at `start`."""
-    next_url = f"{base}/query/{store.job_id(cursor, '01g')}-{start}"
+    next_url = f"{base}/query/{store.codec.job_id(cursor, '01g')}-{start}"
     return {"totalSize": page["totalSize"], "done": False, "nextRecordsUrl": next_url, "records": page["records"]}
 
 

@@ -109,7 +109,7 @@ def _jobs(app: Instance) -> list[dict[str, Any]]:
 
 
 def _opened(app: Instance, job_id: str) -> dict[str, Any] | None:
-    number = app.site.store.job_number(job_id)
+    number = app.site.store.codec.job_number(job_id)
     job = app.site.jobs.get(app.site.store.reading(), number) if number is not None else None
     return _job(app, job, counted=True) if job is not None else None
 
@@ -119,8 +119,8 @@ def _job(app: Instance, job: Job, *, counted: bool) -> dict[str, Any]:
     why = reasons(app.site.store, job).most_common() if counted and job.failed else []
     said = _JOB_ERROR.match(job.error or "")
     return {
-        "id": app.site.store.job_id(job.number), "kind": job.kind, "operation": job.operation, "object": job.object,
-        "external_id": job.external_id, "version": job.api_version, "retries": job.retries,
+        "id": app.site.store.codec.job_id(job.number), "kind": job.kind, "operation": job.operation,
+        "object": job.object, "external_id": job.external_id, "version": job.api_version, "retries": job.retries,
         "state": job.state, "mood": _mood(job), "created": _time(job.created), "changed": _time(job.changed),
         "processed": job.processed, "failed": job.failed, "seconds": job.total_ms / 1000,
         "error": said[0].strip() if said else "", "reasons": why, "shown": why[:_REASONS_SHOWN],
