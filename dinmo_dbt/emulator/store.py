@@ -20,6 +20,7 @@ from datetime import UTC, datetime
 from pathlib import Path
 
 from dinmo_dbt.emulator.errors import EmulatorError, SchemaError
+from dinmo_dbt.emulator.folding import fold, folded_sql
 from dinmo_dbt.emulator.identity import Identity, chance_of, minted
 from dinmo_dbt.emulator.ids import COUNTER_BITS, Codec, base62
 from dinmo_dbt.emulator.schema.definitions import Field, Schema, SObject
@@ -74,19 +75,6 @@ class Saved:
 
 def quoted(name: str) -> str:
     return '"' + name.replace('"', '""') + '"'
-
-
-def fold(text: str | None) -> str | None:
-    """Text as case-insensitive comparison sees it. One rule for the index, SOQL and upsert."""
-    return text.lower() if isinstance(text, str) else text
-
-
-def folded_sql(column: str) -> str:
-    """`fold(column)` in SQL: the one spelling, which indexes and queries share.
-
-    Only text beyond ASCII, longer in bytes than in characters, needs Python to fold it.
-    """
-    return f"CASE WHEN length({column}) <> length(CAST({column} AS BLOB)) THEN fold({column}) ELSE lower({column}) END"
 
 
 def utc_now() -> datetime:

@@ -10,7 +10,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from dinmo_dbt import emulator
-from dinmo_dbt.emulator.store import fold, folded_sql
+from dinmo_dbt.emulator.folding import fold, folded_sql
 from dinmo_dbt.emulator.web.app import App
 
 from .conftest import Org

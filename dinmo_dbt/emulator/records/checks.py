@@ -9,13 +9,14 @@ from typing import Any
 import numpy as np
 
 from dinmo_dbt.emulator.errors import RowError
+from dinmo_dbt.emulator.folding import fold
 from dinmo_dbt.emulator.ids import COUNTER_BITS, Ints
 from dinmo_dbt.emulator.records.cell import Cell, Mask
 from dinmo_dbt.emulator.records.defaults import DEFAULT_FORMULAS
 from dinmo_dbt.emulator.records.finding import existing, unique_holders
 from dinmo_dbt.emulator.records.work import Work, read_only
 from dinmo_dbt.emulator.schema.definitions import Field
-from dinmo_dbt.emulator.store import Store, fold
+from dinmo_dbt.emulator.store import Store
 
 
 def check_access(work: Work, cells: list[Cell], creating: Mask, updating: Mask) -> None:

@@ -9,8 +9,9 @@ from typing import Any
 
 import pyarrow as pa
 
+from dinmo_dbt.emulator.folding import fold, folded_sql
 from dinmo_dbt.emulator.schema.definitions import Field
-from dinmo_dbt.emulator.store import Table, fold, folded_sql, quoted
+from dinmo_dbt.emulator.store import Table, quoted
 
 
 def find(db: sqlite3.Connection, table: Table, key: Field, wanted: Sequence[Any]) -> dict[Any, list[int]]:

@@ -10,6 +10,7 @@ from datetime import UTC, datetime
 import pyarrow as pa
 
 from dinmo_dbt.emulator.errors import ApiError, malformed_id, not_found
+from dinmo_dbt.emulator.folding import fold
 from dinmo_dbt.emulator.ids import MALFORMED
 from dinmo_dbt.emulator.records import finding
 from dinmo_dbt.emulator.records.engine import Org
@@ -19,7 +20,7 @@ from dinmo_dbt.emulator.records.rules import Origin
 from dinmo_dbt.emulator.records.work import Outcome
 from dinmo_dbt.emulator.schema.definitions import Field, accepted
 from dinmo_dbt.emulator.soql.records import read_record
-from dinmo_dbt.emulator.store import Store, Table, fold
+from dinmo_dbt.emulator.store import Store, Table
 
 _NO_KEY = "Provided external ID field does not exist or is not accessible"
 

@@ -8,6 +8,7 @@ from datetime import datetime
 from functools import partial
 
 from dinmo_dbt.emulator.errors import ApiError
+from dinmo_dbt.emulator.folding import fold
 from dinmo_dbt.emulator.schema.definitions import SObject
 from dinmo_dbt.emulator.schema.describe import child_name
 from dinmo_dbt.emulator.soql.conditions import Conditions
@@ -28,7 +29,7 @@ from dinmo_dbt.emulator.soql.syntax import (
     parts,
     words,
 )
-from dinmo_dbt.emulator.store import Store, fold
+from dinmo_dbt.emulator.store import Store
 
 _LIMIT_MAX = 2**31
 _OFFSET_MAX = 2000

@@ -13,11 +13,11 @@ from dataclasses import dataclass, replace
 from datetime import UTC, date
 from typing import Any
 
+from dinmo_dbt.emulator.folding import fold
 from dinmo_dbt.emulator.soql import dates, literals
 from dinmo_dbt.emulator.soql.scope import Operand, Scope
 from dinmo_dbt.emulator.soql.sql import DEPTH_MAX, Sql, chained, compose
 from dinmo_dbt.emulator.soql.syntax import Node, like_pattern, malformed, nodes, not_emulated, unescape, words
-from dinmo_dbt.emulator.store import fold
 
 _EQUALITY = ("=", "!=", "<>")
 # Some option has no value that is missing. Bound as one text: a statement may have more values than SQLite binds.

@@ -5,10 +5,10 @@ from __future__ import annotations
 from typing import Any
 
 from dinmo_dbt.emulator.errors import ApiError
+from dinmo_dbt.emulator.folding import fold
 from dinmo_dbt.emulator.ids import MALFORMED, Codec
 from dinmo_dbt.emulator.schema.definitions import Field
 from dinmo_dbt.emulator.soql.syntax import Node, Statement, unescape
-from dinmo_dbt.emulator.store import fold
 
 
 def value(statement: Statement, codec: Codec, node: Node, field: Field, literal: Node) -> Any:

@@ -12,11 +12,12 @@ from dataclasses import dataclass, field
 from datetime import datetime
 
 from dinmo_dbt.emulator.errors import ApiError
+from dinmo_dbt.emulator.folding import folded_sql
 from dinmo_dbt.emulator.ids import COUNTER_BITS
 from dinmo_dbt.emulator.schema.definitions import Field, SObject
 from dinmo_dbt.emulator.soql.sql import Sql
 from dinmo_dbt.emulator.soql.syntax import Node, Statement, not_emulated, words
-from dinmo_dbt.emulator.store import Store, folded_sql, quoted
+from dinmo_dbt.emulator.store import Store, quoted
 
 _LEVELS_MAX = 5
 _JOINS_MAX = 55  # child-to-parent relationships of one query; SQLite joins 64 tables
