@@ -7,6 +7,8 @@ simulation repeats.
 from __future__ import annotations
 
 import random
+import sqlite3
+from collections.abc import Mapping
 from dataclasses import dataclass
 
 from dinmo_dbt.emulator.ids import ALPHABET, base62
@@ -30,6 +32,20 @@ class Identity:
     security_token: str
     refresh_token: str
 
+    @classmethod
+    def of(cls, meta: Mapping[str, str], *, organization_id: str, user_id: str) -> Identity:
+        return cls(
+            organization_id=organization_id,
+            user_id=user_id,
+            username=meta["username"],
+            client_id=meta["client_id"],
+            client_secret=meta["client_secret"],
+            access_token=meta["access_token"],
+            password=meta["password"],
+            security_token=meta["security_token"],
+            refresh_token=meta["refresh_token"],
+        )
+
 
 def chance_of(seed: int | None) -> random.Random:
     """Repeatable with a seed; without one the operating system's, fit for secrets."""
@@ -52,6 +68,17 @@ def minted(chance: random.Random) -> dict[str, str]:
         "security_token": letters(chance, 24),
         "refresh_token": f"5Aep861{letters(chance, 80)}",
     }
+
+
+def known_by(db: sqlite3.Connection, chance: random.Random, now: str) -> dict[str, str]:
+    """What the org is known by, as its store keeps it. What is missing there is minted, and its own session let in.
+
+    A folder may have been written before a secret existed, or its refresh token was revoked. `now` is a `stamp`.
+    """
+    db.executemany("INSERT OR IGNORE INTO meta VALUES (?, ?)", minted(chance).items())
+    meta = dict(db.execute("SELECT key, value FROM meta").fetchall())
+    db.execute("INSERT OR IGNORE INTO token (token, created) VALUES (?, ?)", (meta["access_token"], now))
+    return meta
 
 
 def access_token(chance: random.Random, organization_id: str) -> str:

@@ -33,7 +33,8 @@ from dinmo_dbt.emulator.records.targets import find_targets, merged, parents_of,
 from dinmo_dbt.emulator.records.work import CHUNK_ROWS, Column, Guard, Outcome, Work, read_only
 from dinmo_dbt.emulator.records.writing import insert, update
 from dinmo_dbt.emulator.schema.definitions import Field, Schema, SObject, accepted
-from dinmo_dbt.emulator.store import Store, Table, stamp
+from dinmo_dbt.emulator.store import Store, stamp
+from dinmo_dbt.emulator.tables import Table, allocate
 
 Operation = Literal["insert", "update", "upsert", "delete"]
 
@@ -156,7 +157,7 @@ class Org:
         if len(losers):
             old = np.setdiff1d(old, np.array(list(losers)))
         if len(new):
-            first = self.store.allocate(db, work.table, len(new))
+            first = allocate(db, work.table, len(new))
             rids[new] = np.arange(first, first + len(new))
             created[new] = True
             insert(self.store, db, work.table, cells, rids, new, stamp(self.clock()))

@@ -11,7 +11,7 @@ import pyarrow as pa
 
 from dinmo_dbt.emulator.folding import fold, folded_sql
 from dinmo_dbt.emulator.schema.definitions import Field
-from dinmo_dbt.emulator.store import Table, quoted
+from dinmo_dbt.emulator.tables import Table, quoted
 
 
 def find(db: sqlite3.Connection, table: Table, key: Field, wanted: Sequence[Any]) -> dict[Any, list[int]]:

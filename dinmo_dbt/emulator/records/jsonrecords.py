@@ -13,7 +13,7 @@ from dinmo_dbt.emulator.records.jsoncolumns import columns_of
 from dinmo_dbt.emulator.records.rules import Origin
 from dinmo_dbt.emulator.records.work import Column, Outcome, read_only
 from dinmo_dbt.emulator.schema.definitions import Field
-from dinmo_dbt.emulator.store import Table
+from dinmo_dbt.emulator.tables import Table
 
 Json = dict[str, Any]
 _SINGLE = Origin()

@@ -19,7 +19,8 @@ from dinmo_dbt.emulator.errors import EmulatorError, RowError
 from dinmo_dbt.emulator.ids import COUNTER_MAX, MALFORMED, Ints
 from dinmo_dbt.emulator.records.cell import Cell, Mask
 from dinmo_dbt.emulator.schema.definitions import Field
-from dinmo_dbt.emulator.store import Store, Table, quoted
+from dinmo_dbt.emulator.store import Store
+from dinmo_dbt.emulator.tables import Table, quoted
 
 LOCKED = "UNABLE_TO_LOCK_ROW"
 

@@ -7,7 +7,8 @@ import sqlite3
 
 from dinmo_dbt.emulator.errors import RowError
 from dinmo_dbt.emulator.schema.definitions import Field, SObject
-from dinmo_dbt.emulator.store import Store, Table, quoted
+from dinmo_dbt.emulator.store import Store
+from dinmo_dbt.emulator.tables import Table, quoted
 
 
 def recycle(

@@ -13,7 +13,8 @@ from datetime import UTC, datetime, timedelta
 from typing import Any
 
 from dinmo_dbt.emulator.errors import ApiError
-from dinmo_dbt.emulator.store import Store, Table, stamp
+from dinmo_dbt.emulator.store import Store, stamp
+from dinmo_dbt.emulator.tables import Table
 
 IDS_MAX = 600_000
 _KEPT = timedelta(days=30)

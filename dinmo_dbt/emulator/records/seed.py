@@ -12,9 +12,9 @@ from dinmo_dbt.emulator.bulk import csvtext
 from dinmo_dbt.emulator.bulk.columns import cell_columns
 from dinmo_dbt.emulator.bulk.csvtext import CsvError
 from dinmo_dbt.emulator.errors import RecordsError
-from dinmo_dbt.emulator.ids import COUNTER_BITS
 from dinmo_dbt.emulator.records.engine import Org
-from dinmo_dbt.emulator.store import Store, Table, quoted, stamp
+from dinmo_dbt.emulator.store import Store, stamp
+from dinmo_dbt.emulator.tables import Table, quoted
 
 _BATCH_ROWS = 10_000
 
@@ -36,7 +36,7 @@ def seed_org(store: Store, clock: Callable[[], datetime]) -> None:
     }  # fmt: skip
     organizations = store.tables["Organization"]
     organization = {
-        "rid": organizations.number << COUNTER_BITS | store.organization_counter, "Name": "dinmo-dbt emulator",
+        "rid": store.organization_rid, "Name": "dinmo-dbt emulator",
         "InstanceName": "EMU1", "IsSandbox": 0, "OrganizationType": "Developer Edition",
         "LanguageLocaleKey": "en_US", "TimeZoneSidKey": "Etc/UTC",
     }  # fmt: skip

@@ -20,7 +20,8 @@ from dinmo_dbt.emulator.records.rules import Origin
 from dinmo_dbt.emulator.records.work import Outcome
 from dinmo_dbt.emulator.schema.definitions import Field, accepted
 from dinmo_dbt.emulator.soql.records import read_record
-from dinmo_dbt.emulator.store import Store, Table
+from dinmo_dbt.emulator.store import Store
+from dinmo_dbt.emulator.tables import Table
 
 _NO_KEY = "Provided external ID field does not exist or is not accessible"
 

@@ -14,7 +14,7 @@ from dinmo_dbt.emulator.ids import Ints
 from dinmo_dbt.emulator.records.cell import Cell, Mask
 from dinmo_dbt.emulator.records.rules import Errors, Origin
 from dinmo_dbt.emulator.schema.definitions import Field, SObject
-from dinmo_dbt.emulator.store import Table
+from dinmo_dbt.emulator.tables import Table
 
 CHUNK_ROWS = 200
 

@@ -12,7 +12,8 @@ import pyarrow as pa
 from dinmo_dbt.emulator.ids import COUNTER_MAX, Ints
 from dinmo_dbt.emulator.records.cell import Cell
 from dinmo_dbt.emulator.records.defaults import auto_number, default_of
-from dinmo_dbt.emulator.store import Store, Table, quoted
+from dinmo_dbt.emulator.store import Store
+from dinmo_dbt.emulator.tables import Table, quoted
 
 _SYSTEM = ("CreatedDate", "CreatedById", "LastModifiedDate", "LastModifiedById", "SystemModstamp", "IsDeleted")
 _IGNORED = b"\x00"  # bound where an update leaves a field alone; no stored value is a blob

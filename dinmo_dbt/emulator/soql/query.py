@@ -6,7 +6,7 @@ from dataclasses import dataclass
 
 from dinmo_dbt.emulator.schema.definitions import Field
 from dinmo_dbt.emulator.soql.sql import Sql, compose, listed
-from dinmo_dbt.emulator.store import Table, quoted
+from dinmo_dbt.emulator.tables import Table, quoted
 
 
 @dataclass(frozen=True, slots=True)

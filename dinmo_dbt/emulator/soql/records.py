@@ -15,7 +15,8 @@ from dinmo_dbt.emulator.soql.scope import column_sql
 from dinmo_dbt.emulator.soql.sql import Sql
 from dinmo_dbt.emulator.soql.syntax import not_emulated
 from dinmo_dbt.emulator.soql.values import json_value
-from dinmo_dbt.emulator.store import Store, Table
+from dinmo_dbt.emulator.store import Store
+from dinmo_dbt.emulator.tables import Table
 
 _TOO_LARGE = re.compile("too many|too big|too large|stack overflow|at most [0-9]+ tables")
 Record = dict[str, Any]

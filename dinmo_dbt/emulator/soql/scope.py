@@ -17,7 +17,8 @@ from dinmo_dbt.emulator.ids import COUNTER_BITS
 from dinmo_dbt.emulator.schema.definitions import Field, SObject
 from dinmo_dbt.emulator.soql.sql import Sql
 from dinmo_dbt.emulator.soql.syntax import Node, Statement, not_emulated, words
-from dinmo_dbt.emulator.store import Store, quoted
+from dinmo_dbt.emulator.store import Store
+from dinmo_dbt.emulator.tables import quoted
 
 _LEVELS_MAX = 5
 _JOINS_MAX = 55  # child-to-parent relationships of one query; SQLite joins 64 tables
