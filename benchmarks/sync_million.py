@@ -157,6 +157,12 @@ def main() -> None:
             assert emulator.stdout is not None
             line = json.loads(emulator.stdout.readline())
             print(f"{rows:,} rows x {COLUMNS} columns, upsert by external id, {os.cpu_count()} cores")
+            _, wall, cpu, peak = run(root, "plan")
+            print(
+                f"{'first plan':16} {rows:>9,} to be sent {wall:4.2f} s wall  {rows / wall:>9,.0f} rows/s  "
+                f"{cpu:6.2f} s own CPU ({rows / cpu:,.0f} rows/s)  {peak:5.0f} MiB peak"
+            )
+            assert peak < memory_max, f"{peak:.0f} MiB is over {memory_max}"
             for name in ("first sync", "nothing changed"):
                 document, wall, cpu, peak = run(root, "sync")
                 result = document["results"][0]  # type: ignore[index]

@@ -20,6 +20,7 @@ def run(script: str, *arguments: str) -> str:
 @pytest.mark.slow
 def test_a_sync_of_many_rows_sends_them_once_within_its_memory_and_calls():
     told = run("sync_million.py", "--rows", "20000")
+    assert "first plan          20,000 to be sent" in told
     assert "first sync          20,000 sent" in told
     assert "nothing changed          0 sent" in told
 

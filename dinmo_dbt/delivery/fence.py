@@ -28,6 +28,7 @@ from dinmo_dbt.errors import StateError
 from dinmo_dbt.plan.plan import Plan, PlannedBatch
 from dinmo_dbt.rows import values
 from dinmo_dbt.rows.field_types import type_of
+from dinmo_dbt.rows.sets import distinct
 
 ENDED = ("JobComplete", "Failed", "Aborted")
 # A job of another program may take hours; it is waited for as long as a person would.
@@ -296,7 +297,7 @@ def _print_of(text: str | None) -> int:
 
 def _tell(*sides: npt.NDArray[np.void]) -> bool:
     """Whether these columns tell rows apart: nine of ten are there once."""
-    return all(10 * len(np.unique(rows)) >= 9 * len(rows) for rows in sides)
+    return all(10 * len(distinct(rows)) >= 9 * len(rows) for rows in sides)
 
 
 def _together(rows: pa.Table, columns: Sequence[str]) -> npt.NDArray[np.void]:

@@ -12,6 +12,7 @@ import pyarrow as pa
 
 from dinmo_dbt.destination import Api, Batch, Destination, Field, Operation, PayloadColumn
 from dinmo_dbt.plan.records import find_parents, ids_missing
+from dinmo_dbt.rows.sets import distinct
 
 
 def with_parents(batch: Batch, destination: Destination) -> tuple[Batch, npt.NDArray[np.bool_]]:
@@ -39,7 +40,7 @@ def jobs(batch: Batch, destination: Destination) -> Iterator[Batch]:
     own column, and no document says what it does in a column of its parent's external id."""
     if batch.operation is Operation.INSERT:
         slots = destination.job_slots(batch.rows, batch.columns)
-        for slot in np.unique(slots):
+        for slot in distinct(slots):
             yield replace(batch, rows=batch.rows.filter(pa.array(slots == slot)))
         return
     paths = [c for c in batch.columns if c.is_parent_path and not c.keep_nulls] if batch.api is Api.BULK else []
@@ -47,7 +48,7 @@ def jobs(batch: Batch, destination: Destination) -> Iterator[Batch]:
         yield batch
         return
     empty = np.stack([ids_missing(batch.rows[column.header].combine_chunks()) for column in paths], axis=1)
-    patterns, which = np.unique(empty, axis=0, return_inverse=True)
+    patterns, which = np.unique(empty, axis=0, return_inverse=True)  # noqa: TID251
     for number, pattern in enumerate(patterns):
         part = replace(batch, rows=batch.rows.filter(pa.array(which.ravel() == number)))
         for column in (column for column, is_empty in zip(paths, pattern, strict=True) if is_empty):

@@ -16,6 +16,7 @@ from dinmo_dbt.errors import CountsError, DestinationError
 from dinmo_dbt.plan.guards import Counted, Day
 from dinmo_dbt.plan.plan import LEFT_OUT
 from dinmo_dbt.rows import values
+from dinmo_dbt.rows.sets import distinct
 from dinmo_dbt.rows.snapshot import Flag
 from dinmo_dbt.text.masking import of_job, without_values
 
@@ -67,7 +68,7 @@ def _of_day(written: pa.Table) -> Day:
     if "counted" not in written.column_names:  # a revert's
         return Day()
     counted = written["counted"].to_numpy()
-    changed = np.unique(written["kh"].to_numpy()[counted == Counted.CHANGED])
+    changed = distinct(written["kh"].to_numpy()[counted == Counted.CHANGED])
     created, removed, respelled = (
         int(np.count_nonzero(counted == each)) for each in (Counted.CREATED, Counted.REMOVED, Counted.RESPELLED)
     )

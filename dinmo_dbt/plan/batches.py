@@ -15,6 +15,7 @@ from dinmo_dbt.plan.parents import CIRCLE
 from dinmo_dbt.plan.plan import PlannedBatch
 from dinmo_dbt.plan.work import IN_ORDER, Work
 from dinmo_dbt.rows import values
+from dinmo_dbt.rows.sets import distinct
 from dinmo_dbt.rows.snapshot import Positions
 from dinmo_dbt.rows.texts import BULK_NULL
 
@@ -28,7 +29,7 @@ _ID = Field(name="Id", label="Record ID", type="id", length=18, nillable=False, 
 
 def batches(work: Work) -> Iterator[PlannedBatch]:
     total = int(np.count_nonzero(work.is_sent)) + len(work.leavers.removing)
-    for level in np.unique(work.level[work.is_sent & (work.level != CIRCLE)]).tolist():
+    for level in distinct(work.level[work.is_sent & (work.level != CIRCLE)]).tolist():
         yield from _of_level(work, work.level == level, total, awaits=level > 0)
     circle = work.level == CIRCLE
     yield from _of_level(work, circle, total, without_parents=True)

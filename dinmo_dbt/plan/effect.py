@@ -13,6 +13,7 @@ from dinmo_dbt.plan.work import Work
 from dinmo_dbt.rows import carried
 from dinmo_dbt.rows.changes import Kind
 from dinmo_dbt.rows.keys import respelled
+from dinmo_dbt.rows.sets import without
 from dinmo_dbt.rows.snapshot import Flag, Positions, keys_in_segment
 
 
@@ -88,12 +89,13 @@ def _find_carried(work: Work, came: Positions) -> None:
     found, snapshot = work.found, work.state.snapshot
     gone = np.concatenate([found.left, found.away])
     other = inserting & (found.position >= 0) & np.isin(found.kind, (Kind.CHANGED, Kind.DROPPED))
-    rows = np.union1d(came, np.flatnonzero(other))
+    other[came] = True
+    rows = np.flatnonzero(other)
     moved = carried.find(work.mappings, snapshot, work.spool, rows, found.position[rows], gone)
     respelled = np.isin(moved.rows, came) & np.isin(moved.slots, gone)
     work.shifted = int(np.count_nonzero(~respelled))
     if respelled.any() and values_tell(work):
-        work.alike = np.setdiff1d(moved.rows[respelled], work.respelled)
+        work.alike = without(moved.rows[respelled], work.respelled)
         old = snapshot.keys(moved.slots[respelled][:5]).to_pylist()
         new = work.keys_of(moved.rows[respelled][:5]).to_pylist()
         work.replacing = tuple(zip(old, new, strict=True))

@@ -24,6 +24,7 @@ from dinmo_dbt.codes import (
     VALUES_MOVED,
 )
 from dinmo_dbt.errors import Problem
+from dinmo_dbt.rows.sets import among, distinct, union, without
 
 # A share of the known rows means nothing for a handful of them.
 GUARDED_ROWS_MIN = 1_000
@@ -123,7 +124,7 @@ class _Replaced:
 
     @classmethod
     def of(cls, effect: Effect, day: Day) -> _Replaced:
-        before = len(np.setdiff1d(np.intersect1d(day.left, effect.away), effect.left))
+        before = len(without(day.left[among(day.left, effect.away)], effect.left))
         replaced = min(before + effect.gone, effect.created + day.created)
         here = max(effect.replaced, replaced - day.created)
         respelled = effect.respelled + day.respelled if effect.respelled else 0
@@ -249,8 +250,8 @@ def _replaced(activation: Activation, effect: Effect, replaced: _Replaced, moved
 
 def _changed(activation: Activation, effect: Effect, day: Day, again: _Replaced | None, moved: Moved) -> list[_Need]:
     ceiling = activation.guards.max_change
-    of_run = len(np.unique(effect.changed)) + (again.here if again else 0)
-    of_day = len(np.union1d(effect.changed, day.changed)) + (again.day if again else 0)
+    of_run = len(distinct(effect.changed)) + (again.here if again else 0)
+    of_day = len(union(effect.changed, day.changed)) + (again.day if again else 0)
 
     def asked(message: str, rows: int, code: str = MAX_CHANGE, hint: str = "") -> list[_Need]:
         return [_Need(code, message, "--allow-changes", rows, (Counted.CHANGED,), hint)]

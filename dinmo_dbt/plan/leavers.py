@@ -11,6 +11,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from dinmo_dbt.rows.rowhash import DIGEST, as_arrow
+from dinmo_dbt.rows.sets import among
 from dinmo_dbt.rows.snapshot import Flag, Pending, Positions, Snapshot
 
 RECORD_ID_UNKNOWN = "RECORD_ID_UNKNOWN"
@@ -79,7 +80,7 @@ def sort_out(
     # row that tells whose record it is goes last.
     first = pc.index_in(ids, value_set=pc.unique(ids)).to_numpy(zero_copy_only=False)
     repeated = np.ones(len(left), np.bool_)
-    repeated[np.unique(first, return_index=True)[1]] = False
+    repeated[np.unique(first, return_index=True)[1]] = False  # noqa: TID251
     left = hold(left, repeated | shared(ids), RECORD_SHARED)
     return Leavers(noted, _rows_of(snapshot, left), tuple(held), in_flight)
 
@@ -99,11 +100,11 @@ def _by_claim(left: Positions, snapshot: Snapshot) -> tuple[Positions, npt.NDArr
 
 def _waiting(left: Positions, snapshot: Snapshot, pending: Pending) -> list[tuple[str, Positions]]:
     """Leavers that were refused and may not be tried yet, by the code that refused them."""
-    slots = np.flatnonzero(~pending.due & np.isin(pending.kh, snapshot.kh[left]))
+    slots = np.flatnonzero(~pending.due & among(pending.kh, snapshot.kh[left]))
     versions = zip(pending.kh[slots].tolist(), as_arrow(pending.ck[slots]).to_pylist(), strict=True)
     codes = dict(zip(versions, pending.codes.take(pa.array(slots)), strict=True))
     by_code: dict[str, list[int]] = {}
-    like = left[np.isin(snapshot.kh[left], pending.kh[slots])]
+    like = left[among(snapshot.kh[left], pending.kh[slots])]
     hashes = zip(snapshot.kh[like].tolist(), as_arrow(snapshot.ck[like]).to_pylist(), strict=True)
     for position, hashed in zip(like.tolist(), hashes, strict=True):
         code = codes.get(hashed)

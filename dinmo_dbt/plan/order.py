@@ -16,6 +16,7 @@ from dinmo_dbt.plan.records import compared
 from dinmo_dbt.plan.work import Work, placed
 from dinmo_dbt.rows.changes import Kind
 from dinmo_dbt.rows.mapping import MappedColumn
+from dinmo_dbt.rows.sets import distinct
 from dinmo_dbt.rows.snapshot import Positions
 
 _IN_A_CIRCLE = "its parent is itself, or a row that waits for it: an insert can't point to it (mode: upsert can)"
@@ -129,7 +130,7 @@ def _lose_orphans(work: Work, links: Sequence[Link], made_by: Sequence[Positions
     """Parents that this plan was to make and does not send are missing, and so are those behind them."""
     while True:
         children, makers = _waits_for(work, links, made_by)
-        lost = np.unique(children[~work.is_sent[makers]])
+        lost = distinct(children[~work.is_sent[makers]])
         if not lost.size:
             return
         gone = np.zeros(work.size, np.bool_)

@@ -14,6 +14,7 @@ from dinmo_dbt.activation import Mode
 from dinmo_dbt.destination import Destination
 from dinmo_dbt.plan.records import compared, find_parents, ids_missing, parent_object
 from dinmo_dbt.rows.mapping import MappedColumn, Mapping
+from dinmo_dbt.rows.sets import distinct
 
 Positions = npt.NDArray[np.int64]
 Rows = npt.NDArray[np.bool_]
@@ -98,11 +99,11 @@ def behind(rows: Positions, children: Positions, made_by: Positions, size: int) 
     reached = np.zeros(size, np.bool_)
     order = np.argsort(made_by, kind="stable")
     children, made_by = children[order], made_by[order]
-    frontier = np.unique(rows)
+    frontier = distinct(rows)
     while frontier.size:
         low, high = np.searchsorted(made_by, frontier, "left"), np.searchsorted(made_by, frontier, "right")
         ranges = [children[start:end] for start, end in zip(low, high, strict=True) if end > start]
-        frontier = np.unique(np.concatenate([children[:0], *ranges]))
+        frontier = distinct(np.concatenate([children[:0], *ranges]))
         frontier = frontier[~reached[frontier]]
         reached[frontier] = True
     return reached

@@ -26,6 +26,7 @@ from dinmo_dbt.plan.records import compared
 from dinmo_dbt.rows.changes import ChangeSet
 from dinmo_dbt.rows.mapping import Mapping
 from dinmo_dbt.rows.rowhash import Hashes
+from dinmo_dbt.rows.sets import among, distinct
 from dinmo_dbt.rows.snapshot import Baseline, Flag, Pending, Positions, Snapshot, Spool
 
 
@@ -64,7 +65,7 @@ def flying(batches: Sequence[InFlight], kh: Hashes, keys_of: Callable[[Positions
     """Which rows of these key hashes have their key in one of the batches; `keys_of` some of them, by number."""
     found = np.zeros(len(kh), np.bool_)
     for batch in batches:
-        rows = np.flatnonzero(np.isin(kh, batch.kh))
+        rows = np.flatnonzero(among(kh, batch.kh))
         if rows.size:
             found[rows] |= pc.is_in(keys_of(rows), value_set=batch.keys).to_numpy(zero_copy_only=False)
     return found
@@ -303,7 +304,7 @@ class Plan:
         writing = [b.rows for b in self.batches if b.operation is not Operation.DELETE and not b.leavers]
         if not writing or self.refusal:
             return []
-        rows, match = np.unique(np.concatenate(writing)), self.mapping.match
+        rows, match = distinct(np.concatenate(writing)), self.mapping.match
         by = {column.header: column.field for column in self.mapping.columns if column.lookup is None}
         if match is not None and match.header not in by and self.activation.mode is Mode.UPSERT:
             by["match"] = match.field

@@ -20,6 +20,7 @@ from dinmo_dbt.plan.work import Work, explained_waits
 from dinmo_dbt.rows import carried, values
 from dinmo_dbt.rows.key_hashes import match_hash
 from dinmo_dbt.rows.rowhash import Hashes
+from dinmo_dbt.rows.sets import among
 from dinmo_dbt.rows.snapshot import GIVEN_UP, Flag, Positions, keys_in_segment
 
 _LEAVERS_HELD = {
@@ -71,7 +72,7 @@ def _stays_under_another_key(work: Work, left: Positions, ceilings: Ceilings) ->
     rows = np.flatnonzero(new)
     snapshot = work.state.snapshot
     has_record = np.asarray(snapshot.flags) & Flag.UNKNOWN == 0  # else it may have been made, or not
-    unknown = ~np.isin(aside["kh"].to_numpy(), snapshot.kh[has_record])
+    unknown = ~among(aside["kh"].to_numpy(), snapshot.kh[has_record])
     keys = pa.concat_arrays([aside["key"].combine_chunks().filter(pa.array(unknown)), work.keys_of(rows)])
     same = pc.is_in(work.mapping.spelling(snapshot.keys(left)), value_set=work.mapping.spelling(keys))
     moved: npt.NDArray[np.bool_] = same.to_numpy(zero_copy_only=False)
@@ -98,7 +99,7 @@ def _shared(work: Work, ids: pa.Array, most: int) -> npt.NDArray[np.bool_]:
     wanted = _match_hashes_without_record(work)
     if len(wanted):
         held = open_ids if match.header == "Id" else _held_matches(work, open_ids, match.field)
-        claimed = np.isin(match_hash(held, match.field), wanted)
+        claimed = among(match_hash(held, match.field), wanted)
         taken[np.flatnonzero(~taken)] = claimed & pc.is_valid(held).to_numpy(zero_copy_only=False)
     return taken
 

@@ -19,6 +19,7 @@ from dinmo_dbt.rows import values
 from dinmo_dbt.rows.keys import key_parts
 from dinmo_dbt.rows.mapping import MappedColumn, Mapping, as_written
 from dinmo_dbt.rows.rowhash import NO_DIGESTS, Digests, as_arrow, digest_columns
+from dinmo_dbt.rows.sets import union
 from dinmo_dbt.rows.snapshot import Flag, Positions, Snapshot, Spool
 
 Flags = npt.NDArray[np.bool_]
@@ -48,14 +49,14 @@ def find(
     Only values that one row of each side has count, and only where they are far more than as many other known rows
     would have by chance. `mappings`: those that the snapshot holds rows of.
     """
-    before = np.union1d(gone, own[own >= 0])
+    before = union(gone, own[own >= 0])
     before = before[np.asarray(snapshot.flags)[before] & Flag.STALE == 0]
     if not (rows.size and before.size):
         return NONE
     sample = np.arange(0, len(snapshot.kh), max(1, len(snapshot.kh) // _CONTROL_ROWS))
     control = sample[~np.isin(sample, before)]
     found = [_under(mapping, snapshot, spool, rows, own, before, control) for mapping in mappings]
-    taken, first = np.unique(np.concatenate([each.rows for each in found]), return_index=True)
+    taken, first = np.unique(np.concatenate([each.rows for each in found]), return_index=True)  # noqa: TID251
     return Carried(taken, np.concatenate([each.slots for each in found])[first])
 
 

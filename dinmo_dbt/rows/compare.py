@@ -25,6 +25,7 @@ from dinmo_dbt.rows.mapping import Mapping
 from dinmo_dbt.rows.repeats import Matches, Seen, fresh_twins, key_problems, repeated_texts
 from dinmo_dbt.rows.rowhash import NO_DIGESTS, Hashes
 from dinmo_dbt.rows.set_aside import set_aside, set_doubtful_aside
+from dinmo_dbt.rows.sets import distinct
 from dinmo_dbt.rows.settling import Candidates, all_candidates, doubtful_rows, give_slots, own_slots, rebase
 from dinmo_dbt.rows.snapshot import Baseline, Flag, Pending, Positions, Snapshot, Spool
 from dinmo_dbt.rows.spooled import Spooled, constant_characters, joined, lengths, spool_columns
@@ -208,4 +209,4 @@ class _Comparison:
         if len(twins):
             keys = self.spool.take(rows, ["key"])["key"].chunks if rows.size else []
             repeated.append(self.hash_key(repeated_texts(keys, changes.aside, twins)))
-        return np.unique(np.concatenate(repeated))
+        return distinct(np.concatenate(repeated))

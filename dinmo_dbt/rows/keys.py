@@ -117,5 +117,5 @@ def respelled(
     )
     first = np.zeros(len(came), np.bool_)
     rows = np.flatnonzero(known)
-    first[rows[np.unique(at.drop_null().to_numpy(), return_index=True)[1]]] = True
+    first[rows[np.unique(at.drop_null().to_numpy(), return_index=True)[1]]] = True  # noqa: TID251
     return first, list(pairs)

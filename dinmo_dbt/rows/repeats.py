@@ -13,6 +13,7 @@ from dinmo_dbt.rows.key_hashes import as_matched, match_digests
 from dinmo_dbt.rows.key_problems import KeyProblem, occurring, rows_have
 from dinmo_dbt.rows.mapping import MappedColumn, Mapping
 from dinmo_dbt.rows.rowhash import Hashes
+from dinmo_dbt.rows.sets import among, distinct
 from dinmo_dbt.rows.snapshot import Positions
 
 
@@ -57,9 +58,9 @@ class Matches:
         twins = _twins(np.concatenate(self._lanes[0]))
         if not len(twins):
             return twins
-        alike = [np.flatnonzero(np.isin(hashes, twins)) for hashes in self._lanes[0]]
+        alike = [np.flatnonzero(among(hashes, twins)) for hashes in self._lanes[0]]
         digests = [np.concatenate([part[at] for part, at in zip(lane, alike, strict=True)]) for lane in self._lanes]
-        whole, counts = np.unique(np.stack(digests, axis=1), axis=0, return_counts=True)
+        whole, counts = np.unique(np.stack(digests, axis=1), axis=0, return_counts=True)  # noqa: TID251
         again: Hashes = whole[counts > 1, 0]
         return again
 
@@ -69,12 +70,12 @@ def fresh_twins(changes: ChangeSet) -> tuple[Positions, Hashes]:
     which rows set aside may have too. Whether the keys are one they do not say."""
     fresh = np.flatnonzero((changes.position < 0) & (changes.kind == Kind.ADDED))
     twins = _twins(np.concatenate([changes.kh[fresh], changes.aside["kh"].to_numpy()]))
-    return fresh[np.isin(changes.kh[fresh], twins)], twins
+    return fresh[among(changes.kh[fresh], twins)], twins
 
 
 def repeated_texts(keys: list[pa.Array], aside: pa.Table, twins: Hashes) -> pa.Array:
     """Of those keys, and of the rows set aside that have one of those hashes, the texts that come more than once."""
-    others = aside["key"].filter(pa.array(np.isin(aside["kh"].to_numpy(), twins)))
+    others = aside["key"].filter(pa.array(among(aside["kh"].to_numpy(), twins)))
     counts = pa.chunked_array([*keys, *others.chunks], pa.utf8()).value_counts()
     return counts.filter(pc.greater(counts.field("counts"), 1)).field("values")
 
@@ -105,4 +106,4 @@ def key_problems(
 def _twins(hashes: Hashes) -> Hashes:
     """Sorts them, which takes no room of its own."""
     hashes.sort()
-    return np.unique(hashes[1:][hashes[1:] == hashes[:-1]])
+    return distinct(hashes[1:][hashes[1:] == hashes[:-1]])

@@ -238,7 +238,7 @@ class _Groups:
         """Group `keys`, whose first `batch_rows` rows are the batch's and the rest the results'."""
         total = len(keys[0]) if keys else 0
         hashes = rowhash.hash_columns(keys) if total else np.empty(0, np.uint64)
-        _, first, group = np.unique(hashes, return_index=True, return_inverse=True)
+        _, first, group = np.unique(hashes, return_index=True, return_inverse=True)  # noqa: TID251
         like = first[group]
         compared = np.flatnonzero(like != np.arange(total))
         unequal = compared[~_equal_rows(keys, compared, like[compared])]

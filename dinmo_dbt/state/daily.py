@@ -13,6 +13,7 @@ from collections.abc import Iterable
 import numpy as np
 
 from dinmo_dbt.plan.guards import DAY_S, Counted, Day, KeyHashes
+from dinmo_dbt.rows.sets import distinct
 from dinmo_dbt.state.state_id import OWN, StateId
 from dinmo_dbt.state.tables import Connection
 
@@ -25,7 +26,7 @@ def total(connection: Connection, own: StateId, now: float) -> Day:
     ).fetchall()
 
     def each_once(column: str) -> KeyHashes:
-        return np.unique(np.concatenate([_hashes(row[column]) for row in rows] or [_hashes("")]))
+        return distinct(np.concatenate([_hashes(row[column]) for row in rows] or [_hashes("")]))
 
     created, removed, respelled = (sum(row[c] for row in rows) for c in ("created", "removed", "respelled"))
     return Day(created, each_once("changed"), removed, respelled, each_once("gone"))

@@ -24,6 +24,7 @@ from dinmo_dbt.destination import Batch
 from dinmo_dbt.errors import StateError
 from dinmo_dbt.plan.guards import Counted, Day
 from dinmo_dbt.plan.plan import Plan
+from dinmo_dbt.rows.sets import without
 from dinmo_dbt.rows.snapshot import GIVEN_UP, Flag, snapshot_rows
 from dinmo_dbt.state import batches, daily, imaging, seal, trace, waits, watched
 from dinmo_dbt.state.files import Stored
@@ -141,7 +142,7 @@ class ActivationState(View):
             self._update_row(connection)
             daily.forgive(connection, self.own, plan.passed)
             if Counted.RESPELLED not in plan.passed:
-                gone = np.setdiff1d(self.snapshot.kh[plan.changes.left], self.day.left)
+                gone = without(self.snapshot.kh[plan.changes.left], self.day.left)
                 daily.add(connection, self.own, secrets.token_hex(8), self.store.clock.now(), Day(left=gone))
             if delta:
                 self._move_pointer(connection, [*self.files, delta])

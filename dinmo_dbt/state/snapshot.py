@@ -20,6 +20,7 @@ from dinmo_dbt.codes import SNAPSHOT_DAMAGED
 from dinmo_dbt.durable import open_file
 from dinmo_dbt.errors import StateError
 from dinmo_dbt.rows.rowhash import DIGEST, Digests, Hashes, as_arrow, from_arrow
+from dinmo_dbt.rows.sets import without
 from dinmo_dbt.rows.snapshot import Positions
 from dinmo_dbt.state.damage import other_format
 from dinmo_dbt.state.files import write_whole
@@ -112,7 +113,7 @@ class FileSnapshot:
         in_base = np.ones(base_rows, np.bool_)
         in_base[self._superseded(kh, base_rows, last)] = False
         base = np.flatnonzero(in_base)
-        of_deltas = np.setdiff1d(last, forgotten)
+        of_deltas = without(last, forgotten)
         of_deltas = of_deltas[np.argsort(kh[of_deltas], kind="stable")]
         return np.insert(base, np.searchsorted(kh[base], kh[of_deltas], "right"), of_deltas)
 

@@ -262,7 +262,7 @@ def _candidates(seen: Scan, destination: Destination, fact: Fact, wanted: Positi
 
 def _taken(seen: Scan, rows: Positions) -> pa.Table:
     """Spool rows in an order in which one may come twice."""
-    distinct, places = np.unique(rows, return_inverse=True)
+    distinct, places = np.unique(rows, return_inverse=True)  # noqa: TID251
     return seen.spool.take(distinct).take(pa.array(places))
 
 

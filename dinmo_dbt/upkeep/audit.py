@@ -27,6 +27,7 @@ from dinmo_dbt.plan.plan import Plan
 from dinmo_dbt.rows import values
 from dinmo_dbt.rows.mapping import MappedColumn, Mapping
 from dinmo_dbt.rows.rowhash import as_arrow
+from dinmo_dbt.rows.sets import among, distinct
 from dinmo_dbt.rows.snapshot import Flag, Positions, Snapshot, stale_rows
 from dinmo_dbt.upkeep.verify import BY_ID_MAX, Fact, differences, facts, records
 
@@ -70,7 +71,7 @@ def choose(snapshot: Snapshot, watched: pa.Table, size: int, seed: str) -> pa.Ta
     draw = np.random.default_rng(list(seed.encode()))
     known = _still_acknowledged(snapshot, watched)
     most = min(size, total)
-    chosen = draw.permutation(np.unique(known[known >= 0]))[: max(size // 2, size - total)]
+    chosen = draw.permutation(distinct(known[known >= 0]))[: max(size // 2, size - total)]
     window = (np.arange(most) + draw.integers(total)) % total
     window = window[~np.isin(window, chosen)][: size - len(chosen)]
     positions = np.sort(np.concatenate([chosen, window]).astype(np.int64))
@@ -215,7 +216,7 @@ def _compared(plan: Plan, chosen: pa.Table, run: SyncRun, size: int) -> pa.Table
 
 def _acknowledged(plan: Plan, run: SyncRun) -> pa.Table | None:
     """The sample of rows that the run delivered, with their values from the scan."""
-    rows = np.flatnonzero(np.isin(plan.changes.kh, run.sample["kh"].to_numpy()))
+    rows = np.flatnonzero(among(plan.changes.kh, run.sample["kh"].to_numpy()))
     if not rows.size:
         return None
     spooled = plan.spool.take(rows)
@@ -268,7 +269,7 @@ def _watch(state: Watching, rows: pa.Table, dropped: pa.ChunkedArray | None) -> 
     """Watch these rows as they are now, and of those watched before the others, as far as there is room; none of the
     `dropped`, or for None no others."""
     # A known row that was sent again is here as called unchanged, and as just acknowledged.
-    rows = rows.take(pa.array(np.sort(np.unique(rows["kh"].to_numpy(), return_index=True)[1])))
+    rows = rows.take(pa.array(np.sort(np.unique(rows["kh"].to_numpy(), return_index=True)[1])))  # noqa: TID251
     ck = _ck_text(rows["ck"].combine_chunks())
     fresh = pa.table([rows["kh"], ck, rows["record_id"], rows["now"]], schema=WATCHED).slice(0, WATCHED_MAX)
     others = WATCHED.empty_table()
@@ -296,7 +297,7 @@ def _refuse(plan: Plan, missed: pa.Table, columns: Sequence[tuple[str, MappedCol
         rows = missed.select(["kh", "ck"]).set_column(1, "ck", _ck_text(missed["ck"].combine_chunks()))
         state.reload()
         slots = _still_acknowledged(state.snapshot, rows)
-        state.amend(stale_rows(state.snapshot, np.unique(slots[slots >= 0])))
+        state.amend(stale_rows(state.snapshot, distinct(slots[slots >= 0])))
         way_out = f"the next sync sends these rows; to send all others too: dinmo-dbt sync -s {name} --full"
     raise CountsError(
         AUDIT_FOUND_CHANGES,

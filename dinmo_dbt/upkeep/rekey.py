@@ -28,6 +28,7 @@ from dinmo_dbt.rows.key_hashes import key_hash
 from dinmo_dbt.rows.keys import key_in_forms, key_text
 from dinmo_dbt.rows.mapping import Mapping, as_written, from_header
 from dinmo_dbt.rows.rowhash import digest_columns, same_digests
+from dinmo_dbt.rows.sets import without
 from dinmo_dbt.rows.snapshot import Flag, Positions, Snapshot, Spool, positions_of, snapshot_rows
 from dinmo_dbt.upkeep import verify
 from dinmo_dbt.upkeep.verify import Scan
@@ -174,7 +175,7 @@ def _pair_spellings(
 
 def _pair_values(slot: Positions, seen: Scan, free: npt.NDArray[np.bool_], new: Positions) -> None:
     """The same by the values that a row has, where only one known key had them."""
-    rows, gone = np.flatnonzero(slot < 0), np.setdiff1d(np.flatnonzero(free), slot)
+    rows, gone = np.flatnonzero(slot < 0), without(np.flatnonzero(free), slot)
     mappings = [seen.mapping, *(from_header(header) for header in seen.state.mappings)]
     found = carried.find(mappings, seen.state.snapshot, seen.spool, new[rows], np.full(len(rows), -1), gone)
     slot[rows[np.searchsorted(new[rows], found.rows)]] = found.slots

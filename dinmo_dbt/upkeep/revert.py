@@ -31,6 +31,7 @@ from dinmo_dbt.plan.guards import deletes_max
 from dinmo_dbt.plan.plan import LEFT_OUT, Counts
 from dinmo_dbt.rows import values
 from dinmo_dbt.rows.rowhash import as_arrow
+from dinmo_dbt.rows.sets import union
 from dinmo_dbt.rows.snapshot import Flag, Positions, Snapshot, keys_in_segment, positions_of, snapshot_rows, stale_rows
 from dinmo_dbt.rows.texts import BULK_NULL
 
@@ -271,7 +272,7 @@ class _RevertWork:
     def moves(self) -> pa.Table:
         """Keys that are sent again by the next sync, and keys whose record was deleted by somebody since."""
         touched, (place, slot) = self.restored | self.deleted, self.holders
-        stale = np.union1d(self.slot[touched & self.is_known], slot[touched[place]])
+        stale = union(self.slot[touched & self.is_known], slot[touched[place]])
         gone = self.slot[self.removed_since & self.is_known]
         return pa.concat_tables([stale_rows(self.snapshot, stale), snapshot_rows(self.snapshot, gone, "forget")])
 
@@ -289,7 +290,7 @@ class _RevertWork:
         if not at.size:
             return
         wrote = np.stack([one.rows[at] for one in self.fields], axis=1)
-        patterns, which = np.unique(wrote, axis=0, return_inverse=True)
+        patterns, which = np.unique(wrote, axis=0, return_inverse=True)  # noqa: TID251
         for number, pattern in enumerate(patterns):
             rows = at[which.ravel() == number]
             columns = [one for one, is_in in zip(self.fields, pattern, strict=True) if is_in]

@@ -29,6 +29,7 @@ from dinmo_dbt.rows.key_problems import key_refusal, keys_refused
 from dinmo_dbt.rows.mapping import MappedColumn, Mapping
 from dinmo_dbt.rows.resolve import resolve
 from dinmo_dbt.rows.rowhash import NO_DIGESTS, as_arrow, digest_columns, same_digests
+from dinmo_dbt.rows.sets import among
 from dinmo_dbt.rows.snapshot import Flag, Positions, Spool
 
 # Up to here records are read by id; above, every record of the object by one Bulk query.
@@ -323,7 +324,7 @@ def _waiting(seen: Scan) -> Flags:
     """Rows that wait since an earlier run, unchanged."""
     pending = seen.state.pending
     waiting = np.zeros(len(seen.found.kind), np.bool_)
-    rows = np.flatnonzero(np.isin(seen.found.kh, pending.kh))
+    rows = np.flatnonzero(among(seen.found.kh, pending.kh))
     if rows.size:
         here = seen.spool.take(rows, ["kh", "ck"])
         noted = set(zip(pending.kh.tolist(), as_arrow(pending.ck).to_pylist(), strict=True))

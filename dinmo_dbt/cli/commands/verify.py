@@ -144,12 +144,13 @@ class _Checked:
         import numpy as np
         import pyarrow.compute as pc
 
+        from dinmo_dbt.rows.sets import among
         from dinmo_dbt.rows.snapshot import Flag
 
         org_id = session.destination(self.activation.destination).org_id
         snapshot = session.state.view(org_id, self.activation).snapshot
         unsure = Flag.LEFT | Flag.STALE | Flag.UNKNOWN | Flag.UNFINISHED
-        sound = np.isin(snapshot.kh, marked["kh"].to_numpy()) & (snapshot.flags & unsure == 0)
+        sound = among(snapshot.kh, marked["kh"].to_numpy()) & (snapshot.flags & unsure == 0)
         keys = snapshot.keys(np.flatnonzero(sound))
         return int(pc.is_in(keys, value_set=marked["key"].combine_chunks()).to_numpy(zero_copy_only=False).sum())
 
