@@ -23,7 +23,7 @@ from dinmo_dbt.rows.keys import key_text
 from dinmo_dbt.rows.known import Found, Known, find
 from dinmo_dbt.rows.mapping import Mapping
 from dinmo_dbt.rows.repeats import Matches, Seen, fresh_twins, key_problems, repeated_texts
-from dinmo_dbt.rows.rowhash import NO_DIGESTS, Hashes
+from dinmo_dbt.rows.rowhash import NO_DIGESTS, Hashes, from_arrow
 from dinmo_dbt.rows.set_aside import set_aside, set_doubtful_aside
 from dinmo_dbt.rows.sets import distinct
 from dinmo_dbt.rows.settling import Candidates, all_candidates, doubtful_rows, give_slots, own_slots, rebase
@@ -141,7 +141,7 @@ class _Comparison:
         slot, older = found.slot[at], found.older[at]
         settled = found.unchanged[at] | (older >= 0)
         position = np.where(settled, slot, -1)
-        self.spooled.append(Spooled(found.kinds()[at], position, older, rows.kh[at], rows.ck[at], no_bulk, width))
+        self.spooled.append(Spooled(found.kinds()[at], position, older, rows.kh[at], no_bulk, width))
         unsettled = np.flatnonzero(found.found[at] & ~settled)
         self.note_candidates(rows, found, at[unsettled], unsettled + self.rows_spooled)
         self.seen.hit(slot[older >= 0])
@@ -155,9 +155,10 @@ class _Comparison:
 
     def finish(self, *, finding: bool) -> ChangeSet:
         known, spooled = self.known, joined(self.spooled)
+        self.spooled.clear()
         known_aside = self.settle_candidates(spooled)
-        baseline, unjudged = rebase(spooled, known)
-        baselines = [*self.baselines, baseline]
+        rebased, unjudged = rebase(spooled, known)
+        baselines = [*self.baselines, self.baseline_of(rebased, spooled)]
         dropped = spooled.kind == Kind.DROPPED
         quiet = self.quiet + int(np.count_nonzero(dropped))
         # They wait, and are not counted unchanged.
@@ -200,6 +201,11 @@ class _Comparison:
         self.seen.hit(own[own >= 0])
         give_slots(spooled, candidates, own)
         return int(np.count_nonzero((own >= 0) & (candidates.rows < 0)))
+
+    def baseline_of(self, rows: Positions, spooled: Spooled) -> Baseline:
+        """The check hashes that these spooled rows have from now on."""
+        ck = from_arrow(self.spool.take(rows, ["ck"])["ck"]) if rows.size else NO_DIGESTS
+        return Baseline(spooled.position[rows], ck)
 
     def repeated_keys(self, changes: ChangeSet) -> Hashes:
         """Key hashes of keys that occur more than once in the segment, after comparing the keys themselves."""

@@ -12,7 +12,7 @@ import pyarrow.compute as pc
 from dinmo_dbt.rows.changes import Kind
 from dinmo_dbt.rows.known import Known
 from dinmo_dbt.rows.rowhash import Hashes
-from dinmo_dbt.rows.snapshot import Baseline, Flag, Positions
+from dinmo_dbt.rows.snapshot import Flag, Positions
 from dinmo_dbt.rows.spooled import Spooled
 
 
@@ -56,9 +56,9 @@ def give_slots(spooled: Spooled, candidates: Candidates, own: Positions) -> None
     spooled.kind[candidates.rows[of_spool & (own < 0)]] = Kind.ADDED
 
 
-def rebase(spooled: Spooled, known: Known) -> tuple[Baseline, int]:
-    """Settle what known rows are: returned ones, and those that only move their check hash, whose new baseline it
-    gives. And how many rows of an insert are `unjudged`."""
+def rebase(spooled: Spooled, known: Known) -> tuple[Positions, int]:
+    """Settle what known rows are: returned ones, and those that only move their check hash, whose numbers in the spool
+    it gives. And how many rows of an insert are `unjudged`."""
     kind, position = spooled.kind, spooled.position
     flags = np.zeros(len(kind), np.uint8)
     at = np.flatnonzero(position >= 0)
@@ -81,9 +81,9 @@ def rebase(spooled: Spooled, known: Known) -> tuple[Baseline, int]:
                 agree = (kind == Kind.REMAPPED) & (spooled.older == number)
                 kind[agree & (flags & Flag.UNFINISHED != 0)] = Kind.SAME
                 quiet |= agree & (kind == Kind.REMAPPED)
-    at = np.flatnonzero(quiet)
-    kind[at] = Kind.DROPPED
-    return Baseline(position[at], spooled.ck[at]), count
+    rows = np.flatnonzero(quiet)
+    kind[rows] = Kind.DROPPED
+    return rows, count
 
 
 def doubtful_rows(spooled: Spooled, known: Known) -> Positions:

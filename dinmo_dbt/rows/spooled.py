@@ -15,7 +15,7 @@ from dinmo_dbt.rows import values
 from dinmo_dbt.rows.hashed import Hashed
 from dinmo_dbt.rows.mapping import Mapping
 from dinmo_dbt.rows.reasons import Reason, Reasons
-from dinmo_dbt.rows.rowhash import NO_DIGESTS, Digests, Hashes, as_arrow
+from dinmo_dbt.rows.rowhash import Hashes, as_arrow
 from dinmo_dbt.rows.snapshot import Positions
 from dinmo_dbt.rows.texts import BULK_NULL
 
@@ -27,13 +27,13 @@ _ROW_BYTES = 24  # a record id, its comma, the line's end
 
 @dataclass(frozen=True)
 class Spooled:
-    """What is known of spooled rows, parallel to the spool: as in `ChangeSet`, and their check hashes."""
+    """What is known of spooled rows, parallel to the spool, as in `ChangeSet`. Their check hashes are in the spool alone,
+    since few of them are asked for."""
 
     kind: npt.NDArray[np.uint8]
     position: Positions
     older: npt.NDArray[np.int8]
     kh: Hashes
-    ck: Digests
     no_bulk: Reasons
     width: npt.NDArray[np.uint32]
 
@@ -44,7 +44,6 @@ def joined(parts: Sequence[Spooled]) -> Spooled:
         position=_joined([part.position for part in parts], np.int64),
         older=_joined([part.older for part in parts], np.int8),
         kh=_joined([part.kh for part in parts], np.uint64),
-        ck=np.concatenate([NO_DIGESTS, *(part.ck for part in parts)]),
         no_bulk=_joined([part.no_bulk for part in parts], np.uint8),
         width=_joined([part.width for part in parts], np.uint32),
     )
