@@ -27,8 +27,8 @@ _ROW_BYTES = 24  # a record id, its comma, the line's end
 
 @dataclass(frozen=True)
 class Spooled:
-    """What is known of spooled rows, parallel to the spool, as in `ChangeSet`. Their check hashes are in the spool alone,
-    since few of them are asked for."""
+    """What is known of spooled rows, parallel to the spool, as in `ChangeSet`. Their check hashes are in the spool: few
+    are asked for."""
 
     kind: npt.NDArray[np.uint8]
     position: Positions
