@@ -172,3 +172,21 @@ def test_run_takes_threads_of_its_own(three: Lab, org: Org) -> None:
         path.write_text(json.dumps(declared))
     ran = three.process("run", "--threads", "2", "--", "dbt", "build", "--threads", "1")
     assert ran.code == 0 and "PASS=3" in ran.out, ran.all
+
+
+def test_each_thread_logs_in_with_the_token_that_is_valid_by_then(three: Lab, org: Org) -> None:
+    """The org gives another refresh token with each login, and the one before is spent."""
+    told = json.loads((three.data / "server.json").read_text())
+    three.variables = {"SECRET": told["client_secret"], "REFRESH": told["refresh_token"]}
+    auth = {"flow": "refresh_token", "client_id": told["client_id"]}
+    auth |= {"client_secret": "{{ env_var('SECRET') }}", "refresh_token": "{{ env_var('REFRESH') }}"}
+    dinmo = {"destinations": {"crm": {"targets": {"dev": {"login_url": org.url, "auth": auth}}}}}
+    (three.root / "dinmo.yml").write_text(yaml.safe_dump(dinmo))
+    assert org.http.post(f"{org.url}/emulator/logins", json={"rotates": True}).ok
+    three.gate = Together("Person__c", "Account")
+    ran = three.run("sync", "--json", "--threads", "4")
+    assert ran.code == 0, ran.all
+    logins = [path for _, path, _ in three.requests if path.endswith("/oauth2/token")]
+    assert len(logins) >= 3 and ran.json["api_calls"] == len(three.requests) - 1  # one of them is this test's own
+    assert (org.count("Person__c"), org.count("Event__c")) == (30, 20)
+    assert three.run("plan", "--detailed-exitcode").code == 0
