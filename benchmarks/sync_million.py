@@ -143,8 +143,9 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0] if __doc__ else "")
     parser.add_argument("--rows", type=int, default=1_000_000)
     parser.add_argument("--memory-max", type=int, default=1024, help="fail above this peak, MiB")
-    rows = parser.parse_args().rows
-    memory_max = parser.parse_args().memory_max
+    parser.add_argument("--plan-only", action="store_true", help="plan the first sync, and send nothing")
+    given = parser.parse_args()
+    rows, memory_max = given.rows, given.memory_max
     with tempfile.TemporaryDirectory(prefix="dinmo-bench-") as folder:
         root = Path(folder)
         write_project(root)
@@ -163,6 +164,9 @@ def main() -> None:
                 f"{cpu:6.2f} s own CPU ({rows / cpu:,.0f} rows/s)  {peak:5.0f} MiB peak"
             )
             assert peak < memory_max, f"{peak:.0f} MiB is over {memory_max}"
+            if given.plan_only:
+                emulator.stdin.close()
+                return
             for name in ("first sync", "nothing changed"):
                 document, wall, cpu, peak = run(root, "sync")
                 result = document["results"][0]  # type: ignore[index]
@@ -176,6 +180,8 @@ def main() -> None:
                 assert sent == (rows if name == "first sync" else 0), sent
                 assert peak < memory_max, f"{peak:.0f} MiB is over {memory_max}"
             assert calls <= 10, calls
+            state = sum(path.stat().st_size for path in (root / ".dinmo" / "snapshots").rglob("*") if path.is_file())
+            print(f"{'state':16} {state / 1e6:.1f} MB of snapshots on disk")
             print(f"{'emulator':16} {share}")
             emulator.stdin.close()
             emulator.wait(30)
