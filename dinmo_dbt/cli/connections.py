@@ -90,6 +90,7 @@ class Connections(Declarations):
             other.__dict__.pop(name, None)
         other.stop = self._stop
         other.__post_init__()
+        other._unreachable = self._unreachable  # one refusal of a login is enough: several may lock its user out
         self._others.append(other)
         return other
 
@@ -159,9 +160,9 @@ class Connections(Declarations):
 
     def destination(self, name: str) -> SalesforceDestination:
         """The org of a destination, logged in; the embedded one is started for the command's duration."""
-        if name in self._unreachable:
-            raise self._unreachable[name]
         if name not in self._destinations:
+            if name in self._unreachable:
+                raise self._unreachable[name]
             try:
                 self._destinations[name] = self._connect(name)
             except DinmoError as error:

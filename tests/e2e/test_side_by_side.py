@@ -190,3 +190,14 @@ def test_each_thread_logs_in_with_the_token_that_is_valid_by_then(three: Lab, or
     assert len(logins) >= 3 and ran.json["api_calls"] == len(three.requests) - 1  # one of them is this test's own
     assert (org.count("Person__c"), org.count("Event__c")) == (30, 20)
     assert three.run("plan", "--detailed-exitcode").code == 0
+
+
+def test_a_login_that_is_refused_is_tried_once_for_all_threads(three: Lab, org: Org) -> None:
+    target = {
+        "login_url": org.url,
+        "auth": {"flow": "client_credentials", "client_id": "nobody", "client_secret": "{{ env_var('SECRET') }}"},
+    }
+    (three.root / "dinmo.yml").write_text(json.dumps({"destinations": {"crm": {"targets": {"dev": target}}}}))
+    ran = three.run("sync", "--json", "--threads", "3", SECRET="wrong")
+    assert [result["status"] for result in ran.json["results"]] == ["failed"] * 3, ran.all
+    assert [path for _, path, _ in three.requests if path.endswith("/token")] == ["/services/oauth2/token"]
