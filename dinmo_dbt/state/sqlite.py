@@ -60,12 +60,18 @@ class Database:
 
     def before_commit(self) -> sqlite3.Connection | None:
         """What the file held before a commit that was cut off, in memory: taken back in a copy, as a reader may take
-        nothing back in the file. None where none was cut off. sqlite3.Error or OSError if it can't be had."""
+        nothing back in the file. None where none was cut off. sqlite3.Error or OSError if it can't be had; StateError
+        DB501 while it goes on."""
         if not self.was_cut_off:
             return None
-        with closing(self._connect(writing=False)) as connection, suppress(sqlite3.DatabaseError):
-            connection.execute("SELECT count(*) FROM sqlite_master").fetchone()
-            return None
+        with closing(self._connect(writing=False)) as connection:
+            try:
+                connection.execute("SELECT count(*) FROM sqlite_master").fetchone()
+                return None
+            except sqlite3.DatabaseError as error:
+                # It goes on. To read the file here would also lose the locks of a writer in this process.
+                if error.sqlite_errorcode & 0xFF == sqlite3.SQLITE_BUSY and isinstance(error, sqlite3.OperationalError):
+                    raise self._operational(error, writing=False) from error
         with TemporaryDirectory(prefix="dinmo-") as folder:
             copy = Path(folder) / self.path.name
             for path in (self.path, self.beside[0]):

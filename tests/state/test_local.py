@@ -15,7 +15,7 @@ from memory_org import ORG, OWN, Ceilings, FieldMapping, Killed, Model, Trip, Wo
 
 from dinmo_dbt.durable import make_folder
 from dinmo_dbt.errors import StateError
-from dinmo_dbt.state import LocalState, journal, rewriting, runs
+from dinmo_dbt.state import LocalState, journal, rewriting, runs, sqlite
 from dinmo_dbt.watch.history import RunRecord
 
 ROWS = [{"id": str(n), "ext": f"e{n}", "a": "x", "b": "y"} for n in range(4)]
@@ -353,6 +353,21 @@ def test_a_commit_cut_off_in_the_history_hides_nothing_from_a_reader(world):
     world.state().take_back()
     assert not (world.folder / "history.db-journal").exists()
     assert [run.run_id for run in world.state().history.latest()] == ["run0001"]
+
+
+def test_a_reader_leaves_the_locks_of_a_commit_that_goes_on_in_its_own_process(world, monkeypatch):
+    world.sync(activation(), Model.of(ROWS))
+    path = world.folder / "history.db"
+    monkeypatch.setattr(sqlite, "LOCK_WAIT_S", 0.05)
+    with closing(sqlite3.connect(path, isolation_level=None)) as writing:
+        writing.execute("BEGIN EXCLUSIVE")
+        writing.execute("CREATE TABLE filler (x)")
+        with pytest.raises(StateError, match="DB501"):
+            world.state().history.latest()
+        other = "import sqlite3, sys; sqlite3.connect(sys.argv[1], timeout=0).execute('BEGIN IMMEDIATE')"
+        tried = subprocess.run([sys.executable, "-c", other, str(path)], capture_output=True, text=True, check=False)
+        assert "database is locked" in tried.stderr
+        writing.execute("ROLLBACK")
 
 
 def test_a_database_of_somebody_else_is_refused(world):
