@@ -35,6 +35,8 @@ _ROUNDS = 20
 _BYTES_MAX = 1 << 30
 _FOLDER = "versions"
 _NAME = re.compile(r"\d{12}")
+# By location: threads of one process wait for each other, and would be refused where many are at it.
+_LOCKS: dict[str, threading.RLock] = {}
 
 
 @dataclass
@@ -82,7 +84,7 @@ class BucketTables:
 
     def __init__(self, bucket: Bucket) -> None:
         self.bucket, self.place, self.schema = bucket, bucket.location, bucket.location
-        self._lock = threading.RLock()
+        self._lock = _LOCKS.setdefault(bucket.location, threading.RLock())
         self._number = 0  # of the version in memory; 0 where there is none yet, -1 if it is no version
         self._head = _Head()
         self._database = _empty()

@@ -205,6 +205,7 @@ def test_threads_over_a_real_server_lose_no_commit(s3):
 
     def run(name):
         tables = BucketTables(open_bucket(location, ManualClock()))
+        tables._lock = threading.RLock()  # as another process
         for _ in range(4):
             for each in (name, "all"):
                 try:
@@ -221,6 +222,37 @@ def test_threads_over_a_real_server_lose_no_commit(s3):
     assert {code for _, code in refused} <= {"DB501"}
     found = held(BucketTables(open_bucket(location, ManualClock())))
     assert found == {"a": 4, "b": 4, "c": 4, "all": 12 - len(refused)}
+
+
+def test_threads_of_one_process_wait_for_each_other_and_none_is_refused(store):
+    inside, goes_on = threading.Event(), threading.Event()
+
+    def held_up(_path):
+        store.before = lambda path: None
+        inside.set()
+        assert goes_on.wait(60)
+
+    store.before = held_up
+    first = threading.Thread(target=add, args=(store.tables(), "a"))
+    first.start()
+    assert inside.wait(60)
+    refused = []
+
+    def come_second():
+        try:
+            add(store.tables(), "a")
+        except StateError as error:
+            refused.append(error)
+
+    second = threading.Thread(target=come_second)
+    second.start()
+    second.join(0.2)
+    goes_on.set()
+    for thread in (first, second):
+        thread.join(60)
+    assert refused == []
+    with store.tables().transaction() as connection:
+        assert connection.execute("SELECT n FROM held WHERE name = 'a'").fetchone() == {"n": 2}
 
 
 @pytest.mark.parametrize(
