@@ -143,6 +143,16 @@ def test_a_terminated_process_exits_143(capsys: pytest.CaptureFixture[str]) -> N
     assert "settled by the next run" in capsys.readouterr().err
 
 
+@pytest.mark.skipif(not Path("/dev/full").exists(), reason="this system has no disk that is always full")
+@pytest.mark.parametrize("tell", ["say", "answer", "document"])
+def test_a_full_disk_under_stdout_is_no_defect(capsys: pytest.CaptureFixture[str], tell: str) -> None:
+    with pytest.raises(OSError, match="No space left"), Path("/dev/full").open("w") as full:
+        story = console.Console(as_json=tell == "document", out=full)
+        given = {"say": "a line", "answer": ["a line"], "document": {"version": 1}}[tell]
+        assert console.guarded(lambda: getattr(story, tell)(given)) == 1
+    assert capsys.readouterr().err == "DB816  /dev/full\n  the system refused it: No space left on device\n"
+
+
 def test_the_story_as_json_lines(capsys: pytest.CaptureFixture[str]) -> None:
     story = console.Console(log_format="json")
     story.timed("hello")

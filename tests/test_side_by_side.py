@@ -128,6 +128,26 @@ def test_a_defect_is_raised_once_what_is_under_way_is_through(world: World, erro
     assert not world.console.shared
 
 
+def test_threads_that_can_t_be_had_are_missed_by_nobody(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
+    start, started = threading.Thread.start, []
+
+    def scarce(thread: threading.Thread) -> None:
+        if len(started) == most:
+            raise RuntimeError("can't start new thread")
+        started.append(thread)
+        start(thread)
+
+    monkeypatch.setattr(threading.Thread, "start", scarce)
+    taken: list[str] = []
+    most = 1
+    take_all(world, turns("A", "B", "C"), 3, lambda _own, turn: taken.append(turn.activation.name))  # type: ignore[arg-type]
+    assert taken == ["a0", "a1", "a2"]
+    most = len(started)
+    with pytest.raises(RuntimeError, match="new thread"):
+        take_all(world, turns("A", "B", "C"), 3, lambda _own, turn: taken.append(turn.activation.name))  # type: ignore[arg-type]
+    assert len(taken) == 3 and not world.console.shared
+
+
 def test_lines_of_one_turn_stand_together(world: World, capsys: pytest.CaptureFixture[str]) -> None:
     world.console = Console()
     first, second = threading.Event(), threading.Event()

@@ -89,9 +89,11 @@ class Console:
             self._put(stream, text)
 
     def _put(self, stream: TextIO, text: str) -> None:
-        self.out.flush()  # so that both streams of a terminal or a CI log stay in order
-        stream.write(text)
-        stream.flush()
+        with _named(self.out):
+            self.out.flush()  # so that both streams of a terminal or a CI log stay in order
+        with _named(stream):
+            stream.write(text)
+            stream.flush()
 
     def say(self, line: str = "", word: str = "") -> None:
         """One line of the story; `word`: what it says became of an activation, which has a colour in a terminal."""
@@ -108,14 +110,13 @@ class Console:
         """What was asked for, as text."""
         if not self.as_json:
             shown = (self._coloured(_printable(line), word, self.out) for line in lines)
-            self.out.write("".join(f"{line}\n" for line in shown))
+            self._put(self.out, "".join(f"{line}\n" for line in shown))
 
     def document(self, content: dict[str, Any]) -> None:
         """What was asked for, as the one JSON document."""
         if self.as_json:
             _documents.append(content)
-            self.out.write(json.dumps(content, indent=2, default=str) + "\n")
-            self.out.flush()
+            self._put(self.out, json.dumps(content, indent=2, default=str) + "\n")
 
     def failure(self, error: DinmoError, label: str = "") -> None:
         """Its problems, and what others said of them where that was asked for."""
@@ -180,6 +181,18 @@ class Console:
         if self.log_format != "json":
             return _printable(line)
         return json.dumps({"info": {"level": level, "msg": line, "ts": iso(time.time())}})
+
+
+@contextmanager
+def _named(stream: TextIO) -> Iterator[None]:
+    """What the system says of a stream names it: a full disk is no defect of ours."""
+    try:
+        yield
+    except BrokenPipeError:
+        raise
+    except OSError as error:
+        error.filename = error.filename or stream.name
+        raise
 
 
 def has_colours(stream: TextIO, environ: Mapping[str, str]) -> bool:

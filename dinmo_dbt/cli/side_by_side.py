@@ -27,12 +27,17 @@ def take_all(session: Session, turns: Sequence[Turn], threads: int, take: Callab
         threading.Thread(target=_work, args=(queue, session, take), name=f"sync-{number}") for number in range(count)
     ]
     session.console.shared = True
+    begun = []
     try:
         for worker in workers:
             worker.start()
-        for worker in workers:
-            worker.join()
+            begun.append(worker)
+    except RuntimeError as error:  # the system gives no more threads: those that run take all the turns
+        if not begun:
+            queue.fail(error)
     finally:
+        for worker in begun:
+            worker.join()
         session.console.shared = False
     if queue.error is not None:
         raise queue.error
