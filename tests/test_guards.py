@@ -247,6 +247,20 @@ def test_of_two_spellings_of_a_key_that_left_one_takes_its_place():
     assert told(respelled(pa.array(["a"]), pa.array(["A", "A "]))) == ([True, False], [("a", "A"), ("a", "A ")])
 
 
+PARTS = st.text("a0A7.: ", max_size=4)
+
+
+@settings(max_examples=40, deadline=None)
+@given(st.lists(st.tuples(PARTS, PARTS), min_size=2, max_size=5))
+def test_keys_of_several_parts_are_spelled_alike_where_each_part_is(rows):
+    parts = [pa.array(part) for part in zip(*rows, strict=True)]
+    whole, each = spelling(*parts).to_pylist(), [*zip(*(spelling(part).to_pylist() for part in parts), strict=True)]
+    assert len({*whole}) == len({*each}) == len({*zip(whole, each, strict=True)})
+    old, new = (pa.array(spelt) for spelt in zip(*SPELT, strict=True))
+    assert spelling(old, new).equals(spelling(new, old))
+    assert spelling(pa.array(["ab"]), pa.array(["c"])) != spelling(pa.array(["a"]), pa.array(["bc"]))
+
+
 def other(numbers, key):
     return Model.of([{"id": key(n), "ext": f"e{n}", "a": "x", "b": "y"} for n in numbers], batch_rows=1_000)
 

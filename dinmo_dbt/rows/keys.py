@@ -92,8 +92,7 @@ def why_not_key(source: pa.DataType) -> str | None:
 
 def spelling(*parts: pa.Array) -> pa.Array:
     """One text for all spellings of keys, whose columns are given."""
-    texts = [_spelling(part) for part in parts]
-    return texts[0] if len(texts) == 1 else pc.binary_join_element_wise(*texts, "\0")
+    return _joined_key([_spelling(part) for part in parts])
 
 
 def _spelling(texts: pa.Array) -> pa.Array:
