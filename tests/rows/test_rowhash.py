@@ -284,6 +284,15 @@ def test_a_part_of_a_long_column_hashes_as_its_texts():
         assert hash_columns([texts.slice(start, end - start)]).tolist() == whole[start:end].tolist()
 
 
+def test_the_digests_of_a_row_s_parts_add_up_where_each_value_has_its_position():
+    row = [one(name) for name in ("letter", "number", "day", "null")]
+    parts = [digest_columns([row[at] for at in some], seed=7, positions=some) for some in ([1], [3, 0], [2])]
+    assert sum(parts).tolist() == digest_columns(row, seed=7).tolist()
+    for some in ([1], [1, 0, 3]):
+        with pytest.raises(ValueError, match="zip"):
+            digest_columns(row[:2], positions=some)
+
+
 def test_a_mapping_without_a_seed_has_the_seed_0():
     assert digest_columns([one("letter")]).tolist() == digest_columns([one("letter")], seed=0).tolist()
     assert hash_columns([one("letter")]).tolist() == hash_columns([one("letter")], seed=0).tolist()
