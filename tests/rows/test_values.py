@@ -17,7 +17,7 @@ from dinmo_dbt.rows.forms import TYPE_IN_WAREHOUSE, in_form, key_form, text_form
 from dinmo_dbt.rows.keys import key_in_forms, key_text, why_not_key
 from dinmo_dbt.rows.numbers import _long_decimal_text, decimal_text
 from dinmo_dbt.rows.numbers import constant as number_constant
-from dinmo_dbt.rows.reasons import Reason, why_unfit
+from dinmo_dbt.rows.reasons import Reason, unreadable, unreadable_mark, why_unfit
 
 
 def field(kind, **more):
@@ -999,6 +999,15 @@ def test_a_narrow_float_is_its_shortest_decimal(kind):
     assert texts == ["0.1", "16777216", None, None]
 
 
+def test_a_value_that_its_type_has_no_place_for_is_marked_beside_its_column():
+    marks = pa.array([False, True, None])
+    batch = pa.record_batch({"v": pa.array([1, None, None]), "w": pa.array([1, 2, 3]), unreadable_mark("v"): marks})
+    assert unreadable(batch, "v").tolist() == [0, Reason.UNREADABLE, 0]
+    assert unreadable(batch, "w") is None
+    assert unreadable_mark("v") != unreadable_mark("w")
+    assert unreadable_mark("v").startswith("\0"), "no database has such a name"
+
+
 def test_a_reason_says_what_its_field_takes() -> None:
     text, choice = field("string", length=1_300), field("picklist", picklist=("Hot", "Cold"))
     length, picklist, unreadable = Reason.LENGTH.message, Reason.PICKLIST.message, Reason.UNREADABLE.message
@@ -1007,4 +1016,6 @@ def test_a_reason_says_what_its_field_takes() -> None:
     assert why_unfit(Reason.LENGTH, text) == f"{length}: it takes 1,300 characters"
     assert {why_unfit(Reason.LENGTH, each, 9) for each in (field("textarea"), None)} == {length}
     assert why_unfit(Reason.PICKLIST, choice) == f"{picklist}: 'Hot', 'Cold'"
+    many = field("picklist", picklist=tuple("abcdef"))
+    assert why_unfit(Reason.PICKLIST, many) == f"{picklist}: 'a', 'b', 'c', 'd', 'e' and 1 more"
     assert {why_unfit(Reason.PICKLIST, each) for each in (text, None)} == {picklist}
