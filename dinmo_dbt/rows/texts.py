@@ -67,7 +67,7 @@ def _sent(
         control = pc.match_substring_regex(array, r"[\x00-\x08\x0b\x0c\x0e-\x1f]")
         reasons = merge(reasons, reasons_of(control, Reason.CONTROL))
     array = _trimmed(array)
-    if field.length and _longest_bytes(array) > field.length:
+    if field.length and pc.any(pc.greater(pc.binary_length(array), field.length)).as_py():
         reasons = merge(reasons, reasons_of(pc.greater(pc.utf8_length(array), field.length), Reason.LENGTH))
     if field.restricted_picklist:
         fits = is_listed(array, pa.array(field.picklist, pa.utf8()))
@@ -121,7 +121,7 @@ def _choices(array: pa.Array) -> tuple[pa.Array, Reasons | None]:
 
 
 def _joined_choices(lists: pa.Array, elements: pa.Array, parents: Positions) -> tuple[pa.Array, Reasons | None]:
-    """`parents`: the list that each of the elements is in, ascending."""
+    """`parents`: the list that each of the elements is in, ascending. Of a list without choices '' is left."""
     elements, odd = as_text(elements)
     elements = _trimmed(elements)
     odd = merge(odd, reasons_of(pc.match_substring(elements, ";"), Reason.CHOICE))
@@ -132,8 +132,7 @@ def _joined_choices(lists: pa.Array, elements: pa.Array, parents: Positions) -> 
     there = pc.is_valid(elements).to_numpy(zero_copy_only=False)
     counts = np.bincount(parents[there], minlength=len(lists))
     offsets = pa.array(np.concatenate([[0], np.cumsum(counts)]).astype(np.int32))
-    joined = pc.binary_join(pa.ListArray.from_arrays(offsets, elements.drop_null()), ";")
-    return pc.if_else(pa.array(counts > 0), joined, pa.scalar(None, pa.utf8())), reasons
+    return pc.binary_join(pa.ListArray.from_arrays(offsets, elements.drop_null()), ";"), reasons
 
 
 _JSON = r"(?s)^\s*(\[.*\]|\{.*\})\s*$"
@@ -188,17 +187,6 @@ def _has_control_bytes(array: pa.Array) -> bool:
     octets = _text_bytes(array)
     low = octets[octets < 32]
     return bool(((low != 10) & (low != 9)).any())
-
-
-def _byte_lengths(array: pa.Array) -> Positions:
-    if len(array) == 0:
-        return np.empty(0, np.int64)
-    offsets = np.frombuffer(array.buffers()[1], "<i4")[array.offset : array.offset + len(array) + 1]
-    return np.diff(offsets).astype(np.int64)
-
-
-def _longest_bytes(array: pa.Array) -> int:
-    return int(_byte_lengths(array).max(initial=0))
 
 
 def unix_newlines(array: pa.Array) -> pa.Array:

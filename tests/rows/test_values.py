@@ -18,6 +18,7 @@ from dinmo_dbt.rows.keys import key_in_forms, key_text, why_not_key
 from dinmo_dbt.rows.numbers import _long_decimal_text, decimal_text
 from dinmo_dbt.rows.numbers import constant as number_constant
 from dinmo_dbt.rows.reasons import Reason, unreadable, unreadable_mark, why_unfit
+from dinmo_dbt.rows.texts import unix_newlines
 
 
 def field(kind, **more):
@@ -794,6 +795,7 @@ def test_a_date_with_a_time_of_day_is_that_day():
     day = pa.array([86_400_005, None], pa.int64()).view(pa.date64())
     assert one(day, "date")[0] == [dt.date(1970, 1, 2), None]
     assert one(day, "datetime")[0] == [dt.datetime(1970, 1, 2, tzinfo=dt.UTC), None]
+    assert one(day, "string")[0] == ["1970-01-02", None]
 
 
 def test_a_number_whose_lower_word_is_empty_keeps_its_sign():
@@ -905,6 +907,7 @@ def test_the_choices_of_a_list_are_joined_or_their_row_is_invalid(rows, kind, cu
             pa.utf8(),
             ["a;b;c", None, "a", "a", None, "a;\u00a0b"],
         ),
+        (["X;a;X", "XX;", None], pa.utf8(), ["X;a;X", "XX", None]),
         (
             ['["a", null, " b "]', "[]", "[1.50, true, null]", '["a;b"]', '[["a"]]', '[{"a": 1}]', '{"a": 1}', "[a]",
              '["a"', "x", "[" * 10_000 + "]", None],
@@ -997,6 +1000,12 @@ def test_a_narrow_float_is_its_shortest_decimal(kind):
     narrow = pa.array([0.1, 16777216.0, 3.4e20, None], pa.float32())
     texts = values.text(values.canonical(narrow, field(kind))[0], field(kind)).to_pylist()
     assert texts == ["0.1", "16777216", None, None]
+
+
+def test_every_return_is_a_newline_also_where_there_is_nothing_else():
+    texts = pa.array(["\r\r", "\r\n", None, "\r"])
+    assert unix_newlines(texts).to_pylist() == ["\n\n", "\n", None, "\n"]
+    assert unix_newlines(texts.slice(3)).to_pylist() == ["\n"]
 
 
 def test_a_value_that_its_type_has_no_place_for_is_marked_beside_its_column():
