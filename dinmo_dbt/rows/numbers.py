@@ -16,6 +16,7 @@ from dinmo_dbt.rows.arrow import DECIMAL, readable
 from dinmo_dbt.rows.reasons import Reason, Reasons, merge, reasons_of, without
 
 Doubles = npt.NDArray[np.float64]
+Words = npt.NDArray[np.uint64]
 
 
 def unkept(source: pa.Array, array: pa.Array) -> Reasons | None:
@@ -36,8 +37,11 @@ def unkept(source: pa.Array, array: pa.Array) -> Reasons | None:
 
 
 ANY_NUMBER = Field(name="", label="", type="double")
-_DIGITS = 15
-_POWERS = np.array([float(f"1e{power}") for power in range(22)])
+_POWERS = np.array([float(f"1e{power}") for power in range(19)])
+# Below the first a double of 15 digits has 18 places, and from each on one less.
+_BOUNDS = np.array([float(f"1e{power}") for power in range(-3, 20)])
+_MOST = 9.999999999999993e19  # the largest double that fifteen digits do not round up to 10^20
+_MILLION = 1e6
 
 
 def canonical_numbers(array: pa.Array, field: Field) -> tuple[pa.Array, Reasons | None]:
@@ -80,40 +84,46 @@ def constant(value: Any) -> pa.Array | None:
     if isinstance(value, float):
         return pa.array([value])
     plain = re.fullmatch(r"[+-]?[0-9]{1,20}(\.[0-9]{1,18})?", str(value))
-    if plain is None:
-        return None
-    is_int64 = isinstance(value, int) and abs(value) < 2**63
-    return pa.array([value if is_int64 else Decimal(plain[0])])
+    return pa.array([Decimal(plain[0])]) if plain else None
 
 
 def decimal_of(number: int) -> pa.Scalar:
-    return pa.scalar(number, pa.decimal128(38, 0)).cast(DECIMAL)
+    return pa.scalar(Decimal(number), DECIMAL)
 
 
 def _from_integers(array: pa.Array) -> pa.Array:
-    if pa.types.is_uint64(array.type) or len(array) == 0:
+    if pa.types.is_uint64(array.type):
         return array.cast(DECIMAL)
-    filled = array.fill_null(0) if array.null_count else array
-    return _scaled(filled.to_numpy().astype(np.int64, copy=False), 18, array)
+    return _scaled(_filled(array).astype(np.int64), 18, array)
 
 
 def _from_decimals(array: pa.Array) -> tuple[pa.Array, Reasons | None]:
-    kind = array.type
-    if pa.types.is_decimal128(kind) and kind.precision <= 18 and 0 <= kind.scale <= 18 and len(array):
+    kind, power = array.type, 18 - array.type.scale
+    if pa.types.is_decimal128(kind) and kind.precision < 19 and power in range(20):
         # So few digits are in the lower word alone; what a null has there is of no account.
-        words = np.frombuffer(array.buffers()[1], "<i8").reshape(-1, 2)[array.offset : array.offset + len(array)]
-        low = np.where(words[:, 1] == words[:, 0] >> 63, words[:, 0], 0) if array.null_count else words[:, 0]
-        return _scaled(low, 18 - kind.scale, array), None
-    if kind.scale <= 18 and kind.precision - kind.scale <= 20:
-        return array.cast(DECIMAL), None
-    wide = array.cast(pa.decimal256(76, max(kind.scale, 18)))
-    too_large = pc.greater_equal(pc.abs(wide), pa.scalar(10**20, pa.decimal256(76, 0)).cast(wide.type))
-    reasons = reasons_of(too_large, Reason.NUMBER_RANGE)
-    if kind.scale > 18:
-        finer = pc.not_equal(wide, pc.round(wide, ndigits=18))
+        return _scaled(_words(array)[:, 0], power, array), None
+    reasons = None
+    if kind.scale < 0:
+        array = array.cast(pa.decimal256(76, 0))  # Arrow compares none of a negative scale
+    if kind.precision - kind.scale > 20:
+        too_large = pc.greater_equal(pc.abs(array), pa.scalar(Decimal(10**20), array.type))
+        reasons = reasons_of(too_large, Reason.NUMBER_RANGE)
+    if kind.scale >= 19:
+        finer = pc.not_equal(array, pc.round(array, ndigits=18, round_mode="towards_zero"))
         reasons = merge(reasons, reasons_of(finer, Reason.NUMBER_SCALE))
-    wide, reasons = without(wide, reasons)
-    return wide.cast(DECIMAL), reasons
+    fine, reasons = without(array, reasons)
+    return fine.cast(DECIMAL), reasons
+
+
+def _filled(array: pa.Array) -> npt.NDArray[Any]:
+    """Its numbers, 0 for null."""
+    numbers: npt.NDArray[Any] = array.fill_null(0).to_numpy()
+    return numbers
+
+
+def _words(array: pa.Array) -> npt.NDArray[np.int64]:
+    """128-bit decimals as two words each, the lower first."""
+    return np.frombuffer(array.buffers()[1], "<i8").reshape(-1, 2)[array.offset : array.offset + len(array)]
 
 
 def doubles(array: pa.Array) -> pa.Array:
@@ -127,33 +137,30 @@ def from_floats(array: pa.Array) -> tuple[pa.Array, Reasons | None]:
     `whole` is the 15-digit integer nearest to value * 10^places, found with the product's rounding error made good
     (Dekker's two-product), so that ties and last digits come out as decimal arithmetic would give them.
     """
-    numbers = array.fill_null(0.0).to_numpy(zero_copy_only=False) if array.null_count else array.to_numpy()
-    finite = np.isfinite(numbers)
-    too_large = finite & (np.abs(numbers) >= 1e20)
-    reasons = merge(reasons_of(~finite, Reason.NOT_FINITE), reasons_of(too_large, Reason.NUMBER_RANGE))
-    numbers = np.where(finite & ~too_large, numbers, 0.0)
+    too_large = pc.greater(pc.abs(array), _MOST)
+    reasons = merge(
+        reasons_of(pc.invert(pc.is_finite(array)), Reason.NOT_FINITE), reasons_of(too_large, Reason.NUMBER_RANGE)
+    )
+    numbers = _filled(array)
+    numbers = np.where(np.abs(numbers) <= _MOST, numbers, 0.0)
 
     millionths = _millionths(numbers)
     if millionths is not None:
         return without(_scaled(millionths, 12, array), reasons)
     whole, places = _fifteen_digits(numbers)
-    rounded_up = np.abs(whole) * _POWERS[np.maximum(-places, 0)] >= 1e20
-    reasons = merge(reasons, reasons_of(rounded_up, Reason.NUMBER_RANGE))
-    whole = np.where(rounded_up, 0, whole)
-
     return without(_decimals(_times_power_of_ten(whole, 18 - places), array), reasons)
 
 
-def _decimals(unscaled: npt.NDArray[np.uint64], like: pa.Array) -> pa.Array:
-    """Canonical numbers of their 128-bit words, null where `like` is."""
+def _decimals(words: tuple[Words, Words], like: pa.Array) -> pa.Array:
+    """Canonical numbers of their 128 bits, null where `like` is."""
+    unscaled = np.stack(words, axis=1)
     values = pa.Array.from_buffers(DECIMAL, len(unscaled), [None, pa.py_buffer(unscaled)])
     return pc.if_else(pc.is_valid(like), values, pa.scalar(None, DECIMAL)) if like.null_count else values
 
 
 def _scaled(whole: npt.NDArray[np.int64], power: int, like: pa.Array) -> pa.Array:
-    """whole * 10^power as canonical numbers, power 0 to 18."""
-    low, high = _multiply(np.abs(whole).view(np.uint64), np.uint64(0), np.uint64(10**power))
-    return _decimals(_signed(low, high, whole < 0), like)
+    """whole * 10^power as canonical numbers, power 0 to 19."""
+    return _decimals(_multiply(*_signed(whole), np.uint64(10**power)), like)
 
 
 def _millionths(numbers: Doubles) -> npt.NDArray[np.int64] | None:
@@ -161,21 +168,15 @@ def _millionths(numbers: Doubles) -> npt.NDArray[np.int64] | None:
 
     A whole number below 10^15 that gives the double back when divided by 10^6 is its one decimal of 15 digits.
     """
-    millionths = np.rint(numbers * 1e6)
-    if not ((millionths / 1e6 == numbers) & (np.abs(millionths) < 1e15)).all():
+    millionths = np.rint(numbers * _MILLION)
+    if not ((millionths / _MILLION == numbers) & (np.abs(millionths) < 1e15)).all():
         return None
     return millionths.astype(np.int64)
 
 
 def _fifteen_digits(numbers: Doubles) -> tuple[npt.NDArray[np.int64], npt.NDArray[np.int64]]:
     """Each double as a whole number of 15 digits and its decimal places."""
-    magnitude = np.abs(numbers)
-    exponent = np.floor(np.log10(np.maximum(magnitude, 1e-9))).astype(np.int64)
-    # log10 rounds: next to a power of ten its floor may be one off, and the comparison with the power decides.
-    power = np.maximum(exponent, 0)
-    corrected = power - (magnitude < _POWERS[power]) + (magnitude >= _POWERS[power + 1])
-    exponent = np.where(exponent == power, corrected, exponent)
-    places = np.clip(_DIGITS - 1 - exponent, -5, 18)
+    places = 18 - np.searchsorted(_BOUNDS, np.abs(numbers), side="right")
     return _nearest_whole(numbers, places), places
 
 
@@ -187,8 +188,8 @@ def _nearest_whole(numbers: Doubles, places: npt.NDArray[np.int64]) -> npt.NDArr
     whole = np.rint(product / divisor)
     back = whole * divisor
     rest = (product - back) - _product_error(whole, divisor, back) + _product_error(numbers, factor, product)
-    tie_from_odd = (np.abs(rest) * 2 == divisor) & (np.fmod(whole, 2) != 0)
-    away = (np.abs(rest) * 2 > divisor) | tie_from_odd
+    # Product and quotient of a tie are exact, so rint took the even one.
+    away = np.abs(rest) * 2 > divisor
     nearest: npt.NDArray[np.int64] = (whole + np.where(away, np.sign(rest), 0)).astype(np.int64)
     return nearest
 
@@ -204,38 +205,26 @@ def _product_error(a: Doubles, b: Doubles, product: Doubles) -> Doubles:
     return ((a_high * b_high - product) + a_high * b_low + a_low * b_high) + a_low * b_low
 
 
-def _times_power_of_ten(whole: npt.NDArray[np.int64], power: npt.NDArray[np.int64]) -> npt.NDArray[np.uint64]:
+def _times_power_of_ten(whole: npt.NDArray[np.int64], power: npt.NDArray[np.int64]) -> tuple[Words, Words]:
     """whole * 10^power as 128-bit two's complement, low word first; |whole| < 10^16, power 0 to 23."""
-    negative = whole < 0
-    magnitude = np.abs(whole).astype(np.uint64)
     first = np.power(np.uint64(10), np.minimum(power, 11).astype(np.uint64))
     second = np.power(np.uint64(10), np.maximum(power - 11, 0).astype(np.uint64))
-    low, high = _multiply(magnitude, np.zeros_like(magnitude), first)
-    low, high = _multiply(low, high, second)
-    return _signed(low, high, negative)
+    return _multiply(*_multiply(*_signed(whole), first), second)
 
 
-def _signed(
-    low: npt.NDArray[np.uint64], high: npt.NDArray[np.uint64], negative: npt.NDArray[np.bool_]
-) -> npt.NDArray[np.uint64]:
-    """Magnitudes as 128-bit two's complement, low word first."""
-    if negative.any():
-        low, high = np.where(negative, ~low + np.uint64(1), low), np.where(negative, ~high + (low == 0), high)
-    return np.stack([low, high], axis=1)
+def _signed(whole: npt.NDArray[np.int64]) -> tuple[Words, Words]:
+    """Two's complement in 128 bits, low word first."""
+    return whole.view(np.uint64), (whole >> 63).view(np.uint64)
 
 
-def _multiply(
-    low: npt.NDArray[np.uint64], high: npt.NDArray[np.uint64] | np.uint64, factor: npt.NDArray[np.uint64] | np.uint64
-) -> tuple[npt.NDArray[np.uint64], npt.NDArray[np.uint64]]:
+def _multiply(low: Words, high: Words, factor: Words | np.uint64) -> tuple[Words, Words]:
     """(low, high) * factor modulo 2^128, by 32-bit halves."""
     half, mask = np.uint64(32), np.uint64(2**32 - 1)
     a0, a1 = low & mask, low >> half
     b0, b1 = factor & mask, factor >> half
-    p00, p01, p10, p11 = a0 * b0, a0 * b1, a1 * b0, a1 * b1
-    middle = (p00 >> half) + (p01 & mask) + (p10 & mask)
-    new_low = (p00 & mask) | (middle << half)
-    carry = p11 + (p01 >> half) + (p10 >> half) + (middle >> half)
-    return new_low, high * factor + carry
+    upper = a1 * b0 + (a0 * b0 >> half)
+    middle = a0 * b1 + (upper & mask)
+    return low * factor, high * factor + a1 * b1 + (upper >> half) + (middle >> half)
 
 
 def decimal_text(array: pa.Array) -> pa.Array:
@@ -245,13 +234,14 @@ def decimal_text(array: pa.Array) -> pa.Array:
     millionths = _whole_millionths(array)
     if millionths is None:
         return _long_decimal_text(array)
-    whole, rest = np.divmod(np.abs(millionths), 10**6)
+    whole, rest = (part.view(np.int64) for part in np.divmod(np.abs(millionths).view(np.uint64), np.uint64(10**6)))
     if not rest.any():
-        text = pa.array(np.where(millionths < 0, -whole, whole)).cast(pa.utf8())
+        text = pa.array(np.sign(millionths) * whole).cast(pa.utf8())
     else:
         text = pc.binary_join_element_wise(pa.array(whole).cast(pa.utf8()), _fractions(rest), "")
-        if (millionths < 0).any():
-            text = pc.binary_join_element_wise(pc.if_else(pa.array(millionths < 0), "-", ""), text, "")
+        negative = millionths < 0
+        if negative.any():
+            text = pc.binary_join_element_wise(pc.if_else(pa.array(negative), "-", ""), text, "")
     return pc.if_else(pc.is_valid(array), text, pa.scalar(None, pa.utf8())) if array.null_count else text
 
 
@@ -259,15 +249,10 @@ def _whole_millionths(array: pa.Array) -> npt.NDArray[np.int64] | None:
     """Canonical numbers as millionths, 0 for null; None if one of them is none, or takes more than 64 bits."""
     try:
         scaled = array.cast(pa.decimal128(38, 6))
+        whole = pa.Array.from_buffers(pa.decimal128(38, 0), len(scaled), scaled.buffers(), offset=scaled.offset)
+        return _filled(whole.cast(pa.int64()))
     except pa.ArrowInvalid:
         return None
-    words = np.frombuffer(scaled.buffers()[1], "<i8").reshape(-1, 2)[scaled.offset : scaled.offset + len(scaled)]
-    low = words[:, 0]
-    if array.null_count:
-        valid = pc.is_valid(array).to_numpy(zero_copy_only=False)
-        words, low = words[valid], np.where(valid, low, 0)
-    fits = (words[:, 1] == words[:, 0] >> 63) & (words[:, 0] != -(2**63))
-    return low if fits.all() else None
 
 
 def _fractions(millionths: npt.NDArray[np.int64]) -> pa.Array:
@@ -275,23 +260,24 @@ def _fractions(millionths: npt.NDArray[np.int64]) -> pa.Array:
     hundredths, finer = np.divmod(millionths, 10**4)
     if not finer.any():
         return _HUNDREDTHS.take(pa.array(hundredths))
-    digits = pc.utf8_rtrim(pc.utf8_lpad(pa.array(millionths).cast(pa.utf8()), 6, padding="0"), "0")
-    return pc.if_else(pa.array(millionths == 0), "", pc.binary_join_element_wise("", digits, "."))
+    digits = pc.utf8_lpad(pa.array(millionths).cast(pa.utf8()), 6, padding="0")
+    return _unpadded(pc.binary_join_element_wise("", digits, "."))
 
 
-_HUNDREDTHS = pa.array(["", *(f".{number:02}".rstrip("0") for number in range(1, 100))])
+def _unpadded(text: pa.Array) -> pa.Array:
+    return pc.utf8_rtrim(pc.utf8_rtrim(text, "0"), ".")
+
+
+_HUNDREDTHS = _unpadded(pa.array([f".{number:02}" for number in range(100)]))
 
 
 def _long_decimal_text(array: pa.Array) -> pa.Array:
-    plain = pc.utf8_rtrim(pc.utf8_rtrim(array.cast(pa.utf8()), "0"), ".")
+    text = array.cast(pa.utf8())
     # Arrow writes an exponent below 1e-6 and for zero: those are written from their unscaled integer.
-    words = np.frombuffer(array.buffers()[1], "<i8").reshape(-1, 2)[array.offset : array.offset + len(array)]
-    low = words[:, 0]  # not by its absolute value, which for the least of them is itself
-    small = (words[:, 1] == low >> 63) & (low > -(10**13)) & (low < 10**13)
-    if not small.any():
-        return plain
-    unscaled = pa.array(np.where(small, low, 0))
-    decimals = pc.utf8_rtrim(pc.utf8_lpad(pc.abs(unscaled).cast(pa.utf8()), 18, padding="0"), "0")
-    sign = pc.if_else(pc.less(unscaled, 0), "-0.", "0.")
-    tiny = pc.if_else(pc.equal(unscaled, 0), "0", pc.binary_join_element_wise(sign, decimals, ""))
-    return pc.if_else(pc.and_(pa.array(small), pc.is_valid(array)), tiny, plain)
+    small = pc.less(pc.abs(array), pa.scalar(Decimal("0.00001"), DECIMAL))
+    if pc.any(small).as_py():
+        unscaled = pa.array(_words(array)[:, 0])
+        decimals = pc.utf8_lpad(pc.abs(unscaled).cast(pa.utf8()), 18, padding="0")
+        sign = pc.if_else(pc.less(unscaled, 0), "-0.", "0.")
+        text = pc.if_else(small, pc.binary_join_element_wise(sign, decimals, ""), text)
+    return _unpadded(text)

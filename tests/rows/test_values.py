@@ -1,8 +1,11 @@
 """Canonical values: exact, repeatable, and never a value that Salesforce would read as another."""
 
 import datetime as dt
+import itertools
 import math
+import operator
 from decimal import Decimal
+from fractions import Fraction
 
 import pyarrow as pa
 import pytest
@@ -15,7 +18,7 @@ from dinmo_dbt.rows.arrow import DATETIME, DECIMAL, TIME
 from dinmo_dbt.rows.field_types import TYPES
 from dinmo_dbt.rows.forms import TYPE_IN_WAREHOUSE, in_form, key_form, text_form, type_name
 from dinmo_dbt.rows.keys import key_in_forms, key_text, why_not_key
-from dinmo_dbt.rows.numbers import _long_decimal_text, decimal_text
+from dinmo_dbt.rows.numbers import _long_decimal_text, decimal_text, exact_from_text
 from dinmo_dbt.rows.numbers import constant as number_constant
 from dinmo_dbt.rows.reasons import Reason, unreadable, unreadable_mark, why_unfit
 from dinmo_dbt.rows.texts import unix_newlines
@@ -67,10 +70,14 @@ def test_doubles_between_two_decimals_become_the_nearer(numbers):
 
 
 def test_a_double_that_is_rounded_up_to_21_digits_is_too_large():
-    most = math.nextafter(1e20, 0)
-    assert one(pa.array([most, -most, 99999999999999e6]), "double") == (
-        [None, None, 99999999999999 * 10**6], [Reason.NUMBER_RANGE, Reason.NUMBER_RANGE, 0],
-    )  # fmt: skip
+    most = 99_999_999_999_999_934_464.0
+    assert Decimal(f"{most:.14e}") < Decimal(f"{math.nextafter(most, 1e20):.14e}") == 10**20
+    large = [math.nextafter(most, 1e20), math.nextafter(1e20, 0), 1e20, 1e300]
+    for beside in (0.1 + 0.2, 0.0):
+        assert one(pa.array([beside, most, -most, *large, *(-number for number in large)]), "double") == (
+            [Decimal(f"{beside:.14e}"), 999999999999999 * 10**5, -999999999999999 * 10**5, *[None] * 8],
+            [0, 0, 0, *[Reason.NUMBER_RANGE] * 8],
+        )  # fmt: skip
 
 
 @pytest.mark.parametrize(
@@ -165,6 +172,55 @@ def test_whole_numbers_and_decimals_of_any_scale_are_taken_exactly(numbers, scal
     assert values.canonical(decimals, field("double"))[0].to_pylist() == scaled[start:]
 
 
+NARROW = [(9, 2), (18, 0), (18, 18), (18, 19), (18, -1), (18, -2), (19, 0), (19, 1), (19, 19), (20, 0), (21, 0),
+          (21, 1), (38, 0), (38, 17), (38, 18), (38, 19), (38, 38), (38, -3)]  # fmt: skip
+WIDE = [(18, 2), (38, 18), (58, 0), (59, 0), (76, 0), (76, 18), (76, 38), (76, 57), (76, 76), (73, -3)]
+
+
+@pytest.mark.parametrize(
+    ("kind", "precision", "scale"),
+    [*((pa.decimal128, *digits) for digits in NARROW), *((pa.decimal256, *digits) for digits in WIDE)],
+)
+def test_a_decimal_of_any_type_is_taken_exactly_or_refused(kind, precision, scale):
+    """By the most and the least digits that its type has room for, and those at the ends of words."""
+    edges = [0, 1, *(10**power + more for power in range(1, precision) for more in (0, 1)), 10**precision - 1]
+    edges += [edge for edge in (2**53 + 1, 2**63 - 1, 2**63, 2**64) if edge < 10**precision]
+    units = [*edges, None, *(-edge for edge in edges)]
+    plain = pa.array([None if unit is None else Decimal(unit) for unit in units], kind(precision, 0))
+    array = pa.Array.from_buffers(kind(precision, scale), len(units), plain.buffers())
+
+    def expected(unit):
+        exact = Fraction(unit or 0) / Fraction(10) ** scale
+        reason = Reason.NUMBER_RANGE if abs(exact) >= 10**20 else Reason.NUMBER_SCALE if exact * 10**18 % 1 else 0
+        return (None if reason or unit is None else exact), reason
+
+    for start in (0, 3):
+        result, reasons = one(array[start:], "double")
+        exact = [None if each is None else Fraction(each) for each in result]
+        told = zip(exact, reasons or [0] * len(result), strict=True)
+        assert list(told) == [expected(unit) for unit in units[start:]]
+
+
+def test_a_number_s_text_is_read_to_its_last_digit():
+    signs, wholes = ("", "-", "+"), ("1234567890" * 2, "0", "9" * 20)
+    places = ("", ".5", ".123456789012345678", ".999999999999999999")
+    texts = ["".join(parts) for parts in itertools.product(signs, wholes, places)]
+    assert exact_from_text(pa.array(texts)).to_pylist() == [Decimal(text) for text in texts]
+    others = ["1234567890123456e2", "123456789012345678901", "0.1234567890123456789", "x", "", None]
+    assert exact_from_text(pa.array(others)).to_pylist() == [
+        Decimal("123456789012346000"), None, Decimal("0.123456789012346"), None, None, None,
+    ]  # fmt: skip
+
+
+@settings(max_examples=200, deadline=None)
+@example([0.1, 16777216.0, 1234.5677490234375, None, -0.30000001192092896])
+@given(st.lists(st.none() | st.builds(operator.mul, st.floats(2**-9, 2**66, width=32), st.sampled_from([1, -1]))))
+def test_a_narrow_float_is_the_shortest_decimal_that_it_comes_back_from(numbers):
+    array = pa.array(numbers, pa.float32())
+    told = [None if each is None else Decimal(each) for each in array.cast(pa.utf8()).to_pylist()]
+    assert one(array, "double") == (told, [])
+
+
 def test_a_constant_is_a_number_or_its_digits():
     told = {value: number_constant(value) for value in (7, -2.5, "12.50", "+3", 10**19, "1e3", "", "1,5", True)}
     read = {value: None if array is None else array.to_pylist() for value, array in told.items() if value is not True}
@@ -197,6 +253,7 @@ def test_integers_of_every_width_are_exact():
     for kind in (pa.int8(), pa.int16(), pa.int32(), pa.int64(), pa.uint8(), pa.uint32(), pa.uint64()):
         assert one(pa.array([0, 1, 100, None], kind), "double") == ([0, 1, 100, None], [])
     assert one(pa.array([2**63 - 1, -(2**63)], pa.int64()), "double")[0] == [2**63 - 1, -(2**63)]
+    assert one(pa.array([2**64 - 1, 2**63, None, 0], pa.uint64()), "double")[0] == [2**64 - 1, 2**63, None, 0]
 
 
 def test_empty_text_is_null_and_newlines_are_unix():
