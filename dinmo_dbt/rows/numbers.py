@@ -137,12 +137,10 @@ def from_floats(array: pa.Array) -> tuple[pa.Array, Reasons | None]:
     `whole` is the 15-digit integer nearest to value * 10^places, found with the product's rounding error made good
     (Dekker's two-product), so that ties and last digits come out as decimal arithmetic would give them.
     """
-    too_large = pc.greater(pc.abs(array), _MOST)
-    reasons = merge(
-        reasons_of(pc.invert(pc.is_finite(array)), Reason.NOT_FINITE), reasons_of(too_large, Reason.NUMBER_RANGE)
-    )
     numbers = _filled(array)
-    numbers = np.where(np.abs(numbers) <= _MOST, numbers, 0.0)
+    not_finite, too_large = ~np.isfinite(numbers), np.abs(numbers) > _MOST
+    reasons = merge(reasons_of(not_finite, Reason.NOT_FINITE), reasons_of(too_large, Reason.NUMBER_RANGE))
+    numbers = np.where(not_finite | too_large, 0.0, numbers)
 
     millionths = _millionths(numbers)
     if millionths is not None:
