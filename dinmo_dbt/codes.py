@@ -260,7 +260,7 @@ NOT_EXPORTED = _code("DB812", Meaning("An export can't be written.", "Name a new
 NOT_MATCHED = _code("DB813", Meaning("`state adopt` can't match by that.", "For an insert, name mapped columns and their fields: `--match column=Field__c`; other modes have a match of their own.", exit_code=2))
 RUN_OF_NO_ACTIVATION = _code("DB814", Meaning("The run to revert is of an activation that no model declares.", "Declare it again; `enabled: false` keeps it from being synced.", exit_code=2))
 BAD_AUDIT = _code("DB815", Meaning("`--audit` is no number of rows.", "Write `--audit '2000 rows'`, `--audit 1%` or `--audit off`.", exit_code=2))
-SYSTEM_REFUSED = _code("DB816", Meaning("The system refused a file or a folder that the command needs.", "The message names it and says why.", exit_code=2))
+SYSTEM_REFUSED = _code("DB816", Meaning("The system refused a file or a folder that the command needs.", "The message names it and says why.", exit_code=1))
 SEVERAL_DESTINATIONS = _code("DB817", Meaning("`dinmo.yml` has several destinations, and the command needs one.", "Name it with `--destination`.", exit_code=2))
 INIT_CANT = _code("DB818", Meaning("`init` can't find something out, or can't write it without changing what stands.", "Give the flag that the message names, or write the block by hand.", exit_code=2))
 INIT_NO_MATCH_FIELD = _code("DB819", Meaning("`init`: no external id of the object is named like a column.", "`--match COLUMN=FIELD`, an external id in Setup, or `--mode insert`.", exit_code=2))

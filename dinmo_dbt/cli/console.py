@@ -18,7 +18,7 @@ from types import FrameType
 from typing import Any, TextIO
 
 from dinmo_dbt.codes import DEFECT, SYSTEM_REFUSED
-from dinmo_dbt.errors import DinmoError, Interrupted, Problem, UsageError
+from dinmo_dbt.errors import DinmoError, Interrupted, Problem
 from dinmo_dbt.text.moments import iso
 
 INTERRUPTED, TERMINATED = 130, 143
@@ -250,10 +250,9 @@ def guarded(command: Callable[[], Any], failed: Callable[[DinmoError], None] = l
         if error.filename is None:  # of no file: nobody foresaw it
             return _defect(error)
         said = str(error.strerror or type(error).__name__)
-        Console().failure(
-            UsageError(SYSTEM_REFUSED, f"the system refused it: {said}", where=os.fsdecode(error.filename))
-        )
-        return 1
+        refused = DinmoError(SYSTEM_REFUSED, f"the system refused it: {said}", where=os.fsdecode(error.filename))
+        Console().failure(refused)
+        return refused.exit_code
     except Exception as error:  # noqa: BLE001 - the last line of defence: a defect of ours, reported without values
         return _defect(error)
     return 0
