@@ -104,15 +104,13 @@ def sync_each(
     wrong = _wrong(session, gating)
     total = len(chosen) + len(wrong)
     console.timed(f"Syncing {printed.count(total, 'activation')} for dbt target {session.target[1]}")
-    by_schedule = bool(triggers)
     turns = [
         Turn(each, f"{number} of {total}", triggers[each.name] if triggers else by_hand(session, each))
         for number, each in enumerate([*fitting, *left_over], 1)
     ]
 
     def take(own: Session, turn: Turn) -> None:
-        skip = skips[turn.activation.name]
-        _take(own, turn, skip, ceilings, gating, report, by_schedule=by_schedule)
+        _take(own, turn, skips[turn.activation.name], ceilings, gating, report)
 
     take_all(session, turns[: len(fitting)], threads, take)
     for turn in turns[len(fitting) :]:
@@ -140,11 +138,9 @@ def _begin(session: Session, chosen: Sequence[Activation], gating: Gating) -> No
         session.check_target(allow_mismatch=gating.allow_target_mismatch)
 
 
-def _judged(
-    session: Session, turn: Turn, skip: tuple[str, str] | None, *, by_schedule: bool
-) -> tuple[Turn, tuple[str, str] | None]:
+def _judged(session: Session, turn: Turn, skip: tuple[str, str] | None) -> tuple[Turn, tuple[str, str] | None]:
     """The turn as it is taken, and why it is not: (status, reason). `skip`: why it was not to be before the first."""
-    if by_schedule and not is_due(session, turn.activation):
+    if turn.trigger.by_schedule and not is_due(session, turn.activation):
         skip = "skipped", MEANWHILE
     elif why := paused_by_hand(session, turn.activation):  # perhaps since this command began
         skip = "skipped", why
@@ -162,8 +158,6 @@ def _take(
     ceilings: Ceilings,
     gating: Gating,
     report: Report,
-    *,
-    by_schedule: bool,
 ) -> None:
     """One turn, unless the command was asked to stop, or what runs right now is in its way."""
     activation = turn.activation
@@ -173,7 +167,7 @@ def _take(
         return
     if session.lanes is not None and session.lanes.has_begun(activation, report.started):
         return
-    turn, skip = _judged(session, turn, skip, by_schedule=by_schedule)
+    turn, skip = _judged(session, turn, skip)
     if skip:
         skip_turn(session, turn, skip, report)
         return
